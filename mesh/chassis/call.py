@@ -1,0 +1,56 @@
+"""The call that is being served: who calls, for which user, and how long is left."""
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from mesh.chassis.identity import SpiffeId
+
+
+@dataclass(frozen=True)
+class User:
+    """The signed-in person, from a verified user token."""
+
+    id: str
+    session_id: str
+    email: str = field(repr=False)
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: its method (``survey.ListRequests``), caller, user and end (loop time)."""
+
+    method: str
+    caller: SpiffeId
+    ends_at: float
+    user: User | None = None
+
+
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+traceparent: ContextVar[str] = ContextVar("traceparent", default="")
+"""The W3C trace context that came in; forwarded on every outgoing call."""
+
+
+def enter(call: Call) -> None:
+    """Make *call* the current one in this task."""
+    _current.set(call)
+
+
+def current() -> Call | None:
+    """Return the call that this task serves; None outside of one."""
+    return _current.get()
+
+
+def user() -> User:
+    """Return the signed-in user; only for methods that the contract gives a session."""
+    call = _current.get()
+    if call is None or call.user is None:
+        raise LookupError("No user here: the method's policy has no SESSION_RULE_REQUIRED.")
+    return call.user
+
+
+def remaining_seconds() -> float | None:
+    """Return how long the current call may still take; None outside of one."""
+    call = _current.get()
+    return None if call is None else max(0.0, call.ends_at - asyncio.get_running_loop().time())

@@ -1,0 +1,92 @@
+"""Settings from the environment: read once, checked, every fault reported together."""
+
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as SourceError
+
+from mesh.chassis.identity import SpiffeId
+
+S = TypeVar("S", bound=BaseSettings)
+PREFIX = "AMARRE_"
+
+
+class SettingsError(Exception):
+    """Some settings cannot be used; the message names each variable and what it accepts."""
+
+
+class MeshSettings(BaseSettings):
+    """What every process of the mesh needs to know; variables begin with ``AMARRE_``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    env: Literal["development", "production"] = "development"
+    """Where this runs; ``production`` refuses stand-ins and weak settings."""
+    transport: Literal["direct", "sidecar"] = "direct"
+    """``direct``: this process does mTLS itself. ``sidecar``: its Envoy does."""
+    trust_domain: str = "amarre.local"
+    """The SPIFFE trust domain of every identity that is let in."""
+    namespace: str = "amarre"
+    """The namespace in every identity that is let in."""
+    instance: str = ""
+    """The name of this process among replicas, for instance ``survey-2``."""
+    listen: str = ""
+    """Address to serve gRPC on: ``127.0.0.1:3001``, or ``unix:/run/survey.sock``."""
+    svid_dir: Path = Path("certs")
+    """Folder with ``tls.crt``, ``tls.key`` and ``ca.crt`` of this process (direct transport)."""
+    peers: dict[str, str] = Field(default_factory=dict)
+    """Where other services are, as JSON: ``{"auth": "127.0.0.1:3002"}``."""
+    key_set_url: str = "http://auth/.well-known/jwks.json"
+    """Where the public keys of user tokens are."""
+    key_set_socket: Path | None = None
+    """The Unix socket over which ``AMARRE_KEY_SET_URL`` is fetched; none means the network."""
+    metrics_listen: str = ""
+    """Address of ``/metrics``, ``127.0.0.1:3051``; empty means no metrics."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least level that is logged."""
+    pseudonym_key_file: Path | None = None
+    """File with the key under which user ids are written in logs; none means one per process."""
+    drain_timeout: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0))
+    """How long calls in flight may go on after SIGTERM."""
+
+    def identity(self, name: str) -> SpiffeId:
+        """Return the identity of the workload *name* in this mesh."""
+        return SpiffeId(self.trust_domain, self.namespace, name)
+
+
+def load(kind: type[S]) -> S:
+    """
+    Read settings of *kind* from the environment of this process.
+
+    Raises:
+        SettingsError: A variable is missing or cannot be used; all of them are named.
+    """
+    try:
+        return kind()
+    except (ValidationError, SourceError) as exc:
+        faults = exc.errors() if isinstance(exc, ValidationError) else []
+        lines = [_explain(fault["loc"], fault["msg"]) for fault in faults] or [f"  {exc}"]
+        raise SettingsError("\n".join(lines)) from exc
+
+
+def load_or_exit(kind: type[S]) -> S:
+    """Read settings of *kind*; print what is wrong and exit with 2 when they cannot be used."""
+    try:
+        return load(kind)
+    except SettingsError as error:
+        sys.stderr.write(f"Settings that cannot be used:\n{error}\n")
+        sys.exit(2)
+
+
+def _explain(location: tuple[int | str, ...], message: str) -> str:
+    variable = f"{PREFIX}{str(location[0]).upper()}" if location else PREFIX
+    value = os.environ.get(variable)
+    held = "is not set" if value is None else f"holds {value!r}"
+    if value is not None and any(word in variable for word in ("SECRET", "TOKEN", "PASSWORD")):
+        held = "is set"
+    return f"  {variable} {held}: {message}"

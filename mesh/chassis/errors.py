@@ -1,0 +1,270 @@
+"""
+The one error tree, to and from ``google.rpc.Status``.
+
+    MeshError                    INTERNAL
+    ├── InvalidRequestError      a field's rule is broken; carries violations
+    ├── UnauthenticatedError     nobody is signed in
+    ├── PermissionDeniedError    the caller or the user may not
+    ├── NotFoundError            absent, or somebody else's
+    ├── ConflictError            contradicts the state of the thing
+    ├── RateLimitedError         too many; carries when to come back
+    ├── UnavailableError         away for the moment; carries when to come back
+    ├── DeadlineExceededError    took too long
+    ├── UpstreamError            a system behind the service answered nonsense
+    └── RemoteError              what another service of the mesh answered
+
+Each service adds subclasses for the reasons of its own contract. Status codes are not written
+here: the contract states them beside each reason.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ClassVar, TypeVar
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from mesh.contract import reasons
+from mesh.contract.reasons import Reason
+
+M = TypeVar("M", bound=Message)
+_DETAILS = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A broken rule: the field's path in the request, what is accepted, the rule's id."""
+
+    field: str
+    description: str
+    rule: str = ""
+
+
+class MeshError(Exception):
+    """
+    Base of every error that may cross a service boundary.
+
+    Subclasses fix ``area`` and ``reason``, which name a value of an ``ErrorReason`` enum.
+
+    Args:
+        message: One English sentence for a developer. No secret, no personal data.
+        retry_after: When another attempt makes sense; becomes RetryInfo.
+        violations: Broken rules; become BadRequest.
+        details: Further messages for the caller.
+        metadata: The facts in *message*, keys in lowerCamelCase with their unit.
+
+    Source:
+        AIP-193.
+    """
+
+    area: ClassVar[str] = "mesh"
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: timedelta | None = None,
+        violations: Sequence[Violation] = (),
+        details: Sequence[Message] = (),
+        **metadata: str,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        self.violations = tuple(violations)
+        self.details = tuple(details)
+        self.metadata = metadata
+
+    @property
+    def contract(self) -> Reason:
+        """What the contract says of this reason."""
+        found = reasons.find(self.area, self.reason)
+        if found is None:
+            raise LookupError(f"No contract has the error reason {self.area}.{self.reason}.")
+        return found
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The gRPC status code."""
+        return grpc.StatusCode[self.contract.grpc]
+
+
+class InvalidRequestError(MeshError):
+    """A rule of a request's field is broken; ``as_reason`` names a more particular reason."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        area: str = "mesh",
+        as_reason: str = "INVALID_REQUEST",
+    ) -> None:
+        super().__init__(message, violations=violations)
+        self._reason = area, as_reason
+
+    @property
+    def contract(self) -> Reason:
+        """What the contract says of the particular reason."""
+        return reasons.find(*self._reason) or super().contract
+
+
+class UnauthenticatedError(MeshError):
+    """Nobody is signed in, or no longer is."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(MeshError):
+    """The caller or the user may not do this."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class NotFoundError(MeshError):
+    """There is no such thing, or it belongs to somebody else."""
+
+    reason = "NOT_FOUND"
+
+
+class ConflictError(MeshError):
+    """The request contradicts the state of the thing."""
+
+    reason = "CONFLICT"
+
+
+class RateLimitedError(MeshError):
+    """Too many requests."""
+
+    reason = "RATE_LIMITED"
+
+
+class UnavailableError(MeshError):
+    """The service, or something that it needs, is away for the moment."""
+
+    reason = "UNAVAILABLE"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: timedelta = timedelta(seconds=1),
+        details: Sequence[Message] = (),
+        **metadata: str,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, details=details, **metadata)
+
+
+class DeadlineExceededError(MeshError):
+    """The call took longer than its deadline."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class UpstreamError(MeshError):
+    """A system behind the service answered something that it must not answer."""
+
+    reason = "UPSTREAM_ERROR"
+
+
+class RemoteError(MeshError):
+    """What another service of the mesh, or the proxy in front of it, answered."""
+
+    def __init__(self, contract: Reason, status: status_pb2.Status) -> None:
+        info = unpack(status, error_details_pb2.ErrorInfo)
+        retry = unpack(status, error_details_pb2.RetryInfo)
+        bad = unpack(status, error_details_pb2.BadRequest)
+        super().__init__(
+            status.message,
+            retry_after=retry.retry_delay.ToTimedelta() if retry else None,
+            violations=[
+                Violation(v.field, v.description, v.reason)
+                for v in (bad.field_violations if bad else ())
+            ],
+            **(dict(info.metadata) if info else {}),
+        )
+        self.status = status
+        self._contract = contract
+
+    @property
+    def contract(self) -> Reason:
+        """What the contract says of the reason that came."""
+        return self._contract
+
+
+def to_status(error: MeshError) -> status_pb2.Status:
+    """Return the status of *error*: one ErrorInfo, and BadRequest or RetryInfo where they apply."""
+    contract = error.contract
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=contract.name, domain=contract.domain, metadata=error.metadata
+        )
+    ]
+    if error.violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=v.field, description=v.description, reason=v.rule
+                    )
+                    for v in error.violations
+                ]
+            )
+        )
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromTimedelta(error.retry_after)
+        details.append(retry)
+    status = status_pb2.Status(code=error.code.value[0], message=error.message)
+    for detail in (*details, *error.details):
+        status.details.add().Pack(detail)
+    return status
+
+
+def to_trailers(error: MeshError) -> tuple[tuple[str, bytes], ...]:
+    """Return the trailing metadata that carries the details of *error*."""
+    return ((_DETAILS, to_status(error).SerializeToString()),)
+
+
+_BY_CODE = {
+    grpc.StatusCode.UNAVAILABLE: "UNAVAILABLE",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    grpc.StatusCode.CANCELLED: "DEADLINE_EXCEEDED",
+    grpc.StatusCode.UNAUTHENTICATED: "UNAUTHENTICATED",
+    grpc.StatusCode.PERMISSION_DENIED: "PERMISSION_DENIED",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "RATE_LIMITED",
+    grpc.StatusCode.NOT_FOUND: "NOT_FOUND",
+    grpc.StatusCode.INVALID_ARGUMENT: "INVALID_REQUEST",
+    grpc.StatusCode.UNIMPLEMENTED: "UNAVAILABLE",
+}
+"""What a status without ErrorInfo means: proxies and gRPC itself send such."""
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
+    """Return what *error* says, whether a service, a proxy or gRPC itself raised it."""
+    status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS and isinstance(value, bytes):
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                break  # The code and the message are still worth something.
+    info = unpack(status, error_details_pb2.ErrorInfo)
+    contract = reasons.by_domain(info.domain, info.reason) if info else None
+    return RemoteError(contract or reasons.of_mesh(_BY_CODE.get(error.code(), "INTERNAL")), status)
+
+
+def unpack(status: status_pb2.Status, kind: type[M]) -> M | None:
+    """Return the first detail of *status* that is a *kind*; None when there is none."""
+    for packed in status.details:
+        if isinstance(packed, AnyMessage) and packed.Is(kind.DESCRIPTOR):
+            message = kind()
+            packed.Unpack(message)
+            return message
+    return None

@@ -1,0 +1,56 @@
+"""Who may: callers and session rule of the method's policy, in that order."""
+
+from mesh.chassis.call import User
+from mesh.chassis.errors import PermissionDeniedError, UnauthenticatedError
+from mesh.chassis.identity import SpiffeId
+from mesh.chassis.interceptors.context import Context
+from mesh.chassis.tokens import InvalidTokenError, TokenVerifier
+from mesh.contract.policy import Method
+
+
+def authorize_caller(method: Method, caller: SpiffeId) -> None:
+    """
+    Check that the contract names *caller*.
+
+    Raises:
+        PermissionDeniedError: It does not; metadata tells the policy that refused.
+    """
+    if not method.allows(caller.name):
+        raise PermissionDeniedError(
+            "The caller may not call this method.",
+            method=method.short_name,
+            caller=caller.name,
+            allowed=",".join(method.callers),
+            policy=method.source,
+        )
+
+
+async def authorize_user(
+    method: Method,
+    caller: SpiffeId,
+    context: Context,
+    tokens: TokenVerifier | None,
+) -> User | None:
+    """
+    Return the signed-in user where the contract asks for one.
+
+    Raises:
+        UnauthenticatedError: There is no token, or none that this service accepts.
+        PermissionDeniedError: The user has none of the roles that the contract names.
+    """
+    if not method.needs_session:
+        return None
+    values = [v for k, v in context.invocation_metadata() or () if k == "authorization"]
+    if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith("Bearer "):
+        raise UnauthenticatedError("The call needs one user token: authorization: Bearer TOKEN.")
+    if tokens is None:
+        raise UnauthenticatedError("This server verifies no user tokens.")
+    try:
+        user = await tokens.verify(values[0].removeprefix("Bearer "), caller=caller)
+    except InvalidTokenError as exc:
+        raise UnauthenticatedError(str(exc)) from exc
+    if method.roles and not set(method.roles) & set(user.labels):
+        raise PermissionDeniedError(
+            "The user has no role that may do this.", roles=",".join(method.roles)
+        )
+    return user

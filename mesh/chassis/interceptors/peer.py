@@ -1,0 +1,61 @@
+"""Who calls: the SPIFFE id of the peer, from its certificate or from its sidecar's word."""
+
+from typing import Protocol
+
+from mesh.chassis.config import MeshSettings
+from mesh.chassis.errors import PermissionDeniedError
+from mesh.chassis.identity import InvalidSpiffeIdError, SpiffeId
+from mesh.chassis.interceptors.context import Context
+
+_XFCC = "x-forwarded-client-cert"
+
+
+class Identify(Protocol):
+    """Finds the caller of a call."""
+
+    def __call__(self, context: Context) -> SpiffeId:
+        """
+        Return the caller's identity.
+
+        Raises:
+            PermissionDeniedError: It has none, more than one, or one of another trust domain.
+        """
+        ...
+
+
+def identify(settings: MeshSettings) -> Identify:
+    """Return how callers are identified on the transport of *settings*."""
+    find = _from_sidecar if settings.transport == "sidecar" else _from_certificate
+
+    def caller(context: Context) -> SpiffeId:
+        try:
+            found = SpiffeId.parse(find(context))
+        except InvalidSpiffeIdError as exc:
+            raise PermissionDeniedError("The caller shows no identity of this mesh.") from exc
+        if not found.is_of(settings.trust_domain, settings.namespace):
+            raise PermissionDeniedError("The caller belongs to another trust domain.")
+        return found
+
+    return caller
+
+
+def _from_certificate(context: Context) -> str:
+    """Return the one URI SAN; the empty text when there is none or more than one."""
+    uris = list(context.auth_context().get("peer_uri", ()))
+    ids = list(context.auth_context().get("peer_spiffe_id", ()))
+    return ids[0].decode() if len(uris) == len(ids) == 1 and ids[0] == uris[0] else ""
+
+
+def _from_sidecar(context: Context) -> str:
+    """
+    Return the URI of the one element of ``x-forwarded-client-cert``.
+
+    Only the sidecar can reach the Unix socket, and it replaces what clients forge. With only
+    ``uri`` asked for, no value is quoted, so that splitting is exact.
+    """
+    values = [value for key, value in context.invocation_metadata() or () if key == _XFCC]
+    if len(values) != 1 or not isinstance(values[0], str) or "," in values[0]:
+        return ""
+    pairs = [part.partition("=") for part in values[0].split(";")]
+    uris = [value for key, _, value in pairs if key == "URI"]
+    return uris[0] if len(uris) == 1 else ""

@@ -1,0 +1,204 @@
+"""
+The one server interceptor: caller, policy, load, user, rules, deadline, errors, access log.
+
+One wrapper around each handler, made once, costs less than a chain of interceptors and shows the
+order at a glance.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import structlog
+
+from mesh.chassis import call, telemetry
+from mesh.chassis.errors import (
+    DeadlineExceededError,
+    MeshError,
+    PermissionDeniedError,
+    RemoteError,
+    UnauthenticatedError,
+    UnavailableError,
+    from_rpc_error,
+    to_trailers,
+)
+from mesh.chassis.interceptors.authorization import authorize_caller, authorize_user
+from mesh.chassis.interceptors.context import Context
+from mesh.chassis.interceptors.peer import Identify
+from mesh.chassis.interceptors.validation import validate
+from mesh.chassis.tokens import TokenVerifier
+from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.policy import Mesh, Method
+
+log = structlog.get_logger("access")
+
+REFLECTION = "/grpc.reflection."
+_Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class Pipeline(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server in what its contract asks for."""
+
+    def __init__(self, mesh: Mesh, identify: Identify, tokens: TokenVerifier | None) -> None:
+        self._mesh = mesh
+        self._identify = identify
+        self._tokens = tokens
+        self._wrapped: dict[str, _Handler] = {}
+        self._in_flight = 0
+        self._limits = {s.name: s.max_concurrent_requests for s in mesh.services}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Return the wrapped handler; gRPC's own services keep theirs, reflection is guarded."""
+        path = handler_call_details.method
+        wrapped = self._wrapped.get(path)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            method = self._mesh.by_path.get(path)
+            if method is not None:
+                wrapped = self._wrap(handler, method)
+            elif path.startswith(REFLECTION):
+                wrapped = self._guard(handler)
+            else:
+                wrapped = handler
+            self._wrapped[path] = wrapped
+        return wrapped
+
+    def _wrap(self, handler: _Handler, method: Method) -> _Handler:
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(handler.unary_stream, method),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(handler.unary_unary, method),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _unary(self, inner: Any, method: Method) -> Any:
+        async def serve(request: Any, context: Context) -> Any:
+            async with self._call(method, context):
+                validate(request)
+                return await inner(request, context)
+
+        return serve
+
+    def _stream(self, inner: Any, method: Method) -> Any:
+        async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._call(method, context):
+                validate(request)
+                async for response in inner(request, context):
+                    yield response
+
+        return serve
+
+    @asynccontextmanager
+    async def _call(self, method: Method, context: Context) -> AsyncIterator[None]:
+        """Admit a call, give it its deadline, and answer whatever it raises."""
+        started = time.perf_counter()
+        failed: MeshError | None = None
+        try:
+            async with self._admitted(method, context) as seconds, asyncio.timeout(seconds):
+                yield
+        except MeshError as error:
+            failed = _for_the_caller(error)
+        except grpc.aio.AbortError:
+            raise
+        except grpc.aio.AioRpcError as error:
+            failed = _for_the_caller(from_rpc_error(error))
+        except TimeoutError:
+            failed = DeadlineExceededError("The call took longer than its deadline.")
+        except Exception:
+            log.exception("handler failed", rpc=method.short_name)
+            failed = MeshError("Something unexpected happened; the log has the details.")
+        finally:
+            self._tell(method, failed, time.perf_counter() - started)
+        if failed is not None:
+            await context.abort(failed.code, failed.message, to_trailers(failed))
+
+    @asynccontextmanager
+    async def _admitted(self, method: Method, context: Context) -> AsyncIterator[float]:
+        """Let a call in; yields its deadline in seconds."""
+        call.traceparent.set(_traceparent(context))
+        caller = self._identify(context)
+        seconds = method.deadline.total_seconds()
+        left = context.time_remaining()
+        if left is not None:
+            seconds = min(seconds, left)
+        ends_at = asyncio.get_running_loop().time() + seconds
+        call.enter(call.Call(method.short_name, caller, ends_at))
+        authorize_caller(method, caller)
+        user = await authorize_user(method, caller, context, self._tokens)
+        call.enter(call.Call(method.short_name, caller, ends_at, user))
+        # Streams that stay open are bounded by their service; they would eat this limit up.
+        counted = method.deadline <= LONGEST_CALL
+        if counted and self._in_flight >= self._limits[method.service]:
+            raise UnavailableError("The service has as many calls in flight as it may.")
+        self._in_flight += counted
+        gauge = telemetry.RPC_IN_FLIGHT.labels(method.service)
+        gauge.inc()
+        try:
+            yield seconds
+        finally:
+            self._in_flight -= counted
+            gauge.dec()
+
+    def _tell(self, method: Method, failed: MeshError | None, seconds: float) -> None:
+        code = "OK" if failed is None else failed.code.name
+        reason = "" if failed is None else failed.contract.name
+        telemetry.RPC_SECONDS.labels(method.service, method.name, code, reason).observe(seconds)
+        facts: dict[str, Any] = {"code": code, "duration_ms": round(seconds * 1000, 2)}
+        if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
+            telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
+            facts["kind"] = "security"
+            facts["policy"] = method.source
+        if failed is not None:
+            facts |= {"reason": reason, "message": failed.message, **failed.metadata}
+        log.info("call", rpc=method.short_name, **facts)
+
+    def _guard(self, handler: _Handler) -> _Handler:
+        """Let only the operator list what this server serves."""
+
+        async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            caller = self._identify(context)
+            if caller.name != "operator":
+                await context.abort(
+                    grpc.StatusCode.PERMISSION_DENIED, "Reflection is for the operator identity."
+                )
+            async for response in handler.stream_stream(requests, context):
+                yield response
+
+        return grpc.stream_stream_rpc_method_handler(
+            serve, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _for_the_caller(error: MeshError) -> MeshError:
+    """
+    Say what a failure behind this service means for its own caller.
+
+    That another service is away is passed on; what else it refused is a mistake of ours.
+    """
+    if isinstance(error, RemoteError):
+        if error.contract.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UPSTREAM_ERROR"}:
+            return error
+        log.error("another service refused", reason=error.contract.name, message=error.message)
+        return MeshError("Another service refused what this one asked of it.")
+    return error
+
+
+def _traceparent(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return value
+    return ""

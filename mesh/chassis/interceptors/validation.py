@@ -1,0 +1,50 @@
+"""Whether a request keeps the rules that its contract states."""
+
+from typing import Any
+
+import protovalidate
+from amarre.mesh.v1 import policy_pb2 as pb
+from google.protobuf.message import Message
+
+from mesh.chassis.errors import InvalidRequestError, Violation
+
+
+def validate(request: Message) -> None:
+    """
+    Check *request* against its ``buf.validate`` rules.
+
+    Raises:
+        InvalidRequestError: A rule is broken. The reason is the one that the contract gives the
+            first such field by ``(amarre.mesh.v1.violation)``.
+    """
+    try:
+        protovalidate.validate(request)
+    except protovalidate.ValidationError as exc:
+        violations = [
+            Violation(_path(v.proto), v.proto.message, v.proto.rule_id) for v in exc.violations
+        ]
+        raise refusal(request.DESCRIPTOR, violations) from exc
+
+
+def refusal(descriptor: Any, violations: list[Violation]) -> InvalidRequestError:
+    """Return the error for broken rules of a message of type *descriptor*."""
+    named = [_named_reason(descriptor, violation) for violation in violations]
+    return InvalidRequestError(
+        "The request breaks a rule of its contract: "
+        + "; ".join(
+            f"{v.field}: {v.description}" if v.field else v.description for v in violations
+        ),
+        violations=violations,
+        area=descriptor.full_name.split(".")[1],
+        as_reason=next(filter(None, named), "INVALID_REQUEST"),
+    )
+
+
+def _named_reason(descriptor: Any, violation: Violation) -> str:
+    field = descriptor.fields_by_name.get(violation.field.split(".")[0].split("[")[0])
+    return "" if field is None else str(field.GetOptions().Extensions[pb.violation])
+
+
+def _path(violation: object) -> str:
+    field = getattr(violation, "field", None)
+    return ".".join(element.field_name for element in field.elements) if field else ""

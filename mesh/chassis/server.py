@@ -1,0 +1,247 @@
+"""
+``serve()``: one gRPC server of the mesh, from settings and implementations to drained exit.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as grpc_health
+from grpc_reflection.v1alpha import reflection
+
+from mesh.chassis import telemetry
+from mesh.chassis.config import MeshSettings
+from mesh.chassis.interceptors.peer import identify
+from mesh.chassis.interceptors.pipeline import Pipeline
+from mesh.chassis.tls import SvidFiles, SvidFilesError, server_credentials
+from mesh.chassis.tokens import RemoteKeys, TokenVerifier, fetch_over_http
+from mesh.contract import policy
+from mesh.contract.faults import Fault, PolicyError
+from mesh.contract.policy import Mesh
+
+log = structlog.get_logger("server")
+
+Register = Callable[[Any], None]
+"""Adds a servicer to a server, as generated ``add_XServicer_to_server`` do."""
+Check = Callable[[], Awaitable[bool]]
+"""Says whether something that the service needs is there."""
+
+CHECK_SECONDS = 2.0
+MESSAGE_BYTES = 4 * 1024 * 1024
+OPTIONS = (
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Connections outlive certificates; this bounds how long.
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class ListenError(Exception):
+    """The address cannot be bound; the message says which and what to do."""
+
+
+class Server:
+    """A gRPC server with everything the mesh asks of one; ``async with`` starts and drains it."""
+
+    def __init__(
+        self,
+        settings: MeshSettings,
+        register: Register,
+        *,
+        tokens: TokenVerifier | None = None,
+        checks: Mapping[str, Check] | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """
+        Build the server.
+
+        Args:
+            settings: Where to listen and with which identity.
+            register: Adds the servicers.
+            tokens: Verifies user tokens; needed by methods with a session rule.
+            checks: What the service needs, by name; while one fails, health says NOT_SERVING.
+            mesh: The policy model; default: that of the installed contracts.
+
+        Raises:
+            PolicyError: A registered method has no policy; it is named.
+            ListenError: The address cannot be bound.
+            SvidFilesError: The SVID cannot be read.
+        """
+        self._settings = settings
+        self._checks = dict(checks or {})
+        mesh = mesh or policy.load()
+        pipeline = Pipeline(mesh, identify(settings), tokens)
+        self._server = grpc.aio.server(interceptors=[pipeline], options=OPTIONS)
+        self._services = _register(self._server, register, mesh)
+        self._health = grpc_health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*self._services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = self._bind()
+        """The TCP port that was bound; 1 for a Unix socket."""
+
+    def _bind(self) -> int:
+        address = self._settings.listen
+        try:
+            if address.startswith("unix:"):
+                return self._server.add_insecure_port(address)
+            files = SvidFiles(self._settings.svid_dir)
+            files.read()
+            return self._server.add_secure_port(address, server_credentials(files))
+        except RuntimeError as exc:
+            raise ListenError(
+                f"Cannot listen on {address!r}: the port is in use or the address is not ours. "
+                "Stop the other program or set AMARRE_LISTEN to another HOST:PORT."
+            ) from exc
+
+    async def __aenter__(self) -> "Server":
+        await self._server.start()
+        self._watch = asyncio.create_task(self._keep_health())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Refuse new calls, let those in flight finish within the drain time-out."""
+        self._watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watch
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.drain_timeout.total_seconds())
+
+    async def _keep_health(self) -> None:
+        was: bool | None = None
+        while True:
+            failing = [name for name, check in self._checks.items() if not await _holds(check)]
+            if was is not (not failing):
+                was = not failing
+                await self._set_health(serving=was)
+                log.info("health", serving=was, failing=failing)
+            await asyncio.sleep(CHECK_SECONDS)
+
+    async def _set_health(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in ("", *self._services):
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+async def serve(
+    service: str,
+    settings: MeshSettings,
+    register: Register,
+    *,
+    checks: Mapping[str, Check] | None = None,
+) -> None:
+    """
+    Serve until SIGTERM or SIGINT, then drain: no call that was taken is lost.
+
+    Args:
+        service: The short name, ``survey``; also the audience of its user tokens.
+        settings: As for `Server`.
+        register: As for `Server`.
+        checks: As for `Server`.
+
+    Raises:
+        PolicyError, ListenError, SvidFilesError: As for `Server`.
+    """
+    async with Server(settings, register, tokens=token_verifier(service, settings), checks=checks):
+        log.info("serving", listen=settings.listen, transport=settings.transport)
+        await until_told_to_stop()
+        log.info("draining")
+    log.info("stopped")
+
+
+def token_verifier(service: str, settings: MeshSettings) -> TokenVerifier:
+    """Return what verifies user tokens for *service* with the key set that Auth publishes."""
+    socket = str(settings.key_set_socket) if settings.key_set_socket else None
+    return TokenVerifier(
+        RemoteKeys(fetch_over_http(settings.key_set_url, socket)), audience=service
+    )
+
+
+async def until_told_to_stop() -> None:
+    """Return when SIGTERM or SIGINT comes."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def run(main: Callable[[], Awaitable[None]], service: str, settings: MeshSettings) -> None:
+    """Run the *main* of a process: logs first, then the loop; a fault at start exits with 2."""
+    telemetry.start(service, settings)
+    try:
+        asyncio.run(_as_coroutine(main))
+    except START_FAULTS as fault:
+        log.error("cannot start", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
+        raise SystemExit(2) from fault
+
+
+async def _as_coroutine(main: Callable[[], Awaitable[None]]) -> None:
+    await main()
+
+
+async def _holds(check: Check) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await check()
+    except Exception:
+        return False
+
+
+class _Recorder:
+    """Stands in for the server while servicers register, and remembers their methods."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+        self.services: dict[str, Sequence[str]] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        self.services[service] = tuple(handlers)
+        self._server.add_registered_method_handlers(service, handlers)  # type: ignore[arg-type]
+
+
+def _register(server: grpc.aio.Server, register: Register, mesh: Mesh) -> tuple[str, ...]:
+    recorder = _Recorder(server)
+    register(recorder)
+    faults = [
+        Fault("AM001", f"{service}.{name}", "is served, but has no (amarre.mesh.v1.policy)")
+        for service, names in recorder.services.items()
+        for name in names
+        if f"/{service}/{name}" not in mesh.by_path
+    ]
+    if faults:
+        raise PolicyError(faults)
+    return tuple(recorder.services)
+
+
+@contextlib.asynccontextmanager
+async def background(work: Awaitable[None]) -> AsyncIterator[None]:
+    """Run *work* beside the body and await its end, cancelled, when the body is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+class StartError(Exception):
+    """Something that the process cannot do without is wrong; the message says what to do."""
+
+
+START_FAULTS: tuple[type[Exception], ...] = (PolicyError, ListenError, SvidFilesError, StartError)

@@ -1,0 +1,307 @@
+"""
+Internal user tokens: EdDSA JWTs of at most 60 s for one audience and one caller.
+
+The one place where they are minted and the one place where they are verified. Verification is
+stricter than that of JWT libraries and proxies: they accept headers and claims that nobody of
+this mesh ever writes.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import httpx
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from mesh.chassis.call import User
+from mesh.chassis.identity import SpiffeId
+
+ISSUER = "https://auth.amarre.local"
+TYPE = "amarre-user+jwt"
+LIFETIME = timedelta(seconds=60)
+SKEW_SECONDS = 5
+_MOST_CACHED = 4096
+_CLAIMS = {"iss", "aud", "sub", "sid", "email", "labels", "azp", "iat", "exp", "jti"}
+_HEADER = {"alg", "typ", "kid"}
+_BASE64 = re.compile(r"[A-Za-z0-9_-]+")
+Clock = Callable[[], float]
+
+
+class InvalidTokenError(Exception):
+    """The token is not one of ours, or not for us, or not now; the message says which."""
+
+
+class Keys(Protocol):
+    """Where a verifier finds public keys."""
+
+    async def get(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the key called *kid*; None when there is no such key."""
+        ...
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A private key and its id."""
+
+    kid: str
+    private: Ed25519PrivateKey
+
+    @classmethod
+    def generate(cls) -> "SigningKey":
+        """Make a new key."""
+        return cls.of(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def of(cls, private: Ed25519PrivateKey) -> "SigningKey":
+        """Name *private* by the digest of its public half."""
+        raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return cls(hashlib.sha256(raw).hexdigest()[:16], private)
+
+    def jwk(self) -> dict[str, str]:
+        """
+        Return the public half as a JSON Web Key.
+
+        Source:
+            RFC 8037, section 2.
+        """
+        raw = self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "alg": "EdDSA",
+            "use": "sig",
+            "kid": self.kid,
+            "x": _encode(raw),
+        }
+
+
+def mint(
+    key: SigningKey,
+    user: User,
+    *,
+    audience: str,
+    caller: SpiffeId,
+    now: Clock = time.time,
+) -> tuple[str, datetime]:
+    """
+    Mint a token that *caller* alone may show to *audience* alone.
+
+    Returns:
+        The token and when it ends.
+    """
+    issued = int(now())
+    ends = issued + int(LIFETIME.total_seconds())
+    claims = {
+        "iss": ISSUER,
+        "aud": audience,
+        "sub": user.id,
+        "sid": user.session_id,
+        "email": user.email,
+        "labels": list(user.labels),
+        "azp": str(caller),
+        "iat": issued,
+        "exp": ends,
+        "jti": uuid.uuid4().hex,
+    }
+    header = {"alg": "EdDSA", "typ": TYPE, "kid": key.kid}
+    signed = f"{_encode(_json(header))}.{_encode(_json(claims))}"
+    signature = _encode(key.private.sign(signed.encode()))
+    return f"{signed}.{signature}", datetime.fromtimestamp(ends, UTC)
+
+
+class TokenVerifier:
+    """Verifies tokens for one audience; a token once verified is remembered for its life."""
+
+    def __init__(self, keys: Keys, *, audience: str, now: Clock = time.time) -> None:
+        self._keys = keys
+        self._audience = audience
+        self._now = now
+        self._verified: OrderedDict[bytes, tuple[float, str, User]] = OrderedDict()
+
+    async def verify(self, token: str, *, caller: SpiffeId) -> User:
+        """
+        Return the user that *token* vouches for.
+
+        Raises:
+            InvalidTokenError: The token is not one of ours, not for this audience, not for
+                *caller*, or not now.
+        """
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._verified.get(digest)
+        if known is None:
+            known = await self._verify(token)
+            self._remember(digest, known)
+        ends_at, authorized_party, user = known
+        if self._now() >= ends_at:
+            self._verified.pop(digest, None)
+            raise InvalidTokenError("The token has ended.")
+        if authorized_party != str(caller):
+            raise InvalidTokenError("The token was minted for another caller.")
+        return user
+
+    async def _verify(self, token: str) -> tuple[float, str, User]:
+        header, claims, signed, signature = _parse(token)
+        if set(header) != _HEADER or header["alg"] != "EdDSA" or header["typ"] != TYPE:
+            raise InvalidTokenError("The token's header is not one that Auth writes.")
+        kid = header["kid"]
+        key = await self._keys.get(kid) if isinstance(kid, str) else None
+        if key is None:
+            raise InvalidTokenError("The token's key is not known.")
+        try:
+            key.verify(signature, signed)
+        except InvalidSignature as exc:
+            raise InvalidTokenError("The token's signature is wrong.") from exc
+        self._check(claims)
+        return (
+            claims["exp"],
+            claims["azp"],
+            User(claims["sub"], claims["sid"], claims["email"], tuple(claims["labels"])),
+        )
+
+    def _check(self, claims: Mapping[str, Any]) -> None:
+        if set(claims) != _CLAIMS:
+            raise InvalidTokenError("The token's claims are not those that Auth writes.")
+        texts = (claims[name] for name in ("sub", "sid", "email", "azp", "jti"))
+        if not all(isinstance(text, str) for text in texts) or not claims["sub"]:
+            raise InvalidTokenError("A claim of the token is of the wrong type.")
+        labels = claims["labels"]
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InvalidTokenError("A claim of the token is of the wrong type.")
+        if claims["iss"] != ISSUER or claims["aud"] != self._audience:
+            raise InvalidTokenError("The token is for another audience or from another issuer.")
+        issued, ends = claims["iat"], claims["exp"]
+        if type(issued) is not int or type(ends) is not int:
+            raise InvalidTokenError("The token's times are not whole numbers.")
+        now = self._now()
+        if issued > now + SKEW_SECONDS or not 0 < ends - issued <= LIFETIME.total_seconds():
+            raise InvalidTokenError("The token is from the future or lives too long.")
+        if now >= ends:
+            raise InvalidTokenError("The token has ended.")
+
+    def _remember(self, digest: bytes, known: tuple[float, str, User]) -> None:
+        self._verified[digest] = known
+        while len(self._verified) > _MOST_CACHED:
+            self._verified.popitem(last=False)
+
+
+class RemoteKeys:
+    """
+    The key set that Auth publishes, fetched when needed.
+
+    A key set is used for a minute, and for as long as ``stale_seconds`` while Auth is away. An
+    unknown key id asks again at once, but not more than once a second.
+    """
+
+    fresh_seconds = 60.0
+    stale_seconds = 300.0
+
+    def __init__(self, fetch: Callable[[], Awaitable[bytes]], now: Clock = time.monotonic) -> None:
+        self._fetch = fetch
+        self._now = now
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._fetched_at = float("-inf")
+        self._tried_at = float("-inf")
+
+    async def get(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the key called *kid*; None when Auth publishes none, or cannot be asked."""
+        age = self._now() - self._fetched_at
+        if (age > self.fresh_seconds or kid not in self._keys) and (
+            self._now() - self._tried_at >= 1
+        ):
+            await self._refresh()
+        if self._now() - self._fetched_at > self.stale_seconds:
+            self._keys.clear()
+        return self._keys.get(kid)
+
+    async def _refresh(self) -> None:
+        self._tried_at = self._now()
+        try:
+            self._keys = parse_key_set(await self._fetch())
+        except (httpx.HTTPError, OSError, ValueError):
+            return  # Auth is away; what is known stays good for `stale_seconds`.
+        self._fetched_at = self._now()
+
+
+def fetch_over_http(url: str, socket: str | None) -> Callable[[], Awaitable[bytes]]:
+    """Return a function that fetches *url*, over the Unix *socket* when one is given."""
+
+    async def fetch() -> bytes:
+        transport = httpx.AsyncHTTPTransport(uds=socket)
+        async with httpx.AsyncClient(transport=transport, timeout=2, trust_env=False) as client:
+            answer = await client.get(url)
+            answer.raise_for_status()
+            return answer.content
+
+    return fetch
+
+
+def parse_key_set(document: bytes) -> dict[str, Ed25519PublicKey]:
+    """
+    Return the Ed25519 keys of a JSON Web Key Set by their id.
+
+    Raises:
+        ValueError: The document is no key set.
+    """
+    keys = json.loads(document)["keys"] if document else []
+    return {
+        key["kid"]: Ed25519PublicKey.from_public_bytes(_decode(key["x"]))
+        for key in keys
+        if key.get("kty") == "OKP" and key.get("crv") == "Ed25519"
+    }
+
+
+def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > 4096:
+        raise InvalidTokenError("The token is no JWT.")
+    try:
+        header, claims = (_strict_json(_decode(part)) for part in parts[:2])
+        signature = _decode(parts[2])
+    except (ValueError, RecursionError) as exc:
+        raise InvalidTokenError("The token is no JWT.") from exc
+    return header, claims, f"{parts[0]}.{parts[1]}".encode(), signature
+
+
+def _strict_json(data: bytes) -> dict[str, Any]:
+    value = json.loads(data, object_pairs_hook=_unique)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - one kind of error for all malformed text
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name appears twice")
+    return found
+
+
+def _json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    if not _BASE64.fullmatch(text):
+        raise ValueError("not base64url")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as exc:
+        raise ValueError("not base64url") from exc
+    if _encode(data) != text:
+        raise ValueError("not the shortest base64url")
+    return data

@@ -1,0 +1,1 @@
+"""What the contracts say, as an immutable model. Imports protobuf and generated code only."""

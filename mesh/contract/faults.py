@@ -1,0 +1,162 @@
+"""
+What a contract may not say: each refusal has a stable number and a page in ``docs/policy.md``.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from amarre.mesh.v1 import policy_pb2 as pb
+
+from mesh.contract import reasons
+from mesh.contract.policy import ANY_CALLER, SERVICES, Idempotency, Mesh, Method, Service
+
+WORKLOADS = frozenset({"gateway", "operator", *SERVICES})
+"""Every service account of the mesh; a caller must be one of them."""
+LONGEST_CALL = timedelta(seconds=60)
+"""The gateway gives a call this long; only streams that stay open may take longer."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One contradiction: its number, the element and what is wrong with it."""
+
+    number: str
+    element: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.element}: {self.message}"
+
+
+class PolicyError(Exception):
+    """The contracts contradict themselves; the message names every fault."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+def check(mesh: Mesh) -> None:
+    """Raise PolicyError when *mesh* has a fault."""
+    faults = [fault for method in mesh for fault in _method_faults(method)]
+    faults += [fault for service in mesh.services for fault in _service_faults(service)]
+    if faults:
+        raise PolicyError(faults)
+
+
+Rule = tuple[str, Callable[[Method], bool], Callable[[Method], str]]
+
+_METHOD_RULES: tuple[Rule, ...] = (
+    (
+        "AM001",
+        lambda m: not m.descriptor.GetOptions().HasExtension(pb.policy),
+        lambda m: "has no (amarre.mesh.v1.policy); state callers, deadline, session, objective",
+    ),
+    (
+        "AM002",
+        lambda m: not set(m.callers) <= WORKLOADS | {ANY_CALLER} or not m.callers,
+        lambda m: f"policy.callers {list(m.callers)} must name some of {sorted(WORKLOADS)} or '*'",
+    ),
+    (
+        "AM003",
+        lambda m: m.deadline <= timedelta(0),
+        lambda m: "policy.deadline must be set and above 0",
+    ),
+    (
+        "AM004",
+        lambda m: m.deadline > LONGEST_CALL and not m.streams,
+        lambda m: f"policy.deadline {m.deadline} is above the gateway's {LONGEST_CALL}",
+    ),
+    (
+        "AM005",
+        lambda m: _policy(m).session == pb.SESSION_RULE_UNSPECIFIED,
+        lambda m: "policy.session must be SESSION_RULE_NONE or SESSION_RULE_REQUIRED",
+    ),
+    (
+        "AM006",
+        lambda m: m.needs_session and not m.routes,
+        lambda m: "policy.session is REQUIRED, but no google.api.http route brings a user along",
+    ),
+    (
+        "AM007",
+        lambda m: bool(m.routes) and not m.allows("gateway"),
+        lambda m: "has a google.api.http route, but policy.callers leaves out the gateway",
+    ),
+    (
+        "AM008",
+        lambda m: not 0.5 <= m.objective.availability <= 0.99999,
+        lambda m: (
+            f"policy.objective.availability {m.objective.availability} is not in 0.5..0.99999"
+        ),
+    ),
+    (
+        "AM009",
+        lambda m: not timedelta(0) < m.objective.latency <= m.deadline,
+        lambda m: "policy.objective.latency must be above 0 and at most the deadline",
+    ),
+    (
+        "AM010",
+        lambda m: (
+            any(r.verb == "GET" for r in m.routes)
+            and m.idempotency is not Idempotency.NO_SIDE_EFFECTS
+        ),
+        lambda m: "is routed by GET, so its idempotency_level must be NO_SIDE_EFFECTS",
+    ),
+    (
+        "AM011",
+        lambda m: bool(m.roles) and not m.needs_session,
+        lambda m: "policy.roles needs SESSION_RULE_REQUIRED",
+    ),
+    (
+        "AM012",
+        lambda m: bool(_unknown_reasons(m)),
+        lambda m: f"names reasons that no error enum has: {', '.join(_unknown_reasons(m))}",
+    ),
+    (
+        "AM013",
+        lambda m: (
+            m.idempotency is Idempotency.UNKNOWN
+            and any(r.verb in {"PUT", "DELETE"} for r in m.routes)
+        ),
+        lambda m: "is routed by PUT or DELETE, which clients retry; state an idempotency_level",
+    ),
+    (
+        "AM014",
+        lambda m: (
+            m.session_effect == pb.SESSION_EFFECT_OPEN
+            and "session_secret" not in m.descriptor.output_type.fields_by_name
+        ),
+        lambda m: "policy.session_effect OPEN needs a response field session_secret",
+    ),
+)
+
+
+def _method_faults(method: Method) -> Iterator[Fault]:
+    for number, broken, message in _METHOD_RULES:
+        if broken(method):
+            yield Fault(number, method.descriptor.full_name, message(method))
+            if number == "AM001":
+                return  # The rest would only repeat that nothing is stated.
+
+
+def _service_faults(service: Service) -> Iterator[Fault]:
+    if not (service.max_concurrent_requests and service.max_pending_requests):
+        yield Fault("AM020", service.full_name, "service_policy must state both request limits")
+    outlier = service.outlier
+    if not (outlier.consecutive_failures and outlier.interval and outlier.base_ejection_time):
+        yield Fault("AM021", service.full_name, "service_policy.outlier must be stated")
+    elif not 1 <= outlier.max_ejection_percent <= 100:
+        yield Fault("AM022", service.full_name, "outlier.max_ejection_percent is not in 1..100")
+
+
+def _policy(method: Method) -> pb.MethodPolicy:
+    policy: pb.MethodPolicy = method.descriptor.GetOptions().Extensions[pb.policy]
+    return policy
+
+
+def _unknown_reasons(method: Method) -> list[str]:
+    fields = method.descriptor.input_type.fields
+    named = [field.GetOptions().Extensions[pb.violation] for field in fields]
+    named += [method.rest.wrong_content_type, method.rest.invalid_body]
+    return [name for name in named if name and reasons.find(method.service, name) is None]

@@ -1,0 +1,75 @@
+"""Error reasons: what the ``ErrorReason`` enums of the contracts say of each."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from amarre.mesh.v1 import policy_pb2 as pb
+from google.protobuf.descriptor import EnumDescriptor
+from google.rpc import code_pb2
+
+AREAS = ("mesh", "auth", "survey", "health")
+PREFIX = "ERROR_REASON_"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """
+    One error reason.
+
+    ``name`` is what ErrorInfo carries (``OPEN_REQUEST_EXISTS``), ``domain`` where it is defined
+    (``survey.amarre``), ``grpc`` the status code's name (``ALREADY_EXISTS``), ``http`` the
+    gateway's status and ``code`` that of the JSON envelope.
+    """
+
+    name: str
+    domain: str
+    grpc: str
+    http: int
+    code: str
+
+
+def find(area: str, name: str) -> Reason | None:
+    """Return the reason *name* of *area*, or else of the whole mesh; None when neither has it."""
+    table = _table()
+    return table.get((f"{area}.amarre", name)) or table.get(("mesh.amarre", name))
+
+
+def by_domain(domain: str, name: str) -> Reason | None:
+    """Return the reason that an ErrorInfo names; None for one that the contracts do not have."""
+    return _table().get((domain, name))
+
+
+def of_mesh(name: str) -> Reason:
+    """Return a reason of the whole mesh; KeyError when there is none."""
+    return _table()["mesh.amarre", name]
+
+
+def every() -> tuple[Reason, ...]:
+    """Return all reasons in the order of the contracts."""
+    return tuple(_table().values())
+
+
+@functools.cache
+def _table() -> Mapping[tuple[str, str], Reason]:
+    found = {}
+    for area in AREAS:
+        module = import_module(f"amarre.{area}.v1.error_reason_pb2")
+        for reason in _reasons(module.DESCRIPTOR.enum_types_by_name["ErrorReason"], area):
+            found[reason.domain, reason.name] = reason
+    return found
+
+
+def _reasons(enum: EnumDescriptor, area: str) -> list[Reason]:
+    return [
+        Reason(
+            name=value.name.removeprefix(PREFIX),
+            domain=f"{area}.amarre",
+            grpc=code_pb2.Code.Name(mapping.grpc),
+            http=mapping.http,
+            code=mapping.code,
+        )
+        for value in enum.values
+        if (mapping := value.GetOptions().Extensions[pb.error]).http
+    ]

@@ -1,0 +1,112 @@
+"""``python -m sandbox.outbox --http HOST:PORT --smtp HOST:PORT --database FILE``."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from sandbox.outbox import smtp, web
+from sandbox.outbox.store import Store
+
+
+class CannotStartError(Exception):
+    """The outbox cannot start; the message says why and what to do."""
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without handlers for signals: the outbox has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main() -> None:
+    """Run the outbox until SIGTERM or SIGINT."""
+    arguments = _parser().parse_args()
+    try:
+        if os.environ.get("AMARRE_ENV") == "production":
+            raise CannotStartError("The outbox swallows mails; it does not run in production.")
+        asyncio.run(
+            run(
+                http=_address(arguments.http, "--http"),
+                smtp_at=_address(arguments.smtp, "--smtp"),
+                database=arguments.database,
+            )
+        )
+    except CannotStartError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+async def run(*, http: tuple[str, int], smtp_at: tuple[str, int], database: Path) -> None:
+    """
+    Serve until SIGTERM or SIGINT.
+
+    Raises:
+        CannotStartError: An address cannot be bound or the file cannot be used.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with _bound(http, "--http") as listener, contextlib.closing(_open(database)) as store:
+        try:
+            mails = await smtp.listen(store, *smtp_at)
+        except OSError as exc:
+            raise _cannot_bind(smtp_at, "--smtp", exc) from exc
+        server = _Web(uvicorn.Config(web.app(store), log_level="warning", lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        async with mails:
+            await stop.wait()
+        server.should_exit = True
+        await serving
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sandbox.outbox", description=__doc__)
+    parser.add_argument("--http", default="127.0.0.1:3011", metavar="HOST:PORT")
+    parser.add_argument("--smtp", default="127.0.0.1:3012", metavar="HOST:PORT")
+    parser.add_argument("--database", type=Path, default=Path("outbox.db"), metavar="FILE")
+    return parser
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise CannotStartError(f"{option} {text!r} is no HOST:PORT, for instance 127.0.0.1:3011.")
+    return host, int(port)
+
+
+def _bound(address: tuple[str, int], option: str) -> socket.socket:
+    try:
+        return socket.create_server(address, backlog=128)
+    except OSError as exc:
+        raise _cannot_bind(address, option, exc) from exc
+
+
+def _cannot_bind(address: tuple[str, int], option: str, exc: OSError) -> CannotStartError:
+    return CannotStartError(
+        f"{option} {address[0]}:{address[1]} cannot be used ({os.strerror(exc.errno or 0)}): "
+        "stop the other program or choose another port."
+    )
+
+
+def _open(database: Path) -> Store:
+    try:
+        return Store(database)
+    except sqlite3.Error as exc:
+        raise CannotStartError(
+            f"--database {database} cannot be used ({exc}): choose a file in a writable folder."
+        ) from exc
+
+
+if __name__ == "__main__":
+    main()

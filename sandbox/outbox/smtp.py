@@ -1,0 +1,57 @@
+"""The SMTP side: takes every mail, for any recipient, and delivers none."""
+
+import asyncio
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from typing import Any
+
+import structlog
+from aiosmtpd.smtp import SMTP
+
+from sandbox.outbox.messages import read
+from sandbox.outbox.store import Store
+
+log = structlog.get_logger("smtp")
+
+MOST_BYTES = 1024 * 1024
+
+
+class Sink:
+    """Keeps each mail in a store; the handler that aiosmtpd calls."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
+        """Keep one mail."""
+        mail = message_from_bytes(envelope.content, policy=policy.default)
+        try:
+            message = read(mail, envelope.rcpt_tos, datetime.now(UTC))
+        except (LookupError, ValueError):
+            log.warning("mail refused", reason="its text cannot be read")
+            return "554 The text of this mail cannot be read"
+        self._store.add(message)
+        log.info("mail kept", bytes=len(envelope.content))
+        return "250 Kept in the outbox"
+
+
+async def listen(store: Store, host: str, port: int) -> asyncio.Server:
+    """
+    Start taking mails.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(
+        lambda: SMTP(
+            Sink(store),
+            data_size_limit=MOST_BYTES,
+            enable_SMTPUTF8=True,
+            hostname="outbox",
+            ident="AMARRE outbox",
+            loop=loop,
+        ),
+        host,
+        port,
+    )

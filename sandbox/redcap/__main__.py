@@ -1,0 +1,101 @@
+"""
+Composition root: command line -> store -> application -> server.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from sandbox.redcap import config, setup
+from sandbox.redcap.app import Sandbox
+from sandbox.redcap.config import Config, ConfigError
+
+_GRACE_SECONDS = 1
+
+
+class _Server(uvicorn.Server):
+    """A server that tells the application when it begins to stop."""
+
+    def __init__(self, settings: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(settings)
+        self._stopping = stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def _bind(settings: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(256)
+    except OSError as exc:
+        listener.close()
+        raise ConfigError(
+            f"Cannot listen on {settings.host}:{settings.port}: {exc.strerror}. "
+            "Stop what uses the port, or choose another with --listen."
+        ) from exc
+    return listener
+
+
+async def _serve(settings: Config, listener: socket.socket) -> None:
+    store = setup.open_store(settings)
+    stopping = asyncio.Event()
+    app = Sandbox(store, base_url=settings.base_url, stopping=stopping).app()
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        ),
+        stopping,
+    )
+    log = structlog.get_logger("sandbox.redcap")
+    log.info("sandbox listens", host=settings.host, port=settings.port)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        store.close()
+        log.info("sandbox stopped")
+
+
+def _log_as_json() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )
+
+
+def main() -> int:
+    """Run until told to stop; 2 when it cannot start."""
+    _log_as_json()
+    try:
+        settings = config.read(sys.argv[1:], os.environ)
+        listener = _bind(settings)
+        with listener:
+            asyncio.run(_serve(settings, listener))
+    except ConfigError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+"""
+The API: one address, many operations, told apart by ``content`` and ``action``.
+"""

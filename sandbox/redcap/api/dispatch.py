@@ -1,0 +1,93 @@
+"""
+From parameters to an answer: who asks, what for, and may they.
+"""
+
+import re
+
+import structlog
+
+from sandbox.redcap.api import dictionary, files, project, records, surveys
+from sandbox.redcap.api.formats import MEDIA_TYPES, error_body
+from sandbox.redcap.api.operation import Answer, Call, Operations
+from sandbox.redcap.api.params import Params
+from sandbox.redcap.errors import ApiError, ForbiddenError, UnsupportedError
+from sandbox.redcap.store import Store, find_token
+
+log = structlog.get_logger(__name__)
+
+OPERATIONS: Operations = {
+    **records.OPERATIONS,
+    **dictionary.OPERATIONS,
+    **project.OPERATIONS,
+    **surveys.OPERATIONS,
+    **files.OPERATIONS,
+}
+
+CONTENTS = frozenset(content for content, _ in OPERATIONS)
+_EXPORT_ONLY = frozenset(
+    content for content in CONTENTS if {a for c, a in OPERATIONS if c == content} == {"export"}
+)
+_TOKEN = re.compile(r"[0-9A-Fa-f]{32}")
+_NO_API = "You do not have permissions to use the API"
+
+
+def answer(params: Params, store: Store, *, base_url: str) -> Answer:
+    """
+    Serve one call, refusals included.
+
+    Args:
+        params: What the client sent.
+        store: The sandbox's data.
+        base_url: Where clients reach this server; survey links begin with it.
+    """
+    try:
+        return _serve(params, store, base_url)
+    except ApiError as exc:
+        return refusal(exc, params)
+    except Exception:
+        log.exception("api call failed", content=params.content, action=params.action)
+        return refusal(_Broken(), params)
+
+
+class _Broken(ApiError):
+    status = 500
+
+    def __init__(self) -> None:
+        super().__init__("The server failed to serve this request.")
+
+
+def refusal(error: ApiError, params: Params) -> Answer:
+    """The error envelope in the shape the client reads."""
+    shape = params.return_format
+    return Answer(error_body(error.message, shape).encode(), MEDIA_TYPES[shape], error.status)
+
+
+def _serve(params: Params, store: Store, base_url: str) -> Answer:
+    if project.is_creation(params):
+        return project.create(params, store)
+    call = _authorise(params, store, base_url)
+    if params.content not in CONTENTS:
+        raise ApiError('The value of the parameter "content" is not valid')
+    # An action sent to something that can only be exported is let pass.
+    action = "export" if params.content in _EXPORT_ONLY else params.action
+    operation = OPERATIONS.get((params.content, action))
+    if operation is None:
+        raise UnsupportedError
+    rights = call.project.rights_of(call.username)
+    if operation.right and not int(rights.get(operation.right, 0) or 0):
+        raise ForbiddenError(f"You do not have {operation.privileges} privileges")
+    return operation.run(call)
+
+
+def _authorise(params: Params, store: Store, base_url: str) -> Call:
+    token = params.text("token")
+    if not _TOKEN.fullmatch(token):
+        raise ForbiddenError(_NO_API)
+    with store.reading() as db:
+        found = find_token(db, token.upper())
+        if found is None:
+            raise ForbiddenError(_NO_API)
+        design = store.project(db, found[0])
+    if found[1] not in design.users:
+        raise ForbiddenError(_NO_API)
+    return Call(params, store, design, username=found[1], base_url=base_url)

@@ -1,0 +1,76 @@
+"""
+What an operation gets and what it gives.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sandbox.redcap.api.formats import MEDIA_TYPES, Row, write_rows
+from sandbox.redcap.api.params import Params
+from sandbox.redcap.project import Project
+from sandbox.redcap.store import Store
+
+
+@dataclass(frozen=True)
+class Call:
+    """One authorised call; *project* is the design when the call began."""
+
+    params: Params
+    store: Store
+    project: Project
+    username: str
+    base_url: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A body, whole or piece by piece, and its media type."""
+
+    body: bytes | Iterator[bytes]
+    media_type: str
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """
+    One thing the API does.
+
+    *right* is the user right it takes; *privileges* names it in a refusal.
+    """
+
+    run: Callable[[Call], Answer]
+    right: str = ""
+    privileges: str = ""
+
+
+Operations = Mapping[tuple[str, str], Operation]
+"""Operations by content and action."""
+
+EXPORT = ("api_export", "API Export")
+IMPORT = ("api_import", "API Import/Update")
+
+
+def plain(text: str) -> Answer:
+    """A text without shape: a link, a code, a number."""
+    return Answer(text.encode(), MEDIA_TYPES["text"])
+
+
+def rows_answer(
+    call: Call, rows: Iterable[Row], *, columns: Sequence[str], root: str = "items"
+) -> Answer:
+    """A short table in the format that the call asks for."""
+    shape = call.params.format
+    pieces = write_rows(rows, shape, columns=columns, root=root, delimiter=call.params.delimiter)
+    return Answer("".join(pieces).encode(), MEDIA_TYPES[shape])
+
+
+def count_answer(call: Call, count: int) -> Answer:
+    """How many things were changed: the number alone, whatever the format."""
+    return Answer(str(count).encode(), MEDIA_TYPES[call.params.return_format])
+
+
+def with_right(right: tuple[str, str], run: Callable[[Call], Answer]) -> Operation:
+    """An operation that takes a right."""
+    return Operation(run, right[0], right[1])

@@ -1,0 +1,145 @@
+"""
+What a client sent: names and values, read the several ways clients write them.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sandbox.redcap.errors import ApiError
+
+Format = Literal["json", "csv", "xml", "odm"]
+
+_INDEXED = re.compile(r"(?P<name>[^\[\]]+)\[[^\[\]]*\]")
+_TRUE = frozenset({"true", "1", "yes"})
+_FALSE = frozenset({"false", "0", "no", ""})
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that came with the request."""
+
+    name: str
+    mime: str
+    content: bytes
+
+
+class Params:
+    """
+    The parameters of one call.
+
+    Args:
+        items: Name and value of each form field, in order, ``records[0]`` unread.
+        upload: The part called ``file``, if there was one.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]], *, upload: Upload | None = None) -> None:
+        self.upload = upload
+        self._single: dict[str, str] = {}
+        self._arrays: dict[str, list[str]] = {}
+        for key, value in items:
+            match = _INDEXED.fullmatch(key)
+            if match:
+                self._arrays.setdefault(match["name"], []).append(value)
+            else:
+                self._single[key] = value
+
+    def text(self, name: str, default: str = "") -> str:
+        """A text; an empty one counts as not given."""
+        return self._single.get(name) or default
+
+    def without(self, name: str) -> "Params":
+        """The same parameters but one."""
+        kept = Params([], upload=self.upload)
+        kept._single = {k: v for k, v in self._single.items() if k != name}
+        kept._arrays = self._arrays
+        return kept
+
+    def needed(self, name: str) -> str:
+        """A text that must be there."""
+        value = self.text(name)
+        if not value:
+            raise ApiError(f'The parameter "{name}" is missing or empty.')
+        return value
+
+    def has(self, name: str) -> bool:
+        """Whether the parameter came at all, be it empty."""
+        return name in self._single or name in self._arrays
+
+    def is_array(self, name: str) -> bool:
+        """Whether it came as ``name[]``."""
+        return name in self._arrays
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """``true``, ``1``, ``True`` and their opposites; empty counts as not given."""
+        value = self._single.get(name, "").strip().lower()
+        if value in _TRUE:
+            return True
+        if value not in _FALSE:
+            raise invalid(name)
+        return default if value == "" else False
+
+    def choice(self, name: str, allowed: Iterable[str], default: str) -> str:
+        """One of the *allowed* words."""
+        value = self.text(name, default)
+        if value not in allowed:
+            raise invalid(name)
+        return value
+
+    def items(self, name: str) -> list[str]:
+        """An array, or a list with commas; blanks left out."""
+        values = self._arrays.get(name) or self._single.get(name, "").split(",")
+        return [value.strip() for value in values if value.strip()]
+
+    def integer(self, name: str, default: int) -> int:
+        """A whole number."""
+        value = self.text(name, str(default))
+        if not re.fullmatch(r"-?\d{1,9}", value, re.ASCII):
+            raise invalid(name)
+        return int(value)
+
+    @property
+    def content(self) -> str:
+        """What the call is about."""
+        return self.text("content")
+
+    @property
+    def action(self) -> str:
+        """What it does; an import when data came and nothing else is said."""
+        return self.text("action", "import" if self.has("data") else "export")
+
+    @property
+    def format(self) -> Format:
+        """The shape of data, in or out."""
+        return _format(self.choice("format", ("json", "csv", "xml", "odm"), "xml"))
+
+    @property
+    def return_format(self) -> Format:
+        """The shape of errors and of short answers; never fails."""
+        for name in ("returnFormat", "format"):
+            value = self.text(name)
+            if value in {"json", "csv", "xml"}:
+                return _format(value)
+        return "xml"
+
+    @property
+    def delimiter(self) -> str:
+        """What separates csv values."""
+        word = self._single.get("csvDelimiter", "")
+        if word in {"tab", "\t", "TAB"}:
+            return "\t"
+        return self.choice("csvDelimiter", (",", ";", "|", "^"), ",")
+
+
+def invalid(name: str) -> ApiError:
+    """The refusal of a parameter's value."""
+    return ApiError(f'The value of the parameter "{name}" is not valid')
+
+
+def _format(word: str) -> Format:
+    match word:
+        case "json" | "csv" | "odm":
+            return word
+        case _:
+            return "xml"

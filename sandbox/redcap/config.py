@@ -1,0 +1,95 @@
+"""
+How the sandbox is started: the command line, checked.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.redcap.study import AMARRE
+
+
+class ConfigError(Exception):
+    """The sandbox cannot start like this; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where to listen, where the data is, and what the study is."""
+
+    host: str
+    port: int
+    database: Path
+    token: str
+    super_token: str
+    base_url: str
+    study: Path
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """
+    Read the command line.
+
+    Raises:
+        ConfigError: It is production, an address is malformed, a file cannot be
+            read or does not hold what it should.
+    """
+    given = _parser().parse_args(arguments)
+    if environment.get("AMARRE_ENV", "").lower() == "production":
+        raise ConfigError(
+            "The REDCap sandbox does not run in production: AMARRE_ENV is 'production'. "
+            "Point the survey service at a real REDCap instead."
+        )
+    host, port = _address(given.listen)
+    shown = f"[{host}]" if ":" in host else host
+    return Config(
+        host=host,
+        port=port,
+        database=given.database,
+        token=_secret(given.token_file, 32),
+        super_token=_secret(given.super_token_file, 64),
+        base_url=(given.base_url or f"http://{shown}:{port}").rstrip("/"),
+        study=given.study,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.redcap",
+        description="A REDCap-compatible server for development and tests.",
+    )
+    parser.add_argument("--listen", default="127.0.0.1:3010", metavar="HOST:PORT")
+    parser.add_argument("--database", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--token-file", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--super-token-file", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--base-url", default="", metavar="URL", help="where browsers reach it")
+    parser.add_argument(
+        "--study",
+        default=AMARRE,
+        type=Path,
+        metavar="CSV",
+        help="data dictionary of a new database",
+    )
+    return parser
+
+
+def _address(text: str) -> tuple[str, int]:
+    match = re.fullmatch(
+        r"(?:\[(?P<six>[0-9a-fA-F:]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})", text
+    )
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise ConfigError(f"--listen is '{text}'; it must be an address and port: 127.0.0.1:3010.")
+    return match["six"] or match["host"], int(match["port"])
+
+
+def _secret(path: Path, length: int) -> str:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not plain text"
+        raise ConfigError(f"The token file {path} cannot be read: {reason}.") from exc
+    if not re.fullmatch(rf"[0-9A-Fa-f]{{{length}}}", text):
+        raise ConfigError(f"The token file {path} must hold {length} hexadecimal digits.")
+    return text.upper()

@@ -1,0 +1,32 @@
+"""
+What the API answers when it refuses: a status and one sentence.
+
+    ApiError              400, the request is wrong
+    ├── ForbiddenError    403, token or right missing
+    └── UnsupportedError  501, no such operation
+"""
+
+
+class ApiError(Exception):
+    """The request cannot be served as it stands; the message says why."""
+
+    status = 400
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ForbiddenError(ApiError):
+    """The token is unknown, or its user lacks a right."""
+
+    status = 403
+
+
+class UnsupportedError(ApiError):
+    """The operation does not exist here."""
+
+    status = 501
+
+    def __init__(self) -> None:
+        super().__init__("The requested method is not implemented.")

@@ -1,0 +1,3 @@
+"""
+Pages for people: surveys behind their links, and a look at what is stored.
+"""

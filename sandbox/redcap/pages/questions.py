@@ -1,0 +1,130 @@
+"""
+From a survey's fields to what a template draws.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from sandbox.redcap.answering import Reading, Sheet
+from sandbox.redcap.dictionary import Field, checkbox_column
+from sandbox.redcap.filter_logic.browser import browser_logic
+from sandbox.redcap.piping import Piping
+from sandbox.redcap.records import Answer
+from sandbox.redcap.validation import format_of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing to pick."""
+
+    code: str
+    label: Markup
+    input_name: str
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """One field as it is drawn."""
+
+    name: str
+    kind: str
+    """``text notes dropdown radio checkbox file signature slider calc descriptive``."""
+    label: Markup
+    section: Markup
+    note: Markup
+    value: str
+    choices: tuple[Choice, ...]
+    input_type: str
+    required: bool
+    shown: bool
+    fault: str
+    stored_file: str
+    logic: str
+    """When it is shown, as JSON for the browser; empty when that never changes there."""
+    least: str
+    most: str
+
+
+_INPUT_TYPES = {
+    "date": "date",
+    "datetime": "datetime-local",
+    "datetime_seconds": "datetime-local",
+    "time": "time",
+    "email": "email",
+    "phone": "tel",
+}
+
+
+def questions(
+    sheet: Sheet,
+    fields: Iterable[Field],
+    reading: Reading,
+    *,
+    piping: Piping,
+    words: Mapping[str, str],
+) -> list[Question]:
+    """The *fields* with the answers of *reading*."""
+    fields = list(fields)
+    on_page = {f.field_name for f in fields}
+    row = sheet.row(reading.answers)
+    return [
+        _question(asked, reading, piping=piping, words=words,
+                  logic=browser_logic(asked.branching_logic, sheet.project, on_page, row))
+        for asked in fields
+    ]  # fmt: skip
+
+
+def _question(
+    asked: Field, reading: Reading, *, piping: Piping, words: Mapping[str, str], logic: str
+) -> Question:
+    name = asked.field_name
+    answer = reading.answers.get(name, "")
+    form = format_of(asked.validation)
+    return Question(
+        name=name,
+        kind=_kind(asked),
+        label=piping.html(asked.field_label),
+        section=piping.html(asked.section_header),
+        note=piping.html(asked.field_note),
+        value=_typed(str(answer), form.kind) if isinstance(answer, str) else "",
+        choices=_choices(asked, answer, piping, words),
+        input_type=_INPUT_TYPES.get(form.kind, "text"),
+        required=asked.is_required and asked.is_data,
+        shown=name in reading.shown,
+        fault=words[reading.faults[name]] if name in reading.faults else "",
+        stored_file=str(answer["name"]) if isinstance(answer, dict) else "",
+        logic=logic,
+        least=asked.text_validation_min,
+        most=asked.text_validation_max,
+    )
+
+
+def _kind(asked: Field) -> str:
+    if asked.is_signature:
+        return "signature"
+    kinds = {"yesno": "radio", "truefalse": "radio", "sql": "text"}
+    return kinds.get(asked.field_type, asked.field_type)
+
+
+def _typed(answer: str, kind: str) -> str:
+    # Browsers write a moment with a T between day and time.
+    return answer.replace(" ", "T") if kind.startswith("datetime") else answer
+
+
+def _choices(
+    asked: Field, answer: Answer, piping: Piping, words: Mapping[str, str]
+) -> tuple[Choice, ...]:
+    translated = {"Yes": "yes", "No": "no", "True": "true", "False": "false"}
+    fixed = asked.field_type in {"yesno", "truefalse"}
+    return tuple(
+        Choice(
+            code,
+            piping.html(words[translated[label]] if fixed else label),
+            checkbox_column(asked.field_name, code) if asked.is_checkbox else asked.field_name,
+            code in answer if isinstance(answer, list) else code == answer,
+        )
+        for code, label in asked.options.items()
+    )

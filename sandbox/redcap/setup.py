@@ -1,0 +1,38 @@
+"""
+The database made ready: tables, the first study, the tokens.
+"""
+
+import sqlite3
+
+from sandbox.redcap import study
+from sandbox.redcap.config import Config, ConfigError
+from sandbox.redcap.errors import ApiError
+from sandbox.redcap.store import Store, add_project, add_token, project_ids
+
+SUPER = 0
+"""The project number of a super token: it opens none."""
+
+
+def open_store(config: Config) -> Store:
+    """
+    Open the database, with the study in it when it is new.
+
+    Raises:
+        ConfigError: The database or the study cannot be used.
+    """
+    try:
+        store = Store(config.database)
+        with store.writing() as db:
+            known = project_ids(db)
+            if not known:
+                known = [add_project(db, study.from_file(config.study))]
+            # The files may hold other tokens than at the last start: they lead.
+            add_token(db, config.token, known[0], study.USERNAME)
+            add_token(db, config.super_token, SUPER, study.USERNAME)
+    except sqlite3.Error as exc:
+        raise ConfigError(f"The database {config.database} cannot be opened: {exc}.") from exc
+    except OSError as exc:
+        raise ConfigError(f"The study {config.study} cannot be read: {exc.strerror}.") from exc
+    except (ApiError, ValueError, TypeError) as exc:
+        raise ConfigError(f"The study {config.study} is not sound: {exc}") from exc
+    return store

@@ -1,0 +1,194 @@
+"""
+The SQLite file: one writer at a time, readers that never wait for it.
+
+Every statement is a constant; what clients send travels as bound parameters.
+"""
+
+import hashlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sandbox.redcap import project as projects
+from sandbox.redcap.project import Project
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS project (
+    id INTEGER PRIMARY KEY, revision INTEGER NOT NULL, design TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS token (
+    sha256 TEXT PRIMARY KEY, project_id INTEGER NOT NULL, username TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS record (
+    project_id INTEGER NOT NULL, name TEXT NOT NULL, sort_key TEXT NOT NULL,
+    number INTEGER, group_name TEXT NOT NULL DEFAULT '',
+    created_at TEXT NOT NULL, modified_at TEXT NOT NULL,
+    PRIMARY KEY (project_id, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_order ON record (project_id, sort_key, name);
+CREATE INDEX IF NOT EXISTS record_number ON record (project_id, number);
+CREATE TABLE IF NOT EXISTS entry (
+    project_id INTEGER NOT NULL, record TEXT NOT NULL, event_id INTEGER NOT NULL,
+    instrument TEXT NOT NULL, instance INTEGER NOT NULL, answers TEXT NOT NULL,
+    PRIMARY KEY (project_id, record, event_id, instrument, instance)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS response (
+    hash TEXT PRIMARY KEY, project_id INTEGER NOT NULL, record TEXT NOT NULL,
+    event_id INTEGER NOT NULL, instrument TEXT NOT NULL, instance INTEGER NOT NULL,
+    access_code TEXT NOT NULL, return_code TEXT NOT NULL,
+    started_at TEXT NOT NULL DEFAULT '', completed_at TEXT NOT NULL DEFAULT '',
+    page INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (project_id, record, event_id, instrument, instance)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queue (
+    hash TEXT PRIMARY KEY, project_id INTEGER NOT NULL, record TEXT NOT NULL,
+    UNIQUE (project_id, record)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS document (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, project_id INTEGER NOT NULL, name TEXT NOT NULL,
+    mime TEXT NOT NULL, content BLOB NOT NULL, stored_at TEXT NOT NULL,
+    in_repository INTEGER NOT NULL DEFAULT 0, folder_id INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS folder (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, project_id INTEGER NOT NULL,
+    parent_id INTEGER NOT NULL DEFAULT 0, name TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS log (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, project_id INTEGER NOT NULL, at TEXT NOT NULL,
+    username TEXT NOT NULL, kind TEXT NOT NULL, action TEXT NOT NULL,
+    details TEXT NOT NULL, record TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS log_order ON log (project_id, id);
+"""
+
+_BUSY_MS = 20_000
+
+
+def server_time() -> str:
+    """Now in the server's time, which is UTC, as REDCap writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+class Store:
+    """
+    The sandbox's data; safe to use from any number of threads.
+
+    Args:
+        path: The SQLite file, created with its tables when missing.
+
+    Raises:
+        sqlite3.Error: The file cannot be opened or is no database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._writer = threading.Lock()
+        self._designs: dict[int, tuple[int, Project]] = {}
+        with self._connection() as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(_SCHEMA)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One consistent view of the data, however long it is read."""
+        with self._connection() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("ROLLBACK")
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing: what happens inside is kept only if nothing is raised."""
+        with self._writer, self._connection() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close every idle connection; the file is then whole by itself."""
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def project(self, db: sqlite3.Connection, project_id: int) -> Project:
+        """The design of a project as *db* sees it; parsed once per revision."""
+        (revision,) = db.execute(
+            "SELECT revision FROM project WHERE id = ?", (project_id,)
+        ).fetchone()
+        known = self._designs.get(project_id)
+        if known is None or known[0] != revision:
+            (design,) = db.execute(
+                "SELECT design FROM project WHERE id = ?", (project_id,)
+            ).fetchone()
+            known = (revision, projects.load(project_id, design))
+            self._designs[project_id] = known
+        return known[1]
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        db = self._take()
+        try:
+            yield db
+        finally:
+            self._idle.put(db)
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            # A streamed export is read by whichever thread is free, one at a time.
+            db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            db.execute("PRAGMA synchronous = NORMAL")
+            return db
+
+
+def add_project(db: sqlite3.Connection, design: Project) -> int:
+    """Store a new project and return its number."""
+    cursor = db.execute(
+        "INSERT INTO project (revision, design) VALUES (1, ?)", (projects.dump(design),)
+    )
+    assert cursor.lastrowid is not None  # noqa: S101 - an INSERT always has one
+    return cursor.lastrowid
+
+
+def save_project(db: sqlite3.Connection, design: Project) -> None:
+    """Replace the design of a project."""
+    db.execute(
+        "UPDATE project SET revision = revision + 1, design = ? WHERE id = ?",
+        (projects.dump(design), design.id),
+    )
+
+
+def project_ids(db: sqlite3.Connection) -> list[int]:
+    """Numbers of all projects, oldest first."""
+    return [number for (number,) in db.execute("SELECT id FROM project ORDER BY id")]
+
+
+def add_token(db: sqlite3.Connection, token: str, project_id: int, username: str) -> None:
+    """Let *token* act as *username* in a project; only its hash is kept."""
+    db.execute(
+        "INSERT OR REPLACE INTO token VALUES (?, ?, ?)", (_digest(token), project_id, username)
+    )
+
+
+def find_token(db: sqlite3.Connection, token: str) -> tuple[int, str] | None:
+    """Project and user that *token* stands for."""
+    row: tuple[int, str] | None = db.execute(
+        "SELECT project_id, username FROM token WHERE sha256 = ?", (_digest(token),)
+    ).fetchone()
+    return row
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Health: probes of allowed hosts, and how the mesh and what it stands on are."""

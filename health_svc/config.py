@@ -1,0 +1,46 @@
+"""The settings of health_svc."""
+
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
+
+from mesh.chassis.config import MeshSettings
+
+
+class HealthSettings(MeshSettings):
+    """Settings of health_svc, beside those of every process."""
+
+    health_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
+    """The hosts that may be probed, separated by commas; each may end in ``:443``."""
+    health_backends: dict[str, str] = Field(default_factory=dict)
+    """What the mesh stands on, as JSON: name to the URL whose GET says that it is well."""
+    health_allow_private: bool = False
+    """Whether allowed hosts may lead to addresses that are not public; never in production."""
+
+    @field_validator("health_allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        hosts = {
+            host.strip().lower().removesuffix(":443").removesuffix(".") for host in value.split(",")
+        }
+        if odd := sorted(host for host in hosts if set(host) & set(":/* ")):
+            raise ValueError(f"{odd} are not host names; write names, the port may only be 443")
+        return frozenset(hosts - {""})
+
+    @field_validator("health_backends")
+    @classmethod
+    def _are_urls(cls, value: dict[str, str]) -> dict[str, str]:
+        odd = [name for name, url in value.items() if not url.startswith(("http://", "https://"))]
+        if odd:
+            raise ValueError(f"{odd} need an http:// or https:// URL")
+        return value
+
+    @field_validator("health_allow_private")
+    @classmethod
+    def _not_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's signature
+        if value and info.data.get("env") == "production":
+            raise ValueError("true is refused in production")
+        return value

@@ -1,0 +1,46 @@
+"""How parts are asked: services by ``grpc.health.v1``, backends by one GET."""
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from health_svc.ports import Check, PartDownError
+from health_svc.status import GIVE_UP
+
+
+def service(channel: grpc.aio.Channel) -> Check:
+    """Return the check of the service behind *channel*: serving as a whole, or not."""
+    stub = health_pb2_grpc.HealthStub(channel)
+
+    async def check() -> None:
+        try:
+            answer = await stub.Check(
+                health_pb2.HealthCheckRequest(), timeout=GIVE_UP.total_seconds()
+            )
+        except grpc.aio.AioRpcError as exc:
+            raise PartDownError(f"Does not answer ({exc.code().name}).") from exc
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise PartDownError("Says that it cannot serve; something it needs is away.")
+
+    return check
+
+
+def backend(client: httpx.AsyncClient, url: str) -> Check:
+    """Return the check of the backend at *url*: well when it answers 2xx."""
+
+    async def check() -> None:
+        try:
+            answer = await client.get(url)
+        except httpx.TimeoutException as exc:
+            raise TimeoutError from exc
+        except httpx.HTTPError as exc:
+            raise PartDownError(f"Does not answer ({type(exc).__name__}).") from exc
+        if not answer.is_success:
+            raise PartDownError(f"Answers HTTP {answer.status_code}.")
+
+    return check
+
+
+def http_client() -> httpx.AsyncClient:
+    """Return the client for backends: no redirects, no proxy of the environment."""
+    return httpx.AsyncClient(timeout=GIVE_UP.total_seconds(), trust_env=False)

@@ -1,0 +1,223 @@
+"""
+The rules of probing: which hosts, which addresses, and what the two steps found.
+
+A name is looked up once and its addresses are judged before any packet goes to them; the
+connection goes to one of these, so that a name cannot change its mind in between.
+"""
+
+import asyncio
+import ipaddress
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from health_svc.errors import HostNotAllowedError, InvalidParametersError
+from health_svc.ports import Connection, Handshake, Network, NetworkError, UntrustedError
+
+DEFAULT_TIMEOUT = timedelta(seconds=3)
+_HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step found: its time in milliseconds, or why it failed."""
+
+    ok: bool = False
+    latency_ms: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TlsStep(Step):
+    """What the handshake found; ``authorized`` says whether the certificate is trusted."""
+
+    authorized: bool = False
+    handshake: Handshake | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probe found, beside what was asked."""
+
+    host: str
+    port: int
+    timeout: timedelta
+    tcp: Step
+    tls: TlsStep
+
+    @property
+    def online(self) -> bool:
+        """Whether both steps were completed; trust in the certificate is not needed for that."""
+        return self.tcp.ok and self.tls.ok
+
+
+class Prober:
+    """Probes the hosts of an allow-list."""
+
+    def __init__(
+        self,
+        network: Network,
+        allowed_hosts: frozenset[str],
+        *,
+        allow_private: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """
+        Build the prober.
+
+        Args:
+            network: Resolves and connects.
+            allowed_hosts: Names in lower case, compared whole.
+            allow_private: Whether allowed hosts may lead to addresses that are not public.
+            clock: Measures the steps, in seconds.
+        """
+        self._network = network
+        self._allowed = allowed_hosts
+        self._allow_private = allow_private
+        self._clock = clock
+
+    async def probe(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        within: timedelta | None = None,
+    ) -> Probe:
+        """
+        Probe *host* over TCP and then TLS.
+
+        Args:
+            host: The name; case and a final dot make no difference.
+            port: The port, already found allowed.
+            timeout: The longest that each of the two steps may take.
+            within: The longest that both may take together; None sets no such bound.
+
+        Returns:
+            The findings, whether the host is online or not.
+
+        Raises:
+            InvalidParametersError: *host* is no host name.
+            HostNotAllowedError: *host* is not on the list, or one of its addresses is not public.
+        """
+        name = self._allowed_name(host)
+        ends_at = self._clock() + (within or 2 * timeout).total_seconds()
+
+        def left() -> float:
+            return max(0.0, min(timeout.total_seconds(), ends_at - self._clock()))
+
+        try:
+            tcp, address, connection = await self._reach(name, port, seconds=left())
+        except (NetworkError, TimeoutError) as exc:
+            failed = TlsStep(error="there is no connection to secure")
+            return Probe(host, port, timeout, Step(error=_phrase(exc)), failed)
+        try:
+            tls = await self._secure(name, address, port, connection, seconds=left())
+        finally:
+            connection.close()
+        return Probe(host, port, timeout, tcp, tls)
+
+    def _allowed_name(self, host: str) -> str:
+        name = host.lower().removesuffix(".")
+        if not _HOST.fullmatch(name):
+            raise InvalidParametersError("host must be a host name, without scheme, port or path.")
+        if name not in self._allowed:
+            raise HostNotAllowedError(
+                "The host is not on the allow-list; an operator adds it to "
+                "AMARRE_HEALTH_ALLOWED_HOSTS.",
+                host=name,
+            )
+        return name
+
+    async def _reach(self, name: str, port: int, *, seconds: float) -> tuple[Step, str, Connection]:
+        """Look *name* up once and connect to the first of its addresses that answers."""
+        async with asyncio.timeout(seconds):
+            addresses = await self._network.resolve(name)
+            self._refuse_private(name, addresses)
+            share = seconds / len(addresses)
+            last: Exception = NetworkError("no address")
+            for address in addresses:
+                started = self._clock()
+                try:
+                    async with asyncio.timeout(share):
+                        connection = await self._network.connect(address, port)
+                except (NetworkError, TimeoutError) as exc:
+                    last = exc
+                else:
+                    return Step(ok=True, latency_ms=self._since(started)), address, connection
+            raise last
+
+    def _refuse_private(self, name: str, addresses: tuple[str, ...]) -> None:
+        # One bad address is enough: whoever controls the name chooses their order.
+        if not self._allow_private and not all(map(is_public, addresses)):
+            raise HostNotAllowedError(
+                "The host leads to an address that is not public and is not probed.", host=name
+            )
+
+    async def _secure(
+        self, name: str, address: str, port: int, connection: Connection, *, seconds: float
+    ) -> TlsStep:
+        """Do the handshake; where trust is all that fails, once more to see the certificate."""
+        started = self._clock()
+        try:
+            async with asyncio.timeout(seconds):
+                try:
+                    done = await connection.handshake(name, verify=True)
+                    distrust = None
+                except UntrustedError as exc:
+                    distrust = _phrase(exc)
+                    again = await self._network.connect(address, port)
+                    started = self._clock()
+                    try:
+                        done = await again.handshake(name, verify=False)
+                    finally:
+                        again.close()
+        except (NetworkError, TimeoutError) as exc:
+            return TlsStep(error=_phrase(exc))
+        return TlsStep(
+            ok=True,
+            latency_ms=self._since(started),
+            error=distrust,
+            authorized=distrust is None,
+            handshake=done,
+        )
+
+    def _since(self, started: float) -> float:
+        return round((self._clock() - started) * 1000, 2)
+
+
+def is_public(address: str) -> bool:
+    """
+    Say whether *address* belongs to the public internet.
+
+    IPv6 forms that carry an IPv4 address (mapped, 6to4, Teredo, NAT64) are judged by both.
+
+    Source:
+        The IANA special-purpose address registries; RFC 6052 for NAT64.
+    """
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return all(one.is_global and not one.is_multicast for one in _embedded(parsed))
+
+
+def _embedded(address: _Address) -> list[_Address]:
+    """Return the address a packet would reach, or those of which it cannot be told apart."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    if address.ipv4_mapped:
+        return [address.ipv4_mapped]
+    if address in _NAT64:
+        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
+    inside: list[_Address] = [address]
+    if address.sixtofour:
+        inside.append(address.sixtofour)
+    if address.teredo:
+        inside += address.teredo
+    return inside
+
+
+def _phrase(error: Exception) -> str:
+    return "timed out" if isinstance(error, TimeoutError) else str(error)[:500]

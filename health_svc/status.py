@@ -1,0 +1,171 @@
+"""
+The rules of the mesh's state: how parts are judged, how long a finding holds, who is told.
+
+Nobody polls in the background: a finding is made when somebody asks and the last is too old, by
+one check for all who ask meanwhile.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+
+import structlog
+
+from health_svc.ports import Check, PartDownError
+
+HOLDS = timedelta(seconds=10)
+"""How long a finding is good."""
+SLOW = timedelta(seconds=2)
+"""Above this a part is degraded."""
+GIVE_UP = timedelta(seconds=4)
+"""Above this a part is unhealthy; below the 5 s of GetStatus."""
+HEARTBEAT = timedelta(seconds=15)
+
+log = structlog.get_logger("status")
+
+
+class Condition(IntEnum):
+    """How a part is; the larger, the worse. Values are those of ``HealthStatus``."""
+
+    HEALTHY = 1
+    DEGRADED = 2
+    UNHEALTHY = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """One finding about one part; *message* is empty when it is healthy."""
+
+    name: str
+    condition: Condition
+    message: str
+    latency_ms: float
+    checked_at: datetime
+
+
+@dataclass(frozen=True)
+class State:
+    """The findings about all parts, in the order in which they were named."""
+
+    parts: tuple[Part, ...]
+    checked_at: datetime
+    uptime: timedelta
+
+    @property
+    def condition(self) -> Condition:
+        """The worst condition of any part; healthy when there is none."""
+        return max((part.condition for part in self.parts), default=Condition.HEALTHY)
+
+    @property
+    def event_id(self) -> str:
+        """What names this state; equal for equal conditions, on every replica."""
+        text = ",".join(f"{part.name}={part.condition}" for part in self.parts)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Board:
+    """Knows how the mesh is, at most `HOLDS` ago."""
+
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        *,
+        holds: timedelta = HOLDS,
+        slow: timedelta = SLOW,
+        give_up: timedelta = GIVE_UP,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Build the board.
+
+        Args:
+            checks: How to check each part, by name, in the order to show them.
+            holds: How long a finding is good.
+            slow: Above this a part is degraded.
+            give_up: Above this a part is unhealthy.
+            clock: In seconds; tells how old a finding is and how long a check took.
+        """
+        self._checks = dict(checks)
+        self._holds = holds
+        self._slow = slow
+        self._give_up = give_up
+        self._clock = clock
+        self._started = clock()
+        self._found: State | None = None
+        self._found_at = 0.0
+        self._running: asyncio.Task[State] | None = None
+
+    async def current(self) -> State:
+        """Return the state, checking only when the last finding is too old."""
+        if self._found is not None and self._age() < self._holds:
+            return self._found
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._check_all())
+        # Whoever asks may go away; the others still want the answer.
+        return await asyncio.shield(self._running)
+
+    async def watch(
+        self,
+        last_event_id: str = "",
+        *,
+        heartbeat: timedelta = HEARTBEAT,
+        lasts: timedelta | None = None,
+    ) -> AsyncIterator[State | None]:
+        """
+        Yield the state now and after every change, and None whenever *heartbeat* passed silently.
+
+        The state now is left out when *last_event_id* names it. Ends after *lasts*; None means
+        never.
+        """
+        known = last_event_id
+        spoken = self._clock()
+        ends = math.inf if lasts is None else spoken + lasts.total_seconds()
+        while self._clock() < ends:
+            state = await self.current()
+            if state.event_id != known:
+                known, spoken = state.event_id, self._clock()
+                yield state
+            elif self._clock() - spoken >= heartbeat.total_seconds():
+                spoken = self._clock()
+                yield None
+            silent = heartbeat.total_seconds() - (self._clock() - spoken)
+            old = (self._holds - self._age()).total_seconds()
+            await asyncio.sleep(max(0.0, min(silent, old, ends - self._clock())))
+
+    def _age(self) -> timedelta:
+        return timedelta(seconds=self._clock() - self._found_at)
+
+    async def _check_all(self) -> State:
+        parts = await asyncio.gather(*(self._check(name) for name in self._checks))
+        uptime = timedelta(seconds=self._clock() - self._started)
+        before, state = self._found, State(tuple(parts), datetime.now(UTC), uptime)
+        self._found, self._found_at = state, self._clock()
+        if before is None or before.event_id != state.event_id:
+            conditions = {part.name: part.condition.name.lower() for part in state.parts}
+            log.info("state of the mesh", condition=state.condition.name.lower(), **conditions)
+        return state
+
+    async def _check(self, name: str) -> Part:
+        started = self._clock()
+        condition, message = Condition.HEALTHY, ""
+        try:
+            async with asyncio.timeout(self._give_up.total_seconds()):
+                await self._checks[name]()
+        except PartDownError as exc:
+            condition, message = Condition.UNHEALTHY, str(exc)[:500]
+        except TimeoutError:
+            seconds = self._give_up.total_seconds()
+            condition, message = Condition.UNHEALTHY, f"Gives no answer within {seconds:g} s."
+        except Exception:
+            log.exception("check failed", part=name)
+            condition, message = Condition.UNHEALTHY, "The check itself failed; see the log."
+        took = timedelta(seconds=self._clock() - started)
+        if condition is Condition.HEALTHY and took > self._slow:
+            condition, message = Condition.DEGRADED, f"Took {took.total_seconds():.1f} s to answer."
+        milliseconds = round(took.total_seconds() * 1000, 2)
+        return Part(name, condition, message, milliseconds, datetime.now(UTC))

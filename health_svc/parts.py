@@ -18,6 +18,8 @@ def service(channel: grpc.aio.Channel) -> Check:
                 health_pb2.HealthCheckRequest(), timeout=GIVE_UP.total_seconds()
             )
         except grpc.aio.AioRpcError as exc:
+            if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError from exc
             raise PartDownError(f"Does not answer ({exc.code().name}).") from exc
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise PartDownError("Says that it cannot serve; something it needs is away.")

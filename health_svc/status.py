@@ -10,6 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -105,7 +106,8 @@ class Board:
         if self._found is not None and self._age() < self._holds:
             return self._found
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._check_all())
+            # In a context of its own: the deadline of whoever asks first is not that of all.
+            self._running = asyncio.create_task(self._check_all(), context=Context())
         # Whoever asks may go away; the others still want the answer.
         return await asyncio.shield(self._running)
 

@@ -8,6 +8,8 @@ import pytest
 
 from health_svc.ports import Check, PartDownError
 from health_svc.status import Board, Condition, State
+from mesh.chassis import call
+from mesh.chassis.identity import SpiffeId
 from mesh.chassis.testing import FakeClock
 
 TINY = timedelta(milliseconds=20)
@@ -124,6 +126,22 @@ class TestCache:
 
         assert 1 == part.asked
         assert 1 == len({id(state) for state in states})
+
+    async def test_deadline_of_one(self) -> None:
+        """
+        The deadline of the call that asks first does not shorten the check of all.
+        """
+        left: list[float | None] = []
+
+        async def check() -> None:
+            left.append(call.remaining_seconds())
+
+        ends_at = asyncio.get_running_loop().time() + 1
+        call.enter(call.Call("health.GetStatus", SpiffeId("d", "n", "gateway"), ends_at))
+
+        await Board({"auth": check}).current()
+
+        assert [None] == left
 
     async def test_impatient(self) -> None:
         """

@@ -1,1 +1,1 @@
-"""The mesh: what the contracts say, what every process stands on, and what is compiled from both."""
+"""The mesh: what contracts say, what processes stand on, what is compiled from both."""

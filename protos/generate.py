@@ -109,8 +109,20 @@ def _replace(target: Path, out: Path) -> None:
         shutil.move(package, target / package.name)
 
 
+def write_baseline(generated: Path) -> None:
+    """Keep the present contracts, without comments, as what later changes must not break."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    image = FileDescriptorSet.FromString((generated / IMAGE).read_bytes())
+    for file in image.file:
+        file.ClearField("source_code_info")
+    (PROTOS / "baseline.binpb").write_bytes(image.SerializeToString(deterministic=True))
+
+
 if __name__ == "__main__":
     try:
         generate(GENERATED)
     except GenerationError as error:
         sys.exit(str(error))
+    if "--baseline" in sys.argv:
+        write_baseline(GENERATED)

@@ -23,7 +23,6 @@ from datetime import timedelta
 from typing import ClassVar, TypeVar
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -158,7 +157,9 @@ class UnavailableError(MeshError):
         details: Sequence[Message] = (),
         **metadata: str,
     ) -> None:
-        super().__init__(message, retry_after=retry_after, details=details, **metadata)
+        super().__init__(
+            message, retry_after=retry_after, violations=(), details=details, **metadata
+        )
 
 
 class DeadlineExceededError(MeshError):
@@ -187,8 +188,8 @@ class RemoteError(MeshError):
                 Violation(v.field, v.description, v.reason)
                 for v in (bad.field_violations if bad else ())
             ],
-            **(dict(info.metadata) if info else {}),
         )
+        self.metadata = dict(info.metadata) if info else {}
         self.status = status
         self._contract = contract
 
@@ -263,8 +264,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
 def unpack(status: status_pb2.Status, kind: type[M]) -> M | None:
     """Return the first detail of *status* that is a *kind*; None when there is none."""
     for packed in status.details:
-        if isinstance(packed, AnyMessage) and packed.Is(kind.DESCRIPTOR):
-            message = kind()
-            packed.Unpack(message)
+        message = kind()
+        if packed.Unpack(message):
             return message
     return None

@@ -211,7 +211,7 @@ class _Recorder:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         self.services[service] = tuple(handlers)
-        self._server.add_registered_method_handlers(service, handlers)  # type: ignore[arg-type]
+        self._server.add_registered_method_handlers(service, handlers)
 
 
 def _register(server: grpc.aio.Server, register: Register, mesh: Mesh) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def service_config(service: Service) -> str:
     ]
     return json.dumps(
         {
+            "loadBalancingConfig": [{"round_robin": {}}],
             "methodConfig": [
                 {
                     "name": retried,

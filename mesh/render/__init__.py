@@ -1,0 +1,1 @@
+"""Renderers: contract and topology into every target. Same input, same bytes."""

@@ -36,7 +36,8 @@ from mesh.contract.policy import Mesh, Method
 log = structlog.get_logger("access")
 
 REFLECTION = "/grpc.reflection."
-_Handler = grpc.RpcMethodHandler[Any, Any]
+_Handler = Any
+"""A handler of either shape; gRPC's types know the synchronous shape only."""
 
 
 class Pipeline(grpc.aio.ServerInterceptor):

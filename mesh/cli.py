@@ -1,0 +1,207 @@
+"""The ``amarre`` command. Each command is a few lines here; what it does stands in its module."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mesh.local.layout import DataFolderError, Layout
+
+DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="AMARRE_DATA",
+    default=Path(".amarre"),
+    show_default=True,
+    help="Folder of the running mesh (or AMARRE_DATA).",
+)
+
+
+class Refused(click.ClickException):
+    """What a person can mend: one message on stderr, exit status 2."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="amarre-mesh", prog_name="amarre")
+def main() -> None:
+    """Run, ask and steer the AMARRE mesh."""
+
+
+@main.command()
+@click.option("--port-base", default=3000, show_default=True, help="First port; see docs/ports.md.")
+@DATA
+@click.option("--direct", is_flag=True, help="Services do mTLS themselves, without proxies.")
+@click.option(
+    "--replicas", multiple=True, metavar="NAME=N", help="How many of a service, e.g. survey=2."
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what runs as JSON to this file once everything is ready.",
+)
+def up(
+    port_base: int,
+    data: Path,
+    *,
+    direct: bool,
+    replicas: tuple[str, ...],
+    ready_file: Path | None,
+) -> None:
+    """Start everything, wait until it is ready, print where it is. Ctrl-C drains and stops."""
+    from mesh.local import ca, plan, runner, supervisor, table
+
+    faults = (
+        DataFolderError,
+        plan.PlanError,
+        runner.PortsInUseError,
+        runner.AlreadyRunningError,
+        ca.CaError,
+        supervisor.StartFailedError,
+    )
+    try:
+        options = plan.Options(port_base, direct, _replicas(replicas))
+        file = runner.check_ready_file(ready_file) if ready_file else None
+        mesh = runner.Runner(Layout(data.resolve()), options, file)
+        with mesh.prepared():
+            click.echo("Starting … (Ctrl-C stops)", err=True)
+            asyncio.run(mesh.run(lambda: table.show(mesh.ready())))
+    except faults as fault:
+        raise Refused(str(fault)) from fault
+    click.echo("Stopped.", err=True)
+
+
+def _replicas(given: tuple[str, ...]) -> dict[str, int]:
+    found = {}
+    for text in given:
+        name, _, count = text.partition("=")
+        if not count.isdecimal():
+            raise Refused(f"--replicas {text}: write NAME=N, for instance survey=2.")
+        found[name] = int(count)
+    return found
+
+
+@main.command()
+@DATA
+def status(data: Path) -> None:
+    """Show what runs, ready or why not. Exit status 1 when something is not ready."""
+    from mesh.local import status as module
+
+    try:
+        report = asyncio.run(module.report(Layout(data.resolve())))
+    except module.NotRunningError as fault:
+        raise Refused(str(fault)) from fault
+    module.show(report)
+    sys.exit(0 if all(line.ready for line in report) else 1)
+
+
+@main.command()
+@click.option("--port-base", default=3000, show_default=True, help="The range to check.")
+@DATA
+def doctor(port_base: int, data: Path) -> None:
+    """Tell what this machine lacks and what to do about it."""
+    from mesh.local import doctor as module
+
+    findings = module.examine(Layout(data.resolve()), port_base)
+    module.show(findings)
+    sys.exit(1 if any(f.needed and not f.ok for f in findings) else 0)
+
+
+@main.command()
+@click.argument("method")
+@click.argument("request", default="{}")
+@click.option("--as", "identity", default="gateway", show_default=True, help="Who calls.")
+@click.option("--session", default="", help="Session secret (the cookie's value) of a user.")
+@DATA
+def call(method: str, request: str, identity: str, session: str, data: Path) -> None:
+    """Call METHOD (survey.ListRequests) with REQUEST as JSON, over mTLS; prints JSON."""
+    from mesh.local import calling
+
+    try:
+        layout = Layout(data.resolve())
+        for answer in _collected(calling.call(layout, method, request, identity, session=session)):
+            click.echo(answer)
+    except calling.CallRefusedError as fault:
+        raise Refused(str(fault)) from fault
+
+
+def _collected(answers: Any) -> list[str]:
+    async def collect() -> list[str]:
+        return [answer async for answer in answers]
+
+    return asyncio.run(collect())
+
+
+@main.group()
+def certs() -> None:
+    """Show and renew the certificates of the local mesh."""
+
+
+@certs.command("show")
+@DATA
+def certs_show(data: Path) -> None:
+    """Show every identity and how long its certificate lasts."""
+    from mesh.local import ca
+
+    found = ca.show(Layout(data.resolve()).certs)
+    if not found:
+        raise Refused(f"There are no certificates in {data}. `amarre certs issue` makes them.")
+    for entry in found:
+        click.echo(f"{entry.name:<10} {entry.not_after:%Y-%m-%d %H:%M} UTC  {entry.identity}")
+
+
+@certs.command("issue")
+@DATA
+def certs_issue(data: Path) -> None:
+    """Issue an SVID for every workload whose present one is absent or past half its life."""
+    from mesh.local import ca
+
+    layout = Layout(data.resolve())
+    try:
+        layout.prepare()
+        ca.issue_all(ca.CertificateAuthority.load_or_create(layout.ca), layout.certs)
+    except (DataFolderError, ca.CaError) as fault:
+        raise Refused(str(fault)) from fault
+    click.echo(f"Certificates are in {layout.certs}.")
+
+
+@main.command()
+@click.argument("target")
+@click.option("--out", type=click.Path(path_type=Path), help="Write files below this folder.")
+@click.option("--check", is_flag=True, help="Compare with the committed files instead.")
+@click.option("--commit", is_flag=True, help="Write the committed files.")
+def render(target: str, out: Path | None, *, check: bool, commit: bool) -> None:
+    """Compile the contracts into TARGET: grpc, openapi, envoy, istio, rules or dashboards."""
+    from mesh.render import registry
+
+    try:
+        files = registry.render(target)
+    except registry.UnknownTargetError as fault:
+        raise Refused(str(fault)) from fault
+    if check:
+        drifted = registry.drift(files, out or registry.committed(target))
+        for path in drifted:
+            click.echo(f"differs: {path}", err=True)
+        sys.exit(1 if drifted else 0)
+    if commit:
+        out = registry.committed(target)
+    if out:
+        registry.write(files, out)
+        click.echo(f"{len(files)} files in {out}.")
+    else:
+        _print_files(files, click.echo)
+
+
+def _print_files(files: dict[str, str], echo: Callable[[str], None]) -> None:
+    for name, text in files.items():
+        if len(files) > 1:
+            echo(f"# ---- {name}")
+        echo(text.rstrip("\n"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""
+Child processes: started in groups of their own, watched, restarted with back-off, stopped.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger("supervisor")
+
+PARENT_DEATH_SIGNAL = 1
+LONGEST_BACKOFF_SECONDS = 10.0
+CALM_SECONDS = 10.0
+"""A process that ran this long starts its back-off anew."""
+KILL_SECONDS = 2.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class StartFailedError(Exception):
+    """A process ended before it was ready; the message holds the end of its log."""
+
+
+@dataclass
+class Child:
+    """One supervised process."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log_file: Path
+    ready: Callable[[], Awaitable[bool]]
+    drain_seconds: float = 10.0
+    process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    ready_ms: int = 0
+    restarts: int = 0
+    stopping: bool = False
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 when it does not run."""
+        return self.process.pid if self.process and self.process.returncode is None else 0
+
+    async def start(self) -> None:
+        """Start the process; its output is appended to its log file."""
+        self.stopping = False
+        with self.log_file.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command,
+                env=dict(self.environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    async def wait_ready(self, timeout: float) -> None:
+        """
+        Wait until the process says that it is ready.
+
+        Raises:
+            StartFailedError: It ended, or was not ready within *timeout* seconds.
+        """
+        started = time.monotonic()
+        assert self.process is not None  # noqa: S101 - called after start
+        while time.monotonic() - started < timeout:
+            if self.process.returncode is not None:
+                raise StartFailedError(
+                    f"{self.name} ended with status {self.process.returncode} before it was "
+                    f"ready:\n{self.last_lines()}\nThe whole log: {self.log_file}"
+                )
+            if await self.ready():
+                self.ready_ms = round((time.monotonic() - started) * 1000)
+                return
+            await asyncio.sleep(0.03)
+        raise StartFailedError(
+            f"{self.name} was not ready within {timeout:.0f} s:\n{self.last_lines()}\n"
+            f"The whole log: {self.log_file}"
+        )
+
+    async def stop(self) -> None:
+        """Tell the process to stop, wait while it drains, kill what is left of its group."""
+        self.stopping = True
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        _signal_group(process.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), self.drain_seconds + KILL_SECONDS)
+        except TimeoutError:
+            log.warning("killed", process=self.name)
+            _signal_group(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    def last_lines(self, count: int = 8) -> str:
+        """Return the end of the log, indented."""
+        lines = self.log_file.read_text(errors="replace").splitlines()[-count:]
+        return "\n".join(f"    {line[:500]}" for line in lines)
+
+
+class Supervisor:
+    """Keeps children running until they are told to stop."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        """Call *on_change* whenever a process was replaced."""
+        self.children: dict[str, Child] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._on_change = on_change
+
+    async def start(self, children: Sequence[Child], *, timeout: float = 60) -> None:
+        """
+        Start *children* together and wait until all are ready; then watch them.
+
+        Raises:
+            StartFailedError: One did not become ready; all of them have been stopped again.
+        """
+        for child in children:
+            await child.start()
+            self.children[child.name] = child
+        try:
+            async with asyncio.TaskGroup() as group:
+                for child in children:
+                    group.create_task(child.wait_ready(timeout))
+        except* StartFailedError as failures:
+            await asyncio.gather(*(self.remove(child.name) for child in children))
+            raise failures.exceptions[0] from None
+        for child in children:
+            self._watchers[child.name] = asyncio.create_task(self._watch(child))
+
+    async def remove(self, name: str) -> None:
+        """Stop a child and forget it."""
+        watcher = self._watchers.pop(name, None)
+        child = self.children.pop(name)
+        child.stopping = True
+        await child.stop()
+        if watcher:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+
+    async def stop(self, waves: Sequence[Sequence[str]]) -> None:
+        """Stop the children wave by wave, those of a wave together."""
+        for child in self.children.values():
+            child.stopping = True
+        for wave in waves:
+            names = [name for name in wave if name in self.children]
+            await asyncio.gather(*(self.remove(name) for name in names))
+        await asyncio.gather(*(self.remove(name) for name in list(self.children)))
+
+    async def _watch(self, child: Child) -> None:
+        backoff = 0.1
+        while True:
+            started = time.monotonic()
+            assert child.process is not None  # noqa: S101 - watched after start
+            status = await child.process.wait()
+            if child.stopping:
+                return
+            if time.monotonic() - started > CALM_SECONDS:
+                backoff = 0.1
+            log.warning("process died", process=child.name, status=status, restart_in_s=backoff)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+            await self._restart(child)
+
+    async def _restart(self, child: Child) -> None:
+        child.restarts += 1
+        await child.start()
+        try:
+            await child.wait_ready(30)
+        except StartFailedError as failure:
+            log.error("process did not come back", process=child.name, message=str(failure))  # noqa: TRY400
+            return
+        log.info("process came back", process=child.name, ready_ms=child.ready_ms)
+        self._on_change()
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this child when the runner dies, however it dies."""
+    _libc.prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)

@@ -1,0 +1,32 @@
+"""What ``amarre up`` prints once everything is ready."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+TITLES = {
+    "app": "application",
+    "app_tls": "application, HTTPS (local CA)",
+    "console": "console",
+    "outbox": "mail outbox",
+    "sandbox": "REDCap sandbox",
+    "otlp_grpc": "OTLP gRPC",
+    "otlp_http": "OTLP HTTP",
+}
+
+
+def show(ready: dict[str, Any]) -> None:
+    """Print URLs, gRPC addresses and how long each process took to become ready."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("what", style="bold")
+    table.add_column("where", no_wrap=True)
+    for name, url in ready["urls"].items():
+        table.add_row(TITLES[name], url)
+    for name, address in ready["grpc"].items():
+        table.add_row(f"{name} (gRPC, mTLS)", address)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    took = ", ".join(f"{p['name']} {p['ready_ms']} ms" for p in ready["processes"])
+    console.print(f"Ready: {took}.", style="dim")
+    console.print("Ctrl-C drains and stops.")

@@ -1,0 +1,68 @@
+"""
+The targets of ``amarre render``: what each writes and where the committed copy stands.
+
+``python -m mesh.render.registry`` prints their names.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+Files = dict[str, str]
+ROOT = Path(__file__).resolve().parents[2]
+
+TARGETS: Mapping[str, tuple[str, str]] = {
+    "grpc": ("mesh.render.grpc", "mesh/deploy/grpc"),
+    "openapi": ("mesh.render.openapi", "docs/api"),
+}
+"""Module with ``render() -> Files``, and the folder of the committed files."""
+
+
+class UnknownTargetError(Exception):
+    """There is no such target; the message names those there are."""
+
+
+def render(target: str) -> Files:
+    """
+    Return the files of *target*: relative path to text.
+
+    Raises:
+        UnknownTargetError: There is no such target.
+    """
+    if target not in TARGETS:
+        raise UnknownTargetError(f"There is no target {target!r}; there are {', '.join(TARGETS)}.")
+    function: Callable[[], Files] = import_module(TARGETS[target][0]).render
+    return function()
+
+
+def committed(target: str) -> Path:
+    """Return the folder of the committed files of *target*."""
+    return ROOT / TARGETS[target][1]
+
+
+def drift(files: Files, folder: Path) -> list[str]:
+    """Return the paths below *folder* that differ from *files*, are missing or are left over."""
+    differing = [
+        name
+        for name, text in files.items()
+        if not (folder / name).is_file() or (folder / name).read_text() != text
+    ]
+    suffixes = {Path(name).suffix for name in files}
+    left_over = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix in suffixes and path.relative_to(folder).as_posix() not in files
+    ]
+    return sorted(differing + left_over)
+
+
+def write(files: Files, folder: Path) -> None:
+    """Write *files* below *folder*."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    print(*TARGETS)

@@ -1,0 +1,174 @@
+"""
+Every process of the mesh, once: name, identity, ports, program and what it needs.
+
+The local runner starts what stands here; Compose, Kubernetes and Prometheus are rendered from it.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mesh.contract.policy import Mesh
+
+TRUST_DOMAIN = "amarre.local"
+NAMESPACE = "amarre"
+PORT_BASE = 3000
+
+
+class Kind(StrEnum):
+    """What a process is to the mesh."""
+
+    SERVICE = "service"
+    PROXY = "proxy"
+    BACKEND = "backend"
+
+
+class Probe(StrEnum):
+    """How a process says that it is ready."""
+
+    GRPC = "grpc"
+    HTTP = "http"
+    ENVOY = "envoy"
+
+
+class Stage(StrEnum):
+    """Where a process belongs: to every deployment, or to trials and tests alone."""
+
+    ALWAYS = "always"
+    OUTSIDE_PRODUCTION = "outside-production"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Process:
+    """
+    One program of the mesh.
+
+    Ports are offsets from the port base. ``metrics`` and ``admin`` are those of ``/metrics`` and
+    of the sidecar's admin interface; 0 means that there is none.
+    """
+
+    name: str
+    kind: Kind
+    module: str
+    port: int
+    probe: Probe
+    probe_path: str = ""
+    identity: str = ""
+    metrics: int = 0
+    admin: int = 0
+    needs: tuple[str, ...] = ()
+    stage: Stage = Stage.ALWAYS
+    title: str = ""
+
+    @property
+    def has_sidecar(self) -> bool:
+        """Whether an Envoy stands beside the process."""
+        return bool(self.identity)
+
+
+EDGE_HTTP = 0
+EDGE_HTTPS = 443
+SURVEY, AUTH, HEALTH = 1, 2, 3
+REDCAP, OUTBOX, SMTP = 10, 11, 12
+CONSOLE, OTLP_GRPC, OTLP_HTTP = 20, 21, 22
+PROMETHEUS, ALERTMANAGER = 40, 41
+REPLICAS = 70
+"""The first port of further replicas and canaries, in the order in which they start."""
+REPLICA_METRICS = 60
+REPLICA_ADMIN = 35
+
+PROCESSES = (
+    Process(
+        name="redcap",
+        kind=Kind.BACKEND,
+        module="sandbox.redcap",
+        port=REDCAP,
+        probe=Probe.HTTP,
+        probe_path="/_control/health",
+        stage=Stage.OUTSIDE_PRODUCTION,
+        title="REDCap sandbox",
+    ),
+    Process(
+        name="outbox",
+        kind=Kind.BACKEND,
+        module="sandbox.outbox",
+        port=OUTBOX,
+        probe=Probe.HTTP,
+        probe_path="/_control/health",
+        stage=Stage.OUTSIDE_PRODUCTION,
+        title="mail outbox",
+    ),
+    Process(
+        name="console",
+        kind=Kind.BACKEND,
+        module="mesh.console",
+        port=CONSOLE,
+        probe=Probe.HTTP,
+        probe_path="/healthz",
+        stage=Stage.LOCAL,
+        title="console",
+    ),
+    Process(
+        name="survey",
+        kind=Kind.SERVICE,
+        module="survey_svc",
+        port=SURVEY,
+        probe=Probe.GRPC,
+        probe_path="amarre.survey.v1.SurveyService",
+        identity="survey",
+        metrics=51,
+        admin=31,
+        needs=("auth", "redcap"),
+    ),
+    Process(
+        name="auth",
+        kind=Kind.SERVICE,
+        module="auth_svc",
+        port=AUTH,
+        probe=Probe.GRPC,
+        probe_path="amarre.auth.v1.AuthService",
+        identity="auth",
+        metrics=52,
+        admin=32,
+        needs=("survey", "outbox"),
+    ),
+    Process(
+        name="health",
+        kind=Kind.SERVICE,
+        module="health_svc",
+        port=HEALTH,
+        probe=Probe.GRPC,
+        probe_path="amarre.health.v1.HealthService",
+        identity="health",
+        metrics=53,
+        admin=33,
+        needs=("auth", "survey"),
+    ),
+    Process(
+        name="gateway",
+        kind=Kind.SERVICE,
+        module="gateway",
+        port=EDGE_HTTP,
+        probe=Probe.HTTP,
+        probe_path="/healthz",
+        identity="gateway",
+        metrics=50,
+        admin=30,
+        needs=("auth", "survey", "health"),
+        title="application",
+    ),
+)
+
+
+def process(name: str) -> Process:
+    """Return the process called *name*; KeyError when there is none."""
+    return {p.name: p for p in PROCESSES}[name]
+
+
+def clients_of(mesh: Mesh) -> dict[str, tuple[str, ...]]:
+    """Return which services each workload calls, as the contracts declare; health asks all."""
+    found: dict[str, set[str]] = {p.name: set() for p in PROCESSES if p.identity}
+    for caller, service in mesh.edges():
+        found[caller].add(service)
+    found["health"] |= {service.name for service in mesh.services} - {"health"}
+    return {name: tuple(sorted(services)) for name, services in found.items()}

@@ -1,0 +1,34 @@
+"""Fixtures that every area shares: one test authority and its SVID folders per session."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mesh.local.ca import CertificateAuthority, Issued, install, issue_all
+
+
+@pytest.fixture(scope="session")
+def authority() -> CertificateAuthority:
+    """The authority that the mesh under test trusts."""
+    return CertificateAuthority.create()
+
+
+@pytest.fixture(scope="session")
+def svids(authority: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one SVID folder per workload: gateway, auth, survey, health, operator."""
+    folder = tmp_path_factory.mktemp("svids")
+    issue_all(authority, folder)
+    return folder
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Callable[[Issued], Path]:
+    """Puts a certificate made by hand into an SVID folder of its own."""
+
+    def put(issued: Issued) -> Path:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        install(issued, folder)
+        return folder
+
+    return put

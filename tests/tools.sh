@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Installs the programs that some tests need, where this user may, and says what stays missing.
+set -u
+declare -A package=(
+  [chromium]=chromium
+  [redis-server]=redis-server
+  [prometheus]=prometheus
+  [prometheus-alertmanager]=prometheus-alertmanager
+)
+missing=()
+for program in "${!package[@]}"; do
+  command -v "$program" >/dev/null || missing+=("${package[$program]}")
+done
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "Installing for the tests: ${missing[*]}"
+  log=$(mktemp)
+  export DEBIAN_FRONTEND=noninteractive
+  # Debian's packages start servers of their own at once; the tests start theirs on free ports.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
+  if apt-get update >"$log" 2>&1 && apt-get install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+    exit 0
+  fi
+  echo "That did not work; the log is in $log"
+fi
+echo "Not installed: ${missing[*]}. The tests that need them are skipped and say so."
+echo "To run them: apt-get install ${missing[*]}"

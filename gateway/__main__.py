@@ -1,0 +1,57 @@
+"""Runs the gateway: settings, channels, application, listeners, drained exit."""
+
+import asyncio
+
+import structlog
+
+from gateway.app import build
+from gateway.clients import Clients
+from gateway.config import GatewaySettings
+from gateway.listeners import Listener
+from mesh.chassis import config, server
+
+log = structlog.get_logger("server")
+
+
+async def main(settings: GatewaySettings) -> None:
+    """
+    Serve until SIGTERM or SIGINT, then end streams and let requests finish.
+
+    Raises:
+        StartError: A setting cannot work; the message names it.
+        ListenError: An address cannot be bound.
+        SvidFilesError: The SVID cannot be read.
+    """
+    if settings.env == "production" and settings.rate_limits == "off":
+        raise server.StartError("AMARRE_RATE_LIMITS=off is refused when AMARRE_ENV=production.")
+    try:
+        clients = Clients.connect(settings)
+    except KeyError as exc:
+        raise server.StartError(
+            f"AMARRE_PEERS does not say where {exc} is; give auth, survey and health."
+        ) from exc
+    gateway = build(settings, clients)
+    listeners = [
+        Listener(gateway.app, address, tls_dir=tls_dir, drain_timeout=settings.drain_timeout)
+        for address, tls_dir in (
+            (settings.gateway_http_listen, None),
+            (settings.gateway_https_listen, settings.gateway_tls_dir),
+        )
+        if address
+    ]
+    if not listeners:
+        raise server.StartError("AMARRE_GATEWAY_HTTP_LISTEN is empty: nowhere to listen.")
+    for listener in listeners:
+        await listener.start()
+    log.info("serving", http=settings.gateway_http_listen, https=settings.gateway_https_listen)
+    await server.until_told_to_stop()
+    log.info("draining")
+    gateway.api.stopping.set()
+    await asyncio.gather(*(listener.stop() for listener in listeners))
+    await clients.close()
+    log.info("stopped")
+
+
+if __name__ == "__main__":
+    loaded = config.load_or_exit(GatewaySettings)
+    server.run(lambda: main(loaded), "gateway", loaded)

@@ -1,0 +1,46 @@
+"""The session cookie: opaque, for this host alone, out of reach of scripts and of other sites."""
+
+import re
+from datetime import UTC, datetime
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+NAME = "__Host-amarre_session"
+_SAFE = re.compile(r"[A-Za-z0-9._~-]{16,256}")
+
+
+def read(connection: HTTPConnection) -> str:
+    """Return the session secret; empty when there is none, or more than one to choose from."""
+    values = [
+        value.strip()
+        for header in connection.headers.getlist("cookie")
+        for name, _, value in (part.partition("=") for part in header.split(";"))
+        if name.strip() == NAME
+    ]
+    return values[0] if len(values) == 1 and _SAFE.fullmatch(values[0]) else ""
+
+
+def put(response: Response, secret: str, expires_at: datetime) -> None:
+    """
+    Give the browser *secret*, in place of whatever it held.
+
+    Source:
+        RFC 6265bis, section 4.1.3.2, for what the prefix ``__Host-`` asks of a cookie.
+    """
+    if not _SAFE.fullmatch(secret):
+        raise ValueError("The session secret has characters that no cookie can carry.")
+    response.set_cookie(
+        NAME,
+        secret,
+        expires=expires_at.astimezone(UTC),
+        path="/",
+        secure=True,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def clear(response: Response) -> None:
+    """Make the browser forget its session."""
+    response.delete_cookie(NAME, path="/", secure=True, httponly=True, samesite="strict")

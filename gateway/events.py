@@ -1,0 +1,162 @@
+"""Server-sent events: a stream that stays open, as text that browsers read and resume."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from starlette.types import Receive, Scope, Send
+
+from gateway.envelope import as_mesh_error, describe, encode
+from gateway.printing import to_json
+from mesh.chassis.errors import MeshError, from_rpc_error
+
+HEARTBEAT_SECONDS = 15.0
+"""Proxies and browsers give up on a stream that is silent for longer."""
+RECHECK_SECONDS = 5.0
+"""How long a stream may outlive its session."""
+FIRST_SECONDS = 2.0
+"""How long a refusal is waited for before the stream begins anyway."""
+_LINE_BREAKS = re.compile(r"[\r\n\0]")
+
+
+class EventStream:
+    """
+    An answer that writes each response of *call* as an event.
+
+    It ends with ``event: end`` when the rpc, the session or this process ends, and with
+    ``event: error`` when the rpc fails; the rpc is cancelled when the client goes.
+    """
+
+    def __init__(
+        self,
+        call: Any,
+        *,
+        still_allowed: Callable[[], Awaitable[bool]],
+        stopping: asyncio.Event,
+    ) -> None:
+        self._call = call
+        self._still_allowed = still_allowed
+        self._stopping = stopping
+        self._next: asyncio.Future[Any] = asyncio.ensure_future(_next(call))
+
+    async def begin(self) -> "EventStream":
+        """
+        Wait a moment for the first response, so that a refusal is an ordinary error.
+
+        Raises:
+            grpc.aio.AioRpcError: The call is refused.
+        """
+        done, _ = await asyncio.wait({self._next}, timeout=FIRST_SECONDS)
+        if done:
+            error = self._next.exception()
+            if error is not None:
+                raise error
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [
+                        (b"content-type", b"text/event-stream; charset=utf-8"),
+                        (b"x-accel-buffering", b"no"),
+                    ],
+                }
+            )
+            async for text in self._texts(gone):
+                await _write(send, text)
+            if not gone.done():
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self.close()
+            gone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await gone
+
+    def close(self) -> None:
+        """Cancel the rpc."""
+        self._next.cancel()
+        self._call.cancel()
+
+    async def _texts(self, gone: asyncio.Future[None]) -> AsyncIterator[str]:
+        """Yield the text of the stream until something ends it."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        loop = asyncio.get_running_loop()
+        spoke_at = loop.time()
+        yield "retry: 3000\n\n"
+        try:
+            while True:
+                await asyncio.wait(
+                    {self._next, gone, stopping},
+                    timeout=RECHECK_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if gone.done():
+                    return
+                if stopping.done() or not await self._still_allowed():
+                    yield "event: end\ndata: {}\n\n"
+                    return
+                if self._next.done():
+                    text, ended = _told(self._next)
+                    yield text
+                    if ended:
+                        return
+                    spoke_at = loop.time()
+                    self._next = asyncio.ensure_future(_next(self._call))
+                elif loop.time() - spoke_at >= HEARTBEAT_SECONDS - RECHECK_SECONDS / 2:
+                    yield ": heartbeat\n\n"
+                    spoke_at = loop.time()
+        finally:
+            stopping.cancel()
+
+
+def event(response: Message) -> str:
+    """
+    Return *response* as one event; a response without event id is a heartbeat.
+
+    Source:
+        HTML, section 9.2.6 (interpreting an event stream).
+    """
+    event_id = _LINE_BREAKS.sub("", getattr(response, "event_id", ""))
+    if not event_id:
+        return ": heartbeat\n\n"
+    return f"id: {event_id}\ndata: {encode(to_json(response)).decode()}\n\n"
+
+
+def _told(done: asyncio.Future[Any]) -> tuple[str, bool]:
+    """Return the text for what the rpc came up with, and whether that was the last."""
+    try:
+        response = done.result()
+    except grpc.aio.AioRpcError as failed:
+        if failed.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return "event: end\ndata: {}\n\n", True  # The contract's life of one connection.
+        return _error(from_rpc_error(failed)), True
+    except Exception as failed:
+        return _error(as_mesh_error(failed) or MeshError("Something unexpected happened.")), True
+    if response is grpc.aio.EOF:
+        return "event: end\ndata: {}\n\n", True
+    return event(response), False
+
+
+def _error(error: MeshError) -> str:
+    return f"event: error\ndata: {encode(describe(error)).decode()}\n\n"
+
+
+async def _next(call: Any) -> Any:
+    return await call.read()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _write(send: Send, text: str) -> None:
+    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})

@@ -1,0 +1,121 @@
+"""Where the gateway listens: HTTP, HTTPS or a Unix socket, in one loop, drained as one."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from mesh.chassis.server import ListenError
+
+HEADER_BYTES = 32 * 1024
+"""The largest request line and headers together."""
+KEEP_ALIVE_SECONDS = 30
+_STARTED_SECONDS = 10.0
+
+
+class Listener(uvicorn.Server):
+    """One server on one socket; signals are ours, not uvicorn's."""
+
+    def __init__(
+        self, app: ASGIApp, address: str, *, tls_dir: Path | None, drain_timeout: timedelta
+    ) -> None:
+        """
+        Bind *address*, with the certificate in *tls_dir* when there is one.
+
+        Raises:
+            ListenError: The address cannot be bound, or the certificate cannot be read.
+        """
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, int(drain_timeout.total_seconds())),
+            ssl_certfile=tls_dir / "tls.crt" if tls_dir else None,
+            ssl_keyfile=tls_dir / "tls.key" if tls_dir else None,
+        )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as exc:
+            raise ListenError(
+                f"The certificate in {tls_dir} cannot be read ({exc}). Set AMARRE_GATEWAY_TLS_DIR "
+                "to a folder with tls.crt and tls.key."
+            ) from exc
+        super().__init__(config)
+        self._socket = bind(address)
+        self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: the process stops all its listeners together."""
+        yield
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        name = self._socket.getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
+
+    async def start(self) -> None:
+        """Begin to serve; returns when connections are taken."""
+        self._task = asyncio.create_task(self.serve([self._socket]))
+        async with asyncio.timeout(_STARTED_SECONDS):
+            await self._ready.wait()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, as uvicorn asks of its servers."""
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def stop(self) -> None:
+        """Take no new connection, let requests finish within the drain time-out."""
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+def bind(address: str) -> socket.socket:
+    """
+    Return a listening socket for ``HOST:PORT`` or ``unix:PATH``.
+
+    Raises:
+        ListenError: The port is in use, or the address is not ours.
+    """
+    try:
+        if address.startswith("unix:"):
+            return _bind_unix(Path(address.removeprefix("unix:")))
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
+    except (OSError, ValueError, OverflowError) as exc:
+        raise ListenError(
+            f"Cannot listen on {address!r} ({exc}). Stop the other program, or give another "
+            "HOST:PORT in AMARRE_GATEWAY_HTTP_LISTEN or AMARRE_GATEWAY_HTTPS_LISTEN."
+        ) from exc
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Only this user, which its Envoy runs as too, may connect.
+    before = os.umask(0o177)
+    try:
+        server.bind(str(path))
+    finally:
+        os.umask(before)
+    server.listen(512)
+    return server

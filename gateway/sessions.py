@@ -1,0 +1,101 @@
+"""From the session cookie to a user token for one service, remembered for a few seconds."""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from amarre.auth.v1 import auth_pb2
+from amarre.auth.v1 import auth_service_pb2 as pb
+
+from mesh.chassis.errors import UnauthenticatedError
+
+STALE_SECONDS = 5.0
+"""How long a session that ended elsewhere may still be taken for open here."""
+TOKEN_MARGIN_SECONDS = 5.0
+"""A token this close to its end is not used for a new call."""
+_MOST_CACHED = 10_000
+
+
+@dataclass(frozen=True)
+class Session:
+    """A verified session: whose it is, and the token that says so to one service."""
+
+    user: auth_pb2.User = field(repr=False)
+    token: str = field(repr=False)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what a call on behalf of the user carries."""
+        return (("authorization", f"Bearer {self.token}"),)
+
+
+class Sessions:
+    """
+    Verifies session secrets with Auth.
+
+    A session that ends through this gateway is gone from it at once: closing one drops what is
+    remembered of its user, and answers of Auth that were on their way are not remembered.
+    """
+
+    def __init__(
+        self,
+        auth: Any,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._auth = auth
+        self._now = now
+        self._known: OrderedDict[tuple[bytes, str], tuple[float, Session]] = OrderedDict()
+        self._generation = 0
+
+    async def verify(self, secret: str, audience: str) -> Session:
+        """
+        Return the session behind *secret* with a token for the service *audience*.
+
+        Raises:
+            UnauthenticatedError: There is no secret.
+            grpc.aio.AioRpcError: Auth refuses it, or is away.
+        """
+        if not secret:
+            raise UnauthenticatedError("Nobody is signed in.")
+        key = (_digest(secret), audience)
+        known = self._known.get(key)
+        if known is not None and self._now() < known[0]:
+            return known[1]
+        generation, asked_at = self._generation, self._now()
+        answer = await self._auth.VerifySession(
+            pb.VerifySessionRequest(session_secret=secret, audience=audience)
+        )
+        session = Session(answer.user, answer.user_token)
+        good_until = min(
+            asked_at + STALE_SECONDS,
+            answer.token_expire_time.seconds - TOKEN_MARGIN_SECONDS,
+            answer.session_expire_time.seconds,
+        )
+        if generation == self._generation:
+            self._remember(key, good_until, session)
+        return session
+
+    def forget(self, secret: str) -> None:
+        """Drop what is remembered of *secret* and of every other session of its user."""
+        self._generation += 1
+        digest = _digest(secret)
+        users = {s.user.id for (known, _), (_, s) in self._known.items() if known == digest}
+        for key in [
+            key
+            for key, (_, session) in self._known.items()
+            if key[0] == digest or session.user.id in users
+        ]:
+            del self._known[key]
+
+    def _remember(self, key: tuple[bytes, str], good_until: float, session: Session) -> None:
+        self._known[key] = good_until, session
+        self._known.move_to_end(key)
+        while len(self._known) > _MOST_CACHED:
+            self._known.popitem(last=False)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

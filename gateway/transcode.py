@@ -1,0 +1,215 @@
+"""
+The REST API, made from the contracts: one Starlette route for each path of ``google.api.http``.
+
+An endpoint proves the origin, verifies the session, binds the request, calls the service and
+prints the answer. Which of these a method needs is written in its contract alone.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from typing import Any
+
+import structlog
+from amarre.mesh.v1 import policy_pb2 as pb
+from amarre.mesh.v1.file_chunk_pb2 import FileChunk
+from google.protobuf.message import Message
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway import binding, cookies, files, same_origin
+from gateway.clients import Clients
+from gateway.envelope import as_mesh_error, failure, success
+from gateway.errors import MethodNotAllowedError
+from gateway.events import EventStream
+from gateway.printing import answer_status, field_to_json
+from gateway.sessions import Session, Sessions
+from mesh.chassis.errors import MeshError
+from mesh.chassis.interceptors.validation import validate
+from mesh.contract.policy import Mesh, Method, Route
+
+log = structlog.get_logger("gateway")
+
+
+class Api:
+    """What every endpoint stands on."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        sessions: Sessions,
+        *,
+        origins: Iterable[str],
+        behind_envoy: bool,
+    ) -> None:
+        self.clients = clients
+        self.sessions = sessions
+        self.origins = frozenset(origins)
+        self.behind_envoy = behind_envoy
+        self.stopping = asyncio.Event()
+        """Set when this process is to end; streams then end themselves."""
+
+    def client_headers(self, request: Request) -> dict[str, list[str]]:
+        """Return the request's headers, the client's address as the edge saw it among them."""
+        headers: dict[str, list[str]] = defaultdict(list)
+        for name, value in request.headers.items():
+            headers[name].append(value)
+        headers[binding.CLIENT_ADDRESS] = [self.client_address(request)]
+        return headers
+
+    def client_address(self, request: Request) -> str:
+        """
+        Return the network address of the client; empty when unknown.
+
+        Behind Envoy: what Envoy found, or else the last address of X-Forwarded-For, which is
+        the one that Envoy itself appended. Otherwise the peer.
+        """
+        if not self.behind_envoy:
+            return request.client.host if request.client else ""
+        found = request.headers.get("x-envoy-external-address")
+        return found or request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+
+
+def routes(mesh: Mesh, api: Api) -> list[StarletteRoute]:
+    """Return one route per path of the contracts."""
+    paths: dict[str, dict[str, Endpoint]] = defaultdict(dict)
+    for method in mesh:
+        for route in method.routes:
+            paths[route.path][route.verb] = Endpoint(api, method, route)
+    return [StarletteRoute(path, Resource(verbs)) for path, verbs in paths.items()]
+
+
+class Resource:
+    """One path: finds the endpoint of the HTTP method, and answers whatever goes wrong."""
+
+    def __init__(self, endpoints: Mapping[str, "Endpoint"]) -> None:
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints["HEAD"] = endpoints["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            response: ASGIApp = failure(MethodNotAllowedError(self._endpoints))
+        else:
+            response = await endpoint.answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+class Endpoint:
+    """One route of one method."""
+
+    def __init__(self, api: Api, method: Method, route: Route) -> None:
+        self._api = api
+        self._method = method
+        self._route = route
+        self._call = api.clients.of(method)
+        field = method.descriptor.output_type.fields_by_name.get(route.response_body)
+        self._is_file = (
+            method.streams
+            and field is not None
+            and field.message_type is not None
+            and field.message_type.full_name == FileChunk.DESCRIPTOR.full_name
+        )
+
+    async def answer(self, request: Request) -> ASGIApp:
+        """Return the answer to *request*, whatever happens."""
+        try:
+            same_origin.require(request, self._api.origins)
+        except MeshError as error:
+            return failure(error)
+        secret = cookies.read(request)
+        try:
+            return await self._answer(request, secret)
+        except ClientDisconnect:
+            return Response(status_code=400)  # Nobody reads it.
+        except Exception as exc:
+            refused = as_mesh_error(exc)
+            if refused is None:
+                raise
+            return self._refusal(refused, secret)
+
+    async def _answer(self, request: Request, secret: str) -> ASGIApp:
+        method = self._method
+        session = None
+        if method.needs_session:
+            session = await self._api.sessions.verify(secret, method.service)
+        message = await self._bind(request)
+        metadata = session.metadata() if session else ()
+        if self._is_file:
+            return await files.answer(
+                self._call(message, metadata=metadata), self._route.response_body
+            )
+        if method.streams:
+            return await self._stream(request, message, secret, session)
+        reply = await self._call(message, metadata=metadata)
+        status = answer_status(reply, method.rest.status_field)
+        response = success(field_to_json(reply, self._route.response_body), status)
+        self._apply_session_effect(response, reply, secret)
+        return response
+
+    async def _bind(self, request: Request) -> Message:
+        query = request.scope["query_string"]
+        if self._route.body:
+            binding.refuse_query(query)
+            message = binding.from_body(
+                self._method, await request.body(), request.headers.getlist("content-type")
+            )
+        else:
+            message = binding.from_query(self._method, query)
+        binding.fill_headers(message, self._api.client_headers(request))
+        validate(message)
+        return message
+
+    async def _stream(
+        self, request: Request, message: Message, secret: str, session: Session | None
+    ) -> ASGIApp:
+        if request.method == "HEAD":
+            return Response(headers={"content-type": "text/event-stream; charset=utf-8"})
+        call = self._call(message, metadata=session.metadata() if session else ())
+
+        async def still_allowed() -> bool:
+            if session is None:
+                return True
+            try:
+                await self._api.sessions.verify(secret, self._method.service)
+            except Exception as exc:
+                error = as_mesh_error(exc)
+                if error is None or error.contract.name == "UNAUTHENTICATED":
+                    return False
+            return True  # While Auth is away, streams that were allowed go on.
+
+        return await EventStream(
+            call, still_allowed=still_allowed, stopping=self._api.stopping
+        ).begin()
+
+    def _apply_session_effect(self, response: Response, reply: Any, secret: str) -> None:
+        effect = self._method.session_effect
+        if effect == pb.SESSION_EFFECT_UNSPECIFIED:
+            return
+        if secret:
+            self._api.sessions.forget(secret)
+        if effect == pb.SESSION_EFFECT_OPEN:
+            open_session(response, reply)
+        else:
+            cookies.clear(response)
+
+    def _refusal(self, error: MeshError, secret: str) -> Response:
+        response = failure(error, self._method.descriptor.input_type)
+        if secret and error.contract.name == "UNAUTHENTICATED":
+            self._api.sessions.forget(secret)
+        if self._method.session_effect == pb.SESSION_EFFECT_CLOSE:
+            # Whatever Auth says, this browser no longer wants to be signed in.
+            if secret:
+                self._api.sessions.forget(secret)
+            cookies.clear(response)
+        return response
+
+
+def open_session(response: Response, reply: Any) -> None:
+    """Make the session that *reply* opens the cookie of *response*."""
+    expires_at = reply.session_expire_time.ToDatetime(UTC)
+    cookies.put(response, reply.session_secret, expires_at)

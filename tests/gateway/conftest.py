@@ -1,0 +1,76 @@
+"""A gateway before fake services, over real mTLS, called in process."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from amarre.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
+from amarre.health.v1.health_service_pb2_grpc import add_HealthServiceServicer_to_server
+from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_to_server
+
+from gateway.app import Gateway, build
+from gateway.clients import Clients
+from gateway.config import GatewaySettings
+from gateway.cookies import NAME
+from mesh.chassis.testing import served
+from mesh.chassis.tokens import SigningKey
+from tests.gateway.fakes import FakeAuth, FakeHealth, FakeSurvey
+
+ORIGIN = "https://localhost:3443"
+
+
+@dataclass
+class World:
+    """Everything that a test of the gateway talks to."""
+
+    auth: FakeAuth
+    survey: FakeSurvey
+    health: FakeHealth
+    settings: GatewaySettings
+    gateway: Gateway
+    http: httpx.AsyncClient
+    """A browser on one of our own pages: it proves the origin."""
+
+    def sign_in(self, user_id: str = "ada") -> str:
+        """Give the browser an open session; returns its secret."""
+        secret = self.auth.open(user_id=user_id, email=f"{user_id}@example.org")
+        self.http.headers["cookie"] = f"{NAME}={secret}"
+        return secret
+
+
+@pytest.fixture
+async def world(svids: Path) -> AsyncIterator[World]:
+    """A gateway and its fake services."""
+    key = SigningKey.generate()
+    auth, survey, health = FakeAuth(key), FakeSurvey(), FakeHealth()
+    async with AsyncExitStack() as stack:
+        ports = [
+            await stack.enter_async_context(
+                served(lambda s, a=add, f=fake: a(f, s), svids / name, audience=name, key=key)
+            )
+            for name, add, fake in (
+                ("auth", add_AuthServiceServicer_to_server, auth),
+                ("survey", add_SurveyServiceServicer_to_server, survey),
+                ("health", add_HealthServiceServicer_to_server, health),
+            )
+        ]
+        peers = dict(zip(("auth", "survey", "health"), ports, strict=True))
+        settings = GatewaySettings(
+            peers={name: f"127.0.0.1:{port}" for name, port in peers.items()},
+            svid_dir=svids / "gateway",
+            gateway_origins=ORIGIN,
+        )
+        clients = Clients.connect(settings)
+        stack.push_async_callback(clients.close)
+        gateway = build(settings, clients)
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(gateway.app),
+                base_url=ORIGIN,
+                headers={"sec-fetch-site": "same-origin"},
+            )
+        )
+        yield World(auth, survey, health, settings, gateway, http)

@@ -1,0 +1,190 @@
+"""Services that answer what a test told them to, behind real mTLS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+from amarre.auth.v1 import auth_pb2, auth_service_pb2, auth_service_pb2_grpc
+from amarre.health.v1 import health_pb2, health_service_pb2, health_service_pb2_grpc
+from amarre.survey.v1 import survey_pb2, survey_service_pb2, survey_service_pb2_grpc
+
+from mesh.chassis import call
+from mesh.chassis.errors import MeshError, UnauthenticatedError
+from mesh.chassis.identity import SpiffeId
+from mesh.chassis.tokens import SigningKey, mint
+
+GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
+
+
+class Behaviour:
+    """What a fake does: remembers requests by rpc, raises or waits where told to."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, list[Any]] = {}
+        self.failures: dict[str, MeshError] = {}
+        self.answers: dict[str, Any] = {}
+
+    def take(self, rpc: str, request: Any) -> None:
+        """Note *request*, and raise what *rpc* is to fail with."""
+        self.requests.setdefault(rpc, []).append(request)
+        if rpc in self.failures:
+            raise self.failures[rpc]
+
+    def last(self, rpc: str) -> Any:
+        """Return the latest request of *rpc*."""
+        return self.requests[rpc][-1]
+
+    def count(self, rpc: str) -> int:
+        """Return how often *rpc* was called."""
+        return len(self.requests.get(rpc, ()))
+
+
+class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
+    """Knows the sessions that a test opened; mints real tokens."""
+
+    def __init__(self, key: SigningKey) -> None:
+        self.does = Behaviour()
+        self.sessions: dict[str, call.User] = {}
+        self._key = key
+        self.next_secret = "f" * 43
+
+    def open(self, email: str = "ada@example.org", user_id: str = "ada") -> str:
+        """Open a session and return its secret."""
+        secret = f"{user_id}-{len(self.sessions)}".ljust(43, "0")
+        self.sessions[secret] = call.User(user_id, f"s{len(self.sessions)}", email, ("applicant",))
+        return secret
+
+    async def SignUp(self, request: Any, context: Any) -> Any:
+        self.does.take("SignUp", request)
+        response = auth_service_pb2.SignUpResponse(signed_up=True)
+        response.create_time.GetCurrentTime()
+        return response
+
+    async def LogIn(self, request: Any, context: Any) -> Any:
+        self.does.take("LogIn", request)
+        self.sessions[self.next_secret] = call.User("ada", "s", "ada@example.org", ())
+        response = auth_service_pb2.LogInResponse(logged_in=True, session_secret=self.next_secret)
+        response.session_expire_time.GetCurrentTime()
+        response.session_expire_time.seconds += 3600
+        return response
+
+    async def LogOut(self, request: Any, context: Any) -> Any:
+        self.does.take("LogOut", request)
+        user = call.user()
+        self.sessions = {
+            secret: known
+            for secret, known in self.sessions.items()
+            if known.session_id != user.session_id
+            and not (request.everywhere and known.id == user.id)
+        }
+        return auth_service_pb2.LogOutResponse(logged_out=True)
+
+    async def VerifySession(self, request: Any, context: Any) -> Any:
+        self.does.take("VerifySession", request)
+        user = self.sessions.get(request.session_secret)
+        if user is None:
+            raise UnauthenticatedError("The session is unknown or has ended.")
+        token, ends_at = mint(self._key, user, audience=request.audience, caller=GATEWAY)
+        response = auth_service_pb2.VerifySessionResponse(
+            user=auth_pb2.User(id=user.id, email=user.email, labels=user.labels),
+            user_token=token,
+        )
+        response.token_expire_time.FromDatetime(ends_at)
+        response.session_expire_time.FromDatetime(ends_at + timedelta(hours=1))
+        return response
+
+    async def GetProfile(self, request: Any, context: Any) -> Any:
+        self.does.take("GetProfile", request)
+        user = call.user()
+        return auth_service_pb2.GetProfileResponse(
+            user=auth_pb2.User(id=user.id, email=user.email, labels=user.labels)
+        )
+
+    async def ListSessions(self, request: Any, context: Any) -> Any:
+        self.does.take("ListSessions", request)
+        response = auth_service_pb2.ListSessionsResponse()
+        for number, current in enumerate((True, False)):
+            session = response.sessions.add(
+                id=f"00000000-0000-4000-8000-00000000000{number}",
+                current=current,
+                device="Firefox on Linux",
+            )
+            session.create_time.GetCurrentTime()
+            session.expire_time.FromJsonString("2027-01-01T00:00:00Z")
+        return response
+
+
+class FakeSurvey(survey_service_pb2_grpc.SurveyServiceServicer):
+    """Holds the requests and files that a test put there."""
+
+    def __init__(self) -> None:
+        self.does = Behaviour()
+        self.listed: list[survey_pb2.Request] = []
+        self.chunks: list[Any] = []
+        self.breaks_off = False
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+        self.watchers = 0
+
+    async def CreateRequest(self, request: Any, context: Any) -> Any:
+        self.does.take("CreateRequest", request)
+        return survey_service_pb2.CreateRequestResponse(new_request_created=1, id="42")
+
+    async def ListRequests(self, request: Any, context: Any) -> Any:
+        self.does.take("ListRequests", request)
+        return survey_service_pb2.ListRequestsResponse(requests=self.listed)
+
+    async def GetLink(self, request: Any, context: Any) -> Any:
+        self.does.take("GetLink", request)
+        return survey_service_pb2.GetLinkResponse(url="https://redcap.example.org/surveys/?s=A")
+
+    async def ExportData(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.does.take("ExportData", request)
+        async for chunk in self._pieces():
+            yield survey_service_pb2.ExportDataResponse(chunk=chunk)
+
+    async def GetPdf(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.does.take("GetPdf", request)
+        async for chunk in self._pieces():
+            yield survey_service_pb2.GetPdfResponse(chunk=chunk)
+
+    async def _pieces(self) -> AsyncIterator[Any]:
+        for chunk in self.chunks:
+            yield chunk
+        if self.breaks_off:
+            raise MeshError("Something broke.")
+
+    async def WatchRequests(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.does.take("WatchRequests", request)
+        self.watchers += 1
+        try:
+            while (event := await self.events.get()) is not None:
+                yield event
+        finally:
+            self.watchers -= 1
+
+
+class FakeHealth(health_service_pb2_grpc.HealthServiceServicer):
+    """Is as healthy as a test says."""
+
+    def __init__(self) -> None:
+        self.does = Behaviour()
+        self.status = health_pb2.HEALTH_STATUS_HEALTHY
+
+    async def CheckHost(self, request: Any, context: Any) -> Any:
+        self.does.take("CheckHost", request)
+        return health_service_pb2.CheckHostResponse(
+            probe=health_pb2.HostProbe(online=True, host=request.host, port=443, timeout_ms=3000)
+        )
+
+    async def GetStatus(self, request: Any, context: Any) -> Any:
+        self.does.take("GetStatus", request)
+        return health_service_pb2.GetStatusResponse(
+            status=health_pb2.MeshStatus(status=self.status, uptime_seconds=0)
+        )
+
+    async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.does.take("WatchStatus", request)
+        yield health_service_pb2.WatchStatusResponse(
+            event_id="1", status=health_pb2.MeshStatus(status=self.status)
+        )

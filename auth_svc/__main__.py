@@ -1,0 +1,106 @@
+"""``python -m auth_svc``: settings -> adapters -> service -> serve()."""
+
+import asyncio
+from contextlib import AsyncExitStack, aclosing
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from auth_svc import storage
+from auth_svc.addresses import AllowedDomains
+from auth_svc.config import AuthSettings
+from auth_svc.contacts import SurveyContacts
+from auth_svc.database import Database
+from auth_svc.embedded import EmbeddedDirectory, SessionLife
+from auth_svc.keys import KeyRing
+from auth_svc.keyset import published
+from auth_svc.limits import Limits
+from auth_svc.mail import Postman, SmtpServer
+from auth_svc.service import AuthService, register
+from auth_svc.sessions import Sessions
+from auth_svc.signin import LinkRules, SignIn
+from mesh.chassis import config, server
+from mesh.chassis.channel import channel
+
+log = structlog.get_logger("auth")
+
+SERVICE = "auth"
+KEY_CHECK_SECONDS = 5.0
+PURGE_EVERY = timedelta(minutes=10)
+KEPT_AFTER_END = timedelta(days=1)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def main(settings: AuthSettings) -> None:
+    """Build Auth from *settings* and serve it until told to stop."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(aclosing(Database(settings.auth_database)))
+        await database.migrate()
+        ring = KeyRing(settings.auth_signing_key_file)
+        await stack.enter_async_context(published(settings.auth_key_set_listen, ring.document))
+        survey = await stack.enter_async_context(channel("survey", settings))
+        postman = await stack.enter_async_context(
+            Postman(_smtp(settings), settings.auth_mail_from, _now)
+        )
+        directory = EmbeddedDirectory(
+            database, SessionLife(settings.auth_session_lifetime, settings.auth_session_idle), _now
+        )
+        sign_in = SignIn(
+            LinkRules(
+                AllowedDomains(settings.allowed_email_domains),
+                settings.auth_link_url,
+                settings.auth_link_lifetime,
+            ),
+            _now,
+            directory=directory,
+            links=storage.SqlLinks(database),
+            limits=Limits(storage.SqlCounters(database), _now, off=settings.rate_limits == "off"),
+            contacts=SurveyContacts(survey),
+            mailer=postman,
+        )
+        sessions = Sessions(
+            directory,
+            ring.signing,
+            _now,
+            staleness=settings.auth_session_cache,
+            operators=settings.auth_operators,
+        )
+        await stack.enter_async_context(server.background(_keep_house(database, directory, ring)))
+        await server.serve(
+            SERVICE,
+            settings,
+            register(AuthService(sign_in, sessions)),
+            checks={"database": database.answers},
+        )
+
+
+def _smtp(settings: AuthSettings) -> SmtpServer:
+    file = settings.auth_smtp_password_file
+    try:
+        password = file.read_text().strip() if file else None
+    except OSError as exc:
+        raise server.StartError(f"AMARRE_AUTH_SMTP_PASSWORD_FILE {file}: {exc.strerror}.") from exc
+    return SmtpServer.parse(settings.auth_smtp_url, password)
+
+
+async def _keep_house(database: Database, directory: EmbeddedDirectory, ring: KeyRing) -> None:
+    """Follow the key file and forget what has ended, for as long as the process lives."""
+    purged_at = _now() - PURGE_EVERY
+    while True:
+        ring.refresh()
+        if _now() - purged_at >= PURGE_EVERY:
+            try:
+                await storage.purge(database, _now() - KEPT_AFTER_END)
+                await directory.purge()
+                purged_at = _now()
+            except Exception:
+                log.exception("nothing purged")
+        await asyncio.sleep(KEY_CHECK_SECONDS)
+
+
+if __name__ == "__main__":
+    _settings = config.load_or_exit(AuthSettings)
+    server.run(lambda: main(_settings), SERVICE, _settings)

@@ -1,0 +1,97 @@
+"""AuthSettings: what the environment tells Auth."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from auth_svc.addresses import AllowedDomains
+from auth_svc.mail import SmtpServer
+from mesh.chassis.config import MeshSettings
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Texts separated by commas."""
+
+
+class AuthSettings(MeshSettings):
+    """Settings of Auth; variables begin with ``AMARRE_``."""
+
+    auth_database: str = Field(repr=False)
+    """``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/NAME``."""
+    auth_signing_key_file: Path
+    """PEM with the Ed25519 keys of user tokens, the signing one first; made where absent."""
+    auth_key_set_listen: str
+    """Where the key set is served: ``unix:/PATH`` or ``HOST:PORT``."""
+    auth_smtp_url: str
+    """Where mails are handed in: ``smtp://[USER@]HOST:PORT`` or ``smtps://…``."""
+    auth_smtp_password_file: Path | None = None
+    """File with the password for ``AMARRE_AUTH_SMTP_URL``; none means no log-in."""
+    auth_mail_from: str = "AMARRE <no-reply@amarre.local>"
+    """The sender of mails."""
+    auth_link_url: str
+    """The page that mailed links open, ``https://HOST/login``."""
+    auth_link_lifetime: timedelta = Field(
+        default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(minutes=10)
+    )
+    """How long a magic link works; at most 10 minutes."""
+    auth_session_lifetime: timedelta = Field(
+        default=timedelta(days=7), gt=timedelta(0), le=timedelta(days=30)
+    )
+    """When a session ends even if it is in use; at most 30 days."""
+    auth_session_idle: timedelta = Field(
+        default=timedelta(hours=12), gt=timedelta(0), le=timedelta(days=7)
+    )
+    """When a session ends that is not used; at most 7 days."""
+    auth_session_cache: timedelta = Field(
+        default=timedelta(seconds=2), ge=timedelta(0), le=timedelta(seconds=5)
+    )
+    """How long a verified session is believed; another replica's log-out is seen after it."""
+    auth_operators: Listed = ()
+    """Addresses of the people who run the mesh, separated by commas."""
+    auth_provider: Literal["embedded", "appwrite"] = "embedded"
+    """Who keeps users and sessions."""
+    allowed_email_domains: Listed = ("example.org",)
+    """The domains whose addresses may sign in, separated by commas; compared whole."""
+    rate_limits: Literal["on", "off"] = "on"
+    """``off`` lifts the limits of sign-in; not in production."""
+
+    @field_validator("allowed_email_domains")
+    @classmethod
+    def _domains_are_domains(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one domain, for instance example.org")
+        AllowedDomains(value)
+        return value
+
+    @field_validator("auth_smtp_url")
+    @classmethod
+    def _smtp_is_smtp(cls, value: str) -> str:
+        SmtpServer.parse(value)
+        return value
+
+    @field_validator("auth_link_url")
+    @classmethod
+    def _link_is_web(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")) or "?" in value or "#" in value:
+            raise ValueError("use http:// or https://, a host and a path, and no query")
+        return value
+
+    @field_validator("auth_operators")
+    @classmethod
+    def _addresses_are_lower_case(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(address.lower() for address in value)
+
+    @model_validator(mode="after")
+    def _production_is_strict(self) -> "AuthSettings":
+        if self.env == "production" and self.rate_limits == "off":
+            raise ValueError("AMARRE_RATE_LIMITS=off is refused when AMARRE_ENV=production")
+        return self

@@ -1,0 +1,168 @@
+"""The embedded identity provider: users and sessions in Auth's own database."""
+
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Row, delete, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from auth_svc.database import Database
+from auth_svc.ports import (
+    APPLICANT,
+    Clock,
+    Invitation,
+    OpenedSession,
+    Session,
+    User,
+    Verified,
+)
+from auth_svc.signin import digest
+from auth_svc.tables import sessions, users
+
+log = structlog.get_logger("embedded")
+
+SECRET_BYTES = 32
+MOST_SESSIONS = 200
+"""Per user; beyond it the oldest ends."""
+
+
+@dataclass(frozen=True)
+class SessionLife:
+    """When sessions end: ``absolute`` after they were opened, ``idle`` after they were used."""
+
+    absolute: timedelta = timedelta(days=7)
+    idle: timedelta = timedelta(hours=12)
+
+    @property
+    def noted_every(self) -> timedelta:
+        """How exactly the last use is known; noting each one would write on every request."""
+        return self.idle / 50
+
+
+class EmbeddedDirectory:
+    """Users and sessions in SQL; the port ``Directory``."""
+
+    def __init__(self, database: Database, life: SessionLife, clock: Clock) -> None:
+        self._database = database
+        self._life = life
+        self._clock = clock
+
+    async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
+        """Find or make the user of *email*."""
+        async with self._database.transaction() as connection:
+            user = await self._find_or_make(connection, email, new_id)
+        return Invitation(user, secrets.token_hex(SECRET_BYTES))
+
+    async def open_session(self, user_id: str, secret: str, *, device: str) -> OpenedSession:
+        """Open a session; that the link was good has been decided by the rules."""
+        now = self._clock()
+        session = Session(str(uuid.uuid4()), now, now + self._life.absolute, device)
+        opened = OpenedSession(secrets.token_hex(SECRET_BYTES), session)
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                sessions.insert().values(
+                    id=session.id,
+                    digest=digest(opened.secret),
+                    user_id=user_id,
+                    device=device,
+                    created_at=now,
+                    seen_at=now,
+                    expires_at=session.expires_at,
+                )
+            )
+            await connection.execute(_beyond_the_most(user_id))
+        return opened
+
+    async def find_session(self, secret: str) -> Verified | None:
+        """Return whom *secret* belongs to, and note that the session is in use."""
+        now = self._clock()
+        query = (
+            select(sessions, users.c.email, users.c.labels)
+            .join(users)
+            .where(sessions.c.digest == digest(secret), *self._open_at(now))
+        )
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                return None
+            if now - row.seen_at >= self._life.noted_every:
+                await connection.execute(
+                    update(sessions).where(sessions.c.id == row.id).values(seen_at=now)
+                )
+        return Verified(User(row.user_id, row.email, tuple(row.labels)), _session(row))
+
+    async def sessions(self, user_id: str) -> list[Session]:
+        """Return the user's open sessions, newest first."""
+        query = (
+            select(sessions)
+            .where(sessions.c.user_id == user_id, *self._open_at(self._clock()))
+            .order_by(sessions.c.created_at.desc(), sessions.c.id)
+        )
+        async with self._database.transaction() as connection:
+            return [_session(row) for row in await connection.execute(query)]
+
+    async def end_session(self, user_id: str, session_id: str) -> None:
+        """End one session of the user."""
+        statement = delete(sessions).where(
+            sessions.c.user_id == user_id, sessions.c.id == session_id
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
+    async def end_sessions(self, user_id: str) -> None:
+        """End all sessions of the user."""
+        async with self._database.transaction() as connection:
+            await connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
+
+    async def purge(self) -> None:
+        """Forget sessions that have ended."""
+        now = self._clock()
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                delete(sessions).where(
+                    (sessions.c.expires_at <= now) | (sessions.c.seen_at <= now - self._life.idle)
+                )
+            )
+
+    def _open_at(self, now: datetime) -> tuple[Any, ...]:
+        return sessions.c.expires_at > now, sessions.c.seen_at > now - self._life.idle
+
+    async def _find_or_make(self, connection: AsyncConnection, email: str, new_id: str) -> User:
+        try:
+            async with connection.begin_nested():
+                await self._make(connection, email, new_id)
+        except IntegrityError:
+            # REDCap knows this address under the id of somebody who signs in with another one.
+            # To hand that identity over would let one person read another's requests.
+            log.warning("user id is taken", action="a new id was made")
+            await self._make(connection, email, secrets.token_hex(10))
+        query = select(users).where(users.c.email == email)
+        row = (await connection.execute(query)).one()
+        return User(row.id, row.email, tuple(row.labels))
+
+    async def _make(self, connection: AsyncConnection, email: str, new_id: str) -> None:
+        statement = self._database.insert(users).values(
+            id=new_id, email=email, labels=[APPLICANT], created_at=self._clock()
+        )
+        await connection.execute(statement.on_conflict_do_nothing(["email"]))
+
+
+def _beyond_the_most(user_id: str) -> Any:
+    kept = (
+        select(sessions.c.id)
+        .where(sessions.c.user_id == user_id)
+        .order_by(sessions.c.created_at.desc(), sessions.c.id)
+        .limit(MOST_SESSIONS)
+    )
+    return delete(sessions).where(
+        sessions.c.user_id == user_id, sessions.c.id.not_in(kept.scalar_subquery())
+    )
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(row.id, row.created_at, row.expires_at, row.device)

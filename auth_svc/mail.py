@@ -1,0 +1,189 @@
+"""Letters by SMTP: taken into a bounded queue, sent outside of the request that wrote them."""
+
+import asyncio
+import contextlib
+import ipaddress
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
+from email.utils import format_datetime, make_msgid
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+import structlog
+from prometheus_client import Counter, Gauge
+
+from auth_svc.ports import Clock, Letter
+from mesh.chassis.errors import UnavailableError
+
+log = structlog.get_logger("mail")
+
+MAILS = Counter("amarre_auth_mails_total", "Mails by what became of them.", ["outcome"])
+WAITING = Gauge("amarre_auth_mails_waiting", "Mails that wait to be sent.")
+
+WORKERS = 4
+CAPACITY = 500
+SEND_SECONDS = 20.0
+DRAIN_SECONDS = 5.0
+PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+"""Between attempts; a letter whose link has ended is given up before."""
+
+
+@dataclass(frozen=True)
+class SmtpServer:
+    """Where mails are handed in."""
+
+    host: str
+    port: int
+    tls: bool
+    starttls: bool
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str, password: str | None = None) -> "SmtpServer":
+        """
+        Read ``smtp://[USER@]HOST[:PORT]`` or ``smtps://…``.
+
+        Over ``smtp`` STARTTLS is a must, except to this very machine.
+
+        Raises:
+            ValueError: It is no such URL.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
+            raise ValueError("use smtp://HOST:PORT or smtps://HOST:PORT")
+        if parts.password is not None:
+            raise ValueError("put the password into AMARRE_AUTH_SMTP_PASSWORD_FILE")
+        tls = parts.scheme == "smtps"
+        return cls(
+            host=parts.hostname,
+            port=parts.port or (465 if tls else 587),
+            tls=tls,
+            starttls=not tls and not _is_loopback(parts.hostname),
+            username=unquote(parts.username) if parts.username else None,
+            password=password,
+        )
+
+
+class Postman:
+    """Sends letters in the background; ``async with`` starts it and lets it finish."""
+
+    def __init__(
+        self,
+        server: SmtpServer,
+        sender: str,
+        clock: Clock,
+        *,
+        capacity: int = CAPACITY,
+        pauses: tuple[float, ...] = PAUSES_SECONDS,
+    ) -> None:
+        self._server = server
+        self._sender = sender
+        self._clock = clock
+        self._pauses = pauses
+        self._queue: asyncio.Queue[Letter] = asyncio.Queue(capacity)
+        self._workers: list[asyncio.Task[None]] = []
+
+    def post(self, letter: Letter) -> None:
+        """
+        Take *letter*.
+
+        Raises:
+            UnavailableError: As many letters wait as may.
+        """
+        try:
+            self._queue.put_nowait(letter)
+        except asyncio.QueueFull as exc:
+            MAILS.labels("refused").inc()
+            raise UnavailableError("Too many mails wait to be sent; try again later.") from exc
+        WAITING.set(self._queue.qsize())
+
+    async def __aenter__(self) -> "Postman":
+        self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._queue.join()
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        if not self._queue.empty():
+            log.error("mails lost", count=self._queue.qsize(), reason="stopped before they went")
+
+    async def _work(self) -> None:
+        while True:
+            letter = await self._queue.get()
+            try:
+                outcome = await self._deliver(letter)
+                MAILS.labels(outcome).inc()
+            except Exception as exc:
+                # Its text may hold the address, so only its kind is told.
+                log.error("mail failed", kind=type(exc).__name__)  # noqa: TRY400
+                MAILS.labels("failed").inc()
+            finally:
+                self._queue.task_done()
+                WAITING.set(self._queue.qsize())
+
+    async def _deliver(self, letter: Letter) -> str:
+        mail = compose(letter, self._sender, self._clock)
+        for attempt, pause in enumerate((0.0, *self._pauses)):
+            await asyncio.sleep(pause)
+            if self._clock() >= letter.useful_until:
+                log.error("mail given up", reason="its link has ended", attempts=attempt)
+                return "late"
+            try:
+                await self._send(mail)
+            except aiosmtplib.SMTPResponseException as exc:
+                log.warning("mail not taken", code=exc.code, attempt=attempt)
+                if exc.code >= 500:
+                    return "refused"
+            except aiosmtplib.SMTPRecipientsRefused as exc:
+                codes = [refusal.code for refusal in exc.recipients]
+                log.warning("recipient not taken", codes=codes, attempt=attempt)
+                if any(code >= 500 for code in codes):
+                    return "refused"
+            except (aiosmtplib.SMTPException, OSError) as exc:
+                log.warning("mail server away", kind=type(exc).__name__, attempt=attempt)
+            else:
+                log.info("mail sent", attempt=attempt)
+                return "sent"
+        log.error("mail given up", reason="the mail server is away", attempts=len(self._pauses) + 1)
+        return "failed"
+
+    async def _send(self, mail: EmailMessage) -> None:
+        server = self._server
+        await aiosmtplib.send(
+            mail,
+            hostname=server.host,
+            port=server.port,
+            use_tls=server.tls,
+            start_tls=server.starttls,
+            username=server.username,
+            password=server.password,
+            timeout=SEND_SECONDS,
+        )
+
+
+def compose(letter: Letter, sender: str, clock: Clock) -> EmailMessage:
+    """Return *letter* as a mail with both bodies."""
+    mail = EmailMessage(policy=SMTP if letter.to.isascii() else SMTPUTF8)
+    mail["From"] = sender
+    mail["To"] = letter.to
+    mail["Subject"] = letter.subject
+    mail["Date"] = format_datetime(clock())
+    mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].rstrip(">"))
+    # Asks out-of-office robots not to answer.
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(letter.text)
+    mail.add_alternative(letter.html, subtype="html")
+    return mail
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,185 @@
+"""What the rules of sign-in and sessions need from the world outside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+Clock = Callable[[], datetime]
+"""Returns the present time, aware of its time zone."""
+
+APPLICANT = "applicant"
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True)
+class User:
+    """A person; the address is lower-case."""
+
+    id: str
+    email: str = field(repr=False)
+    labels: tuple[str, ...] = (APPLICANT,)
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open session; ``expires_at`` is its absolute end."""
+
+    id: str
+    created_at: datetime
+    expires_at: datetime
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session just opened, with the only copy of its secret."""
+
+    secret: str = field(repr=False)
+    session: Session
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Whom a session secret belongs to."""
+
+    user: User
+    session: Session
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """
+    What a person needs to sign in.
+
+    ``secret`` is hexadecimal, 256 bits or more. ``mailed`` says that the directory sends the
+    link by itself.
+    """
+
+    user: User
+    secret: str = field(repr=False)
+    mailed: bool = False
+
+
+class Directory(Protocol):
+    """
+    An identity provider: users and their sessions.
+
+    Every method raises UnavailableError while the provider cannot be asked.
+    """
+
+    async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
+        """Find the user of *email*, or make one called *new_id*, or otherwise if that is taken."""
+        ...
+
+    async def open_session(self, user_id: str, secret: str, *, device: str) -> OpenedSession:
+        """
+        Open a session for the user who was invited with *secret*.
+
+        Raises:
+            InvalidCredentialsError: The provider does not accept the secret.
+        """
+        ...
+
+    async def find_session(self, secret: str) -> Verified | None:
+        """Return whom *secret* belongs to; None when its session is unknown or has ended."""
+        ...
+
+    async def sessions(self, user_id: str) -> list[Session]:
+        """Return the user's open sessions, newest first."""
+        ...
+
+    async def end_session(self, user_id: str, session_id: str) -> None:
+        """End one session of the user; one that has ended is no fault."""
+        ...
+
+    async def end_sessions(self, user_id: str) -> None:
+        """End all sessions of the user."""
+        ...
+
+
+@dataclass(frozen=True)
+class Link:
+    """
+    A magic link that was mailed and may be used once.
+
+    ``handle`` is what stands in the link as ``userId``; ``digest`` is of its secret.
+    """
+
+    handle: str
+    user_id: str
+    digest: bytes = field(repr=False)
+    expires_at: datetime
+
+
+class Links(Protocol):
+    """Where pending links are kept: one per handle."""
+
+    async def put(self, link: Link) -> None:
+        """Keep *link*; the one before, of the same handle, no longer works."""
+        ...
+
+    async def take(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
+        """
+        Use a link up, atomically: of parallel callers one gets the user's id, the others None.
+
+        A wrong digest counts as a try; after *tries* of them the link no longer works.
+        """
+        ...
+
+    async def give_back(self, handle: str, digest: bytes) -> None:
+        """Make a link that was taken usable again, as the provider could not be asked."""
+        ...
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often something happened since its window began, this time included."""
+
+    hits: int
+    since: datetime
+
+
+class Counters(Protocol):
+    """Counts what is limited, for all replicas together."""
+
+    async def hit(self, key: str, *, now: datetime, window: timedelta) -> Count:
+        """Count one more, in a new window if the last one is over."""
+        ...
+
+
+class Contacts(Protocol):
+    """Knows people from before: REDCap, asked through Survey."""
+
+    async def find(self, email: str) -> str:
+        """
+        Return the user id under which *email* is known; empty when it is not.
+
+        Raises:
+            UnavailableError: Nobody can say at the moment.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A mail to one person; after ``useful_until`` it need not be sent any more."""
+
+    to: str = field(repr=False)
+    subject: str
+    text: str = field(repr=False)
+    html: str = field(repr=False)
+    useful_until: datetime
+
+
+class Mailer(Protocol):
+    """Sends letters, later."""
+
+    def post(self, letter: Letter) -> None:
+        """
+        Take *letter* for sending; returns before it is sent.
+
+        Raises:
+            UnavailableError: Too many letters wait already.
+        """
+        ...

@@ -1,0 +1,129 @@
+"""
+AuthService: protobuf in, domain call, protobuf out.
+
+The pipeline of `mesh.chassis` has already identified the caller, applied the method's policy and
+validated the request. The rules are in `auth_svc.signin` and `auth_svc.sessions`.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from amarre.auth.v1 import auth_pb2
+from amarre.auth.v1 import auth_service_pb2 as pb
+from amarre.auth.v1 import auth_service_pb2_grpc as rpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from auth_svc.ports import Session
+from auth_svc.sessions import Sessions
+from auth_svc.signin import SignIn
+from mesh.chassis import call
+from mesh.chassis.errors import InvalidRequestError, Violation
+from mesh.chassis.interceptors.context import Context
+from mesh.contract.policy import SERVICES
+
+
+class AuthService(rpc.AuthServiceServicer):
+    """Serve ``amarre.auth.v1.AuthService``."""
+
+    def __init__(self, sign_in: SignIn, sessions: Sessions) -> None:
+        self._sign_in = sign_in
+        self._sessions = sessions
+
+    async def SignUp(  # noqa: N802 - the contract's name
+        self, request: pb.SignUpRequest, context: Context
+    ) -> pb.SignUpResponse:
+        at = await self._sign_in.sign_up(
+            request.email, client=request.client_address, language=request.language
+        )
+        return pb.SignUpResponse(signed_up=True, create_time=_time(at))
+
+    async def LogIn(  # noqa: N802 - the contract's name
+        self, request: pb.LogInRequest, context: Context
+    ) -> pb.LogInResponse:
+        opened = await self._sign_in.log_in(
+            request.user_id,
+            request.secret,
+            client=request.client_address,
+            user_agent=request.user_agent,
+        )
+        return pb.LogInResponse(
+            logged_in=True,
+            session_secret=opened.secret,
+            session_expire_time=_time(opened.session.expires_at),
+        )
+
+    async def LogOut(  # noqa: N802 - the contract's name
+        self, request: pb.LogOutRequest, context: Context
+    ) -> pb.LogOutResponse:
+        user = call.user()
+        if request.everywhere:
+            await self._sessions.end_all(user.id)
+        else:
+            await self._sessions.end(user.id, user.session_id)
+        return pb.LogOutResponse(logged_out=True)
+
+    async def VerifySession(  # noqa: N802 - the contract's name
+        self, request: pb.VerifySessionRequest, context: Context
+    ) -> pb.VerifySessionResponse:
+        current = call.current()
+        if current is None:
+            raise LookupError("VerifySession binds tokens to the caller of a served call.")
+        if request.audience not in SERVICES:
+            known = ", ".join(SERVICES)
+            raise InvalidRequestError(
+                f"There is no such service; tokens are for one of {known}.",
+                violations=[Violation("audience", f"one of {known}")],
+            )
+        voucher = await self._sessions.vouch(
+            request.session_secret, audience=request.audience, caller=current.caller
+        )
+        return pb.VerifySessionResponse(
+            user=_user(voucher.user.id, voucher.user.email, voucher.user.labels),
+            user_token=voucher.token,
+            token_expire_time=_time(voucher.token_ends_at),
+            session_expire_time=_time(voucher.session.expires_at),
+        )
+
+    async def GetProfile(  # noqa: N802 - the contract's name
+        self, request: pb.GetProfileRequest, context: Context
+    ) -> pb.GetProfileResponse:
+        # The token was minted from the directory's answer, at most seconds ago.
+        user = call.user()
+        return pb.GetProfileResponse(user=_user(user.id, user.email, user.labels))
+
+    async def ListSessions(  # noqa: N802 - the contract's name
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        user = call.user()
+        page, next_page_token = await self._sessions.page(
+            user.id, size=request.page_size, token=request.page_token
+        )
+        return pb.ListSessionsResponse(
+            sessions=[_session(session, user.session_id) for session in page],
+            next_page_token=next_page_token,
+        )
+
+
+def _user(user_id: str, email: str, labels: tuple[str, ...]) -> auth_pb2.User:
+    return auth_pb2.User(id=user_id, email=email, labels=labels)
+
+
+def _session(session: Session, current_id: str) -> auth_pb2.Session:
+    return auth_pb2.Session(
+        id=session.id,
+        create_time=_time(session.created_at),
+        expire_time=_time(session.expires_at),
+        current=session.id == current_id,
+        device=session.device,
+    )
+
+
+def _time(moment: datetime) -> Timestamp:
+    found = Timestamp()
+    found.FromDatetime(moment)
+    return found
+
+
+def register(service: AuthService) -> Any:
+    """Return the function that adds *service* to a server."""
+    return lambda server: rpc.add_AuthServiceServicer_to_server(service, server)

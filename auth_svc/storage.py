@@ -1,0 +1,90 @@
+"""Pending links and the counters of limits, in Auth's database whatever the provider."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import case, delete, literal, update
+
+from auth_svc.database import Database
+from auth_svc.ports import Count, Link
+from auth_svc.tables import counters, links
+
+
+class SqlLinks:
+    """Pending links, one row per handle."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, link: Link) -> None:
+        """Keep *link* in place of the one before."""
+        fresh = {
+            "user_id": link.user_id,
+            "digest": link.digest,
+            "tries": 0,
+            "expires_at": link.expires_at,
+            "used_at": None,
+        }
+        statement = self._database.insert(links).values(handle=link.handle, **fresh)
+        async with self._database.transaction() as connection:
+            await connection.execute(statement.on_conflict_do_update(["handle"], set_=fresh))
+
+    async def take(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
+        """Use a link up; one UPDATE decides, so that one of parallel callers wins."""
+        use = (
+            update(links)
+            .where(links.c.handle == handle, links.c.digest == digest)
+            .where(links.c.used_at.is_(None), links.c.expires_at > now, links.c.tries < tries)
+            .values(used_at=now)
+            .returning(links.c.user_id)
+        )
+        miss = (
+            update(links)
+            .where(links.c.handle == handle, links.c.digest != digest)
+            .values(tries=links.c.tries + 1)
+        )
+        async with self._database.transaction() as connection:
+            user_id: str | None = (await connection.execute(use)).scalar()
+            if user_id is None:
+                await connection.execute(miss)
+        return user_id
+
+    async def give_back(self, handle: str, digest: bytes) -> None:
+        """Make a link that was taken usable again."""
+        same = (links.c.handle == handle, links.c.digest == digest)
+        async with self._database.transaction() as connection:
+            await connection.execute(update(links).where(*same).values(used_at=None))
+
+
+class SqlCounters:
+    """Counters, one row per key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def hit(self, key: str, *, now: datetime, window: timedelta) -> Count:
+        """Count one more; one statement, so that no hit of parallel callers is lost."""
+        over = counters.c.since <= now - window
+        statement = (
+            self._database.insert(counters)
+            .values(key=key, hits=1, since=now)
+            .on_conflict_do_update(
+                ["key"],
+                set_={
+                    "hits": case((over, 1), else_=counters.c.hits + 1),
+                    "since": case(
+                        (over, literal(now, counters.c.since.type)), else_=counters.c.since
+                    ),
+                },
+            )
+            .returning(counters.c.hits, counters.c.since)
+        )
+        async with self._database.transaction() as connection:
+            hits, since = (await connection.execute(statement)).one()
+        return Count(hits, since)
+
+
+async def purge(database: Database, before: datetime) -> None:
+    """Forget links and counters that ended before *before*."""
+    async with database.transaction() as connection:
+        await connection.execute(delete(links).where(links.c.expires_at < before))
+        await connection.execute(delete(counters).where(counters.c.since < before))

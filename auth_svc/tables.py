@@ -1,0 +1,81 @@
+"""The tables of Auth's database, as the migrations leave them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment; SQLite keeps no time zone, so all are kept in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Return *value* in UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Return *value* with its time zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("email", String(254), nullable=False, unique=True),
+    Column("labels", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("device", String(120), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Index("sessions_of_user", "user_id", "created_at"),
+    Index("sessions_by_end", "expires_at"),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("handle", String(36), primary_key=True),
+    # Not a foreign key: with another provider users are not in this database.
+    Column("user_id", String(36), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("hits", Integer, nullable=False),
+    Column("since", UtcTime, nullable=False),
+)

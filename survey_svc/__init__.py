@@ -1,0 +1,1 @@
+"""The survey service: mobility requests over a REDCap project."""

@@ -1,0 +1,110 @@
+"""The survey service as a process: settings, adapters, rules, server."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_to_server
+
+from mesh.chassis import config, server
+from mesh.chassis.errors import MeshError
+from survey_svc import profile as profiles
+from survey_svc.cache import MemoryCache
+from survey_svc.config import SurveySettings, read_token
+from survey_svc.creation import Creation
+from survey_svc.listing import Listing
+from survey_svc.ports import Cache, Store
+from survey_svc.profile import Profile, ProfileError
+from survey_svc.redcap.api import RedcapApi
+from survey_svc.redcap.project import RedcapProject
+from survey_svc.service import SurveyService
+from survey_svc.sql_store import SqlStore
+from survey_svc.study import Study
+from survey_svc.watching import Watching
+
+log = structlog.get_logger("survey")
+
+SWEEP_SECONDS = 30.0
+
+
+async def main(settings: SurveySettings) -> None:
+    """Serve until told to stop."""
+    profile = _profile(settings)
+    token = read_token(settings.survey_redcap_token_file)
+    async with contextlib.AsyncExitStack() as stack:
+        api = RedcapApi(settings.survey_redcap_url, token)
+        stack.push_async_callback(api.close)
+        project = RedcapProject(api, profile)
+        study = Study(profile, project)
+        await _check(study)
+        store = await _open_store(settings)
+        stack.push_async_callback(store.close)
+        cache = _open_cache(settings)
+        stack.push_async_callback(cache.close)
+        scope = hashlib.sha256(
+            f"{settings.survey_redcap_url} {token.get_secret_value()}".encode()
+        ).hexdigest()
+        listing = Listing(study, project, cache, scope=scope)
+        creation = Creation(profile, project, store, listing, _now)
+        watching = Watching(profile, project, listing)
+        service = SurveyService(
+            study=study, project=project, listing=listing, creation=creation, watching=watching
+        )
+        await stack.enter_async_context(server.background(watching.run()))
+        await stack.enter_async_context(server.background(_sweep(creation)))
+        register: Callable[[Any], None] = partial(add_SurveyServiceServicer_to_server, service)
+        checks = {"redcap": project.is_alive, "profile": study.is_ready}
+        await server.serve("survey", settings, register, checks=checks)
+
+
+def _profile(settings: SurveySettings) -> Profile:
+    try:
+        return profiles.load(settings.survey_profile)
+    except ProfileError as error:
+        raise server.StartError(str(error)) from error
+
+
+async def _check(study: Study) -> None:
+    """Hold the profile against REDCap; while REDCap is away, start and look again later."""
+    try:
+        await study.check()
+    except ProfileError as error:
+        raise server.StartError(str(error)) from error
+    except MeshError as fault:
+        log.warning("profile not checked yet", fault=fault.message)
+
+
+async def _open_store(settings: SurveySettings) -> Store:
+    try:
+        return await SqlStore.open(settings.survey_store)
+    except MeshError as error:
+        raise server.StartError(
+            f"Cannot open the store: {error.__cause__}; see AMARRE_SURVEY_STORE."
+        ) from error
+
+
+def _open_cache(settings: SurveySettings) -> Cache:
+    return MemoryCache()
+
+
+async def _sweep(creation: Creation) -> None:
+    while True:
+        try:
+            await creation.sweep()
+        except MeshError as fault:
+            log.warning("abandoned creations not settled", fault=type(fault).__name__)
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+if __name__ == "__main__":
+    loaded = config.load_or_exit(SurveySettings)
+    server.run(partial(main, loaded), "survey", loaded)

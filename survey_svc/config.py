@@ -1,0 +1,62 @@
+"""Settings of the survey service."""
+
+import re
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+
+from mesh.chassis.config import MeshSettings
+from mesh.chassis.server import StartError
+
+_TOKEN = re.compile(r"[0-9A-Za-z]{32}")
+
+
+class SurveySettings(MeshSettings):
+    """Settings of survey_svc; variables begin with ``AMARRE_SURVEY_``."""
+
+    survey_redcap_url: str
+    """REDCap's API: ``https://redcap.example.org/api/``, with the slash at the end."""
+    survey_redcap_token_file: Path
+    """File with the API token of the study's project."""
+    survey_profile: Path | None = None
+    """The study's profile, YAML; none means the AMARRE study."""
+    survey_store: str = "sqlite+aiosqlite:///survey.db"
+    """Shared by all replicas: ``sqlite+aiosqlite:///…``, ``postgresql+asyncpg://…``, ``redis://…``."""
+    survey_cache: str = Field(default="memory", pattern=r"^(memory|rediss?://.+)$")
+    """``memory``, or ``redis://…`` when replicas share one."""
+
+    @field_validator("survey_redcap_url")
+    @classmethod
+    def _ends_with_slash(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^\s?#@]+/", url):
+            raise ValueError("must be an http or https URL that ends with a slash")
+        return url
+
+    @field_validator("survey_store")
+    @classmethod
+    def _is_known(cls, url: str) -> str:
+        known = "sqlite+aiosqlite:///", "postgresql+asyncpg://", "redis://", "rediss://"
+        if not url.startswith(known):
+            raise ValueError(f"must begin with one of {', '.join(known)}")
+        return url
+
+
+def read_token(path: Path) -> SecretStr:
+    """
+    Read REDCap's API token from its file.
+
+    Raises:
+        StartError: The file cannot be read or holds no token.
+    """
+    try:
+        token = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StartError(
+            f"Cannot read the REDCap token from {path}: put the project's API token into that "
+            "file, or set AMARRE_SURVEY_REDCAP_TOKEN_FILE to another one."
+        ) from exc
+    if not _TOKEN.fullmatch(token):
+        raise StartError(
+            f"The file {path} holds no REDCap token: 32 letters and digits are expected."
+        )
+    return SecretStr(token)

@@ -1,0 +1,173 @@
+"""What the rules need of the world outside: a REDCap project, a store, a cache, a clock."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from survey_svc.dictionary import Dictionary
+from survey_svc.requests import Row
+
+Clock = Callable[[], datetime]
+"""Returns the time now, aware, in UTC."""
+
+
+class Project(Protocol):
+    """
+    The REDCap project of the study.
+
+    Every method raises UnavailableError when REDCap is away, DeadlineExceededError when it takes
+    longer than the call may, and UpstreamError when it answers what it must not answer.
+    """
+
+    async def dictionary(self) -> Dictionary:
+        """Return the study's dictionary."""
+        ...
+
+    async def rows(self, users: Sequence[str]) -> list[Row]:
+        """Return the profile's columns of every record of *users*, as codes."""
+        ...
+
+    async def records(self, user: str) -> list[str]:
+        """Return the ids of the user's records."""
+        ...
+
+    async def answers(self, user: str, records: Sequence[str]) -> list[Row]:
+        """Return what the profile exports of *records*, as labels; only those of *user*."""
+        ...
+
+    async def save(self, row: Row) -> None:
+        """
+        Create or complete the record that *row* names; doing it twice changes nothing.
+
+        Raises:
+            RefusedError: REDCap has said no, so that nothing was stored.
+        """
+        ...
+
+    async def link(self, record: str, instrument: str) -> str:
+        """
+        Return the survey link of a record.
+
+        Raises:
+            InvalidUrlError: REDCap answered something else.
+        """
+        ...
+
+    async def links(self, instrument: str) -> Mapping[str, str]:
+        """Return the survey links of *instrument* by record, as far as REDCap lists them."""
+        ...
+
+    def pdf(self, record: str, instrument: str) -> AsyncGenerator[bytes]:
+        """Yield the PDF of a record in pieces; nothing before it is known to be one."""
+        ...
+
+    async def find_user(self, email: str) -> str:
+        """Return the user id kept with an address, compared case-blind; empty when unknown."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """
+    A user's place for one new request.
+
+    It is taken before REDCap is asked for anything. ``record`` and ``created_at`` never change
+    while it exists, so that whoever carries the creation on writes the same record.
+    """
+
+    user: str
+    record: str
+    created_at: datetime
+    holder: str
+    """Who is at it: a random name for each attempt."""
+    ends_at: datetime
+    """When somebody else may take over."""
+    notice: str = ""
+    """The version of the notice that the user saw; consent was given at ``consented_at``."""
+    consented_at: datetime | None = None
+    key: str = field(default="", repr=False)
+    """Digest of the idempotency key; empty without one."""
+    input: str = ""
+    """Digest of what else was asked."""
+
+    def taken_over_by(self, wish: "Reservation") -> "Reservation":
+        """Return *wish* in this place: the record and its time of creation stay."""
+        return replace(wish, record=self.record, created_at=self.created_at)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a creation with an idempotency key answered, and for which input."""
+
+    record: str
+    input: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """
+    The outcome of asking for a place.
+
+    ``reservation`` is the one in force: ours when its holder is ours. ``before`` is the one that
+    ours took the place of, whose creation may or may not have reached REDCap.
+    """
+
+    reservation: Reservation
+    before: Reservation | None = None
+
+
+class Store(Protocol):
+    """Shared by every replica; each method is atomic."""
+
+    async def claim(self, wish: Reservation, now: datetime) -> Claim:
+        """
+        Take the user's place when it is free or its holder's time is over.
+
+        Taking over keeps the record and its time of creation.
+        """
+        ...
+
+    async def finish(self, reservation: Reservation, *, remember: timedelta) -> None:
+        """Record that the request exists: consent, the key's answer, the place free again."""
+        ...
+
+    async def drop(self, reservation: Reservation) -> None:
+        """Free the place: nothing was sent to REDCap, or it has said no."""
+        ...
+
+    async def let_go(self, reservation: Reservation, now: datetime) -> None:
+        """Let anybody take over at once: the creation's fate is not known."""
+        ...
+
+    async def answered(self, user: str, key: str, now: datetime) -> Answer | None:
+        """Return what a creation with this key answered; None when none did, or too long ago."""
+        ...
+
+    async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:
+        """Return reservations whose holders' time is over."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what the store holds."""
+        ...
+
+
+class Cache(Protocol):
+    """Forgets; never answers what is older than it was told to keep."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what is kept under *key*."""
+        ...
+
+    async def put(self, key: str, value: bytes, ttl: timedelta) -> None:
+        """Keep *value* for at most *ttl*."""
+        ...
+
+    async def drop(self, key: str) -> None:
+        """Forget *key*."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what the cache holds."""
+        ...

@@ -1,0 +1,1 @@
+"""Study profiles that come with the service."""

@@ -1,0 +1,6 @@
+"""
+The adapter to REDCap: its HTTP API, and the study's project on top of it.
+
+Source:
+    REDCap API, version 16.1.9.
+"""

@@ -1,0 +1,43 @@
+"""A circuit breaker: when REDCap fails again and again, callers are told at once."""
+
+import time
+from collections.abc import Callable
+
+from mesh.chassis.errors import UnavailableError
+
+FAILURES = 8
+"""How many failures in a row open the circuit."""
+REST_SECONDS = 2.0
+"""How long it stays open before one call may try."""
+
+
+class Breaker:
+    """Counts failures in a row; while open, lets one call through per rest."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._failures = 0
+        self._next_try = 0.0
+
+    def admit(self) -> None:
+        """
+        Let a call go out.
+
+        Raises:
+            UnavailableError: The circuit is open.
+        """
+        if self._failures < FAILURES:
+            return
+        if self._now() < self._next_try:
+            raise UnavailableError("REDCap has failed again and again; it is given a moment.")
+        self._next_try = self._now() + REST_SECONDS
+
+    def succeeded(self) -> None:
+        """Close the circuit."""
+        self._failures = 0
+
+    def failed(self) -> None:
+        """Count a failure."""
+        self._failures += 1
+        if self._failures == FAILURES:
+            self._next_try = self._now() + REST_SECONDS

@@ -1,0 +1,177 @@
+"""The study's project: what the rules ask of REDCap, in REDCap's terms."""
+
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from mesh.chassis.errors import MeshError, UpstreamError
+from survey_svc.dictionary import Dictionary, Field, parse_choices
+from survey_svc.errors import InvalidUrlError
+from survey_svc.profile import Profile
+from survey_svc.redcap.api import RedcapApi
+from survey_svc.redcap.filter_logic import SAFE, is_one_of, may_be_email
+from survey_svc.requests import Row
+
+ALIVE_SECONDS = 10.0
+"""How long one good answer of REDCap counts as it being there."""
+MOST_USER_ID = 36
+"""The longest user id of the contract."""
+_EXPORT = {"content": "record", "action": "export", "type": "flat"}
+
+
+class RedcapProject:
+    """Implements `survey_svc.ports.Project` for *profile*."""
+
+    def __init__(self, api: RedcapApi, profile: Profile) -> None:
+        self._api = api
+        self._profile = profile
+        self._variables = profile.variables
+
+    async def is_alive(self) -> bool:
+        """Say whether REDCap answers; asks at most every 10 s while it does."""
+        if time.monotonic() - self._api.answered_at < ALIVE_SECONDS:
+            return True
+        try:
+            version = await self._api.text({"content": "version", "format": "json"}, retry=False)
+        except MeshError:
+            return False
+        return version.strip().strip('"')[:1].isdigit()
+
+    async def dictionary(self) -> Dictionary:
+        metadata = _rows(await self._api.json({"content": "metadata", "action": "export"}))
+        instruments = _rows(await self._api.json({"content": "instrument", "action": "export"}))
+        names = _rows(await self._api.json({"content": "exportFieldNames", "action": "export"}))
+        try:
+            fields = [_field(row) for row in metadata]
+            columns = [column for field in fields for column in field.columns]
+            return Dictionary(
+                fields={field.name: field for field in fields},
+                instruments=tuple(row["instrument_name"] for row in instruments),
+                # REDCap leaves file fields out of the names, but exports them.
+                columns=frozenset([*columns, *(row["export_field_name"] for row in names)]),
+            )
+        except KeyError as exc:
+            raise UpstreamError(f"REDCap's dictionary lacks {exc}.") from exc
+
+    async def rows(self, users: Sequence[str]) -> list[Row]:
+        if not users:
+            return []
+        logic = is_one_of(self._variables.user, users)
+        params = {**_EXPORT, "fields": self._profile.columns, "filterLogic": logic}
+        wanted = set(users)
+        rows = _rows(await self._api.json(params), self._variables.record, self._variables.user)
+        # REDCap is asked for these users only, and not believed.
+        return [row for row in rows if row[self._variables.user] in wanted]
+
+    async def records(self, user: str) -> list[str]:
+        variables = self._variables
+        logic = is_one_of(variables.user, [user])
+        fields = [variables.record, variables.user]
+        params = {**_EXPORT, "fields": fields, "filterLogic": logic}
+        rows = _rows(await self._api.json(params), *fields)
+        return [row[variables.record] for row in rows if row[variables.user] == user]
+
+    async def answers(self, user: str, records: Sequence[str]) -> list[Row]:
+        own = self._variables.record, self._variables.user
+        params = {
+            **_EXPORT,
+            "rawOrLabel": "label",
+            "exportCheckboxLabel": "true",
+            "records": records,
+            "fields": own,
+            "forms": self._profile.export,
+        }
+        rows = _rows(await self._api.json(params), *own)
+        # Both were asked for to check the rows; an export of answers does not hold them.
+        return [
+            {name: value for name, value in row.items() if name not in own}
+            for row in rows
+            if row[self._variables.user] == user and row[self._variables.record] in records
+        ]
+
+    async def save(self, row: Row) -> None:
+        params = {
+            "content": "record",
+            "action": "import",
+            "type": "flat",
+            "overwriteBehavior": "normal",
+            "forceAutoNumber": "false",
+            "returnContent": "count",
+            "data": _dump([row]),
+        }
+        answer = await self._api.json(params)
+        if not isinstance(answer, dict) or str(answer.get("count")) != "1":
+            raise UpstreamError("REDCap did not say that it stored one record.")
+
+    async def link(self, record: str, instrument: str) -> str:
+        params = {"content": "surveyLink", "record": record, "instrument": instrument}
+        text = (await self._api.text(params)).strip()
+        if text.startswith(("<", "{")) or not text:
+            raise UpstreamError("REDCap answered something that is no survey link.")
+        if not is_link(text):
+            raise InvalidUrlError
+        return text
+
+    async def links(self, instrument: str) -> Mapping[str, str]:
+        params = {"content": "participantList", "action": "export", "instrument": instrument}
+        rows = _rows(await self._api.json(params))
+        found = {row.get("record", ""): row.get("survey_link", "") for row in rows}
+        return {record: link for record, link in found.items() if record and is_link(link)}
+
+    def pdf(self, record: str, instrument: str) -> AsyncGenerator[bytes]:
+        params = {"content": "pdf", "record": record, "instrument": instrument}
+        return self._api.pieces(params, start=b"%PDF-")
+
+    async def find_user(self, email: str) -> str:
+        variables = self._variables
+        logic = may_be_email(variables.email, email)
+        if not logic:
+            return ""
+        fields = [variables.email, variables.user, variables.created_at]
+        params = {**_EXPORT, "fields": fields, "filterLogic": logic}
+        found = [
+            (row[variables.created_at], row[variables.user])
+            for row in _rows(await self._api.json(params), *fields)
+            if row[variables.email].lower() == email.lower() and _is_user_id(row[variables.user])
+        ]
+        # Should an address have several ids, the first one ever given stays.
+        return min(found)[1] if found else ""
+
+
+def is_link(text: str) -> bool:
+    """Say whether *text* is an http or https URL that fits the contract."""
+    if len(text) > 2048 or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _is_user_id(value: str) -> bool:
+    return len(value) <= MOST_USER_ID and SAFE.fullmatch(value) is not None
+
+
+def _field(row: Row) -> Field:
+    kind = row["field_type"]
+    choices = parse_choices(kind, row.get("select_choices_or_calculations", ""))
+    return Field(row["field_name"], row["form_name"], kind, choices)
+
+
+def _rows(answer: Any, *needed: str) -> list[Row]:
+    """Return a list of flat objects with text values, each with the columns *needed*."""
+    if not isinstance(answer, list):
+        raise UpstreamError("REDCap answered something that is no list.")
+    rows: list[Row] = []
+    for item in answer:
+        if not isinstance(item, dict) or any(name not in item for name in needed):
+            raise UpstreamError("REDCap answered a row that lacks what was asked for.")
+        rows.append({name: "" if value is None else str(value) for name, value in item.items()})
+    return rows
+
+
+def _dump(rows: list[Row]) -> str:
+    return json.dumps(rows, ensure_ascii=False)

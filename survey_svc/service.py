@@ -1,0 +1,191 @@
+"""
+SurveyService: protobuf in, domain call, protobuf out.
+
+The pipeline has already identified the caller, verified the user and validated the request.
+Whose a record is comes first in every method that names one.
+"""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from amarre.mesh.v1 import file_chunk_pb2
+from amarre.survey.v1 import survey_pb2 as pb
+from amarre.survey.v1 import survey_service_pb2 as messages
+from amarre.survey.v1 import survey_service_pb2_grpc as rpc
+from google.protobuf import timestamp_pb2
+
+from mesh.chassis import call
+from mesh.chassis.interceptors.context import Context
+from survey_svc.creation import Applicant, Creation
+from survey_svc.export import FORMATS, export
+from survey_svc.listing import Listing
+from survey_svc.paging import page
+from survey_svc.ports import Project
+from survey_svc.profile import OpinionKind
+from survey_svc.requests import Request, Status, Step, StepKind, StepState
+from survey_svc.study import Study
+from survey_svc.watching import Event, Kind, Watching
+
+PIECE_BYTES = 64 * 1024
+
+
+class SurveyService(rpc.SurveyServiceServicer):
+    """Serve ``amarre.survey.v1.SurveyService``."""
+
+    def __init__(
+        self,
+        *,
+        study: Study,
+        project: Project,
+        listing: Listing,
+        creation: Creation,
+        watching: Watching,
+    ) -> None:
+        self._study = study
+        self._project = project
+        self._listing = listing
+        self._creation = creation
+        self._watching = watching
+
+    async def CreateRequest(  # noqa: N802 - the contract's name
+        self, request: messages.CreateRequestRequest, context: Context
+    ) -> messages.CreateRequestResponse:
+        user = call.user()
+        record = await self._creation.create(
+            Applicant(user.id, user.email),
+            consent=request.consent,
+            notice=request.notice_version,
+            key=request.idempotency_key,
+        )
+        return messages.CreateRequestResponse(new_request_created=1, id=record)
+
+    async def ListRequests(  # noqa: N802
+        self, request: messages.ListRequestsRequest, context: Context
+    ) -> messages.ListRequestsResponse:
+        requests = await self._listing.requests(call.user().id)
+        shown, token = page(requests, request.page_size, request.page_token)
+        return messages.ListRequestsResponse(
+            requests=[_to_proto(item) for item in shown], next_page_token=token
+        )
+
+    async def GetLink(  # noqa: N802
+        self, request: messages.GetLinkRequest, context: Context
+    ) -> messages.GetLinkResponse:
+        url = await self._listing.link(call.user().id, request.record, request.instrument)
+        return messages.GetLinkResponse(url=url)
+
+    async def ExportData(  # noqa: N802
+        self, request: messages.ExportDataRequest, context: Context
+    ) -> AsyncIterator[messages.ExportDataResponse]:
+        form = FORMATS[request.format]
+        head = file_chunk_pb2.FileChunk(media_type=form.media_type, filename=form.filename)
+        pieces = export(self._study, self._project, call.user().id, form)
+        async for chunk in _chunks(head, pieces):
+            yield messages.ExportDataResponse(chunk=chunk)
+
+    async def GetPdf(  # noqa: N802
+        self, request: messages.GetPdfRequest, context: Context
+    ) -> AsyncIterator[messages.GetPdfResponse]:
+        await self._listing.require_own(call.user().id, request.record_id)
+        profile = self._study.profile
+        name = f"{profile.pdf_name}_{safe_name(request.record_id)}.pdf"
+        head = file_chunk_pb2.FileChunk(media_type="application/pdf", filename=name)
+        pieces = self._project.pdf(request.record_id, profile.pdf)
+        async for chunk in _chunks(head, pieces):
+            yield messages.GetPdfResponse(chunk=chunk)
+
+    async def WatchRequests(  # noqa: N802
+        self, request: messages.WatchRequestsRequest, context: Context
+    ) -> AsyncIterator[messages.WatchRequestsResponse]:
+        events = self._watching.watch(call.user().id, request.last_event_id)
+        async with aclosing(events):
+            async for event in events:
+                yield _to_change(event)
+
+    async def FindContact(  # noqa: N802
+        self, request: messages.FindContactRequest, context: Context
+    ) -> messages.FindContactResponse:
+        return messages.FindContactResponse(user_id=await self._project.find_user(request.email))
+
+
+def safe_name(record: str) -> str:
+    """Return *record* as part of a file name, whatever it holds."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", record)[:100]
+
+
+async def _chunks(
+    head: file_chunk_pb2.FileChunk, pieces: AsyncGenerator[bytes]
+) -> AsyncIterator[file_chunk_pb2.FileChunk]:
+    """Yield *pieces* as chunks; the first one says what file it is."""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            for at in range(0, len(piece), PIECE_BYTES) or [0]:
+                head.data = piece[at : at + PIECE_BYTES]
+                yield head
+                head = file_chunk_pb2.FileChunk()
+
+
+_STATUS = {
+    Status.TO_COMPLETE: pb.REQUEST_STATUS_TO_COMPLETE,
+    Status.TO_FOLLOW: pb.REQUEST_STATUS_TO_FOLLOW,
+    Status.DONE: pb.REQUEST_STATUS_DONE,
+}
+_KIND = {
+    StepKind.FORM: pb.STEP_KIND_FORM,
+    StepKind.OPINION: pb.STEP_KIND_OPINION,
+    StepKind.FINAL: pb.STEP_KIND_FINAL,
+}
+_STATE = {
+    StepState.NOT_AVAILABLE: pb.STEP_STATE_NOT_AVAILABLE,
+    StepState.WAITING: pb.STEP_STATE_WAITING,
+    StepState.TO_DO: pb.STEP_STATE_TO_DO,
+    StepState.UNDER_REVIEW: pb.STEP_STATE_UNDER_REVIEW,
+    StepState.DONE: pb.STEP_STATE_DONE,
+}
+_OPINION = {
+    None: pb.OPINION_UNSPECIFIED,
+    OpinionKind.FAVOURABLE: pb.OPINION_FAVOURABLE,
+    OpinionKind.WITH_RESERVATIONS: pb.OPINION_WITH_RESERVATIONS,
+    OpinionKind.UNFAVOURABLE: pb.OPINION_UNFAVOURABLE,
+}
+_CHANGE = {
+    Kind.HEARTBEAT: pb.CHANGE_KIND_UNSPECIFIED,
+    Kind.CURRENT: pb.CHANGE_KIND_CURRENT,
+    Kind.CHANGED: pb.CHANGE_KIND_CHANGED,
+    Kind.REMOVED: pb.CHANGE_KIND_REMOVED,
+}
+
+
+def _to_proto(request: Request) -> pb.Request:
+    created = None
+    if request.created_at is not None:
+        created = timestamp_pb2.Timestamp()
+        created.FromDatetime(request.created_at)
+    return pb.Request(
+        id=request.id,
+        create_time=created,
+        title=request.title,
+        status=_STATUS[request.status],
+        steps=[_to_step(step) for step in request.steps],
+        fields=dict(request.fields),
+    )
+
+
+def _to_step(step: Step) -> pb.Step:
+    return pb.Step(
+        instrument=step.instrument,
+        kind=_KIND[step.kind],
+        state=_STATE[step.state],
+        opinion=_OPINION[step.opinion],
+        url=step.url,
+    )
+
+
+def _to_change(event: Event) -> messages.WatchRequestsResponse:
+    change = pb.RequestChange(kind=_CHANGE[event.kind])
+    if event.request is not None:
+        change.request.CopyFrom(_to_proto(event.request))
+    elif event.removed:
+        change.request.id = event.removed
+    return messages.WatchRequestsResponse(event_id=event.id, change=change)

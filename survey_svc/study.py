@@ -1,0 +1,90 @@
+"""The study being served: its profile, and the dictionary that the profile was checked against."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from mesh.chassis.errors import MeshError, UnavailableError
+from survey_svc.dictionary import Dictionary, faults
+from survey_svc.errors import RefusedError
+from survey_svc.ports import Project
+from survey_svc.profile import Profile, ProfileError
+
+log = structlog.get_logger("study")
+
+AGAIN_SECONDS = 300.0
+"""After this long the dictionary is read again: people change labels and variables."""
+RETRY_SECONDS = 2.0
+
+
+class Study:
+    """Holds a profile and, once REDCap has answered and it fits, the dictionary."""
+
+    def __init__(
+        self, profile: Profile, project: Project, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.profile = profile
+        self._project = project
+        self._now = now
+        self._dictionary: Dictionary | None = None
+        self._read_at = float("-inf")
+        self._faults: list[str] = []
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """
+        The study's dictionary.
+
+        Raises:
+            UnavailableError: REDCap has not answered yet, or the profile does not fit it.
+        """
+        if self._dictionary is None:
+            raise UnavailableError("REDCap has not shown the study's dictionary yet.")
+        return self._dictionary
+
+    async def check(self) -> None:
+        """
+        Read the dictionary and hold the profile against it.
+
+        Raises:
+            ProfileError: The profile does not fit, or REDCap refuses the token.
+            MeshError: REDCap is away or answers nonsense; what is known stays in force.
+        """
+        try:
+            dictionary = await self._project.dictionary()
+        except RefusedError as exc:
+            raise ProfileError(
+                "REDCap refuses the API token; put a token of the project with the right to "
+                "export and import into the file that AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
+            ) from exc
+        found = faults(self.profile, dictionary)
+        self._read_at = self._now()
+        if found:
+            self._dictionary = None
+            lines = "\n".join(f"  {fault}" for fault in found)
+            raise ProfileError(
+                f"The profile {self.profile.name!r} does not fit the REDCap project:\n{lines}"
+            )
+        self._dictionary = dictionary
+
+    async def is_ready(self) -> bool:
+        """Say whether requests can be served; reads the dictionary again when it is time."""
+        age = self._now() - self._read_at
+        if age > (RETRY_SECONDS if self._dictionary is None else AGAIN_SECONDS):
+            try:
+                await self.check()
+            except ProfileError as error:
+                self._tell([str(error)])
+            except MeshError:
+                # What is known stays in force; that REDCap is away is another check's to say.
+                return self._dictionary is not None
+            else:
+                self._tell([])
+        return self._dictionary is not None
+
+    def _tell(self, found: list[str]) -> None:
+        if found != self._faults:
+            self._faults = found
+            if found:
+                log.error("profile does not fit", message=found[0])

@@ -92,7 +92,7 @@ _METHOD_RULES: tuple[Rule, ...] = (
     ),
     (
         "AM009",
-        lambda m: not timedelta(0) < m.objective.latency <= m.deadline,
+        lambda m: bool(m.deadline) and not timedelta(0) < m.objective.latency <= m.deadline,
         lambda m: "policy.objective.latency must be above 0 and at most the deadline",
     ),
     (

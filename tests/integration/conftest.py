@@ -1,0 +1,76 @@
+"""The whole local mesh, started once for the tests that need it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TRANSPORTS = ("direct",)
+
+
+def free_base() -> int:
+    """Return a port base whose whole range is free now."""
+    offsets = [0, 443, *range(1, 100)]
+    for base in range(12_000, 31_000, 500):
+        if all(_is_free(base + offset) for offset in offsets):
+            return base
+    raise OSError("no free range of ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str, base: int | None = None) -> Iterator[dict[str, Any]]:
+    """Run ``amarre up`` below *folder*; yields its ready file; stops it as Ctrl-C would."""
+    ready = folder / "ready-here.json"
+    environment = os.environ | {"AMARRE_RATE_LIMITS": "off"}
+    command = [
+        *(sys.executable, "-m", "mesh.cli", "up"),
+        *("--port-base", str(base or free_base()), "--data", str(folder / "data")),
+        *("--ready-file", str(ready), *arguments),
+    ]
+    log = folder / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 90
+        while not ready.exists():
+            assert process.poll() is None, log.read_text()[-4000:]
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
+            time.sleep(0.05)
+        yield json.loads(ready.read_text())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The ready file of a running mesh, once per transport."""
+    folder = tmp_path_factory.mktemp("mesh")
+    with running(folder, *(["--direct"] if request.param == "direct" else [])) as ready:
+        yield ready

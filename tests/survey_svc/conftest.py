@@ -1,0 +1,49 @@
+"""Fixtures: one sandbox for all tests, and the survey service on it over real mTLS."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from survey_svc import profile as profiles
+from survey_svc.profile import Profile
+from tests.survey_svc.sandbox import Sandbox
+from tests.survey_svc.world import World, running
+
+
+@pytest.fixture(scope="session")
+def shared_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A sandbox with the AMARRE study that lives as long as the tests."""
+    with Sandbox(tmp_path_factory.mktemp("redcap")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
+    """The sandbox, without faults and with calls counted from zero."""
+    shared_sandbox.fault()
+    shared_sandbox.clear_calls()
+    yield shared_sandbox
+    shared_sandbox.fault()
+
+
+@pytest.fixture(scope="session")
+def profile() -> Profile:
+    """The AMARRE profile."""
+    return profiles.load()
+
+
+@pytest.fixture
+async def world(
+    sandbox: Sandbox, profile: Profile, svids: Path, tmp_path: Path
+) -> AsyncIterator[World]:
+    """The survey service on the sandbox."""
+    async with running(sandbox, profile, svids, f"sqlite+aiosqlite:///{tmp_path}/s.db") as world:
+        yield world
+
+
+@pytest.fixture
+def user() -> str:
+    """The id of a user that nobody else is."""
+    return secrets.token_hex(10)

@@ -1,0 +1,126 @@
+"""The survey service in this process, called over real mTLS as the gateway calls it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+from amarre.survey.v1 import survey_service_pb2 as messages
+from amarre.survey.v1.survey_service_pb2_grpc import (
+    SurveyServiceStub,
+    add_SurveyServiceServicer_to_server,
+)
+from pydantic import SecretStr
+
+from mesh.chassis import server, tokens
+from mesh.chassis.call import User
+from mesh.chassis.errors import from_rpc_error
+from mesh.chassis.identity import SpiffeId
+from mesh.chassis.testing import connected, served
+from survey_svc.cache import MemoryCache
+from survey_svc.creation import Creation
+from survey_svc.listing import Listing
+from survey_svc.ports import Cache, Store
+from survey_svc.profile import Profile
+from survey_svc.redcap.api import RedcapApi
+from survey_svc.redcap.project import RedcapProject
+from survey_svc.service import SurveyService
+from survey_svc.sql_store import SqlStore
+from survey_svc.study import Study
+from survey_svc.watching import Watching
+from tests.survey_svc.sandbox import Sandbox
+
+GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
+
+
+@dataclass
+class World:
+    """A running service: its stub for the gateway, and the parts that tests look into."""
+
+    stub: Any
+    key: tokens.SigningKey
+    store: Store
+    creation: Creation
+    port: int
+
+    def as_user(self, user: str, email: str = "ada@example.org") -> tuple[tuple[str, str], ...]:
+        """Return the metadata of a call for *user*."""
+        token, _ = tokens.mint(
+            self.key, User(user, "session", email), audience="survey", caller=GATEWAY
+        )
+        return (("authorization", f"Bearer {token}"),)
+
+    async def create(self, user: str, **fields: Any) -> messages.CreateRequestResponse:
+        """Create a request, with consent unless told otherwise."""
+        request = messages.CreateRequestRequest(**{"consent": True, **fields})
+        answer: messages.CreateRequestResponse = await self.stub.CreateRequest(
+            request, metadata=self.as_user(user)
+        )
+        return answer
+
+    async def list(self, user: str, **fields: Any) -> messages.ListRequestsResponse:
+        """List the requests of *user*."""
+        answer: messages.ListRequestsResponse = await self.stub.ListRequests(
+            messages.ListRequestsRequest(**fields), metadata=self.as_user(user)
+        )
+        return answer
+
+    async def link(self, user: str, record: str, instrument: str) -> str:
+        """Return the survey link of a request of *user*."""
+        request = messages.GetLinkRequest(record=record, instrument=instrument)
+        answer = await self.stub.GetLink(request, metadata=self.as_user(user))
+        return str(answer.url)
+
+    async def file(self, method: str, user: str, request: Any) -> tuple[str, str, bytes]:
+        """Return media type, name and bytes of a file that *method* streams."""
+        stream = getattr(self.stub, method)(request, metadata=self.as_user(user))
+        chunks = [answer.chunk async for answer in stream]
+        assert all(0 < len(chunk.data) <= 262144 for chunk in chunks)
+        return chunks[0].media_type, chunks[0].filename, b"".join(chunk.data for chunk in chunks)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    sandbox: Sandbox,
+    profile: Profile,
+    svids: Path,
+    store_url: str,
+    *,
+    cache: Cache | None = None,
+    store: Store | None = None,
+) -> AsyncIterator[World]:
+    """Run the service on *sandbox*; what is given is used, the rest is made."""
+    async with contextlib.AsyncExitStack() as stack:
+        api = RedcapApi(sandbox.api_url, SecretStr(sandbox.token))
+        stack.push_async_callback(api.close)
+        project = RedcapProject(api, profile)
+        study = Study(profile, project)
+        await study.check()
+        sandbox.clear_calls()
+        store = store or await SqlStore.open(store_url)
+        stack.push_async_callback(store.close)
+        listing = Listing(study, project, cache or MemoryCache(), scope=store_url)
+        creation = Creation(profile, project, store, listing, lambda: datetime.now(UTC))
+        watching = Watching(profile, project, listing)
+        service = SurveyService(
+            study=study, project=project, listing=listing, creation=creation, watching=watching
+        )
+        await stack.enter_async_context(server.background(watching.run()))
+        key = tokens.SigningKey.generate()
+        register = partial(add_SurveyServiceServicer_to_server, service)
+        port = await stack.enter_async_context(
+            served(register, svids / "survey", audience="survey", key=key)
+        )
+        stub = await stack.enter_async_context(
+            connected("survey", port, svids / "gateway", SurveyServiceStub)
+        )
+        yield World(stub, key, store, creation, port)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Return the reason that an error names."""
+    return from_rpc_error(error).contract.name

@@ -15,6 +15,9 @@ from gateway.config import GatewaySettings
 from gateway.envelope import failure
 from gateway.errors import MethodNotAllowedError
 from gateway.frame import Frame
+from gateway.pages import routes as pages
+from gateway.pages.resource import error_page
+from gateway.pages.site import Site
 from gateway.sessions import Sessions
 from gateway.transcode import Api
 from mesh.chassis.errors import MeshError, NotFoundError
@@ -45,12 +48,19 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         origins=settings.origins,
         behind_envoy=settings.behind_envoy,
     )
+    site = Site()
     router = Router(
-        [*transcode.routes(policy.load(), api), Route("/healthz", _healthz)],
+        [
+            *transcode.routes(policy.load(), api),
+            Route("/healthz", _healthz),
+            *pages.routes(api, site),
+        ],
         redirect_slashes=False,
         default=_nowhere,
     )
-    app = GZipMiddleware(_Answered(router), minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=4)
+    app = GZipMiddleware(
+        _Answered(router, site), minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=4
+    )
     frame = Frame(app, behind_envoy=settings.behind_envoy, hsts_seconds=_HSTS_SECONDS[settings.env])
     return Gateway(frame, api)
 
@@ -58,15 +68,21 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
 class _Answered:
     """Answers what an application raises."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
+        self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except HTTPException as exc:
-            error = _as_ours(exc)
-            await failure(error)(scope, receive, send)
+            response = self._explain(Request(scope), _as_ours(exc))
+            await response(scope, receive, send)
+
+    def _explain(self, request: Request, error: MeshError) -> Response:
+        if request.url.path.startswith("/api/"):
+            return failure(error)
+        return error_page(request, self._site, error)
 
 
 def _as_ours(error: HTTPException) -> MeshError:
@@ -76,7 +92,7 @@ def _as_ours(error: HTTPException) -> MeshError:
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
-    await failure(NotFoundError("There is nothing at this path."))(scope, receive, send)
+    raise HTTPException(404)
 
 
 async def _healthz(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """A gateway before fake services, over real mTLS, called in process."""
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -47,19 +48,17 @@ async def world(svids: Path) -> AsyncIterator[World]:
     key = SigningKey.generate()
     auth, survey, health = FakeAuth(key), FakeSurvey(), FakeHealth()
     async with AsyncExitStack() as stack:
-        ports = [
-            await stack.enter_async_context(
-                served(lambda s, a=add, f=fake: a(f, s), svids / name, audience=name, key=key)
-            )
-            for name, add, fake in (
-                ("auth", add_AuthServiceServicer_to_server, auth),
-                ("survey", add_SurveyServiceServicer_to_server, survey),
-                ("health", add_HealthServiceServicer_to_server, health),
-            )
-        ]
-        peers = dict(zip(("auth", "survey", "health"), ports, strict=True))
+        peers = {}
+        for name, add, fake in (
+            ("auth", add_AuthServiceServicer_to_server, auth),
+            ("survey", add_SurveyServiceServicer_to_server, survey),
+            ("health", add_HealthServiceServicer_to_server, health),
+        ):
+            register = functools.partial(add, fake)
+            serving = served(register, svids / name, audience=name, key=key)
+            peers[name] = f"127.0.0.1:{await stack.enter_async_context(serving)}"
         settings = GatewaySettings(
-            peers={name: f"127.0.0.1:{port}" for name, port in peers.items()},
+            peers=peers,
             svid_dir=svids / "gateway",
             gateway_origins=ORIGIN,
         )

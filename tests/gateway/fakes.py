@@ -154,6 +154,10 @@ class FakeSurvey(survey_service_pb2_grpc.SurveyServiceServicer):
         if self.breaks_off:
             raise MeshError("Something broke.")
 
+    async def FindContact(self, request: Any, context: Any) -> Any:
+        self.does.take("FindContact", request)
+        return survey_service_pb2.FindContactResponse()
+
     async def WatchRequests(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.does.take("WatchRequests", request)
         self.watchers += 1

@@ -1,0 +1,89 @@
+"""Which language a visitor reads, and the texts in it."""
+
+import functools
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import resources
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import yaml
+from starlette.requests import Request
+
+LANGUAGES = ("fr", "en")
+COOKIE = "lang"
+COOKIE_SECONDS = 365 * 24 * 3600
+_ZONE = ZoneInfo("Europe/Paris")
+
+
+def choose(request: Request) -> str:
+    """Return ``fr`` or ``en``: what ``?lang=`` asks, what was chosen before, what is accepted."""
+    asked = request.query_params.get("lang") or request.cookies.get(COOKIE)
+    if asked in LANGUAGES:
+        return asked
+    return _accepted(request.headers.get("accept-language", ""))
+
+
+def _accepted(header: str) -> str:
+    """
+    Return the language of ours with the highest weight; French when none is accepted.
+
+    Source:
+        RFC 9110, section 12.5.4.
+    """
+    best, best_weight = LANGUAGES[0], 0.0
+    for part in header.split(","):
+        tag, _, parameter = part.strip().partition(";")
+        language = tag.strip().lower().partition("-")[0]
+        weight = _weight(parameter)
+        if language in LANGUAGES and weight > best_weight:
+            best, best_weight = language, weight
+    return best
+
+
+def _weight(parameter: str) -> float:
+    name, _, value = parameter.strip().partition("=")
+    if not name:
+        return 1.0
+    try:
+        return min(1.0, float(value)) if name == "q" else 0.0
+    except ValueError:
+        return 0.0
+
+
+@functools.cache
+def texts(language: str) -> Mapping[str, Any]:
+    """Return every text in *language*, in groups."""
+    file = resources.files("gateway.pages").joinpath("texts", f"{language}.yaml")
+    loaded: Mapping[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+    return loaded
+
+
+class Translator:
+    """Looks texts up by their path: ``t("home.title")``."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._texts = texts(language)
+
+    def __call__(self, path: str, **facts: object) -> str:
+        """Return the text at *path* with *facts* filled in; KeyError when there is none."""
+        found: Any = self._texts
+        for key in path.split("."):
+            found = found[key]
+        return str(found).format(**facts) if facts else str(found)
+
+    def name(self, group: str, key: str) -> str:
+        """Return what people call *key*; a readable form of it when nobody gave it a name."""
+        named = self._texts[group].get(key)
+        return str(named) if named else key.replace("_", " ").strip().capitalize()
+
+    def date(self, moment: datetime) -> str:
+        """Return the day of *moment* in words."""
+        local = moment.astimezone(_ZONE)
+        month = self._texts["months"][local.month - 1]
+        return f"{local.day} {month} {local.year}"
+
+    def time(self, moment: datetime) -> str:
+        """Return day and time of *moment* in words."""
+        return f"{self.date(moment)}, {moment.astimezone(_ZONE):%H:%M}"

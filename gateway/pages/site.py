@@ -1,0 +1,90 @@
+"""What every page shares: templates, language, static files and their versions."""
+
+import functools
+import hashlib
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from gateway.pages import languages
+from gateway.pages.languages import LANGUAGES, Translator
+
+_FOLDER = Path(__file__).parent
+_IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+class Static(StaticFiles):
+    """Our own files; those asked for by version may be kept for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=_FOLDER / "static")
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return the file at *path*."""
+        response = await super().get_response(path, scope)
+        versioned = scope["query_string"].startswith(b"v=")
+        response.headers["cache-control"] = _IMMUTABLE if versioned else "no-cache"
+        return response
+
+
+class Site:
+    """Renders templates."""
+
+    def __init__(self) -> None:
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals["static"] = static_url
+        self._templates.globals["utc"] = UTC
+
+    def render(
+        self, request: Request, template: str, status: int = 200, **context: Any
+    ) -> HTMLResponse:
+        """Return the page made from *template* in the visitor's language."""
+        language = languages.choose(request)
+        context.setdefault("user", None)
+        context.setdefault("notice", None)
+        body = self._templates.get_template(template).render(
+            t=Translator(language),
+            language=language,
+            languages=[(other, _same_page(request, other)) for other in LANGUAGES],
+            **context,
+        )
+        response = HTMLResponse(
+            body, status, {"content-language": language, "vary": "Accept-Language, Cookie"}
+        )
+        if request.query_params.get("lang") == language:
+            response.set_cookie(
+                languages.COOKIE,
+                language,
+                max_age=languages.COOKIE_SECONDS,
+                httponly=True,
+                samesite="lax",
+            )
+        return response
+
+
+def _same_page(request: Request, language: str) -> str:
+    """Return the address of this page in another language; never with a secret in it."""
+    if request.method not in {"GET", "HEAD"} or request.url.path == "/login":
+        return f"/?lang={language}"
+    kept = {k: v for k, v in request.query_params.items() if k == "tab"}
+    query = "&".join(f"{k}={v}" for k, v in kept.items() if v.isalpha())
+    return f"{request.url.path}?{query}&lang={language}".replace("?&", "?")
+
+
+@functools.cache
+def static_url(name: str) -> str:
+    """Return the address of a static file, with a version that changes with its content."""
+    digest = hashlib.sha256((_FOLDER / "static" / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{name}?v={digest}"

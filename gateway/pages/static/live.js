@@ -1,0 +1,56 @@
+// Keeps the list of requests as it is now: when the server tells of a change, the page is asked
+// for again and its content replaced. Without this script people reload.
+
+const content = document.getElementById("live");
+let waiting = false;
+
+async function refresh() {
+  if (waiting) return;
+  waiting = true;
+  try {
+    const answer = await fetch(location.pathname + location.search, {
+      headers: { accept: "text/html" },
+    });
+    if (!answer.ok) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    replace(fresh, "#live");
+    replace(fresh, ".tabs");
+  } finally {
+    waiting = false;
+  }
+}
+
+function replace(fresh, selector) {
+  const now = document.querySelector(selector);
+  const then = fresh.querySelector(selector);
+  if (!now || !then || now.innerHTML === then.innerHTML) return;
+  const open = new Set([...now.querySelectorAll("details[open]")].map(cardOf));
+  now.replaceChildren(...then.childNodes);
+  for (const details of now.querySelectorAll("details")) {
+    details.open = open.has(cardOf(details));
+  }
+}
+
+function cardOf(element) {
+  return element.closest("article")?.id;
+}
+
+function watch() {
+  const events = new EventSource(content.dataset.live);
+  events.onmessage = (event) => {
+    const kind = JSON.parse(event.data).change?.kind;
+    if (kind === "CHANGE_KIND_CHANGED" || kind === "CHANGE_KIND_REMOVED") refresh();
+  };
+  events.addEventListener("end", () => {
+    events.close();
+    setTimeout(watch, 3000);
+  });
+}
+
+// A form being filled in must not be replaced under one's hands.
+if (content?.querySelector(".cards")) {
+  watch();
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") refresh();
+  });
+}

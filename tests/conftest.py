@@ -1,11 +1,23 @@
 """Fixtures that every area shares: one test authority and its SVID folders per session."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mesh.local.ca import CertificateAuthority, Issued, install, issue_all
+
+NO_SKIPS = "AMARRE_TESTS_NO_SKIPS"
+"""Set where everything must run; a skipped test then fails the session."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session that skipped tests where none may be skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get(NO_SKIPS) and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,13 @@ TRANSPORTS = ("direct",)
 
 
 def free_base() -> int:
-    """Return a port base whose whole range is free now."""
-    offsets = [0, 443, *range(1, 100)]
-    for base in range(12_000, 31_000, 500):
-        if all(_is_free(base + offset) for offset in offsets):
+    """Return a port base whose whole range is free now; each test worker has bases of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    first = 4_000 + worker * 4_000
+    for base in range(first, first + 3_500, 500):
+        if all(_is_free(base + offset) for offset in (*range(100), 443)):
             return base
-    raise OSError("no free range of ports")
+    raise OSError(f"no free range of ports from {first}")
 
 
 def _is_free(port: int) -> bool:

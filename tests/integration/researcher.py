@@ -221,7 +221,7 @@ class Researcher:
             page = browser.get(link)
             for _ in range(8):
                 form = next(f for f in forms_of(page.text) if "__page" in f.values)
-                given = form.values | {k: v for k, v in answers.items()}
+                given = form.values | dict(answers)
                 files = {name: _upload(name) for name in form.files if _is_wanted(name, answers)}
                 page = browser.post(urljoin(link, form.action), data=given, files=files or None)
                 assert page.is_success, page.text[:2000]

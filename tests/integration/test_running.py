@@ -1,0 +1,208 @@
+"""What ``amarre`` says and leaves behind, good day and bad."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import free_base, running
+
+AMARRE = [sys.executable, "-m", "mesh.cli"]
+
+
+def amarre(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*AMARRE, *arguments], capture_output=True, text=True, timeout=60, check=False, **kwargs
+    )
+
+
+class TestRefusals:
+    """One clear message, exit status 2, nothing left behind."""
+
+    def test_port_in_use(self, tmp_path: Path) -> None:
+        """
+        A taken port is named with who wants it and what to do; nothing was started.
+        """
+        base = free_base()
+        with socket.create_server(("127.0.0.1", base + 2)):
+            refused = amarre("up", "--port-base", str(base), "--data", str(tmp_path / "data"))
+
+        assert 2 == refused.returncode
+        assert f"{base + 2} wanted by auth" in refused.stderr
+        assert "--port-base" in refused.stderr
+        assert not list((tmp_path / "data" / "logs").iterdir())
+        assert not (tmp_path / "data" / "ready.json").exists()
+
+    def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """
+        A data folder that cannot be is named, with the option that chooses another.
+        """
+        (tmp_path / "file").write_text("in the way")
+
+        refused = amarre("up", "--data", str(tmp_path / "file" / "data"))
+
+        assert 2 == refused.returncode
+        assert "cannot be written" in refused.stderr
+        assert "--data" in refused.stderr
+
+    def test_ready_file_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """
+        A ready file in no folder is refused before anything starts.
+        """
+        data = tmp_path / "data"
+        refused = amarre(
+            "up", "--data", str(data), "--ready-file", str(tmp_path / "absent" / "ready.json")
+        )
+
+        assert 2 == refused.returncode
+        assert "cannot be written" in refused.stderr
+        assert not data.exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--replicas", "redcap=2"], "there is auth, health, survey"),
+            (["--replicas", "survey=many"], "write NAME=N"),
+            (["--replicas", "survey=9"], "1 to 4"),
+            (["--port-base", "80"], "1024 to 32000"),
+        ],
+    )
+    def test_options_that_cannot_be(
+        self, tmp_path: Path, arguments: list[str], message: str
+    ) -> None:
+        """
+        Impossible options are refused with what is possible.
+        """
+        refused = amarre("up", "--data", str(tmp_path), *arguments)
+
+        assert 2 == refused.returncode
+        assert message in refused.stderr
+
+    def test_bad_setting(self, tmp_path: Path) -> None:
+        """
+        A bad setting of one process stops the start with the variable's name; nothing stays.
+        """
+        base = free_base()
+        refused = amarre(
+            *("up", "--direct", "--port-base", str(base), "--data", str(tmp_path)),
+            env=os.environ | {"AMARRE_DRAIN_TIMEOUT": "soon"},
+        )
+
+        assert 2 == refused.returncode
+        assert "AMARRE_DRAIN_TIMEOUT holds 'soon'" in refused.stderr
+        assert not (tmp_path / "ready.json").exists()
+        with socket.create_server(("127.0.0.1", base + 10)):
+            pass  # nobody holds the port any more
+
+    def test_no_mesh(self, tmp_path: Path) -> None:
+        """
+        Commands that need a running mesh say how to start one.
+        """
+        for command in (["status"], ["call", "health.GetStatus"]):
+            refused = amarre(*command, "--data", str(tmp_path))
+
+            assert 2 == refused.returncode
+            assert "make up" in refused.stderr
+
+
+@pytest.mark.xdist_group("live")
+class TestCommands:
+    """Commands at a running mesh."""
+
+    def test_status(self, live: Any) -> None:
+        """
+        Every process is listed and ready.
+        """
+        told = amarre("status", "--data", data_of(live))
+
+        assert 0 == told.returncode, told.stdout + told.stderr
+        for name in ("gateway", "auth", "survey", "health", "redcap", "outbox"):
+            assert name in told.stdout
+
+    def test_call(self, live: Any) -> None:
+        """
+        A typed call answers as JSON.
+        """
+        answer = amarre("call", "health.GetStatus", "{}", "--data", data_of(live))
+
+        assert "HEALTH_STATUS_HEALTHY" == json.loads(answer.stdout)["status"]["status"]
+
+    def test_call_that_the_contract_forbids(self, live: Any) -> None:
+        """
+        A caller that the contract does not name is told which policy refused it.
+        """
+        refused = amarre(
+            "call", "survey.ListRequests", "{}", "--as", "health", "--data", data_of(live)
+        )
+
+        assert 2 == refused.returncode
+        assert "PERMISSION_DENIED" in refused.stderr
+
+    def test_call_with_unknown_field(self, live: Any) -> None:
+        """
+        A request that does not fit the contract is refused before it is sent.
+        """
+        refused = amarre("call", "survey.GetLink", '{"recrod": "1"}', "--data", data_of(live))
+
+        assert 2 == refused.returncode
+        assert "recrod" in refused.stderr
+
+    def test_second_mesh_in_the_same_folder(self, live: Any) -> None:
+        """
+        A second mesh in the same folder is refused, and the first goes on.
+        """
+        refused = amarre("up", "--port-base", str(free_base()), "--data", data_of(live))
+
+        assert 2 == refused.returncode
+        assert "runs from" in refused.stderr
+        assert 0 == amarre("status", "--data", data_of(live)).returncode
+
+    def test_certs_show(self, live: Any) -> None:
+        """
+        Every identity is shown.
+        """
+        shown = amarre("certs", "show", "--data", data_of(live))
+
+        assert "spiffe://amarre.local/ns/amarre/sa/survey" in shown.stdout
+
+    def test_ready_file(self, live: Any) -> None:
+        """
+        The ready file says what the design promises.
+        """
+        assert {"urls", "grpc", "processes", "sandbox", "console", "pki", "version"} == set(live)
+        assert {"auth", "survey", "health"} == set(live["grpc"])
+        for path in live["pki"].values():
+            assert Path(path).is_file()
+
+
+def test_killed_process_comes_back_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    """
+    A killed service is replaced and the ready file names its new pid; Ctrl-C ends them all.
+    """
+    with running(tmp_path, "--direct") as ready:
+        first = pid_of(ready, "survey")
+        os.kill(first, signal.SIGKILL)
+        file = tmp_path / "ready-here.json"
+        deadline = time.monotonic() + 30
+        while pid_of(now := json.loads(file.read_text()), "survey") in (first, 0):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        pids = [process["pid"] for process in now["processes"]]
+
+    assert not file.exists()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def pid_of(ready: Any, name: str) -> int:
+    return int(next(p["pid"] for p in ready["processes"] if p["name"] == name))
+
+
+def data_of(live: Any) -> str:
+    return str(Path(live["pki"]["ca"]).parents[2])

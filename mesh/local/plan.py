@@ -2,6 +2,7 @@
 The plan of a local mesh: which commands run with which environment, from topology and options.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -56,6 +57,7 @@ class Plan:
         self.units = tuple(
             self.unit(process, replica)
             for process in topology.PROCESSES
+            if importlib.util.find_spec(f"{process.module}.__main__")
             for replica in range(1, self._replicas(process) + 1)
         )
 

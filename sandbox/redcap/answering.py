@@ -133,9 +133,12 @@ def read(sheet: Sheet, fields: Sequence[Field], submission: Submission) -> Readi
             uploads.pop(name, None)
         elif name in uploads and len(uploads[name].content) > documents.MAX_BYTES:
             faults[name] = TOO_LARGE
-        elif asked.is_required and _can_answer(asked) and name not in uploads:
-            if not answers.get(name) and name not in faults:
-                faults[name] = MISSING
+        elif (
+            asked.is_required
+            and _can_answer(asked)
+            and not (answers.get(name) or name in uploads or name in faults)
+        ):
+            faults[name] = MISSING
     ordered = {f.field_name: faults[f.field_name] for f in fields if f.field_name in faults}
     return Reading(answers, shown, ordered, uploads)
 

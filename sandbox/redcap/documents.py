@@ -62,3 +62,37 @@ def get(
 def delete(db: sqlite3.Connection, project_id: int, number: int) -> None:
     """Remove a document."""
     db.execute("DELETE FROM document WHERE project_id = ? AND id = ?", (project_id, number))
+
+
+def add_folder(db: sqlite3.Connection, project_id: int, *, name: str, parent_id: int) -> int:
+    """Make a folder of the repository; its number."""
+    cursor = db.execute(
+        "INSERT INTO folder (project_id, parent_id, name) VALUES (?, ?, ?)",
+        (project_id, parent_id, name),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def folder_exists(db: sqlite3.Connection, project_id: int, number: int) -> bool:
+    """Whether a folder of that number is in the repository."""
+    return bool(
+        db.execute(
+            "SELECT 1 FROM folder WHERE project_id = ? AND id = ?", (project_id, number)
+        ).fetchone()
+    )
+
+
+def list_folder(
+    db: sqlite3.Connection, project_id: int, number: int
+) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """Numbers and names of the folders and of the documents in a folder; 0 is the top."""
+    folders = db.execute(
+        "SELECT id, name FROM folder WHERE project_id = ? AND parent_id = ? ORDER BY id",
+        (project_id, number),
+    ).fetchall()
+    files = db.execute(
+        "SELECT id, name FROM document WHERE project_id = ? AND in_repository = 1"
+        " AND folder_id = ? ORDER BY id",
+        (project_id, number),
+    ).fetchall()
+    return folders, files

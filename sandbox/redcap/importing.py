@@ -229,7 +229,8 @@ class _Batch:
         wanted = row.get("redcap_repeat_instance", "").strip()
         if instrument and not self._project.repeats_form(event, instrument):
             reason = "This is not a repeating instrument."
-            return self._fault(name, "redcap_repeat_instrument", instrument, reason)
+            self._fault(name, "redcap_repeat_instrument", instrument, reason)
+            return None
         if not instrument and not self._project.repeats_event(event):
             return Place(event.event_id)
         if wanted == "new":
@@ -237,7 +238,8 @@ class _Batch:
         # Spreadsheets turn 1 into 1.0 when the column has blanks.
         whole = re.fullmatch(r"([1-9]\d{0,5})(\.0)?", wanted or "1", re.ASCII)
         if whole is None:
-            return self._fault(name, "redcap_repeat_instance", wanted, BAD_FORMAT)
+            self._fault(name, "redcap_repeat_instance", wanted, BAD_FORMAT)
+            return None
         return Place(event.event_id, instrument, int(whole.group(1)))
 
     def _event(self, name: str, row: Row) -> Event | None:
@@ -247,7 +249,8 @@ class _Batch:
         event = self._project.event_by_name.get(wanted)
         if event is None:
             reason = "The event name is missing or does not exist in the project."
-            return self._fault(name, "redcap_event_name", wanted, reason)
+            self._fault(name, "redcap_event_name", wanted, reason)
+            return None
         return event
 
     def _next_instance(self, name: str, event: Event, instrument: str) -> int:

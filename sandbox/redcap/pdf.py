@@ -61,7 +61,7 @@ def _places(
     )
 
 
-class _Sheet(FPDF):  # type: ignore[misc]
+class _Sheet(FPDF):
     """A document in the making."""
 
     def __init__(self, project: Project) -> None:

@@ -153,13 +153,17 @@ class Project:
 
     def rights_of(self, username: str) -> Mapping[str, Any]:
         """The rights of a user, those of the user's role where one is assigned."""
-        role = self.role_of.get(username)
+        role = self.role_of.get(username, "")
         own = self.users.get(username, {})
         return {**own, **self.roles[role]} if role in self.roles else own
 
+    def replaced(self, **changes: Any) -> Self:
+        """The project with some of its parts replaced."""
+        return replace(self, **changes)
+
     def with_settings(self, **settings: Any) -> Self:
         """The project with some settings changed."""
-        return replace(self, settings={**self.settings, **settings})
+        return self.replaced(settings={**self.settings, **settings})
 
 
 def prettify(name: str) -> str:

@@ -98,11 +98,9 @@ def stream(
         },
     )
     for name, group in groupby(rows, key=itemgetter(0)):
-        entries = {}
-        group_name = ""
-        for _, group_name, event_id, instrument, instance, answers in group:
-            entries[Place(event_id, instrument, instance)] = json.loads(answers)
-        yield Record(name, group_name, entries)
+        found = list(group)
+        entries = {Place(*row[2:5]): json.loads(row[5]) for row in found}
+        yield Record(name, found[0][1], entries)
 
 
 def _fragment(name: str, value: str) -> str:
@@ -221,6 +219,12 @@ def delete_entry(db: sqlite3.Connection, project_id: int, name: str, place: Plac
         " AND instrument = ? AND instance = ?",
         (project_id, name, *place),
     )
+
+
+def delete_event(db: sqlite3.Connection, project_id: int, event_id: int) -> None:
+    """Remove what all records hold at an event."""
+    db.execute("DELETE FROM entry WHERE project_id = ? AND event_id = ?", (project_id, event_id))
+    db.execute("DELETE FROM response WHERE project_id = ? AND event_id = ?", (project_id, event_id))
 
 
 def rename(db: sqlite3.Connection, project_id: int, old: str, new: str) -> None:

@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 import string
 from dataclasses import dataclass
+from typing import Any
 
 from sandbox.redcap.records import Place
 from sandbox.redcap.store import server_time
@@ -77,15 +78,35 @@ def by_hash(db: sqlite3.Connection, code: str) -> Response | None:
 
 
 def of_survey(
-    db: sqlite3.Connection, project_id: int, event_id: int, instrument: str
+    db: sqlite3.Connection, project_id: int, event_id: int, instrument: str, *, repeats: bool
 ) -> list[Response]:
-    """All responses of one survey at one event, oldest record first."""
+    """
+    Everybody who can answer a survey at an event, in order of records; needs a writer.
+
+    That is every record with a row at the event; links that nobody asked for
+    before are made here.
+    """
+    at = {
+        "project": project_id,
+        "event": event_id,
+        "form": instrument,
+        "rows": instrument if repeats else "",
+    }
+    missing = db.execute(
+        "SELECT record, instance FROM entry e WHERE project_id = :project AND event_id = :event"
+        " AND instrument = :rows AND NOT EXISTS (SELECT 1 FROM response r"
+        " WHERE r.project_id = e.project_id AND r.record = e.record AND r.event_id = :event"
+        " AND r.instrument = :form AND r.instance = e.instance)",
+        at,
+    ).fetchall()
+    for record, instance in missing:
+        obtain(db, project_id, record, Place(event_id, instrument, instance))
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM response WHERE project_id = ? AND event_id = ?"  # noqa: S608
-        " AND instrument = ? ORDER BY"
+        f"SELECT {_COLUMNS} FROM response WHERE project_id = :project"  # noqa: S608
+        " AND event_id = :event AND instrument = :form ORDER BY"
         " (SELECT sort_key FROM record r WHERE r.project_id = response.project_id"
         "  AND r.name = response.record), record, instance",
-        (project_id, event_id, instrument),
+        at,
     )
     return [_response(row) for row in rows]
 
@@ -143,20 +164,8 @@ def _one(rows: sqlite3.Cursor) -> Response | None:
     return None if row is None else _response(row)
 
 
-def _response(row: tuple[str, int, str, int, str, int, str, str, str, str, int]) -> Response:
-    code, project_id, record, event_id, instrument, instance, *rest = row
-    access, back, started, completed, page = rest
-    return Response(
-        hash=code,
-        project_id=project_id,
-        record=record,
-        place=Place(event_id, instrument, instance),
-        access_code=str(access),
-        return_code=str(back),
-        started_at=str(started),
-        completed_at=str(completed),
-        page=int(page),
-    )
+def _response(row: tuple[Any, ...]) -> Response:
+    return Response(row[0], row[1], row[2], Place(*row[3:6]), *row[6:])
 
 
 def _code(length: int) -> str:

@@ -3,10 +3,9 @@
 """
 
 from collections.abc import Container
-from dataclasses import replace
 
-from sandbox.redcap import dictionary, history, store
-from sandbox.redcap.api.formats import read_rows
+from sandbox.redcap import dictionary
+from sandbox.redcap.api.changes import change, data_rows
 from sandbox.redcap.api.operation import (
     EXPORT,
     Answer,
@@ -40,19 +39,8 @@ def import_metadata(call: Call) -> Answer:
     """Replace the whole dictionary."""
     if int(call.project.settings.get("in_production", 0)):
         raise ApiError("The data dictionary of a project in production cannot be replaced.")
-    rows = read_rows(call.params.text("data"), call.params.format, delimiter=call.params.delimiter)
-    new = dictionary.from_rows(rows)
-    with call.store.writing() as db:
-        project = call.store.project(db, call.project.id)
-        store.save_project(db, replace(project, dictionary=new))
-        history.add(
-            db,
-            project.id,
-            call.username,
-            kind="manage",
-            action=history.DESIGN,
-            details="Upload data dictionary",
-        )
+    new = dictionary.from_rows(data_rows(call))
+    change(call, lambda p: p.replaced(dictionary=new), details="Upload data dictionary")
     return count_answer(call, len(new.fields))
 
 

@@ -6,7 +6,19 @@ import re
 
 import structlog
 
-from sandbox.redcap.api import dictionary, files, project, records, surveys
+from sandbox.redcap.api import (
+    dictionary,
+    events,
+    files,
+    project,
+    records,
+    repository,
+    surveys,
+    users,
+)
+from sandbox.redcap.api import (
+    log as project_log,
+)
 from sandbox.redcap.api.formats import MEDIA_TYPES, error_body
 from sandbox.redcap.api.operation import Answer, Call, Operations
 from sandbox.redcap.api.params import Params
@@ -21,6 +33,10 @@ OPERATIONS: Operations = {
     **project.OPERATIONS,
     **surveys.OPERATIONS,
     **files.OPERATIONS,
+    **events.OPERATIONS,
+    **users.OPERATIONS,
+    **project_log.OPERATIONS,
+    **repository.OPERATIONS,
 }
 
 CONTENTS = frozenset(content for content, _ in OPERATIONS)
@@ -46,10 +62,10 @@ def answer(params: Params, store: Store, *, base_url: str) -> Answer:
         return refusal(exc, params)
     except Exception:
         log.exception("api call failed", content=params.content, action=params.action)
-        return refusal(_Broken(), params)
+        return refusal(_BrokenError(), params)
 
 
-class _Broken(ApiError):
+class _BrokenError(ApiError):
     status = 500
 
     def __init__(self) -> None:

@@ -92,7 +92,8 @@ def write_rows(
         case _:
             yield f"{XML_HEAD}<{root}>"
             for row in rows:
-                yield "<item>" + "".join(f"<{k}>{_xml_value(row[k])}</{k}>" for k in columns)
+                yield "<item>"
+                yield "".join(f"<{k}>{_xml_value(row[k])}</{k}>" for k in columns if k in row)
                 yield "</item>"
             yield f"</{root}>"
 

@@ -3,8 +3,10 @@
 """
 
 import re
+from typing import Any
 
-from sandbox.redcap import VERSION, history, settings, store
+from sandbox.redcap import VERSION, history, names, rights, settings, store
+from sandbox.redcap.api.changes import change
 from sandbox.redcap.api.formats import MEDIA_TYPES, dump_json, read_rows
 from sandbox.redcap.api.operation import (
     EXPORT,
@@ -18,7 +20,10 @@ from sandbox.redcap.api.operation import (
     with_right,
 )
 from sandbox.redcap.api.params import Params
-from sandbox.redcap.errors import ApiError, ForbiddenError, UnsupportedError
+from sandbox.redcap.dictionary import Dictionary, Field
+from sandbox.redcap.errors import ApiError, ForbiddenError
+from sandbox.redcap.odm import answers, design, elements
+from sandbox.redcap.project import Project
 from sandbox.redcap.store import Store
 
 
@@ -57,17 +62,7 @@ def import_settings(call: Call) -> Answer:
         for name, text in given.items()
         if name in settings.DEFAULTS and name not in settings.READ_ONLY
     }
-    with call.store.writing() as db:
-        project = call.store.project(db, call.project.id)
-        store.save_project(db, project.with_settings(**changed))
-        history.add(
-            db,
-            project.id,
-            call.username,
-            kind="manage",
-            action=history.DESIGN,
-            details="Modify project settings",
-        )
+    change(call, lambda p: p.with_settings(**changed), details="Modify project settings")
     return count_answer(call, len(changed))
 
 
@@ -86,7 +81,65 @@ def create(params: Params, store_: Store) -> Answer:
         found = _SUPER_TOKEN.fullmatch(token) and store.find_token(db, token.upper())
     if not found:
         raise ForbiddenError("You do not have permissions to use the API")
-    raise UnsupportedError
+    given = _creation_settings(params)
+    root = elements.parse(params.text("odm")) if params.text("odm") else None
+    design_ = design.read(root) if root is not None else _blank_project()
+    settings_ = {**design_.settings, **given}
+    if root is not None:
+        # The document knows better than a default whether it is longitudinal.
+        settings_["is_longitudinal"] = design_.settings["is_longitudinal"]
+    username = found[1]
+    design_ = design_.replaced(settings=settings_, users={username: rights.CREATOR})
+    new_token = names.token()
+    with store_.writing() as db:
+        number = store.add_project(db, design_)
+        store.add_token(db, new_token, number, username)
+        project = store_.project(db, number)
+        history.add(
+            db,
+            number,
+            username,
+            kind="manage",
+            action=history.DESIGN,
+            details="Create project using API",
+        )
+        for subject in answers.read(root, project) if root is not None else ():
+            answers.store(db, project, subject)
+    return plain(new_token)
+
+
+def _creation_settings(params: Params) -> dict[str, Any]:
+    data = params.text("data")
+    if params.format == "json" and data.lstrip().startswith("{"):
+        data = f"[{data}]"
+    rows = read_rows(data, params.format, delimiter=params.delimiter)
+    given = {key: text for key, text in rows[0].items() if text} if rows else {}
+    missing = [name for name in ("project_title", "purpose") if name not in given]
+    if missing:
+        raise ApiError(f"A new project needs: {', '.join(missing)}")
+    if given["purpose"] not in {"0", "1", "2", "3", "4"}:
+        raise ApiError("The purpose of a project is a number from 0 to 4.")
+    unknown = [name for name in given if name not in _CREATION]
+    if unknown:
+        raise ApiError(f"These are no settings of a new project: {', '.join(unknown)}")
+    return {name: settings.parse(name, text) for name, text in given.items()}
+
+
+_CREATION = (
+    "project_title",
+    "purpose",
+    "purpose_other",
+    "project_notes",
+    "is_longitudinal",
+    "surveys_enabled",
+    "record_autonumbering_enabled",
+)
+
+
+def _blank_project() -> Project:
+    """What a project is before a dictionary is uploaded: one field that names the record."""
+    only = Field("record_id", "form_1", field_label="Record ID")
+    return Project(id=0, dictionary=Dictionary([only]), settings=settings.project_settings())
 
 
 OPERATIONS: Operations = {

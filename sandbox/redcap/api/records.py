@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from sandbox.redcap import export, history, importing, records
 from sandbox.redcap.api.formats import (
@@ -28,6 +29,7 @@ from sandbox.redcap.api.operation import (
 from sandbox.redcap.api.params import Params, invalid
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.importing import Imported
+from sandbox.redcap.odm import answers, elements, writing
 
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
 
@@ -39,6 +41,9 @@ def export_records(call: Call) -> Answer:
     kind = params.choice("type", ("flat", "eav"), "flat")
     plan = export.Export(call.project, _ask(call))
     delimiter = params.delimiter
+    if shape == "odm":
+        whole = export.Export(call.project, _for_odm(call))
+        return Answer(_odm_pieces(call, whole), MEDIA_TYPES[shape])
 
     def pieces() -> Iterator[bytes]:
         with call.store.reading() as db:
@@ -51,6 +56,20 @@ def export_records(call: Call) -> Answer:
                 yield piece.encode()
 
     return Answer(pieces(), MEDIA_TYPES[shape])
+
+
+def _odm_pieces(call: Call, plan: export.Export) -> Iterator[bytes]:
+    with call.store.reading() as db:
+        for piece in writing.write(call.project, plan.flat(db)):
+            yield piece.encode()
+
+
+def _for_odm(call: Call) -> export.Ask:
+    """The ask with the record id in it and codes rather than labels, as ODM needs them."""
+    ask = _ask(call)
+    key = call.project.dictionary.record_id
+    narrowed = bool(ask.fields or ask.forms)
+    return replace(ask, labels=False, fields=(*ask.fields, key) if narrowed else ())
 
 
 def _ask(call: Call) -> export.Ask:
@@ -101,8 +120,11 @@ def import_records(call: Call) -> Answer:
     if content == "auto_ids" and not options.auto_number:
         raise ApiError("returnContent 'auto_ids' needs forceAutoNumber.")
     kind = params.choice("type", ("flat", "eav"), "flat")
-    rows = read_rows(params.text("data"), params.format, delimiter=params.delimiter)
-    if kind == "eav":
+    if params.format == "odm":
+        rows = answers.rows(elements.parse(params.text("data")), call.project)
+    else:
+        rows = read_rows(params.text("data"), params.format, delimiter=params.delimiter)
+    if kind == "eav" and params.format != "odm":
         rows = importing.from_eav(rows, call.project)
     with call.store.writing() as db:
         done = importing.store(db, call.project, rows, options)

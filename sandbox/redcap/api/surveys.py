@@ -72,12 +72,15 @@ def queue_link(call: Call) -> Answer:
 
 
 def participants(call: Call) -> Answer:
-    """Everybody whose link to a survey was ever asked for."""
+    """Everybody who can answer a survey."""
     form = _form(call)
     event = _event(call, form)
     rows = []
     with call.store.writing() as db:
-        for found in responses.of_survey(db, call.project.id, event.event_id, form):
+        repeats = call.project.repeats_form(event, form)
+        for found in responses.of_survey(
+            db, call.project.id, event.event_id, form, repeats=repeats
+        ):
             queue = ""
             if call.project.queue:
                 code = responses.queue_hash(db, call.project.id, found.record)

@@ -111,7 +111,7 @@ class _Nodes(Transformer[Token, Any]):
         word = str(parts[0]).lower()
         if word not in {"true", "false"}:
             raise LogicError(
-                f"The word '{parts[0]}' is neither quoted, nor a field in brackets, nor a function. "
+                f"The word '{parts[0]}' is neither quoted, nor in brackets, nor a function. "
                 f"Unable to find next token in: {parts[0]}"
             )
         return Literal("1" if word == "true" else "0")

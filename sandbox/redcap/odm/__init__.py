@@ -1,0 +1,5 @@
+"""
+CDISC ODM with REDCap's extensions: project XML, and records as XML documents.
+
+``design`` reads a project, ``answers`` reads records, ``writing`` writes them.
+"""

@@ -1,0 +1,48 @@
+"""
+Finding one's way in a document whose namespaces writers treat freely.
+"""
+
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element
+
+from sandbox.redcap.api.formats import parse_xml
+from sandbox.redcap.errors import ApiError
+
+
+def local(tag: str) -> str:
+    """A name without its namespace."""
+    return tag.rpartition("}")[2]
+
+
+def parse(text: str) -> Element:
+    """
+    Read an ODM document.
+
+    Raises:
+        ApiError: It is not XML, or not ODM.
+    """
+    root = parse_xml(text)
+    if local(root.tag) != "ODM":
+        raise ApiError(f"The XML is not a CDISC ODM document: it begins with <{local(root.tag)}>.")
+    return root
+
+
+def each(root: Element, name: str) -> Iterator[Element]:
+    """Every element of that local name below *root*, in document order."""
+    return (element for element in root.iter() if local(str(element.tag)) == name)
+
+
+def text_of(root: Element, name: str) -> str:
+    """The text of the first element of that local name; blank when there is none."""
+    found = next(each(root, name), None)
+    return (found.text or "").strip() if found is not None else ""
+
+
+def attribute(element: Element, name: str, default: str = "") -> str:
+    """An attribute, with whatever namespace or none."""
+    if name in element.attrib:
+        return element.attrib[name]
+    for key, value in element.attrib.items():
+        if local(key) == name:
+            return value
+    return default

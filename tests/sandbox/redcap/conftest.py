@@ -1,0 +1,191 @@
+"""
+A sandbox in this process for most tests, a real one for clients that speak HTTP themselves.
+"""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.redcap import study
+from sandbox.redcap.app import Sandbox
+from sandbox.redcap.config import Config
+from sandbox.redcap.setup import open_store
+from sandbox.redcap.store import Store
+
+TOKEN = "A" * 32
+SUPER_TOKEN = "B" * 64
+ROOT = Path(__file__).parents[3]
+READY_SECONDS = 20
+
+
+@dataclass
+class Api:
+    """Calls to one project, as any client would make them."""
+
+    http: httpx.AsyncClient
+    token: str = TOKEN
+
+    async def post(self, content: str, **params: Any) -> httpx.Response:
+        """Make a call; lists become ``name[0]``, ``name[1]``; a token given here wins."""
+        form: dict[str, str] = {"token": self.token, "content": content}
+        for name, value in params.items():
+            if isinstance(value, list):
+                form |= {f"{name}[{number}]": str(item) for number, item in enumerate(value)}
+            else:
+                form[name] = value if isinstance(value, str) else json.dumps(value)
+        return await self.http.post("/api/", data=form)
+
+    async def json(self, content: str, **params: Any) -> Any:
+        """The answer of a call that must succeed, as JSON."""
+        answer = await self.post(content, format="json", **params)
+        assert 200 == answer.status_code, answer.text
+        return answer.json()
+
+    async def text(self, content: str, **params: Any) -> str:
+        """The answer of a call that must succeed, as text."""
+        answer = await self.post(content, **params)
+        assert 200 == answer.status_code, answer.text
+        return answer.text
+
+    async def error(self, content: str, *, status: int = 400, **params: Any) -> str:
+        """The message of a call that must be refused."""
+        answer = await self.post(content, **{"format": "json", "returnFormat": "json", **params})
+        assert status == answer.status_code, answer.text
+        message: str = answer.json()["error"]
+        return message
+
+    async def save(self, *rows: dict[str, Any], **params: Any) -> Any:
+        """Import rows; the answer."""
+        data = json.dumps(list(rows))
+        return await self.json("record", action="import", data=data, **params)
+
+    async def export(self, **params: Any) -> list[dict[str, Any]]:
+        """Export records as JSON."""
+        rows: list[dict[str, Any]] = await self.json("record", **params)
+        return rows
+
+    async def link(self, record: str, instrument: str, **params: Any) -> str:
+        """Path and query of a survey link."""
+        url = await self.text("surveyLink", record=record, instrument=instrument, **params)
+        return url.removeprefix("http://sandbox.test")
+
+    async def create(self, odm: str = "", **settings: Any) -> "Api":
+        """Make a project and return the calls to it."""
+        data = json.dumps([{"project_title": "Test", "purpose": 0, **settings}])
+        answer = await self.post("project", token=SUPER_TOKEN, format="json", data=data, odm=odm)
+        assert 200 == answer.status_code, answer.text
+        return Api(self.http, answer.text[-32:])
+
+
+def config(folder: Path, *, study_file: Path = study.AMARRE) -> Config:
+    """A configuration with its database in *folder*."""
+    return Config(
+        host="127.0.0.1",
+        port=1,
+        database=folder / "redcap.sqlite",
+        token=TOKEN,
+        super_token=SUPER_TOKEN,
+        base_url="http://sandbox.test",
+        study=study_file,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """The data of a fresh sandbox."""
+    opened = open_store(config(tmp_path))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def api(store: Store) -> AsyncIterator[Api]:
+    """Calls to the AMARRE project of a fresh sandbox."""
+    sandbox = Sandbox(store, base_url="http://sandbox.test", stopping=asyncio.Event())
+    transport = httpx.ASGITransport(app=sandbox.app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://sandbox.test") as http:
+        yield Api(http)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A sandbox that runs as a process of its own."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def api_url(self) -> str:
+        """Where its API is."""
+        return f"{self.url}/api/"
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below those that the system hands out."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise RuntimeError("No free port.")
+
+
+def arguments(folder: Path, port: int) -> list[str]:
+    """The command line of a sandbox with its files in *folder*."""
+    (folder / "token").write_text(TOKEN)
+    (folder / "super").write_text(SUPER_TOKEN)
+    return [
+        sys.executable, "-m", "sandbox.redcap", "--listen", f"127.0.0.1:{port}",
+        "--database", str(folder / "redcap.sqlite"), "--token-file", str(folder / "token"),
+        "--super-token-file", str(folder / "super"),
+    ]  # fmt: skip
+
+
+def start(folder: Path) -> Server:
+    """Start a sandbox and wait until it answers."""
+    port = free_port()
+    log = (folder / "log").open("a")
+    process = subprocess.Popen(arguments(folder, port), cwd=ROOT, stdout=log, text=True)
+    log.close()
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/_control/health").json() == {"status": "ok"}:
+                return Server(url, process)
+        except httpx.TransportError:
+            assert process.poll() is None, "the sandbox ended while starting"
+    process.kill()
+    raise TimeoutError("The sandbox did not answer.")
+
+
+def stop(server: Server) -> int:
+    """Ask a sandbox to stop; its exit code."""
+    server.process.terminate()
+    return server.process.wait(timeout=READY_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One sandbox process for all tests that need one."""
+    running = start(tmp_path_factory.mktemp("sandbox"))
+    yield running
+    stop(running)
+
+
+def state_of(page: str) -> str:
+    """What a survey page says it is: open, completed, closed, saved, code, unknown."""
+    match = re.search(r'data-state="(\w+)"', page)
+    assert match is not None, page
+    return match.group(1)

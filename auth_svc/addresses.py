@@ -39,7 +39,7 @@ class AllowedDomains:
 
 
 def _parse(text: str) -> ValidatedEmail:
-    return validate_email(text, check_deliverability=False, globally_deliverable=False)
+    return validate_email(text, check_deliverability=False, globally_deliverable=False, strict=True)
 
 
 def _ascii_domain(domain: str) -> str:

@@ -60,8 +60,10 @@ def _bind(listen: str) -> socket.socket:
         if listen.startswith("unix:"):
             return _bind_unix(Path(listen.removeprefix("unix:")))
         host, _, port = listen.rpartition(":")
+        if not host or not 0 < int(port) < 65_536:
+            raise ValueError("no HOST:PORT")
         return socket.create_server((host, int(port)), backlog=128)
-    except (OSError, ValueError, OverflowError) as exc:
+    except (OSError, ValueError) as exc:
         raise StartError(
             f"AMARRE_AUTH_KEY_SET_LISTEN {listen!r} cannot be bound ({exc}); use HOST:PORT with a"
             " free port, or unix:/PATH in a folder that Auth may write to."

@@ -1,0 +1,59 @@
+"""What the settings of Auth accept."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from auth_svc.config import AuthSettings
+
+
+def settings(**values: Any) -> AuthSettings:
+    least = {
+        "auth_database": "sqlite+aiosqlite:///auth.sqlite",
+        "auth_signing_key_file": Path("key.pem"),
+        "auth_key_set_listen": "127.0.0.1:3072",
+        "auth_smtp_url": "smtp://127.0.0.1:3012",
+        "auth_link_url": "http://localhost:3000/login",
+    }
+    return AuthSettings(**{**least, **values})
+
+
+def test_lists_come_with_commas() -> None:
+    """
+    Domains and operators are separated by commas; operators are compared in lower case.
+    """
+    found = settings(allowed_email_domains="a.org, B.org", auth_operators="Ada@A.org,")
+
+    assert ("a.org", "B.org") == found.allowed_email_domains
+    assert ("ada@a.org",) == found.auth_operators
+
+
+def test_example_org_by_default() -> None:
+    """
+    Unless told otherwise only example.org may sign in, with limits.
+    """
+    assert (("example.org",), "on") == (settings().allowed_email_domains, settings().rate_limits)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate_limits": "off", "env": "production"}, "AMARRE_RATE_LIMITS=off is refused"),
+        ({"allowed_email_domains": ""}, "at least one domain"),
+        ({"allowed_email_domains": "exa mple.org"}, "is no domain"),
+        ({"auth_smtp_url": "http://x"}, "use smtp://"),
+        ({"auth_smtp_url": "smtp://u:p@x"}, "AMARRE_AUTH_SMTP_PASSWORD_FILE"),
+        ({"auth_link_url": "localhost:3000/login"}, "use http://"),
+        ({"auth_link_url": "http://localhost/login?x=1"}, "no query"),
+        ({"auth_link_lifetime": "PT11M"}, "less than or equal"),
+        ({"auth_session_cache": "PT6S"}, "less than or equal"),
+    ],
+)
+def test_refused(values: dict[str, Any], message: str) -> None:
+    """
+    What cannot work is refused with what would.
+    """
+    with pytest.raises(ValidationError, match=message):
+        settings(**values)

@@ -1,0 +1,268 @@
+"""AuthService over real mTLS."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from amarre.auth.v1 import auth_service_pb2 as pb
+from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+
+from auth_svc.service import register
+from mesh.chassis.errors import from_rpc_error
+from mesh.chassis.testing import connected, served
+from tests.auth_svc.world import MailedLink, World, link_in
+
+CHROME = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36"
+
+
+@pytest.fixture
+async def auth(world: World, svids: Path) -> AsyncIterator[Any]:
+    """A stub of Auth as the gateway has it."""
+    async with (
+        served(register(world.service), svids / "auth", audience="auth", key=world.key) as port,
+        connected("auth", port, svids / "gateway", AuthServiceStub) as stub,
+    ):
+        yield stub
+
+
+async def reason_of(call: Any) -> tuple[str, str]:
+    """Return the gRPC code and the REST code that *call* fails with."""
+    with pytest.raises(grpc.aio.AioRpcError) as ei:
+        await call
+    return ei.value.code().name, from_rpc_error(ei.value).contract.code
+
+
+async def sign_up(auth: Any, world: World, email: str = "ada@example.org") -> MailedLink:
+    answer = await auth.SignUp(pb.SignUpRequest(email=email, client_address="192.0.2.1"))
+    assert answer.signed_up
+    return link_in(world.mailer.letters[-1])
+
+
+async def log_in(auth: Any, link: MailedLink) -> Any:
+    return await auth.LogIn(
+        pb.LogInRequest(user_id=link.user_id, secret=link.secret, user_agent=CHROME)
+    )
+
+
+async def as_user(auth: Any, secret: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call to Auth for the user behind *secret*."""
+    verified = await auth.VerifySession(
+        pb.VerifySessionRequest(session_secret=secret, audience="auth")
+    )
+    return (("authorization", f"Bearer {verified.user_token}"),)
+
+
+class TestWholeWay:
+    async def test_from_sign_up_to_log_out(self, auth: Any, world: World) -> None:
+        """
+        A person signs up, opens a session, is known, sees the session, and signs out.
+        """
+        link = await sign_up(auth, world)
+        opened = await log_in(auth, link)
+        assert opened.logged_in
+        who = await as_user(auth, opened.session_secret)
+
+        profile = await auth.GetProfile(pb.GetProfileRequest(), metadata=who)
+        assert (link.user_id, "ada@example.org", ["applicant"]) == (
+            profile.user.id,
+            profile.user.email,
+            list(profile.user.labels),
+        )
+        (session,) = (await auth.ListSessions(pb.ListSessionsRequest(), metadata=who)).sessions
+        assert (True, "Chrome on Windows") == (session.current, session.device)
+        assert opened.session_expire_time == session.expire_time
+
+        assert (await auth.LogOut(pb.LogOutRequest(), metadata=who)).logged_out
+        verify = auth.VerifySession(
+            pb.VerifySessionRequest(session_secret=opened.session_secret, audience="survey")
+        )
+        assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
+
+    async def test_log_out_everywhere(self, auth: Any, world: World) -> None:
+        """
+        Signing out everywhere ends the sessions of all devices; here alone only this one.
+        """
+        secrets = [
+            (await log_in(auth, await sign_up(auth, world))).session_secret for _ in range(3)
+        ]
+        first = await as_user(auth, secrets[0])
+        second = await as_user(auth, secrets[1])
+
+        await auth.LogOut(pb.LogOutRequest(), metadata=first)
+        assert 2 == len(
+            (await auth.ListSessions(pb.ListSessionsRequest(), metadata=second)).sessions
+        )
+        await auth.LogOut(pb.LogOutRequest(everywhere=True), metadata=second)
+
+        for secret in secrets:
+            verify = auth.VerifySession(
+                pb.VerifySessionRequest(session_secret=secret, audience="auth")
+            )
+            assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
+
+    async def test_50_parallel_log_ins(self, auth: Any, world: World) -> None:
+        """
+        50 parallel log-ins with one link open one session; the others are told the same thing.
+        """
+        link = await sign_up(auth, world)
+        request = pb.LogInRequest(user_id=link.user_id, secret=link.secret)
+
+        results = await asyncio.gather(
+            *(auth.LogIn(request) for _ in range(50)), return_exceptions=True
+        )
+
+        refused = [from_rpc_error(r) for r in results if isinstance(r, grpc.aio.AioRpcError)]
+        assert 49 == len(refused)
+        assert {"invalid_credentials"} == {error.contract.code for error in refused}
+        assert 1 == len(await world.directory.sessions(link.user_id))
+
+
+class TestSignUp:
+    @pytest.mark.parametrize(
+        "email",
+        ["", "ada", "a..b@example.org", ".@example.org", "a@example.org.evil.com", "a@b@c"],
+    )
+    async def test_bad_address(self, auth: Any, world: World, email: str) -> None:
+        """
+        A bad address is invalid_email, whoever notices: the contract's rules or Auth's.
+        """
+        call = auth.SignUp(pb.SignUpRequest(email=email))
+
+        assert ("INVALID_ARGUMENT", "invalid_email") == await reason_of(call)
+        assert [] == world.mailer.letters
+
+    async def test_same_answer_for_known_and_unknown(self, auth: Any, world: World) -> None:
+        """
+        The answers to a known and to an unknown address differ in nothing.
+        """
+        await sign_up(auth, world, "ada@example.org")
+
+        known = await auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
+        unknown = await auth.SignUp(pb.SignUpRequest(email="bob@example.org"))
+
+        assert known == unknown
+
+    async def test_limit(self, auth: Any, world: World) -> None:
+        """
+        Beyond the limit the answer is rate_limited and says when to come back.
+        """
+        for _ in range(5):
+            await sign_up(auth, world)
+
+        with pytest.raises(grpc.aio.AioRpcError) as ei:
+            await auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
+        error = from_rpc_error(ei.value)
+        assert "rate_limited" == error.contract.code
+        assert error.retry_after is not None
+        assert 0 < error.retry_after.total_seconds() <= 900
+
+    async def test_redcap_away(self, auth: Any, world: World) -> None:
+        """
+        While REDCap cannot answer, signing up is unavailable.
+        """
+        world.contacts.away = True
+
+        call = auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
+        assert ("UNAVAILABLE", "unavailable") == await reason_of(call)
+
+
+class TestLogIn:
+    @pytest.mark.parametrize(
+        ("user_id", "secret"),
+        [("", "ab"), ("ab", ""), ("xyz", "ab"), ("ab", "not hexadecimal"), ("ab", "a" * 257)],
+        ids=["no id", "no secret", "id", "secret", "long secret"],
+    )
+    async def test_malformed(self, auth: Any, user_id: str, secret: str) -> None:
+        """
+        What is not hexadecimal is told apart from what does not work.
+        """
+        call = auth.LogIn(pb.LogInRequest(user_id=user_id, secret=secret))
+
+        assert ("INVALID_ARGUMENT", "magicurl_login_validation_error") == await reason_of(call)
+
+    async def test_unknown(self, auth: Any) -> None:
+        """
+        A link that was never made is invalid_credentials.
+        """
+        call = auth.LogIn(pb.LogInRequest(user_id="ab", secret="cd"))
+
+        assert ("UNAUTHENTICATED", "invalid_credentials") == await reason_of(call)
+
+
+class TestVerifySession:
+    async def test_unknown_audience(self, auth: Any, world: World) -> None:
+        """
+        Tokens are minted for services of the mesh alone.
+        """
+        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+        call = auth.VerifySession(
+            pb.VerifySessionRequest(session_secret=secret, audience="elsewhere")
+        )
+
+        assert ("INVALID_ARGUMENT", "invalid_request") == await reason_of(call)
+
+    async def test_token_for_another_service(self, auth: Any, world: World) -> None:
+        """
+        A token for Survey opens nothing at Auth.
+        """
+        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+        verified = await auth.VerifySession(
+            pb.VerifySessionRequest(session_secret=secret, audience="survey")
+        )
+        call = auth.GetProfile(
+            pb.GetProfileRequest(),
+            metadata=(("authorization", f"Bearer {verified.user_token}"),),
+        )
+
+        assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(call)
+
+
+@pytest.mark.parametrize("caller", ["survey", "health", "operator", "auth"])
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda auth: auth.SignUp(pb.SignUpRequest(email="ada@example.org")),
+        lambda auth: auth.LogIn(pb.LogInRequest(user_id="ab", secret="cd")),
+        lambda auth: auth.VerifySession(
+            pb.VerifySessionRequest(session_secret="x", audience="survey")
+        ),
+        lambda auth: auth.GetProfile(pb.GetProfileRequest()),
+    ],
+    ids=["SignUp", "LogIn", "VerifySession", "GetProfile"],
+)
+async def test_only_the_gateway_may_call(
+    world: World, svids: Path, caller: str, request_of: Callable[[Any], Any]
+) -> None:
+    """
+    Every other workload of the mesh is refused before anything is looked at.
+    """
+    async with (
+        served(register(world.service), svids / "auth", audience="auth", key=world.key) as port,
+        connected("auth", port, svids / caller, AuthServiceStub) as stub,
+    ):
+        assert ("PERMISSION_DENIED", "permission_denied") == await reason_of(request_of(stub))
+    assert [] == world.mailer.letters
+
+
+async def test_nothing_secret_is_logged(
+    auth: Any, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    No address, link, session secret, token or client address reaches a log line.
+    """
+    link = await sign_up(auth, world, "canary.ada@example.org")
+    await reason_of(auth.SignUp(pb.SignUpRequest(email="canary..bad@example.org")))
+    await reason_of(auth.SignUp(pb.SignUpRequest(email="canary@example.com")))
+    await reason_of(auth.LogIn(pb.LogInRequest(user_id=link.user_id, secret="c0ffee")))
+    opened = await log_in(auth, link)
+    who = await as_user(auth, opened.session_secret)
+    await auth.LogOut(pb.LogOutRequest(), metadata=who)
+
+    written = "".join(capsys.readouterr())
+    assert "session opened" in written
+    for hidden in ("canary", "192.0.2.1", "c0ffee", "Chrome", link.secret, opened.session_secret):
+        assert hidden not in written
+    assert who[0][1] not in written

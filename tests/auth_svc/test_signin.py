@@ -1,0 +1,392 @@
+"""The rules of signing in by magic link."""
+
+import asyncio
+import re
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from auth_svc import storage
+from auth_svc.errors import InvalidCredentialsError, InvalidEmailError
+from auth_svc.ports import OpenedSession
+from auth_svc.tables import counters, links, sessions, users
+from mesh.chassis.errors import RateLimitedError, UnavailableError
+from tests.auth_svc.world import MailedLink, World, embedded, link_in
+
+CLIENT = "192.0.2.1"
+
+
+async def sign_up(world: World, email: str, client: str = CLIENT, language: str = "") -> None:
+    await world.sign_in.sign_up(email, client=client, language=language)
+
+
+async def tables(world: World) -> str:
+    """Return all that the database holds, as text."""
+    found = []
+    async with world.database.transaction() as connection:
+        for table in (users, sessions, links, counters):
+            found += [repr(row) for row in await connection.execute(select(table))]
+    return "\n".join(found)
+
+
+class TestSignUp:
+    async def test_link_is_mailed(self, world: World) -> None:
+        """
+        The letter goes to the normalised address; both parts of its link are hexadecimal and
+        the secret has 256 bits.
+        """
+        await sign_up(world, "Ada@Example.ORG")
+
+        (letter,) = world.mailer.letters
+        link = link_in(letter)
+        assert "ada@example.org" == letter.to
+        assert re.fullmatch(r"[0-9a-f]{20}", link.user_id)
+        assert re.fullmatch(r"[0-9a-f]{64}", link.secret)
+
+    @pytest.mark.parametrize(
+        ("language", "subject", "minutes"),
+        [
+            ("", "Votre lien de connexion à AMARRE", "valable 10 minutes"),
+            ("fr", "Votre lien de connexion à AMARRE", "valable 10 minutes"),
+            ("en", "Your sign-in link for AMARRE", "works for 10 minutes"),
+        ],
+        ids=["default", "French", "English"],
+    )
+    async def test_language(self, world: World, language: str, subject: str, minutes: str) -> None:
+        """
+        The letter is French unless English is asked for; text and page hold the same link.
+        """
+        await sign_up(world, "ada@example.org", language=language)
+
+        (letter,) = world.mailer.letters
+        link = link_in(letter)
+        assert subject == letter.subject
+        assert minutes in letter.text
+        assert f"userId={link.user_id}&amp;secret={link.secret}" in letter.html
+
+    async def test_known_contact_keeps_its_id(self, world: World) -> None:
+        """
+        A person whom REDCap knows gets the user id that REDCap has.
+        """
+        world.contacts.known["ada@example.org"] = "64b7f0c2a1d3e4f5a6b7"
+
+        link = await world.link("ADA@example.org")
+
+        assert "64b7f0c2a1d3e4f5a6b7" == link.user_id
+
+    async def test_contact_with_another_form_of_id(self, world: World) -> None:
+        """
+        An id that is not hexadecimal still makes a hexadecimal link, which opens its session.
+        """
+        world.contacts.known["ada@example.org"] = "ada.lovelace_1815"
+        link = await world.link()
+
+        verified = await world.directory.find_session(await world.use(link))
+
+        assert re.fullmatch(r"[0-9a-f]{32}", link.user_id)
+        assert verified is not None
+        assert "ada.lovelace_1815" == verified.user.id
+
+    async def test_id_of_somebody_else(self, world: World) -> None:
+        """
+        An address that REDCap has under the id of another user does not get that identity.
+        """
+        taken = (await world.link("ada@example.org")).user_id
+        world.contacts.known["eve@example.org"] = taken
+
+        link = await world.link("eve@example.org")
+
+        assert taken != link.user_id
+        verified = await world.directory.find_session(await world.use(link))
+        assert verified is not None
+        assert ("eve@example.org", link.user_id) == (verified.user.email, verified.user.id)
+
+    async def test_same_person_same_id(self, world: World) -> None:
+        """
+        Signing up again finds the same user.
+        """
+        first, second = await world.link(), await world.link("ADA@EXAMPLE.ORG")
+
+        assert first.user_id == second.user_id
+
+    @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+    async def test_redcap_away(self, world: World, known: bool) -> None:
+        """
+        While REDCap cannot answer nobody gets a link, known or not, and no identity is born.
+        """
+        if known:
+            await world.link()
+        before = (len(world.mailer.letters), (await tables(world)).count("labels"))
+        world.contacts.away = True
+
+        with pytest.raises(UnavailableError) as ei:
+            await sign_up(world, "ada@example.org")
+
+        assert "unavailable" == ei.value.contract.code
+        async with world.database.transaction() as connection:
+            assert int(known) == len((await connection.execute(select(users))).all())
+        assert before[0] == len(world.mailer.letters)
+
+    async def test_mail_queue_is_full(self, world: World) -> None:
+        """
+        When no more mails can wait the person is told, not left waiting for one.
+        """
+        world.mailer.full = True
+
+        with pytest.raises(UnavailableError):
+            await sign_up(world, "ada@example.org")
+
+    async def test_domain_not_allowed(self, world: World) -> None:
+        """
+        An address of another domain gets no mail and leaves no trace.
+        """
+        with pytest.raises(InvalidEmailError):
+            await sign_up(world, "a@example.org.evil.com")
+
+        assert [] == world.mailer.letters
+        assert "" == await tables(world)
+
+
+class TestLimits:
+    async def test_per_address(self, world: World) -> None:
+        """
+        Of 300 wishes for one address at most 5 become mails; the others say when to come back.
+        """
+        refused = []
+        for number in range(300):
+            try:
+                await sign_up(world, "ada@example.org", client=f"198.51.{number}.1")
+            except RateLimitedError as error:
+                refused.append(error)
+
+        assert 5 == len(world.mailer.letters)
+        assert 295 == len(refused)
+        assert all(
+            error.retry_after is not None
+            and timedelta(0) < error.retry_after <= timedelta(minutes=15)
+            for error in refused
+        )
+
+    async def test_limit_ends(self, world: World) -> None:
+        """
+        After the time it names, the limit lets one through again.
+        """
+        for _ in range(5):
+            await sign_up(world, "ada@example.org")
+        with pytest.raises(RateLimitedError) as ei:
+            await sign_up(world, "ada@example.org")
+        assert ei.value.retry_after is not None
+
+        world.clock.advance(ei.value.retry_after)
+        await sign_up(world, "ada@example.org")
+
+        assert 6 == len(world.mailer.letters)
+
+    @pytest.mark.parametrize(
+        "client",
+        ["192.0.2.7", "2001:db8:1:2::{n:x}", "::ffff:192.0.2.7", ""],
+        ids=["IPv4", "one IPv6 network", "mapped IPv4", "unknown"],
+    )
+    async def test_per_client(self, world: World, client: str) -> None:
+        """
+        One client gets 60 links within 10 minutes, for whatever addresses; others still get one.
+        """
+        for number in range(60):
+            await sign_up(world, f"a{number}@example.org", client=client.format(n=number))
+
+        with pytest.raises(RateLimitedError):
+            await sign_up(world, "b@example.org", client=client.format(n=61))
+        await sign_up(world, "b@example.org", client="203.0.113.5")
+
+    async def test_overall(self, world: World) -> None:
+        """
+        All clients together get 600 links within 10 minutes.
+        """
+        for number in range(600):
+            await sign_up(world, f"a{number}@example.org", client=f"10.0.{number}.1")
+
+        with pytest.raises(RateLimitedError):
+            await sign_up(world, "b@example.org", client="203.0.113.5")
+
+    async def test_log_ins_per_client(self, world: World) -> None:
+        """
+        Of 300 guesses from one client at most 200 are looked at.
+        """
+        outcomes = {InvalidCredentialsError: 0, RateLimitedError: 0}
+        for number in range(300):
+            with pytest.raises(tuple(outcomes)) as ei:
+                await world.use(MailedLink("ab", f"{number:064x}"))
+            outcomes[ei.type] += 1
+
+        assert {InvalidCredentialsError: 200, RateLimitedError: 100} == outcomes
+
+    async def test_lifted(self, world: World) -> None:
+        """
+        With the limits off everything passes.
+        """
+        free = World(world.database, world.clock, world.directory, limited=False)
+        for _ in range(20):
+            await sign_up(free, "ada@example.org")
+
+        assert 20 == len(free.mailer.letters)
+
+
+class TestLogIn:
+    async def test_opens_a_session(self, world: World) -> None:
+        """
+        A link opens a session of the person whom it was mailed to, on the device at hand.
+        """
+        link = await world.link()
+
+        opened = await world.sign_in.log_in(
+            link.user_id.upper(),
+            link.secret.upper(),
+            client=CLIENT,
+            user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        )
+
+        verified = await world.directory.find_session(opened.secret)
+        assert verified is not None
+        assert ("ada@example.org", ("applicant",)) == (verified.user.email, verified.user.labels)
+        assert "Firefox on Linux" == verified.session.device
+        assert re.fullmatch(r"[0-9a-f]{64}", opened.secret)
+
+    async def test_works_once(self, world: World) -> None:
+        """
+        A link that was used is refused like one that never was.
+        """
+        link = await world.link()
+        await world.use(link)
+
+        with pytest.raises(InvalidCredentialsError) as ei:
+            await world.use(link)
+        assert "invalid_credentials" == ei.value.contract.code
+
+    async def test_parallel_tries(self, world: World) -> None:
+        """
+        Of 50 parallel log-ins with one link exactly one opens a session.
+        """
+        link = await world.link()
+
+        results = await asyncio.gather(
+            *(world.use(link) for _ in range(50)), return_exceptions=True
+        )
+
+        assert 1 == sum(isinstance(result, str) for result in results)
+        assert 49 == sum(isinstance(result, InvalidCredentialsError) for result in results)
+        assert 1 == len(await world.directory.sessions(link.user_id))
+
+    async def test_expires(self, world: World) -> None:
+        """
+        A link works up to its tenth minute and no longer.
+        """
+        good, late = await world.link("ada@example.org"), await world.link("bob@example.org")
+
+        world.clock.advance(timedelta(minutes=10, seconds=-1))
+        await world.use(good)
+        world.clock.advance(timedelta(seconds=1))
+
+        with pytest.raises(InvalidCredentialsError):
+            await world.use(late)
+
+    async def test_new_link_voids_the_old(self, world: World) -> None:
+        """
+        Only the newest link of a person works.
+        """
+        old, new = await world.link(), await world.link()
+
+        with pytest.raises(InvalidCredentialsError):
+            await world.use(old)
+        await world.use(new)
+
+    @pytest.mark.parametrize(("wrong", "works"), [(4, True), (5, False)])
+    async def test_five_tries(self, world: World, wrong: int, works: bool) -> None:
+        """
+        Four wrong secrets leave the link good, the fifth voids it.
+        """
+        link = await world.link()
+        for number in range(wrong):
+            with pytest.raises(InvalidCredentialsError):
+                await world.use(MailedLink(link.user_id, f"{number:064x}"))
+
+        if works:
+            await world.use(link)
+        else:
+            with pytest.raises(InvalidCredentialsError):
+                await world.use(link)
+
+    async def test_tries_of_one_do_not_hurt_another(self, world: World) -> None:
+        """
+        Wrong secrets for one person void no link of another.
+        """
+        ada, bob = await world.link("ada@example.org"), await world.link("bob@example.org")
+        for number in range(6):
+            with pytest.raises(InvalidCredentialsError):
+                await world.use(MailedLink(ada.user_id, f"{number:064x}"))
+
+        await world.use(bob)
+
+    async def test_somebody_elses_id(self, world: World) -> None:
+        """
+        A good secret with the id of another person opens nothing.
+        """
+        ada, bob = await world.link("ada@example.org"), await world.link("bob@example.org")
+
+        with pytest.raises(InvalidCredentialsError):
+            await world.use(MailedLink(ada.user_id, bob.secret))
+
+    async def test_provider_away(self, world: World) -> None:
+        """
+        A link tried while the provider is away still works afterwards.
+        """
+        link = await world.link()
+        away = World(world.database, world.clock, AwayDirectory(world.database, world.clock))
+
+        with pytest.raises(UnavailableError):
+            await away.use(link)
+        await world.use(link)
+
+
+class AwayDirectory:
+    """A provider that cannot open sessions now; all else is the embedded one."""
+
+    def __init__(self, database: object, clock: object) -> None:
+        inner = embedded(database, clock)  # type: ignore[arg-type]
+        self.invite = inner.invite
+        self.find_session = inner.find_session
+        self.sessions = inner.sessions
+        self.end_session = inner.end_session
+        self.end_sessions = inner.end_sessions
+
+    async def open_session(self, user_id: str, secret: str, *, device: str) -> OpenedSession:
+        """Fail."""
+        raise UnavailableError("The provider is away.")
+
+
+class TestWhatIsKept:
+    async def test_no_secret_and_no_address_of_limits(self, world: World) -> None:
+        """
+        The database holds no secret, and counters hold no address.
+        """
+        pending, used = await world.link("bob@example.org"), await world.link("ada@example.org")
+        secret = await world.use(used)
+
+        text = await tables(world)
+        for hidden in (pending.secret, used.secret, secret, CLIENT):
+            assert hidden not in text
+        assert 1 == text.count("ada@example.org")
+
+    async def test_purge(self, world: World) -> None:
+        """
+        What has ended is forgotten, what has not is kept.
+        """
+        await world.link("bob@example.org")
+        world.clock.advance(timedelta(days=2))
+        kept = await world.link("ada@example.org")
+
+        await storage.purge(world.database, world.clock() - timedelta(days=1))
+
+        async with world.database.transaction() as connection:
+            handles = (await connection.execute(select(links.c.handle))).scalars().all()
+        assert [kept.user_id] == list(handles)

@@ -1,0 +1,125 @@
+"""Auth with everything outside of it replaced: what its tests are made from."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+from auth_svc.addresses import AllowedDomains
+from auth_svc.database import Database
+from auth_svc.embedded import EmbeddedDirectory, SessionLife
+from auth_svc.limits import Limits
+from auth_svc.ports import Directory, Letter
+from auth_svc.service import AuthService
+from auth_svc.sessions import Sessions
+from auth_svc.signin import LinkRules, SignIn
+from auth_svc.storage import SqlCounters, SqlLinks
+from mesh.chassis.errors import UnavailableError
+from mesh.chassis.testing import FakeClock
+from mesh.chassis.tokens import SigningKey
+
+LINK_URL = "http://localhost:3000/login"
+LIFE = SessionLife(absolute=timedelta(days=7), idle=timedelta(hours=12))
+
+
+class FakeContacts:
+    """Contacts from a table; ``away`` is REDCap that cannot answer."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+        self.away = False
+
+    async def find(self, email: str) -> str:
+        """Return the id in the table."""
+        if self.away:
+            raise UnavailableError("REDCap cannot be asked.")
+        return self.known.get(email, "")
+
+
+class FakeMailer:
+    """Keeps letters; ``full`` is a queue with no room."""
+
+    def __init__(self) -> None:
+        self.letters: list[Letter] = []
+        self.full = False
+
+    def post(self, letter: Letter) -> None:
+        """Keep *letter*."""
+        if self.full:
+            raise UnavailableError("Too many mails wait.")
+        self.letters.append(letter)
+
+
+@dataclass(frozen=True)
+class MailedLink:
+    """The two parts of a link."""
+
+    user_id: str
+    secret: str
+
+
+def link_in(letter: Letter) -> MailedLink:
+    """Return the parts of the link in *letter*."""
+    found = re.search(r"https?://\S+", letter.text)
+    assert found is not None
+    query = parse_qs(urlsplit(found.group()).query)
+    return MailedLink(query["userId"][0], query["secret"][0])
+
+
+@dataclass
+class World:
+    """Auth's rules over one database, a directory and fakes."""
+
+    database: Database
+    clock: FakeClock
+    directory: Directory
+    limited: bool = True
+    operators: tuple[str, ...] = ()
+    staleness: timedelta = timedelta(seconds=2)
+    contacts: FakeContacts = field(default_factory=FakeContacts)
+    mailer: FakeMailer = field(default_factory=FakeMailer)
+    key: SigningKey = field(default_factory=SigningKey.generate)
+
+    def __post_init__(self) -> None:
+        self.links = SqlLinks(self.database)
+        self.sign_in = SignIn(
+            LinkRules(AllowedDomains(["example.org", "Universität.example.org"]), LINK_URL),
+            self.clock,
+            directory=self.directory,
+            links=self.links,
+            limits=Limits(SqlCounters(self.database), self.clock, off=not self.limited),
+            contacts=self.contacts,
+            mailer=self.mailer,
+        )
+        self.sessions = Sessions(
+            self.directory,
+            lambda: self.key,
+            self.clock,
+            staleness=self.staleness,
+            operators=self.operators,
+        )
+        self.service = AuthService(self.sign_in, self.sessions)
+
+    async def link(self, email: str = "ada@example.org") -> MailedLink:
+        """Ask for a link and return what was mailed."""
+        await self.sign_in.sign_up(email, client="192.0.2.1", language="")
+        return link_in(self.mailer.letters[-1])
+
+    async def use(self, link: MailedLink) -> str:
+        """Sign in with *link* and return the session's secret."""
+        opened = await self.sign_in.log_in(
+            link.user_id, link.secret, client="192.0.2.1", user_agent="curl/8"
+        )
+        return opened.secret
+
+
+def present_clock() -> FakeClock:
+    """Return a clock that starts now, for tokens that real verifiers look at."""
+    clock = FakeClock()
+    clock.now = datetime.now(UTC).replace(microsecond=0)
+    return clock
+
+
+def embedded(database: Database, clock: FakeClock) -> EmbeddedDirectory:
+    """Return the embedded provider over *database*."""
+    return EmbeddedDirectory(database, LIFE, clock)

@@ -24,11 +24,19 @@ class SvidFiles:
     folder: Path
 
     def version(self) -> str:
-        """Return what changes whenever the SVID is replaced; cheap enough for every handshake."""
+        """
+        Return what changes whenever the SVID is replaced; cheap enough for every handshake.
+
+        Raises:
+            SvidFilesError: A file is missing or unreadable.
+        """
         link = self.folder / "..data"
-        if link.is_symlink():
-            return str(link.readlink())
-        return str(max((self.folder / name).stat().st_mtime_ns for name in FILES))
+        try:
+            if link.is_symlink():
+                return str(link.readlink())
+            return str(max((self.folder / name).stat().st_mtime_ns for name in FILES))
+        except OSError as exc:
+            raise _unreadable(exc) from exc
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """
@@ -40,11 +48,15 @@ class SvidFiles:
         try:
             chain, key, bundle = ((self.folder / name).read_bytes() for name in FILES)
         except OSError as exc:
-            raise SvidFilesError(
-                f"{exc.filename}: {exc.strerror}. Set AMARRE_SVID_DIR to a folder with "
-                f"{', '.join(FILES)}, or issue one with `amarre certs issue`."
-            ) from exc
+            raise _unreadable(exc) from exc
         return chain, key, bundle
+
+
+def _unreadable(exc: OSError) -> SvidFilesError:
+    return SvidFilesError(
+        f"{exc.filename}: {exc.strerror}. Set AMARRE_SVID_DIR to a folder with "
+        f"{', '.join(FILES)}, or issue one with `amarre certs issue`."
+    )
 
 
 def server_credentials(files: SvidFiles) -> grpc.ServerCredentials:

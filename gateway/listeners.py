@@ -111,8 +111,8 @@ def bind(address: str) -> socket.socket:
 def _bind_unix(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Only this user, which its Envoy runs as too, may connect.
-    before = os.umask(0o177)
+    # Only this user and its group, which its Envoy shares, may connect.
+    before = os.umask(0o117)
     try:
         server.bind(str(path))
     finally:

@@ -59,6 +59,8 @@ class Process:
     needs: tuple[str, ...] = ()
     stage: Stage = Stage.ALWAYS
     title: str = ""
+    namespace: str = "amarre-app"
+    """Where the process stands on Kubernetes."""
 
     @property
     def has_sidecar(self) -> bool:
@@ -119,6 +121,7 @@ PROCESSES = (
         metrics=51,
         admin=31,
         needs=("auth", "redcap"),
+        namespace="amarre-surveys",
     ),
     Process(
         name="auth",
@@ -131,6 +134,7 @@ PROCESSES = (
         metrics=52,
         admin=32,
         needs=("survey", "outbox"),
+        namespace="amarre-auth",
     ),
     Process(
         name="health",

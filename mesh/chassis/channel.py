@@ -5,13 +5,15 @@ Typed client channels: mTLS, the server checked, deadlines that shrink, retries 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
+from opentelemetry.trace import Span, SpanKind
 
 from mesh.chassis import call
 from mesh.chassis.config import MeshSettings
+from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.tls import SvidFiles, channel_credentials
 from mesh.contract import policy
 from mesh.contract.service_config import service_config
@@ -44,7 +46,9 @@ def channel(service: str, settings: MeshSettings) -> grpc.aio.Channel:
     ]
     name = f"{service}.{settings.trust_domain}"
     if settings.transport == "sidecar":
-        options += [("grpc.default_authority", name), ("grpc.enable_retries", 0)]
+        options.append(("grpc.enable_retries", 0))
+        if not _is_host_name(target):
+            options.append(("grpc.default_authority", name))
         return _MeshChannel(lambda: grpc.aio.insecure_channel(target, options=options), lambda: "")
     files = SvidFiles(settings.svid_dir)
     options += [
@@ -59,6 +63,12 @@ def channel(service: str, settings: MeshSettings) -> grpc.aio.Channel:
     )
 
 
+def _is_host_name(target: str) -> bool:
+    """Say whether *target* is HOST:PORT with a name, by which an injected sidecar routes."""
+    host = target.rpartition(":")[0]
+    return "." in host and ":" not in host and not host.replace(".", "").isdecimal()
+
+
 class _MeshChannel(grpc.aio.Channel):
     """A channel that is built anew when the certificate behind it is replaced."""
 
@@ -68,6 +78,7 @@ class _MeshChannel(grpc.aio.Channel):
         self._built = version()
         self._channel = build()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     def current(self) -> grpc.aio.Channel:
         """Return the channel with the present certificate."""
@@ -78,6 +89,12 @@ class _MeshChannel(grpc.aio.Channel):
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         return self._channel
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work*, which ends soon, without anybody waiting for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def __aenter__(self) -> "_MeshChannel":
         return self
@@ -124,6 +141,8 @@ class _Callable:
         self._call: Any = None
         known = policy.load().by_path.get(method)
         self._deadline = known.deadline.total_seconds() if known else None
+        self._name = names.span_of(method)
+        self._facts = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: self._name}
 
     def __call__(
         self,
@@ -138,12 +157,21 @@ class _Callable:
             kind, method, args, options = self._make
             self._call, self._made_on = getattr(live, kind)(method, *args, **options), live
         pairs = tuple(metadata or ())
-        context = call.traceparent.get()
+        span = tracing.start(self._name, SpanKind.CLIENT, self._facts)
+        context = tracing.traceparent_of(span) if span else call.traceparent.get()
         if context and not any(key == "traceparent" for key, _ in pairs):
             pairs += (("traceparent", context),)
-        return self._call(
+        made = self._call(
             request, timeout=_shorter(timeout, self._deadline), metadata=pairs, **kwargs
         )
+        if span is not None:
+            made.add_done_callback(lambda ended: self._channel.keep(_end(span, ended)))
+        return made
+
+
+async def _end(span: Span, ended: Any) -> None:
+    code = (await ended.code()).name
+    tracing.end(span, {names.RPC_STATUS: code}, error=code if code in names.FAULT_CODES else "")
 
 
 def _shorter(asked: float | None, contract: float | None) -> float | None:

@@ -32,7 +32,9 @@ class MeshSettings(BaseSettings):
     trust_domain: str = "amarre.local"
     """The SPIFFE trust domain of every identity that is let in."""
     namespace: str = "amarre"
-    """The namespace in every identity that is let in."""
+    """The namespace in every identity that is let in, but for those named below."""
+    namespaces: dict[str, str] = Field(default_factory=dict)
+    """The workloads of other namespaces, as JSON: ``{"auth": "amarre-auth"}``."""
     instance: str = ""
     """The name of this process among replicas, for instance ``survey-2``."""
     listen: str = ""
@@ -56,7 +58,7 @@ class MeshSettings(BaseSettings):
 
     def identity(self, name: str) -> SpiffeId:
         """Return the identity of the workload *name* in this mesh."""
-        return SpiffeId(self.trust_domain, self.namespace, name)
+        return SpiffeId(self.trust_domain, self.namespaces.get(name, self.namespace), name)
 
 
 def load(kind: type[S]) -> S:

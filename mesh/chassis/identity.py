@@ -50,7 +50,3 @@ class SpiffeId:
 
     def __str__(self) -> str:
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.name}"
-
-    def is_of(self, trust_domain: str, namespace: str) -> bool:
-        """Say whether the id was given by *trust_domain* to a workload of *namespace*."""
-        return (self.trust_domain, self.namespace) == (trust_domain, namespace)

@@ -4,6 +4,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -179,8 +180,10 @@ async def until_told_to_stop() -> None:
 
 def run(main: Callable[[], Awaitable[None]], service: str, settings: MeshSettings) -> None:
     """Run the *main* of a process: logs first, then the loop; a fault at start exits with 2."""
-    telemetry.start(service, settings)
+    # A sidecar in a container of its own reaches our Unix sockets through a shared group.
+    os.umask(0o007)
     try:
+        telemetry.start(service, settings)
         asyncio.run(_as_coroutine(main))
     except START_FAULTS as fault:
         log.error("cannot start", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
@@ -188,7 +191,8 @@ def run(main: Callable[[], Awaitable[None]], service: str, settings: MeshSetting
 
 
 async def _as_coroutine(main: Callable[[], Awaitable[None]]) -> None:
-    await main()
+    async with telemetry.running():
+        await main()
 
 
 async def _holds(check: Check) -> bool:
@@ -244,4 +248,10 @@ class StartError(Exception):
     """Something that the process cannot do without is wrong; the message says what to do."""
 
 
-START_FAULTS: tuple[type[Exception], ...] = (PolicyError, ListenError, SvidFilesError, StartError)
+START_FAULTS: tuple[type[Exception], ...] = (
+    PolicyError,
+    ListenError,
+    SvidFilesError,
+    StartError,
+    telemetry.MetricsListenError,
+)

@@ -32,8 +32,8 @@ def identify(settings: MeshSettings) -> Identify:
             found = SpiffeId.parse(find(context))
         except InvalidSpiffeIdError as exc:
             raise PermissionDeniedError("The caller shows no identity of this mesh.") from exc
-        if not found.is_of(settings.trust_domain, settings.namespace):
-            raise PermissionDeniedError("The caller belongs to another trust domain.")
+        if found != settings.identity(found.name):
+            raise PermissionDeniedError("The caller belongs to another trust domain or namespace.")
         return found
 
     return caller

@@ -1,0 +1,69 @@
+"""Identities and addresses where workloads stand in several namespaces."""
+
+import pytest
+
+from mesh.chassis.channel import _is_host_name
+from mesh.chassis.config import MeshSettings
+from mesh.chassis.errors import PermissionDeniedError
+from mesh.chassis.interceptors.peer import identify
+
+SETTINGS = MeshSettings(transport="sidecar", namespace="app", namespaces={"auth": "identities"})
+
+
+class Call:
+    """A call that the sidecar passes on with the caller's certificate in a header."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("x-forwarded-client-cert", f"By=spiffe://x;Hash=0;URI={self._uri}"),)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("ns/app/sa/gateway", id="home"),
+        pytest.param("ns/identities/sa/auth", id="other"),
+    ],
+)
+def test_right_namespace(path: str) -> None:
+    """
+    Each workload is let in from the namespace that settings give it.
+    """
+    found = identify(SETTINGS)(Call(f"spiffe://amarre.local/{path}"))  # type: ignore[arg-type]
+
+    assert f"spiffe://amarre.local/{path}" == str(found)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("ns/identities/sa/gateway", id="namespace of another workload"),
+        pytest.param("ns/app/sa/auth", id="home namespace, but it has another"),
+        pytest.param("ns/amarre/sa/gateway", id="unknown namespace"),
+    ],
+)
+def test_wrong_namespace(path: str) -> None:
+    """
+    A service account of the right name in the wrong namespace is somebody else.
+    """
+    with pytest.raises(PermissionDeniedError):
+        identify(SETTINGS)(Call(f"spiffe://amarre.local/{path}"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("survey.amarre-surveys.svc.cluster.local:3001", True),
+        ("unix:/run/amarre.d/out.sock", False),
+        ("127.0.0.1:3001", False),
+        ("ipv4:127.0.0.1:3001,127.0.0.1:3070", False),
+        ("localhost:3001", False),
+    ],
+)
+def test_host_name(target: str, expected: bool) -> None:
+    """
+    Only a host name is an authority by which an injected sidecar can route.
+    """
+    assert expected is _is_host_name(target)

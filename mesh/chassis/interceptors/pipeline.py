@@ -1,5 +1,5 @@
 """
-The one server interceptor: caller, policy, load, user, rules, deadline, errors, access log.
+The one server interceptor: caller, policy, load, user, rules, deadline, errors, telemetry.
 
 One wrapper around each handler, made once, costs less than a chain of interceptors and shows the
 order at a glance.
@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import structlog
+from opentelemetry.trace import Span, SpanKind
 
 from mesh.chassis import call, telemetry
 from mesh.chassis.errors import (
@@ -29,6 +30,7 @@ from mesh.chassis.interceptors.authorization import authorize_caller, authorize_
 from mesh.chassis.interceptors.context import Context
 from mesh.chassis.interceptors.peer import Identify
 from mesh.chassis.interceptors.validation import validate
+from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.tokens import TokenVerifier
 from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Mesh, Method
@@ -36,6 +38,7 @@ from mesh.contract.policy import Mesh, Method
 log = structlog.get_logger("access")
 
 REFLECTION = "/grpc.reflection."
+_SPAN_FACTS = {names.RPC_SYSTEM: "grpc"}
 _Handler = Any
 """A handler of either shape; gRPC's types know the synchronous shape only."""
 
@@ -108,12 +111,20 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """Admit a call, give it its deadline, and answer whatever it raises."""
         started = time.perf_counter()
         failed: MeshError | None = None
+        code = ""
+        call.traceparent.set(_traceparent(context))
+        span = tracing.start(names.span_of(method.path), SpanKind.SERVER, _SPAN_FACTS)
+        tracing.enter(span)
         try:
             async with self._admitted(method, context) as seconds, asyncio.timeout(seconds):
                 yield
         except MeshError as error:
             failed = _for_the_caller(error)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
         except grpc.aio.AbortError:
+            code = "UNKNOWN"
             raise
         except grpc.aio.AioRpcError as error:
             failed = _for_the_caller(from_rpc_error(error))
@@ -123,14 +134,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
             log.exception("handler failed", rpc=method.short_name)
             failed = MeshError("Something unexpected happened; the log has the details.")
         finally:
-            self._tell(method, failed, time.perf_counter() - started)
+            code = code or ("OK" if failed is None else failed.code.name)
+            _tell(method, code, failed, seconds=time.perf_counter() - started, span=span)
         if failed is not None:
             await context.abort(failed.code, failed.message, to_trailers(failed))
 
     @asynccontextmanager
     async def _admitted(self, method: Method, context: Context) -> AsyncIterator[float]:
         """Let a call in; yields its deadline in seconds."""
-        call.traceparent.set(_traceparent(context))
         caller = self._identify(context)
         seconds = method.deadline.total_seconds()
         left = context.time_remaining()
@@ -140,6 +151,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         call.enter(call.Call(method.short_name, caller, ends_at))
         authorize_caller(method, caller)
         user = await authorize_user(method, caller, context, self._tokens)
+        if user is not None:
+            telemetry.ACTIVE_USERS.saw(user.id)
         call.enter(call.Call(method.short_name, caller, ends_at, user))
         # Streams that stay open are bounded by their service; they would eat this limit up.
         counted = method.deadline <= LONGEST_CALL
@@ -153,19 +166,6 @@ class Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._in_flight -= counted
             gauge.dec()
-
-    def _tell(self, method: Method, failed: MeshError | None, seconds: float) -> None:
-        code = "OK" if failed is None else failed.code.name
-        reason = "" if failed is None else failed.contract.name
-        telemetry.RPC_SECONDS.labels(method.service, method.name, code, reason).observe(seconds)
-        facts: dict[str, Any] = {"code": code, "duration_ms": round(seconds * 1000, 2)}
-        if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
-            telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
-            facts["kind"] = "security"
-            facts["policy"] = method.source
-        if failed is not None:
-            facts |= {"reason": reason, "message": failed.message, **failed.metadata}
-        log.info("call", rpc=method.short_name, **facts)
 
     def _guard(self, handler: _Handler) -> _Handler:
         """Let only the operator list what this server serves."""
@@ -181,6 +181,48 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(
             serve, handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _tell(
+    method: Method, code: str, failed: MeshError | None, *, seconds: float, span: Span | None
+) -> None:
+    """Count, trace and log a call that has ended."""
+    reason = "" if failed is None else failed.contract.name
+    current = call.current()
+    caller = "none" if current is None else current.caller.name
+    kind = telemetry.kind_of(code, seconds, method.objective.latency)
+    telemetry.RPC_SECONDS.labels(method.service, method.name, code, reason).observe(
+        seconds, telemetry.exemplar()
+    )
+    telemetry.RPC_CALLS.labels(method.service, method.name, caller).inc()
+    facts: dict[str, Any] = {"code": code, "duration_ms": round(seconds * 1000, 2), "kind": kind}
+    if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
+        telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
+        facts["policy"] = method.source
+    if failed is not None:
+        facts |= {"reason": reason, "message": failed.message, **failed.metadata}
+    log.info("call", rpc=method.short_name, **facts)
+    if span is not None or kind in {names.KIND_ERROR, names.KIND_SLOW}:
+        _trace(method, code, reason, caller=caller, seconds=seconds, span=span)
+
+
+def _trace(
+    method: Method, code: str, reason: str, *, caller: str, seconds: float, span: Span | None
+) -> None:
+    facts = {names.RPC_METHOD: names.span_of(method.path), names.RPC_STATUS: code}
+    facts[names.CALLER] = caller
+    current = call.current()
+    if current is not None and current.user is not None:
+        facts[names.USER] = telemetry.pseudonym(current.user.id)
+    if code in names.SECURITY_CODES:
+        facts[names.POLICY] = method.source
+    error = reason if code in names.FAULT_CODES else ""
+    if span is not None:
+        tracing.end(span, facts, error=error)
+    else:
+        tracing.tell_late(
+            names.span_of(method.path), {**_SPAN_FACTS, **facts}, seconds=seconds, error=error
         )
 
 

@@ -1,0 +1,85 @@
+"""
+Logs, metrics and traces of a process, and the pseudonym under which they speak of a user.
+
+    names       every name once
+    logs        JSON lines, four kinds told apart, redacted
+    metrics     what every process counts, and ``/metrics``
+    tracing     spans for sampled calls, errors and slow calls
+    clients     databases and HTTP systems outside of the mesh
+    otlp        all three signals to wherever the standard variables say
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from prometheus_client import REGISTRY
+
+from mesh.chassis.config import MeshSettings
+from mesh.chassis.telemetry import clients, otlp, tracing
+from mesh.chassis.telemetry.clients import observed
+from mesh.chassis.telemetry.logs import configure_logs, kind_of
+from mesh.chassis.telemetry.metrics import (
+    ACTIVE_USERS,
+    LATENCY_BUCKETS,
+    REFUSALS,
+    RPC_CALLS,
+    RPC_IN_FLIGHT,
+    RPC_SECONDS,
+    Certificate,
+    MetricsListenError,
+    expose,
+    watch_loop,
+)
+from mesh.chassis.telemetry.pseudonym import load_key, pseudonym
+from mesh.chassis.telemetry.tracing import exemplar, new_traceparent, trace_id
+
+__all__ = [
+    "ACTIVE_USERS",
+    "LATENCY_BUCKETS",
+    "REFUSALS",
+    "RPC_CALLS",
+    "RPC_IN_FLIGHT",
+    "RPC_SECONDS",
+    "MetricsListenError",
+    "configure_logs",
+    "exemplar",
+    "kind_of",
+    "new_traceparent",
+    "observed",
+    "pseudonym",
+    "running",
+    "start",
+    "trace_id",
+]
+
+
+def start(service: str, settings: MeshSettings) -> None:
+    """
+    Set up logs, traces, and metrics where settings give them an address, for this process.
+
+    Raises:
+        MetricsListenError: The address of ``/metrics`` cannot be bound.
+    """
+    instance = settings.instance or service
+    load_key(settings.pseudonym_key_file)
+    configure_logs(service, instance, settings.log_level)
+    tracing.sample(tracing.default_share(settings.env))
+    otlp.start(service, instance, settings.env)
+    clients.watch_databases()
+    REGISTRY.register(Certificate(settings.svid_dir / "tls.crt"))
+    if settings.metrics_listen:
+        expose(settings.metrics_listen)
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[None]:
+    """Watch the event loop while the body runs; what waits to be exported goes out at the end."""
+    watch = asyncio.create_task(watch_loop())
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+        await asyncio.to_thread(otlp.stop)

@@ -1,0 +1,173 @@
+"""
+Logs: JSON lines on stdout, told apart by ``kind``, without what the contracts call sensitive.
+
+``kind`` is ``access``, ``error``, ``slow`` or ``security``, and ``event`` for everything else.
+"""
+
+import functools
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from structlog.typing import EventDict, Processor
+
+from mesh.chassis import call
+from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry.pseudonym import pseudonym
+from mesh.chassis.telemetry.tracing import trace_id
+from mesh.contract import policy, sensitivity
+from mesh.contract.faults import LONGEST_CALL
+
+REDACTED = "[redacted]"
+QUIET_SECONDS = 60.0
+_SDK = "opentelemetry"
+_ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
+
+Emit = Callable[[EventDict], None]
+_also_emit: list[Emit] = []
+
+
+def also_emit(emit: Emit | None) -> None:
+    """Hand every event to *emit* too, as it is written; None ends that."""
+    _also_emit[:] = [emit] if emit else []
+
+
+def configure_logs(service: str, instance: str, level: str) -> None:
+    """Write JSON lines to stdout: ours and, from WARNING up, those of libraries."""
+
+    def add_names(_: object, __: str, event: EventDict) -> EventDict:
+        event.setdefault("service", service)
+        event.setdefault("instance", instance)
+        return event
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        add_names,
+        _add_call,
+        _add_kind,
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    last: list[Processor] = [_emit, structlog.processors.JSONRenderer(default=str)]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        )
+    )
+    handler.addFilter(_OncePerMinute())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
+    """
+    Return what kind of line tells of a call.
+
+    Args:
+        code: The gRPC status code's name, or that which an HTTP status stands for.
+        elapsed: How long the call took, in seconds.
+        objective: How long it may take; streams that stay open are never slow.
+    """
+    if code in names.SECURITY_CODES:
+        return names.KIND_SECURITY
+    if code in names.FAULT_CODES:
+        return names.KIND_ERROR
+    if objective <= LONGEST_CALL and elapsed > objective.total_seconds():
+        return names.KIND_SLOW
+    return names.KIND_ACCESS
+
+
+def redact(_: object, __: str, event: EventDict) -> EventDict:
+    """Take out fields that the contracts call sensitive, and e-mail addresses from texts."""
+    sensitive = sensitive_names()
+    for key, value in event.items():
+        if key in sensitive:
+            event[key] = REDACTED
+        elif isinstance(value, str):
+            if "@" in value:
+                event[key] = _ADDRESS.sub(REDACTED, value)
+        elif isinstance(value, Message):
+            event[key] = MessageToDict(sensitivity.without_personal(value))
+    return event
+
+
+@functools.cache
+def sensitive_names() -> frozenset[str]:
+    """Return the name of every field that some message of the contracts calls sensitive."""
+    seen: set[str] = set()
+    roots = [m.descriptor.input_type for m in policy.load()]
+    roots += [m.descriptor.output_type for m in policy.load()]
+    found = {field for root in roots for field in _sensitive(root, seen)}
+    return frozenset(found - {"title", "data"}) | {"authorization", "cookie", "token", "password"}
+
+
+def _sensitive(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
+    if descriptor.full_name in seen:
+        return
+    seen.add(descriptor.full_name)
+    for field in descriptor.fields:
+        if sensitivity.of(field):
+            yield field.name
+        if field.message_type is not None:
+            yield from _sensitive(field.message_type, seen)
+
+
+def _add_call(_: object, __: str, event: EventDict) -> EventDict:
+    context = call.traceparent.get()
+    if context:
+        event.setdefault("trace_id", trace_id(context))
+        event.setdefault("span_id", context[36:52])
+    current = call.current()
+    if current is not None:
+        event.setdefault("rpc", current.method)
+        event.setdefault("caller", current.caller.name)
+        if current.user is not None:
+            event.setdefault("user", pseudonym(current.user.id))
+    return event
+
+
+def _add_kind(_: object, __: str, event: EventDict) -> EventDict:
+    is_error = event.get("level") in {"error", "critical"}
+    event.setdefault("kind", names.KIND_ERROR if is_error else names.KIND_EVENT)
+    return event
+
+
+def _emit(_: Any, __: str, event: EventDict) -> EventDict:
+    # What the exporters complain of stays here: it would only feed them.
+    if not str(event.get("logger", "")).startswith(_SDK):
+        for emit in _also_emit:
+            emit(event)
+    return event
+
+
+class _OncePerMinute(logging.Filter):
+    """Lets each place of the exporters complain once a minute: an absent collector is no news."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(_SDK):
+            return True
+        place = record.pathname, record.lineno
+        if record.created - self._last.get(place, 0.0) < QUIET_SECONDS:
+            return False
+        self._last[place] = record.created
+        return True

@@ -1,0 +1,50 @@
+"""
+The names of metrics, spans, attributes and log kinds that every process shares, once.
+
+``mesh/observability/signals.yaml`` says what each means; a test compares the two.
+"""
+
+RPC_SERVER_DURATION = "amarre_rpc_server_duration_seconds"
+RPC_SERVER_IN_FLIGHT = "amarre_rpc_server_in_flight"
+RPC_SERVER_CALLS = "amarre_rpc_server_calls_total"
+REFUSALS = "amarre_refusals_total"
+EVENT_LOOP_LAG = "amarre_event_loop_lag_seconds"
+USERS_ACTIVE = "amarre_users_active"
+CERTIFICATE_NOT_BEFORE = "amarre_certificate_not_before_timestamp_seconds"
+CERTIFICATE_NOT_AFTER = "amarre_certificate_not_after_timestamp_seconds"
+DB_DURATION = "amarre_db_duration_seconds"
+DB_CONNECTIONS = "amarre_db_connections_in_use"
+HTTP_CLIENT_DURATION = "amarre_http_client_duration_seconds"
+
+RPC_SYSTEM = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_STATUS = "rpc.response.status_code"
+HTTP_METHOD = "http.request.method"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+SERVER_ADDRESS = "server.address"
+DB_SYSTEM = "db.system.name"
+DB_OPERATION = "db.operation.name"
+ERROR_TYPE = "error.type"
+USER = "enduser.pseudo.id"
+CALLER = "amarre.caller"
+POLICY = "amarre.policy"
+LATE = "amarre.late"
+"""True on a span that was made only because its unsampled call failed or was slow."""
+
+KIND_ACCESS = "access"
+KIND_ERROR = "error"
+KIND_SLOW = "slow"
+KIND_SECURITY = "security"
+KIND_EVENT = "event"
+"""What is none of the four: a fact of business or of the process."""
+
+FAULT_CODES = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "DATA_LOSS"})
+"""The gRPC codes for which the server is to blame: they spend the error budget."""
+SECURITY_CODES = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"})
+"""The gRPC codes that whoever watches over the mesh wants to see."""
+
+
+def span_of(path: str) -> str:
+    """Return the span name of a gRPC path: ``amarre.survey.v1.SurveyService/ListRequests``."""
+    return path.removeprefix("/")

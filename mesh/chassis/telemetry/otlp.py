@@ -1,0 +1,141 @@
+"""
+Traces, logs and metrics over OTLP, to wherever the standard ``OTEL_`` variables say.
+
+Everything goes out in batches from threads of its own, over bounded queues: when the collector is
+away, telemetry is dropped and the process neither waits nor fails. The SDK is not even imported
+when no endpoint is given.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from structlog.typing import EventDict
+
+from mesh.chassis.telemetry import logs, tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+_FIELDS_ELSEWHERE = frozenset({"event", "level", "time", "trace_id", "span_id"})
+_STOP_SECONDS = 2.0
+_stops: list[Callable[[], None]] = []
+
+
+def endpoint_of(signal: str, environment: Mapping[str, str]) -> bool:
+    """
+    Say whether *signal* (``traces``, ``logs``, ``metrics``) is exported.
+
+    Source:
+        OpenTelemetry, environment variable specification and OTLP exporter configuration.
+    """
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp") != "otlp":
+        return False
+    return bool(
+        environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        or environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+    )
+
+
+def start(service: str, instance: str, env: str) -> None:
+    """Begin to export each signal that has an endpoint; a variable that cannot be used is told."""
+    starters = {"traces": _start_traces, "logs": _start_logs, "metrics": _start_metrics}
+    wanted = [signal for signal in starters if endpoint_of(signal, os.environ)]
+    if not wanted:
+        return
+    resource = _resource(service, instance, env)
+    for signal in wanted:
+        try:
+            starters[signal](resource)
+        except Exception as exc:  # a wrong variable must not keep the service from serving
+            logging.getLogger("telemetry").warning("%s are not exported: %s", signal, exc)
+
+
+def stop() -> None:
+    """Send what waits, for at most 2 seconds in all, and end the threads."""
+    tracing.use(None)
+    logs.also_emit(None)
+    threads = [threading.Thread(target=each, daemon=True) for each in _stops]
+    _stops.clear()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_STOP_SECONDS)
+
+
+def _resource(service: str, instance: str, env: str) -> "Resource":
+    from opentelemetry.sdk.resources import Resource
+
+    # What the variables say goes first: Resource.create reads them and lets ours win otherwise.
+    ours = {
+        "service.name": os.environ.get("OTEL_SERVICE_NAME") or service,
+        "service.namespace": "amarre",
+        "service.instance.id": instance,
+        "service.version": metadata.version("amarre-mesh"),
+        "deployment.environment.name": env,
+    }
+    return Resource.create(ours)
+
+
+def _start_traces(resource: "Resource") -> None:
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+    # Whether a call is sampled was decided before a span is made.
+    provider = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    tracing.use(provider.get_tracer("mesh.chassis"))
+    _stops.append(provider.shutdown)
+
+
+def _start_logs(resource: "Resource") -> None:
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+    provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+    logger = provider.get_logger("mesh.chassis")
+
+    def emit(event: EventDict) -> None:
+        logger.emit(**_record(event))
+
+    logs.also_emit(emit)
+    _stops.append(provider.shutdown)
+
+
+def _record(event: EventDict) -> dict[str, Any]:
+    from opentelemetry._logs.severity import SeverityNumber
+
+    level = str(event.get("level", "info"))
+    return {
+        "context": tracing.current_context(),
+        "severity_text": level.upper(),
+        "severity_number": {
+            "debug": SeverityNumber.DEBUG,
+            "warning": SeverityNumber.WARN,
+            "error": SeverityNumber.ERROR,
+            "critical": SeverityNumber.FATAL,
+        }.get(level, SeverityNumber.INFO),
+        "body": str(event.get("event", "")),
+        "attributes": {
+            key: value if isinstance(value, str | bool | int | float) else str(value)
+            for key, value in event.items()
+            if key not in _FIELDS_ELSEWHERE and value is not None
+        },
+    }
+
+
+def _start_metrics(resource: "Resource") -> None:
+    from mesh.chassis.telemetry.otlp_metrics import MetricsPusher
+
+    pusher = MetricsPusher(resource)
+    pusher.start()
+    _stops.append(pusher.stop)

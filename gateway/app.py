@@ -21,7 +21,7 @@ from gateway.pages.site import Site
 from gateway.sessions import Sessions
 from gateway.transcode import Api
 from mesh.chassis.errors import MeshError, NotFoundError
-from mesh.contract import policy
+from mesh.contract import openapi, policy
 
 _COMPRESSED_FROM_BYTES = 1024
 _HSTS_SECONDS = {"production": 365 * 24 * 3600, "development": 300}
@@ -49,11 +49,12 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         behind_envoy=settings.behind_envoy,
     )
     site = Site()
+    mesh = policy.load()
     router = Router(
         [
-            *transcode.routes(policy.load(), api),
+            *transcode.routes(mesh, api),
             Route("/healthz", _healthz),
-            *pages.routes(api, site),
+            *pages.routes(api, site, openapi.document(mesh)),
         ],
         redirect_slashes=False,
         default=_nowhere,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from amarre.mesh.v1 import policy_pb2 as pb
-from buf.validate import validate_pb2
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -17,6 +15,7 @@ from gateway.errors import UnreadableInputError
 from gateway.strict_json import NotJsonError, parse
 from mesh.chassis.errors import InvalidRequestError, Violation
 from mesh.chassis.interceptors.validation import refusal
+from mesh.contract.json_schema import header_of, is_required, rules
 from mesh.contract.policy import Method
 
 CLIENT_ADDRESS = "x-amarre-client-address"
@@ -60,14 +59,9 @@ def shape(descriptor: Descriptor) -> Shape:
     return Shape(
         descriptor=descriptor,
         fields={name: f for f in plain for name in (f.name, f.json_name)},
-        required=tuple(f for f in plain if _rules(f).required),
+        required=tuple(f for f in plain if is_required(f)),
         headers=headers,
     )
-
-
-def header_of(field: FieldDescriptor) -> str:
-    """Return the HTTP header that fills *field*; empty when none does."""
-    return str(field.GetOptions().Extensions[pb.header])
 
 
 def from_body(method: Method, body: bytes, content_types: list[str]) -> Message:
@@ -137,7 +131,7 @@ def fill_headers(message: Message, headers: Mapping[str, list[str]]) -> None:
         if len(values) > 1:
             raise UnreadableInputError(f"The header {header_of(field)} is given twice.")
         for value in values:
-            longest = _rules(field).string.max_len
+            longest = rules(field).string.max_len
             cut = value[:longest] if longest and name in _SHORTENED else value
             setattr(message, field.name, cut)
 
@@ -243,8 +237,3 @@ def _pairs(query: bytes) -> list[tuple[str, str]]:
         )
     except ValueError as exc:
         raise UnreadableInputError("The query is not UTF-8, or has too many parameters.") from exc
-
-
-def _rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
-    rules: validate_pb2.FieldRules = field.GetOptions().Extensions[validate_pb2.field]
-    return rules

@@ -1,16 +1,20 @@
 """Where each page stands."""
 
+from typing import Any
+
 from starlette.routing import BaseRoute, Mount, Route
 
+from gateway.pages.explorer import Explorer
 from gateway.pages.resource import Page
 from gateway.pages.site import Site, Static
 from gateway.pages.views import Views
 from gateway.transcode import Api
 
 
-def routes(api: Api, site: Site) -> list[BaseRoute]:
-    """Return the routes of all pages and static files."""
+def routes(api: Api, site: Site, document: dict[str, Any]) -> list[BaseRoute]:
+    """Return the routes of all pages and static files; *document* is the OpenAPI document."""
     views = Views(api, site)
+    explorer = Explorer(document, site)
     return [
         Route("/", Page(api, site, get=views.home)),
         Route("/requests", Page(api, site, post=views.create)),
@@ -18,5 +22,7 @@ def routes(api: Api, site: Site) -> list[BaseRoute]:
         Route("/login", Page(api, site, get=views.link, post=views.log_in)),
         Route("/logout", Page(api, site, post=views.log_out)),
         Route("/notice", Page(api, site, get=views.notice)),
+        Route("/api/docs", Page(api, site, get=explorer.page)),
+        Route("/api/openapi.json", Page(api, site, get=explorer.document)),
         Mount("/static", Static()),
     ]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -49,11 +50,12 @@ async def world(svids: Path) -> AsyncIterator[World]:
     auth, survey, health = FakeAuth(key), FakeSurvey(), FakeHealth()
     async with AsyncExitStack() as stack:
         peers = {}
-        for name, add, fake in (
+        services: tuple[tuple[str, Any, object], ...] = (
             ("auth", add_AuthServiceServicer_to_server, auth),
             ("survey", add_SurveyServiceServicer_to_server, survey),
             ("health", add_HealthServiceServicer_to_server, health),
-        ):
+        )
+        for name, add, fake in services:
             register = functools.partial(add, fake)
             serving = served(register, svids / name, audience=name, key=key)
             peers[name] = f"127.0.0.1:{await stack.enter_async_context(serving)}"

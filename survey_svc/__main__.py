@@ -22,6 +22,8 @@ from survey_svc.ports import Cache, Store
 from survey_svc.profile import Profile, ProfileError
 from survey_svc.redcap.api import RedcapApi
 from survey_svc.redcap.project import RedcapProject
+from survey_svc.redis_cache import RedisCache
+from survey_svc.redis_store import RedisStore
 from survey_svc.service import SurveyService
 from survey_svc.sql_store import SqlStore
 from survey_svc.study import Study
@@ -81,6 +83,8 @@ async def _check(study: Study) -> None:
 
 async def _open_store(settings: SurveySettings) -> Store:
     try:
+        if settings.survey_store.startswith("redis"):
+            return await RedisStore.open(settings.survey_store)
         return await SqlStore.open(settings.survey_store)
     except MeshError as error:
         raise server.StartError(
@@ -89,7 +93,9 @@ async def _open_store(settings: SurveySettings) -> Store:
 
 
 def _open_cache(settings: SurveySettings) -> Cache:
-    return MemoryCache()
+    if settings.survey_cache == "memory":
+        return MemoryCache()
+    return RedisCache.at(settings.survey_cache)
 
 
 async def _sweep(creation: Creation) -> None:

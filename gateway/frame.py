@@ -6,9 +6,9 @@ import asyncio
 import re
 import secrets
 import time
-from typing import Any
 
 import structlog
+from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Gauge, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,7 @@ from gateway.envelope import failure
 from gateway.errors import PayloadTooLargeError
 from mesh.chassis import call, telemetry
 from mesh.chassis.errors import MeshError, UnavailableError
+from mesh.chassis.telemetry import names, tracing
 
 log = structlog.get_logger("access")
 
@@ -24,6 +25,10 @@ BODY_BYTES = 64 * 1024
 """The largest body that is read."""
 REQUESTS_AT_ONCE = 1000
 """More are refused, before the event loop suffers."""
+PROBE_PATH = "/healthz"
+"""Asked for every few seconds; nobody looks for it in traces."""
+SLOW_SECONDS = 1.0
+"""Longer requests are told as slow; streams that stay open never are."""
 _DISCARDED_BYTES = 16 * 1024 * 1024
 """Of a body that is too large, what is read and thrown away, so that its sender hears why."""
 _DISCARD_SECONDS = 5.0
@@ -76,8 +81,13 @@ class Frame:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        context = _continued(headers.get(b"traceparent", ""))
-        call.traceparent.set(context)
+        call.traceparent.set(_continued(headers.get(b"traceparent", "")))
+        span: Span | None = None
+        if scope["path"] != PROBE_PATH:
+            facts = {names.HTTP_METHOD: scope["method"][:16]}
+            span = tracing.start(scope["method"][:16], SpanKind.SERVER, facts)
+            tracing.enter(span)
+        context = call.traceparent.get()
         answer = _Answer(scope, send, self._framing(scope, headers, context))
         started = time.perf_counter()
         self._in_flight += 1
@@ -87,7 +97,7 @@ class Frame:
         finally:
             self._in_flight -= 1
             HTTP_IN_FLIGHT.dec()
-            _tell(scope, answer.status, time.perf_counter() - started)
+            _tell(scope, answer, time.perf_counter() - started, span)
 
     async def _serve(
         self, scope: Scope, headers: dict[bytes, str], receive: Receive, answer: "_Answer"
@@ -139,6 +149,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send, framing: dict[str, str]) -> None:
         self.status = 0
+        self.stays_open = False
         self._send = send
         self._framing = framing
         self._without_body = scope["method"] == "HEAD"
@@ -150,6 +161,7 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             headers.update(self._framing)
+            self.stays_open = headers.get("content-type", "").startswith("text/event-stream")
             message["headers"] = headers.raw
         elif message["type"] == "http.response.body" and self._without_body:
             message = {**message, "body": b""}
@@ -196,19 +208,36 @@ def _continued(traceparent: str) -> str:
     """
     if _TRACEPARENT.fullmatch(traceparent):
         return traceparent
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    return telemetry.new_traceparent()
 
 
 def _is_too_large(content_length: str) -> bool:
     return content_length.isdecimal() and int(content_length[:20]) > BODY_BYTES
 
 
-def _tell(scope: Scope, status: int, seconds: float) -> None:
+def _tell(scope: Scope, answer: _Answer, seconds: float, span: Span | None) -> None:
     route = scope.get("route")
     # Paths nobody serves are counted together: they are chosen by strangers.
     path = getattr(route, "path", None) or "other"
-    HTTP_SECONDS.labels(scope["method"] if status != 405 else "other", path, status).observe(
-        seconds
+    method, status = scope["method"][:16], answer.status
+    HTTP_SECONDS.labels(method if status != 405 else "other", path, status).observe(
+        seconds, telemetry.exemplar()
     )
-    facts: dict[str, Any] = {"status": status, "duration_ms": round(seconds * 1000, 2)}
-    log.info("request", method=scope["method"][:16], route=path, **facts)
+    kind = _kind(status, seconds, stays_open=answer.stays_open)
+    facts = {"status": status, "duration_ms": round(seconds * 1000, 2), "kind": kind}
+    log.info("request", method=method, route=path, **facts)
+    attributes = {names.HTTP_METHOD: method, names.HTTP_ROUTE: path, names.HTTP_STATUS: status}
+    name, error = f"{method} {path}", str(status) if kind == names.KIND_ERROR else ""
+    if span is not None:
+        span.update_name(name)
+        tracing.end(span, attributes, error=error)
+    elif kind in {names.KIND_ERROR, names.KIND_SLOW}:
+        tracing.tell_late(name, attributes, seconds=seconds, error=error)
+
+
+def _kind(status: int, seconds: float, *, stays_open: bool) -> str:
+    if status in {401, 403, 429}:
+        return names.KIND_SECURITY
+    if status >= 500:
+        return names.KIND_ERROR
+    return names.KIND_SLOW if seconds > SLOW_SECONDS and not stays_open else names.KIND_ACCESS

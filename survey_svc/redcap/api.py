@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from mesh.chassis import call
 from mesh.chassis.errors import DeadlineExceededError, MeshError, UnavailableError, UpstreamError
-from mesh.chassis.telemetry import LATENCY_BUCKETS
+from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, observed
 from survey_svc.errors import RefusedError
 from survey_svc.redcap.breaker import Breaker
 
@@ -58,8 +58,7 @@ class RedcapApi:
         self._token = token
         self._breaker = Breaker()
         self._client = httpx.AsyncClient(
-            transport=transport,
-            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=16),
+            transport=observed("redcap", transport or _pool()),
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             trust_env=False,
             headers={"user-agent": "amarre-survey"},
@@ -169,7 +168,7 @@ class RedcapApi:
             raise
         finally:
             elapsed = time.perf_counter() - started
-            SECONDS.labels(str(params.get("content", "")), outcome).observe(elapsed)
+            SECONDS.labels(str(params.get("content", "")), outcome).observe(elapsed, exemplar())
             self._count(outcome)
         return answer
 
@@ -196,6 +195,11 @@ class _Transient(Exception):  # noqa: N818 - never leaves this module
     def __init__(self, fault: MeshError) -> None:
         super().__init__(fault.message)
         self.fault = fault
+
+
+def _pool() -> httpx.AsyncBaseTransport:
+    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=16)
+    return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
 
 
 def _budget() -> float:

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable
 
+from prometheus_client import Gauge
+
 from mesh.chassis.errors import UnavailableError
 
+OPEN = Gauge("amarre_redcap_breaker_open", "1 while calls to REDCap are refused at once.")
 FAILURES = 8
 """How many failures in a row open the circuit."""
 REST_SECONDS = 2.0
@@ -35,9 +38,11 @@ class Breaker:
     def succeeded(self) -> None:
         """Close the circuit."""
         self._failures = 0
+        OPEN.set(0)
 
     def failed(self) -> None:
         """Count a failure."""
         self._failures += 1
         if self._failures == FAILURES:
+            OPEN.set(1)
             self._next_try = self._now() + REST_SECONDS

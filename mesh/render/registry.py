@@ -12,6 +12,7 @@ Files = dict[str, str]
 ROOT = Path(__file__).resolve().parents[2]
 
 TARGETS: Mapping[str, tuple[str, str]] = {
+    "envoy": ("mesh.render.envoy", "mesh/envoy"),
     "grpc": ("mesh.render.grpc", "mesh/deploy/grpc"),
     "openapi": ("mesh.render.openapi", "docs/api"),
 }

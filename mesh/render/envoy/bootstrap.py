@@ -1,0 +1,94 @@
+"""All files of one Envoy: the bootstrap, and what it watches below its folder."""
+
+from typing import Any
+
+from mesh.contract.policy import Mesh, Service
+from mesh.render.envoy import clusters, edge, listeners, routes, tls
+from mesh.render.envoy.placement import Endpoints, Proxy, address, canary_of
+from mesh.render.envoy.text import document
+from mesh.render.envoy.traffic import Traffic
+from mesh.topology import clients_of
+
+Files = dict[str, str]
+BOOTSTRAP = "envoy.yaml"
+_MOST_CONNECTIONS = 10_000
+
+
+def files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> Files:
+    """Return every file of *proxy*, by its path below the proxy's folder."""
+    found = {BOOTSTRAP: bootstrap(mesh, proxy, endpoints)}
+    for name, content in tls.secrets(proxy).items():
+        found[f"secrets/{name}.yaml"] = document(
+            f"The secret {name!r} of {proxy.name}: read anew when its folder's link moves.", content
+        )
+    return found | live_files(mesh, proxy, endpoints, traffic)
+
+
+def live_files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> Files:
+    """Return the files of *proxy* that change while it runs: routes and endpoints."""
+    callees = callees_of(mesh, proxy)
+    found = {
+        "routes/egress.yaml": document(
+            f"How {proxy.workload} reaches other services: deadlines, retries, canaries.",
+            routes.egress(callees, traffic),
+        )
+    }
+    if proxy.inbound:
+        found["routes/inbound.yaml"] = document(
+            f"How callers reach {proxy.workload}: deadlines and faults.",
+            routes.inbound(mesh.service(proxy.workload), traffic),
+        )
+    for service in callees:
+        for name in (service.name, canary_of(service.name)):
+            found[f"endpoints/{name}.yaml"] = document(
+                f"Where the cluster {name} is.",
+                clusters.endpoints_file(name, endpoints.get(name, ())),
+            )
+    return found
+
+
+def callees_of(mesh: Mesh, proxy: Proxy) -> tuple[Service, ...]:
+    """Return the services that the process behind *proxy* calls."""
+    return tuple(mesh.service(name) for name in clients_of(mesh)[proxy.workload])
+
+
+def bootstrap(mesh: Mesh, proxy: Proxy, endpoints: Endpoints) -> str:
+    """Return the file that Envoy starts from."""
+    services = callees_of(mesh, proxy)
+    found_listeners = [listeners.egress(proxy)]
+    found_clusters = clusters.callees(proxy, services, endpoints)
+    if proxy.inbound:
+        service = mesh.service(proxy.workload)
+        found_listeners.append(listeners.inbound(proxy, service))
+        found_clusters.append(clusters.service_app(proxy, service))
+    if proxy.edge is not None:
+        found_listeners += edge.listeners(proxy, proxy.edge, mesh)
+        found_clusters.append(clusters.gateway_app(proxy))
+    if proxy.key_set:
+        found_clusters.append(clusters.keys(proxy))
+    if proxy.telemetry.otlp:
+        found_clusters.append(clusters.collector(proxy))
+    content: dict[str, Any] = {
+        "node": {"id": proxy.name, "cluster": proxy.workload},
+        "admin": {"address": address(proxy.admin)},
+        "static_resources": {"listeners": found_listeners, "clusters": found_clusters},
+        "overload_manager": _overload(),
+        "stats_flush_interval": "1s",
+    }
+    title = f"Envoy beside {proxy.workload}: rendered from the contracts, never edited."
+    return document(title, content)
+
+
+def _overload() -> dict[str, Any]:
+    connections = "envoy.extensions.resource_monitors.downstream_connections.v3"
+    return {
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": f"type.googleapis.com/{connections}.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": _MOST_CONNECTIONS,
+                },
+            }
+        ]
+    }

@@ -1,0 +1,198 @@
+"""Where an Envoy sends calls: its own process, other services, Auth's keys, the collector."""
+
+from typing import Any
+
+from mesh.contract.policy import Service
+from mesh.render.envoy import tls
+from mesh.render.envoy.authorization import KEYS
+from mesh.render.envoy.placement import (
+    Endpoints,
+    Proxy,
+    address,
+    canary_of,
+    is_name,
+    seconds,
+    typed,
+)
+from mesh.render.envoy.telemetry import OTLP
+
+APP = "app"
+"""The cluster of the process behind the proxy."""
+CONNECTION_LIFE = "60s"
+"""Connections outlive certificates; this bounds how long."""
+RETRY_BUDGET_PERCENT = 20.0
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_MOST_STREAMS = 1000
+"""Streams that stay open have a limit of their own, so that they do not use up that of calls."""
+_MOST_AT_GATEWAY = 1000
+
+
+def service_app(proxy: Proxy, service: Service) -> dict[str, Any]:
+    """Return the cluster of the service behind *proxy*; it sheds what is above the limit."""
+    return {
+        "name": APP,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": _breakers(service.max_concurrent_requests, service),
+        "typed_extension_protocol_options": _http2(),
+        "load_assignment": _assignment(APP, [proxy.app]),
+    }
+
+
+def gateway_app(proxy: Proxy) -> dict[str, Any]:
+    """Return the cluster of the gateway behind *proxy*, which speaks HTTP/1.1."""
+    limit = {
+        "priority": "DEFAULT",
+        "max_connections": _MOST_AT_GATEWAY,
+        "max_pending_requests": _MOST_AT_GATEWAY,
+        "max_requests": _MOST_AT_GATEWAY,
+        "track_remaining": True,
+    }
+    return {
+        "name": APP,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [limit]},
+        "typed_extension_protocol_options": {
+            _HTTP: typed(
+                _HTTP,
+                # Shorter than the gateway's own, so that no request meets a closing connection.
+                common_http_protocol_options={"idle_timeout": "20s"},
+                explicit_http_config={"http_protocol_options": {}},
+            )
+        },
+        "load_assignment": _assignment(APP, [proxy.app]),
+    }
+
+
+def callees(
+    proxy: Proxy, services: tuple[Service, ...], endpoints: Endpoints
+) -> list[dict[str, Any]]:
+    """Return two clusters for each service: its replicas, and its canary."""
+    return [
+        _callee(proxy, service, name, endpoints.get(name, ()))
+        for service in services
+        for name in (service.name, canary_of(service.name))
+    ]
+
+
+def _callee(
+    proxy: Proxy, service: Service, name: str, addresses: tuple[str, ...]
+) -> dict[str, Any]:
+    outlier = service.outlier
+    limit = service.max_concurrent_requests * max(1, len(addresses))
+    cluster: dict[str, Any] = {
+        "name": name,
+        **_discovery(proxy, name, addresses),
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        # Replicas that are known to be broken get nothing, however few are left.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": _breakers(limit, service),
+        "outlier_detection": {
+            "consecutive_gateway_failure": outlier.consecutive_failures,
+            "enforcing_consecutive_gateway_failure": 100,
+            "consecutive_5xx": outlier.consecutive_failures,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_success_rate": 0,
+            "interval": seconds(outlier.interval),
+            "base_ejection_time": seconds(outlier.base_ejection_time),
+            "max_ejection_percent": outlier.max_ejection_percent,
+        },
+        "health_checks": [_health_check(service)],
+        # An endpoint that is taken away goes at once; calls in flight end on their own.
+        "ignore_health_on_host_removal": True,
+        "typed_extension_protocol_options": _http2(max_connection_duration=CONNECTION_LIFE),
+        "transport_socket": tls.to_peer(proxy, service.name),
+    }
+    return cluster
+
+
+def _discovery(proxy: Proxy, name: str, addresses: tuple[str, ...]) -> dict[str, Any]:
+    """Endpoints come from a watched file, or from the DNS where they are names."""
+    if any(is_name(one) for one in addresses):
+        return {"type": "STRICT_DNS", "load_assignment": _assignment(name, list(addresses))}
+    folder = f"{proxy.folder}/endpoints"
+    return {
+        "type": "EDS",
+        "eds_cluster_config": {
+            "eds_config": {
+                "path_config_source": {
+                    "path": f"{folder}/{name}.yaml",
+                    "watched_directory": {"path": folder},
+                },
+                "resource_api_version": "V3",
+            }
+        },
+    }
+
+
+def endpoints_file(name: str, addresses: tuple[str, ...]) -> dict[str, Any]:
+    """Return the file from which a cluster learns its endpoints."""
+    return {
+        "resources": [
+            typed(
+                "envoy.config.endpoint.v3.ClusterLoadAssignment",
+                **_assignment(name, list(addresses)),
+            )
+        ]
+    }
+
+
+def keys(proxy: Proxy) -> dict[str, Any]:
+    """Return the cluster from which the key set is fetched."""
+    return _plain(KEYS, proxy.key_set)
+
+
+def collector(proxy: Proxy) -> dict[str, Any]:
+    """Return the cluster that spans go to; a collector that is away costs nothing."""
+    return _plain(OTLP, proxy.telemetry.otlp) | {"typed_extension_protocol_options": _http2()}
+
+
+def _plain(name: str, where: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": "STRICT_DNS" if is_name(where) else "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": _assignment(name, [where]),
+    }
+
+
+def _assignment(name: str, addresses: list[str]) -> dict[str, Any]:
+    endpoints = [{"endpoint": {"address": address(one)}} for one in addresses]
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}
+
+
+def _breakers(limit: int, service: Service) -> dict[str, Any]:
+    calls = {
+        "#": f"service_policy of {service.full_name}",
+        "priority": "DEFAULT",
+        "max_requests": limit,
+        "max_pending_requests": service.max_pending_requests,
+        "retry_budget": {
+            "budget_percent": {"value": RETRY_BUDGET_PERCENT},
+            "budget_interval": "10s",
+            "min_retry_concurrency": 1,
+        },
+        "track_remaining": True,
+    }
+    streams = {"priority": "HIGH", "max_requests": _MOST_STREAMS, "track_remaining": True}
+    return {"thresholds": [calls, streams]}
+
+
+def _health_check(service: Service) -> dict[str, Any]:
+    return {
+        "timeout": "1s",
+        "interval": "1s",
+        "no_traffic_interval": "1s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "grpc_health_check": {"service_name": service.full_name},
+    }
+
+
+def _http2(**common: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"common_http_protocol_options": dict(common)} if common else {}
+    keepalive = {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}
+    options["explicit_http_config"] = {"http2_protocol_options": keepalive}
+    return {_HTTP: typed(_HTTP, **options)}

@@ -1,0 +1,190 @@
+"""
+The way in for browsers: HTTP and HTTPS with strict limits, JSON errors, limits per client.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.policy import Mesh
+from mesh.render.envoy import manager, telemetry, tls
+from mesh.render.envoy.clusters import APP
+from mesh.render.envoy.errors import json_replies
+from mesh.render.envoy.placement import Edge, Proxy, seconds, typed
+
+SESSION_COOKIE = "__Host-amarre_session"
+BODY_BYTES = 64 * 1024
+HEADERS_KIB = 16
+PER_ADDRESS = (500, 250)
+"""Requests of one address: at once, and per second in the long run."""
+PER_SESSION = (100, 50)
+"""Requests of one session, which is counted beside its address."""
+_MOST_CLIENTS = 20_000
+"""Clients whose requests are counted at the same time; about 10 MiB."""
+_HEADERS_IN, _REQUEST_IN = "10s", "30s"
+_FORGED = (
+    "authorization",
+    "proxy-authorization",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-real-ip",
+    "forwarded",
+    "x-request-id",
+    "x-original-url",
+    "x-rewrite-url",
+    "grpc-timeout",
+)
+_LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+_RETRY_AFTER = """\
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if headers:get(":status") == "429" and headers:get("retry-after") == nil then
+    headers:add("retry-after", "1")
+  end
+end
+"""
+
+
+def listeners(proxy: Proxy, edge: Edge, mesh: Mesh) -> list[dict[str, Any]]:
+    """Return the HTTP listener, and the HTTPS one where the edge has it."""
+    found = [
+        manager.listener("edge_http", edge.http, _manager("edge_http", proxy, edge, mesh, None))
+    ]
+    if edge.https:
+        hcm = _manager("edge_https", proxy, edge, mesh, edge.hsts)
+        found.append(manager.listener("edge_https", edge.https, hcm, tls.from_browsers(proxy)))
+    return found
+
+
+def _manager(
+    name: str, proxy: Proxy, edge: Edge, mesh: Mesh, hsts: timedelta | None
+) -> dict[str, Any]:
+    return manager.manager(
+        name,
+        codec_type="AUTO",
+        **manager.forget(exact=_FORGED, prefixes=["x-amarre-"]),
+        # The peer is the client: nothing that it claims about addresses counts.
+        use_remote_address=True,
+        xff_num_trusted_hops=0,
+        internal_address_config={"unix_sockets": False},
+        forward_client_cert_details="SANITIZE",
+        generate_request_id=True,
+        always_set_request_id_in_response=True,
+        merge_slashes=True,
+        max_request_headers_kb=HEADERS_KIB,
+        common_http_protocol_options={
+            "max_headers_count": 100,
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "idle_timeout": "60s",
+        },
+        http2_protocol_options={
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 65_536,
+            "initial_connection_window_size": 1_048_576,
+        },
+        request_headers_timeout=_HEADERS_IN,
+        request_timeout=_REQUEST_IN,
+        stream_idle_timeout="60s",
+        delayed_close_timeout="1s",
+        drain_timeout="5s",
+        local_reply_config=json_replies(hsts=hsts),
+        access_log=telemetry.access_log(proxy, "edge"),
+        **telemetry.tracing(proxy, outbound=False),
+        route_config={
+            "name": name,
+            "virtual_hosts": [{"name": "app", "domains": ["*"], "routes": _routes(mesh)}],
+        },
+        http_filters=[*_limits(edge), _body_limit(), manager.router()],
+    )
+
+
+def _routes(mesh: Mesh) -> list[dict[str, Any]]:
+    """Return one route per stream that stays open, and one for all the rest."""
+    streams = [
+        {
+            "#": method.source,
+            "match": {"path": route.path},
+            "route": {"cluster": APP, "timeout": "0s"},
+        }
+        for method in mesh
+        if method.deadline > LONGEST_CALL
+        for route in method.routes
+    ]
+    longest = seconds(LONGEST_CALL + timedelta(seconds=5))
+    return [*streams, {"match": {"prefix": "/"}, "route": {"cluster": APP, "timeout": longest}}]
+
+
+def _body_limit() -> dict[str, Any]:
+    return {
+        "name": "envoy.filters.http.buffer",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=BODY_BYTES
+        ),
+    }
+
+
+def _limits(edge: Edge) -> list[dict[str, Any]]:
+    """Return the filters that count requests per address and per session."""
+    if not edge.rate_limits:
+        return []
+    cookie = {
+        "cookie": SESSION_COOKIE,
+        "on_header_present": {
+            "metadata_namespace": "amarre",
+            "key": "session",
+            "type": "STRING",
+        },
+    }
+    return [
+        {
+            "name": "envoy.filters.http.header_to_metadata",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+                request_rules=[cookie],
+            ),
+        },
+        {
+            # Before the limit: answers pass the filters in the opposite order.
+            "name": "envoy.filters.http.lua",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.lua.v3.Lua",
+                default_source_code={"inline_string": _RETRY_AFTER},
+            ),
+        },
+        {
+            "name": "envoy.filters.http.local_ratelimit",
+            "typed_config": _rate_limit(),
+        },
+    ]
+
+
+def _rate_limit() -> dict[str, Any]:
+    everything = {"default_value": {"numerator": 100}}
+    address = {"masked_remote_address": {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}}
+    session = {
+        "metadata": {
+            "descriptor_key": "session",
+            "source": "DYNAMIC",
+            "metadata_key": {"key": "amarre", "path": [{"key": "session"}]},
+        }
+    }
+    return typed(
+        _LIMIT,
+        stat_prefix="edge",
+        # The overall bucket is no limit; those of each client below are.
+        token_bucket=_bucket(1_000_000, 1_000_000),
+        filter_enabled=everything,
+        filter_enforced=everything,
+        max_dynamic_descriptors=_MOST_CLIENTS,
+        rate_limits=[{"actions": [address]}, {"actions": [session]}],
+        descriptors=[
+            {"entries": [{"key": "masked_remote_address"}], "token_bucket": _bucket(*PER_ADDRESS)},
+            {"entries": [{"key": "session"}], "token_bucket": _bucket(*PER_SESSION)},
+        ],
+    )
+
+
+def _bucket(most: int, per_second: int) -> dict[str, Any]:
+    return {"max_tokens": most, "tokens_per_fill": per_second, "fill_interval": "1s"}

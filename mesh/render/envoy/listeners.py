@@ -1,0 +1,54 @@
+"""The listeners between processes of the mesh: inbound for callers, egress for the own process."""
+
+from typing import Any
+
+from mesh.contract.policy import Service
+from mesh.render.envoy import authorization, manager, telemetry, tls
+from mesh.render.envoy.clusters import CONNECTION_LIFE
+from mesh.render.envoy.errors import grpc_replies
+from mesh.render.envoy.placement import Proxy
+from mesh.render.envoy.routes import EGRESS, INBOUND
+
+
+def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
+    """Return the listener for callers: mTLS, caller, token, fault, then the process itself."""
+    filters = [
+        *authorization.rbac(service),
+        *authorization.jwt(service),
+        manager.fault_filter(),
+        manager.router(),
+    ]
+    hcm = manager.manager(
+        INBOUND,
+        **manager.grpc_options(),
+        **manager.forget(),
+        **manager.routes_from_file(proxy, INBOUND),
+        # The caller's identity for the service; what a client sends under this name is dropped.
+        forward_client_cert_details="SANITIZE_SET",
+        set_current_client_cert_details={"uri": True},
+        common_http_protocol_options={"max_connection_duration": CONNECTION_LIFE},
+        drain_timeout="5s",
+        stream_idle_timeout="0s",
+        local_reply_config=grpc_replies(),
+        access_log=telemetry.access_log(proxy, INBOUND),
+        **telemetry.tracing(proxy, outbound=False),
+        http_filters=filters,
+    )
+    return manager.listener(INBOUND, proxy.inbound, hcm, tls.from_peers(proxy))
+
+
+def egress(proxy: Proxy) -> dict[str, Any]:
+    """Return the listener for the own process: a Unix socket, no TLS, routes by authority."""
+    hcm = manager.manager(
+        EGRESS,
+        **manager.grpc_options(),
+        **manager.forget(exact=["x-forwarded-client-cert"]),
+        **manager.routes_from_file(proxy, EGRESS),
+        generate_request_id=True,
+        stream_idle_timeout="0s",
+        local_reply_config=grpc_replies(),
+        access_log=telemetry.access_log(proxy, EGRESS),
+        **telemetry.tracing(proxy, outbound=True),
+        http_filters=[telemetry.method_statistics(), manager.router()],
+    )
+    return manager.listener(EGRESS, proxy.egress, hcm)

@@ -1,0 +1,107 @@
+"""What every HTTP connection manager has in common, and the filters that several share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mesh.render.envoy.placement import Proxy, address, typed
+
+_MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+_STRICT_HTTP2 = {
+    "max_concurrent_streams": 1000,
+    "initial_stream_window_size": 1_048_576,
+    "initial_connection_window_size": 4_194_304,
+}
+
+
+def manager(name: str, /, **fields: Any) -> dict[str, Any]:
+    """Return the network filter of a connection manager called *name*."""
+    return {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": typed(
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            stat_prefix=name,
+            server_header_transformation="PASS_THROUGH",
+            normalize_path=True,
+            path_with_escaped_slashes_action="REJECT_REQUEST",
+            **fields,
+        ),
+    }
+
+
+def listener(
+    name: str, where: str, chain_filter: dict[str, Any], transport: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a listener on *where*; a Unix socket can be opened by this user alone."""
+    place = address(where)
+    if "pipe" in place:
+        place["pipe"]["mode"] = 0o600
+    chain: dict[str, Any] = {"filters": [chain_filter]}
+    if transport is not None:
+        chain["transport_socket"] = transport
+    return {
+        "name": name,
+        "address": place,
+        "per_connection_buffer_limit_bytes": 1_048_576,
+        "filter_chains": [chain],
+    }
+
+
+def grpc_options() -> dict[str, Any]:
+    """Return how HTTP/2 is spoken between processes of the mesh."""
+    return {"codec_type": "HTTP2", "http2_protocol_options": _STRICT_HTTP2}
+
+
+def forget(*, exact: Sequence[str] = (), prefixes: Sequence[str] = ()) -> dict[str, Any]:
+    """
+    Return the mutation that drops request headers before anything looks at them.
+
+    ``x-envoy-`` headers steer retries and time-outs of a proxy; here only the contract does.
+    """
+    removed: list[dict[str, Any]] = [{"remove": name} for name in exact]
+    removed += [
+        {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
+        for prefix in ("x-envoy-", *prefixes)
+    ]
+    return {
+        "early_header_mutation_extensions": [
+            {
+                "name": "envoy.http.early_header_mutation.header_mutation",
+                "typed_config": typed(_MUTATION, mutations=removed),
+            }
+        ]
+    }
+
+
+def routes_from_file(proxy: Proxy, name: str) -> dict[str, Any]:
+    """Return where the routes called *name* are read from: a file that is watched."""
+    folder = f"{proxy.folder}/routes"
+    return {
+        "rds": {
+            "route_config_name": name,
+            "config_source": {
+                "path_config_source": {
+                    "path": f"{folder}/{name}.yaml",
+                    "watched_directory": {"path": folder},
+                },
+                "resource_api_version": "V3",
+            },
+        }
+    }
+
+
+def fault_filter() -> dict[str, Any]:
+    """Return the filter that makes faults where a route asks for them."""
+    return {
+        "name": "envoy.filters.http.fault",
+        "typed_config": typed("envoy.extensions.filters.http.fault.v3.HTTPFault"),
+    }
+
+
+def router() -> dict[str, Any]:
+    """Return the last filter."""
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
+        ),
+    }

@@ -1,0 +1,176 @@
+"""
+Routes in watched files: what may change while an Envoy runs.
+
+Outbound: one route per method with its deadline, retries where the contract calls the method
+idempotent, and the canary's share. Inbound: one route per method with its fault.
+"""
+
+from typing import Any
+
+from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.policy import Method, Service
+from mesh.render.envoy.authorization import HEALTH, REFLECTION
+from mesh.render.envoy.clusters import APP
+from mesh.render.envoy.placement import canary_of, dns_name, seconds, typed
+from mesh.render.envoy.telemetry import UNTRACED
+from mesh.render.envoy.traffic import InjectedFault, Traffic
+
+EGRESS, INBOUND = "egress", "inbound"
+CANARY_HEADER = "x-canary"
+MOST_RETRIES = 2
+_RETRY_ON = "unavailable,reset-before-request,connect-failure,refused-stream"
+_HEALTH_SECONDS = "2s"
+_FAULT = "envoy.filters.http.fault"
+
+
+def egress(services: tuple[Service, ...], traffic: Traffic) -> dict[str, Any]:
+    """Return the routes by which a process reaches *services*."""
+    hosts = [_outbound_host(service, traffic) for service in services]
+    return _configuration(EGRESS, hosts)
+
+
+def inbound(service: Service, traffic: Traffic) -> dict[str, Any]:
+    """Return the routes by which callers reach the process behind the proxy."""
+    routes = [
+        _inbound_route(method, traffic.fault_of(method.short_name)) for method in service.methods
+    ]
+    for prefix in (HEALTH, REFLECTION):
+        routes.append(
+            {
+                "match": {"prefix": prefix},
+                "route": {"cluster": APP, "priority": "HIGH", "timeout": "0s"},
+                "tracing": UNTRACED,
+            }
+        )
+    return _configuration(INBOUND, [{"name": service.name, "domains": ["*"], "routes": routes}])
+
+
+def _configuration(name: str, hosts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "resources": [
+            typed("envoy.config.route.v3.RouteConfiguration", name=name, virtual_hosts=hosts)
+        ]
+    }
+
+
+def _outbound_host(service: Service, traffic: Traffic) -> dict[str, Any]:
+    weight = traffic.weights.get(service.name)
+    routes: list[dict[str, Any]] = []
+    for method in service.methods:
+        if weight is not None:
+            routes.append(_to_canary(method))
+        routes.append(_outbound_route(method, weight))
+    routes.append(
+        {
+            "match": {"prefix": HEALTH},
+            "route": {"cluster": service.name, "priority": "HIGH", "timeout": _HEALTH_SECONDS},
+            "tracing": UNTRACED,
+        }
+    )
+    name = dns_name(service.name)
+    return {
+        "name": service.name,
+        "domains": [name, f"{name}:*"],
+        "include_request_attempt_count": True,
+        "routes": routes,
+    }
+
+
+def _outbound_route(method: Method, weight: int | None) -> dict[str, Any]:
+    target: dict[str, Any] = {"cluster": method.service}
+    if weight is not None:
+        shares = ((method.service, 100 - weight), (canary_of(method.service), weight))
+        clusters = [{"name": name, "weight": share} for name, share in shares]
+        target = {"weighted_clusters": {"clusters": clusters}}
+    return {
+        "#": method.source,
+        "name": method.short_name,
+        "match": {"path": method.path},
+        "decorator": {"operation": method.path.removeprefix("/")},
+        "route": {**target, **_limits(method), **_retries(method)},
+    }
+
+
+def _to_canary(method: Method) -> dict[str, Any]:
+    """The header sends a call to the canary, whatever its share."""
+    header = {"name": CANARY_HEADER, "string_match": {"exact": "1"}}
+    return {
+        "name": f"{method.short_name} to the canary",
+        "match": {"path": method.path, "headers": [header]},
+        "decorator": {"operation": method.path.removeprefix("/")},
+        "route": {"cluster": canary_of(method.service), **_limits(method), **_retries(method)},
+    }
+
+
+def _limits(method: Method) -> dict[str, Any]:
+    """The contract's deadline; a shorter one that the caller asks for rules."""
+    deadline = seconds(method.deadline)
+    duration = {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline}
+    if method.deadline > LONGEST_CALL:
+        return {
+            "timeout": "0s",
+            "idle_timeout": "0s",
+            "priority": "HIGH",
+            "max_stream_duration": duration,
+        }
+    return {
+        "timeout": "0s" if method.streams else deadline,
+        "max_stream_duration": duration,
+    }
+
+
+def _retries(method: Method) -> dict[str, Any]:
+    if not method.may_retry:
+        return {}
+    return {
+        "retry_policy": {
+            "retry_on": _RETRY_ON,
+            "num_retries": MOST_RETRIES,
+            "per_try_timeout": seconds(method.deadline / 2),
+            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
+            "host_selection_retry_max_attempts": 3,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": typed(
+                        "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                    ),
+                }
+            ],
+        },
+        # A try that takes too long gets a rival and goes on; the first answer wins.
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
+
+
+def _inbound_route(method: Method, fault: InjectedFault | None) -> dict[str, Any]:
+    deadline = seconds(method.deadline)
+    route: dict[str, Any] = {
+        "#": method.source,
+        "name": method.short_name,
+        "match": {"path": method.path},
+        "decorator": {"operation": method.path.removeprefix("/")},
+        "route": {
+            "cluster": APP,
+            "timeout": "0s",
+            "max_stream_duration": {
+                "max_stream_duration": deadline,
+                "grpc_timeout_header_max": deadline,
+            },
+        },
+    }
+    if method.deadline > LONGEST_CALL:
+        route["route"] |= {"idle_timeout": "0s", "priority": "HIGH"}
+    if fault is not None:
+        route["typed_per_filter_config"] = {_FAULT: _injected(fault)}
+    return route
+
+
+def _injected(fault: InjectedFault) -> dict[str, Any]:
+    share = {"numerator": round(fault.percent * 10_000), "denominator": "MILLION"}
+    found: dict[str, Any] = {}
+    if fault.delay is not None:
+        found["delay"] = {"fixed_delay": seconds(fault.delay), "percentage": share}
+    if fault.abort is not None:
+        found["abort"] = {"grpc_status": fault.abort, "percentage": share}
+    return typed("envoy.extensions.filters.http.fault.v3.HTTPFault", **found)

@@ -1,0 +1,157 @@
+"""What an Envoy tells: spans by OTLP, one JSON line per request, statistics per method."""
+
+from typing import Any
+
+from mesh.render.envoy.placement import Proxy, typed
+
+OTLP = "otlp"
+"""The cluster of the collector."""
+_REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+_HEALTH = "/grpc.health.v1.Health/"
+
+
+def tracing(proxy: Proxy, *, outbound: bool) -> dict[str, Any]:
+    """Return the ``tracing`` of a connection manager; nothing where no collector is known."""
+    if not proxy.telemetry.otlp:
+        return {}
+    return {
+        "tracing": {
+            "random_sampling": {"value": proxy.telemetry.sampling_percent},
+            "spawn_upstream_span": outbound,
+            # Paths of the edge may hold the secret of a magic link behind the question mark.
+            "max_path_tag_length": 256 if proxy.edge is None else 1,
+            "custom_tags": [
+                {"tag": "envoy.details", "value": "%RESPONSE_CODE_DETAILS%"},
+                {"tag": "url.path", "value": "%PATH(NQ)%"},
+            ],
+            "provider": {
+                "name": "envoy.tracers.opentelemetry",
+                "typed_config": typed(
+                    "envoy.config.trace.v3.OpenTelemetryConfig",
+                    service_name=proxy.name,
+                    grpc_service=_collector(),
+                ),
+            },
+        }
+    }
+
+
+UNTRACED = {
+    "client_sampling": {"numerator": 0},
+    "random_sampling": {"numerator": 0},
+    "overall_sampling": {"numerator": 0},
+}
+"""The tracing of a route that nobody wants to see, such as health checks."""
+
+
+def access_log(proxy: Proxy, direction: str) -> list[dict[str, Any]]:
+    """
+    Return the access logs of a connection manager: a line to stdout for each request, and
+    refusals to the collector as well. Health checks are left out.
+    """
+    logs: list[dict[str, Any]] = [
+        {
+            "name": "envoy.access_loggers.stdout",
+            "filter": _no_health_checks(),
+            "typed_config": typed(
+                "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+                log_format={"json_format": _fields(proxy, direction)},
+            ),
+        }
+    ]
+    if proxy.telemetry.otlp:
+        logs.append(_refusals(proxy, direction))
+    return logs
+
+
+def _fields(proxy: Proxy, direction: str) -> dict[str, str]:
+    fields = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+        "level": "info",
+        "event": "request",
+        "kind": "access",
+        "service": proxy.name,
+        "direction": direction,
+        "method": "%REQ(:METHOD)%",
+        # Never the query: it may hold a secret.
+        "path": "%PATH(NQ)%",
+        "code": "%RESPONSE_CODE%",
+        "grpc_status": "%GRPC_STATUS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "duration_ms": "%DURATION%",
+        "trace_id": "%TRACE_ID%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+    }
+    if direction == "inbound":
+        fields |= {
+            "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+            "serial": "%DOWNSTREAM_PEER_SERIAL%",
+        }
+    if direction == "egress":
+        fields |= {
+            "cluster": "%UPSTREAM_CLUSTER%",
+            "upstream": "%UPSTREAM_HOST%",
+            "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        }
+    return fields
+
+
+def _no_health_checks() -> dict[str, Any]:
+    return {
+        "header_filter": {
+            "header": {
+                "name": ":path",
+                "string_match": {"prefix": _HEALTH},
+                "invert_match": True,
+            }
+        }
+    }
+
+
+def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
+    """Refused calls as log records; the details name the policy and its line in the contract."""
+    attributes = {
+        "event.name": "refusal",
+        "proxy": proxy.name,
+        "direction": direction,
+        "path": "%PATH(NQ)%",
+        "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+        "grpc_status": "%GRPC_STATUS%",
+    }
+    return {
+        "name": "envoy.access_loggers.open_telemetry",
+        "filter": {"grpc_status_filter": {"statuses": list(_REFUSALS)}},
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+            log_name=direction,
+            grpc_service=_collector(),
+            buffer_flush_interval="1s",
+            body={"string_value": "%GRPC_STATUS%: %RESPONSE_CODE_DETAILS%"},
+            attributes={
+                "values": [
+                    {"key": key, "value": {"string_value": value}}
+                    for key, value in attributes.items()
+                ]
+            },
+            resource_attributes={
+                "values": [{"key": "service.name", "value": {"string_value": proxy.name}}]
+            },
+        ),
+    }
+
+
+def _collector() -> dict[str, Any]:
+    return {"envoy_grpc": {"cluster_name": OTLP}, "timeout": "1s"}
+
+
+def method_statistics() -> dict[str, Any]:
+    """Return the filter that counts each method's outcome: gRPC failures are HTTP 200."""
+    return {
+        "name": "envoy.filters.http.grpc_stats",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+            stats_for_all_methods=True,
+            enable_upstream_stats=True,
+        ),
+    }

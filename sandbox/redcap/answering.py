@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from sandbox.redcap import documents, records, responses
 from sandbox.redcap.api.params import Upload
+from sandbox.redcap.calculations import Calculations
 from sandbox.redcap.dictionary import Field, checkbox_column, status_field
 from sandbox.redcap.filter_logic.evaluate import Row, condition
 from sandbox.redcap.project import Project, Survey
@@ -170,6 +171,7 @@ def keep(
     _forget_replaced(db, sheet, answers)
     answers[status_field(sheet.form)] = "2" if complete else "0"
     records.write_entry(db, project.id, sheet.record.name, sheet.place, answers)
+    Calculations(project).update(db, sheet.record.name)
     responses.mark(db, sheet.response, page=page, complete=complete)
 
 

@@ -15,7 +15,7 @@ from sandbox.redcap import records
 from sandbox.redcap.dictionary import Field
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.filter_logic.evaluate import Row, condition
-from sandbox.redcap.filter_logic.sieve import required_texts
+from sandbox.redcap.filter_logic.sieve import required_text
 from sandbox.redcap.project import Project
 from sandbox.redcap.records import Answers, Place, Record
 
@@ -59,7 +59,7 @@ class Export:
         _check_names("events", ask.events, project.event_by_name)
         self._wanted = _wanted(project, ask)
         self._holds = condition(ask.logic, project)
-        self._sieve = required_texts(ask.logic, project)
+        self._sieve = required_text(ask.logic, project)
         self._events = {project.event_by_name[name].event_id for name in ask.events}
         self.columns = layout.of_export(project, ask, self._wanted)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.redcap import records
+from sandbox.redcap.calculations import Calculations
 from sandbox.redcap.dictionary import Field
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.export import forms_of
@@ -198,6 +199,9 @@ class _Batch:
                     records.set_group(self._db, self._project.id, name, self._options.group)
         for (name, place), answers in self._answers.items():
             records.write_entry(self._db, self._project.id, name, place, answers)
+        calculations = Calculations(self._project)
+        for name in self._named:
+            calculations.update(self._db, name)
         for name, group in self._groups.items():
             records.set_group(self._db, self._project.id, name, group)
         return done

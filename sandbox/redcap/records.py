@@ -61,7 +61,7 @@ def stream(
     names: Iterable[str] | None = None,
     since: str = "",
     until: str = "",
-    holding: Iterable[tuple[str, str]] = (),
+    holding: tuple[str, str] | None = None,
 ) -> Iterator[Record]:
     """
     Yield records in natural order of their names, one at a time.
@@ -72,8 +72,8 @@ def stream(
         names: Only these records; all when None.
         since: Only records created or modified after, ``YYYY-MM-DD HH:MM:SS``.
         until: Only records created or modified before.
-        holding: Fields and exact texts that some row of the record must hold:
-            a coarse sieve that SQLite applies before anything is parsed.
+        holding: A field and the exact text that some row of the record must
+            hold: a coarse sieve that SQLite applies before anything is parsed.
     """
     rows = db.execute(
         """
@@ -83,10 +83,9 @@ def stream(
           AND (:names IS NULL OR r.name IN (SELECT value FROM json_each(:names)))
           AND (:since = '' OR r.modified_at > :since)
           AND (:until = '' OR r.created_at < :until)
-          AND NOT EXISTS (
-            SELECT 1 FROM json_each(:holding) AS wanted WHERE NOT EXISTS (
-              SELECT 1 FROM entry h WHERE h.project_id = r.project_id AND h.record = r.name
-                AND instr(h.answers, wanted.value) > 0))
+          AND (:holding IS NULL OR r.name IN (
+            SELECT h.record FROM entry h
+            WHERE h.project_id = :project AND instr(h.answers, :holding) > 0))
         ORDER BY r.sort_key, r.name
         """,
         {
@@ -94,7 +93,7 @@ def stream(
             "names": None if names is None else json.dumps(list(names)),
             "since": since,
             "until": until,
-            "holding": json.dumps([_fragment(*pair) for pair in holding]),
+            "holding": None if holding is None else _fragment(*holding),
         },
     )
     for name, group in groupby(rows, key=itemgetter(0)):

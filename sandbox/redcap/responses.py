@@ -5,16 +5,16 @@ A response begins to exist when its link is first asked for, and keeps its link
 from then on.
 """
 
+import base64
 import secrets
 import sqlite3
-import string
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sandbox.redcap.records import Place
 from sandbox.redcap.store import server_time
 
-_LETTERS = string.ascii_uppercase + string.digits
 NOT_COMPLETED = "[not completed]"
 """What a timestamp says while a response is partial."""
 
@@ -48,15 +48,19 @@ _COLUMNS = (
 
 def obtain(db: sqlite3.Connection, project_id: int, record: str, place: Place) -> Response:
     """The response of an instrument at a place, made on first call; needs a writer."""
-    db.execute(
-        "INSERT OR IGNORE INTO response (hash, project_id, record, event_id, instrument,"
-        " instance, access_code, return_code) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (_code(16), project_id, record, *place, _code(9), _code(8)),
-    )
+    _insert(db, project_id, [(record, place)])
     found = peek(db, project_id, record, place)
     if found is None:
         raise LookupError("A survey response vanished while it was being made.")
     return found
+
+
+def _insert(db: sqlite3.Connection, project_id: int, new: Iterable[tuple[str, Place]]) -> None:
+    db.executemany(
+        "INSERT OR IGNORE INTO response (hash, project_id, record, event_id, instrument,"
+        " instance, access_code, return_code) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((_code(16), project_id, name, *place, _code(9), _code(8)) for name, place in new),
+    )
 
 
 def peek(db: sqlite3.Connection, project_id: int, record: str, place: Place) -> Response | None:
@@ -99,8 +103,7 @@ def of_survey(
         " AND r.instrument = :form AND r.instance = e.instance)",
         at,
     ).fetchall()
-    for record, instance in missing:
-        obtain(db, project_id, record, Place(event_id, instrument, instance))
+    _insert(db, project_id, [(name, Place(event_id, instrument, n)) for name, n in missing])
     rows = db.execute(
         f"SELECT {_COLUMNS} FROM response WHERE project_id = :project"  # noqa: S608
         " AND event_id = :event AND instrument = :form ORDER BY"
@@ -169,4 +172,5 @@ def _response(row: tuple[Any, ...]) -> Response:
 
 
 def _code(length: int) -> str:
-    return "".join(secrets.choice(_LETTERS) for _ in range(length))
+    # Capitals and digits, five random bits each.
+    return base64.b32encode(secrets.token_bytes(length)).decode()[:length]

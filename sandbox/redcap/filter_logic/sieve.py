@@ -8,28 +8,26 @@ from sandbox.redcap.filter_logic.values import to_number
 from sandbox.redcap.project import Project
 
 
-def required_texts(logic: str, project: Project) -> list[tuple[str, str]]:
+def required_text(logic: str, project: Project) -> tuple[str, str] | None:
     """
-    Fields and texts of ``[field] = 'text'`` that all of *logic* hangs on.
+    Field and text of a ``[field] = 'text'`` that all of *logic* hangs on, if there is one.
 
     Only what cannot hold otherwise: no numbers (``'01' = '1'``), no blanks, no
     choices of a checkbox. The caller has compiled the logic already.
     """
-    if not logic.strip():
-        return []
-    return list(_required(parse(logic), project))
+    return _required(parse(logic), project) if logic.strip() else None
 
 
-def _required(node: Node, project: Project) -> list[tuple[str, str]]:
+def _required(node: Node, project: Project) -> tuple[str, str] | None:
     match node:
         case Binary(operator="and", left=left, right=right):
-            return _required(left, project) + _required(right, project)
+            return _required(left, project) or _required(right, project)
         case Binary(operator="=", left=Ref() as ref, right=Literal(text=text)):
-            return [(ref.name, text)] if _is_plain(ref, text, project) else []
+            return (ref.name, text) if _is_plain(ref, text, project) else None
         case Binary(operator="=", left=Literal(text=text), right=Ref() as ref):
-            return [(ref.name, text)] if _is_plain(ref, text, project) else []
+            return (ref.name, text) if _is_plain(ref, text, project) else None
         case _:
-            return []
+            return None
 
 
 def _is_plain(ref: Ref, text: str, project: Project) -> bool:

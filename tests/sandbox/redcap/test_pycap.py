@@ -3,13 +3,13 @@ PyCap, a client that we did not write, takes the sandbox for REDCap.
 """
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]  # it ships no types
 import pytest
-import redcap
+from redcap.project import Project
+from redcap.request import RedcapError
 
 from tests.sandbox.redcap import studies
 from tests.sandbox.redcap.conftest import SUPER_TOKEN, Server
@@ -20,7 +20,7 @@ def create(server: Server, odm: str) -> Any:
     item = "<item><project_title>Test</project_title><purpose>0</purpose></item>"
     form = {"token": SUPER_TOKEN, "content": "project", "format": "xml", "data": item, "odm": odm}
     token = httpx.post(server.api_url, data=form).text[-32:]
-    project = redcap.Project(server.api_url, token)
+    project = Project(server.api_url, token)
     owner = project.export_users()[0]
     owner |= dict.fromkeys(["record_delete", "record_rename", "lock_records"], 1)
     assert 1 == project.import_users([owner])
@@ -28,13 +28,13 @@ def create(server: Server, odm: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def classic(server: Server) -> Iterator[Any]:
+def classic(server: Server) -> Any:
     """The garden club."""
     return create(server, studies.garden_club())
 
 
 @pytest.fixture(scope="module")
-def long(server: Server) -> Iterator[Any]:
+def long(server: Server) -> Any:
     """The bird count."""
     return create(server, studies.bird_count())
 
@@ -147,9 +147,9 @@ class TestClassicImport:
         """
         Unknown columns and bad values raise, and nothing is stored.
         """
-        with pytest.raises(redcap.RedcapError, match="were not found in the project"):
+        with pytest.raises(RedcapError, match="were not found in the project"):
             classic.import_records([{"record_id": "9", "nonsense": "1"}])
-        with pytest.raises(redcap.RedcapError, match="valid category"):
+        with pytest.raises(RedcapError, match="valid category"):
             classic.import_records([{"record_id": "9"}, {"record_id": "10", "soil": "Loam"}])
         assert 3 == len(classic.export_records())
 
@@ -262,7 +262,7 @@ class TestClassicRest:
         assert [{}] == classic.delete_file_from_repository(doc_id)
         assert before == len(classic.export_file_repository())
         assert [] == classic.export_file_repository(folder_id=folder["folder_id"])
-        with pytest.raises(redcap.RedcapError, match="folder_id=99"):
+        with pytest.raises(RedcapError, match="folder_id=99"):
             classic.export_file_repository(folder_id=99)
 
     def test_pdf(self, classic: Any) -> None:
@@ -281,9 +281,9 @@ class TestClassicRest:
             classic.export_events,
             classic.export_instrument_event_mappings,
         ):
-            with pytest.raises(redcap.RedcapError, match="classic projects"):
+            with pytest.raises(RedcapError, match="classic projects"):
                 ask()
-        with pytest.raises(redcap.RedcapError, match="does not contain any repeating"):
+        with pytest.raises(RedcapError, match="does not contain any repeating"):
             classic.export_repeating_instruments_events()
 
 
@@ -305,7 +305,8 @@ class TestLongitudinal:
         """
         rows = long.export_records()
         assert [
-            ("1", "start_arm_1"), ("1", "visit_1_arm_1"), ("2", "start_arm_2"), ("2", "first_visit_arm_2"),
+            ("1", "start_arm_1"), ("1", "visit_1_arm_1"),
+            ("2", "start_arm_2"), ("2", "first_visit_arm_2"),
         ] == [(row["study_id"], row["redcap_event_name"]) for row in rows]  # fmt: skip
         assert ("1", "0") == (rows[0]["seasons___1"], rows[0]["seasons___2"])
         assert "" == rows[1]["seasons___1"]
@@ -342,7 +343,7 @@ class TestLongitudinal:
         A field cannot be imported into an event that its form is not designated for.
         """
         row = {"study_id": "1", "redcap_event_name": "start_arm_1", "gulls": "3"}
-        with pytest.raises(redcap.RedcapError, match="not designated for the event named"):
+        with pytest.raises(RedcapError, match="not designated for the event named"):
             long.import_records([row])
 
     def test_repeating_round_trips(self, long: Any) -> None:

@@ -1,0 +1,422 @@
+"""
+Records: what an export says, what an import takes.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from sandbox.redcap.store import Store
+from tests.sandbox.redcap import studies
+from tests.sandbox.redcap.conftest import Api
+
+TYPES = [
+    {"field_name": "id", "form_name": "all", "field_label": "Name, please"},
+    {"field_name": "note", "form_name": "all", "field_type": "notes"},
+    {"field_name": "n", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "number"},
+    {"field_name": "i", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "integer"},
+    {"field_name": "day", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "date_dmy"},
+    {"field_name": "at", "form_name": "all", "text_validation_type_or_show_slider_number": "time"},
+    {"field_name": "mail", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "email"},
+    {"field_name": "yes", "form_name": "all", "field_type": "yesno", "field_label": "Yes?"},
+    {"field_name": "pick", "form_name": "all", "field_type": "dropdown",
+     "select_choices_or_calculations": "1, One, or so | b-2, Two"},
+    {"field_name": "box", "form_name": "all", "field_type": "checkbox", "field_label": "Box",
+     "select_choices_or_calculations": "1, One | B-2, Two"},
+    {"field_name": "doc", "form_name": "all", "field_type": "file"},
+    {"field_name": "text", "form_name": "all", "field_type": "descriptive"},
+    {"field_name": "twice", "form_name": "more", "field_type": "calc",
+     "select_choices_or_calculations": "[n] * 2"},
+]  # fmt: skip
+
+
+@pytest.fixture
+async def types(api: Api) -> Api:
+    """A project with one field of every type."""
+    made = await api.create(surveys_enabled=1)
+    assert 13 == await made.json("metadata", data=json.dumps(TYPES))
+    return made
+
+
+class TestFlatExport:
+    async def test_columns(self, types: Api) -> None:
+        """
+        Dictionary order; one column per choice; status after each form; no descriptive text.
+        """
+        await types.save({"id": "1"})
+        assert [
+            "id", "note", "n", "i", "day", "at", "mail", "yes", "pick", "box___1", "box___b_2",
+            "doc", "all_complete", "twice", "more_complete",
+        ] == list((await types.export())[0])  # fmt: skip
+
+    async def test_raw_values_are_texts(self, types: Api) -> None:
+        """
+        Numbers come back as text, blanks as empty text, an unticked box and an untouched form as 0.
+        """
+        await types.save({"id": 7, "n": 1.5, "yes": True, "box___1": 1, "note": None})
+        (row,) = await types.export()
+        assert ("7", "1.5", "1", "") == (row["id"], row["n"], row["yes"], row["note"])
+        assert ("1", "0", "0") == (row["box___1"], row["box___b_2"], row["all_complete"])
+
+    async def test_labels(self, types: Api) -> None:
+        """
+        Labels for codes; Checked and Unchecked, or the choice, for boxes.
+        """
+        await types.save({"id": "1", "yes": "0", "pick": "1", "box___1": "1", "all_complete": "2"})
+        (row,) = await types.export(rawOrLabel="label")
+        assert ("No", "One, or so", "Complete") == (row["yes"], row["pick"], row["all_complete"])
+        assert ("Checked", "Unchecked") == (row["box___1"], row["box___b_2"])
+        (row,) = await types.export(rawOrLabel="label", exportCheckboxLabel="true")
+        assert ("One", "") == (row["box___1"], row["box___b_2"])
+
+    async def test_label_headers_are_for_csv(self, types: Api) -> None:
+        """
+        Label headers change csv; JSON keeps the names.
+        """
+        await types.save({"id": "1"})
+        text = await types.text(
+            "record", format="csv", rawOrLabelHeaders="label", fields=["id", "box", "all_complete"]
+        )
+        header = '"Name, please","Box (choice=One)","Box (choice=Two)",Complete?'
+        assert header == text.splitlines()[0]
+        rows = await types.export(rawOrLabelHeaders="label", fields=["id"])
+        assert [{"id": "1"}] == rows
+
+    async def test_csv_quoting(self, types: Api) -> None:
+        """
+        Values with a delimiter, quote, line break, tab or space are quoted, others not.
+        """
+        await types.save({"id": "1", "note": 'a "b"\nc'}, {"id": "2", "note": "d;e"})
+        text = await types.text("record", format="csv", fields=["id", "note"])
+        assert 'id,note\n1,"a ""b""\nc"\n2,d;e\n' == text
+        text = await types.text("record", format="csv", fields=["id", "note"], csvDelimiter=";")
+        assert 'id;note\n1;"a ""b""\nc"\n2;"d;e"\n' == text
+        text = await types.text("record", format="csv", fields=["id", "n"], csvDelimiter="tab")
+        assert "id\tn\n1\t\n2\t\n" == text
+
+    async def test_xml(self, types: Api) -> None:
+        """
+        XML holds the values as character data, whatever is in them.
+        """
+        await types.save({"id": "1", "note": "<&]]>"})
+        text = await types.text("record", format="xml", fields=["id", "note"])
+        assert (
+            '<?xml version="1.0" encoding="UTF-8" ?><records><item><id><![CDATA[1]]></id>'
+            "<note><![CDATA[<&]]]]><![CDATA[>]]></note></item></records>"
+        ) == text
+
+    async def test_nothing_found(self, types: Api) -> None:
+        """
+        Nothing: an empty list, a header, an empty root.
+        """
+        assert [] == await types.export()
+        assert "id\n" == await types.text("record", format="csv", fields=["id"])
+        assert (await types.text("record")).endswith("<records></records>")
+
+    async def test_record_id_only_when_asked(self, types: Api) -> None:
+        """
+        Restricting fields leaves the record id out, and equal rows stay apart.
+        """
+        await types.save({"id": "1", "n": "5"}, {"id": "2", "n": "5"}, {"id": "3"})
+        assert [{"n": "5"}, {"n": "5"}, {"n": ""}] == await types.export(fields=["n"])
+        assert ["twice", "more_complete"] == list((await types.export(forms=["more"]))[0])
+
+    async def test_natural_order(self, types: Api) -> None:
+        """
+        Records come in the order in which people number them.
+        """
+        await types.save(*({"id": name} for name in ("10", "9", "b10", "b9", "01")))
+        names = [row["id"] for row in await types.export(fields=["id"])]
+        assert ["01", "9", "10", "b9", "b10"] == names
+
+    async def test_decimal_comma_and_grey_status(self, types: Api) -> None:
+        """
+        A comma in numbers and a blank for untouched forms, when asked.
+        """
+        await types.save({"id": "1", "n": "1.5", "note": "1.5"})
+        (row,) = await types.export(decimalCharacter=",", exportBlankForGrayFormStatus="true")
+        assert ("1,5", "1.5", "") == (row["n"], row["note"], row["all_complete"])
+
+    async def test_combined_boxes(self, types: Api) -> None:
+        """
+        One column per checkbox, when asked.
+        """
+        await types.save({"id": "1", "box___1": "1", "box___b_2": "1"})
+        (row,) = await types.export(fields=["box"], combineCheckboxOptions="true")
+        assert {"box": "1,B-2"} == row
+
+    async def test_date_range(self, types: Api) -> None:
+        """
+        Only what changed within the range.
+        """
+        await types.save({"id": "1"})
+        assert [] == await types.export(dateRangeBegin="2199-01-01 00:00:00")
+        assert [] == await types.export(dateRangeEnd="2001-01-01 00:00:00")
+        assert 1 == len(await types.export(dateRangeBegin="2001-01-01 00:00:00"))
+
+    async def test_unknown_names(self, types: Api) -> None:
+        """
+        Unknown fields and forms are 400 and named; pseudo-fields count as unknown.
+        """
+        message = await types.error("record", fields=["x", "id", "y"])
+        assert "The following values in the parameter \"fields\" are not valid: 'x', 'y'" == message
+        await types.error("record", fields=["redcap_event_name"])
+        await types.error("record", forms=["x"])
+
+
+class TestEav:
+    async def test_rows(self, types: Api) -> None:
+        """
+        One row per stored answer and per ticked choice, the record id among them.
+        """
+        await types.save({"id": "1", "n": "2", "box___1": "1", "box___b_2": "1", "note": ""})
+        rows = [(r["field_name"], r["value"]) for r in await types.export(type="eav")]
+        assert [("id", "1"), ("n", "2"), ("box", "1"), ("box", "B-2"), ("twice", "4")] == rows
+        rows = await types.export(type="eav", rawOrLabel="label", fields=["box"])
+        assert ["One", "Two"] == [row["value"] for row in rows]
+
+    async def test_import(self, types: Api) -> None:
+        """
+        Eav rows of one record are one import; a box is ``field___code`` with 0 or 1.
+        """
+        rows = [
+            {"record": "1", "field_name": "n", "value": "3"},
+            {"record": "1", "field_name": "box___b_2", "value": "1"},
+        ]
+        assert {"count": 1} == await types.save(*rows, type="eav")
+        (row,) = await types.export(fields=["n", "box"])
+        assert {"n": "3", "box___1": "0", "box___b_2": "1"} == row
+
+
+class TestImport:
+    async def test_answers(self, types: Api) -> None:
+        """
+        Count counts records, not rows; a lone object imports nothing.
+        """
+        rows = [{"id": "1", "n": "1"}, {"id": "1", "i": "2"}, {"id": "2"}]
+        assert {"count": 2} == await types.save(*rows)
+        assert ["1", "2"] == await types.save(*rows, returnContent="ids")
+        assert {} == await types.save(*rows, returnContent="nothing")
+        lone = await types.json("record", action="import", data='{"id": "3"}')
+        assert {"count": 0} == lone
+        answer = await types.text("record", data="id\n3\n4", format="csv", returnContent="ids")
+        assert "id\n3\n4\n" == answer
+        answer = await types.text(
+            "record", data="<records><item><id>5</id></item></records>", format="xml"
+        )
+        assert '<?xml version="1.0" encoding="UTF-8" ?><count>1</count>' == answer
+
+    async def test_background(self, types: Api) -> None:
+        """
+        A background import answers success, whatever else was asked.
+        """
+        got = await types.save({"id": "1"}, backgroundProcess="true", returnContent="ids")
+        assert {"success": True} == got
+
+    async def test_all_or_nothing(self, types: Api) -> None:
+        """
+        One bad value among many rows: nothing is stored, every fault is named.
+        """
+        rows = [{"id": "1", "n": "1"}, {"id": "2", "n": "x", "mail": "no"}]
+        message = await types.error("record", data=json.dumps(rows))
+        reason = "could not be validated because it does not follow the expected format"
+        first, second = message.split("\n")
+        assert first.startswith('"2","n","x","')
+        assert second.startswith('"2","mail","no","')
+        assert reason in first
+        assert [] == await types.export()
+
+    @pytest.mark.parametrize(
+        ("field", "good", "bad"),
+        [
+            ("n", "-1.5", "1,5"),
+            ("i", "+3", "3.0"),
+            ("day", "2024-02-29", "2023-02-29"),
+            ("at", "23:59", "24:00"),
+            ("mail", "a.b+c@example.org", "a@b"),
+            ("yes", "1", "Yes"),
+            ("pick", "b-2", "Two"),
+            ("box___1", "0", "2"),
+            ("all_complete", "2", "3"),
+        ],
+    )
+    async def test_formats(self, types: Api, field: str, good: str, bad: str) -> None:
+        """
+        Every format has values that it takes and values that it refuses; labels are no codes.
+        """
+        await types.save({"id": "1", field: good})
+        assert good == (await types.export())[0][field]
+        await types.error("record", data=json.dumps([{"id": "1", field: bad}]))
+
+    async def test_dates_by_order(self, types: Api) -> None:
+        """
+        dateFormat says how days are written; they are stored year first.
+        """
+        await types.save({"id": "1", "day": "31/12/2026"}, dateFormat="DMY")
+        assert [{"day": "2026-12-31"}] == await types.export(fields=["day"])
+        await types.save({"id": "1", "day": "12-30-2026"}, dateFormat="MDY")
+        assert [{"day": "2026-12-30"}] == await types.export(fields=["day"])
+        await types.error("record", data='[{"id": "1", "day": "31/12/2026"}]')
+
+    async def test_overwriting(self, types: Api) -> None:
+        """
+        Blanks are ignored, or erase when asked; what is not named always stays.
+        """
+        await types.save({"id": "1", "n": "1", "i": "2", "box___1": "1"})
+        await types.save({"id": "1", "n": "", "box___1": ""})
+        assert "1" == (await types.export())[0]["n"]
+        await types.save({"id": "1", "n": "", "box___1": ""}, overwriteBehavior="overwrite")
+        (row,) = await types.export()
+        assert ("", "2", "0") == (row["n"], row["i"], row["box___1"])
+
+    async def test_extras(self, types: Api) -> None:
+        """
+        Calculated fields and timestamps are accepted and ignored; unknown columns are not.
+        """
+        await types.save({"id": "1", "n": "4", "twice": "99", "all_timestamp": "2020-01-01"})
+        assert "8" == (await types.export())[0]["twice"]
+        message = await types.error("record", data='[{"id": "1", "a": "1", "b": "2"}]')
+        assert (
+            "The following fields were not found in the project as real data fields: a, b"
+        ) == message
+
+    async def test_names(self, types: Api) -> None:
+        """
+        Names are trimmed, at most 100 characters, never blank.
+        """
+        await types.save({"id": "  x y  "})
+        assert ["x y"] == [row["id"] for row in await types.export(fields=["id"])]
+        for name in ("", "a" * 101, "a\x00b"):
+            await types.error("record", data=json.dumps([{"id": name}]))
+
+    async def test_odd_names_are_data(self, types: Api) -> None:
+        """
+        Quotes, brackets and percent signs in names harm nothing.
+        """
+        names = ["a'b", 'a"b', "[x]", "%00", "'; drop table record; --", "é"]
+        await types.save(*({"id": name} for name in names))
+        for name in names:
+            assert [{"id": name}] == await types.export(fields=["id"], records=[name])
+
+    async def test_auto_numbers(self, types: Api) -> None:
+        """
+        Given names only group rows; new ones follow the highest number.
+        """
+        await types.save({"id": "41"}, {"id": "x9"})
+        rows = [{"id": "a", "n": "1"}, {"id": "b"}, {"id": "a", "i": "2"}]
+        got = await types.save(*rows, forceAutoNumber="true", returnContent="auto_ids")
+        assert ["42,a", "43,b"] == got
+        assert "44" == await types.text("generateNextRecordName")
+        await types.error("record", data='[{"id": "1"}]', returnContent="auto_ids")
+
+    @pytest.mark.parametrize(
+        ("shape", "data"),
+        [
+            ("json", "{"),
+            ("json", "[1]"),
+            ("json", "[" * 100_000),
+            ("csv", 'id,n\n"1,2'),
+            ("csv", "id,n\n1"),
+            ("xml", "<records><item>"),
+            ("xml", '<!DOCTYPE x [<!ENTITY e "x">]><records>&e;</records>'),
+        ],
+    )
+    async def test_broken_data(self, types: Api, shape: str, data: str) -> None:
+        """
+        Data that is not of its format is 400 with a sentence.
+        """
+        await types.error("record", action="import", data=data, format=shape)
+
+
+class TestDeleteAndRename:
+    async def test_delete(self, types: Api) -> None:
+        """
+        An array of names is needed; an unknown one stops everything; the answer is a number.
+        """
+        await types.save({"id": "1"}, {"id": "2"})
+        with_right = {"username": "sandbox", "record_delete": 1}
+        assert 1 == await types.json("user", data=json.dumps([with_right]))
+        message = await types.error("record", action="delete", records="1")
+        assert "It must be passed as an array" in message
+        message = await types.error("record", action="delete", records=["1", "9"])
+        assert message.endswith("The following records do not exist: 9")
+        assert 2 == len(await types.export())
+        assert 2 == await types.json("record", action="delete", records=["1", "2"])
+        assert [] == await types.export()
+
+    async def test_delete_form(self, api: Api) -> None:
+        """
+        Deleting an instrument of a record leaves its other answers.
+        """
+        await api.save({"record_id": "1", "email": "a@example.org", "demandeur_nom": "A"})
+        assert 1 == await api.json("record", action="delete", records=["1"], instrument="form")
+        (row,) = await api.export(fields=["email", "demandeur_nom"])
+        assert {"email": "a@example.org", "demandeur_nom": ""} == row
+
+    async def test_rename(self, api: Api) -> None:
+        """
+        A renamed record keeps its answers and its links.
+        """
+        await api.save({"record_id": "1", "email": "a@example.org"}, {"record_id": "2"})
+        link = await api.link("1", "form")
+        params: dict[str, Any] = {"action": "rename", "record": "1"}
+        assert 1 == await api.json("record", new_record_name="one", **params)
+        assert link == await api.link("one", "form")
+        assert 200 == (await api.http.get(link)).status_code
+        await api.error("record", new_record_name="x", **params)
+        await api.error("record", action="rename", record="one", new_record_name="2")
+
+
+class TestOdm:
+    async def test_round_trip(self, api: Api) -> None:
+        """
+        Records exported as ODM can be imported again, repeated rows included.
+        """
+        birds = await api.create(studies.bird_count())
+        row = {
+            "study_id": "1", "redcap_event_name": "visit_1_arm_1",
+            "redcap_repeat_instrument": "rings", "redcap_repeat_instance": 2, "ring": "<&\">",
+        }  # fmt: skip
+        await birds.save(row)
+        before = await birds.export()
+        document = await birds.text("record", format="odm")
+        copy = await api.create(studies.bird_count())
+        await copy.text("record", action="import", format="odm", data=document)
+        assert before == await copy.export()
+
+    async def test_not_odm(self, api: Api) -> None:
+        """
+        Other documents are refused with a sentence.
+        """
+        message = await api.error("record", action="import", format="odm", data="<html/>")
+        assert "is not a CDISC ODM document" in message
+
+
+class TestRepeating:
+    async def test_repeating_columns(self, api: Api) -> None:
+        """
+        The number of an instance is an integer, blank where nothing repeats.
+        """
+        birds = await api.create(studies.bird_count())
+        base: dict[str, Any] = {"study_id": "1", "redcap_event_name": "visit_1_arm_1"}
+        await birds.save({**base, "redcap_repeat_instrument": "rings", "ring": "A"})
+        rows = await birds.export(records=["1"])
+        assert ["", "", 1] == [row["redcap_repeat_instance"] for row in rows]
+        assert "5" == rows[1]["gulls"]
+        assert ("", "A") == (rows[2]["gulls"], rows[2]["ring"])
+
+
+async def test_stored_once(api: Api, store: Store) -> None:
+    """
+    Importing the same rows again changes nothing.
+    """
+    row = {"record_id": "1", "email": "a@example.org"}
+    await api.save(row)
+    before = await api.export()
+    await api.save(row)
+    assert before == await api.export()

@@ -105,6 +105,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Consent:
+    """Who consented, when, and to which version of the notice."""
+
+    user: str
+    at: datetime
+    notice: str
+
+
+@dataclass(frozen=True)
 class Claim:
     """
     The outcome of asking for a place.
@@ -142,6 +151,10 @@ class Store(Protocol):
 
     async def answered(self, user: str, key: str, now: datetime) -> Answer | None:
         """Return what a creation with this key answered; None when none did, or too long ago."""
+        ...
+
+    async def consent(self, record: str) -> Consent | None:
+        """Return the consent with which a record was created; None when none is recorded."""
         ...
 
     async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:

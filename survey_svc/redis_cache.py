@@ -5,6 +5,7 @@ A Redis that is away makes lists slower, never wrong: nothing is found, nothing 
 """
 
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
@@ -26,11 +27,11 @@ class RedisCache:
 
     async def get(self, key: str) -> bytes | None:
         try:
-            value: bytes | None = await self._redis.get(key)
+            value: Any = await self._redis.get(key)
         except (RedisError, OSError) as exc:
             log.warning("cache away", fault=type(exc).__name__)
             return None
-        return value
+        return value if isinstance(value, bytes) else None
 
     async def put(self, key: str, value: bytes, ttl: timedelta) -> None:
         try:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from mesh.chassis.errors import UnavailableError
-from survey_svc.ports import Answer, Claim, Reservation
+from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 # One hash tag: scripts touch several keys, which a Redis cluster wants in one place.
 _PREFIX = "amarre:{survey}:"
@@ -80,7 +80,7 @@ class RedisStore:
         redis = connect(url)
         try:
             async with _failures():
-                await redis.execute_command("PING")
+                await redis.get(_PLACES + ":probe")
         except BaseException:
             await redis.aclose()
             raise
@@ -137,7 +137,8 @@ class RedisStore:
             )
 
     async def let_go(self, reservation: Reservation, now: datetime) -> None:
-        args = [reservation.record, reservation.user, reservation.holder, _to_ms(now)]
+        ends_at = str(_to_ms(now))
+        args = [reservation.record, reservation.user, reservation.holder, ends_at]
         async with _failures():
             await self._let_go(keys=[_place(reservation.user), _PLACES], args=args)
 
@@ -151,19 +152,21 @@ class RedisStore:
             return None
         return Answer(record=answer["record"], input=answer["input"])
 
+    async def consent(self, record: str) -> Consent | None:
+        async with _failures():
+            text: Any = await self._redis.hget(_CONSENTS, record)
+        if text is None:
+            return None
+        consent = json.loads(text)
+        return Consent(consent["user"], _from_ms(consent["consented_at"]), consent["notice"])
+
     async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:
         async with _failures():
-            users = await self._redis.zrangebyscore(
+            users: Any = await self._redis.zrangebyscore(
                 _PLACES, "-inf", _to_ms(now), start=0, num=limit
             )
-            found = [await self._redis.hgetall(_place(user)) for user in users]
+            found: list[Any] = [await self._redis.hgetall(_place(user)) for user in users]
         return [_from_fields(fields) for fields in found if fields]
-
-    async def consents(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return what was recorded of consents, by record."""
-        async with _failures():
-            found = await self._redis.hgetall(_CONSENTS)
-        return {record: json.loads(text) for record, text in found.items()}
 
 
 def connect(url: str) -> Redis:
@@ -228,5 +231,5 @@ def _to_ms(time: datetime) -> int:
     return round(time.timestamp() * 1000)
 
 
-def _from_ms(milliseconds: str) -> datetime:
+def _from_ms(milliseconds: str | int) -> datetime:
     return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)

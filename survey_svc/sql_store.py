@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mesh.chassis.errors import UnavailableError
-from survey_svc.ports import Answer, Claim, Reservation
+from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 WAIT_SECONDS = 5
 _SCHEMA_LOCK = 0x616D6172
@@ -148,6 +148,14 @@ class SqlStore:
         async with self._transaction() as connection:
             found = (await connection.execute(query)).first()
         return Answer(record=found.record, input=found.input) if found else None
+
+    async def consent(self, record: str) -> Consent | None:
+        query = select(consents).where(consents.c.record == record)
+        async with self._transaction() as connection:
+            found = (await connection.execute(query)).first()
+        if found is None:
+            return None
+        return Consent(found.user_id, _from_ms(found.consented_at), found.notice)
 
     async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:
         over = places.c.ends_at <= _to_ms(now)

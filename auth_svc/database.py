@@ -19,6 +19,7 @@ from mesh.chassis.server import StartError
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 WAIT_SECONDS = 3
+POOL_SIZE = 8
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x414D_4152_5245  # any number that no other program locks in this database
 
@@ -43,7 +44,11 @@ class Database:
                 f" {', '.join(DRIVERS)}."
             )
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"pool_size": 8, "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
+        options: dict[str, Any] = {
+            "pool_size": POOL_SIZE,
+            "max_overflow": 0,
+            "pool_timeout": WAIT_SECONDS,
+        }
         if self.is_sqlite:
             options["connect_args"] = {"timeout": WAIT_SECONDS}
         else:

@@ -149,7 +149,7 @@ class EmbeddedDirectory:
         statement = self._database.insert(users).values(
             id=new_id, email=email, labels=[APPLICANT], created_at=self._clock()
         )
-        await connection.execute(statement.on_conflict_do_nothing(["email"]))
+        await connection.execute(statement.on_conflict_do_nothing(index_elements=["email"]))
 
 
 def _beyond_the_most(user_id: str) -> Any:

@@ -26,7 +26,9 @@ class SqlLinks:
         }
         statement = self._database.insert(links).values(handle=link.handle, **fresh)
         async with self._database.transaction() as connection:
-            await connection.execute(statement.on_conflict_do_update(["handle"], set_=fresh))
+            await connection.execute(
+                statement.on_conflict_do_update(index_elements=["handle"], set_=fresh)
+            )
 
     async def take(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
         """Use a link up; one UPDATE decides, so that one of parallel callers wins."""
@@ -68,7 +70,7 @@ class SqlCounters:
             self._database.insert(counters)
             .values(key=key, hits=1, since=now)
             .on_conflict_do_update(
-                ["key"],
+                index_elements=["key"],
                 set_={
                     "hits": case((over, 1), else_=counters.c.hits + 1),
                     "since": case(

@@ -1,14 +1,27 @@
-"""A fresh database and Auth over it."""
+"""A fresh database, on both kinds of server, and Auth over it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from auth_svc.database import Database
+from auth_svc.tables import metadata
 from mesh.chassis.testing import FakeClock
 from tests.auth_svc.world import World, embedded, present_clock
+from tests.postgres import binaries, postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of this session's own."""
+    found = binaries()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with postgres(found) as url:
+        yield url
 
 
 @pytest.fixture
@@ -17,11 +30,23 @@ def clock() -> FakeClock:
     return present_clock()
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the database of a test is."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
+async def database(database_url: str) -> AsyncIterator[Database]:
     """An empty database with all tables."""
-    async with aclosing(Database(f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}")) as fresh:
+    async with aclosing(Database(database_url)) as fresh:
         await fresh.migrate()
+        if not fresh.is_sqlite:
+            async with fresh.transaction() as connection:
+                await connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
         yield fresh
 
 

@@ -1,0 +1,78 @@
+"""A REDCap project in memory that fails when told to."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from mesh.chassis.errors import MeshError, UnavailableError
+from survey_svc.dictionary import Dictionary, Field
+from survey_svc.profile import Profile, complete
+from survey_svc.requests import Row
+
+
+class FakeProject:
+    """Implements `survey_svc.ports.Project`."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self.stored: dict[str, dict[str, str]] = {}
+        self.saves = 0
+        self.looks = 0
+        self.refuse: MeshError | None = None
+        """Raised by saves, before they store."""
+        self.lose_answers = 0
+        """How many saves store and then fail."""
+        self.away = 0
+        """How many looks fail; negative for all."""
+        self.gate: asyncio.Event | None = None
+        """What saves wait for before they store."""
+        self.saving = asyncio.Event()
+        """Set when a save has begun."""
+
+    async def dictionary(self) -> Dictionary:
+        columns = [*self._profile.columns, self._profile.variables.email]
+        fields = {name: Field(name, "", "text", {}) for name in columns}
+        completions = [complete(name) for name in self._profile.instruments]
+        return Dictionary(
+            fields=fields,
+            instruments=tuple(self._profile.instruments),
+            columns=frozenset([*columns, *completions]),
+        )
+
+    async def rows(self, users: Sequence[str]) -> list[Row]:
+        self.looks += 1
+        await asyncio.sleep(0)
+        if self.away:
+            self.away -= 1
+            raise UnavailableError("The fake REDCap is away.")
+        user = self._profile.variables.user
+        return [dict(row) for row in self.stored.values() if row[user] in users]
+
+    async def records(self, user: str) -> list[str]:
+        return [row[self._profile.variables.record] for row in await self.rows([user])]
+
+    async def answers(self, user: str, records: Sequence[str]) -> list[Row]:
+        return [row for row in await self.rows([user]) if row["record_id"] in records]
+
+    async def save(self, row: Row) -> None:
+        self.saves += 1
+        self.saving.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.refuse is not None:
+            raise self.refuse
+        self.stored.setdefault(row[self._profile.variables.record], {}).update(row)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise UnavailableError("The fake REDCap broke off.")
+
+    async def link(self, record: str, instrument: str) -> str:
+        return f"http://redcap.test/surveys/?s={record}-{instrument}"
+
+    async def links(self, instrument: str) -> Mapping[str, str]:
+        return {}
+
+    async def pdf(self, record: str, instrument: str) -> AsyncGenerator[bytes]:
+        yield b"%PDF-fake"
+
+    async def find_user(self, email: str) -> str:
+        return ""

@@ -123,7 +123,16 @@ class TestWholeWay:
 class TestSignUp:
     @pytest.mark.parametrize(
         "email",
-        ["", "ada", "a..b@example.org", ".@example.org", "a@example.org.evil.com", "a@b@c"],
+        [
+            "",
+            "ada",
+            "a..b@example.org",
+            ".@example.org",
+            "a@example.org.evil.com",
+            "a@b@c",
+            "a@example.org\n",
+            "a\0@example.org",
+        ],
     )
     async def test_bad_address(self, auth: Any, world: World, email: str) -> None:
         """
@@ -133,6 +142,16 @@ class TestSignUp:
 
         assert ("INVALID_ARGUMENT", "invalid_email") == await reason_of(call)
         assert [] == world.mailer.letters
+
+    async def test_internationalised_address(self, auth: Any, world: World) -> None:
+        """
+        Mailbox and domain may be of any script; the ASCII form of the domain is the same one.
+        """
+        first = await sign_up(auth, world, "zoé@Universität.example.org")
+        second = await sign_up(auth, world, "zoé@xn--universitt-y5a.example.org")
+
+        assert "zoé@universität.example.org" == world.mailer.letters[0].to
+        assert first.user_id == second.user_id
 
     async def test_same_answer_for_known_and_unknown(self, auth: Any, world: World) -> None:
         """

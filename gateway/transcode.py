@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import Any
 
-import structlog
 from amarre.mesh.v1 import policy_pb2 as pb
 from amarre.mesh.v1.file_chunk_pb2 import FileChunk
 from google.protobuf.message import Message
@@ -25,13 +24,12 @@ from gateway.clients import Clients
 from gateway.envelope import as_mesh_error, failure, success
 from gateway.errors import MethodNotAllowedError
 from gateway.events import EventStream
+from gateway.observation import served_by
 from gateway.printing import answer_status, field_to_json
 from gateway.sessions import Session, Sessions
 from mesh.chassis.errors import MeshError
 from mesh.chassis.interceptors.validation import validate
 from mesh.contract.policy import Mesh, Method, Route
-
-log = structlog.get_logger("gateway")
 
 
 class Api:
@@ -117,6 +115,7 @@ class Endpoint:
 
     async def answer(self, request: Request) -> ASGIApp:
         """Return the answer to *request*, whatever happens."""
+        served_by(request.scope, self._method)
         try:
             same_origin.require(request, self._api.origins)
         except MeshError as error:

@@ -3,7 +3,6 @@
 import secrets
 from typing import Any
 
-import structlog
 from amarre.auth.v1 import auth_service_pb2
 from amarre.survey.v1 import survey_service_pb2
 from google.protobuf.message import Message
@@ -20,8 +19,6 @@ from gateway.sessions import Session
 from gateway.transcode import Api, open_session
 from mesh.chassis.errors import MeshError
 from mesh.chassis.interceptors.validation import validate
-
-log = structlog.get_logger("pages")
 
 NOTICE_VERSION = "2026-01"
 """The version of the notice on personal data that ``templates/notice.html`` shows."""

@@ -1,5 +1,6 @@
 """Signing keys: made once, kept private, rotated without a gap, published."""
 
+import asyncio
 import os
 import stat
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from auth_svc import keyset
 from auth_svc.keys import KeyRing, load_or_make, to_pem
 from auth_svc.keyset import PATH, published
 from mesh.chassis.server import StartError
@@ -121,6 +123,27 @@ class TestPublished:
             assert await keys.get(ring.signing().kid) is not None
             assert await keys.get("another") is None
         assert not path.exists()
+
+    async def test_replicas_share_a_socket(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        When the replica that serves the shared socket goes, another one takes over.
+        """
+        ring = KeyRing(tmp_path / "key.pem")
+        path = tmp_path / "keys.sock"
+        monkeypatch.setattr(keyset, "CLAIM_SECONDS", 0.01)
+
+        async with published(f"unix:{path}", ring.document):
+            monkeypatch.setattr(os, "getpid", lambda: 1)
+            async with published(f"unix:{path}", ring.document):
+                assert path.readlink().name == "keys.sock.1"
+            monkeypatch.undo()
+            fetch = fetch_over_http(f"http://auth{PATH}", str(path))
+            async with asyncio.timeout(5):
+                while not path.exists():
+                    await asyncio.sleep(0.01)
+            assert await RemoteKeys(fetch).get(ring.signing().kid) is not None
 
     async def test_port(self, tmp_path: Path) -> None:
         """

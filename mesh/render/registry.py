@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGETS: Mapping[str, tuple[str, str]] = {
     "envoy": ("mesh.render.envoy", "mesh/envoy"),
     "grpc": ("mesh.render.grpc", "mesh/deploy/grpc"),
+    "istio": ("mesh.render.istio", "mesh/istio"),
     "openapi": ("mesh.render.openapi", "docs/api"),
 }
 """Module with ``render() -> Files``, and the folder of the committed files."""

@@ -1,0 +1,79 @@
+"""The values with which istiod is installed by its Helm chart."""
+
+from mesh import topology
+from mesh.render.deployment import CLUSTER_DOMAIN, MONITORING
+from mesh.render.manifest import Resource, text
+
+TRACING = "amarre-traces"
+ACCESS_LOG = "amarre-access-log"
+COLLECTOR_PORT = 4317
+
+
+def files() -> dict[str, str]:
+    """Return the values file."""
+    return {
+        "istiod-values.yaml": text(
+            "What holds for the whole mesh and has no resource of its own: values of Istio's chart "
+            "istiod.\nhelm install istiod istio/istiod -n istio-system -f istiod-values.yaml",
+            {
+                "pilot": {
+                    "env": {
+                        # The proxies fetch the key set through the mesh; istiod is no part of it.
+                        "PILOT_JWT_ENABLE_REMOTE_JWKS": "envoy",
+                        "ENABLE_NATIVE_SIDECARS": "true",
+                    }
+                },
+                "meshConfig": _mesh_config(),
+            },
+        )
+    }
+
+
+def _mesh_config() -> Resource:
+    return {
+        "trustDomain": topology.TRUST_DOMAIN,
+        "meshMTLS": {"minProtocolVersion": "TLSV1_3"},
+        "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"},
+        "enableAutoMtls": True,
+        "enablePrometheusMerge": True,
+        "pathNormalization": {"normalization": "MERGE_SLASHES"},
+        "defaultConfig": {
+            "holdApplicationUntilProxyStarts": True,
+            "terminationDrainDuration": "15s",
+            "concurrency": 1,
+            "proxyHeaders": {
+                "forwardedClientCert": "SANITIZE_SET",
+                "setCurrentClientCertDetails": {"uri": True, "subject": False, "dns": False},
+                "server": {"disabled": True},
+            },
+        },
+        "extensionProviders": [
+            {
+                "name": TRACING,
+                "opentelemetry": {
+                    "service": f"otel-collector.{MONITORING}.{CLUSTER_DOMAIN}",
+                    "port": COLLECTOR_PORT,
+                },
+            },
+            {"name": ACCESS_LOG, "envoyFileLog": {"path": "/dev/stdout", "logFormat": _log()}},
+        ],
+    }
+
+
+def _log() -> Resource:
+    return {
+        "labels": {
+            "time": "%START_TIME%",
+            "trace_id": "%TRACE_ID%",
+            "method": "%REQ(:METHOD)%",
+            "path": "%PATH(NQ)%",
+            "status": "%RESPONSE_CODE%",
+            "grpc_status": "%GRPC_STATUS%",
+            "details": "%RESPONSE_CODE_DETAILS%",
+            "flags": "%RESPONSE_FLAGS%",
+            "duration_ms": "%DURATION%",
+            "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+            "upstream": "%UPSTREAM_CLUSTER%",
+            "route": "%ROUTE_NAME%",
+        }
+    }

@@ -1,0 +1,112 @@
+"""What each workload's proxy knows: the Unix socket behind it, and the hosts it may reach."""
+
+from mesh.render.deployment import (
+    CLUSTER_DOMAIN,
+    KEY_SET_PORT,
+    MONITORING,
+    SOCKETS,
+    Deployment,
+    External,
+    Workload,
+)
+from mesh.render.manifest import Files, Resource, resource
+
+SIDECAR = "networking.istio.io/v1 Sidecar"
+SERVICE_ENTRY = "networking.istio.io/v1 ServiceEntry"
+DESTINATION_RULE = "networking.istio.io/v1 DestinationRule"
+COLLECTOR = f"{MONITORING}/otel-collector.{MONITORING}.{CLUSTER_DOMAIN}"
+KEY_SET_SOCKET = f"{SOCKETS}/keys.sock"
+
+
+def add(files: Files, deployed: Deployment) -> None:
+    """Add the scopes of *deployed* to *files*."""
+    for workload in deployed.workloads:
+        _sidecar(files, deployed, workload)
+        for external in deployed.reached_by(workload.name):
+            _service_entry(files, workload, external)
+
+
+def _sidecar(files: Files, deployed: Deployment, workload: Workload) -> None:
+    called = list(deployed.callees(workload.name))
+    hosts = [f"{other.namespace}/{other.host}" for other in called]
+    auth = deployed.workload("auth")
+    if deployed.needs_keys(workload.name) and auth not in called:
+        hosts.append(f"{auth.namespace}/{auth.host}")
+    hosts += [f"./{external.host}" for external in deployed.reached_by(workload.name)]
+    hosts.append(COLLECTOR)
+    files.add(
+        f"sidecar-{workload.name}.yaml",
+        f"Hands calls to {workload.name} over its Unix socket, which no one else can reach, and\n"
+        "lets it see what it calls and nothing more. Mirrors policy.callers of the others.",
+        resource(
+            SIDECAR,
+            workload.name,
+            workload.namespace,
+            spec={
+                "workloadSelector": {"labels": {"app": workload.name}},
+                "ingress": _ingress(workload),
+                "egress": [{"hosts": sorted(hosts)}],
+                "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"},
+            },
+        ),
+    )
+
+
+def _ingress(workload: Workload) -> list[Resource]:
+    protocol = "GRPC" if workload.is_grpc else "HTTP"
+    listeners: list[Resource] = [
+        {
+            "port": {"number": workload.port, "protocol": protocol, "name": protocol.lower()},
+            "defaultEndpoint": f"unix://{workload.socket}",
+        }
+    ]
+    if workload.name == "auth":
+        listeners.append(
+            {
+                "port": {"number": KEY_SET_PORT, "protocol": "HTTP", "name": "http-keys"},
+                "defaultEndpoint": f"unix://{KEY_SET_SOCKET}",
+            }
+        )
+    return listeners
+
+
+def _service_entry(files: Files, workload: Workload, external: External) -> None:
+    port = {
+        "number": external.port,
+        "name": f"{external.protocol.lower()}-{external.name}",
+        "protocol": external.protocol,
+    }
+    files.add(
+        f"service-entry-{external.name}-{workload.name}.yaml",
+        f"Lets {workload.name} reach {external.name}: {external.purpose}. "
+        "Its namespace alone sees it.",
+        resource(
+            SERVICE_ENTRY,
+            external.name,
+            workload.namespace,
+            spec={
+                "hosts": [external.host],
+                "exportTo": ["."],
+                "location": "MESH_EXTERNAL",
+                "resolution": "DNS",
+                "ports": [port],
+            },
+        ),
+    )
+    files.add(
+        f"destination-rule-{external.name}-{workload.name}.yaml",
+        f"Bounds how long {workload.name} tries to connect to {external.name}. The TLS is its own.",
+        resource(
+            DESTINATION_RULE,
+            external.name,
+            workload.namespace,
+            spec={
+                "host": external.host,
+                "exportTo": ["."],
+                "trafficPolicy": {
+                    "tls": {"mode": "DISABLE"},
+                    "connectionPool": {"tcp": {"connectTimeout": "3s"}},
+                },
+            },
+        ),
+    )

@@ -1,0 +1,192 @@
+"""Who may call whom: mTLS everywhere, nothing allowed, then one permission per workload."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mesh.chassis.tokens import ISSUER
+from mesh.contract.policy import Method
+from mesh.render.deployment import (
+    APP_NAMESPACE,
+    EDGE,
+    HEALTH_SERVICE,
+    KEY_SET_PATH,
+    KEY_SET_PORT,
+    OPERATOR,
+    REFLECTION,
+    Deployment,
+    Workload,
+    principal,
+)
+from mesh.render.manifest import Files, Resource, resource
+
+PEER_AUTHENTICATION = "security.istio.io/v1 PeerAuthentication"
+AUTHORIZATION_POLICY = "security.istio.io/v1 AuthorizationPolicy"
+REQUEST_AUTHENTICATION = "security.istio.io/v1 RequestAuthentication"
+GRPC_ONLY = {"key": "request.headers[content-type]", "values": ["application/grpc*"]}
+"""Without it JSON reaches gRPC routes, where limits of gRPC do not hold."""
+
+
+def add(files: Files, deployed: Deployment) -> None:
+    """Add the security resources of *deployed* to *files*."""
+    for namespace in deployed.namespaces:
+        files.add(
+            f"peer-authentication-{namespace}.yaml",
+            f"Takes only mutual TLS in {namespace}: callers without an identity are nobody.",
+            resource(PEER_AUTHENTICATION, "default", namespace, spec={"mtls": {"mode": "STRICT"}}),
+        )
+        files.add(
+            f"authorization-policy-{namespace}.yaml",
+            f"Denies every call in {namespace}; the permissions are files of their own.",
+            resource(AUTHORIZATION_POLICY, "deny-by-default", namespace, spec={"action": "ALLOW"}),
+        )
+    for workload in deployed.workloads:
+        if workload.is_grpc:
+            _allow_service(files, deployed, workload)
+        else:
+            _allow_edge(files, workload)
+        if deployed.needs_keys(workload.name):
+            _request_authentication(files, deployed, workload)
+    _allow_edge_itself(files)
+
+
+def _allow_service(files: Files, deployed: Deployment, workload: Workload) -> None:
+    methods = deployed.mesh.service(workload.name).methods
+    rules = [_rule(deployed, workload, group) for group in _groups(methods)]
+    rules.append(_infrastructure(deployed, workload))
+    if workload.name == "auth":
+        rules.append(_key_set(deployed))
+    files.add(
+        f"authorization-policy-{workload.name}.yaml",
+        f"Lets the callers that the contract names reach {workload.name}, method by method.\n"
+        "Mirrors policy.callers, policy.session and policy.roles:\n"
+        + "\n".join(
+            f"  {m.name}: {', '.join(m.callers)}"
+            f"{' with a signed-in user' if m.needs_session else ''} ({m.source})"
+            for m in methods
+        ),
+        _policy(workload.name, workload.namespace, {"app": workload.name}, rules),
+    )
+
+
+def _policy(name: str, namespace: str, labels: dict[str, str], rules: list[Any]) -> Resource:
+    return resource(
+        AUTHORIZATION_POLICY,
+        name,
+        namespace,
+        spec={"selector": {"matchLabels": labels}, "action": "ALLOW", "rules": rules},
+    )
+
+
+def _groups(methods: Iterable[Method]) -> list[list[Method]]:
+    """Put methods together that the same callers may call under the same conditions."""
+    groups: dict[tuple[object, ...], list[Method]] = {}
+    for method in methods:
+        key = (frozenset(method.callers), method.needs_session, method.roles)
+        groups.setdefault(key, []).append(method)
+    return list(groups.values())
+
+
+def _rule(deployed: Deployment, workload: Workload, group: list[Method]) -> Resource:
+    first = group[0]
+    source: Resource = {"principals": _principals(deployed, first)}
+    when: list[Resource] = [GRPC_ONLY]
+    if first.needs_session:
+        source["requestPrincipals"] = [f"{ISSUER}/*"]
+        when.append({"key": "request.auth.audiences", "values": [workload.name]})
+    if first.roles:
+        when.append({"key": "request.auth.claims[labels]", "values": list(first.roles)})
+    return {
+        "from": [{"source": source}],
+        "to": [_operation(workload, [method.path for method in group])],
+        "when": when,
+    }
+
+
+def _operation(workload: Workload, paths: list[str]) -> Resource:
+    return {"operation": {"methods": ["POST"], "ports": [str(workload.port)], "paths": paths}}
+
+
+def _principals(deployed: Deployment, method: Method) -> list[str]:
+    if method.allows("*"):
+        return sorted(w.principal for w in deployed.workloads)
+    return [deployed.principal_of(caller) for caller in method.callers]
+
+
+def _infrastructure(deployed: Deployment, workload: Workload) -> Resource:
+    """Health is asked by the health service; health and reflection by operators."""
+    sources = [principal(APP_NAMESPACE, OPERATOR)]
+    if workload.name != "health":
+        sources.insert(0, deployed.principal_of("health"))
+    return {
+        "from": [{"source": {"principals": sources}}],
+        "to": [_operation(workload, [HEALTH_SERVICE, REFLECTION])],
+        "when": [GRPC_ONLY],
+    }
+
+
+def _key_set(deployed: Deployment) -> Resource:
+    readers = [w.principal for w in deployed.workloads if deployed.needs_keys(w.name)]
+    operation = {"methods": ["GET"], "ports": [str(KEY_SET_PORT)], "paths": [KEY_SET_PATH]}
+    return {
+        "from": [{"source": {"principals": readers}}],
+        "to": [{"operation": operation}],
+    }
+
+
+def _allow_edge(files: Files, workload: Workload) -> None:
+    files.add(
+        f"authorization-policy-{workload.name}.yaml",
+        f"Lets only the edge reach {workload.name}, which knows sessions and asks the services.",
+        _policy(
+            workload.name,
+            workload.namespace,
+            {"app": workload.name},
+            [
+                {
+                    "from": [{"source": {"principals": [principal(APP_NAMESPACE, EDGE)]}}],
+                    "to": [{"operation": {"ports": [str(workload.port)]}}],
+                }
+            ],
+        ),
+    )
+
+
+def _allow_edge_itself(files: Files) -> None:
+    files.add(
+        f"authorization-policy-{EDGE}.yaml",
+        "Lets browsers reach the edge; it is the only workload that takes callers "
+        "without identity.",
+        _policy(
+            EDGE,
+            APP_NAMESPACE,
+            {"app": EDGE},
+            [{"to": [{"operation": {"methods": ["GET", "HEAD", "POST", "PUT", "DELETE"]}}]}],
+        ),
+    )
+
+
+def _request_authentication(files: Files, deployed: Deployment, workload: Workload) -> None:
+    auth = deployed.workload("auth")
+    files.add(
+        f"request-authentication-{workload.name}.yaml",
+        f"Checks user tokens for {workload.name}: issuer, audience, signature, expiry. Mirrors\n"
+        "policy.session; the service checks again, and more strictly. The proxies fetch the key\n"
+        "set themselves (PILOT_JWT_ENABLE_REMOTE_JWKS in ../istiod-values.yaml).",
+        resource(
+            REQUEST_AUTHENTICATION,
+            workload.name,
+            workload.namespace,
+            spec={
+                "selector": {"matchLabels": {"app": workload.name}},
+                "jwtRules": [
+                    {
+                        "issuer": ISSUER,
+                        "audiences": [workload.name],
+                        "jwksUri": f"http://{auth.host}:{KEY_SET_PORT}{KEY_SET_PATH}",
+                        "forwardOriginalToken": True,
+                        "timeout": "1s",
+                    }
+                ],
+            },
+        ),
+    )

@@ -1,0 +1,225 @@
+"""How calls travel: time-outs and retries per method, weights, breakers, ejection, identities."""
+
+from datetime import timedelta
+
+from mesh.contract.policy import Method, Service
+from mesh.contract.service_config import MOST_ATTEMPTS
+from mesh.render.deployment import (
+    HEALTH_SERVICE,
+    KEY_SET_PATH,
+    KEY_SET_PORT,
+    REFLECTION,
+    Deployment,
+    Workload,
+)
+from mesh.render.manifest import Files, Resource, duration, resource
+
+VIRTUAL_SERVICE = "networking.istio.io/v1 VirtualService"
+DESTINATION_RULE = "networking.istio.io/v1 DestinationRule"
+RETRY_ON = "unavailable,connect-failure,refused-stream,reset"
+"""Only idempotent methods are retried, so that a reset behind a per-try time-out may be, too."""
+RETRY_BUDGET_PERCENT = 20
+CONNECTION_AGE = timedelta(minutes=5)
+"""Connections outlive certificates; this bounds how long."""
+NO_RETRIES = {"attempts": 0}
+"""Written out, since Istio retries twice where nothing is said."""
+CANARY_HEADER = "x-canary"
+STABLE, CANARY = "stable", "canary"
+
+
+def add(files: Files, deployed: Deployment) -> None:
+    """Add the traffic resources of *deployed* to *files*."""
+    for workload in deployed.workloads:
+        exported = sorted({w.namespace for w in _seen_by(deployed, workload)} | {"."})
+        if workload.is_grpc:
+            service = deployed.mesh.service(workload.name)
+            _virtual_service(files, workload, service, exported)
+            _destination_rule(files, workload, service, exported)
+        else:
+            _http_destination_rule(files, workload)
+
+
+def _seen_by(deployed: Deployment, workload: Workload) -> list[Workload]:
+    callers = list(deployed.callers(workload.name))
+    if workload.name == "auth":
+        callers += [w for w in deployed.workloads if deployed.needs_keys(w.name)]
+    return callers
+
+
+def per_try(method: Method) -> timedelta:
+    """Return how long one attempt may take: half of the deadline, so that a second fits in."""
+    return method.deadline / 2
+
+
+def retries(method: Method) -> Resource:
+    """Return the retry policy of *method*; none where the contract does not call it idempotent."""
+    if not method.may_retry:
+        return dict(NO_RETRIES)
+    return {
+        "attempts": MOST_ATTEMPTS - 1,
+        "perTryTimeout": duration(per_try(method)),
+        "retryOn": RETRY_ON,
+    }
+
+
+def _virtual_service(
+    files: Files, workload: Workload, service: Service, exported: list[str]
+) -> None:
+    http = [route for method in service.methods for route in _routes(workload, method)]
+    http.append(_infrastructure(workload))
+    if workload.name == "auth":
+        http.append(_key_set(workload))
+    files.add(
+        f"virtual-service-{workload.name}.yaml",
+        f"Gives each method of {workload.name} its time-out and its retries. A canary gets calls\n"
+        "by weight, and every call that bears x-canary: 1; until there is one, both subsets are\n"
+        "the same pods. Mirrors policy.deadline and idempotency_level:\n"
+        + "\n".join(
+            f"  {m.name}: {duration(m.deadline)}, "
+            f"{'may be retried' if m.may_retry else 'never retried'} ({m.source})"
+            for m in service.methods
+        ),
+        resource(
+            VIRTUAL_SERVICE,
+            workload.name,
+            workload.namespace,
+            spec={"hosts": [workload.host], "exportTo": exported, "http": http},
+        ),
+    )
+
+
+def _routes(workload: Workload, method: Method) -> list[Resource]:
+    policy = {"timeout": duration(method.deadline), "retries": retries(method)}
+    path = {"uri": {"exact": method.path}}
+    return [
+        {
+            "name": f"{method.name}-canary",
+            "match": [{**path, "headers": {CANARY_HEADER: {"exact": "1"}}}],
+            "route": [_destination(workload, CANARY)],
+            **policy,
+        },
+        {
+            "name": method.name,
+            "match": [path],
+            "route": [
+                {**_destination(workload, STABLE), "weight": 100},
+                {**_destination(workload, CANARY), "weight": 0},
+            ],
+            **policy,
+        },
+    ]
+
+
+def _infrastructure(workload: Workload) -> Resource:
+    prefixes = (path.removesuffix("*") for path in (HEALTH_SERVICE, REFLECTION))
+    return {
+        "name": "infrastructure",
+        "match": [{"uri": {"prefix": prefix}} for prefix in prefixes],
+        "route": [_destination(workload, STABLE)],
+        "timeout": "5s",
+        "retries": dict(NO_RETRIES),
+    }
+
+
+def _key_set(auth: Workload) -> Resource:
+    return {
+        "name": "key-set",
+        "match": [{"uri": {"exact": KEY_SET_PATH}, "port": KEY_SET_PORT}],
+        "route": [{"destination": {"host": auth.host, "port": {"number": KEY_SET_PORT}}}],
+        "timeout": "2s",
+        "retries": {"attempts": 1, "perTryTimeout": "1s", "retryOn": RETRY_ON},
+    }
+
+
+def _destination(workload: Workload, subset: str) -> Resource:
+    return {
+        "destination": {
+            "host": workload.host,
+            "port": {"number": workload.port},
+            "subset": subset,
+        }
+    }
+
+
+def _destination_rule(
+    files: Files, workload: Workload, service: Service, exported: list[str]
+) -> None:
+    outlier = service.outlier
+    policy = {
+        **_connections(workload),
+        "retryBudget": {"percent": RETRY_BUDGET_PERCENT, "minRetryConcurrency": 3},
+        "outlierDetection": {
+            # gRPC's UNAVAILABLE counts as 503, a gateway error.
+            "consecutiveGatewayErrors": outlier.consecutive_failures,
+            "consecutive5xxErrors": outlier.consecutive_failures,
+            "interval": duration(outlier.interval),
+            "baseEjectionTime": duration(outlier.base_ejection_time),
+            "maxEjectionPercent": outlier.max_ejection_percent,
+            # Never send calls to ejected replicas again because many are ejected.
+            "minHealthPercent": 0,
+        },
+    }
+    policy["connectionPool"]["http"] |= {
+        "http1MaxPendingRequests": service.max_pending_requests,
+        "http2MaxRequests": service.max_concurrent_requests,
+    }
+    files.add(
+        f"destination-rule-{workload.name}.yaml",
+        f"Bounds what callers ask of {workload.name}, leaves failing replicas out, and takes no\n"
+        "other identity for it. Mirrors service_policy:\n"
+        f"  max_concurrent_requests {service.max_concurrent_requests}, max_pending_requests "
+        f"{service.max_pending_requests},\n"
+        f"  outlier {outlier.consecutive_failures} in a row, for "
+        f"{duration(outlier.base_ejection_time)}, at most {outlier.max_ejection_percent} %\n"
+        f"  ({service.full_name})",
+        resource(
+            DESTINATION_RULE,
+            workload.name,
+            workload.namespace,
+            spec={
+                "host": workload.host,
+                "exportTo": exported,
+                "trafficPolicy": policy,
+                "subsets": [
+                    {"name": name, "labels": {"app": workload.name}} for name in (STABLE, CANARY)
+                ],
+            },
+        ),
+    )
+
+
+def _connections(workload: Workload) -> Resource:
+    return {
+        "tls": {"mode": "ISTIO_MUTUAL", "subjectAltNames": [workload.spiffe_id]},
+        "loadBalancer": {"simple": "LEAST_REQUEST"},
+        "connectionPool": {
+            "tcp": {"connectTimeout": "1s", "maxConnectionDuration": duration(CONNECTION_AGE)},
+            "http": {"maxRequestsPerConnection": 0},
+        },
+    }
+
+
+def _http_destination_rule(files: Files, workload: Workload) -> None:
+    files.add(
+        f"destination-rule-{workload.name}.yaml",
+        f"Takes no other identity for {workload.name} and bounds the age of connections.",
+        resource(
+            DESTINATION_RULE,
+            workload.name,
+            workload.namespace,
+            spec={
+                "host": workload.host,
+                "exportTo": ["."],
+                "trafficPolicy": {
+                    **_connections(workload),
+                    "outlierDetection": {
+                        "consecutiveGatewayErrors": 5,
+                        "interval": "1s",
+                        "baseEjectionTime": "5s",
+                        "maxEjectionPercent": 50,
+                        "minHealthPercent": 0,
+                    },
+                },
+            },
+        ),
+    )

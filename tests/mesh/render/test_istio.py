@@ -1,0 +1,348 @@
+"""Istio's resources say what the contracts say."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from mesh import topology
+from mesh.chassis.tokens import ISSUER
+from mesh.contract import policy
+from mesh.contract.policy import Method
+from mesh.render import deployment, istio, registry
+from mesh.render.deployment import Workload
+from tests.mesh.render.authorization import Request, allowed
+
+MESH = policy.load()
+DEPLOYED = deployment.load(MESH)
+FILES = istio.render()
+RESOURCES = [
+    yaml.safe_load(text)
+    for name, text in FILES.items()
+    if name.startswith("base/") and not name.endswith("kustomization.yaml")
+]
+METHODS = [pytest.param(m, id=m.short_name) for m in MESH]
+IDENTITIES = ("gateway", "auth", "survey", "health", "operator", "edge", "stranger", "nobody")
+
+
+def of_kind(kind: str) -> list[dict[str, Any]]:
+    return [r for r in RESOURCES if r["kind"] == kind]
+
+
+def named(kind: str, name: str) -> dict[str, Any]:
+    (found,) = [r for r in of_kind(kind) if r["metadata"]["name"] == name]
+    return found
+
+
+def principal_of(identity: str) -> str:
+    if identity == "nobody":
+        return ""
+    if identity in {"operator", "edge", "stranger"}:
+        return f"amarre.local/ns/amarre-app/sa/{identity}"
+    return DEPLOYED.workload(identity).principal
+
+
+def request(workload: Workload, path: str, identity: str, **facts: Any) -> Request:
+    facts = {"port": workload.port} | facts
+    return Request(
+        workload.namespace, workload.name, path, principal=principal_of(identity), **facts
+    )
+
+
+def signed_in(audience: str) -> dict[str, str]:
+    return {"request_principal": f"{ISSUER}/ada", "audience": audience}
+
+
+class TestAuthorization:
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("identity", IDENTITIES)
+    def test_every_caller_and_method(self, method: Method, identity: str) -> None:
+        """
+        A caller with everything else right gets through exactly where the contract names it.
+        """
+        asked = request(
+            DEPLOYED.workload(method.service), method.path, identity, **signed_in(method.service)
+        )
+
+        assert method.allows(identity) is allowed(of_kind("AuthorizationPolicy"), asked)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_session(self, method: Method) -> None:
+        """
+        Without a user token, or with one for another service, only session-less methods work.
+        """
+        workload = DEPLOYED.workload(method.service)
+        for token in ({}, signed_in("another")):
+            asked = request(workload, method.path, method.callers[0], **token)
+
+            assert (not method.needs_session) is allowed(of_kind("AuthorizationPolicy"), asked)
+
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            pytest.param({"content_type": "application/json"}, id="JSON"),
+            pytest.param({"content_type": ""}, id="no content type"),
+            pytest.param({"method": "GET"}, id="GET"),
+            pytest.param({"port": 3004}, id="port of the key set"),
+        ],
+    )
+    def test_odd_requests(self, method: Method, odd: dict[str, Any]) -> None:
+        """
+        What is no gRPC call to the service's port is refused, whoever asks.
+        """
+        asked = request(
+            DEPLOYED.workload(method.service),
+            method.path,
+            method.callers[0],
+            **signed_in(method.service),
+            **odd,
+        )
+
+        assert not allowed(of_kind("AuthorizationPolicy"), asked)
+
+    @pytest.mark.parametrize("name", ["auth", "survey", "health"])
+    @pytest.mark.parametrize("identity", IDENTITIES)
+    def test_health_and_reflection(self, name: str, identity: str) -> None:
+        """
+        Only the health service and operators ask for health.
+        """
+        asked = request(DEPLOYED.workload(name), "/grpc.health.v1.Health/Check", identity)
+        expected = identity in {"health", "operator"} - {name}
+
+        assert expected is allowed(of_kind("AuthorizationPolicy"), asked)
+
+    @pytest.mark.parametrize("identity", IDENTITIES)
+    def test_key_set(self, identity: str) -> None:
+        """
+        The key set is read by the services that verify user tokens, and by nobody else.
+        """
+        asked = request(
+            DEPLOYED.workload("auth"),
+            "/.well-known/jwks.json",
+            identity,
+            port=3004,
+            method="GET",
+            content_type="",
+        )
+        expected = identity in {"auth", "survey", "health"}
+
+        assert expected is allowed(of_kind("AuthorizationPolicy"), asked)
+
+    @pytest.mark.parametrize("identity", IDENTITIES)
+    def test_gateway(self, identity: str) -> None:
+        """
+        The gateway is reached through the edge alone.
+        """
+        asked = request(DEPLOYED.workload("gateway"), "/", identity, method="GET")
+
+        assert (identity == "edge") is allowed(of_kind("AuthorizationPolicy"), asked)
+
+    def test_unknown_workload_in_each_namespace(self) -> None:
+        """
+        A workload that no permission names takes no call.
+        """
+        for namespace in DEPLOYED.namespaces:
+            asked = Request(namespace, "new", "/x", 80, principal=principal_of("gateway"))
+
+            assert not allowed(of_kind("AuthorizationPolicy"), asked)
+
+    def test_mutual_tls(self) -> None:
+        """
+        Every namespace takes mutual TLS only, as a whole.
+        """
+        found = {r["metadata"]["namespace"]: r["spec"] for r in of_kind("PeerAuthentication")}
+
+        assert {n: {"mtls": {"mode": "STRICT"}} for n in DEPLOYED.namespaces} == found
+
+    def test_token_rules(self) -> None:
+        """
+        Tokens are checked where the contract needs a session, each for its own audience.
+        """
+        found = {
+            r["metadata"]["name"]: r["spec"]["jwtRules"][0]
+            for r in of_kind("RequestAuthentication")
+        }
+
+        assert {m.service for m in MESH if m.needs_session} == set(found)
+        for name, rule in found.items():
+            assert [name] == rule["audiences"]
+            assert ISSUER == rule["issuer"]
+            assert rule["forwardOriginalToken"]
+
+
+def routes(service: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = named("VirtualService", service)["spec"]["http"]
+    return found
+
+
+def route(method: Method, **headers: str) -> dict[str, Any]:
+    """The first route that fits, as Envoy takes it."""
+    for candidate in routes(method.service):
+        for match in candidate["match"]:
+            wanted = {k: v["exact"] for k, v in match.get("headers", {}).items()}
+            if match["uri"] == {"exact": method.path} and wanted.items() <= headers.items():
+                return candidate
+    raise AssertionError(f"{method.short_name} has no route")
+
+
+class TestTraffic:
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("headers", [{}, {"x-canary": "1"}], ids=["plain", "canary"])
+    def test_timeout_and_retries(self, method: Method, headers: dict[str, str]) -> None:
+        """
+        A method's time-out is its deadline; it is retried only where the contract allows it.
+        """
+        found = route(method, **headers)
+
+        assert f"{method.deadline.total_seconds():g}s" == found["timeout"]
+        assert method.may_retry is (found["retries"]["attempts"] > 0)
+        if method.may_retry:
+            assert "unavailable" in found["retries"]["retryOn"]
+            assert "5xx" not in found["retries"]["retryOn"]
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_weights(self, method: Method) -> None:
+        """
+        All calls go to the stable subset until a canary gets weight; x-canary goes to it always.
+        """
+        weights = {r["destination"]["subset"]: r["weight"] for r in route(method)["route"]}
+        (canary,) = route(method, **{"x-canary": "1"})["route"]
+
+        assert {"stable": 100, "canary": 0} == weights
+        assert "canary" == canary["destination"]["subset"]
+
+    def test_every_route_states_its_retries(self) -> None:
+        """
+        No route leaves retries out, since Istio would retry twice.
+        """
+        for service in of_kind("VirtualService"):
+            for http in service["spec"]["http"]:
+                assert {"retries", "timeout"} <= set(http), service["metadata"]["name"]
+                assert "attempts" in http["retries"], service["metadata"]["name"]
+
+    @pytest.mark.parametrize("service", [pytest.param(s, id=s.name) for s in MESH.services])
+    def test_breakers(self, service: policy.Service) -> None:
+        """
+        Breakers and ejection are those of service_policy, retries are bounded by a budget.
+        """
+        found = named("DestinationRule", service.name)["spec"]["trafficPolicy"]
+        http = found["connectionPool"]["http"]
+
+        assert service.max_concurrent_requests == http["http2MaxRequests"]
+        assert service.max_pending_requests == http["http1MaxPendingRequests"]
+        assert (
+            service.outlier.consecutive_failures
+            == (found["outlierDetection"]["consecutiveGatewayErrors"])
+        )
+        assert (
+            service.outlier.max_ejection_percent
+            == (found["outlierDetection"]["maxEjectionPercent"])
+        )
+        assert 20 == found["retryBudget"]["percent"]
+
+    def test_server_identity(self) -> None:
+        """
+        Callers take no other SPIFFE id than that of the workload behind the host.
+        """
+        for workload in DEPLOYED.workloads:
+            tls = named("DestinationRule", workload.name)["spec"]["trafficPolicy"]["tls"]
+
+            assert {"mode": "ISTIO_MUTUAL", "subjectAltNames": [workload.spiffe_id]} == tls
+
+    def test_callers_see_what_they_call(self) -> None:
+        """
+        Routes and rules are exported to every namespace that calls, and every proxy knows the
+        hosts that its workload calls.
+        """
+        for caller in DEPLOYED.workloads:
+            hosts = named("Sidecar", caller.name)["spec"]["egress"][0]["hosts"]
+            for callee in DEPLOYED.callees(caller.name):
+                assert f"{callee.namespace}/{callee.host}" in hosts
+                for kind in ("VirtualService", "DestinationRule"):
+                    exported = named(kind, callee.name)["spec"]["exportTo"]
+                    assert {caller.namespace, "."} & set(exported)
+                    assert caller.namespace in exported or caller.namespace == callee.namespace
+
+    def test_scope(self) -> None:
+        """
+        No proxy knows a host that its workload has no business with.
+        """
+        for workload in DEPLOYED.workloads:
+            hosts = set(named("Sidecar", workload.name)["spec"]["egress"][0]["hosts"])
+            known = {f"{w.namespace}/{w.host}" for w in DEPLOYED.callees(workload.name)}
+            known |= {f"./{e.host}" for e in DEPLOYED.reached_by(workload.name)}
+            known |= {"monitoring/otel-collector.monitoring.svc.cluster.local"}
+            if DEPLOYED.needs_keys(workload.name):
+                known |= {"amarre-auth/auth.amarre-auth.svc.cluster.local"}
+
+            assert hosts <= known
+            assert all("*" not in host for host in hosts)
+
+    def test_unix_sockets(self) -> None:
+        """
+        Every workload is reached over its Unix socket alone.
+        """
+        for workload in DEPLOYED.workloads:
+            for listener in named("Sidecar", workload.name)["spec"]["ingress"]:
+                assert listener["defaultEndpoint"].startswith("unix:///run/amarre/")
+
+    def test_streams_outlast_the_edge(self) -> None:
+        """
+        The edge lets every stream live as long as the contract does.
+        """
+        edge = {h["name"]: h["timeout"] for h in routes("edge")}
+
+        assert {"survey.WatchRequests", "health.WatchStatus", "everything-else"} == set(edge)
+        assert "602s" == edge["survey.WatchRequests"]
+        assert "62s" == edge["everything-else"]
+
+
+class TestFiles:
+    def test_committed(self) -> None:
+        """
+        The committed files are those that the contracts give.
+        """
+        assert [] == registry.drift(FILES, registry.committed("istio"))
+
+    def test_stable(self) -> None:
+        """
+        The same contracts give the same bytes.
+        """
+        assert FILES == istio.render()
+
+    def test_comment_first(self) -> None:
+        """
+        Every file begins with what it does.
+        """
+        assert [] == [name for name, text in FILES.items() if not text.startswith("# ")]
+
+    def test_kustomization_lists_every_file(self) -> None:
+        """
+        Nothing is rendered that is not applied.
+        """
+        listed = yaml.safe_load(FILES["base/kustomization.yaml"])["resources"]
+
+        assert listed == sorted(
+            n.removeprefix("base/")
+            for n in FILES
+            if n.startswith("base/") and n != "base/kustomization.yaml"
+        )
+
+    def test_names_are_unique(self) -> None:
+        """
+        No two resources of a kind share name and namespace.
+        """
+        names = [(r["kind"], r["metadata"]["namespace"], r["metadata"]["name"]) for r in RESOURCES]
+
+        assert len(names) == len(set(names))
+
+    def test_mesh_settings(self) -> None:
+        """
+        The installation fixes trust domain, TLS 1.3 and a closed registry.
+        """
+        values = yaml.safe_load(FILES["istiod-values.yaml"])["meshConfig"]
+
+        assert topology.TRUST_DOMAIN == values["trustDomain"]
+        assert "TLSV1_3" == values["meshMTLS"]["minProtocolVersion"]
+        assert "REGISTRY_ONLY" == values["outboundTrafficPolicy"]["mode"]

@@ -11,7 +11,7 @@ from sandbox.redcap.filter_logic.parser import parse
 from sandbox.redcap.filter_logic.values import is_true, to_text
 from sandbox.redcap.project import Project
 
-_IN_BROWSER = frozenset({"if", "isblankormissingcode", "isblanknotmissingcode", "contains"})
+IN_BROWSER = frozenset({"if", "isblankormissingcode", "isblanknotmissingcode", "contains"})
 """The functions that the script of the page knows; a test holds both lists together."""
 
 
@@ -27,7 +27,7 @@ def browser_logic(text: str, project: Project, on_page: Collection[str], row: Ro
         return ""
     tree = parse(text)
     live = [ref for ref in refs(tree) if _is_live(ref, on_page)]
-    unknown = {part.name for part in walk(tree) if isinstance(part, Call)} - _IN_BROWSER
+    unknown = {part.name for part in walk(tree) if isinstance(part, Call)} - IN_BROWSER
     if not live or unknown:
         return ""
     return json.dumps(_json(tree, project, on_page, row), separators=(",", ":"))

@@ -7,7 +7,7 @@ from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any, cast
 
-from lark import Lark, Token, Transformer, UnexpectedInput
+from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken
 from lark.exceptions import VisitError
 
 from sandbox.redcap.errors import ApiError
@@ -52,7 +52,8 @@ def parse(text: str) -> Node:
 
 def _explain(text: str, exc: UnexpectedInput) -> str:
     position = exc.pos_in_stream
-    if position is None or not 0 <= position < len(text):
+    ended = isinstance(exc, UnexpectedToken) and exc.token.type == "$END"
+    if ended or position is None or not 0 <= position < len(text):
         return f"The logic ends too early. Unable to find next token in: {text}"
     return (
         f"The logic has a fault at character {position + 1}. "

@@ -175,8 +175,8 @@ class TestEav:
         One row per stored answer and per ticked choice, the record id among them.
         """
         await types.save({"id": "1", "n": "2", "box___1": "1", "box___b_2": "1", "note": ""})
-        rows = [(r["field_name"], r["value"]) for r in await types.export(type="eav")]
-        assert [("id", "1"), ("n", "2"), ("box", "1"), ("box", "B-2"), ("twice", "4")] == rows
+        pairs = [(r["field_name"], r["value"]) for r in await types.export(type="eav")]
+        assert [("id", "1"), ("n", "2"), ("box", "1"), ("box", "B-2"), ("twice", "4")] == pairs
         rows = await types.export(type="eav", rawOrLabel="label", fields=["box"])
         assert ["One", "Two"] == [row["value"] for row in rows]
 

@@ -3,6 +3,7 @@ One address, one envelope: transport, tokens, errors, rights, faults and counts.
 """
 
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -126,7 +127,7 @@ class TestErrors:
         ],
     )
     async def test_bad_values(
-        self, api: Api, content: str, params: dict[str, str], name: str
+        self, api: Api, content: str, params: dict[str, Any], name: str
     ) -> None:
         """
         A value outside those allowed is 400 and names its parameter.

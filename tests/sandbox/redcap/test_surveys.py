@@ -1,0 +1,459 @@
+"""
+Survey pages: what a link opens, what a respondent may send, what is kept.
+"""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.sandbox.redcap import studies
+from tests.sandbox.redcap.conftest import Api, state_of
+
+INVITATION = {
+    "demandeur_nom": "Lovelace",
+    "demandeur_prenom": "Ada",
+    "demandeur_statut": "2",
+    "demandeur_composante": "3",
+    "invitation_periode": "mai 2027",
+    "invitation_duree_jours": "30",
+    "invite_nom": "Charles Babbage",
+    "invite_date_naissance": "1991-12-26",
+    "invite_nationalite": "britannique",
+    "invite_adresse_postale": "Londres",
+    "invite_courriel": "charles@example.org",
+    "invite_telephone": "+44 20 0000 0000",
+    "invite_etablissement": "4",
+    "invite_etablissement_autre": "Cambridge",
+    "invite_fonction": "Professeur",
+    "invite_specialite": "Mécanique",
+    "invite_diplome_max": "Doctorat",
+    "enseignement_composante": "3",
+    "composante_directeur_courriel": "composante@example.org",
+    "heure_enseignement": "12",
+    "enseignement_projet_pedagogique": "Un cours.",
+    "enseignement_interet_composante": "Grand.",
+    "mobilite_interet_etablissement": "Grand.",
+}
+"""What a teacher who invites somebody has to answer."""
+
+CV = {"cv_invite": ("cv.pdf", b"%PDF-1.7 cv", "application/pdf")}
+OPINION = {
+    "avis_composante_directeur_nom": "Grace Hopper",
+    "avis_composante_position": "1",
+    "avis_composante_motivation": "Très bien.",
+}
+
+
+@pytest.fixture
+async def link(api: Api) -> str:
+    """The link of the form of one record."""
+    await api.save({"record_id": "r1", "userid": "u1", "email": "ada@example.org"})
+    return await api.link("r1", "form")
+
+
+def faults(page: httpx.Response) -> list[str]:
+    """Names of the fields that the page finds fault with."""
+    return re.findall(r'id="([a-z_]+)-fault"', page.text)
+
+
+def shown(page: httpx.Response) -> list[str]:
+    """Names of the fields that the page shows."""
+    return [
+        name
+        for name, rest in re.findall(r'data-field="(\w+)"([^>]*)>', page.text)
+        if "hidden" not in rest.split()
+    ]
+
+
+class TestLinks:
+    async def test_one_per_record_and_form(self, api: Api, link: str) -> None:
+        """
+        A link is an address with 16 capitals and digits, the same each time.
+        """
+        assert re.fullmatch(r"/surveys/\?s=[A-Z0-9]{16}", link)
+        assert link == await api.link("r1", "form")
+        assert link != await api.link("r1", "labo")
+
+    async def test_refused(self, api: Api, link: str) -> None:
+        """
+        No link for unknown records and instruments, nor for what is no survey.
+        """
+        message = await api.error("surveyLink", record="-1", instrument="form")
+        assert 'The record "-1" does not exist' == message
+        for instrument in ("nope", "contact", ""):
+            await api.error("surveyLink", record="r1", instrument=instrument)
+
+    async def test_participants(self, api: Api, link: str) -> None:
+        """
+        Every record is listed with its link and how far it is.
+        """
+        (row,) = await api.json("participantList", instrument="form")
+        assert ("r1", 0, f"http://sandbox.test{link}") == (
+            row["record"], row["response_status"], row["survey_link"],
+        )  # fmt: skip
+        await api.http.post(link, data={**INVITATION}, files=CV)
+        (row,) = await api.json("participantList", instrument="form")
+        assert 2 == row["response_status"]
+
+    @pytest.mark.parametrize("query", ["", "?s=", "?s=AAAAAAAAAAAAAAAA", "?sq=X", "?s='"])
+    async def test_unknown(self, api: Api, query: str) -> None:
+        """
+        An unknown link opens a page that says so, with 404.
+        """
+        page = await api.http.get(f"/surveys/{query}")
+        assert (404, "unknown") == (page.status_code, state_of(page.text))
+
+    async def test_gone_with_its_record(self, api: Api, link: str) -> None:
+        """
+        The link of a deleted record opens nothing.
+        """
+        await api.json("record", action="delete", records=["r1"])
+        assert 404 == (await api.http.get(link)).status_code
+
+
+class TestPage:
+    async def test_language_and_safety(self, api: Api, link: str) -> None:
+        """
+        The page speaks the study's language and lets nothing foreign run or leak.
+        """
+        page = await api.http.get(link)
+        assert '<html lang="fr">' in page.text
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "no-referrer" == page.headers["referrer-policy"]
+        assert "no-store" == page.headers["cache-control"]
+        assert not re.search(r"<script(?![^>]*src=)|style=|onclick=", page.text)
+
+    async def test_labels_for_everything(self, api: Api, link: str) -> None:
+        """
+        Every control has a label or stands in a fieldset with a legend.
+        """
+        page = (await api.http.get(link)).text
+        controls = re.findall(r'<(?:input|select|textarea)[^>]* id="(\w+)"', page)
+        assert 40 < len(controls)
+        assert [] == [name for name in controls if f'<label for="{name}">' not in page]
+        assert page.count("<fieldset") == page.count("<legend>")
+
+    async def test_only_what_branching_shows(self, api: Api, link: str) -> None:
+        """
+        Before any answer only the first questions show; the rest waits, hidden.
+        """
+        page = await api.http.get(link)
+        assert ["demandeur_nom", "demandeur_prenom", "demandeur_statut"] == shown(page)
+        assert "data-logic=" in page.text
+
+    async def test_refresh_without_script(self, api: Api, link: str) -> None:
+        """
+        Without script a button shows what the answers ask for next, and stores nothing.
+        """
+        form = {"demandeur_nom": "A", "demandeur_statut": "1", "__action": "refresh"}
+        page = await api.http.post(link, data=form)
+        assert "mobilite_type" in shown(page)
+        assert "demandeur_composante" not in shown(page)
+        assert 'value="A"' in page.text
+        assert [{"demandeur_nom": ""}] == await api.export(fields=["demandeur_nom"])
+
+    async def test_answers_of_others_in_labels(self, api: Api, link: str) -> None:
+        """
+        Labels hold other answers, as text whatever they contain; unknown ones are underlined.
+        """
+        await api.save({"record_id": "r1", "demandeur_prenom": "<b>Ada</b>"})
+        page = await api.http.get(await api.link("r1", "labo"))
+        assert "Demande de &lt;b&gt;Ada&lt;/b&gt; ______" in page.text
+
+    async def test_status_in_labels(self, api: Api, link: str) -> None:
+        """
+        The final validation shows how far each opinion is.
+        """
+        await api.save({"record_id": "r1", "demandeur_statut": "2"})
+        address = await api.link("r1", "validation_finale")
+        page = await api.http.get(address)
+        assert "Avis de la composante : Incomplete" in page.text
+        assert ["validation_statut_composante"] == shown(page)
+
+
+class TestSubmission:
+    async def test_complete(self, api: Api, link: str) -> None:
+        """
+        A whole submission is stored, marks the form complete and gives it a time.
+        """
+        page = await api.http.post(link, data=INVITATION, files=CV)
+        assert (200, "completed") == (page.status_code, state_of(page.text)), faults(page)
+        (row,) = await api.export(forms=["form"], exportSurveyFields="true")
+        assert ("2", "Charles Babbage", "cv.pdf") == (
+            row["form_complete"], row["invite_nom"], row["cv_invite"],
+        )  # fmt: skip
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", row["form_timestamp"])
+        file = await api.post("file", action="export", record="r1", field="cv_invite")
+        assert b"%PDF-1.7 cv" == file.content
+        assert 'application/pdf; name="cv.pdf";charset=UTF-8' == file.headers["content-type"]
+
+    async def test_once(self, api: Api, link: str) -> None:
+        """
+        A completed survey takes nothing more and shows no answer.
+        """
+        await api.http.post(link, data=INVITATION, files=CV)
+        for page in (
+            await api.http.get(link),
+            await api.http.post(link, data={**INVITATION, "invite_nom": "Other"}, files=CV),
+        ):
+            assert "completed" == state_of(page.text)
+            assert "Babbage" not in page.text
+        assert [{"invite_nom": "Charles Babbage"}] == await api.export(fields=["invite_nom"])
+
+    async def test_required(self, api: Api, link: str) -> None:
+        """
+        What is shown and required must be answered; nothing is stored until then.
+        """
+        page = await api.http.post(link, data={**INVITATION, "invite_nom": " "})
+        assert 422 == page.status_code
+        assert ["invite_nom", "cv_invite"] == faults(page)
+        assert 'role="alert"' in page.text
+        assert [{"form_complete": "0"}] == await api.export(fields=["form_complete"])
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("invite_courriel", "charles"),
+            ("invitation_duree_jours", "un mois"),
+            ("heure_enseignement", "301"),
+            ("invite_date_naissance", "1991-02-30"),
+            ("demandeur_composante", "9"),
+        ],
+    )
+    async def test_formats(self, api: Api, link: str, field: str, value: str) -> None:
+        """
+        Formats, limits and choices hold.
+        """
+        page = await api.http.post(link, data={**INVITATION, field: value}, files=CV)
+        assert [field] == faults(page)
+
+    async def test_day_in_the_order_shown(self, api: Api, link: str) -> None:
+        """
+        A day may be typed day first and is stored year first.
+        """
+        form = {**INVITATION, "invite_date_naissance": "26/12/1991"}
+        await api.http.post(link, data=form, files=CV)
+        rows = await api.export(fields=["invite_date_naissance"])
+        assert [{"invite_date_naissance": "1991-12-26"}] == rows
+
+    async def test_hidden_answers_are_cleared(self, api: Api, link: str) -> None:
+        """
+        What branching hides is not kept, nor what hangs on it, whoever sent it.
+        """
+        await api.save({"record_id": "r1", "mobilite_type": "1", "invitation_type": "1"})
+        form = {**INVITATION, "mobilite_type": "1", "invitation_type": "1"}
+        page = await api.http.post(link, data=form, files=CV)
+        assert "completed" == state_of(page.text), faults(page)
+        (row,) = await api.export(fields=["mobilite_type", "invitation_type"])
+        assert {"mobilite_type": "", "invitation_type": ""} == row
+
+    async def test_fields_of_other_forms_are_ignored(self, api: Api, link: str) -> None:
+        """
+        A respondent writes to the form of the link only.
+        """
+        form = {**INVITATION, "userid": "mallory", "statut_dossier": "5", "contact_complete": "2"}
+        await api.http.post(link, data=form, files=CV)
+        (row,) = await api.export(fields=["userid", "statut_dossier", "contact_complete"])
+        assert {"userid": "u1", "statut_dossier": "", "contact_complete": "0"} == row
+
+    async def test_signature(self, api: Api, link: str) -> None:
+        """
+        An opinion is signed by an image, or by typing one's name, which becomes one.
+        """
+        address = await api.link("r1", "demandeur_composante")
+        page = await api.http.post(address, data=OPINION)
+        assert ["avis_composante_signature"] == faults(page)
+        form = {**OPINION, "__typed:avis_composante_signature": "Grace Hopper"}
+        page = await api.http.post(address, data=form)
+        assert "completed" == state_of(page.text)
+        file = await api.post("file", action="export", record="r1",
+                              field="avis_composante_signature")  # fmt: skip
+        assert file.content.startswith(b"\x89PNG")
+
+    async def test_empty_page_can_be_sent(self, api: Api, link: str) -> None:
+        """
+        A survey without a question, such as the final validation, is completed by sending it.
+        """
+        address = await api.link("r1", "validation_finale")
+        assert "completed" == state_of((await api.http.post(address)).text)
+        rows = await api.export(fields=["validation_finale_complete"], rawOrLabel="label")
+        assert [{"validation_finale_complete": "Complete"}] == rows
+
+
+class TestReturning:
+    async def test_save_and_return(self, api: Api, link: str) -> None:
+        """
+        Saved answers wait behind a code, which the API tells too.
+        """
+        page = await api.http.post(link, data={"demandeur_nom": "Lovelace", "__action": "save"})
+        assert "saved" == state_of(page.text)
+        code = await api.text("surveyReturnCode", record="r1", instrument="form")
+        assert re.fullmatch(r"[A-Z0-9]{8}", code)
+        assert code in page.text
+        assert [{"form_timestamp": "[not completed]", "demandeur_nom": "Lovelace"}] == (
+            await api.export(fields=["demandeur_nom"], exportSurveyFields="true")
+        )
+
+        page = await api.http.get(link)
+        assert "code" == state_of(page.text)
+        assert "Lovelace" not in page.text
+        page = await api.http.post(link, data={"__code": "WRONG234", "__action": "open"})
+        assert (403, "code") == (page.status_code, state_of(page.text))
+        page = await api.http.post(link, data={"__code": code.lower(), "__action": "open"})
+        assert "open" == state_of(page.text)
+        assert "Lovelace" in page.text
+        page = await api.http.post(link, data={**INVITATION, "__code": code}, files=CV)
+        assert "completed" == state_of(page.text), faults(page)
+
+    async def test_nobody_submits_without_the_code(self, api: Api, link: str) -> None:
+        """
+        A partial response cannot be overwritten without its code.
+        """
+        await api.http.post(link, data={"demandeur_nom": "Lovelace", "__action": "save"})
+        page = await api.http.post(link, data=INVITATION, files=CV)
+        assert "code" == state_of(page.text)
+        assert [{"demandeur_nom": "Lovelace"}] == await api.export(fields=["demandeur_nom"])
+
+
+SURVEY = '<redcap:Surveys form_name="members" title="Membership" survey_enabled="1" {attributes}/>'
+
+
+async def club(api: Api, **attributes: str) -> Api:
+    """The garden club with other survey settings."""
+    xml = studies.garden_club()
+    begin, end = xml.index("<redcap:Surveys "), xml.index("</redcap:SurveysGroup>")
+    written = " ".join(f'{name}="{value}"' for name, value in attributes.items())
+    return await api.create(xml[:begin] + SURVEY.format(attributes=written) + xml[end:])
+
+
+class TestSettings:
+    async def test_sections_are_pages(self, api: Api) -> None:
+        """
+        A section begins a page; going back keeps what was answered.
+        """
+        members = await club(api, question_by_section="1")
+        await members.save({"record_id": "9"})
+        link = await members.link("9", "members")
+        page = await api.http.get(link)
+        assert "Page 1 of 2" in page.text
+        page = await api.http.post(link, data={"first_name": "Dee", "length": "2", "width": "3"})
+        assert "Page 2 of 2" in page.text
+        (row,) = await members.export(records=["9"], exportSurveyFields="true")
+        assert ("Dee", "6", "0") == (row["first_name"], row["area"], row["members_complete"])
+        assert "[not completed]" == row["members_timestamp"]
+        page = await api.http.post(link, data={"__page": "1", "__action": "previous"})
+        assert 'value="Dee"' in page.text
+        page = await api.http.post(link, data={"__page": "1", "comments": "Nice"})
+        assert "completed" == state_of(page.text)
+
+    async def test_editing_later(self, api: Api) -> None:
+        """
+        Where the survey says so, a completed response can be opened and sent again.
+        """
+        members = await club(api, edit_completed_response="1")
+        link = await members.link("1", "members")
+        for name in ("Dee", "Eve"):
+            page = await api.http.post(link, data={"first_name": name})
+            assert "completed" == state_of(page.text)
+        assert 'value="Eve"' in (await api.http.get(link)).text
+
+    @pytest.mark.parametrize(
+        "attributes", [{"survey_expiration": "2020-01-01 00:00"}, {"response_limit": "1"}]
+    )
+    async def test_closed(self, api: Api, attributes: dict[str, str]) -> None:
+        """
+        An expired survey, or one with enough responses, takes no more.
+        """
+        members = await club(api, **attributes)
+        await api.http.post(await members.link("1", "members"), data={"first_name": "Dee"})
+        link = await members.link("2", "members")
+        assert "closed" == state_of((await api.http.get(link)).text)
+        assert "closed" == state_of((await api.http.post(link, data={"first_name": "X"})).text)
+        assert "Bo" == (await members.export(records=["2"]))[0]["first_name"]
+
+    async def test_redirect(self, api: Api) -> None:
+        """
+        A survey may send its respondents elsewhere at its end.
+        """
+        members = await club(api, end_survey_redirect_url="https://example.org/thanks")
+        page = await api.http.post(await members.link("1", "members"), data={"first_name": "D"})
+        assert (303, "https://example.org/thanks") == (page.status_code, page.headers["location"])
+
+    async def test_code_not_asked(self, api: Api) -> None:
+        """
+        With the code bypass on, the link alone opens what was saved.
+        """
+        members = await club(api, save_and_return="1", save_and_return_code_bypass="1")
+        link = await members.link("1", "members")
+        await api.http.post(link, data={"first_name": "Dee", "__action": "save"})
+        assert "open" == state_of((await api.http.get(link)).text)
+
+    async def test_queue(self, api: Api) -> None:
+        """
+        The queue of a record lists its surveys and which of them are done.
+        """
+        members = await api.create(studies.garden_club())
+        url = await members.text("surveyQueueLink", record="1")
+        queue = url.removeprefix("http://sandbox.test")
+        page = await api.http.get(queue)
+        (address,) = re.findall(r'href="http://sandbox.test(/surveys/\?s=\w+)"', page.text)
+        assert address == await members.link("1", "members")
+        await api.http.post(address, data={"first_name": "Dee"})
+        page = await api.http.get(queue)
+        assert "completed" in page.text
+        assert 'href="http://sandbox.test/surveys/?s=' not in page.text
+        await api.error("surveyQueueLink", record="1")
+
+
+class TestFiles:
+    async def test_replace_and_delete(self, api: Api, link: str) -> None:
+        """
+        A document comes and goes through the API; exports name it, eav numbers it.
+        """
+        where: dict[str, Any] = {"record": "r1", "field": "cv_invite"}
+        await api.error("file", action="export", **where)
+        for name in ("one.txt", "two.txt"):
+            form: dict[str, Any] = {"token": api.token, "content": "file", "action": "import"}
+            answer = await api.http.post(
+                "/api/", data={**form, **where}, files={"file": (name, b"x", "text/plain")}
+            )
+            assert (200, b"") == (answer.status_code, answer.content)
+        assert [{"cv_invite": "two.txt"}] == await api.export(fields=["cv_invite"])
+        (row,) = await api.export(fields=["cv_invite"], type="eav")
+        assert row["value"].isdigit()
+        assert 200 == (await api.post("file", action="delete", **where)).status_code
+        assert [{"cv_invite": ""}] == await api.export(fields=["cv_invite"])
+        message = await api.error("file", action="export", record="r1", field="email")
+        assert "The field 'email' does not exist or is not a 'file' field" == message
+
+    async def test_link_in_a_label(self, api: Api, link: str) -> None:
+        """
+        The reviewers' page links to the CV, and to no document that it does not name.
+        """
+        await api.http.post(link, data=INVITATION, files=CV)
+        address = await api.link("r1", "dossier_reviewer")
+        page = (await api.http.get(address)).text
+        (target,) = re.findall(r'href="http://sandbox.test([^"]+__file=cv_invite)"', page)
+        document = await api.http.get(target.replace("&amp;", "&"))
+        assert b"%PDF-1.7 cv" == document.content
+        assert "attachment" == document.headers["content-disposition"]
+        other = await api.http.get(f"{address}&__file=avis_composante_signature")
+        assert 404 == other.status_code
+
+
+async def test_overview(api: Api, link: str) -> None:
+    """
+    The first page shows records, the state of each form and links to their surveys.
+    """
+    await api.create(studies.bird_count())
+    page = (await api.http.get("/")).text
+    assert "r1" in page
+    assert link in page
+    assert ">Incomplete</a>" in page
+    other = (await api.http.get("/?project=2")).text
+    assert "Start" in other
+    assert 200 == (await api.http.get("/?project=x&page=y")).status_code

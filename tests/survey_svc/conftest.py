@@ -8,6 +8,7 @@ import pytest
 
 from survey_svc import profile as profiles
 from survey_svc.profile import Profile
+from tests.survey_svc import servers
 from tests.survey_svc.sandbox import Sandbox
 from tests.survey_svc.world import World, running
 
@@ -47,3 +48,27 @@ async def world(
 def user() -> str:
     """The id of a user that nobody else is."""
     return secrets.token_hex(10)
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgres", marks=pytest.mark.postgres),
+    ],
+)
+def store_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a store that every test of the session shares."""
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    match request.param:
+        case "sqlite":
+            yield f"sqlite+aiosqlite:///{folder / 'survey.sqlite'}"
+        case "redis":
+            with servers.redis(folder) as url:
+                yield url
+        case _:
+            with servers.postgres(folder) as url:
+                yield url

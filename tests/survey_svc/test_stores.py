@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,42 +13,12 @@ import pytest
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.testing import free_port
 from survey_svc.ports import Answer, Consent, Reservation, Store
-from survey_svc.redis_store import RedisStore
-from survey_svc.sql_store import SqlStore
 from tests.survey_svc import servers
+from tests.survey_svc.world import opened
 
 NOW = datetime(2026, 3, 1, 10, 0, 0, 123000, tzinfo=UTC)
 LEASE = timedelta(seconds=12)
 DAY = timedelta(hours=24)
-
-
-@pytest.fixture(
-    scope="session",
-    params=[
-        "sqlite",
-        pytest.param("redis", marks=pytest.mark.redis),
-        pytest.param("postgres", marks=pytest.mark.postgres),
-    ],
-)
-def store_url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The URL of a store that every test of the session shares."""
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    match request.param:
-        case "sqlite":
-            yield f"sqlite+aiosqlite:///{folder / 'survey.sqlite'}"
-        case "redis":
-            with servers.redis(folder) as url:
-                yield url
-        case _:
-            with servers.postgres(folder) as url:
-                yield url
-
-
-async def opened(url: str) -> Store:
-    """Open the store that the URL names."""
-    return await (RedisStore if url.startswith("redis") else SqlStore).open(url)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from survey_svc.ports import Cache, Store
 from survey_svc.profile import Profile
 from survey_svc.redcap.api import RedcapApi
 from survey_svc.redcap.project import RedcapProject
+from survey_svc.redis_store import RedisStore
 from survey_svc.service import SurveyService
 from survey_svc.sql_store import SqlStore
 from survey_svc.study import Study
@@ -91,9 +92,8 @@ async def running(
     store_url: str,
     *,
     cache: Cache | None = None,
-    store: Store | None = None,
 ) -> AsyncIterator[World]:
-    """Run the service on *sandbox*; what is given is used, the rest is made."""
+    """Run the service on *sandbox* with the store at *store_url*."""
     async with contextlib.AsyncExitStack() as stack:
         api = RedcapApi(sandbox.api_url, SecretStr(sandbox.token))
         stack.push_async_callback(api.close)
@@ -101,9 +101,11 @@ async def running(
         study = Study(profile, project)
         await study.check()
         sandbox.clear_calls()
-        store = store or await SqlStore.open(store_url)
+        store = await opened(store_url)
         stack.push_async_callback(store.close)
-        listing = Listing(study, project, cache or MemoryCache(), scope=store_url)
+        cache = cache or MemoryCache()
+        stack.push_async_callback(cache.close)
+        listing = Listing(study, project, cache, scope=sandbox.url)
         creation = Creation(profile, project, store, listing, lambda: datetime.now(UTC))
         watching = Watching(profile, project, listing)
         service = SurveyService(
@@ -119,6 +121,11 @@ async def running(
             connected("survey", port, svids / "gateway", SurveyServiceStub)
         )
         yield World(stub, key, store, creation, port)
+
+
+async def opened(url: str) -> Store:
+    """Open the store that the URL names."""
+    return await (RedisStore if url.startswith("redis") else SqlStore).open(url)
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:

@@ -9,6 +9,7 @@ when no endpoint is given.
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ _STOP_SECONDS = 2.0
 _stops: list[Callable[[], None]] = []
 
 
-def endpoint_of(signal: str, environment: Mapping[str, str]) -> bool:
+def is_exported(signal: str, environment: Mapping[str, str]) -> bool:
     """
     Say whether *signal* (``traces``, ``logs``, ``metrics``) is exported.
 
@@ -45,7 +46,7 @@ def endpoint_of(signal: str, environment: Mapping[str, str]) -> bool:
 def start(service: str, instance: str, env: str) -> None:
     """Begin to export each signal that has an endpoint; a variable that cannot be used is told."""
     starters = {"traces": _start_traces, "logs": _start_logs, "metrics": _start_metrics}
-    wanted = [signal for signal in starters if endpoint_of(signal, os.environ)]
+    wanted = [signal for signal in starters if is_exported(signal, os.environ)]
     if not wanted:
         return
     resource = _resource(service, instance, env)
@@ -64,8 +65,9 @@ def stop() -> None:
     _stops.clear()
     for thread in threads:
         thread.start()
+    ends_at = time.monotonic() + _STOP_SECONDS
     for thread in threads:
-        thread.join(_STOP_SECONDS)
+        thread.join(max(0.0, ends_at - time.monotonic()))
 
 
 def _resource(service: str, instance: str, env: str) -> "Resource":

@@ -1,0 +1,108 @@
+"""What the tests of telemetry share: spans kept in memory, and a collector that listens."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from mesh.chassis.telemetry import tracing
+
+SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+UNSAMPLED = SAMPLED[:-2] + "00"
+TRACE = SAMPLED[3:35]
+
+
+class Spans:
+    """The spans that have ended, in order."""
+
+    def __init__(self, exporter: InMemorySpanExporter) -> None:
+        self._exporter = exporter
+
+    def __iter__(self) -> Iterator[ReadableSpan]:
+        return iter(self._exporter.get_finished_spans())
+
+    def __len__(self) -> int:
+        return len(self._exporter.get_finished_spans())
+
+    def of(self, kind: str) -> list[ReadableSpan]:
+        """Return those of a kind: ``SERVER``, ``CLIENT``."""
+        return [span for span in self if span.kind.name == kind]
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[Spans]:
+    """Keep the spans that this process makes within the body."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use(provider.get_tracer("test"))
+    try:
+        yield Spans(exporter)
+    finally:
+        tracing.use(None)
+
+
+class Collector:
+    """What an OTLP collector was sent, by signal."""
+
+    def __init__(self) -> None:
+        self.resources: dict[str, list[Any]] = {"traces": [], "logs": [], "metrics": []}
+        self.port = 0
+        self._news = threading.Condition()
+
+    def took(self, signal: str, resources: Any) -> None:
+        with self._news:
+            self.resources[signal].extend(resources)
+            self._news.notify_all()
+
+    def wait_for(self, *signals: str, seconds: float = 10.0) -> bool:
+        """Say whether each of *signals* came in time."""
+        with self._news:
+            return self._news.wait_for(
+                lambda: all(self.resources[signal] for signal in signals), seconds
+            )
+
+
+@contextlib.contextmanager
+def collecting(port: int) -> Iterator[Collector]:
+    """Serve an OTLP collector on *port*."""
+    collector = Collector()
+    server = grpc.server(futures.ThreadPoolExecutor(3))
+
+    class Traces(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:
+            collector.took("traces", request.resource_spans)
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    class Logs(logs_service_pb2_grpc.LogsServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:
+            collector.took("logs", request.resource_logs)
+            return logs_service_pb2.ExportLogsServiceResponse()
+
+    class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:
+            collector.took("metrics", request.resource_metrics)
+            return metrics_service_pb2.ExportMetricsServiceResponse()
+
+    for add, servicer in (
+        (trace_service_pb2_grpc.add_TraceServiceServicer_to_server, Traces()),
+        (logs_service_pb2_grpc.add_LogsServiceServicer_to_server, Logs()),
+        (metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server, Metrics()),
+    ):
+        add(servicer, server)  # type: ignore[no-untyped-call]
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield collector
+    finally:
+        server.stop(0).wait()

@@ -1,0 +1,267 @@
+"""Which calls become spans, what stands in them, and how they hang together."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from amarre.survey.v1 import survey_service_pb2 as pb
+from amarre.survey.v1 import survey_service_pb2_grpc as rpc
+from opentelemetry.trace import StatusCode
+
+from mesh.chassis import call, telemetry
+from mesh.chassis.call import User
+from mesh.chassis.errors import NotFoundError
+from mesh.chassis.identity import SpiffeId
+from mesh.chassis.telemetry import names, tracing
+from mesh.chassis.testing import connected, served
+from mesh.chassis.tokens import SigningKey, mint
+from tests.mesh.chassis.telemetry import SAMPLED, TRACE, UNSAMPLED, Spans, recorded
+
+KEY = SigningKey.generate()
+ADA = User("ada", "session-1", "ada@example.org", ("applicant",))
+GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
+
+
+class Surveys(rpc.SurveyServiceServicer):
+    """Answers, fails, and asks a system outside, as the record's name says."""
+
+    async def GetLink(self, request: Any, context: Any) -> pb.GetLinkResponse:
+        if request.record == "absent":
+            raise NotFoundError("There is no such request.")
+        if request.record == "broken":
+            raise RuntimeError("something")
+        if request.record == "slow":
+            await asyncio.sleep(0.51)
+        if request.record == "outside":
+            transport = httpx.MockTransport(lambda _: httpx.Response(503))
+            async with httpx.AsyncClient(
+                transport=telemetry.observed("redcap", transport)
+            ) as client:
+                await client.post("http://redcap.example/api/?user=ada")
+        return pb.GetLinkResponse(url="https://example.org")
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    with recorded() as kept:
+        yield kept
+
+
+@pytest.fixture
+async def stub(svids: Path) -> AsyncIterator[Any]:
+    def register(server: Any) -> None:
+        rpc.add_SurveyServiceServicer_to_server(
+            Surveys(),  # type: ignore[abstract] # the other methods are called by no test
+            server,
+        )
+
+    async with (
+        served(register, svids / "survey", audience="survey", key=KEY) as port,
+        connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as connection,
+    ):
+        yield connection
+
+
+async def get_link(stub: Any, record: str, context: str) -> None:
+    token, _ = mint(KEY, ADA, audience="survey", caller=GATEWAY)
+    call.traceparent.set(context)
+    await stub.GetLink(
+        pb.GetLinkRequest(record=record, instrument="form"),
+        metadata=(("authorization", f"Bearer {token}"),),
+    )
+    call.traceparent.set("")
+
+
+async def told(spans: Spans, count: int) -> None:
+    """Wait for spans: those of clients end just after their calls."""
+    async with asyncio.timeout(5):
+        while len(spans) < count:
+            await asyncio.sleep(0.005)
+
+
+class TestSampledCall:
+    async def test_edge(self, stub: Any, spans: Spans) -> None:
+        """
+        A sampled call makes one span at the client and, below it, one at the server.
+        """
+        await get_link(stub, "one", SAMPLED)
+        await told(spans, 2)
+
+        (client,), (server,) = spans.of("CLIENT"), spans.of("SERVER")
+        assert "amarre.survey.v1.SurveyService/GetLink" == client.name == server.name
+        assert TRACE == f"{server.context.trace_id:032x}" == f"{client.context.trace_id:032x}"
+        assert client.parent
+        assert SAMPLED[36:52] == f"{client.parent.span_id:016x}"
+        assert server.parent
+        assert client.context.span_id == server.parent.span_id
+
+    async def test_attributes(self, stub: Any, spans: Spans) -> None:
+        """
+        Both speak by the semantic conventions; the server adds who called, for whom.
+        """
+        await get_link(stub, "one", SAMPLED)
+        await told(spans, 2)
+
+        common = {
+            "rpc.system.name": "grpc",
+            "rpc.method": "amarre.survey.v1.SurveyService/GetLink",
+            "rpc.response.status_code": "OK",
+        }
+        assert [common] == [dict(span.attributes or {}) for span in spans.of("CLIENT")]
+        assert [
+            {**common, "amarre.caller": "gateway", "enduser.pseudo.id": telemetry.pseudonym("ada")}
+        ] == [dict(span.attributes or {}) for span in spans.of("SERVER")]
+
+    async def test_what_the_caller_did_wrong(self, stub: Any, spans: Spans) -> None:
+        """
+        NOT_FOUND is an answer and leaves the span without error.
+        """
+        with pytest.raises(grpc.aio.AioRpcError):
+            await get_link(stub, "absent", SAMPLED)
+        await told(spans, 2)
+
+        assert [StatusCode.UNSET] * 2 == [span.status.status_code for span in spans]
+        assert ["NOT_FOUND"] * 2 == [(span.attributes or {})[names.RPC_STATUS] for span in spans]
+
+    async def test_what_the_server_did_wrong(self, stub: Any, spans: Spans) -> None:
+        """
+        INTERNAL marks both spans as errors and says the reason.
+        """
+        with pytest.raises(grpc.aio.AioRpcError):
+            await get_link(stub, "broken", SAMPLED)
+        await told(spans, 2)
+
+        assert [StatusCode.ERROR] * 2 == [span.status.status_code for span in spans]
+        assert {"INTERNAL"} == {(span.attributes or {})[names.ERROR_TYPE] for span in spans}
+
+    async def test_refusal(self, stub: Any, spans: Spans) -> None:
+        """
+        A refused call names the policy line that refused it.
+        """
+        call.traceparent.set(SAMPLED)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.GetLink(pb.GetLinkRequest(record="one", instrument="form"))
+        call.traceparent.set("")
+        await told(spans, 2)
+
+        (server,) = spans.of("SERVER")
+        policy = (server.attributes or {})[names.POLICY]
+        assert str(policy).startswith("amarre/survey/v1/survey_service.proto:")
+
+    async def test_system_outside(self, stub: Any, spans: Spans) -> None:
+        """
+        A request to a system outside is a span below the call, without path and query.
+        """
+        await get_link(stub, "outside", SAMPLED)
+        await told(spans, 3)
+
+        (outside,) = [span for span in spans if span.name == "POST redcap"]
+        (server,) = spans.of("SERVER")
+        assert outside.parent
+        assert server.context.span_id == outside.parent.span_id
+        assert {
+            "http.request.method": "POST",
+            "server.address": "redcap.example",
+            "http.response.status_code": 503,
+            "error.type": "503",
+        } == dict(outside.attributes or {})
+
+
+class TestUnsampledCall:
+    async def test_nothing(self, stub: Any, spans: Spans) -> None:
+        """
+        An unsampled call that goes well makes no span anywhere.
+        """
+        await get_link(stub, "outside", UNSAMPLED)
+
+        assert 0 == len(spans)
+
+    @pytest.mark.parametrize("record", ["broken", "slow"])
+    async def test_worth_keeping(self, stub: Any, spans: Spans, record: str) -> None:
+        """
+        One that fails, or takes longer than its objective, gets one span afterwards.
+        """
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await get_link(stub, record, UNSAMPLED)
+        await told(spans, 1)
+
+        (span,) = spans
+        assert TRACE == f"{span.context.trace_id:032x}"
+        assert (span.attributes or {})[names.LATE] is True
+        assert "gateway" == (span.attributes or {})[names.CALLER]
+        lasted = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
+        assert (lasted > 0.5) == (record == "slow")
+
+    async def test_callers_mistake(self, stub: Any, spans: Spans) -> None:
+        """
+        What the caller did wrong is no reason to keep an unsampled call.
+        """
+        with pytest.raises(grpc.aio.AioRpcError):
+            await get_link(stub, "absent", UNSAMPLED)
+
+        assert 0 == len(spans)
+
+
+class TestSampling:
+    @pytest.mark.parametrize(
+        ("traceparent", "sampled"),
+        [
+            pytest.param(SAMPLED, True, id="sampled"),
+            pytest.param(SAMPLED[:-2] + "03", True, id="sampled, random id"),
+            pytest.param(UNSAMPLED, False, id="not sampled"),
+            pytest.param(SAMPLED[:-2] + "02", False, id="not sampled, random id"),
+            pytest.param(SAMPLED[:-2] + "zz", False, id="no flags"),
+            pytest.param("", False, id="absent"),
+        ],
+    )
+    def test_flag(self, traceparent: str, sampled: bool) -> None:
+        """
+        The last bit of the flags decides, and nothing else.
+        """
+        assert sampled == tracing.is_sampled(traceparent)
+
+    @pytest.mark.parametrize(
+        ("environment", "share"),
+        [
+            pytest.param({}, 0.05, id="default"),
+            pytest.param({"OTEL_TRACES_SAMPLER": "always_on"}, 1.0, id="all"),
+            pytest.param({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, 0.0, id="none"),
+            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "0.25"}, 0.25, id="a share"),
+            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "much"}, 0.05, id="no number"),
+            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "7"}, 0.05, id="no share"),
+        ],
+    )
+    def test_standard_variables(self, environment: dict[str, str], share: float) -> None:
+        """
+        The standard variables say how many new traces are sampled.
+        """
+        assert share == tracing.share_from(environment, 0.05)
+
+    def test_share(self) -> None:
+        """
+        New traces are well formed and sampled as often as was asked for.
+        """
+        tracing.sample(0.25)
+        try:
+            made = [tracing.new_traceparent() for _ in range(4000)]
+        finally:
+            tracing.sample(1.0)
+
+        assert 700 < sum(map(tracing.is_sampled, made)) < 1300
+        assert 4000 == len({tracing.trace_id(context) for context in made})
+
+    def test_malformed_context(self, spans: Spans) -> None:
+        """
+        A trace context that is no hexadecimal makes no span and no exception.
+        """
+        call.traceparent.set("00-" + "x" * 32 + "-" + "y" * 16 + "-01")
+        with tracing.client("anything", {}) as span:
+            assert span is None
+        call.traceparent.set("")
+
+        assert 0 == len(spans)

@@ -171,7 +171,6 @@ def _breakers(limit: int, service: Service) -> dict[str, Any]:
         "max_pending_requests": service.max_pending_requests,
         "retry_budget": {
             "budget_percent": {"value": RETRY_BUDGET_PERCENT},
-            "budget_interval": "10s",
             "min_retry_concurrency": 1,
         },
         "track_remaining": True,

@@ -4,6 +4,7 @@ from typing import Any
 
 from mesh.contract.policy import Service
 from mesh.render.envoy import authorization, manager, telemetry, tls
+from mesh.render.envoy.budget import retry_budget
 from mesh.render.envoy.clusters import CONNECTION_LIFE
 from mesh.render.envoy.errors import grpc_replies
 from mesh.render.envoy.placement import Proxy
@@ -49,6 +50,6 @@ def egress(proxy: Proxy) -> dict[str, Any]:
         local_reply_config=grpc_replies(),
         access_log=telemetry.access_log(proxy, EGRESS),
         **telemetry.tracing(proxy, outbound=True),
-        http_filters=[telemetry.method_statistics(), manager.router()],
+        http_filters=[telemetry.method_statistics(), retry_budget(), manager.router()],
     )
     return manager.listener(EGRESS, proxy.egress, hcm)

@@ -72,6 +72,7 @@ def _outbound_host(service: Service, traffic: Traffic) -> dict[str, Any]:
         "name": service.name,
         "domains": [name, f"{name}:*"],
         "include_request_attempt_count": True,
+        "include_attempt_count_in_response": True,
         "routes": routes,
     }
 

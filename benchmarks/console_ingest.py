@@ -1,0 +1,174 @@
+"""
+How many spans a second the console takes in, with how much memory, and how fast it finds them.
+
+    python benchmarks/console_ingest.py [--spans 200000] [--rate 5000]
+
+Runs a console of its own in a temporary folder, sends spans over OTLP gRPC at a steady rate and
+prints what was kept, CPU and memory of the console, and the time of searches.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from mesh.chassis.testing import free_port
+
+PER_TRACE = 8
+CHAIN = ("gateway-envoy", "gateway", "gateway-envoy", "survey-envoy", "survey", "survey")
+METHODS = ("ListRequests", "CreateRequest", "GetLink", "ExportData", "GetPdf")
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+SEARCHES = {
+    "newest": {},
+    "service": {"service": "survey"},
+    "rpc": {"rpc": "survey.ListRequests"},
+    "errors of an rpc": {"rpc": "survey.GetPdf", "status": "error"},
+    "slow of a service": {"service": "survey", "min_ms": "499"},
+    "attribute": {"attr": "amarre.number=77"},
+    "rare attribute": {"attr": "amarre.number=nothing"},
+}
+
+
+def batch(traces: int, number: int) -> bytes:
+    """Return one request with *traces* traces of `PER_TRACE` spans that end now."""
+    request = ExportTraceServiceRequest()
+    spans = {}
+    for service in ("gateway", "gateway-envoy", "survey", "survey-envoy"):
+        resource = request.resource_spans.add()
+        pair = resource.resource.attributes.add(key="service.name")
+        pair.value.string_value = service
+        spans[service] = resource.scope_spans.add().spans
+    for one in range(traces):
+        _trace(spans, number + one)
+    return request.SerializeToString()
+
+
+def _trace(spans: dict, number: int) -> None:
+    trace_id, parent = os.urandom(16), b""
+    method = random.choice(METHODS)
+    total = random.randrange(2_000_000, 500_000_000)
+    end = time.time_ns()
+    for depth, service in enumerate((*CHAIN, "survey", "survey")[:PER_TRACE]):
+        span = spans[service].add(trace_id=trace_id, span_id=os.urandom(8), parent_span_id=parent)
+        span.name = f"amarre.survey.v1.SurveyService/{method}" if depth < 6 else "SELECT"
+        span.kind = 2 if depth in {0, 1, 3, 4} else 3
+        span.start_time_unix_nano = end - total + depth * 100_000
+        span.end_time_unix_nano = end - depth * 100_000
+        for key, value in (
+            ("rpc.system.name", "grpc"),
+            ("rpc.method", span.name),
+            ("rpc.response.status_code", "INTERNAL" if number % 50 == 0 else "OK"),
+            ("amarre.caller", "gateway"),
+            ("enduser.pseudo.id", f"{number % 1000:016x}"),
+            ("server.address", "127.0.0.1"),
+            ("network.protocol.version", "2"),
+        ):
+            span.attributes.add(key=key).value.string_value = value
+        span.attributes.add(key="amarre.number").value.int_value = number % 1000
+        parent = span.span_id
+
+
+async def send(address: str, spans: int, rate: int) -> tuple[float, int]:
+    """Send *spans* at *rate* a second; return how long it took and how many were refused."""
+    each = 64
+    requests = [batch(each, n * each) for n in range(24)]
+    refused = 0
+    async with grpc.aio.insecure_channel(address) as channel:
+        export = channel.unary_unary(EXPORT)
+        started = time.monotonic()
+        sent = 0
+        while sent < spans:
+            # Made anew in turn, so that ids do not repeat and times stay true.
+            requests[sent // (each * PER_TRACE) % len(requests)] = batch(each, sent)
+            try:
+                await export(requests[sent // (each * PER_TRACE) % len(requests)])
+            except grpc.aio.AioRpcError:
+                refused += each * PER_TRACE
+            sent += each * PER_TRACE
+            await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
+        return time.monotonic() - started, refused
+
+
+async def search(url: str, token: str) -> None:
+    """Print how long each search takes, best of 3, and what it found."""
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as client:
+        for name, parameters in SEARCHES.items():
+            took = []
+            for _ in range(3):
+                started = time.perf_counter()
+                answer = await client.get(f"{url}/api/traces", params=parameters, timeout=30)
+                took.append(time.perf_counter() - started)
+            page = answer.json()
+            more = ", goes on" if page["nextPageToken"] else ""
+            print(f"  {name:20} {min(took) * 1000:7.1f} ms  {len(page['items'])} traces{more}")
+
+
+async def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spans", type=int, default=60_000)
+    parser.add_argument("--rate", type=int, default=5_000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ports = [free_port() for _ in range(3)]
+        names = ("LISTEN", "OTLP_GRPC", "OTLP_HTTP")
+        environment = {
+            **os.environ,
+            **{f"AMARRE_CONSOLE_{n}": f"127.0.0.1:{p}" for n, p in zip(names, ports, strict=True)},
+            "AMARRE_CONSOLE_DATABASE": f"{folder}/console.sqlite",
+            "AMARRE_CONSOLE_TOKEN_FILE": f"{folder}/token",
+            "AMARRE_LOG_LEVEL": "WARNING",
+        }
+        process = subprocess.Popen([sys.executable, "-m", "mesh.console"], env=environment)
+        try:
+            await measure(psutil.Process(process.pid), Path(folder), ports, given)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+async def measure(
+    process: psutil.Process, folder: Path, ports: list[int], given: argparse.Namespace
+) -> None:
+    """Send, wait until all is written, search."""
+    url = f"http://127.0.0.1:{ports[0]}"
+    async with httpx.AsyncClient() as client:
+        while True:
+            try:
+                await client.get(f"{url}/healthz")
+                break
+            except httpx.HTTPError:
+                await asyncio.sleep(0.05)
+        idle = process.memory_info().rss
+        before = process.cpu_times()
+        took, refused = await send(f"127.0.0.1:{ports[1]}", given.spans, given.rate)
+        client.headers["authorization"] = f"Bearer {(folder / 'token').read_text()}"
+        kept, started = 0, time.monotonic()
+        while kept < given.spans - refused and time.monotonic() - started < 120:
+            page = (await client.get(f"{url}/api/intake")).json()
+            kept = sum(service["spans"] for service in page["kept"])
+            await asyncio.sleep(0.05)
+        lag = time.monotonic() - started
+    after = process.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    size = (folder / "console.sqlite").stat().st_size
+    print(f"sent       {given.spans} spans in {took:.1f} s ({given.spans / took:.0f}/s)")
+    print(f"kept       {kept}, refused {refused}, behind {lag:.1f} s")
+    print(f"CPU        {cpu:.1f} s, {cpu / given.spans * 1e6:.0f} µs per span")
+    print(f"memory     {idle / 1e6:.0f} MB idle, {process.memory_info().rss / 1e6:.0f} MB after")
+    print(f"file       {size / 1e6:.0f} MB, {size / max(1, kept):.0f} bytes per span")
+    await search(url, (folder / "token").read_text())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,358 @@
+"""The JSON API: what pages, the terminal and tests ask."""
+
+import asyncio
+import dataclasses
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from mesh.console import graph, logs, objectives, overview, runs, state, traces
+from mesh.console.clock import rfc3339
+from mesh.console.context import Context
+from mesh.console.intake import REASONS
+from mesh.console.logs import Search as LogSearch
+from mesh.console.query import Query
+from mesh.console.reader import BadRequestError
+from mesh.console.traces import Search
+
+FOLLOW_SECONDS = 0.3
+HEARTBEAT_SECONDS = 10.0
+_TRACE_ID_LENGTH = 32
+_PAGING = ("since", "until", "limit", "page_token", "pageToken", "follow")
+_TRACE_PARAMETERS = (
+    *("service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"),
+    *_PAGING,
+)
+_LOG_PARAMETERS = ("trace_id", "service", "level", "q", *_PAGING)
+
+Answer = dict[str, Any] | Response
+
+
+class NotFoundError(Exception):
+    """There is no such thing, or no more."""
+
+
+class Api:
+    """The endpoints, over the parts of a running console."""
+
+    def __init__(self, context: Context) -> None:
+        self._c = context
+
+    def routes(self) -> list[Route]:
+        """Return the routes, all below ``/api``."""
+        endpoints: dict[str, Callable[[Request], Awaitable[Answer]]] = {
+            "/api/overview": self.overview,
+            "/api/graph": self.graph,
+            "/api/traces": self.traces,
+            "/api/traces/{trace_id}": self.trace,
+            "/api/logs": self.logs,
+            "/api/metrics": self.metrics,
+            "/api/metrics/{rpc}": self.method,
+            "/api/series": self.series,
+            "/api/mesh": self.mesh,
+            "/api/intake": self.intake,
+            "/api/runs": self.runs,
+        }
+        return [Route(path, _answering(endpoint)) for path, endpoint in endpoints.items()]
+
+    async def overview(self, request: Request) -> Answer:
+        """Services over ``window``, and the alerts that fire."""
+        query = Query(request.query_params, ["window"])
+        window = query.window("window", "5m")
+        c, now = self._c, self._c.now()
+        items = await c.reader.run(
+            lambda db: overview.services(db, c.mesh, c.seen, c.certs, now=now, window=window)
+        )
+        alerts = await c.reader.run(lambda db: state.alerts(db, c.mesh, c.seen, c.certs, now=now))
+        return _list(items) | {"alerts": alerts, "fault": c.writer.fault, "at": rfc3339(now)}
+
+    async def graph(self, request: Request) -> Answer:
+        """Edges, declared and seen."""
+        query = Query(request.query_params, ["window"])
+        window = query.window("window", "15m")
+        c = self._c
+        return _list(
+            await c.reader.run(lambda db: graph.edges(db, c.mesh, now=c.now(), window=window))
+        )
+
+    async def traces(self, request: Request) -> Answer:
+        """Traces that match, newest first; ``follow=true`` streams those that come."""
+        query = Query(
+            request.query_params,
+            _TRACE_PARAMETERS,
+        )
+        wanted = Search(
+            service=query.text("service"),
+            rpc=_rpc(self._c, query.text("rpc")),
+            status=query.one_of("status", "ok", "error"),
+            min_duration=query.milliseconds("min_ms"),
+            max_duration=query.milliseconds("max_ms"),
+            attribute=_attribute(query.text("attr")),
+            text=query.text("q"),
+            since=query.moment("since"),
+            until=query.moment("until"),
+            probes=query.flag("probes"),
+            limit=query.integer("limit", 50, most=500),
+            token=query.text("page_token") or query.text("pageToken"),
+        )
+        if query.flag("follow"):
+            return self._stream(self._new_traces(wanted))
+        items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
+        return _list(items, token)
+
+    async def _new_traces(self, wanted: Search) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield traces that begin from now on, each once, when it has not grown for a moment."""
+        since, shown = self._c.now(), dict[str, None]()
+        sizes: dict[str, int] = {}
+        while True:
+            latest = dataclasses.replace(wanted, since=since, token="", limit=200)
+            items, _ = await self._c.reader.run(partial(_searched, wanted=latest))
+            ready = []
+            for item in reversed(items):
+                key, size = item["traceId"], item["spanCount"]
+                if key not in shown and sizes.get(key) == size:
+                    shown[key] = None
+                    ready.append(item)
+                sizes[key] = size
+            while len(shown) > 1000:
+                del shown[next(iter(shown))]
+            if len(sizes) > 5000:
+                sizes.clear()
+            yield ready
+
+    async def trace(self, request: Request) -> Answer:
+        """One trace with its spans."""
+        Query(request.query_params, [])
+        text = request.path_params["trace_id"].lower()
+        try:
+            trace_id = bytes.fromhex(text)
+        except ValueError:
+            trace_id = b""
+        if len(text) != _TRACE_ID_LENGTH or not trace_id:
+            raise BadRequestError("A trace id has 32 hexadecimal characters.")
+        found = await self._c.reader.run(lambda db: traces.one(db, trace_id))
+        if found is None:
+            raise NotFoundError("There is no such trace; it was never seen or has been evicted.")
+        return found
+
+    async def logs(self, request: Request) -> Answer:
+        """Log records, newest first; ``follow=true`` streams those that come."""
+        query = Query(
+            request.query_params,
+            _LOG_PARAMETERS,
+        )
+        wanted = LogSearch(
+            trace_id=query.text("trace_id"),
+            service=query.text("service"),
+            level=query.text("level"),
+            text=query.text("q"),
+            since=query.moment("since"),
+            until=query.moment("until"),
+            limit=query.integer("limit", 100, most=1000),
+            token=query.text("page_token") or query.text("pageToken"),
+        )
+        items, token = await self._c.reader.run(lambda db: logs.search(db, wanted))
+        if query.flag("follow"):
+            return self._stream(self._new_logs(wanted))
+        return _list(items, token)
+
+    async def _new_logs(self, wanted: LogSearch) -> AsyncIterator[list[dict[str, Any]]]:
+        last = await self._c.reader.run(logs.last_id)
+        while True:
+            items, last = await self._c.reader.run(partial(_logged, wanted=wanted, last=last))
+            yield items
+
+    async def metrics(self, request: Request) -> Answer:
+        """Every method against its objective."""
+        query = Query(request.query_params, ["window", "service"])
+        window, service = query.window("window", "15m"), query.text("service")
+        c, now = self._c, self._c.now() // 1_000_000
+        items = await c.reader.run(
+            lambda db: objectives.methods(db, c.mesh, now=now, window=window)
+        )
+        return _list([item for item in items if service in ("", item["service"])])
+
+    async def method(self, request: Request) -> Answer:
+        """One method over time."""
+        query = Query(request.query_params, ["window"])
+        window, rpc = query.window("window", "1h"), request.path_params["rpc"]
+        c, now = self._c, self._c.now() // 1_000_000
+        items = await c.reader.run(lambda db: objectives.history(db, rpc, now=now, window=window))
+        return _list(items)
+
+    async def series(self, request: Request) -> Answer:
+        """Time series: their names, or the points of one name."""
+        query = Query(request.query_params, ["name", "process", "window"])
+        name, process = query.text("name"), query.text("process")
+        since = self._c.now() - int(query.window("window", "1h").total_seconds() * 1e6)
+        return _list(await self._c.reader.run(lambda db: _series(db, name, process, since)))
+
+    async def mesh(self, request: Request) -> Answer:
+        """Processes, proxies, certificates, breakers, ejections, weights, faults, policies."""
+        Query(request.query_params, [])
+        c, now = self._c, self._c.now()
+        return {
+            "processes": state.processes(c.seen),
+            "proxies": state.proxies(c.seen),
+            "certificates": state.certificates(c.seen, c.certs, now=now),
+            "breakers": state.of_proxies(c.seen, "breakers"),
+            "ejections": state.ejections(c.seen),
+            "weights": state.of_proxies(c.seen, "weights"),
+            "faults": state.of_proxies(c.seen, "faults"),
+            "policies": [
+                {
+                    "rpc": method.short_name,
+                    "callers": list(method.callers),
+                    "deadlineMs": method.deadline.total_seconds() * 1000,
+                    "session": method.needs_session,
+                    "retries": method.may_retry,
+                    "idempotency": method.idempotency.name,
+                    "source": method.source,
+                }
+                for method in c.mesh
+            ],
+        }
+
+    async def intake(self, request: Request) -> Answer:
+        """What came in, what was not kept and why."""
+        Query(request.query_params, [])
+        c = self._c
+        kept = await c.reader.run(
+            lambda db: [
+                dict(row)
+                for row in db.execute(
+                    "SELECT name AS service, spans, span_bytes AS spanBytes, logs,"
+                    " log_bytes AS logBytes FROM services ORDER BY name"
+                )
+            ]
+        )
+        dropped = [
+            {
+                "signal": one.signal,
+                "reason": one.reason,
+                "meaning": REASONS[one.reason],
+                "service": one.service,
+                "count": one.count,
+                "last": rfc3339(one.last),
+            }
+            for one in c.intake.dropped()
+        ]
+        return {
+            "received": c.intake.received(),
+            "dropped": dropped,
+            "kept": kept,
+            "fault": c.writer.fault,
+        }
+
+    async def runs(self, request: Request) -> Answer:
+        """The last runs with what each method did in them."""
+        Query(request.query_params, [])
+        return _list(await self._c.reader.run(runs.last))
+
+    def _stream(self, batches: AsyncIterator[list[dict[str, Any]]]) -> Response:
+        """Stream items as lines of JSON until the client goes or the console stops."""
+        stopping = self._c.stopping
+
+        async def lines() -> AsyncIterator[str]:
+            silent = 0.0
+            yield "\n"  # Sends the headers at once.
+            async for items in batches:
+                silent = 0.0 if items else silent + FOLLOW_SECONDS
+                if items:
+                    yield "".join(json.dumps(item) + "\n" for item in items)
+                elif silent > HEARTBEAT_SECONDS:
+                    silent = 0.0
+                    yield "\n"
+                try:
+                    await asyncio.wait_for(stopping.wait(), FOLLOW_SECONDS)
+                except TimeoutError:
+                    continue
+                return
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+def _answering(
+    endpoint: Callable[[Request], Awaitable[Answer]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            found = await endpoint(request)
+        except BadRequestError as exc:
+            return error(400, "invalid_request", str(exc))
+        except NotFoundError as exc:
+            return error(404, "not_found", str(exc))
+        return found if isinstance(found, Response) else JSONResponse(found)
+
+    return answer
+
+
+def error(status: int, code: str, message: str) -> JSONResponse:
+    """Return an error as the API shows it."""
+    return JSONResponse({"error": {"code": code, "message": message}}, status)
+
+
+def _list(items: list[dict[str, Any]], token: str = "") -> dict[str, Any]:
+    return {"items": items, "nextPageToken": token}
+
+
+def _searched(db: sqlite3.Connection, *, wanted: Search) -> tuple[list[dict[str, Any]], str]:
+    return traces.search(db, wanted)
+
+
+def _logged(
+    db: sqlite3.Connection, *, wanted: LogSearch, last: int
+) -> tuple[list[dict[str, Any]], int]:
+    return logs.since_id(db, wanted, last)
+
+
+def _rpc(context: Context, text: str) -> str:
+    """Return the name under which spans of an rpc stand, whichever form was given."""
+    method = context.mesh.by_path.get(f"/{text.removeprefix('/')}")
+    if method is not None:
+        return method.short_name
+    bare = [m.short_name for m in context.mesh if m.name == text]
+    return bare[0] if bare else text
+
+
+def _attribute(text: str) -> str:
+    if text and not text.partition("=")[0]:
+        raise BadRequestError("attr must be key=value.")
+    if text and "=" not in text:
+        raise BadRequestError("attr must be key=value.")
+    return text
+
+
+def _series(db: Any, name: str, process: str, since: int) -> list[dict[str, Any]]:
+    if not name:
+        rows = db.execute(
+            "SELECT name, count(*) AS series, group_concat(DISTINCT process) FROM series"
+            " GROUP BY name ORDER BY name"
+        )
+        return [{"name": n, "series": c, "processes": p.split(",")} for n, c, p in rows]
+    found = db.execute(
+        "SELECT id, process, labels FROM series WHERE name = ? AND (? = '' OR process = ?)"
+        " ORDER BY process, labels LIMIT 200",
+        (name, process, process),
+    ).fetchall()
+    return [
+        {
+            "name": name,
+            "process": row["process"],
+            "labels": json.loads(row["labels"]),
+            "points": [
+                [at / 1e6, value]
+                for at, value in db.execute(
+                    "SELECT at, value FROM points WHERE series = ? AND at >= ? ORDER BY at",
+                    (row["id"], since),
+                )
+            ],
+        }
+        for row in found
+    ]

@@ -1,0 +1,165 @@
+"""A whole console: file, writer, receivers, scraper, pages; ``async with`` starts and ends it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from mesh.console import receiver, runs, web
+from mesh.console.access import Access, read_token
+from mesh.console.clock import Now, steady
+from mesh.console.config import ConsoleSettings
+from mesh.console.context import Context
+from mesh.console.intake import Intake
+from mesh.console.reader import Reader
+from mesh.console.receiver import Receiver
+from mesh.console.scrape import Scraper
+from mesh.console.writer import Writer
+from mesh.contract import policy
+
+SUM_UP_SECONDS = 30.0
+STOP_SECONDS = 3
+
+log = structlog.get_logger("console")
+
+
+class ListenError(Exception):
+    """An address cannot be bound; the message says which and what to do."""
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without handlers for signals: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def console(settings: ConsoleSettings, *, now: Now | None = None) -> AsyncIterator[Context]:
+    """
+    Run a console while the body runs.
+
+    Raises:
+        ListenError, DatabaseError, TokenFileError: Something that it needs cannot be had.
+    """
+    clock = now or steady()
+    intake = Intake(clock)
+    access = Access(read_token(settings.console_token_file), clock)
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = {
+            name: stack.enter_context(_bound(address, name))
+            for name, address in (
+                ("AMARRE_CONSOLE_LISTEN", settings.console_listen),
+                ("AMARRE_CONSOLE_OTLP_HTTP", settings.console_otlp_http),
+            )
+        }
+        writer = Writer(
+            settings.console_database,
+            now=clock,
+            intake=intake,
+            retention=settings.console_retention,
+            service_bytes=settings.console_service_bytes,
+        )
+        run = runs.begin(writer.db, clock())
+        stack.enter_context(writer)
+        reader = Reader(Path(settings.console_database))
+        stack.callback(reader.close)
+        scraper = Scraper(
+            settings.console_scrape, writer, now=clock, every=settings.console_scrape_every
+        )
+        context = Context(
+            mesh=policy.load(),
+            writer=writer,
+            reader=reader,
+            intake=intake,
+            now=clock,
+            seen=scraper.seen,
+            certs=settings.console_certs,
+        )
+        await stack.enter_async_context(_otlp_grpc(Receiver(writer, intake), settings))
+        app = receiver.http_app(Receiver(writer, intake))
+        await stack.enter_async_context(_http(app, sockets["AMARRE_CONSOLE_OTLP_HTTP"]))
+        pages = web.app(context, access)
+        await stack.enter_async_context(_http(pages, sockets["AMARRE_CONSOLE_LISTEN"]))
+        stack.callback(context.stopping.set)
+        await stack.enter_async_context(_beside(scraper.run()))
+        await stack.enter_async_context(_beside(_sum_up(writer, run, clock)))
+        yield context
+
+
+async def _sum_up(writer: Writer, run: int, now: Now) -> None:
+    """Keep the summary of this run up to date, until cancelled."""
+    while True:
+        await asyncio.sleep(SUM_UP_SECONDS)
+        writer.do(lambda _, db: runs.sum_up(db, run, now()))
+
+
+@contextlib.contextmanager
+def _bound(address: str, variable: str) -> Iterator[socket.socket]:
+    host, _, port = address.rpartition(":")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=128)
+    except (OSError, ValueError, OverflowError) as exc:
+        raise _cannot_listen(address, variable) from exc
+    with listener:
+        yield listener
+
+
+def _cannot_listen(address: str, variable: str) -> ListenError:
+    return ListenError(
+        f"Cannot listen on {address!r}: the port is in use or the address is not ours. "
+        f"Stop the other program or set {variable} to another HOST:PORT."
+    )
+
+
+@contextlib.asynccontextmanager
+async def _otlp_grpc(taker: Receiver, settings: ConsoleSettings) -> AsyncIterator[None]:
+    address = settings.console_otlp_grpc
+    try:
+        server = receiver.grpc_server(taker, address)
+    except RuntimeError as exc:
+        raise _cannot_listen(address, "AMARRE_CONSOLE_OTLP_GRPC") from exc
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(1)
+
+
+@contextlib.asynccontextmanager
+async def _http(app: Any, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=200,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    server = _Web(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,21 @@
+"""A wall clock that does not jump: read once, then carried on by a clock that only goes ahead."""
+
+import time
+from collections.abc import Callable
+
+Now = Callable[[], int]
+"""Returns the Unix time in microseconds."""
+
+
+def steady() -> Now:
+    """Return a clock that starts at the time of day and is deaf to later changes of it."""
+    # CLOCK_BOOTTIME goes on while a laptop sleeps; CLOCK_MONOTONIC does not.
+    kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    offset = time.time_ns() - time.clock_gettime_ns(kind)
+    return lambda: (offset + time.clock_gettime_ns(kind)) // 1000
+
+
+def rfc3339(microseconds: int) -> str:
+    """Return a Unix time as text in UTC."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:06d}Z"

@@ -1,0 +1,118 @@
+"""
+Prometheus' text format, read for what the console keeps.
+
+Calls are kept as what was added since the last reading, so that sums over any time are exact
+across restarts; other metrics as they are.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from mesh.chassis.telemetry import names as emitted
+from mesh.console.rows import Point
+
+RPC_SECONDS = emitted.RPC_SERVER_DURATION
+HTTP_SECONDS = "amarre_http_server_duration_seconds"
+CALLS = emitted.RPC_SERVER_CALLS.removesuffix("_total")
+KEPT = ("amarre_", "process_", "node_load", "node_memory_MemAvailable", "node_filesystem_avail")
+"""Families whose points are kept, by the beginning of their names."""
+GATEWAY = "gateway"
+Key = tuple[str, str, str, str]
+"""Service, method, code, reason."""
+
+
+class Tally(NamedTuple):
+    """A histogram of calls: how many, how long in all (seconds), how many up to each bound."""
+
+    calls: float
+    seconds: float
+    buckets: Mapping[str, float]
+
+    def since(self, before: "Tally | None") -> "Tally":
+        """Return what was added since *before*; everything when the process began anew."""
+        if before is None or self.calls < before.calls:
+            return self
+        return Tally(
+            self.calls - before.calls,
+            self.seconds - before.seconds,
+            {bound: n - before.buckets.get(bound, 0) for bound, n in self.buckets.items()},
+        )
+
+
+class Reading(NamedTuple):
+    """One reading of a process' metrics."""
+
+    tallies: dict[Key, Tally]
+    callers: dict[tuple[str, str, str], float]
+    """Calls by service, method and caller, since the process began."""
+    points: list[Point]
+
+
+def read(text: str, *, process: str, at: int) -> Reading:
+    """
+    Read what *process* exposed at the time *at*.
+
+    Raises:
+        ValueError: The text is not in Prometheus' format.
+    """
+    reading = Reading({}, {}, [])
+    for family in text_string_to_metric_families(text):
+        if family.name in {RPC_SECONDS, HTTP_SECONDS}:
+            reading.tallies.update(_tallies(family.name, family.samples))
+        elif family.name == CALLS:
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    labels = sample.labels
+                    key = (labels["service"], labels["method"], labels["caller"])
+                    reading.callers[key] = sample.value
+        elif family.name.startswith(KEPT):
+            reading.points.extend(_points(family, process, at))
+    return reading
+
+
+def _tallies(name: str, samples: Iterable[Sample]) -> dict[Key, Tally]:
+    parts: dict[Key, tuple[dict[str, float], dict[str, float]]] = {}
+    for sample in samples:
+        key = _rpc_key(sample.labels) if name == RPC_SECONDS else _http_key(sample.labels)
+        sums, buckets = parts.setdefault(key, ({}, {}))
+        if sample.name.endswith("_bucket"):
+            buckets[_bound(sample.labels["le"])] = sample.value
+        else:
+            sums[sample.name.removeprefix(name)] = sample.value
+    return {
+        key: Tally(sums.get("_count", 0), sums.get("_sum", 0), buckets)
+        for key, (sums, buckets) in parts.items()
+    }
+
+
+def _rpc_key(labels: Mapping[str, str]) -> Key:
+    return labels["service"], labels["method"], labels["code"], labels.get("reason", "")
+
+
+def _http_key(labels: Mapping[str, str]) -> Key:
+    route = f"{labels.get('method', '')} {labels.get('route', '')}".strip()
+    return GATEWAY, route, labels.get("status", ""), ""
+
+
+def _bound(text: str) -> str:
+    return "+Inf" if text == "+Inf" else f"{float(text):g}"
+
+
+def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
+    """Yield counters and gauges as they are, histograms as count and sum."""
+    histogram = family.type == "histogram"
+    grouped: dict[str, dict[str, float]] = {}
+    for sample in family.samples:
+        suffix = sample.name.removeprefix(family.name) if histogram else ""
+        if sample.name.endswith("_created") or suffix == "_bucket":
+            continue
+        labels = json.dumps(sample.labels, separators=(",", ":"), sort_keys=True)
+        grouped.setdefault(labels, {})[suffix] = sample.value
+    for labels, values in grouped.items():
+        value = values.get("_count" if histogram else "", 0.0)
+        yield Point(process, family.name, labels, at, value, values.get("_sum", 0.0), "")

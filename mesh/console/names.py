@@ -1,0 +1,109 @@
+"""How telemetry names things, and how the console calls them."""
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mesh.chassis.telemetry import names as emitted
+from mesh.contract import policy
+
+SERVER, CLIENT = 2, 3
+"""The span kinds of OTLP that say on which side of a call a span stands."""
+
+GRPC_CODES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+    *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
+)
+OUR_FAULT = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""The codes by which a service fails; the others answer a caller's mistake."""
+REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+
+_PROXY = re.compile(r"[-_.](envoy|proxy|sidecar)$")
+_REPLICA = re.compile(r"-(\d+|canary)$")
+_PROBE_PATHS = frozenset(
+    {"/healthz", "/readyz", "/livez", "/ready", "/health", "/metrics", "/_control/health"}
+)
+_SYSTEM = re.compile(r"^[a-z][a-z0-9_-]{0,63}$")
+_GRPC_PATH = re.compile(r"^(?:[a-z]+://[^/]+)?(/[\w.]+\.[\w]+/\w+)$")
+
+
+@functools.lru_cache(maxsize=1024)
+def workload(service: str) -> str:
+    """Return the workload of a process or of its proxy: ``survey-2-envoy`` is ``survey``."""
+    return _REPLICA.sub("", _PROXY.sub("", service)) or service
+
+
+def is_proxy(service: str, attributes: Mapping[str, Any]) -> bool:
+    """Say whether a span comes from an Envoy."""
+    return (
+        attributes.get("component") == "proxy"
+        or "upstream_cluster" in attributes
+        or _PROXY.search(service) is not None
+    )
+
+
+def rpc(attributes: Mapping[str, Any], name: str) -> str:
+    """Return the rpc of a span, ``survey.ListRequests`` for ours; empty when it is none."""
+    service, method = attributes.get("rpc.service"), attributes.get("rpc.method")
+    if service and method:
+        return _short(f"/{service}/{method}")
+    path = method or attributes.get("grpc.path") or attributes.get("http.url") or name
+    found = _GRPC_PATH.match(path if str(path).startswith(("/", "http")) else f"/{path}")
+    return _short(found.group(1)) if found else ""
+
+
+def code(attributes: Mapping[str, Any]) -> str:
+    """Return the gRPC code by name, or the HTTP status; empty when neither is known."""
+    number = attributes.get("rpc.grpc.status_code", attributes.get("grpc.status_code"))
+    number = attributes.get("rpc.response.status_code", number)
+    if number is not None:
+        text = str(number)
+        if text.isdigit() and int(text) < len(GRPC_CODES):
+            return GRPC_CODES[int(text)]
+        return text[:32]
+    status = attributes.get("http.response.status_code", attributes.get("http.status_code"))
+    return "" if status is None else str(status)[:32]
+
+
+def is_failure(code: str) -> bool:
+    """Say whether *code* tells of a failure of the service that answered."""
+    return code in OUR_FAULT or (len(code) == 3 and code.startswith("5"))
+
+
+def is_probe(attributes: Mapping[str, Any], rpc: str, name: str) -> bool:
+    """Say whether a span belongs to a health check or a scrape."""
+    if rpc.startswith("grpc.health.v1.Health/"):
+        return True
+    for key in ("http.route", "url.path", "http.target"):
+        path = attributes.get(key)
+        if path is not None:
+            return str(path).partition("?")[0] in _PROBE_PATHS
+    return name.removeprefix("GET ") in _PROBE_PATHS
+
+
+def peer(kind: int, attributes: Mapping[str, Any], name: str) -> str:
+    """
+    Return who is on the other side of a span.
+
+    For a server's span the caller that the service identified, for a client's the system outside
+    of the mesh (``redcap``); empty when unknown.
+    """
+    if kind == SERVER:
+        return str(attributes.get(emitted.CALLER) or "")[:64]
+    if kind != CLIENT:
+        return ""
+    method, _, system = name.partition(" ")
+    if method == attributes.get(emitted.HTTP_METHOD) and _SYSTEM.match(system):
+        return system
+    return str(attributes.get("peer.service") or "")[:64]
+
+
+@functools.lru_cache(maxsize=4096)
+def _short(path: str) -> str:
+    method = policy.load().by_path.get(path)
+    return method.short_name if method else path.removeprefix("/")[:200]

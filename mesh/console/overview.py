@@ -1,0 +1,80 @@
+"""One line per service: how much, how well, how full, and what needs somebody."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from mesh.console import state
+from mesh.console.objectives import Total, totals
+from mesh.console.scrape import Seen
+from mesh.contract.policy import Mesh
+
+
+def services(
+    db: sqlite3.Connection,
+    mesh: Mesh,
+    seen: Sequence[Seen],
+    certificates: Path | None,
+    *,
+    now: int,
+    window: timedelta,
+) -> list[dict[str, Any]]:
+    """Return the gateway and every service of the contracts over *window*."""
+    seconds = int(window.total_seconds())
+    by_method = totals(db, since=now // 1_000_000 - seconds, until=now // 1_000_000 + 1)
+    processes = state.processes(seen)
+    lives = state.certificates(seen, certificates, now=now)
+    breakers = state.of_proxies(seen, "breakers")
+    ejected = state.ejections(seen)
+    weights = state.of_proxies(seen, "weights")
+    limits = {service.name: service.max_concurrent_requests for service in mesh.services}
+    return [
+        {
+            "service": name,
+            **_traffic(_sum(by_method, name), seconds),
+            "processes": [p for p in processes if p["workload"] == name],
+            "saturation": _saturation(name, processes, limits.get(name)),
+            "certificateDays": min(
+                (life["daysLeft"] for life in lives if life["workload"] == name), default=None
+            ),
+            "certificateLife": min(
+                (life["lifeLeft"] for life in lives if life["workload"] == name), default=None
+            ),
+            "openBreakers": sum(b["cluster"] == name for b in breakers),
+            "ejectedHosts": sum(h["cluster"] == name for h in ejected),
+            "canaryWeight": max(
+                (w["clusters"].get(f"{name}_canary", 0) for w in weights), default=0
+            ),
+        }
+        for name in ("gateway", *limits)
+    ]
+
+
+def _sum(by_method: dict[str, Total], service: str) -> Total:
+    whole = Total()
+    for name, total in by_method.items():
+        if name.partition(".")[0] == service:
+            whole.calls += total.calls
+            whole.failed += total.failed
+            for bound, count in total.buckets.items():
+                whole.buckets[bound] += count
+    return whole
+
+
+def _traffic(total: Total, seconds: int) -> dict[str, Any]:
+    return {
+        "calls": total.calls,
+        "rate": total.calls / seconds,
+        "errors": total.failed,
+        "errorRatio": total.error_ratio,
+        **total.quantiles(),
+    }
+
+
+def _saturation(name: str, processes: Sequence[dict[str, Any]], limit: int | None) -> float | None:
+    """Return the fullest replica's calls in flight as a share of its limit."""
+    flights = [p["inFlight"] for p in processes if p["workload"] == name]
+    known = [flight for flight in flights if flight is not None]
+    return max(known) / limit if known and limit else None

@@ -1,0 +1,66 @@
+"""One line each of what is kept: spans, log records and points of time series."""
+
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """
+    One span.
+
+    Times are in microseconds; ``attributes`` and ``events`` are JSON, ``events`` may be empty;
+    ``proxy``, ``error`` and ``probe`` are 0 or 1; ``peer`` is who is on the other side, if known.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    service: str
+    instance: str
+    name: str
+    rpc: str
+    kind: int
+    proxy: int
+    start: int
+    duration: int
+    error: int
+    code: str
+    message: str
+    probe: int
+    peer: str
+    attributes: str
+    events: str
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the span fills in the file, its part of the indexes included."""
+        return 300 + len(self.attributes) + len(self.events)
+
+
+class Log(NamedTuple):
+    """One log record; ``level`` is OTLP's severity number, ids may be empty."""
+
+    at: int
+    service: str
+    instance: str
+    level: int
+    trace_id: bytes
+    span_id: bytes
+    body: str
+    attributes: str
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the record fills in the file."""
+        return 120 + len(self.body) + len(self.attributes)
+
+
+class Point(NamedTuple):
+    """One value of a time series; for histograms *buckets* is a JSON object bound -> count."""
+
+    process: str
+    name: str
+    labels: str
+    at: int
+    value: float
+    total: float
+    buckets: str

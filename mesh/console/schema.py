@@ -1,0 +1,141 @@
+"""
+The file: tables, how it is opened, and what happens when it is damaged.
+
+Names of services, spans and rpcs stand once in ``names``. The indexes of ``spans`` cover what a
+search filters by, so that a search reads no row that it does not show. An edge is told twice: by
+spans and, where ``counted`` is 1, by counters that no sampling thins out.
+"""
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+
+VERSION = 1
+SCHEMA = """
+CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE services (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    spans INTEGER NOT NULL DEFAULT 0, span_bytes INTEGER NOT NULL DEFAULT 0,
+    logs INTEGER NOT NULL DEFAULT 0, log_bytes INTEGER NOT NULL DEFAULT 0,
+    last INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY, trace_id BLOB NOT NULL UNIQUE,
+    start INTEGER NOT NULL, finish INTEGER NOT NULL,
+    spans INTEGER NOT NULL, errors INTEGER NOT NULL, probe INTEGER NOT NULL,
+    root INTEGER NOT NULL, name INTEGER NOT NULL, service INTEGER NOT NULL,
+    rpc INTEGER NOT NULL, code TEXT NOT NULL
+);
+CREATE INDEX traces_start ON traces (start, probe, errors);
+CREATE TABLE spans (
+    id INTEGER PRIMARY KEY, trace INTEGER NOT NULL, span_id BLOB NOT NULL, parent_id BLOB NOT NULL,
+    service INTEGER NOT NULL, instance TEXT NOT NULL, name INTEGER NOT NULL, rpc INTEGER NOT NULL,
+    kind INTEGER NOT NULL, proxy INTEGER NOT NULL, start INTEGER NOT NULL,
+    duration INTEGER NOT NULL, error INTEGER NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL,
+    probe INTEGER NOT NULL, attributes TEXT NOT NULL, events TEXT NOT NULL
+);
+CREATE UNIQUE INDEX spans_trace ON spans (trace, span_id);
+CREATE INDEX spans_service ON spans (service, start, duration, rpc, probe, error, trace);
+CREATE INDEX spans_rpc ON spans (rpc, start, duration, service, probe, error, trace);
+CREATE INDEX spans_start ON spans (start, duration, service, rpc, probe, error, trace);
+CREATE INDEX spans_error ON spans (start, duration, service, rpc, probe, trace) WHERE error = 1;
+CREATE TABLE logs (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, service INTEGER NOT NULL, instance TEXT NOT NULL,
+    level INTEGER NOT NULL, trace_id BLOB NOT NULL, span_id BLOB NOT NULL,
+    body TEXT NOT NULL, attributes TEXT NOT NULL
+);
+CREATE INDEX logs_at ON logs (at);
+CREATE INDEX logs_service ON logs (service, at);
+CREATE INDEX logs_trace ON logs (trace_id) WHERE trace_id != x'';
+CREATE INDEX logs_bad ON logs (at) WHERE level >= 13;
+CREATE TABLE edges (
+    minute INTEGER NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, rpc TEXT NOT NULL,
+    counted INTEGER NOT NULL,
+    calls INTEGER NOT NULL, errors INTEGER NOT NULL, refused INTEGER NOT NULL,
+    PRIMARY KEY (minute, source, target, rpc, counted)
+) WITHOUT ROWID;
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY, process TEXT NOT NULL, name TEXT NOT NULL, labels TEXT NOT NULL,
+    UNIQUE (process, name, labels)
+);
+CREATE TABLE points (
+    series INTEGER NOT NULL, at INTEGER NOT NULL, value REAL NOT NULL, total REAL NOT NULL,
+    buckets TEXT NOT NULL, PRIMARY KEY (series, at)
+) WITHOUT ROWID;
+CREATE TABLE calls (
+    slot INTEGER NOT NULL, process TEXT NOT NULL, service TEXT NOT NULL, method TEXT NOT NULL,
+    code TEXT NOT NULL, reason TEXT NOT NULL, calls REAL NOT NULL, seconds REAL NOT NULL,
+    buckets TEXT NOT NULL
+);
+CREATE INDEX calls_slot ON calls (slot, service, method, code, calls, seconds);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, started INTEGER NOT NULL, seen INTEGER NOT NULL,
+    summary TEXT NOT NULL DEFAULT '{}'
+);
+"""
+
+
+class DatabaseError(Exception):
+    """The file cannot be used; the message says why and what to do."""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """
+    Open the file for writing, making it when absent.
+
+    A damaged file, or one of another version, is moved aside and a new one is made: telemetry is
+    worth less than a console that starts.
+
+    Raises:
+        DatabaseError: The folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return _opened(path)
+        except sqlite3.DatabaseError as exc:
+            if isinstance(exc, sqlite3.OperationalError) and "malformed" not in str(exc):
+                raise
+            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+            path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            return _opened(path)
+    except (OSError, sqlite3.Error) as exc:
+        raise DatabaseError(
+            f"The console's file {path} cannot be used ({exc}). "
+            "Set AMARRE_CONSOLE_DATABASE to a file in a folder that can be written."
+        ) from exc
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the file for reading alone."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+    db.execute("PRAGMA cache_size = -16000")
+    db.execute("PRAGMA mmap_size = 0")
+    db.row_factory = sqlite3.Row
+    return db
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        # A crash of the machine may cost the last batches, never the file.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA cache_size = -32000")
+        db.execute("PRAGMA journal_size_limit = 33554432")
+        db.execute("PRAGMA busy_timeout = 5000")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        elif version != VERSION:
+            raise sqlite3.DatabaseError(f"the file has version {version}")
+        db.execute("SELECT count(*) FROM services").fetchone()
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.close()
+        raise
+    return db

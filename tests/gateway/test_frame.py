@@ -1,0 +1,117 @@
+"""What every answer has, pages and errors included."""
+
+import gzip
+
+import httpx
+import pytest
+from amarre.survey.v1 import survey_pb2
+
+from gateway.app import build
+from tests.gateway.conftest import ORIGIN, World
+
+PATHS = ("/", "/api/v1/me", "/api/v1/health/status", "/nothing", "/healthz", "/static/amarre.css")
+
+
+def behind_envoy(world: World) -> httpx.AsyncClient:
+    """Return a client of the same gateway as it is behind Envoy."""
+    settings = world.settings.model_copy(update={"transport": "sidecar"})
+    app = build(settings, world.gateway.api.clients).app
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url=ORIGIN,
+        headers={"sec-fetch-site": "same-origin"},
+    )
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_headers(world: World, path: str) -> None:
+    """
+    Ids and security headers are on every answer, and none is kept unless it may be.
+    """
+    answer = await world.http.get(path)
+    assert 32 == len(answer.headers["x-request-id"])
+    assert answer.headers["traceresponse"].startswith("00-")
+    assert "nosniff" == answer.headers["x-content-type-options"]
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert "no-referrer" == answer.headers["referrer-policy"]
+    assert answer.headers["strict-transport-security"].startswith("max-age=")
+    kept = "no-cache" if path.startswith("/static") else "no-store"
+    assert kept == answer.headers["cache-control"]
+    assert "server" not in answer.headers
+
+
+async def test_no_hsts_over_http(world: World) -> None:
+    """
+    Over plain HTTP nothing is said about HTTPS.
+    """
+    answer = await world.http.get("http://localhost:3000/")
+    assert "strict-transport-security" not in answer.headers
+
+
+async def test_trace_goes_on(world: World) -> None:
+    """
+    A valid trace context is continued; an invalid one is replaced.
+    """
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    valid = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    assert trace in (await world.http.get("/healthz", headers=valid)).headers["traceresponse"]
+    for broken in (f"00-{trace}", f"00-{'0' * 32}-b7ad6b7169203331-01", "x" * 55):
+        answer = await world.http.get("/healthz", headers={"traceparent": broken})
+        assert trace not in answer.headers["traceresponse"]
+        assert 55 == len(answer.headers["traceresponse"])
+
+
+async def test_request_id(world: World) -> None:
+    """
+    A request id is taken from Envoy alone, and only when it is a sane one.
+    """
+    given = {"x-request-id": "abc-123-def"}
+    assert "abc-123-def" != (await world.http.get("/", headers=given)).headers["x-request-id"]
+    async with behind_envoy(world) as http:
+        assert "abc-123-def" == (await http.get("/", headers=given)).headers["x-request-id"]
+        for odd in ("a", "x" * 65, "<script>"):
+            answer = await http.get("/", headers={"x-request-id": odd})
+            assert odd != answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ({"x-envoy-external-address": "192.0.2.7", "x-forwarded-for": "6.6.6.6"}, "192.0.2.7"),
+        ({"x-forwarded-for": "6.6.6.6, 192.0.2.8"}, "192.0.2.8"),
+        ({"x-amarre-client-address": "6.6.6.6"}, ""),
+    ],
+)
+async def test_client_behind_envoy(world: World, headers: dict[str, str], address: str) -> None:
+    """
+    Behind Envoy the client's address is what Envoy found.
+    """
+    async with behind_envoy(world) as http:
+        body = {"userId": "aa", "secret": "bb"}
+        await http.post("/api/v1/auth/login", json=body, headers=headers)
+    assert address == world.auth.does.last("LogIn").client_address
+
+
+async def test_compression(world: World) -> None:
+    """
+    Larger answers are compressed for those who understand it.
+    """
+    world.sign_in()
+    world.survey.listed = [survey_pb2.Request(id=str(n)) for n in range(100)]
+    async with world.http.stream(
+        "GET", "/api/v1/surveys/list", headers={"accept-encoding": "gzip"}
+    ) as answer:
+        raw = b"".join([part async for part in answer.aiter_raw()])
+    assert "gzip" == answer.headers["content-encoding"]
+    assert len(raw) < len(gzip.decompress(raw)) / 5
+
+
+async def test_static_files_by_version(world: World) -> None:
+    """
+    A file asked for by its version may be kept for ever.
+    """
+    answer = await world.http.get("/static/amarre.css?v=1")
+    assert "immutable" in answer.headers["cache-control"]
+    assert 404 == (await world.http.get("/static/../site.py")).status_code
+    assert 404 == (await world.http.get("/static/%2e%2e/site.py")).status_code

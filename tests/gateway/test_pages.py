@@ -1,0 +1,345 @@
+"""The pages, as a browser without scripts sees and uses them."""
+
+import re
+
+import pytest
+from amarre.survey.v1 import survey_pb2
+
+from gateway.cookies import NAME
+from gateway.pages import languages
+from mesh.chassis.errors import (
+    ConflictError,
+    MeshError,
+    RateLimitedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UpstreamError,
+)
+from tests.gateway.conftest import World
+
+HTML = {"accept": "text/html", "accept-language": "en"}
+
+
+async def get(world: World, path: str, status: int = 200) -> str:
+    """Return the page at *path* in English."""
+    answer = await world.http.get(path, headers=HTML)
+    assert status == answer.status_code
+    return answer.text
+
+
+def request_of(status: survey_pb2.RequestStatus.ValueType, **step: object) -> survey_pb2.Request:
+    """Return a request with one step."""
+    request = survey_pb2.Request(id="7", title="Grace Hopper", status=status)
+    request.steps.add(**{"instrument": "form", "kind": survey_pb2.STEP_KIND_FORM, **step})
+    return request
+
+
+class TestLanguages:
+    def test_same_texts(self) -> None:
+        """
+        Both languages have the same texts, with the same facts in them.
+        """
+
+        def flat(texts: object, path: str = "") -> dict[str, list[str]]:
+            if isinstance(texts, dict):
+                found = (flat(value, f"{path}.{key}") for key, value in texts.items())
+                return {name: facts for part in found for name, facts in part.items()}
+            return {path: sorted(re.findall(r"{(\w+)}", str(texts)))}
+
+        assert flat(dict(languages.texts("fr"))) == flat(dict(languages.texts("en")))
+
+    @pytest.mark.parametrize(
+        ("header", "language"),
+        [
+            ("", "fr"),
+            ("en", "en"),
+            ("en-GB,en;q=0.9", "en"),
+            ("de,en;q=0.5,fr;q=0.4", "en"),
+            ("en;q=0.1,fr;q=0.9", "fr"),
+            ("de", "fr"),
+            ("en;q=x", "fr"),
+            (";;,=,q", "fr"),
+        ],
+    )
+    async def test_accepted(self, world: World, header: str, language: str) -> None:
+        """
+        The visitor's language is used when it is one of ours, else French.
+        """
+        answer = await world.http.get("/", headers={"accept-language": header})
+        assert language == answer.headers["content-language"]
+        assert f'<html lang="{language}">' in answer.text
+
+    async def test_chosen(self, world: World) -> None:
+        """
+        A choice is remembered and goes before what the browser accepts.
+        """
+        answer = await world.http.get("/?lang=en", headers={"accept-language": "fr"})
+        assert "lang=en" in answer.headers["set-cookie"]
+        again = await world.http.get("/", headers={"accept-language": "fr", "cookie": "lang=en"})
+        assert "en" == again.headers["content-language"]
+
+
+class TestSigningIn:
+    async def test_link_page_consumes_nothing(self, world: World) -> None:
+        """
+        Looking at a mailed link, as mail scanners do, uses nothing up and is kept nowhere.
+        """
+        for method in ("GET", "HEAD"):
+            answer = await world.http.request(method, "/login?userId=aa&secret=bb", headers=HTML)
+            assert 200 == answer.status_code
+            assert "no-store" == answer.headers["cache-control"]
+        assert not world.auth.does.requests
+
+    async def test_button_signs_in(self, world: World) -> None:
+        """
+        The button opens the session and leads home.
+        """
+        form = {"userId": "aa", "secret": "bb"}
+        answer = await world.http.post("/login", data=form, headers=HTML)
+        assert (303, "/") == (answer.status_code, answer.headers["location"])
+        assert f"{NAME}={world.auth.next_secret}" in answer.headers["set-cookie"]
+
+    @pytest.mark.parametrize(
+        ("failure", "status", "text"),
+        [
+            (UnauthenticatedError("Used."), 401, "no longer works"),
+            (UnavailableError("Away."), 503, "Your link stays good"),
+            (RateLimitedError("Many."), 429, "Too many attempts"),
+        ],
+    )
+    async def test_link_refused(
+        self, world: World, failure: MeshError, status: int, text: str
+    ) -> None:
+        """
+        A link that does not work says why and offers a new one.
+        """
+        world.auth.does.failures["LogIn"] = failure
+        form = {"userId": "aa", "secret": "bb"}
+        answer = await world.http.post("/login", data=form, headers=HTML)
+        assert status == answer.status_code
+        assert text in answer.text
+        assert 'href="/signup"' in answer.text
+
+    async def test_mail(self, world: World) -> None:
+        """
+        Asking for a link says that it is on its way, in the visitor's language.
+        """
+        form = {"email": " ada@example.org "}
+        answer = await world.http.post("/signup", data=form, headers=HTML)
+        assert "Check your mailbox" in answer.text
+        sent = world.auth.does.last("SignUp")
+        assert ("ada@example.org", "en", "127.0.0.1") == (
+            sent.email,
+            sent.language,
+            sent.client_address,
+        )
+
+    async def test_bad_address(self, world: World) -> None:
+        """
+        A bad address comes back in the form, harmless, with a sentence about it.
+        """
+        answer = await world.http.post("/signup", data={"email": '"><b>'}, headers=HTML)
+        assert 400 == answer.status_code
+        assert "not accepted" in answer.text
+        assert "<b>" not in answer.text
+
+    async def test_from_another_site(self, world: World) -> None:
+        """
+        A click from another site, which brings no strict cookie, does not look signed out.
+        """
+        headers = {**HTML, "sec-fetch-site": "cross-site"}
+        answer = await world.http.get("/", headers=headers)
+        assert '<meta http-equiv="refresh" content="0">' in answer.text
+        headers["sec-fetch-site"] = "same-origin"
+        assert "refresh" not in (await world.http.get("/", headers=headers)).text
+
+    async def test_session_ended(self, world: World) -> None:
+        """
+        Who comes with an ended session is told so, and the cookie goes.
+        """
+        world.sign_in()
+        world.auth.sessions.clear()
+        answer = await world.http.get("/", headers=HTML)
+        assert "Your session has ended" in answer.text
+        assert f'{NAME}=""' in answer.headers["set-cookie"]
+
+    async def test_auth_away(self, world: World) -> None:
+        """
+        When Auth is away the page says so and the cookie stays.
+        """
+        world.sign_in()
+        world.auth.does.failures["VerifySession"] = UnavailableError("Away.")
+        answer = await world.http.get("/", headers=HTML)
+        assert 503 == answer.status_code
+        assert "You are not signed out" in answer.text
+        assert "set-cookie" not in answer.headers
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        "failure", [UnavailableError("Away."), UpstreamError("HTML instead of JSON.")]
+    )
+    async def test_outage(self, world: World, failure: MeshError) -> None:
+        """
+        When REDCap is out of order the page says so instead of showing nothing.
+        """
+        world.sign_in()
+        world.survey.does.failures["ListRequests"] = failure
+        page = await get(world, "/", failure.contract.http)
+        assert "Your requests cannot be shown" in page
+        assert "ada@example.org" in page
+
+    async def test_card(self, world: World) -> None:
+        """
+        A request shows its title, its steps with their states, and where to go on.
+        """
+        world.sign_in()
+        request = request_of(
+            survey_pb2.REQUEST_STATUS_TO_COMPLETE,
+            state=survey_pb2.STEP_STATE_TO_DO,
+            url="https://redcap.test/surveys/?s=1&x=<b>",
+        )
+        request.steps.add(
+            instrument="labo",
+            kind=survey_pb2.STEP_KIND_OPINION,
+            state=survey_pb2.STEP_STATE_DONE,
+            opinion=survey_pb2.OPINION_UNFAVOURABLE,
+        )
+        world.survey.listed = [request]
+        page = await get(world, "/")
+        assert "Grace Hopper" in page
+        assert "To fill in" in page
+        assert "https://redcap.test/surveys/?s=1&amp;x=&lt;b&gt;" in page
+        assert 'class="step against"' in page
+
+    async def test_filled_form_is_pdf(self, world: World) -> None:
+        """
+        Once the form is filled its link is the PDF, with the id escaped.
+        """
+        world.sign_in()
+        request = request_of(survey_pb2.REQUEST_STATUS_TO_FOLLOW, state=survey_pb2.STEP_STATE_DONE)
+        request.id = "a&b"
+        world.survey.listed = [request]
+        assert "/api/v1/surveys/pdf?record_id=a%26b" in await get(world, "/?tab=follow")
+
+    async def test_script_url(self, world: World) -> None:
+        """
+        What is no http or https URL never becomes a link.
+        """
+        world.sign_in()
+        world.survey.listed = [
+            request_of(
+                survey_pb2.REQUEST_STATUS_TO_COMPLETE,
+                state=survey_pb2.STEP_STATE_TO_DO,
+                url="javascript:alert(1)",
+            )
+        ]
+        assert "javascript:" not in await get(world, "/")
+
+    async def test_tabs(self, world: World) -> None:
+        """
+        A tab appears only when there is something in it.
+        """
+        world.sign_in()
+        page = await get(world, "/")
+        assert "tab=complete" not in page
+        assert "tab=submit" in page
+        world.survey.listed = [request_of(survey_pb2.REQUEST_STATUS_DONE)]
+        page = await get(world, "/?tab=complete")
+        assert "tab=follow" in page
+        assert "Finished" in page
+
+    async def test_create(self, world: World) -> None:
+        """
+        The form creates a request with consent, the notice that was shown, and a key.
+        """
+        world.sign_in()
+        page = await get(world, "/?tab=submit")
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)"', page))
+        answer = await world.http.post("/requests", data={**fields, "consent": "yes"})
+        assert 303 == answer.status_code
+        sent = world.survey.does.last("CreateRequest")
+        assert sent.consent
+        assert fields["notice_version"] == sent.notice_version
+        assert fields["key"] == sent.idempotency_key
+
+    async def test_not_created(self, world: World) -> None:
+        """
+        A refusal stands on the form, with its reason.
+        """
+        world.sign_in()
+
+        class OpenError(ConflictError):
+            area, reason = "survey", "OPEN_REQUEST_EXISTS"
+
+        world.survey.does.failures["CreateRequest"] = OpenError("One is open.")
+        answer = await world.http.post("/requests", data={"consent": "yes"}, headers=HTML)
+        assert 409 == answer.status_code
+        assert "You already have a request" in answer.text
+
+    async def test_create_signed_out(self, world: World) -> None:
+        """
+        Creating without a session leads to the welcome page, and creates nothing.
+        """
+        answer = await world.http.post("/requests", data={"consent": "yes"}, headers=HTML)
+        assert 401 == answer.status_code
+        assert not world.survey.does.requests
+
+
+class TestAccount:
+    async def test_devices(self, world: World) -> None:
+        """
+        The account lists the signed-in devices and which one this is.
+        """
+        world.sign_in()
+        page = await get(world, "/?tab=account")
+        assert 2 == page.count("Firefox on Linux")
+        assert 1 == page.count("this device")
+
+    @pytest.mark.parametrize("everywhere", [False, True])
+    async def test_log_out(self, world: World, everywhere: bool) -> None:
+        """
+        Logging out ends the session here, or everywhere.
+        """
+        world.sign_in()
+        form = {"everywhere": "yes"} if everywhere else {"everywhere": ""}
+        answer = await world.http.post("/logout", data=form, headers=HTML)
+        assert "See you soon" in answer.text
+        assert f'{NAME}=""' in answer.headers["set-cookie"]
+        assert everywhere == world.auth.does.last("LogOut").everywhere
+
+
+class TestErrors:
+    async def test_for_people(self, world: World) -> None:
+        """
+        People get a page about an error, programs the envelope.
+        """
+        page = await get(world, "/nothing", 404)
+        assert "This page does not exist" in page
+        assert "error" in (await world.http.get("/nothing")).json()
+
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [
+            ("{}", "application/json"),
+            ("email=%ff", "application/x-www-form-urlencoded"),
+            ("email=a&email=b", "application/x-www-form-urlencoded"),
+            ("&".join("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"), "application/x-www-form-urlencoded"),
+        ],
+    )
+    async def test_unreadable_form(self, world: World, content: str, kind: str) -> None:
+        """
+        A form that cannot be read is 400.
+        """
+        headers = {"content-type": kind}
+        answer = await world.http.post("/signup", content=content, headers=headers)
+        assert (400, "invalid_request") == (answer.status_code, answer.json()["error"]["code"])
+
+    async def test_no_inline_code(self, world: World) -> None:
+        """
+        No page needs what the content security policy forbids.
+        """
+        world.sign_in()
+        for path in ("/", "/?tab=account", "/?tab=data", "/notice", "/signup", "/api/docs"):
+            page = await get(world, path)
+            assert not re.search(r"<script(?![^>]*src=)|<style| style=| on\w+=", page)

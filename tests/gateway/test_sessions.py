@@ -1,0 +1,209 @@
+"""The session cookie, what it is good for and how it ends."""
+
+import asyncio
+from http.cookies import SimpleCookie
+
+import pytest
+from amarre.auth.v1 import auth_service_pb2 as pb
+
+from gateway.app import build
+from gateway.clients import Clients
+from gateway.cookies import NAME
+from gateway.sessions import STALE_SECONDS, Sessions
+from mesh.chassis.errors import UnavailableError
+from tests.gateway.conftest import World
+
+LINK = {"userId": "aa", "secret": "bb"}
+
+
+async def status_of_me(world: World) -> int:
+    """Return how the gateway answers who is signed in."""
+    return (await world.http.get("/api/v1/me")).status_code
+
+
+class TestCookie:
+    async def test_attributes(self, world: World) -> None:
+        """
+        The cookie is for this host alone, out of reach of scripts and of other sites.
+        """
+        answer = await world.http.post("/api/v1/auth/login", json=LINK)
+        morsel = SimpleCookie(answer.headers["set-cookie"])[NAME]
+        assert world.auth.next_secret == morsel.value
+        assert ("/", "", True, True, "strict") == (
+            morsel["path"],
+            morsel["domain"],
+            morsel["secure"],
+            morsel["httponly"],
+            morsel["samesite"].lower(),
+        )
+        assert morsel["expires"]
+
+    async def test_preset_cookie_is_replaced(self, world: World) -> None:
+        """
+        What an attacker put into the browser beforehand is gone after log-in.
+        """
+        preset = world.sign_in("mallory")
+        answer = await world.http.post("/api/v1/auth/login", json=LINK)
+        assert preset not in answer.headers["set-cookie"]
+        assert f"{NAME}={world.auth.next_secret};" in answer.headers["set-cookie"]
+
+    @pytest.mark.parametrize(
+        "cookie",
+        [
+            "amarre_session={0}",
+            "__Host-amarre_sessions={0}",
+            "{1}={0}; {1}=other-secret-of-somebody",
+            '{1}="{0}"',
+            "{1}=",
+            "{1}=short",
+        ],
+    )
+    async def test_not_a_cookie(self, world: World, cookie: str) -> None:
+        """
+        Another name, two values or an impossible one is no session, and Auth is not asked.
+        """
+        secret = world.sign_in()
+        world.http.headers["cookie"] = cookie.format(secret, NAME)
+        assert 401 == await status_of_me(world)
+        assert 0 == world.auth.does.count("VerifySession")
+
+    async def test_cookie_stays_here(self, world: World) -> None:
+        """
+        No service but Auth's VerifySession ever sees the session secret.
+        """
+        secret = world.sign_in()
+        await world.http.get("/api/v1/surveys/list", headers={"Last-Event-ID": "1"})
+        seen = [str(r) for rs in world.survey.does.requests.values() for r in rs]
+        assert seen
+        assert not any(secret in request for request in seen)
+
+
+class TestVerification:
+    async def test_remembered(self, world: World) -> None:
+        """
+        A verified session is not asked for again, once per service.
+        """
+        world.sign_in()
+        for _ in range(3):
+            assert 200 == await status_of_me(world)
+            assert 200 == (await world.http.get("/api/v1/surveys/list")).status_code
+        asked = [r.audience for r in world.auth.does.requests["VerifySession"]]
+        assert ["auth", "survey"] == asked
+
+    async def test_not_for_long(self, world: World) -> None:
+        """
+        After 5 s it is asked for again: log-out elsewhere takes no longer to arrive.
+        """
+        now = 1_000_000_000.0
+        sessions = Sessions(world.gateway.api.clients.auth, now=lambda: now)
+        secret = world.auth.open()
+        await sessions.verify(secret, "auth")
+        now += STALE_SECONDS - 0.1
+        await sessions.verify(secret, "auth")
+        assert 1 == world.auth.does.count("VerifySession")
+        now += 0.2
+        await sessions.verify(secret, "auth")
+        assert 2 == world.auth.does.count("VerifySession")
+
+    async def test_not_past_token(self, world: World) -> None:
+        """
+        A token that is about to end is not used for a new call.
+        """
+        secret = world.auth.open()
+        request = pb.VerifySessionRequest(session_secret=secret, audience="auth")
+        answer = await world.gateway.api.clients.auth.VerifySession(request)
+        now = answer.token_expire_time.seconds - 4.0
+        sessions = Sessions(world.gateway.api.clients.auth, now=lambda: now)
+        await sessions.verify(secret, "auth")
+        await sessions.verify(secret, "auth")
+        assert 3 == world.auth.does.count("VerifySession")
+
+
+class TestLogOut:
+    async def test_at_once(self, world: World) -> None:
+        """
+        A session that ended here is over at once, for every service.
+        """
+        world.sign_in()
+        assert 200 == await status_of_me(world)
+        assert 200 == (await world.http.get("/api/v1/surveys/list")).status_code
+        answer = await world.http.post("/api/v1/auth/logout")
+        assert {"loggedOut": True} == answer.json()["data"]
+        assert f'{NAME}=""' in answer.headers["set-cookie"]
+        assert 401 == await status_of_me(world)
+        assert 401 == (await world.http.get("/api/v1/surveys/list")).status_code
+
+    async def test_everywhere(self, world: World) -> None:
+        """
+        Log-out everywhere ends what this gateway remembers of the user's other devices.
+        """
+        other = world.sign_in()
+        assert 200 == await status_of_me(world)
+        world.sign_in()
+        await world.http.post("/api/v1/auth/logout", json={"everywhere": True})
+        world.http.headers["cookie"] = f"{NAME}={other}"
+        assert 401 == await status_of_me(world)
+
+    async def test_only_here(self, world: World) -> None:
+        """
+        Log-out leaves other devices alone.
+        """
+        other = world.sign_in()
+        world.sign_in()
+        await world.http.post("/api/v1/auth/logout")
+        world.http.headers["cookie"] = f"{NAME}={other}"
+        assert 200 == await status_of_me(world)
+
+    @pytest.mark.parametrize("away", ["VerifySession", "LogOut"])
+    async def test_auth_away(self, world: World, away: str) -> None:
+        """
+        The browser forgets the session even when Auth cannot end it, and is told so.
+        """
+        world.sign_in()
+        world.auth.does.failures[away] = UnavailableError("Auth is away.")
+        answer = await world.http.post("/api/v1/auth/logout")
+        assert 503 == answer.status_code
+        assert f'{NAME}=""' in answer.headers["set-cookie"]
+
+    async def test_ended_already(self, world: World) -> None:
+        """
+        Logging out of a session that has ended clears the cookie.
+        """
+        world.sign_in()
+        world.auth.sessions.clear()
+        answer = await world.http.post("/api/v1/auth/logout")
+        assert 401 == answer.status_code
+        assert f'{NAME}=""' in answer.headers["set-cookie"]
+
+    async def test_answer_on_its_way(self, world: World) -> None:
+        """
+        A verification that was under way at log-out is not remembered.
+        """
+        sessions = world.gateway.api.sessions
+        secret = world.sign_in()
+        task = asyncio.ensure_future(sessions.verify(secret, "auth"))
+        await asyncio.sleep(0)  # Lets it begin.
+        sessions.forget(secret)
+        await task
+        world.auth.sessions.clear()
+        assert 401 == await status_of_me(world)
+
+
+async def test_second_gateway(world: World) -> None:
+    """
+    Another gateway takes an ended session for open no longer than 5 s.
+    """
+    clients = Clients.connect(world.settings)
+    try:
+        now = 0.0
+        elsewhere = build(world.settings, clients).api.sessions
+        elsewhere._now = lambda: now  # the clock of that gateway
+        secret = world.sign_in()
+        await elsewhere.verify(secret, "auth")
+        await world.http.post("/api/v1/auth/logout")
+        await elsewhere.verify(secret, "auth")
+        now = STALE_SECONDS
+        with pytest.raises(Exception, match="ended"):
+            await elsewhere.verify(secret, "auth")
+    finally:
+        await clients.close()

@@ -1,0 +1,267 @@
+"""
+The program: how it starts, refuses to start, stops, survives, and bears many at once.
+"""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sandbox.redcap.store import Store
+from tests.sandbox.redcap.conftest import (
+    ROOT,
+    TOKEN,
+    Api,
+    Server,
+    arguments,
+    free_port,
+    start,
+    stop,
+)
+
+QUICK_SECONDS = 1.5
+
+
+def refusal(command: list[str], **environment: str) -> str:
+    """The one line that a sandbox says when it does not start."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert 2 == done.returncode
+    assert 1 == len(done.stderr.splitlines()), done.stderr
+    return done.stderr
+
+
+def call(server: Server, content: str, **params: str) -> httpx.Response:
+    """A call to a sandbox process."""
+    form = {"token": TOKEN, "content": content, "format": "json", **params}
+    return httpx.post(server.api_url, data=form, timeout=20)
+
+
+class TestRefusals:
+    def test_production(self, tmp_path: Path) -> None:
+        """
+        It never runs in production.
+        """
+        message = refusal(arguments(tmp_path, free_port()), AMARRE_ENV="production")
+        assert "does not run in production" in message
+        assert not (tmp_path / "redcap.sqlite").exists()
+
+    def test_port_in_use(self, tmp_path: Path) -> None:
+        """
+        A port in use is named.
+        """
+        port = free_port()
+        with socket.create_server(("127.0.0.1", port)):
+            message = refusal(arguments(tmp_path, port))
+        assert f"127.0.0.1:{port}" in message
+        assert "choose another with --listen" in message
+
+    @pytest.mark.parametrize("listen", ["3010", "127.0.0.1:0", "127.0.0.1:99999", "::1:3010"])
+    def test_bad_address(self, tmp_path: Path, listen: str) -> None:
+        """
+        An address that is none is shown.
+        """
+        command = arguments(tmp_path, 1)
+        command[command.index("--listen") + 1] = listen
+        assert f"'{listen}'" in refusal(command)
+
+    def test_bad_files(self, tmp_path: Path) -> None:
+        """
+        A missing or wrong token file, database or study is named.
+        """
+        command = arguments(tmp_path, free_port())
+        (tmp_path / "token").write_text("short")
+        assert "must hold 32 hexadecimal digits" in refusal(command)
+        (tmp_path / "token").unlink()
+        assert f"{tmp_path / 'token'} cannot be read" in refusal(command)
+        (tmp_path / "token").write_text(TOKEN)
+        assert "cannot be read" in refusal([*command, "--study", str(tmp_path / "none.csv")])
+        study = tmp_path / "study.csv"
+        study.write_text("field_name,form_name\nBad Name,f\n")
+        assert "'Bad Name' is not valid" in refusal([*command, "--study", str(study)])
+        (tmp_path / "redcap.sqlite").write_text("no database " * 100)
+        assert "cannot be opened" in refusal(command)
+
+
+class TestLife:
+    def test_restart(self, tmp_path: Path) -> None:
+        """
+        Records, links and projects outlive the process; it stops quickly, with code 0.
+        """
+        server = start(tmp_path)
+        call(server, "record", data='[{"record_id": "1", "email": "a@example.org"}]')
+        link = call(server, "surveyLink", record="1", instrument="form").text
+        began = time.monotonic()
+        assert 0 == stop(server)
+        assert time.monotonic() - began < QUICK_SECONDS
+
+        again = start(tmp_path)
+        rows = call(again, "record", fields="record_id,email").json()
+        assert [{"record_id": "1", "email": "a@example.org"}] == rows
+        second = call(again, "surveyLink", record="1", instrument="form").text
+        assert link.partition("?")[2] == second.partition("?")[2]
+        assert 0 == stop(again)
+
+    def test_killed(self, tmp_path: Path) -> None:
+        """
+        What was answered before a kill is there after it.
+        """
+        server = start(tmp_path)
+        assert 200 == call(server, "record", data='[{"record_id": "1"}]').status_code
+        server.process.kill()
+        server.process.wait()
+        again = start(tmp_path)
+        assert [{"record_id": "1"}] == call(again, "record", fields="record_id").json()
+        stop(again)
+
+    async def test_hanging_calls_do_not_hold_it(self, tmp_path: Path) -> None:
+        """
+        A call that hangs on purpose neither answers nor keeps the process from stopping.
+        """
+        server = start(tmp_path)
+        async with httpx.AsyncClient() as http:
+            await http.put(f"{server.url}/_control/faults", json={"mode": "hang"})
+            hanging = asyncio.create_task(
+                http.post(server.api_url, data={"content": "version"}, timeout=20)
+            )
+            done, _ = await asyncio.wait([hanging], timeout=0.3)
+            assert not done
+            began = time.monotonic()
+            assert 0 == await asyncio.to_thread(stop, server)
+            assert time.monotonic() - began < QUICK_SECONDS
+            await asyncio.gather(hanging, return_exceptions=True)
+
+    def test_log_lines(self, tmp_path: Path) -> None:
+        """
+        The log is JSON, one line a call, without tokens, answers or filter values.
+        """
+        server = start(tmp_path)
+        call(server, "record", data='[{"record_id": "1", "email": "ada@example.org"}]')
+        call(server, "record", filterLogic="[email] = 'ada@example.org'")
+        stop(server)
+        text = (tmp_path / "log").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        calls = [(x["content"], x["action"]) for x in lines if x["event"] == "api call"]
+        assert [("record", "import"), ("record", "export")] == calls
+        assert not re.search(f"{TOKEN}|{'B' * 64}|ada@example.org", text)
+
+    def test_own_study(self, tmp_path: Path) -> None:
+        """
+        Another dictionary makes another project, every instrument of it a survey.
+        """
+        study = tmp_path / "health.csv"
+        study.write_text("field_name,form_name,field_type\npid,visit,text\npain,visit,slider\n")
+        port = free_port()
+        command = [*arguments(tmp_path, port), "--study", str(study)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, text=True)
+        server = Server(f"http://127.0.0.1:{port}", process)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                call(server, "version")
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline
+        call(server, "record", data='[{"pid": "1"}]')
+        link = call(server, "surveyLink", record="1", instrument="visit").text
+        assert 'data-survey="visit"' in httpx.get(link).text
+        assert "health" == call(server, "project").json()["project_title"]
+        assert 0 == stop(server)
+
+
+class TestManyAtOnce:
+    async def test_writers(self, api: Api) -> None:
+        """
+        Imports at the same time lose nothing, also into one record.
+        """
+        fields = ["demandeur_nom", "demandeur_prenom", "userid", "email", "lien_reviewer"]
+        rows = [{"record_id": str(n % 10), fields[n % 5]: f"x{n}@example.org"} for n in range(100)]
+        await asyncio.gather(*(api.save(row) for row in rows))
+        found = await api.export(fields=["record_id", *fields])
+        assert 10 == len(found)
+        assert all(any(row[name] for name in fields) for row in found)
+        assert sum(bool(row[name]) for row in found for name in fields) == 10
+
+    async def test_auto_numbers(self, api: Api) -> None:
+        """
+        Numbers given at the same time are all different.
+        """
+        params = {"forceAutoNumber": "true", "returnContent": "auto_ids"}
+        answers = await asyncio.gather(
+            *(api.save({"record_id": "new"}, **params) for _ in range(40))
+        )
+        assert 40 == len({answer[0] for answer in answers})
+
+    async def test_links(self, api: Api) -> None:
+        """
+        A link asked for by many at once is one link.
+        """
+        await api.save({"record_id": "1"})
+        links = await asyncio.gather(*(api.link("1", "form") for _ in range(20)))
+        assert 1 == len(set(links))
+
+    async def test_submissions(self, api: Api) -> None:
+        """
+        Of many submissions of one survey at once, one is taken.
+        """
+        await api.save({"record_id": "1"})
+        link = await api.link("1", "validation_finale")
+        pages = await asyncio.gather(*(api.http.post(link) for _ in range(10)))
+        assert 1 == sum("validée" in page.text for page in pages)
+
+    async def test_reader_sees_one_moment(self, api: Api, store: Store) -> None:
+        """
+        An export shows the records as they were when it began, whatever is written meanwhile.
+        """
+        await api.save(*({"record_id": str(n)} for n in range(50)))
+        with store.reading() as db:
+            before = db.execute("SELECT count(*) FROM record").fetchone()
+            await api.save({"record_id": "late"})
+            assert before == db.execute("SELECT count(*) FROM record").fetchone()
+
+    def test_two_processes_on_one_file(self, tmp_path: Path) -> None:
+        """
+        Two processes on one database see one another's records and designs.
+        """
+        first = start(tmp_path)
+        second = start(tmp_path)
+        call(first, "record", data='[{"record_id": "1"}]')
+        assert [{"record_id": "1"}] == call(second, "record", fields="record_id").json()
+        one = '[{"field_name": "id", "form_name": "f"}, {"field_name": "a", "form_name": "f"}]'
+        assert 2 == call(first, "metadata", data=one).json()
+        assert 2 == len(call(second, "metadata").json())
+        assert [0, 0] == [stop(first), stop(second)]
+        with sqlite3.connect(tmp_path / "redcap.sqlite") as db:
+            assert ("ok",) == db.execute("PRAGMA integrity_check").fetchone()
+        db.close()
+
+
+def test_help() -> None:
+    """
+    The command line explains itself.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox.redcap", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert "--super-token-file" in done.stdout

@@ -14,6 +14,6 @@ class GenerateContracts(BuildHookInterface):  # type: ignore[type-arg]
         if version == "editable":
             return  # `make generate` has done it, and does it again when a contract changes.
         sys.path.insert(0, str(Path(self.root) / "protos"))
-        import generate
+        import generate  # type: ignore[import-not-found] # beside this file, on no package path
 
         generate.generate(generate.GENERATED)

@@ -14,9 +14,14 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless."""
+    """
+    Debian's Chromium, headless.
+
+    Closed with its module: Playwright keeps an event loop running in this thread, in which no
+    asynchronous test can run meanwhile.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")

@@ -91,6 +91,7 @@ class Bed:
 
     folder: Path
     svids: Path
+    authority: ca.CertificateAuthority
     stack: contextlib.AsyncExitStack
     mesh: Mesh = field(default_factory=policy.load)
     traffic: Traffic = field(default_factory=Traffic)
@@ -218,7 +219,7 @@ async def bed() -> AsyncIterator[Bed]:
         authority = ca.CertificateAuthority.create()
         ca.issue_all(authority, folder / "certs")
         async with contextlib.AsyncExitStack() as stack:
-            yield Bed(folder, folder / "certs", stack)
+            yield Bed(folder, folder / "certs", authority, stack)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,6 +14,7 @@ from mesh.chassis.identity import SpiffeId
 
 S = TypeVar("S", bound=BaseSettings)
 PREFIX = "AMARRE_"
+SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 
 
 class SettingsError(Exception):
@@ -65,11 +66,17 @@ def load(kind: type[S]) -> S:
     """
     Read settings of *kind* from the environment of this process.
 
+    What the environment does not hold is looked for in the folder ``AMARRE_SECRETS_DIR``, one
+    file per variable, named like it in lower case: there database URLs with passwords stand.
+
     Raises:
         SettingsError: A variable is missing or cannot be used; all of them are named.
     """
+    secrets = os.environ.get(SECRETS_DIR) or None
+    if secrets and not Path(secrets).is_dir():
+        raise SettingsError(f"  {SECRETS_DIR} holds {secrets!r}: there is no such folder")
     try:
-        return kind()
+        return kind(_secrets_dir=secrets)
     except (ValidationError, SourceError) as exc:
         faults = exc.errors() if isinstance(exc, ValidationError) else []
         lines = [_explain(fault["loc"], fault["msg"]) for fault in faults] or [f"  {exc}"]

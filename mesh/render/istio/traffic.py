@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method, Service
 from mesh.contract.service_config import MOST_ATTEMPTS
 from mesh.render.deployment import (
@@ -24,7 +25,9 @@ CONNECTION_AGE = timedelta(minutes=5)
 NO_RETRIES = {"attempts": 0}
 """Written out, since Istio retries twice where nothing is said."""
 CANARY_HEADER = "x-canary"
-STABLE, CANARY = "stable", "canary"
+STABLE, CANARY, STREAMS = "stable", "canary", "streams"
+MOST_STREAMS = 1024
+"""Streams that stay open have a breaker of their own; they would eat that of the calls up."""
 
 
 def add(files: Files, deployed: Deployment) -> None:
@@ -91,6 +94,9 @@ def _virtual_service(
 def _routes(workload: Workload, method: Method) -> list[Resource]:
     policy = {"timeout": duration(method.deadline), "retries": retries(method)}
     path = {"uri": {"exact": method.path}}
+    if method.deadline > LONGEST_CALL:
+        route = {"route": [_destination(workload, STREAMS)], **policy}
+        return [{"name": method.name, "match": [path], **route}]
     return [
         {
             "name": f"{method.name}-canary",
@@ -163,6 +169,9 @@ def _destination_rule(
         "http1MaxPendingRequests": service.max_pending_requests,
         "http2MaxRequests": service.max_concurrent_requests,
     }
+    labels = {"app": workload.name}
+    for_streams = {"connectionPool": _connections(workload)["connectionPool"]}
+    for_streams["connectionPool"]["http"] |= {"http2MaxRequests": MOST_STREAMS}
     files.add(
         f"destination-rule-{workload.name}.yaml",
         f"Bounds what callers ask of {workload.name}, leaves failing replicas out, and takes no\n"
@@ -181,7 +190,9 @@ def _destination_rule(
                 "exportTo": exported,
                 "trafficPolicy": policy,
                 "subsets": [
-                    {"name": name, "labels": {"app": workload.name}} for name in (STABLE, CANARY)
+                    {"name": STABLE, "labels": labels},
+                    {"name": CANARY, "labels": labels},
+                    {"name": STREAMS, "labels": labels, "trafficPolicy": for_streams},
                 ],
             },
         ),

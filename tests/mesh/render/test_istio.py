@@ -8,6 +8,7 @@ import yaml
 from mesh import topology
 from mesh.chassis.tokens import ISSUER
 from mesh.contract import policy
+from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method
 from mesh.render import deployment, istio, registry
 from mesh.render.deployment import Workload
@@ -201,7 +202,7 @@ class TestTraffic:
             assert "unavailable" in found["retries"]["retryOn"]
             assert "5xx" not in found["retries"]["retryOn"]
 
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", [m for m in METHODS if m.values[0].deadline <= LONGEST_CALL])
     def test_weights(self, method: Method) -> None:
         """
         All calls go to the stable subset until a canary gets weight; x-canary goes to it always.
@@ -211,6 +212,20 @@ class TestTraffic:
 
         assert {"stable": 100, "canary": 0} == weights
         assert "canary" == canary["destination"]["subset"]
+
+    @pytest.mark.parametrize("method", [m for m in METHODS if m.values[0].deadline > LONGEST_CALL])
+    def test_streams(self, method: Method) -> None:
+        """
+        A stream that stays open has a breaker of its own, far above that of the calls.
+        """
+        (destination,) = route(method)["route"]
+        (subset,) = [
+            s
+            for s in named("DestinationRule", method.service)["spec"]["subsets"]
+            if s["name"] == destination["destination"]["subset"]
+        ]
+
+        assert 1024 == subset["trafficPolicy"]["connectionPool"]["http"]["http2MaxRequests"]
 
     def test_every_route_states_its_retries(self) -> None:
         """

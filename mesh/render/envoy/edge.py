@@ -36,6 +36,11 @@ _FORGED = (
     "x-rewrite-url",
     "grpc-timeout",
 )
+_NOBODY_IS_INTERNAL = {
+    "unix_sockets": False,
+    # An empty list would mean Envoy's own idea of private networks.
+    "cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}],
+}
 _LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _RETRY_AFTER = """\
 function envoy_on_response(handle)
@@ -68,7 +73,7 @@ def _manager(
         # The peer is the client: nothing that it claims about addresses counts.
         use_remote_address=True,
         xff_num_trusted_hops=0,
-        internal_address_config={"unix_sockets": False},
+        internal_address_config=_NOBODY_IS_INTERNAL,
         forward_client_cert_details="SANITIZE",
         generate_request_id=True,
         always_set_request_id_in_response=True,

@@ -1,0 +1,290 @@
+"""The way in for browsers: limits, JSON errors, nothing forged gets through."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from mesh.chassis.testing import free_port
+from mesh.render.envoy import Edge
+from tests.sidecars.bed import Bed, RunningEnvoy, eventually
+
+
+@dataclass
+class App:
+    """Stands in for the gateway: remembers what reached it."""
+
+    requests: list[dict[str, str]] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        self.requests.append(dict(request.headers) | {"path": request.url.path})
+        await (await self._answer(request))(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.url.path == "/api/v1/surveys/events":
+            return StreamingResponse(_ticks(), media_type="text/event-stream")
+        if request.url.path == "/crash":
+            raise RuntimeError("told to crash")
+        return JSONResponse({"data": len(await request.body()), "error": None})
+
+
+async def _ticks() -> AsyncIterator[str]:
+    yield "data: 1\n\n"
+    await asyncio.sleep(0.3)
+    yield "data: 2\n\n"
+
+
+@dataclass
+class Front:
+    """A running edge."""
+
+    envoy: RunningEnvoy
+    edge: Edge
+    app: App
+    client: httpx.AsyncClient
+
+    @property
+    def port(self) -> int:
+        return int(self.edge.http.rpartition(":")[2])
+
+    async def raw(self, data: bytes, *, within: float = 5) -> bytes:
+        """Send bytes as they are; returns all that comes back until the edge closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(data)
+            async with asyncio.timeout(within):
+                with contextlib.suppress(ConnectionError):
+                    return await reader.read()
+            return b""
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def front(bed: Bed, *, rate_limits: bool = False) -> AsyncIterator[Front]:
+    """Start an application on a Unix socket and the edge before it."""
+    app, socket = App(), bed.folder / "app.sock"
+    config = uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    serving = asyncio.create_task(server.serve())
+
+    async def started() -> bool:
+        return server.started
+
+    await eventually(started, "the application")
+    edge = Edge(
+        http=f"127.0.0.1:{free_port()}",
+        https=f"127.0.0.1:{free_port()}",
+        tls_dir=str(bed.svids / "edge"),
+        rate_limits=rate_limits,
+    )
+    envoy = await bed.caller(edge, app=f"unix:{socket}")
+    async with httpx.AsyncClient(base_url=f"http://{edge.http}", trust_env=False) as client:
+        yield Front(envoy, edge, app, client)
+    server.should_exit = True
+    await serving
+
+
+def assert_envelope(answer: httpx.Response, status: int, code: str) -> None:
+    """Assert that *answer* is a whole error of ours."""
+    assert status == answer.status_code
+    assert "application/json" == answer.headers["content-type"].partition(";")[0]
+    assert answer.json()["data"] is None
+    assert code == answer.json()["error"]["code"]
+    assert "nosniff" == answer.headers["x-content-type-options"]
+    assert "no-store" == answer.headers["cache-control"]
+    assert 1 == len(answer.headers.get_list("x-request-id"))
+    assert answer.headers["x-request-id"]
+    assert answer.headers["traceresponse"].startswith("00-")
+
+
+def parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
+    """Return status and JSON body of a raw answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+class TestForged:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "x-amarre-user",
+            "x-amarre-anything",
+            "x-envoy-retry-on",
+            "x-envoy-upstream-rq-timeout-ms",
+            "x-forwarded-client-cert",
+            "authorization",
+            "x-forwarded-host",
+            "x-real-ip",
+        ],
+    )
+    async def test_internal_headers_are_dropped(self, bed: Bed, name: str) -> None:
+        """
+        A header that only the mesh may write does not get past the edge.
+        """
+        async with front(bed) as edge:
+            await edge.client.get("/", headers={name: "forged"})
+
+        assert name not in edge.app.requests[0]
+
+    async def test_address_and_id_are_the_edge_s(self, bed: Bed) -> None:
+        """
+        The client's address and the request id are what the edge saw and made.
+        """
+        forged = {
+            "x-forwarded-for": "9.9.9.9",
+            "x-envoy-external-address": "9.9.9.9",
+            "x-request-id": "forged-request-id",
+            "x-forwarded-proto": "https",
+        }
+        async with front(bed) as edge:
+            answer = await edge.client.get("/", headers=forged)
+
+        seen = edge.app.requests[0]
+        assert "127.0.0.1" == seen["x-envoy-external-address"]
+        assert "9.9.9.9" not in "".join(seen.values())
+        assert "forged-request-id" != seen["x-request-id"]
+        assert answer.headers["x-request-id"] == seen["x-request-id"]
+        assert "http" == seen["x-forwarded-proto"]
+
+
+class TestLimits:
+    async def test_body_up_to_the_limit(self, bed: Bed) -> None:
+        """
+        64 KiB pass.
+        """
+        async with front(bed) as edge:
+            answer = await edge.client.post("/", content=b"x" * 65_536)
+
+        assert 65_536 == answer.json()["data"]
+
+    async def test_large_body(self, bed: Bed) -> None:
+        """
+        One byte more is 413 and does not reach the application.
+        """
+        async with front(bed) as edge:
+            answer = await edge.client.post("/", content=b"x" * 65_537)
+
+        assert_envelope(answer, 413, "payload_too_large")
+        assert [] == edge.app.requests
+
+    async def test_large_headers(self, bed: Bed) -> None:
+        """
+        Headers of more than 16 KiB are 431.
+        """
+        async with front(bed) as edge:
+            answer = await edge.client.get("/", headers={"x-long": "x" * 20_000})
+
+        assert 431 == answer.status_code
+        assert "invalid_request" == answer.json()["error"]["code"]
+
+    @pytest.mark.parametrize(
+        "request_text",
+        [
+            pytest.param(b"NONSENSE\r\n\r\n", id="no HTTP"),
+            pytest.param(
+                b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n"
+                b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+                id="two lengths",
+            ),
+            pytest.param(b"GET / HTTP/1.1\r\nhost: x\r\nunder_score: 1\r\n\r\n", id="underscore"),
+            pytest.param(b"GET /a%2fb HTTP/1.1\r\nhost: x\r\n\r\n", id="escaped slash"),
+        ],
+    )
+    async def test_malformed(self, bed: Bed, request_text: bytes) -> None:
+        """
+        What is no clean HTTP is 400 and does not reach the application.
+        """
+        text = request_text.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n")
+        async with front(bed) as edge:
+            answer = await edge.raw(text)
+
+        assert b" 400 " in answer.partition(b"\r\n")[0]
+        assert [] == edge.app.requests
+
+    async def test_rate(self, bed: Bed) -> None:
+        """
+        More requests of one session than it may make are 429 with Retry-After, whatever address
+        it claims; another session goes on. ``rate_limited`` counts them.
+        """
+        session = "__Host-amarre_session="
+        async with front(bed, rate_limits=True) as edge:
+            same = {"cookie": f"{session}{'a' * 32}"}
+            answers = await asyncio.gather(
+                *(
+                    edge.client.get("/", headers=same | {"x-forwarded-for": f"10.0.0.{number}"})
+                    for number in range(250)
+                )
+            )
+            other = await edge.client.get("/", headers={"cookie": f"{session}{'b' * 32}"})
+            counted = await edge.envoy.admin.counters("http_local_rate_limit.rate_limited$")
+
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert 0 < len(refused)
+        assert_envelope(refused[0], 429, "rate_limited")
+        assert 1 <= int(refused[0].headers["retry-after"])
+        assert 200 == other.status_code
+        assert len(refused) == sum(counted.values())
+
+
+class TestAnswers:
+    async def test_application_is_away(self, bed: Bed) -> None:
+        """
+        While nothing listens behind the edge the answer is 503 as JSON, with Retry-After.
+        """
+        edge = Edge(http=f"127.0.0.1:{free_port()}", rate_limits=False)
+        await bed.caller(edge)
+
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"http://{edge.http}/")
+
+        assert_envelope(answer, 503, "unavailable")
+        assert "1" == answer.headers["retry-after"]
+
+    async def test_https(self, bed: Bed) -> None:
+        """
+        The same application answers over TLS, and learns that it was HTTPS.
+        """
+        async with front(bed) as edge:
+            context = httpx.create_ssl_context()
+            context.load_verify_locations(cadata=bed.authority.pem().decode())
+            port = edge.edge.https.rpartition(":")[2]
+            async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+                answer = await client.get(f"https://localhost:{port}/")
+
+        assert 200 == answer.status_code
+        assert "https" == edge.app.requests[0]["x-forwarded-proto"]
+
+    async def test_events_flow(self, bed: Bed) -> None:
+        """
+        Server-sent events come through one by one.
+        """
+        async with (
+            front(bed) as edge,
+            edge.client.stream("GET", "/api/v1/surveys/events") as answer,
+        ):
+            chunks = [text async for text in answer.aiter_text()]
+
+        assert ["data: 1\n\n", "data: 2\n\n"] == chunks
+
+    async def test_query_is_not_logged(self, bed: Bed) -> None:
+        """
+        The access log tells the path without the query, which may hold a secret.
+        """
+        async with front(bed) as edge:
+            await edge.client.get("/login?secret=abc")
+            line = await edge.envoy.logged(lambda line: line["direction"] == "edge")
+
+        assert "/login" == line["path"]
+        assert "abc" not in json.dumps(line)

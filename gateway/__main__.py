@@ -22,8 +22,6 @@ async def main(settings: GatewaySettings) -> None:
         ListenError: An address cannot be bound.
         SvidFilesError: The SVID cannot be read.
     """
-    if settings.env == "production" and settings.rate_limits == "off":
-        raise server.StartError("AMARRE_RATE_LIMITS=off is refused when AMARRE_ENV=production.")
     try:
         clients = Clients.connect(settings)
     except KeyError as exc:

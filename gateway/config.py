@@ -1,7 +1,6 @@
 """Settings of the gateway."""
 
 from pathlib import Path
-from typing import Literal
 
 from mesh.chassis.config import MeshSettings
 
@@ -19,8 +18,6 @@ class GatewaySettings(MeshSettings):
         "http://localhost:3000,http://127.0.0.1:3000,https://localhost:3443,https://127.0.0.1:3443"
     )
     """The origins of our own pages, separated by commas."""
-    rate_limits: Literal["on", "off"] = "on"
-    """``off`` lifts the limits per client; refused in production."""
 
     @property
     def origins(self) -> frozenset[str]:

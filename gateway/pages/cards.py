@@ -19,6 +19,12 @@ _OPINION_TONES = {
     pb.OPINION_UNFAVOURABLE: "against",
 }
 
+_GROUPS = {
+    pb.REQUEST_STATUS_TO_COMPLETE: "complete",
+    pb.REQUEST_STATUS_TO_FOLLOW: "follow",
+    pb.REQUEST_STATUS_DONE: "follow",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -43,6 +49,9 @@ class Card:
     title: str
     created_at: datetime | None
     status: str
+    """The key of its text below ``status``, and its colour."""
+    group: str
+    """The tab under which it stands; empty when under none."""
     fields: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
 
@@ -55,14 +64,22 @@ class Card:
 def card(request: pb.Request) -> Card:
     """Return the card of *request*."""
     created = request.create_time.ToDatetime(UTC) if request.HasField("create_time") else None
+    rows = tuple(_row(request.id, step) for step in request.steps)
     return Card(
         id=request.id,
         title=request.title,
         created_at=created,
-        status=pb.RequestStatus.Name(request.status).removeprefix("REQUEST_STATUS_").lower(),
+        status=_status(request, rows),
+        group=_GROUPS.get(request.status, ""),
         fields=tuple((name, value) for name, value in sorted(request.fields.items()) if value),
-        rows=tuple(_row(request.id, step) for step in request.steps),
+        rows=rows,
     )
+
+
+def _status(request: pb.Request, rows: tuple[Row, ...]) -> str:
+    if request.status == pb.REQUEST_STATUS_TO_FOLLOW and any(r.tone == "against" for r in rows):
+        return "stopped"
+    return pb.RequestStatus.Name(request.status).removeprefix("REQUEST_STATUS_").lower()
 
 
 def _row(request_id: str, step: pb.Step) -> Row:

@@ -23,7 +23,6 @@ from mesh.chassis.interceptors.validation import validate
 NOTICE_VERSION = "2026-01"
 """The version of the notice on personal data that ``templates/notice.html`` shows."""
 TABS = ("submit", "complete", "follow", "account", "data")
-_PROGRESS = {"to_complete": "complete", "to_follow": "follow", "done": "follow"}
 
 
 class Views:
@@ -156,7 +155,7 @@ class Views:
             listed = [card(one) for one in reply.requests]
         except Exception as exc:
             outage = _expected(exc)
-        groups = {name: [c for c in listed if _PROGRESS.get(c.status) == name] for name in TABS}
+        groups = {name: [c for c in listed if c.group == name] for name in TABS}
         tab = tab or _tab(request, groups)
         devices = await self._devices(request) if tab == "account" else None
         failed = problem or outage

@@ -212,6 +212,23 @@ class TestRequests:
         assert "https://redcap.test/surveys/?s=1&amp;x=&lt;b&gt;" in page
         assert 'class="step against"' in page
 
+    async def test_stopped(self, world: World) -> None:
+        """
+        A request that an unfavourable opinion has stopped does not look like one in progress.
+        """
+        world.sign_in()
+        world.survey.listed = [
+            request_of(
+                survey_pb2.REQUEST_STATUS_TO_FOLLOW,
+                kind=survey_pb2.STEP_KIND_OPINION,
+                state=survey_pb2.STEP_STATE_DONE,
+                opinion=survey_pb2.OPINION_UNFAVOURABLE,
+            )
+        ]
+        page = await get(world, "/?tab=follow")
+        assert "Stopped" in page
+        assert "In progress" not in page
+
     async def test_filled_form_is_pdf(self, world: World) -> None:
         """
         Once the form is filled its link is the PDF, with the id escaped.

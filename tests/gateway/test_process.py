@@ -95,7 +95,6 @@ async def test_unix_socket(svids: Path, tmp_path: Path) -> None:
         ({"gateway_http_listen": ""}, "AMARRE_GATEWAY_HTTP_LISTEN"),
         ({"gateway_https_listen": "127.0.0.1:0", "gateway_tls_dir": "/none"}, "/none"),
         ({"svid_dir": "/none"}, "AMARRE_SVID_DIR"),
-        ({"env": "production", "rate_limits": "off"}, "AMARRE_RATE_LIMITS"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

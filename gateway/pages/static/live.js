@@ -2,6 +2,7 @@
 // for again and its content replaced. Without this script people reload.
 
 const content = document.getElementById("live");
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 let waiting = false;
 
 async function refresh() {

@@ -1,0 +1,223 @@
+"""``/account``: links, sessions and JWTs."""
+
+import secrets
+from datetime import timedelta
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.appwrite import models, params
+from sandbox.appwrite.access import JWT_SECONDS, Access, Caller
+from sandbox.appwrite.errors import AppwriteError, invalid
+from sandbox.appwrite.limits import Limits
+from sandbox.appwrite.post import Post
+from sandbox.appwrite.state import SESSION_LIFETIME, Project, Session
+
+WORDS = ("amber", "boat", "cedar", "dune", "ember", "fjord", "gale", "harbour")
+
+
+class Account:
+    """What guests, keys and users do with accounts."""
+
+    def __init__(
+        self,
+        project: Project,
+        access: Access,
+        limits: Limits,
+        post: Post,
+        *,
+        platforms: tuple[str, ...] = (),
+    ) -> None:
+        self._project = project
+        self._access = access
+        self._limits = limits
+        self._post = post
+        self._platforms = platforms
+
+    def routes(self) -> list[Route]:
+        """Return the routes, aliases included."""
+        return [
+            Route("/v1/account", self.get),
+            Route("/v1/account/tokens/magic-url", self.create_token, methods=["POST"]),
+            Route("/v1/account/sessions/magic-url", self.create_token, methods=["POST"]),
+            Route("/v1/account/sessions/magic-url", self.create_session, methods=["PUT"]),
+            Route("/v1/account/sessions/token", self.create_session, methods=["POST"]),
+            Route("/v1/account/sessions", self.list_sessions),
+            Route("/v1/account/sessions", self.delete_sessions, methods=["DELETE"]),
+            Route("/v1/account/sessions/{session_id}", self.get_session),
+            Route("/v1/account/sessions/{session_id}", self.extend_session, methods=["PATCH"]),
+            Route("/v1/account/sessions/{session_id}", self.delete_session, methods=["DELETE"]),
+            Route("/v1/account/jwts", self.create_jwt, methods=["POST"]),
+            Route("/v1/account/jwt", self.create_jwt, methods=["POST"]),
+        ]
+
+    async def create_token(self, request: Request) -> Response:
+        """Make a magic link and mail it; only a key sees the secret."""
+        caller = self._access.caller(request)
+        caller.need("sessions.write")
+        if not self._project.switches.magic_url:
+            raise AppwriteError("user_auth_method_unsupported")
+        given = await params.body(request)
+        wanted_id, email = params.user_id(given), params.email(given)
+        url = params.link_url(given, self._platforms)
+        headers = self._limit(caller, f"token {url} {email.lower()}", 60)
+        self._limit(caller, f"token {url} {_ip(request)}", 60)
+        if not self._project.switches.smtp:
+            raise AppwriteError("general_smtp_disabled")
+        user = self._project.by_email(email) or self._project.add_user(wanted_id, email)
+        if not user.enabled:
+            raise AppwriteError("user_blocked")
+        token, secret = self._project.add_token(user)
+        phrase = " ".join(secrets.choice(WORDS) for _ in range(2)) if given.get("phrase") else ""
+        expire = models.moment(token.expires_at)
+        link = _with_query(
+            url or f"{request.url.scheme}://{request.url.netloc}/console/auth/magic-url",
+            {"userId": user.id, "secret": secret, "expire": expire, "project": self._project.id},
+        )
+        self._post.send(user.email, link, phrase)
+        shown = models.token(token, secret=secret if caller.is_key else "", phrase=phrase)
+        return JSONResponse(shown, status_code=201, headers=headers)
+
+    async def create_session(self, request: Request) -> Response:
+        """Open a session with the two halves of a link."""
+        caller = self._access.caller(request)
+        if caller.session is not None:
+            raise AppwriteError("user_session_already_exists")
+        caller.need("sessions.write")
+        given = await params.body(request)
+        user_id, secret = params.user_id(given), params.text(given, "secret")
+        key = f"session {_ip(request)} {user_id}"
+        headers = self._limit(caller, key, 10)
+        user = self._project.spend(user_id, secret)
+        if not user.enabled:
+            raise AppwriteError("user_blocked")
+        agent = request.headers.get("x-forwarded-user-agent" if caller.is_key else "user-agent", "")
+        session, shown = self._project.open_session(user, ip=_ip(request), user_agent=agent)
+        self._limits.reset(key)
+        answer = models.session(session, current=True, secret=shown if caller.is_key else "")
+        response = JSONResponse(answer, status_code=201, headers=headers)
+        self._set_cookies(request, response, session, shown)
+        return response
+
+    async def get(self, request: Request) -> Response:
+        """Show the signed-in user."""
+        user, _ = self._access.caller(request).signed_in()
+        user.accessed_at = self._project.now()
+        return JSONResponse(models.user(user))
+
+    async def list_sessions(self, request: Request) -> Response:
+        """List the user's sessions."""
+        user, current = self._access.caller(request).signed_in()
+        found = [
+            models.session(session, current=session.id == current.id)
+            for session in self._project.sessions_of(user.id)
+        ]
+        return JSONResponse({"total": len(found), "sessions": found})
+
+    async def get_session(self, request: Request) -> Response:
+        """Show one session of the user."""
+        session, current = self._named_session(request)
+        return JSONResponse(models.session(session, current=session.id == current.id))
+
+    async def extend_session(self, request: Request) -> Response:
+        """Let a session last from now on."""
+        session, current = self._named_session(request)
+        headers = self._limit(self._access.caller(request), f"extend {session.user_id}", 10)
+        session.expires_at = self._project.now() + SESSION_LIFETIME
+        answer = models.session(session, current=session.id == current.id)
+        return JSONResponse(answer, headers=headers)
+
+    async def delete_session(self, request: Request) -> Response:
+        """End one session of the user."""
+        session, current = self._named_session(request)
+        headers = self._limit(self._access.caller(request), f"delete {session.user_id}", 100)
+        del self._project.sessions[session.id]
+        response = _no_content(headers)
+        if session.id == current.id:
+            self._delete_cookies(response)
+        return response
+
+    async def delete_sessions(self, request: Request) -> Response:
+        """End the user's sessions; with ``current: false`` all others."""
+        caller = self._access.caller(request)
+        user, current = caller.signed_in()
+        headers = self._limit(caller, f"delete all {user.id}", 100)
+        keep_current = (await params.body(request)).get("current") is False
+        for session in list(self._project.sessions_of(user.id)):
+            if not (keep_current and session.id == current.id):
+                del self._project.sessions[session.id]
+        response = _no_content(headers)
+        if not keep_current:
+            self._delete_cookies(response)
+        return response
+
+    async def create_jwt(self, request: Request) -> Response:
+        """Make a JWT from a session, never from a JWT."""
+        caller = self._access.caller(request)
+        user, session = caller.signed_in()
+        if caller.by_jwt:
+            raise AppwriteError("user_jwt_creation_denied")
+        headers = self._limit(caller, f"jwt {user.id}", 120, timedelta(minutes=1))
+        seconds = (await params.body(request)).get("duration", JWT_SECONDS)
+        if type(seconds) is not int or not 0 <= seconds <= 3600:
+            raise invalid("duration", "Value must be a valid range between 0 and 3,600")
+        answer = {"jwt": self._access.make_jwt(session, seconds)}
+        return JSONResponse(answer, status_code=201, headers=headers)
+
+    def _named_session(self, request: Request) -> tuple[Session, Session]:
+        """Return the session that the path names, and that of the caller."""
+        user, current = self._access.caller(request).signed_in()
+        name = request.path_params["session_id"]
+        session = current if name == "current" else self._project.sessions.get(name)
+        if session is None or session.user_id != user.id:
+            raise AppwriteError("user_session_not_found")
+        return session, current
+
+    def _limit(
+        self, caller: Caller, key: str, most: int, window: timedelta = timedelta(hours=1)
+    ) -> dict[str, str]:
+        return {} if caller.is_key else self._limits.hit(key, most=most, window=window)
+
+    def _set_cookies(
+        self, request: Request, response: Response, session: Session, secret: str
+    ) -> None:
+        name, secure = f"a_session_{self._project.id}", request.url.scheme == "https"
+        response.set_cookie(
+            name,
+            quote(secret, safe=""),
+            expires=session.expires_at,
+            path="/",
+            secure=secure,
+            httponly=True,
+            samesite="none",
+        )
+        response.set_cookie(
+            f"{name}_legacy",
+            quote(secret, safe=""),
+            expires=session.expires_at,
+            path="/",
+            secure=secure,
+            httponly=True,
+            samesite=None,
+        )
+
+    def _delete_cookies(self, response: Response) -> None:
+        for suffix in ("", "_legacy"):
+            response.delete_cookie(f"a_session_{self._project.id}{suffix}", httponly=True)
+
+
+def _no_content(headers: dict[str, str]) -> Response:
+    # The official SDK reads the content type of every answer, also of one without content.
+    return Response(status_code=204, headers={**headers, "Content-Type": "text/plain"})
+
+
+def _ip(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _with_query(url: str, more: dict[str, str]) -> str:
+    parts = urlsplit(url)
+    query = urlencode({**dict(parse_qsl(parts.query, keep_blank_values=True)), **more})
+    return urlunsplit(parts._replace(query=query))

@@ -1,0 +1,167 @@
+"""What the project knows: users, tokens, sessions, its clock and its switches."""
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sandbox.appwrite.errors import AppwriteError
+
+TOKEN_LIFETIME = timedelta(hours=1)
+SESSION_LIFETIME = timedelta(days=365)
+MOST_SESSIONS = 10
+MOST_USERS = 10_000
+
+
+@dataclass
+class User:
+    """An account."""
+
+    id: str
+    email: str
+    created_at: datetime
+    labels: list[str] = field(default_factory=list)
+    verified: bool = False
+    enabled: bool = True
+    accessed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Token:
+    """The stored half of a magic link."""
+
+    id: str
+    user_id: str
+    digest: bytes
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass
+class Session:
+    """An open session; the secret is stored as its digest."""
+
+    id: str
+    user_id: str
+    digest: bytes
+    created_at: datetime
+    expires_at: datetime
+    ip: str
+    user_agent: str
+
+
+@dataclass
+class Switches:
+    """Faults that a test turns on; ``mode``: none, drop, html, 500, 503."""
+
+    smtp: bool = True
+    magic_url: bool = True
+    latency_ms: int = 0
+    mode: str = "none"
+
+
+class Project:
+    """One Appwrite project, in memory."""
+
+    def __init__(self, project_id: str) -> None:
+        self.id = project_id
+        self.users: dict[str, User] = {}
+        self.sessions: dict[str, Session] = {}
+        self.switches = Switches()
+        self.ahead = timedelta(0)
+        self._tokens: list[Token] = []
+
+    def now(self) -> datetime:
+        """Return the project's time, which a test may move forward."""
+        return datetime.now(UTC) + self.ahead
+
+    def by_email(self, email: str) -> User | None:
+        """Return the user of *email*, compared case-blind."""
+        wanted = email.lower()
+        return next((user for user in self.users.values() if user.email == wanted), None)
+
+    def user(self, user_id: str) -> User:
+        """Return a user; user_not_found when there is none."""
+        found = self.users.get(user_id)
+        if found is None:
+            raise AppwriteError("user_not_found")
+        return found
+
+    def add_user(self, user_id: str, email: str) -> User:
+        """Make a user; ``unique()`` lets the server choose the id."""
+        chosen = secrets.token_hex(10) if user_id == "unique()" else user_id
+        if chosen in self.users or self.by_email(email) is not None:
+            raise AppwriteError("user_already_exists")
+        if len(self.users) >= MOST_USERS:
+            raise AppwriteError("user_count_exceeded")
+        user = self.users[chosen] = User(chosen, email.lower(), self.now())
+        return user
+
+    def add_token(self, user: User) -> tuple[Token, str]:
+        """Make the two halves of a magic link; earlier ones stay good."""
+        secret, now = secrets.token_hex(32), self.now()
+        token = Token(secrets.token_hex(10), user.id, digest(secret), now, now + TOKEN_LIFETIME)
+        self._tokens = [old for old in self._tokens if old.expires_at > now]
+        self._tokens.append(token)
+        return token, secret
+
+    def spend(self, user_id: str, secret: str) -> User:
+        """Use a token up; whatever is wrong with it, the answer is the same."""
+        shown, now = digest(secret), self.now()
+        for token in self._tokens:
+            if (token.user_id, token.digest) == (user_id, shown) and token.expires_at > now:
+                self._tokens.remove(token)
+                return self.users[user_id]
+        raise AppwriteError("user_invalid_token")
+
+    def open_session(self, user: User, *, ip: str, user_agent: str) -> tuple[Session, str]:
+        """Open a session; returns it with the secret as clients see it."""
+        raw, now = secrets.token_hex(128), self.now()
+        session = Session(
+            secrets.token_hex(10),
+            user.id,
+            digest(raw),
+            now,
+            now + SESSION_LIFETIME,
+            ip,
+            user_agent,
+        )
+        open_now = sorted(self.sessions_of(user.id), key=lambda other: other.created_at)
+        for oldest in open_now[: max(0, len(open_now) + 1 - MOST_SESSIONS)]:
+            del self.sessions[oldest.id]
+        self.sessions[session.id] = session
+        user.verified, user.accessed_at = True, now
+        text = json.dumps({"id": user.id, "secret": raw}, separators=(",", ":"))
+        return session, base64.b64encode(text.encode()).decode()
+
+    def session_of(self, secret: str) -> Session | None:
+        """Return the open session that *secret*, as clients see it, belongs to."""
+        try:
+            shown = json.loads(base64.b64decode(secret, validate=True))
+            user_id, raw = shown["id"], shown["secret"]
+        except (ValueError, TypeError, KeyError):
+            return None
+        if not isinstance(raw, str):
+            return None
+        wanted = digest(raw)
+        for session in self.sessions_of(user_id):
+            if secrets.compare_digest(session.digest, wanted):
+                return session
+        return None
+
+    def sessions_of(self, user_id: str) -> Iterator[Session]:
+        """Yield the open sessions of a user."""
+        now = self.now()
+        for session in list(self.sessions.values()):
+            if session.expires_at <= now:
+                del self.sessions[session.id]
+            elif session.user_id == user_id:
+                yield session
+
+
+def digest(secret: str) -> bytes:
+    """Return what is stored of a secret."""
+    return hashlib.sha256(secret.encode()).digest()

@@ -23,6 +23,8 @@ RESOURCES = [
     if name.startswith("base/") and not name.endswith("kustomization.yaml")
 ]
 METHODS = [pytest.param(m, id=m.short_name) for m in MESH]
+CALLS = [pytest.param(m, id=m.short_name) for m in MESH if m.deadline <= LONGEST_CALL]
+STREAMS = [pytest.param(m, id=m.short_name) for m in MESH if m.deadline > LONGEST_CALL]
 IDENTITIES = ("gateway", "auth", "survey", "health", "operator", "edge", "stranger", "nobody")
 
 
@@ -202,7 +204,7 @@ class TestTraffic:
             assert "unavailable" in found["retries"]["retryOn"]
             assert "5xx" not in found["retries"]["retryOn"]
 
-    @pytest.mark.parametrize("method", [m for m in METHODS if m.values[0].deadline <= LONGEST_CALL])
+    @pytest.mark.parametrize("method", CALLS)
     def test_weights(self, method: Method) -> None:
         """
         All calls go to the stable subset until a canary gets weight; x-canary goes to it always.
@@ -213,7 +215,7 @@ class TestTraffic:
         assert {"stable": 100, "canary": 0} == weights
         assert "canary" == canary["destination"]["subset"]
 
-    @pytest.mark.parametrize("method", [m for m in METHODS if m.values[0].deadline > LONGEST_CALL])
+    @pytest.mark.parametrize("method", STREAMS)
     def test_streams(self, method: Method) -> None:
         """
         A stream that stays open has a breaker of its own, far above that of the calls.

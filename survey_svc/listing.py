@@ -7,11 +7,13 @@ What REDCap says is kept for `FRESH`, so that bursts cost one call; a creation d
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from mesh.chassis.errors import InvalidRequestError, NotFoundError, Violation
+from survey_svc.dictionary import Dictionary
 from survey_svc.ports import Cache, Project
 from survey_svc.requests import Request, Row, Step, StepKind, StepState, derive, newest_first
 from survey_svc.study import Study
@@ -22,8 +24,13 @@ LINKS_KEPT = timedelta(hours=24)
 """A link never changes once it exists; forgetting costs a call."""
 PARALLEL_LINKS = 8
 
+MOST_SHOWN = 512
+"""For how many users what was made of their rows is kept."""
+
 _Key = tuple[str, str]
 """A record and an instrument."""
+_Basis = tuple[list[Row], Dictionary]
+"""What requests are made from."""
 
 
 class Listing:
@@ -44,11 +51,26 @@ class Listing:
         self._cache = cache
         self._scope = scope
         self._flights: dict[str, asyncio.Task[list[Row]]] = {}
+        self._shown: OrderedDict[str, tuple[_Basis, Sequence[Request]]] = OrderedDict()
         self._links = asyncio.Semaphore(PARALLEL_LINKS)
 
-    async def requests(self, user: str) -> list[Request]:
-        """Return the user's requests, newest first, with links on what is theirs to do."""
-        return await self.present(await self.rows(user))
+    async def requests(self, user: str) -> Sequence[Request]:
+        """
+        Return the user's requests, newest first, with links on what is theirs to do.
+
+        As long as nothing is different it is the same object, so that others can build on it.
+        """
+        rows = await self.rows(user)
+        shown = self._shown.get(user)
+        now = rows, self._study.dictionary
+        if shown is not None and shown[0] == now:
+            self._shown.move_to_end(user)
+            return shown[1]
+        requests = await self.present(rows)
+        self._shown[user] = now, requests
+        if len(self._shown) > MOST_SHOWN:
+            self._shown.popitem(last=False)
+        return requests
 
     async def present(self, rows: Iterable[Row]) -> list[Request]:
         """Return the requests in *rows*, newest first, with links on what is theirs to do."""

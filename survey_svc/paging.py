@@ -11,24 +11,28 @@ from survey_svc.requests import Request, order
 MOST = 1000
 
 
-def page(requests: Sequence[Request], size: int, token: str) -> tuple[Sequence[Request], str]:
+def page(requests: Sequence[Request], size: int, token: str) -> tuple[slice, str]:
     """
-    Return one page and the token of the next one.
+    Find one page.
 
     Args:
         requests: All of them, newest first.
         size: The most on a page; 0 and what is above `MOST` mean `MOST`.
         token: That of the previous page; empty for the first one.
 
+    Returns:
+        Which requests are on the page, and the token of the next one; empty on the last.
+
     Raises:
         InvalidRequestError: The token is none of ours.
     """
-    size = min(size or MOST, MOST)
+    start = 0
     if token:
         last = _decode(token)
-        requests = [request for request in requests if order(request) < last]
-    shown = requests[:size]
-    return shown, _encode(order(shown[-1])) if len(requests) > size else ""
+        # The request that the token names may be gone; the next one is what comes after it.
+        start = sum(order(request) >= last for request in requests)
+    end = min(start + min(size or MOST, MOST), len(requests))
+    return slice(start, end), _encode(order(requests[end - 1])) if end < len(requests) else ""
 
 
 def _encode(last: tuple[float, str]) -> str:

@@ -6,7 +6,8 @@ Whose a record is comes first in every method that names one.
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from amarre.mesh.v1 import file_chunk_pb2
@@ -19,7 +20,7 @@ from mesh.chassis import call
 from mesh.chassis.interceptors.context import Context
 from survey_svc.creation import Applicant, Creation
 from survey_svc.export import FORMATS, export
-from survey_svc.listing import Listing
+from survey_svc.listing import MOST_SHOWN, Listing
 from survey_svc.paging import page
 from survey_svc.ports import Project
 from survey_svc.profile import OpinionKind
@@ -47,6 +48,7 @@ class SurveyService(rpc.SurveyServiceServicer):
         self._listing = listing
         self._creation = creation
         self._watching = watching
+        self._made = _Made()
 
     async def CreateRequest(  # noqa: N802 - the contract's name
         self, request: messages.CreateRequestRequest, context: Context
@@ -65,9 +67,8 @@ class SurveyService(rpc.SurveyServiceServicer):
     ) -> messages.ListRequestsResponse:
         requests = await self._listing.requests(call.user().id)
         shown, token = page(requests, request.page_size, request.page_token)
-        return messages.ListRequestsResponse(
-            requests=[_to_proto(item) for item in shown], next_page_token=token
-        )
+        made = self._made.of(call.user().id, requests)
+        return messages.ListRequestsResponse(requests=made[shown], next_page_token=token)
 
     async def GetLink(  # noqa: N802
         self, request: messages.GetLinkRequest, context: Context
@@ -107,6 +108,24 @@ class SurveyService(rpc.SurveyServiceServicer):
         self, request: messages.FindContactRequest, context: Context
     ) -> messages.FindContactResponse:
         return messages.FindContactResponse(user_id=await self._project.find_user(request.email))
+
+
+class _Made:
+    """What was made of the lists that were asked for last: most are asked for again, unchanged."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[str, tuple[Sequence[Request], list[pb.Request]]] = OrderedDict()
+
+    def of(self, user: str, requests: Sequence[Request]) -> list[pb.Request]:
+        """Return the messages of *requests*, the same ones for the same object."""
+        kept = self._made.get(user)
+        if kept is None or kept[0] is not requests:
+            kept = requests, [_to_proto(request) for request in requests]
+            self._made[user] = kept
+        self._made.move_to_end(user)
+        if len(self._made) > MOST_SHOWN:
+            self._made.popitem(last=False)
+        return kept[1]
 
 
 def safe_name(record: str) -> str:

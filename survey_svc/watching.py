@@ -62,11 +62,11 @@ class Event:
 class _Watched:
     """A user with watchers: the requests as they are, and who waits for others."""
 
-    def __init__(self, requests: list[Request]) -> None:
+    def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = requests
         self.changed = asyncio.Event()
 
-    def publish(self, requests: list[Request]) -> None:
+    def publish(self, requests: Sequence[Request]) -> None:
         if requests != self.requests:
             self.requests = requests
             self.changed.set()

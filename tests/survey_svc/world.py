@@ -1,8 +1,9 @@
 """The survey service in this process, called over real mTLS as the gateway calls it."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ from survey_svc.study import Study
 from survey_svc.watching import Watching
 from tests.survey_svc.sandbox import Sandbox
 
+REUSED_SECONDS = 30
+"""How long a user's token is used again, as the gateway does."""
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 
@@ -47,12 +50,16 @@ class World:
     store: Store
     creation: Creation
     port: int
+    tokens: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def as_user(self, user: str, email: str = "ada@example.org") -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call for *user*."""
-        token, _ = tokens.mint(
-            self.key, User(user, "session", email), audience="survey", caller=GATEWAY
-        )
+        minted_at, token = self.tokens.get(user, (0.0, ""))
+        if time.monotonic() - minted_at > REUSED_SECONDS:
+            token, _ = tokens.mint(
+                self.key, User(user, "session", email), audience="survey", caller=GATEWAY
+            )
+            self.tokens[user] = time.monotonic(), token
         return (("authorization", f"Bearer {token}"),)
 
     async def create(self, user: str, **fields: Any) -> messages.CreateRequestResponse:

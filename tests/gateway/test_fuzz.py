@@ -1,0 +1,165 @@
+"""Whatever is sent, the gateway answers as its OpenAPI document says, and never with 500."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from amarre.mesh.v1.file_chunk_pb2 import FileChunk
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from gateway.cookies import NAME
+from gateway.listeners import Listener
+from gateway.strict_json import NotJsonError, parse
+from mesh.contract import openapi, policy
+from tests.gateway.conftest import World
+
+DOCUMENT = openapi.document(policy.load())
+QUIET = settings(
+    max_examples=25,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
+LINKS = "/api/v1/surveys/links"
+NAMES = st.sampled_from(["userId", "secret", "user_id", "clientAddress", "x", ""])
+SCALAR = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+JSON_VALUE = st.recursive(
+    SCALAR, lambda inner: st.one_of(st.lists(inner), st.dictionaries(NAMES, inner)), max_leaves=10
+)
+JSON_TEXT = JSON_VALUE.map(lambda value: json.dumps(value).encode())
+OPERATIONS = [
+    (path, verb.upper())
+    for path, verbs in DOCUMENT["paths"].items()
+    for verb in verbs
+    if not path.endswith("/events")  # They stay open.
+]
+
+
+@pytest.fixture
+async def address(world: World) -> AsyncIterator[str]:
+    """The URL of a gateway on a real port, somebody signed in, files to download."""
+    world.sign_in()
+    world.survey.chunks = [FileChunk(media_type="application/json", data=b"[]")]
+    listener = Listener(
+        world.gateway.app, "127.0.0.1:0", tls_dir=None, drain_timeout=world.settings.drain_timeout
+    )
+    await listener.start()
+    yield f"http://127.0.0.1:{listener.port}"
+    await listener.stop()
+
+
+def can_be_wrong(path: str, verb: str) -> bool:
+    """Say whether an operation takes anything that could be wrong."""
+    operation = DOCUMENT["paths"][path][verb.lower()]
+    return "parameters" in operation or "requestBody" in operation
+
+
+@pytest.mark.parametrize(
+    ("path", "verb", "mode"),
+    [
+        (path, verb, mode)
+        for path, verb in OPERATIONS
+        for mode in GenerationMode
+        if mode is GenerationMode.POSITIVE or can_be_wrong(path, verb)
+    ],
+    ids=lambda value: getattr(value, "value", value),
+)
+async def test_as_documented(
+    world: World, address: str, path: str, verb: str, mode: GenerationMode
+) -> None:
+    """
+    Valid and invalid requests alike are answered with a documented status, type and shape.
+    """
+    operation = schemathesis.openapi.from_dict(DOCUMENT)[path][verb]
+    secret, user = next(iter(world.auth.sessions.items()))
+
+    @QUIET
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case: "schemathesis.Case[Any]") -> None:
+        world.auth.sessions[secret] = user  # Log-out would end it for the rest.
+        response = case.call(
+            base_url=address, headers={"sec-fetch-site": "same-origin"}, cookies={NAME: secret}
+        )
+        assert response.status_code < 500
+        assert {"data", "error"} == set(json.loads(response.content))
+        case.validate_response(response, checks=CHECKS)
+
+    await asyncio.to_thread(check)
+
+
+async def test_any_body(world: World, address: str) -> None:
+    """
+    Any bytes at all in a body are taken or refused as the client's fault.
+    """
+    kinds = st.sampled_from(["application/json", "application/json;charset=utf-8", "text/x", ""])
+    parts = st.one_of(st.binary(max_size=200), JSON_TEXT)
+
+    @QUIET
+    @given(body=parts, kind=kinds)
+    def check(body: bytes, kind: str) -> None:
+        answer = httpx.post(
+            f"{address}/api/v1/auth/login",
+            content=body,
+            headers={"content-type": kind, "sec-fetch-site": "same-origin"},
+            trust_env=False,
+        )
+        assert answer.status_code in {200, 400}
+        assert {"data", "error"} == set(answer.json())
+
+    await asyncio.to_thread(check)
+
+
+async def test_any_query(world: World, address: str) -> None:
+    """
+    Any query at all is taken or refused as the client's fault, on pages too.
+    """
+    alphabet = st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#")
+
+    @QUIET
+    @given(query=st.text(alphabet, max_size=200), path=st.sampled_from(["/", "/login", LINKS]))
+    def check(query: str, path: str) -> None:
+        headers = {"cookie": world.http.headers["cookie"]}
+        answer = httpx.get(f"{address}{path}?{query}", headers=headers, trust_env=False)
+        assert answer.status_code in {200, 400}
+
+    await asyncio.to_thread(check)
+
+
+@QUIET
+@given(st.binary(max_size=500))
+def test_any_bytes(data: bytes) -> None:
+    """
+    Strict JSON is parsed or refused, with no other outcome.
+    """
+    with contextlib.suppress(NotJsonError):
+        json.dumps(parse(data), allow_nan=False).encode()
+
+
+@QUIET
+@given(JSON_VALUE)
+def test_any_value(value: object) -> None:
+    """
+    What JSON can say is read as it was meant.
+    """
+    assert value == parse(json.dumps(value).encode())

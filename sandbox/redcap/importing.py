@@ -175,7 +175,7 @@ class _Batch:
         """Take one row; its faults wait until the whole batch was seen."""
         name = self._name(row)
         place = self._place(name, row)
-        if place is None:
+        if place is None or not self._may_touch(name):
             return
         answers = self._current(name, place)
         forms = forms_of(self._project, place)
@@ -224,6 +224,17 @@ class _Batch:
         self._next += 1
         self._named[name] = given
         return name
+
+    def _may_touch(self, name: str) -> bool:
+        """Whether the caller's group, if there is one, reaches the record."""
+        if not self._options.group:
+            return True
+        group = records.group_of(self._db, self._project.id, name)
+        if group in {None, self._options.group}:
+            return True
+        reason = "The record belongs to another data access group."
+        self._fault(name, self._project.dictionary.record_id, name, reason)
+        return False
 
     def _place(self, name: str, row: Row) -> Place | None:
         event = self._event(name, row)

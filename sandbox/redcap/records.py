@@ -194,6 +194,14 @@ def write_entry(
     )
 
 
+def group_of(db: sqlite3.Connection, project_id: int, name: str) -> str | None:
+    """The data access group of a record, blank when in none; None when there is no record."""
+    row = db.execute(
+        "SELECT group_name FROM record WHERE project_id = ? AND name = ?", (project_id, name)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def set_group(db: sqlite3.Connection, project_id: int, name: str, group: str) -> None:
     """Put a record into a data access group, or into none."""
     db.execute(

@@ -4,7 +4,7 @@
 
 import sqlite3
 
-from sandbox.redcap import documents, pdf, records
+from sandbox.redcap import documents, records
 from sandbox.redcap.api.formats import MEDIA_TYPES
 from sandbox.redcap.api.operation import (
     EXPORT,
@@ -111,6 +111,9 @@ def _check_record(db: sqlite3.Connection, call: Call, record: str) -> None:
 
 def export_pdf(call: Call) -> Answer:
     """Instruments as a document: of one record, of all, or blank."""
+    # Drawing takes half of what starting takes, and most sandboxes never draw.
+    from sandbox.redcap import pdf
+
     params, project = call.params, call.project
     form, name = params.text("instrument"), params.text("record")
     if form and form not in project.dictionary.forms:

@@ -41,6 +41,8 @@ def export_records(call: Call) -> Answer:
     kind = params.choice("type", ("flat", "eav"), "flat")
     plan = export.Export(call.project, _ask(call))
     delimiter = params.delimiter
+    with call.store.writing() as log:
+        history.add(log, call.project.id, call.username, kind="export", action="Data export (API)")
     if shape == "odm":
         whole = export.Export(call.project, _for_odm(call))
         return Answer(_odm_pieces(call, whole), MEDIA_TYPES[shape])

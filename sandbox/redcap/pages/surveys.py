@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sandbox.redcap import answering, documents, history, pdf, records, responses
+from sandbox.redcap import answering, documents, history, records, responses
 from sandbox.redcap.answering import Reading, Sheet, Submission
 from sandbox.redcap.api.files import file_answer
 from sandbox.redcap.api.operation import Answer
@@ -48,8 +48,7 @@ def show(visit: Visit) -> Answer:
             return _file(db, sheet, visit.query["__file"])
         done = sheet.response.status == 2
         if done and "__pdf" in visit.query and sheet.survey.offer_pdf:
-            body = pdf.render(sheet.project, [sheet.form], [sheet.record])
-            return Answer(body, "application/pdf")
+            return _pdf(sheet)
         if done and not sheet.survey.edit_completed_response:
             return _message(sheet, "completed", "done")
         if _closed(db, sheet):
@@ -185,6 +184,7 @@ def _form(
     return page(
         "form.html",
         status=status,
+        leads_to=sheet.survey.end_survey_redirect_url,
         **_frame(sheet, "open", sheet.survey.title or sheet.project.label(sheet.form)),
         questions=questions(sheet, fields, reading, piping=piping, words=said),
         faults=reading.faults,
@@ -279,6 +279,13 @@ def _file(db: sqlite3.Connection, sheet: Sheet, name: str) -> Answer:
         return _unknown()
     found = file_answer(document)
     return replace(found, headers={"Content-Disposition": "attachment"})
+
+
+def _pdf(sheet: Sheet) -> Answer:
+    # Loaded when first needed, for the same reason as in the API.
+    from sandbox.redcap import pdf
+
+    return Answer(pdf.render(sheet.project, [sheet.form], [sheet.record]), "application/pdf")
 
 
 def _note(db: sqlite3.Connection, sheet: Sheet) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sandbox.redcap import config, setup
+from sandbox.redcap.config import ConfigError
 from sandbox.redcap.store import Store
 from tests.sandbox.redcap.conftest import (
     ROOT,
@@ -77,26 +79,35 @@ class TestRefusals:
         """
         An address that is none is shown.
         """
-        command = arguments(tmp_path, 1)
+        command = arguments(tmp_path, 1)[3:]
         command[command.index("--listen") + 1] = listen
-        assert f"'{listen}'" in refusal(command)
+        with pytest.raises(ConfigError, match=f"'{re.escape(listen)}'"):
+            config.read(command, {})
 
     def test_bad_files(self, tmp_path: Path) -> None:
         """
         A missing or wrong token file, database or study is named.
         """
-        command = arguments(tmp_path, free_port())
+        command = arguments(tmp_path, 1)[3:]
         (tmp_path / "token").write_text("short")
-        assert "must hold 32 hexadecimal digits" in refusal(command)
+        with pytest.raises(ConfigError, match="must hold 32 hexadecimal digits"):
+            config.read(command, {})
         (tmp_path / "token").unlink()
-        assert f"{tmp_path / 'token'} cannot be read" in refusal(command)
+        with pytest.raises(ConfigError, match=f"{tmp_path / 'token'} cannot be read"):
+            config.read(command, {})
         (tmp_path / "token").write_text(TOKEN)
-        assert "cannot be read" in refusal([*command, "--study", str(tmp_path / "none.csv")])
         study = tmp_path / "study.csv"
+        settings = config.read([*command, "--study", str(study)], {})
+        with pytest.raises(ConfigError, match=r"study\.csv cannot be read"):
+            setup.open_store(settings)
         study.write_text("field_name,form_name\nBad Name,f\n")
-        assert "'Bad Name' is not valid" in refusal([*command, "--study", str(study)])
+        with pytest.raises(ConfigError, match="'Bad Name' is not valid"):
+            setup.open_store(settings)
+        for leftover in tmp_path.glob("redcap.sqlite*"):
+            leftover.unlink()
         (tmp_path / "redcap.sqlite").write_text("no database " * 100)
-        assert "cannot be opened" in refusal(command)
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            setup.open_store(settings)
 
 
 class TestLife:

@@ -380,7 +380,10 @@ class TestSettings:
         A survey may send its respondents elsewhere at its end.
         """
         members = await club(api, end_survey_redirect_url="https://example.org/thanks")
-        page = await api.http.post(await members.link("1", "members"), data={"first_name": "D"})
+        link = await members.link("1", "members")
+        policy = (await api.http.get(link)).headers["content-security-policy"]
+        assert "form-action 'self' https://example.org;" in policy
+        page = await api.http.post(link, data={"first_name": "D"})
         assert (303, "https://example.org/thanks") == (page.status_code, page.headers["location"])
 
     async def test_code_not_asked(self, api: Api) -> None:

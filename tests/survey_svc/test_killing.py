@@ -1,0 +1,18 @@
+"""Replicas are killed while users create; the long run is ``benchmarks/kill_creations.py``."""
+
+from pathlib import Path
+
+from tests.survey_svc.killing import run
+
+
+class TestKills:
+    async def test_with_keys(self, svids: Path, tmp_path: Path) -> None:
+        """
+        With keys and repeats every creation is answered, none is lost and none made twice.
+        """
+        outcome = await run(tmp_path, svids, seconds=9, users=8, keys=True)
+
+        assert 3 <= outcome.kills
+        assert 8 <= outcome.created
+        assert 0 < outcome.repeats
+        assert (0, 0) == (outcome.lost, outcome.duplicated)

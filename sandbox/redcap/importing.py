@@ -70,15 +70,16 @@ class Fault:
 class Part:
     """A part of a record: an event, a form, or an instance of either."""
 
-    event: Event
+    events: frozenset[int]
+    """Numbers of the events."""
     form: str
     instance: int | None
 
     def delete(self, db: sqlite3.Connection, project: Project, name: str) -> None:
-        """Erase this part of a record; the record itself stays."""
+        """Erase this part of a record, and the record when nothing of it is left."""
         found = records.find(db, project.id, name)
         for place, answers in (found.entries if found else {}).items():
-            if place.event_id != self.event.event_id:
+            if place.event_id not in self.events:
                 continue
             if self.instance is not None and place.instance != self.instance:
                 continue
@@ -86,6 +87,8 @@ class Part:
                 records.delete_entry(db, project.id, name, place)
             elif not place.instrument:
                 records.write_entry(db, project.id, name, place, self._without(project, answers))
+        if records.find(db, project.id, name) is None:
+            records.delete(db, project.id, name)
 
     def _without(self, project: Project, answers: Answers) -> Answers:
         form_of = project.dictionary.form_of

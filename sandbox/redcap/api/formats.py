@@ -130,7 +130,7 @@ def _read_json(text: str) -> list[dict[str, str]]:
         return []
     if not all(isinstance(row, dict) for row in data):
         raise ApiError("The JSON data must be an array of objects.")
-    return [{key: _plain(value) for key, value in row.items()} for row in data]
+    return [{_plain(key): _plain(value) for key, value in row.items()} for row in data]
 
 
 def _plain(value: object) -> str:
@@ -140,7 +140,8 @@ def _plain(value: object) -> str:
         case bool():
             return "1" if value else "0"
         case str():
-            return value
+            # Half a surrogate pair can be escaped into JSON, and stored nowhere.
+            return value.encode("utf-8", "replace").decode()
         case dict() | list():
             return dump_json(value)
         case _:

@@ -213,18 +213,18 @@ def _part(call: Call) -> importing.Part | None:
         raise ApiError(f"The event '{event_name}' does not exist in the project.")
     if form and project.is_longitudinal and not event_name:
         raise ApiError("Deleting an instrument of a longitudinal project needs its event.")
-    if params.text("arm"):
-        _check_arm(call, params.integer("arm", 1))
-    if not form and not event_name:
+    arm = params.integer("arm", 0)
+    if arm and arm not in {known.arm_num for known in project.arms}:
+        raise ApiError(f"The arm {arm} does not exist in the project.")
+    if not form and not event_name and not arm:
         return None
-    event = project.event_by_name[event_name] if event_name else project.default_event()
+    events = frozenset(
+        event.event_id
+        for event in project.events
+        if event_name in {"", event.unique_event_name} and arm in {0, event.arm_num}
+    )
     instance = params.integer("repeat_instance", 1) if params.text("repeat_instance") else None
-    return importing.Part(event, form, instance)
-
-
-def _check_arm(call: Call, number: int) -> None:
-    if number not in {arm.arm_num for arm in call.project.arms}:
-        raise ApiError(f"The arm {number} does not exist in the project.")
+    return importing.Part(events, form, instance)
 
 
 def rename_record(call: Call) -> Answer:

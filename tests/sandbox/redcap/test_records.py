@@ -5,11 +5,12 @@ Records: what an export says, what an import takes.
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from sandbox.redcap.store import Store
 from tests.sandbox.redcap import studies
-from tests.sandbox.redcap.conftest import Api
+from tests.sandbox.redcap.conftest import TOKEN, Api, Server
 
 TYPES = [
     {"field_name": "id", "form_name": "all", "field_label": "Name, please"},
@@ -320,6 +321,7 @@ class TestImport:
             ("json", "{"),
             ("json", "[1]"),
             ("json", "[" * 100_000),
+            ("json", '[{"\\ud800": "1"}]'),
             ("csv", 'id,n\n"1,2'),
             ("csv", "id,n\n1"),
             ("xml", "<records><item>"),
@@ -371,6 +373,22 @@ class TestDeleteAndRename:
         await api.error("record", new_record_name="x", **params)
         await api.error("record", action="rename", record="one", new_record_name="2")
 
+    async def test_delete_arm(self, api: Api) -> None:
+        """
+        Deleting an arm of a record leaves its other arms; without any row it is gone.
+        """
+        birds = await api.create(studies.bird_count())
+        right = {"username": "sandbox", "record_delete": 1}
+        await birds.json("user", data=json.dumps([right]))
+        await birds.save({"study_id": "1", "redcap_event_name": "start_arm_2"})
+        params: dict[str, Any] = {"action": "delete", "records": ["1"]}
+        assert 1 == await birds.json("record", arm="1", **params)
+        rows = await birds.export(records=["1"])
+        assert ["start_arm_2"] == [row["redcap_event_name"] for row in rows]
+        assert 1 == await birds.json("record", arm="2", **params)
+        assert "do not exist: 1" in await birds.error("record", **params)
+        await birds.error("record", arm="9", **{**params, "records": ["2"]})
+
 
 class TestOdm:
     async def test_round_trip(self, api: Api) -> None:
@@ -409,6 +427,32 @@ class TestRepeating:
         assert ["", "", 1] == [row["redcap_repeat_instance"] for row in rows]
         assert "5" == rows[1]["gulls"]
         assert ("", "A") == (rows[2]["gulls"], rows[2]["ring"])
+
+
+async def test_half_characters(api: Api) -> None:
+    """
+    Half of a surrogate pair, which nothing can store, is replaced.
+    """
+    assert {"count": 1} == await api.json("record", data='[{"record_id": "a\\ud800"}]')
+    assert [{"record_id": "a?"}] == await api.export(fields=["record_id"])
+
+
+async def test_abandoned_exports(server: Server) -> None:
+    """
+    Clients that leave in the middle of a long export leave nothing behind.
+    """
+    rows = [{"record_id": f"long{n}", "demandeur_nom": "x" * 9_000} for n in range(400)]
+    form = {"token": TOKEN, "content": "record", "format": "json"}
+    async with httpx.AsyncClient(timeout=20) as http:
+        data = {**form, "data": json.dumps(rows)}
+        assert 200 == (await http.post(server.api_url, data=data)).status_code
+        for _ in range(50):
+            async with http.stream("POST", server.api_url, data=form) as answer:
+                assert "content-length" not in answer.headers
+                async for _chunk in answer.aiter_raw():
+                    break
+        whole = await http.post(server.api_url, data=form)
+        assert 400 <= len(whole.json())
 
 
 async def test_stored_once(api: Api, store: Store) -> None:

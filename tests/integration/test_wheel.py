@@ -1,0 +1,82 @@
+"""What another team gets that only installs the wheel."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UV = Path(sys.executable).with_name("uv")
+USE = """
+import sys
+from amarre.survey.v1 import survey_service_pb2, survey_service_pb2_grpc
+from mesh.chassis.channel import channel
+from mesh.contract import policy
+assert survey_service_pb2_grpc.__file__.startswith(sys.argv[1]), survey_service_pb2_grpc.__file__
+assert channel.__module__ == "mesh.chassis.channel"
+print(len(list(policy.load())))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [str(UV), "build", "--wheel", "--no-build-isolation", "--offline", "-q"]
+    subprocess.run(
+        [*command, "--python", sys.executable, "-o", str(out), str(ROOT)], check=True, timeout=120
+    )
+    return next(out.glob("*.whl"))
+
+
+def test_stubs_and_types_are_inside(wheel: Path) -> None:
+    """
+    Generated code, its types, the descriptor image and the study of the sandbox are in the wheel.
+    """
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    for area, package in (("survey", "survey"), ("auth", "auth"), ("health", "health")):
+        for suffix in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi"):
+            assert f"amarre/{area}/v1/{package}_service{suffix}" in names
+    assert "amarre/contract.binpb" in names
+    assert "amarre/py.typed" in names
+    assert "buf/validate/validate_pb2.py" in names
+    assert "survey_svc/profiles/amarre.yaml" in names
+    assert any(name.startswith("sandbox/redcap/study/") for name in names)
+
+
+def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
+    """
+    From another folder, with only the wheel on the path, the stubs and the channel import.
+    """
+    subprocess.run(
+        [
+            str(UV),
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--offline",
+            "--target",
+            str(tmp_path),
+            wheel,
+        ],
+        check=True,
+        timeout=120,
+    )
+
+    used = subprocess.run(
+        [sys.executable, "-c", USE, str(tmp_path)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert 0 == used.returncode, used.stderr
+    assert "16" == used.stdout.strip()

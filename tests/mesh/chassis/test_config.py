@@ -1,0 +1,57 @@
+"""Settings from the environment."""
+
+import os
+import subprocess
+import sys
+
+PROGRAM = (
+    "from mesh.chassis.config import MeshSettings, load_or_exit; "
+    "print(load_or_exit(MeshSettings).model_dump_json())"
+)
+
+
+def load(**variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_every_fault_is_reported_together() -> None:
+    """
+    All variables that cannot be used are named at once, with what they hold; exit status 2.
+    """
+    refused = load(
+        AMARRE_ENV="moon", AMARRE_TRANSPORT="pigeon", AMARRE_LOG_LEVEL="loud", AMARRE_PEERS="{}"
+    )
+
+    assert 2 == refused.returncode
+    for name, value in (("ENV", "moon"), ("TRANSPORT", "pigeon"), ("LOG_LEVEL", "loud")):
+        assert f"AMARRE_{name} holds {value!r}" in refused.stderr
+    assert "PEERS" not in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_value_that_is_no_json() -> None:
+    """
+    A variable that must be JSON and is not is one clear message as well.
+    """
+    refused = load(AMARRE_PEERS="auth=127.0.0.1:1")
+
+    assert 2 == refused.returncode
+    assert "peers" in refused.stderr.lower()
+    assert "Traceback" not in refused.stderr
+
+
+def test_good_settings() -> None:
+    """
+    Durations are written as ISO 8601 has them.
+    """
+    loaded = load(AMARRE_DRAIN_TIMEOUT="PT2S")
+
+    assert 0 == loaded.returncode, loaded.stderr
+    assert '"drain_timeout":"PT2S"' in loaded.stdout

@@ -1,0 +1,57 @@
+"""The one typed topology."""
+
+import re
+from pathlib import Path
+
+from mesh import topology
+from mesh.contract import policy
+from mesh.contract.faults import WORKLOADS
+
+PAGE = Path(__file__).parents[2] / "docs" / "ports.md"
+
+
+def test_no_two_processes_share_a_port() -> None:
+    """
+    Every port offset belongs to one process.
+    """
+    offsets = [
+        offset
+        for process in topology.PROCESSES
+        for offset in (process.port, process.metrics, process.admin)
+        if offset or process.name == "gateway"
+    ]
+
+    assert len(offsets) - len(set(offsets)) == 0
+
+
+def test_needs_are_processes() -> None:
+    """
+    What a process needs exists.
+    """
+    names = {process.name for process in topology.PROCESSES}
+
+    for process in topology.PROCESSES:
+        assert set(process.needs) <= names
+
+
+def test_identities_are_those_of_the_contract() -> None:
+    """
+    Every service of the contracts has a process with its identity, and no other identity exists.
+    """
+    identities = {p.identity for p in topology.PROCESSES if p.identity}
+
+    assert {service.name for service in policy.load().services} <= identities
+    assert WORKLOADS - {"operator"} == identities
+
+
+def test_page_of_ports() -> None:
+    """
+    docs/ports.md names the port of every process.
+    """
+    rows = {
+        int(match[1]): match[2]
+        for match in re.finditer(r"^\| (\d+) \| (\w+) \|", PAGE.read_text(), re.MULTILINE)
+    }
+
+    for process in topology.PROCESSES:
+        assert process.name == rows[process.port]

@@ -17,7 +17,8 @@ from mesh.contract.policy import Mesh
 
 RENEWED_BELOW = 0.25
 """A certificate with less of its life left than this should have been renewed."""
-ERRORS_ABOVE = 0.05
+LEAST_FAILED = 3
+"""Fewer failures call nobody: at a low rate a single one burns any budget."""
 _LABELS = {FAST: ("5m", "1h", "page"), SLOW: ("30m", "6h", "ticket")}
 
 
@@ -184,7 +185,7 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[dict[s
         for rule in (FAST, SLOW):
             short, long, factor = rule
             burns = [burnt[s].get(name, Total()).error_ratio / allowed for s in (short, long)]
-            if min(burns) > factor:
+            if min(burns) > factor and burnt[long][name].failed >= LEAST_FAILED:
                 yield _alert(
                     _LABELS[rule][2],
                     "ErrorBudgetBurn",

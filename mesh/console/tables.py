@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
+from mesh.console import names
 from mesh.console.clock import Now
 from mesh.console.edges import Edge, Edges
 from mesh.console.intake import Intake
@@ -27,7 +28,7 @@ _INSERT_SPAN = (
     " proxy, start, duration, error, code, message, probe, attributes, events)"
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-# The root names its trace; until it comes, the earliest span does.
+# The first process to serve it names a trace: proxies call everything "ingress".
 _BETTER = "(excluded.root > root OR (excluded.root = root AND excluded.start < start))"
 _UPSERT_TRACE = (
     "INSERT INTO traces (trace_id, start, finish, spans, errors, probe, root, name, service, rpc,"  # noqa: S608 - fixed text
@@ -40,6 +41,13 @@ _UPSERT_TRACE = (
     f" code = iif({_BETTER}, excluded.code, code),"
     " root = max(root, excluded.root) RETURNING id"
 )
+
+
+def _rank(span: Span) -> int:
+    """Return how well a span names its trace: what serves before what calls, proxies last."""
+    if span.proxy:
+        return int(not span.parent_id)
+    return 4 if not span.parent_id else 3 if span.kind == names.SERVER else 2
 
 
 class Tables:
@@ -95,7 +103,7 @@ class Tables:
         self._add_edges(self._edges.see(spans, now=self._now()))
 
     def _trace(self, trace_id: bytes, members: Sequence[Span]) -> int:
-        first = min(members, key=lambda span: (bool(span.parent_id), span.start))
+        first = min(members, key=lambda span: (-_rank(span), span.start))
         (key,) = self._db.execute(
             _UPSERT_TRACE,
             (
@@ -105,7 +113,7 @@ class Tables:
                 len(members),
                 sum(span.error for span in members),
                 min(span.probe for span in members),
-                int(not first.parent_id),
+                _rank(first),
                 self._name(first.name, "traces", first.service),
                 self._service(first.service),
                 self._name(first.rpc, "traces", first.service),

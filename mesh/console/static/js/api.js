@@ -1,0 +1,45 @@
+// What the server is asked.
+
+export class Failure extends Error {}
+
+/** Returns the JSON of an endpoint; parameters that are empty are left out. */
+export async function get(path, parameters = {}, signal) {
+  const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const query = new URLSearchParams(kept).toString();
+  const answer = await fetch(`/api/${path}${query ? `?${query}` : ""}`, { signal, headers: { accept: "application/json" } });
+  if (answer.status === 401) location.reload();
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Failure(body.error?.message ?? `The console answered ${answer.status}.`);
+  return body;
+}
+
+/** Calls back with each batch of items that a stream brings, until it is aborted. */
+export async function follow(path, parameters, signal, each) {
+  const kept = Object.entries({ ...parameters, follow: "true" }).filter(([, value]) => value);
+  const answer = await fetch(`/api/${path}?${new URLSearchParams(kept)}`, { signal });
+  if (!answer.ok) throw new Failure((await answer.json()).error?.message ?? "The stream ended.");
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    const items = lines.filter(Boolean).map((line) => JSON.parse(line));
+    if (items.length) each(items);
+  }
+}
+
+/** Runs a function now and again, never twice at once, not while the page is hidden. */
+export function every(milliseconds, signal, work) {
+  let timer = 0;
+  const turn = async () => {
+    if (signal.aborted) return;
+    if (!document.hidden) {
+      try { await work(); } catch (error) { if (error.name !== "AbortError") console.error(error); }
+    }
+    if (!signal.aborted) timer = setTimeout(turn, milliseconds);
+  };
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return turn();
+}

@@ -1,0 +1,74 @@
+// Lines over time and dots, as SVG that scales.
+
+import { h, s } from "./dom.js";
+
+const WIDTH = 560, HEIGHT = 170, LEFT = 48, BOTTOM = 20, TOP = 10;
+
+/**
+ * Returns a line chart.
+ * points: [{at (seconds), ...}]; lines: [[key, name]]; format: number to text;
+ * target: a value drawn as a line of its own, the objective.
+ */
+export function lines(title, points, series, { format, target, since, until, least = 0 }) {
+  const values = points.flatMap((p) => series.map(([key]) => p[key])).filter((v) => v !== null && v !== undefined);
+  const top = nice(Math.max(least, target ?? 0, ...values) * 1.1 || 1);
+  const x = (at) => LEFT + ((at - since) / (until - since)) * (WIDTH - LEFT - 6);
+  const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
+  const chart = s("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
+  for (const part of [0, 0.5, 1]) {
+    chart.append(s("line", { class: "grid-line", x1: LEFT, x2: WIDTH, y1: y(top * part), y2: y(top * part) }),
+      s("text", { x: LEFT - 6, y: y(top * part) + 4, "text-anchor": "end" }, format(top * part)));
+  }
+  for (const part of [0, 0.5, 1]) {
+    const at = new Date((since + (until - since) * part) * 1000);
+    chart.append(s("text", { x: x(at / 1000), y: HEIGHT - 4, "text-anchor": ["start", "middle", "end"][part * 2] },
+      at.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })));
+  }
+  series.forEach(([key], index) => {
+    let path = "", from = null, last = null, area = "";
+    for (const point of points) {
+      if (point[key] === null || point[key] === undefined) { from = null; continue; }
+      path += `${from === null ? "M" : "L"}${x(point.at).toFixed(1)},${y(point[key]).toFixed(1)}`;
+      if (index === 0 && series.length === 1) area += `${area ? "L" : `M${x(point.at).toFixed(1)},${y(0)}L`}${x(point.at).toFixed(1)},${y(point[key]).toFixed(1)}`;
+      from = last = point;
+    }
+    if (area && last) chart.append(s("path", { class: `area f${index}`, d: `${area}L${x(last.at).toFixed(1)},${y(0)}Z` }));
+    chart.append(s("path", { class: `s${index}`, d: path || "M0,0" }));
+  });
+  if (target) {
+    chart.append(s("line", { class: "target", x1: LEFT, x2: WIDTH, y1: y(target), y2: y(target) }),
+      s("text", { class: "target-name", x: WIDTH, y: y(target) - 4, "text-anchor": "end" }, `objective ${format(target)}`));
+  }
+  const legend = series.length > 1 ? h("p", { class: "legend" }, series.map(([, name], i) => h("span", { class: `l${i}` }, h("i", {}), name))) : null;
+  return h("figure", { style: { margin: 0 } }, h("h3", {}, title), chart, legend);
+}
+
+/** Returns traces as dots: when, how long, failed or not; each leads to its trace. */
+export function dots(items, format) {
+  if (items.length < 2) return null;
+  const width = 1000, height = 130, left = 56, bottom = 18;
+  const times = items.map((i) => Date.parse(i.start)), longest = Math.max(...items.map((i) => i.durationMs), 0.1);
+  const first = Math.min(...times), span = Math.max(1, Math.max(...times) - first);
+  const shortest = Math.min(...items.map((i) => Math.max(i.durationMs, 0.05)));
+  const scale = Math.log(longest / shortest) || 1;
+  const x = (at) => left + ((at - first) / span) * (width - left - 12);
+  const y = (value) => 10 + (1 - Math.log(Math.max(value, shortest) / shortest) / scale) * (height - bottom - 20);
+  const chart = s("svg", { class: "chart dots", viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Traces by time and duration" },
+    s("line", { class: "grid-line", x1: left, x2: width, y1: y(longest), y2: y(longest) }),
+    s("line", { class: "grid-line", x1: left, x2: width, y1: y(shortest), y2: y(shortest) }),
+    s("text", { x: left - 6, y: y(longest) + 4, "text-anchor": "end" }, format(longest)),
+    s("text", { x: left - 6, y: y(shortest) + 4, "text-anchor": "end" }, format(shortest)),
+    s("text", { x: left, y: height - 2 }, new Date(first).toLocaleTimeString("en-GB")),
+    s("text", { x: width, y: height - 2, "text-anchor": "end" }, new Date(first + span).toLocaleTimeString("en-GB")));
+  for (const item of items) {
+    chart.append(s("a", { href: `/traces/${item.traceId}`, "aria-label": `${item.name}, ${format(item.durationMs)}, ${item.status}`, tabindex: -1 },
+      s("circle", { class: `dot ${item.status === "error" ? "bad" : ""}`, cx: x(Date.parse(item.start)).toFixed(1), cy: y(item.durationMs).toFixed(1), r: 5 },
+        s("title", {}, `${item.name} · ${format(item.durationMs)}`))));
+  }
+  return chart;
+}
+
+function nice(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.5, 2, 3, 5, 7.5, 10].map((step) => step * power).find((step) => step >= value) ?? value;
+}

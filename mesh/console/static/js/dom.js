@@ -1,0 +1,62 @@
+// Elements made by calls: nothing is ever parsed as HTML, so no telemetry can become markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(element, properties, children) {
+  for (const [name, value] of Object.entries(properties ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [key, v] of Object.entries(value)) element.style.setProperty(key, v);
+    else if (name === "value" || name === "checked" || name === "open") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Returns an HTML element: h("p", {class: "muted"}, "text", h("b", {}, "bold")). */
+export const h = (tag, properties, ...children) => make(document.createElement(tag), properties, children);
+
+/** Returns an SVG element. */
+export const s = (tag, properties, ...children) => make(document.createElementNS(SVG, tag), properties, children);
+
+/** Replaces what is in an element, unless somebody is working in it with the keyboard. */
+export function show(element, ...children) {
+  element.replaceChildren(...children.flat(Infinity).filter(Boolean));
+  return element;
+}
+
+/** Replaces an element's content on refresh and gives the focus back to what had it. */
+export function refresh(element, ...children) {
+  const focus = document.activeElement?.closest("[data-focus]");
+  const key = focus && element.contains(focus) ? focus.dataset.focus : null;
+  show(element, ...children);
+  if (key) element.querySelector(`[data-focus="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+}
+
+export const pill = (kind, ...text) => h("span", { class: `pill ${kind}` }, ...text);
+
+export const head = (title, note, ...tools) =>
+  h("div", { class: "head" }, h("h1", {}, title), h("span", { class: "grow" }), ...tools, note ? h("p", {}, note) : null);
+
+export const empty = (text) => h("p", { class: "empty" }, text);
+
+/** A definition list of facts; values may be elements. */
+export const facts = (pairs) =>
+  h("dl", { class: "facts" }, pairs.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]));
+
+/** A select with the given choices; each is a value or [value, text]. */
+export const choice = (label, name, values, chosen, any) =>
+  h("label", {}, label,
+    h("select", { name },
+      any ? h("option", { value: "" }, any) : null,
+      values.map((v) => (Array.isArray(v) ? v : [v, v])).map(([value, text]) =>
+        h("option", { value, selected: value === chosen }, text))));
+
+/** The window of time that a page looks at, kept in the address. */
+export function windows(chosen, change) {
+  const select = choice("", "window", [["5m", "5 minutes"], ["15m", "15 minutes"], ["1h", "1 hour"], ["6h", "6 hours"], ["1d", "1 day"]], chosen);
+  select.querySelector("select").addEventListener("change", (event) => change(event.target.value));
+  select.prepend(h("span", { class: "hidden" }, "Window of time"));
+  return select;
+}

@@ -1,0 +1,65 @@
+// How numbers, times and names read.
+
+export function ms(value) {
+  if (value === null || value === undefined) return "–";
+  if (value < 1) return `${Math.round(value * 1000)} µs`;
+  if (value < 10) return `${value.toFixed(1)} ms`;
+  if (value < 1000) return `${Math.round(value)} ms`;
+  if (value < 60_000) return `${(value / 1000).toFixed(2)} s`;
+  return `${(value / 60_000).toFixed(1)} min`;
+}
+
+export function rate(value) {
+  if (!value) return "0";
+  if (value < 1) return `${(value * 60).toFixed(value < 1 / 6 ? 1 : 0)}/min`;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)}/s`;
+}
+
+export function percent(value, digits) {
+  if (value === null || value === undefined) return "–";
+  const hundred = value * 100;
+  if (digits === undefined) digits = hundred === 0 || hundred >= 10 ? 0 : hundred < 1 ? 2 : 1;
+  return `${hundred.toFixed(digits)} %`;
+}
+
+export const count = (value) => new Intl.NumberFormat("en").format(Math.round(value ?? 0));
+
+export function bytes(value) {
+  if (value === null || value === undefined) return "–";
+  const units = ["B", "kB", "MB", "GB"];
+  let unit = 0;
+  while (value >= 1000 && unit < 3) { value /= 1000; unit += 1; }
+  return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+export const clock = (text, milliseconds = true) => {
+  const at = new Date(text);
+  const time = at.toLocaleTimeString("en-GB");
+  return milliseconds ? `${time}.${String(at.getMilliseconds()).padStart(3, "0")}` : time;
+};
+
+export function ago(text) {
+  if (!text) return "never";
+  const seconds = Math.max(0, (Date.now() - new Date(text)) / 1000);
+  if (seconds < 90) return `${Math.round(seconds)} s ago`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
+  if (seconds < 129_600) return `${Math.round(seconds / 3600)} h ago`;
+  return `${Math.round(seconds / 86_400)} days ago`;
+}
+
+export function days(value) {
+  if (value === null || value === undefined) return "–";
+  return value >= 2 ? `${Math.floor(value)} days` : `${Math.max(0, value * 24).toFixed(value * 24 < 10 ? 1 : 0)} h`;
+}
+
+/** A colour of a service: the same everywhere, readable on light and dark. */
+export function hue(name) {
+  const base = name.replace(/[-_.](envoy|proxy|sidecar)$/, "").replace(/-(\d+|canary)$/, "");
+  const known = { gateway: 205, survey: 152, auth: 275, health: 28, browser: 220 };
+  let value = known[base];
+  if (value === undefined) {
+    value = 0;
+    for (const letter of base) value = (value * 31 + letter.charCodeAt(0)) % 360;
+  }
+  return `hsl(${value} 55% 50%)`;
+}

@@ -18,7 +18,7 @@ TARGETS: Mapping[str, tuple[str, str]] = {
     "istio": ("mesh.render.istio", "mesh/istio"),
     "openapi": ("mesh.render.openapi", "docs/api"),
     "rules": ("mesh.render.rules", "mesh/observability/prometheus"),
-    "signals": ("mesh.render.signals", "docs/observability"),
+    "signals": ("mesh.render.signals", "docs/signals"),
 }
 """Module with ``render() -> Files``, and the folder of the committed files."""
 

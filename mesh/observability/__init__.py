@@ -1,0 +1,1 @@
+"""Committed configuration of monitoring, and the schema of what the mesh tells of itself."""

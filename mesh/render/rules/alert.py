@@ -1,0 +1,114 @@
+"""An alert: when it fires, what it tells, and two stories that prove it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from mesh.render.rules.pace import Pace
+
+RUNBOOKS = "docs/runbooks"
+_VALUE = re.compile(r"\{\{ \$value[^}]*\}\}")
+_LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
+
+
+class Severity(StrEnum):
+    """Who hears of it: somebody now, or the team by day."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+
+
+class Team(StrEnum):
+    """Whose it is."""
+
+    MESH = "mesh"
+    IDENTITY = "identity"
+    SURVEYS = "surveys"
+    SECURITY = "security"
+    HOSTS = "hosts"
+
+
+Series = Mapping[str, str]
+"""Series by their PromQL name, values in promtool's notation, one a minute."""
+
+
+@dataclass(frozen=True)
+class Fires:
+    """
+    A story in which the alert fires.
+
+    Args:
+        series: What is measured.
+        at: The minute at which it fires.
+        labels: The labels of the alert then, besides severity and team.
+        value: How its value is written in the texts.
+    """
+
+    series: Series
+    at: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """A story near to it in which the alert stays quiet."""
+
+    series: Series
+    at: int
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alerting rule. ``minutes`` is how long its condition must hold."""
+
+    name: str
+    expr: str
+    minutes: float
+    severity: Severity
+    team: Team
+    summary: str
+    description: str
+    fires: Fires
+    quiet: Quiet
+
+    @property
+    def page(self) -> str:
+        """The file name of its runbook, ``service-down.md``."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", self.name).lower() + ".md"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What Alertmanager routes by."""
+        return {"severity": str(self.severity), "team": str(self.team)}
+
+    def rule(self, pace: Pace) -> dict[str, Any]:
+        """Return the rule as Prometheus reads it."""
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            "for": pace(minutes=self.minutes),
+            "labels": self.labels,
+            "annotations": {
+                "summary": self.summary,
+                "description": self.description,
+                "runbook_url": f"{RUNBOOKS}/{self.page}",
+            },
+        }
+
+    def told(self) -> dict[str, Any]:
+        """Return the alert that its first story ends with, as promtool expects it."""
+        return {
+            "exp_labels": {**self.labels, **self.fires.labels},
+            "exp_annotations": {
+                "summary": self._filled(self.summary),
+                "description": self._filled(self.description),
+                "runbook_url": f"{RUNBOOKS}/{self.page}",
+            },
+        }
+
+    def _filled(self, text: str) -> str:
+        text = _LABEL.sub(lambda found: self.fires.labels.get(found[1], ""), text)
+        return _VALUE.sub(self.fires.value, text)

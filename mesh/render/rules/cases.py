@@ -1,0 +1,46 @@
+"""The stories of the alerts as ``promtool test rules`` reads them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mesh.render.envoy.text import document
+from mesh.render.rules.alert import Alert, Series
+
+_RECORDED = "service_method:"
+
+
+def case_file(group: str, alerts: Iterable[Alert]) -> str:
+    """Return two cases for each alert: it fires, it stays quiet."""
+    alerts = tuple(alerts)
+    # Recording rules cost promtool most of its time; only some alerts read what they record.
+    needs = ("recording",) if any(_RECORDED in alert.expr for alert in alerts) else ()
+    cases = [case for alert in alerts for case in _cases(alert)]
+    return document(
+        f"What makes each alert of {group}.yaml fire, and what does not. "
+        "Run: promtool test rules FILE",
+        {
+            "rule_files": [f"../rules/{name}.yaml" for name in (*needs, group)],
+            "evaluation_interval": "1m",
+            "tests": cases,
+        },
+    )
+
+
+def _cases(alert: Alert) -> tuple[dict[str, Any], dict[str, Any]]:
+    return (
+        _case(alert, "fires", alert.fires.series, alert.fires.at, [alert.told()]),
+        _case(alert, "stays quiet", alert.quiet.series, alert.quiet.at, []),
+    )
+
+
+def _case(
+    alert: Alert, outcome: str, series: Series, at: int, expected: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "name": f"{alert.name} {outcome}",
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [
+            {"eval_time": f"{at}m", "alertname": alert.name, "exp_alerts": expected}
+        ],
+    }

@@ -1,0 +1,188 @@
+"""Alerts on the processes, proxies and certificates of the mesh."""
+
+from collections.abc import Iterator
+
+from mesh.chassis.telemetry import names
+from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
+from mesh.render.rules.pace import Pace
+
+_SURVEY = {"workload": "survey", "process": "survey"}
+_OF_SURVEY = 'workload="survey",process="survey"'
+_REFUSED = f'{names.REFUSALS}{{service="survey",method="GetLink",reason="PERMISSION_DENIED"}}'
+
+
+def alerts(pace: Pace) -> Iterator[Alert]:
+    """Yield the alerts of this file."""
+    yield from _presence(pace)
+    yield from _proxies(pace)
+    yield _certificate()
+    yield _loop(pace)
+    yield _cpu(pace)
+    yield from _security(pace)
+
+
+def _presence(pace: Pace) -> Iterator[Alert]:
+    up = f'up{{job="amarre",{_OF_SURVEY}}}'
+    yield Alert(
+        name="ServiceDown",
+        expr=f'avg by (workload) (avg_over_time(up{{job="amarre"}}[{pace(minutes=5)}])) < 0.99',
+        minutes=1,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary="{{ $labels.workload }} is down, or was.",
+        description="It answered {{ $value | humanizePercentage }} of the last scrapes.",
+        fires=Fires(series={up: "1x5 0x20"}, at=15, labels={"workload": "survey"}, value="0%"),
+        quiet=Quiet(series={up: "1x30"}, at=15),
+    )
+    yield Alert(
+        name="NothingIsScraped",
+        expr='absent(up{job="amarre"})',
+        minutes=5,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary="Prometheus sees no process of the mesh.",
+        description="Every other alert is blind until this one ends.",
+        fires=Fires(series={'up{job="node"}': "1x20"}, at=10, labels={"job": "amarre"}),
+        quiet=Quiet(series={up: "0x20"}, at=10),
+    )
+
+
+def _proxies(pace: Pace) -> Iterator[Alert]:
+    breakers = (
+        "envoy_cluster_circuit_breakers_default_rq_open",
+        "envoy_cluster_circuit_breakers_default_rq_pending_open",
+        "envoy_cluster_circuit_breakers_default_cx_open",
+    )
+    window = pace(minutes=1)
+    edge = 'workload="gateway",envoy_cluster_name="survey"'
+    which = {"workload": "gateway", "envoy_cluster_name": "survey"}
+    yield Alert(
+        name="BreakerOpen",
+        expr="\nor\n".join(
+            f"max by (workload, envoy_cluster_name) (max_over_time({each}[{window}])) > 0"
+            for each in breakers
+        ),
+        minutes=0,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary="{{ $labels.workload }} refuses calls to {{ $labels.envoy_cluster_name }}.",
+        description="Its circuit breaker is open: more is in flight than the contract allows.",
+        fires=Fires(series={f"{breakers[0]}{{{edge}}}": "0x5 1x10"}, at=10, labels=which),
+        quiet=Quiet(series={f"{breakers[0]}{{{edge}}}": "1x5 0x10"}, at=12),
+    )
+    ejected = "envoy_cluster_outlier_detection_ejections_active"
+    yield Alert(
+        name="HostEjected",
+        expr=f"max by (workload, envoy_cluster_name) (max_over_time({ejected}[{window}])) > 0",
+        minutes=1,
+        severity=Severity.WARNING,
+        team=Team.MESH,
+        summary="{{ $labels.workload }} leaves out replicas of {{ $labels.envoy_cluster_name }}.",
+        description="{{ $value }} of them failed too often in a row.",
+        fires=Fires(series={f"{ejected}{{{edge}}}": "0x5 1x10"}, at=10, labels=which, value="1"),
+        quiet=Quiet(series={f"{ejected}{{{edge}}}": "0x5 1 0x10"}, at=12),
+    )
+
+
+def _certificate() -> Alert:
+    begins, ends = names.CERTIFICATE_NOT_BEFORE, names.CERTIFICATE_NOT_AFTER
+    return Alert(
+        name="CertificateExpiring",
+        expr=f"({ends} - time())\n/\n({ends} - {begins})\n< 0.25",
+        minutes=1,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary="The certificate of {{ $labels.process }} was not renewed.",
+        description="{{ $value | humanizePercentage }} of its life are left.",
+        fires=Fires(
+            series={
+                f"{begins}{{{_OF_SURVEY}}}": "0x10",
+                f"{ends}{{{_OF_SURVEY}}}": "600x10",
+            },
+            at=9,
+            labels=_SURVEY,
+            value="10%",
+        ),
+        quiet=Quiet(
+            series={
+                f"{begins}{{{_OF_SURVEY}}}": "0x10",
+                f"{ends}{{{_OF_SURVEY}}}": "600x10",
+            },
+            at=6,
+        ),
+    )
+
+
+def _loop(pace: Pace) -> Alert:
+    buckets = f"{names.EVENT_LOOP_LAG}_bucket"
+    late = {
+        f'{buckets}{{{_OF_SURVEY},le="0.25"}}': "0x30",
+        f'{buckets}{{{_OF_SURVEY},le="0.5"}}': "0+120x30",
+        f'{buckets}{{{_OF_SURVEY},le="+Inf"}}': "0+120x30",
+    }
+    return Alert(
+        name="EventLoopLate",
+        expr="histogram_quantile(0.95, sum by (workload, process, le) "
+        f"(rate({buckets}[{pace(minutes=5)}]))) > 0.25",
+        minutes=5,
+        severity=Severity.WARNING,
+        team=Team.MESH,
+        summary="{{ $labels.process }} blocks its event loop.",
+        description="It wakes up {{ $value | humanizeDuration }} late.",
+        fires=Fires(series=late, at=20, labels=_SURVEY, value="487.5ms"),
+        quiet=Quiet(series={**late, f'{buckets}{{{_OF_SURVEY},le="0.25"}}': "0+119x30"}, at=20),
+    )
+
+
+def _cpu(pace: Pace) -> Alert:
+    cpu = "process_cpu_seconds_total"
+    return Alert(
+        name="ProcessCpuHigh",
+        expr=f'rate({cpu}{{job="amarre"}}[{pace(minutes=5)}]) > 0.8',
+        minutes=10,
+        severity=Severity.WARNING,
+        team=Team.MESH,
+        summary="{{ $labels.process }} uses nearly all of its processor.",
+        description="It uses {{ $value | humanizePercentage }} of one; it cannot use more.",
+        fires=Fires(
+            series={f'{cpu}{{job="amarre",{_OF_SURVEY}}}': "0+57x40"},
+            at=30,
+            labels={"job": "amarre", **_SURVEY},
+            value="95%",
+        ),
+        quiet=Quiet(series={f'{cpu}{{job="amarre",{_OF_SURVEY}}}': "0+42x40"}, at=30),
+    )
+
+
+def _security(pace: Pace) -> Iterator[Alert]:
+    yield Alert(
+        name="CallersRefused",
+        expr="sum by (service, method) "
+        f'(increase({names.REFUSALS}{{reason="PERMISSION_DENIED"}}[{pace(minutes=5)}])) > 10',
+        minutes=0,
+        severity=Severity.WARNING,
+        team=Team.SECURITY,
+        summary="{{ $labels.service }}.{{ $labels.method }} is called by somebody who may not.",
+        description="{{ $value | humanize }} calls were refused in 5 minutes.",
+        fires=Fires(
+            series={_REFUSED: "0+10x20"},
+            at=10,
+            labels={"service": "survey", "method": "GetLink"},
+            value="50",
+        ),
+        quiet=Quiet(series={_REFUSED: "0x5 1x20"}, at=10),
+    )
+    failed = (
+        f'{names.RPC_SERVER_DURATION}_count{{service="auth",method="LogIn",code="UNAUTHENTICATED"}}'
+    )
+    yield Alert(
+        name="SignInsFailing",
+        expr=f"sum(increase({failed}[{pace(minutes=10)}])) > 100",
+        minutes=0,
+        severity=Severity.WARNING,
+        team=Team.SECURITY,
+        summary="Somebody tries links that do not work.",
+        description="{{ $value | humanize }} attempts to sign in failed in 10 minutes.",
+        fires=Fires(series={failed: "0+30x30"}, at=20, value="300"),
+        quiet=Quiet(series={failed: "0+5x30"}, at=20),
+    )

@@ -1,0 +1,180 @@
+"""Alerts on what the mesh depends on, REDCap, Appwrite, mail, and on its hosts."""
+
+from collections.abc import Iterator
+
+from mesh.chassis.telemetry import names
+from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
+from mesh.render.rules.pace import Pace
+
+_REDCAP = "amarre_redcap_duration_seconds_count"
+_APPWRITE = f"{names.HTTP_CLIENT_DURATION}_count"
+_DISK = 'instance="host",mountpoint="/data",fstype="ext4"'
+_ON_DISK = {"instance": "host", "mountpoint": "/data"}
+
+
+def alerts(pace: Pace) -> Iterator[Alert]:
+    """Yield the alerts of this file."""
+    yield _redcap(pace)
+    yield _redcap_breaker()
+    yield _appwrite(pace)
+    yield _mails()
+    yield from _hosts(pace)
+
+
+def _redcap(pace: Pace) -> Alert:
+    window, bad = pace(minutes=5), 'outcome=~"timeout|away|nonsense"'
+    return Alert(
+        name="RedcapFailing",
+        expr=f"sum(rate({_REDCAP}{{{bad}}}[{window}]))\n/\n"
+        f'sum(rate({_REDCAP}{{outcome!="cancelled"}}[{window}]))\n> 0.2',
+        minutes=2,
+        severity=Severity.CRITICAL,
+        team=Team.SURVEYS,
+        summary="REDCap fails.",
+        description="{{ $value | humanizePercentage }} of the calls to it went wrong.",
+        fires=Fires(
+            series={
+                f'{_REDCAP}{{content="record",outcome="ok"}}': "0+50x20",
+                f'{_REDCAP}{{content="record",outcome="timeout"}}': "0+50x20",
+            },
+            at=15,
+            value="50%",
+        ),
+        quiet=Quiet(
+            series={
+                f'{_REDCAP}{{content="record",outcome="ok"}}': "0+90x20",
+                f'{_REDCAP}{{content="record",outcome="timeout"}}': "0+10x20",
+                f'{_REDCAP}{{content="record",outcome="refused"}}': "0+50x20",
+            },
+            at=15,
+        ),
+    )
+
+
+def _redcap_breaker() -> Alert:
+    breaker = "amarre_redcap_breaker_open"
+    return Alert(
+        name="RedcapBreakerOpen",
+        expr=f"max by (process) ({breaker}) > 0",
+        minutes=0.25,
+        severity=Severity.CRITICAL,
+        team=Team.SURVEYS,
+        summary="{{ $labels.process }} has stopped asking REDCap.",
+        description="REDCap failed again and again; callers are told at once that it is away.",
+        fires=Fires(
+            series={f'{breaker}{{process="survey"}}': "0x5 1x10"},
+            at=10,
+            labels={"process": "survey"},
+        ),
+        quiet=Quiet(series={f'{breaker}{{process="survey"}}': "1x5 0x10"}, at=10),
+    )
+
+
+def _appwrite(pace: Pace) -> Alert:
+    window, of = pace(minutes=5), 'backend="appwrite"'
+    return Alert(
+        name="AppwriteFailing",
+        expr=f'sum(rate({_APPWRITE}{{{of},status=~"5xx|error"}}[{window}]))\n/\n'
+        f"sum(rate({_APPWRITE}{{{of}}}[{window}]))\n> 0.2",
+        minutes=2,
+        severity=Severity.CRITICAL,
+        team=Team.IDENTITY,
+        summary="Appwrite fails.",
+        description="{{ $value | humanizePercentage }} of the calls to it went wrong.",
+        fires=Fires(
+            series={
+                f'{_APPWRITE}{{{of},status="2xx"}}': "0+50x20",
+                f'{_APPWRITE}{{{of},status="error"}}': "0+50x20",
+            },
+            at=15,
+            value="50%",
+        ),
+        quiet=Quiet(
+            series={
+                f'{_APPWRITE}{{{of},status="2xx"}}': "0+50x20",
+                f'{_APPWRITE}{{{of},status="4xx"}}': "0+50x20",
+                f'{_APPWRITE}{{backend="redcap",status="error"}}': "0+50x20",
+            },
+            at=15,
+        ),
+    )
+
+
+def _mails() -> Alert:
+    waiting = "amarre_auth_mails_waiting"
+    return Alert(
+        name="MailsWaiting",
+        expr=f"sum({waiting}) > 20",
+        minutes=5,
+        severity=Severity.CRITICAL,
+        team=Team.IDENTITY,
+        summary="Mails with sign-in links do not go out.",
+        description="{{ $value }} wait; a link works for 10 minutes.",
+        fires=Fires(series={f'{waiting}{{process="auth"}}': "30x20"}, at=10, value="30"),
+        quiet=Quiet(series={f'{waiting}{{process="auth"}}': "30x3 0x20"}, at=10),
+    )
+
+
+def _hosts(pace: Pace) -> Iterator[Alert]:
+    idle = 'node_cpu_seconds_total{mode="idle"}'
+    series = 'node_cpu_seconds_total{instance="host",cpu="0",mode="idle"}'
+    yield Alert(
+        name="HostCpuHigh",
+        expr=f"1 - avg by (instance) (rate({idle}[{pace(minutes=5)}])) > 0.8",
+        minutes=10,
+        severity=Severity.WARNING,
+        team=Team.HOSTS,
+        summary="The processors of {{ $labels.instance }} are busy.",
+        description="{{ $value | humanizePercentage }} of their time is used.",
+        fires=Fires(series={series: "0+6x40"}, at=30, labels={"instance": "host"}, value="90%"),
+        quiet=Quiet(series={series: "0+18x40"}, at=30),
+    )
+    free, total = "node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes"
+    yield Alert(
+        name="HostMemoryLow",
+        expr=f"{free} / {total} < 0.1",
+        minutes=5,
+        severity=Severity.WARNING,
+        team=Team.HOSTS,
+        summary="{{ $labels.instance }} runs out of memory.",
+        description="{{ $value | humanizePercentage }} are left.",
+        fires=Fires(
+            series={f'{free}{{instance="host"}}': "5x20", f'{total}{{instance="host"}}': "100x20"},
+            at=10,
+            labels={"instance": "host"},
+            value="5%",
+        ),
+        quiet=Quiet(
+            series={f'{free}{{instance="host"}}': "50x20", f'{total}{{instance="host"}}': "100x20"},
+            at=10,
+        ),
+    )
+    yield _disk(pace)
+
+
+def _disk(pace: Pace) -> Alert:
+    left, size = "node_filesystem_avail_bytes", "node_filesystem_size_bytes"
+    real = '{fstype!~"tmpfs|overlay|squashfs|ramfs"}'
+    share = f"min by (instance, mountpoint) ({left}{real} / {size}{real})"
+    ahead = (
+        "min by (instance, mountpoint) "
+        f"(predict_linear({left}{real}[{pace(minutes=60)}], 4 * 3600)) < 0"
+    )
+    return Alert(
+        name="DiskFilling",
+        expr=f"{share} < 0.1\nor\n({share} < 0.4 and {ahead})",
+        minutes=5,
+        severity=Severity.CRITICAL,
+        team=Team.HOSTS,
+        summary="The disk {{ $labels.mountpoint }} of {{ $labels.instance }} fills up.",
+        description="{{ $value | humanizePercentage }} are left, or will be gone in 4 hours.",
+        fires=Fires(
+            series={f"{left}{{{_DISK}}}": "40-0.2x100", f"{size}{{{_DISK}}}": "100x100"},
+            at=75,
+            labels=_ON_DISK,
+            value="25%",
+        ),
+        quiet=Quiet(
+            series={f"{left}{{{_DISK}}}": "35-0.01x100", f"{size}{{{_DISK}}}": "100x100"}, at=75
+        ),
+    )

@@ -1,0 +1,241 @@
+"""
+Alerts on what the contracts promise: error budgets that burn, methods that are slow or fail.
+
+A budget is what an objective leaves: 99.9 % available leaves 1 call in 1000. Burning it 14.4 times
+too fast spends 2 % of a month's budget in an hour. Two windows each: the long one says that it
+matters, the short one that it still goes on.
+
+Source:
+    The Site Reliability Workbook, chapter 5.
+"""
+
+from collections.abc import Iterator
+
+from mesh.chassis.telemetry import names
+from mesh.contract.policy import Mesh
+from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
+from mesh.render.rules.pace import Pace
+from mesh.render.rules.recording import BUCKETS, BY_METHOD, CALLS, FAULTS, is_timed
+
+FAST = ((14.4, "1h", "5m"), (6, "6h", "30m"))
+SLOW = ((3, "1d", "2h"), (1, "3d", "6h"))
+ENOUGH_CALLS = 5
+"""Bad calls below which nobody is woken: one failure in a quiet night says little."""
+
+_METHOD = "{{ $labels.service }}.{{ $labels.method }}"
+_LIST = 'service="survey",method="ListRequests"'
+_WHICH = {"service": "survey", "method": "ListRequests"}
+
+
+def alerts(contract: Mesh, pace: Pace) -> Iterator[Alert]:
+    """Yield the alerts of this file."""
+    yield from _availability(pace)
+    yield from _latency(contract, pace)
+    yield _errors(pace)
+    yield _gateway_errors(pace)
+    yield from _percentiles(contract, pace)
+
+
+def _availability(pace: Pace) -> Iterator[Alert]:
+    for name, pairs, severity, minutes, hours in (
+        ("AvailabilityBudgetBurnsFast", FAST, Severity.CRITICAL, 2, 6),
+        ("AvailabilityBudgetBurnsSlowly", SLOW, Severity.WARNING, 15, 72),
+    ):
+        window = pace(minutes=hours * 60)
+        yield Alert(
+            name=name,
+            expr=_burning("failed", "availability", pairs)
+            + f"\nand on ({BY_METHOD})\nsum by ({BY_METHOD}) "
+            f'(increase({CALLS}{{code=~"{FAULTS}"}}[{window}])) >= {ENOUGH_CALLS}',
+            minutes=minutes,
+            severity=severity,
+            team=Team.MESH,
+            summary=f"{_METHOD} fails more than its contract allows.",
+            description="{{ $value | humanizePercentage }} of its calls fail by our own fault.",
+            fires=Fires(
+                series={
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+90x60",
+                    f'{CALLS}{{{_LIST},code="UNAVAILABLE"}}': "0+10x60",
+                },
+                at=30,
+                labels=_WHICH,
+                value="10%",
+            ),
+            quiet=Quiet(
+                series={
+                    # The callers' own mistakes cost nothing, and one failure is not yet a reason.
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+2x60",
+                    f'{CALLS}{{{_LIST},code="NOT_FOUND"}}': "0+10x60",
+                    f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0x10 1x50",
+                },
+                at=30,
+            ),
+        )
+
+
+def _latency(contract: Mesh, pace: Pace) -> Iterator[Alert]:
+    bound = contract.method("survey.ListRequests").objective.latency.total_seconds()
+    for name, pairs, severity, minutes, hours in (
+        ("LatencyBudgetBurnsFast", FAST, Severity.CRITICAL, 2, 6),
+        ("LatencyBudgetBurnsSlowly", SLOW, Severity.WARNING, 15, 72),
+    ):
+        window = pace(minutes=hours * 60)
+        yield Alert(
+            name=name,
+            expr=_burning("slow", "latency", pairs)
+            + f"\nand on ({BY_METHOD})\nsum by ({BY_METHOD}) (increase({CALLS}[{window}])) >= "
+            f"{20 * ENOUGH_CALLS}",
+            minutes=minutes,
+            severity=severity,
+            team=Team.MESH,
+            summary=f"{_METHOD} is slower than its contract allows.",
+            description="{{ $value | humanizePercentage }} of its calls take longer than promised.",
+            fires=Fires(
+                series={
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+100x60",
+                    f'{BUCKETS}{{{_LIST},code="OK",le="{bound}"}}': "0+10x60",
+                },
+                at=30,
+                labels=_WHICH,
+                value="90%",
+            ),
+            quiet=Quiet(
+                series={
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+100x60",
+                    f'{BUCKETS}{{{_LIST},code="OK",le="{bound}"}}': "0+97x60",
+                },
+                at=30,
+            ),
+        )
+
+
+def _burning(bad: str, promise: str, pairs: tuple[tuple[float, str, str], ...]) -> str:
+    def above(window: str, factor: float) -> str:
+        allowed = f"{factor} * (1 - service_method:amarre_{promise}:objective)"
+        return f"service_method:amarre_{bad}:ratio_rate{window} > on ({BY_METHOD}) {allowed}"
+
+    both = (
+        f"({above(long, factor)}\n  and on ({BY_METHOD})\n  {above(short, factor)})"
+        for factor, long, short in pairs
+    )
+    return "(\n" + "\nor\n".join(both) + "\n)"
+
+
+def _errors(pace: Pace) -> Alert:
+    window = pace(minutes=5)
+    failed = f'{CALLS}{{code=~"{FAULTS}"}}'
+    return Alert(
+        name="ErrorsAboveFivePercent",
+        expr=f"sum by (service) (rate({failed}[{window}]))\n/\n"
+        f"sum by (service) (rate({CALLS}[{window}]))\n> 0.05\nand on (service)\n"
+        f"sum by (service) (increase({failed}[{window}])) >= {ENOUGH_CALLS}",
+        minutes=2,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary="{{ $labels.service }} fails.",
+        description="{{ $value | humanizePercentage }} of its calls fail by our own fault.",
+        fires=Fires(
+            series={
+                f'{CALLS}{{{_LIST},code="OK"}}': "0+80x60",
+                f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0+20x60",
+            },
+            at=15,
+            labels={"service": "survey"},
+            value="20%",
+        ),
+        quiet=Quiet(
+            series={
+                f'{CALLS}{{{_LIST},code="OK"}}': "0+96x60",
+                f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0+4x60",
+                f'{CALLS}{{{_LIST},code="NOT_FOUND"}}': "0+20x60",
+            },
+            at=15,
+        ),
+    )
+
+
+def _gateway_errors(pace: Pace) -> Alert:
+    count, window = "amarre_http_server_duration_seconds_count", pace(minutes=5)
+    return Alert(
+        name="GatewayErrors",
+        expr=f'sum(rate({count}{{status=~"5.."}}[{window}]))\n/\nsum(rate({count}[{window}]))\n'
+        f'> 0.05\nand sum(increase({count}{{status=~"5.."}}[{window}])) >= {ENOUGH_CALLS}',
+        minutes=2,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary="Researchers get errors.",
+        description="{{ $value | humanizePercentage }} of the answers of the gateway are 5xx.",
+        fires=Fires(
+            series={
+                f'{count}{{method="GET",route="/",status="200"}}': "0+50x60",
+                f'{count}{{method="GET",route="/",status="503"}}': "0+50x60",
+            },
+            at=15,
+            value="50%",
+        ),
+        quiet=Quiet(
+            series={
+                f'{count}{{method="GET",route="/",status="200"}}': "0+50x60",
+                f'{count}{{method="GET",route="/",status="404"}}': "0+50x60",
+            },
+            at=15,
+        ),
+    )
+
+
+def _percentiles(contract: Mesh, pace: Pace) -> Iterator[Alert]:
+    p95 = "service_method:amarre_latency_seconds:p95_5m"
+    enough = f"sum by ({BY_METHOD}) (increase({CALLS}[{pace(minutes=10)}])) >= {2 * ENOUGH_CALLS}"
+    slow = {
+        f'{CALLS}{{{_LIST},code="OK"}}': "0+100x60",
+        f'{BUCKETS}{{{_LIST},code="OK",le="0.5"}}': "0x60",
+        f'{BUCKETS}{{{_LIST},code="OK",le="2.5"}}': "0+100x60",
+        f'{BUCKETS}{{{_LIST},code="OK",le="+Inf"}}': "0+100x60",
+    }
+    quick = {**slow, f'{BUCKETS}{{{_LIST},code="OK",le="0.5"}}': "0+99x60"}
+    yield Alert(
+        name="MethodSlowerThanPromised",
+        expr=f"{p95} > on ({BY_METHOD}) service_method:amarre_latency:objective_seconds\n"
+        f"and on ({BY_METHOD}) {enough}",
+        minutes=10,
+        severity=Severity.WARNING,
+        team=Team.MESH,
+        summary=f"{_METHOD} is slower than promised.",
+        description="Its 95th percentile is {{ $value | humanizeDuration }}.",
+        fires=Fires(series=slow, at=30, labels=_WHICH, value="2.4s"),
+        quiet=Quiet(series=quick, at=30),
+    )
+    # Where more than a second is promised, a second is nothing to be woken for.
+    quick_ones = "|".join(
+        method.name
+        for method in contract
+        if is_timed(method) and method.objective.latency.total_seconds() <= 1
+    )
+    yield Alert(
+        name="MethodAboveOneSecond",
+        expr=f'{p95}{{method=~"{quick_ones}"}} > 1\nand on ({BY_METHOD}) {enough}',
+        minutes=5,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary=f"{_METHOD} takes more than a second.",
+        description="Its 95th percentile is {{ $value | humanizeDuration }}.",
+        fires=Fires(series=slow, at=30, labels=_WHICH, value="2.4s"),
+        quiet=Quiet(series=quick, at=30),
+    )
+    limit = "service:amarre_in_flight:limit"
+    yield Alert(
+        name="ServiceSaturated",
+        expr=f"max by (service) ({names.RPC_SERVER_IN_FLIGHT}) / on (service) {limit} > 0.8",
+        minutes=2,
+        severity=Severity.WARNING,
+        team=Team.MESH,
+        summary="{{ $labels.service }} is near the calls that it may serve at once.",
+        description="{{ $value | humanizePercentage }} of the limit of its contract is in flight.",
+        fires=Fires(
+            series={f'{names.RPC_SERVER_IN_FLIGHT}{{service="survey"}}': "90x30"},
+            at=15,
+            labels={"service": "survey"},
+            value="90%",
+        ),
+        quiet=Quiet(series={f'{names.RPC_SERVER_IN_FLIGHT}{{service="survey"}}': "70x30"}, at=15),
+    )

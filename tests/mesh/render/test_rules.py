@@ -1,0 +1,201 @@
+"""Rules of Prometheus: whole, true to the contracts, proven by promtool, explained by runbooks."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mesh.contract import policy
+from mesh.render import registry, rules, signals
+from mesh.render.rules import recording, scraping
+from mesh.render.rules.alert import RUNBOOKS, Alert
+from mesh.render.rules.pace import REAL, Pace
+from mesh.topology import PROCESSES
+from tests.mesh.render.promql import series_in
+
+MESH = policy.load()
+ALERTS = {alert.name: alert for group in rules.alerts_of(MESH).values() for alert in group}
+FILES = rules.render()
+PROMTOOL = shutil.which("promtool")
+SECTIONS = ["What it means", "Where to look", "What to do"]
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is missing: apt-get install prometheus"
+)
+
+
+def expressions() -> dict[str, str]:
+    """Every expression of every rendered rule, by the file and name of its rule."""
+    return {
+        f"{name} {rule.get('alert', rule.get('record'))} {at}": rule["expr"]
+        for name, text in FILES.items()
+        if name.startswith("rules/")
+        for group in yaml.safe_load(text)["groups"]
+        for at, rule in enumerate(group["rules"])
+    }
+
+
+RECORDED = {rule["record"] for group in recording.groups(MESH, REAL) for rule in group["rules"]}
+
+
+class TestExpressions:
+    def test_series(self) -> None:
+        """
+        Every expression parses, and every series that it reads is one that somebody emits.
+        """
+        known = signals.metric_names() | RECORDED
+        unknown = {name: series_in(text) - known for name, text in expressions().items()}
+
+        assert {} == {name: series for name, series in unknown.items() if series}
+
+
+class TestPromises:
+    def test_every_method(self) -> None:
+        """
+        Every method has its availability as a series, with the line of its contract.
+        """
+        promised = {
+            (rule["labels"]["service"], rule["labels"]["method"]): (
+                float(re.sub(r"[^\d.]", "", rule["expr"])),
+                rule["labels"]["source"],
+            )
+            for rule in recording.promises(MESH)
+            if "service_method:amarre_availability:objective" == rule["record"]
+        }
+
+        assert promised == {(m.service, m.name): (m.objective.availability, m.source) for m in MESH}
+
+    def test_streams(self) -> None:
+        """
+        Streams that stay open have no latency to promise.
+        """
+        timed = {
+            rule["labels"]["method"]
+            for rule in recording.promises(MESH)
+            if "service_method:amarre_latency:objective" == rule["record"]
+        }
+
+        assert {m.name for m in MESH} - timed == {"WatchRequests", "WatchStatus"}
+
+
+class TestStories:
+    @needs_promtool
+    @pytest.mark.parametrize("group", rules.alerts_of(MESH))
+    def test_promtool(self, group: str, tmp_path: Path) -> None:
+        """
+        Each alert fires in its first story and stays quiet in its second.
+        """
+        registry.write(FILES, tmp_path)
+
+        ended = promtool("test", "rules", str(tmp_path / f"tests/{group}.yaml"))
+
+        assert 0 == ended.returncode, ended.stdout + ended.stderr
+
+    @needs_promtool
+    @pytest.mark.parametrize(
+        ("condition", "broken"),
+        [
+            pytest.param("absent(vector(1))", "fires", id="never fires"),
+            pytest.param("vector(1)", "stays quiet", id="always fires"),
+        ],
+    )
+    def test_stories_can_fail(self, condition: str, broken: str, tmp_path: Path) -> None:
+        """
+        An alert that never fires breaks its first story, one that always does its second.
+        """
+        registry.write({**FILES, "rules/recording.yaml": "groups: []"}, tmp_path)
+        for group in rules.alerts_of(MESH):
+            file = tmp_path / f"rules/{group}.yaml"
+            content = yaml.safe_load(file.read_text())
+            for rule in content["groups"][0]["rules"]:
+                rule |= {"expr": condition, "for": "0s"}
+            file.write_text(yaml.safe_dump(content))
+
+        ended = promtool("test", "rules", *map(str, tmp_path.glob("tests/*.yaml")))
+
+        said = ended.stdout + ended.stderr
+        assert [] == [name for name in ALERTS if f"name: {name} {broken}" not in said]
+
+    @needs_promtool
+    def test_configuration(self, tmp_path: Path) -> None:
+        """
+        Prometheus accepts its configuration and the rules that it names.
+        """
+        registry.write(FILES, tmp_path)
+
+        ended = promtool("check", "config", str(tmp_path / "prometheus.yaml"))
+
+        assert 0 == ended.returncode, ended.stdout + ended.stderr
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    assert PROMTOOL is not None
+    return subprocess.run(
+        [PROMTOOL, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+class TestRunbooks:
+    @pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
+    def test_page(self, alert: Alert) -> None:
+        """
+        Every alert has a page that says what it means, where to look and what to do.
+        """
+        page = (registry.ROOT / RUNBOOKS / alert.page).read_text()
+        title, *sections = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+
+        assert alert.name == title
+        assert sections[:3] == SECTIONS
+
+    def test_no_other_page(self) -> None:
+        """
+        There is no page for an alert that is gone, and every link between pages leads somewhere.
+        """
+        pages = {path.name: path.read_text() for path in (registry.ROOT / RUNBOOKS).glob("*.md")}
+        links = {link for page in pages.values() for link in re.findall(r"\]\(([^)]+)\)", page)}
+
+        assert {alert.page for alert in ALERTS.values()} | {"README.md"} == set(pages)
+        assert links <= set(pages)
+
+
+class TestScraping:
+    def test_every_process(self) -> None:
+        """
+        Every process that serves metrics is scraped, and every proxy.
+        """
+        found = list(scraping.targets(4000))
+
+        assert {(p.name, f"127.0.0.1:{4000 + p.metrics}") for p in PROCESSES if p.metrics} == {
+            (t.process, t.address) for t in found if "amarre" == t.job
+        }
+        assert {f"127.0.0.1:{4000 + p.admin}" for p in PROCESSES if p.admin} == {
+            t.address for t in found if "envoy" == t.job
+        }
+
+    def test_interval(self) -> None:
+        """
+        Prometheus looks every 15 seconds.
+        """
+        assert "15s" == yaml.safe_load(FILES["prometheus.yaml"])["global"]["scrape_interval"]
+
+
+class TestPace:
+    @pytest.mark.parametrize(
+        ("times", "minutes", "written"),
+        [(1, 0.25, "15s"), (1, 5, "5m"), (1, 4320, "3d"), (60, 5, "5s"), (120, 0.25, "125ms")],
+    )
+    def test_written(self, times: float, minutes: float, written: str) -> None:
+        """
+        Durations are written as PromQL reads them, in the largest unit that fits.
+        """
+        assert written == Pace(times)(minutes=minutes)
+
+
+def test_committed() -> None:
+    """
+    The committed rules are what the contracts say today.
+    """
+    for target in ("rules", "signals"):
+        assert [] == registry.drift(registry.render(target), registry.committed(target))

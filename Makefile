@@ -16,7 +16,7 @@ help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 up: $(IMAGE) ## Start everything and print where it is. Options: make up ARGS="--port-base 4000"
-	@exec $(BIN)/amarre up --direct $(ARGS)
+	@exec $(BIN)/amarre up $(ARGS)
 
 test: $(IMAGE) tools ## Run all tests; installs the optional programs where it may.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(TESTS) $(ARGS)

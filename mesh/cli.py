@@ -53,7 +53,7 @@ def up(
     ready_file: Path | None,
 ) -> None:
     """Start everything, wait until it is ready, print where it is. Ctrl-C drains and stops."""
-    from mesh.local import ca, plan, runner, supervisor, table
+    from mesh.local import ca, envoy, plan, runner, supervisor, table
 
     faults = (
         DataFolderError,
@@ -62,6 +62,7 @@ def up(
         runner.AlreadyRunningError,
         ca.CaError,
         supervisor.StartFailedError,
+        envoy.EnvoyError,
     )
     try:
         options = plan.Options(port_base, direct, _replicas(replicas))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import ssl
 from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
@@ -13,6 +14,10 @@ import httpx
 from mesh.render.envoy import BOOTSTRAP
 
 REQUEST_SECONDS = 2.0
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain HTTP: the default context would take longer to make than Envoy to start."""
+DRAIN_SECONDS = 2
+"""How long an Envoy that is told to drain still takes connections, asking clients to leave."""
 
 
 class EnvoyError(Exception):
@@ -50,7 +55,9 @@ def command(folder: Path) -> tuple[str, ...]:
         # Several run on one machine; they share no memory.
         "--disable-hot-restart",
         *("--log-level", "warning"),
-        *("--drain-time-s", "5"),
+        # Until Auth serves, each attempt to fetch its keys would be a warning.
+        *("--component-log-level", "jwt:error"),
+        *("--drain-time-s", str(DRAIN_SECONDS)),
         *("--drain-strategy", "immediate"),
     )
 
@@ -83,7 +90,7 @@ class Admin:
     def __init__(self, address: str) -> None:
         """Use the interface at *address*, ``127.0.0.1:3031``."""
         self._client = httpx.AsyncClient(
-            base_url=f"http://{address}", timeout=REQUEST_SECONDS, trust_env=False
+            base_url=f"http://{address}", timeout=REQUEST_SECONDS, trust_env=False, verify=PLAIN
         )
 
     async def __aenter__(self) -> "Admin":

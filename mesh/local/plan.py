@@ -8,10 +8,15 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from mesh import topology
 from mesh.contract import policy
+from mesh.local import envoy
 from mesh.local.layout import Layout
+from mesh.local.slots import Slot, Slots
+from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
 HOST = "127.0.0.1"
@@ -41,6 +46,9 @@ class Unit:
     kind: Kind
     probe: Probe
     probe_target: str
+    slot: Slot | None = None
+    proxy: Proxy | None = None
+    """The Envoy that this unit is; None for processes."""
 
 
 class PlanError(Exception):
@@ -53,12 +61,19 @@ class Plan:
     def __init__(self, layout: Layout, options: Options) -> None:
         self.layout = layout
         self.options = options
+        self.slots = Slots()
         self._check()
-        self.units = tuple(
-            self.unit(process, replica)
+        self._service_ports: dict[str, list[int]] = {}
+        planned = [
+            (process, replica, self._slot(process, replica))
             for process in topology.PROCESSES
-            if importlib.util.find_spec(f"{process.module}.__main__")
+            if _is_installed(process)
             for replica in range(1, self._replicas(process) + 1)
+        ]
+        self.units = tuple(
+            unit
+            for process, replica, slot in planned
+            for unit in self.instance(process, _name(process, replica), replica, slot)
         )
 
     def _check(self) -> None:
@@ -74,6 +89,11 @@ class Plan:
     def _replicas(self, process: Process) -> int:
         return self.options.replicas.get(process.name, 1)
 
+    def _slot(self, process: Process, replica: int) -> Slot:
+        slot = self.slots.take(process, own=replica == 1)
+        self._service_ports.setdefault(process.name, []).append(self.port(slot.port))
+        return slot
+
     def port(self, offset: int) -> int:
         """Return the port with this *offset*."""
         return self.options.port_base + offset
@@ -84,42 +104,119 @@ class Plan:
 
     def service_ports(self, name: str) -> list[int]:
         """Return the gRPC port of every replica of a service."""
-        process = topology.process(name)
-        first = [self.port(process.port)]
-        return first + [
-            self.port(self._replica_slot(process, replica, topology.REPLICAS))
-            for replica in range(2, self._replicas(process) + 1)
-        ]
+        return self._service_ports[name]
 
-    def _replica_slot(self, process: Process, replica: int, base: int) -> int:
-        services = [p.name for p in topology.PROCESSES if p.probe is Probe.GRPC]
-        return base + services.index(process.name) * 3 + replica - 2
+    def endpoints(self) -> dict[str, tuple[str, ...]]:
+        """Return where the replicas of each service are."""
+        return {
+            p.name: tuple(f"{HOST}:{port}" for port in self.service_ports(p.name))
+            for p in topology.PROCESSES
+            if p.probe is Probe.GRPC and p.name in self._service_ports
+        }
 
-    def unit(self, process: Process, replica: int) -> Unit:
-        """Return how one replica of *process* is run."""
-        name = process.name if replica == 1 else f"{process.name}-{replica}"
-        port = self.port(process.port)
-        metrics = process.metrics
-        if replica > 1:
-            port = self.service_ports(process.name)[replica - 1]
-            metrics = self._replica_slot(process, replica, topology.REPLICA_METRICS)
-        environment = self._environment(process, name, port, metrics)
-        target = (
-            f"{HOST}:{port}"
-            if process.probe is Probe.GRPC
-            else f"http://{HOST}:{port}{process.probe_path}"
+    def instance(
+        self,
+        process: Process,
+        name: str,
+        replica: int,
+        slot: Slot,
+        *,
+        command: tuple[str, ...] | None = None,
+        port: int | None = None,
+    ) -> tuple[Unit, ...]:
+        """
+        Return what runs for one instance of *process*: itself, and its Envoy where it has one.
+
+        Args:
+            process: Its place in the topology.
+            name: Its name, ``survey-canary``.
+            replica: Its number.
+            slot: The ports that it gets.
+            command: Another program in place of the usual one; it gets the same environment.
+            port: The port to take over from an instance that still runs; default that of *slot*.
+        """
+        where = _Place(
+            folder=self.layout.sockets
+            / (name if slot.tag == process.name else f"{name}.{slot.tag}"),
+            port=self.port(slot.port) if port is None else port,
+            slot=slot,
         )
-        return Unit(
+        usual = (sys.executable, "-m", process.module, *self._arguments(process))
+        itself = Unit(
             process=process,
             name=name,
             replica=replica,
-            port=port,
-            command=(sys.executable, "-m", process.module, *self._arguments(process)),
-            environment=environment,
+            port=where.port,
+            command=command or usual,
+            environment=self._environment(process, name, where),
             kind=process.kind,
             probe=process.probe,
-            probe_target=target,
+            probe_target=self._probe_target(process, where),
+            slot=slot,
         )
+        if not self._behind_envoy(process):
+            return (itself,)
+        return (itself, self._proxy_unit(itself, where))
+
+    def _behind_envoy(self, process: Process) -> bool:
+        return process.has_sidecar and not self.options.direct
+
+    def _probe_target(self, process: Process, where: "_Place") -> str:
+        if self._behind_envoy(process):
+            return f"unix:{where.app}"
+        if process.probe is Probe.GRPC:
+            return f"{HOST}:{where.port}"
+        return f"http://{HOST}:{where.port}"
+
+    def _proxy_unit(self, unit: Unit, where: "_Place") -> Unit:
+        at_edge = unit.process.port == topology.EDGE_HTTP
+        name = f"{unit.name}-envoy"
+        folder = self.layout.envoy / f"{name}.{where.slot.tag}"
+        proxy = Proxy(
+            name=name,
+            workload=unit.process.identity,
+            folder=str(folder),
+            svid_dir=str(self.layout.certs / unit.process.identity),
+            admin=self.address(where.slot.admin),
+            app=f"unix:{where.app}",
+            egress=f"unix:{where.egress}",
+            inbound="" if at_edge else f"{HOST}:{where.port}",
+            key_set="" if at_edge else f"unix:{self._key_set}",
+            edge=self._edge() if at_edge else None,
+            telemetry=Telemetry(otlp=self._collector()),
+        )
+        return Unit(
+            process=unit.process,
+            name=name,
+            replica=unit.replica,
+            port=where.port,
+            command=envoy.command(folder),
+            environment={key: value for key, value in os.environ.items() if key in KEPT},
+            kind=Kind.PROXY,
+            probe=Probe.ENVOY,
+            probe_target=proxy.admin,
+            slot=where.slot,
+            proxy=proxy,
+        )
+
+    def _edge(self) -> Edge:
+        return Edge(
+            http=self.address(topology.EDGE_HTTP),
+            https=self.address(topology.EDGE_HTTPS),
+            tls_dir=str(self.layout.certs / "edge"),
+            rate_limits=os.environ.get("AMARRE_RATE_LIMITS", "on") != "off",
+        )
+
+    def _collector(self) -> str:
+        """Return where spans go: what the user's environment says, or the console."""
+        asked = urlsplit(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
+        if asked.scheme == "http" and asked.port:
+            return asked.netloc
+        return self.address(topology.OTLP_GRPC)
+
+    @property
+    def _key_set(self) -> Path:
+        return self.layout.sockets / "keys.sock"
 
     def _arguments(self, process: Process) -> tuple[str, ...]:
         state, layout = self.layout.state, self.layout
@@ -141,7 +238,7 @@ class Plan:
             case _:
                 return ()
 
-    def _environment(self, process: Process, name: str, port: int, metrics: int) -> dict[str, str]:
+    def _environment(self, process: Process, name: str, where: "_Place") -> dict[str, str]:
         inherited = {
             key: value
             for key, value in os.environ.items()
@@ -153,24 +250,36 @@ class Plan:
             "AMARRE_PSEUDONYM_KEY_FILE": str(self.layout.secret("pseudonym-key")),
             "PYTHONUNBUFFERED": "1",
         }
+        defaults = self._defaults(process)
         if process.identity:
+            defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{self.address(topology.OTLP_GRPC)}"
             common |= {
-                "AMARRE_LISTEN": f"{HOST}:{port}",
+                "AMARRE_LISTEN": f"{HOST}:{where.port}",
                 "AMARRE_SVID_DIR": str(self.layout.certs / process.identity),
-                "AMARRE_PEERS": json.dumps(self._peers(process)),
-                "AMARRE_KEY_SET_SOCKET": str(self.layout.sockets / "keys.sock"),
+                "AMARRE_PEERS": json.dumps(self._peers(process, where)),
+                "AMARRE_KEY_SET_SOCKET": str(self._key_set),
             }
-        if metrics:
-            common["AMARRE_METRICS_LISTEN"] = self.address(metrics)
+        if self._behind_envoy(process):
+            common["AMARRE_LISTEN"] = f"unix:{where.app}"
+            if process.port == topology.EDGE_HTTP:
+                common |= {
+                    "AMARRE_GATEWAY_HTTP_LISTEN": f"unix:{where.app}",
+                    "AMARRE_GATEWAY_HTTPS_LISTEN": "",
+                }
+        if process.metrics:
+            common["AMARRE_METRICS_LISTEN"] = self.address(where.slot.metrics)
         # What the user sets in the environment wins over these defaults, except where a process
         # is bound to its place in this mesh.
-        return self._defaults(process) | inherited | common
+        return defaults | inherited | common
 
-    def _peers(self, process: Process) -> dict[str, str]:
+    def _peers(self, process: Process, where: "_Place") -> dict[str, str]:
         callees = topology.clients_of(policy.load())[process.name]
+        if self._behind_envoy(process):
+            return dict.fromkeys(callees, f"unix:{where.egress}")
         return {
             service: _target([f"{HOST}:{port}" for port in self.service_ports(service)])
             for service in callees
+            if service in self._service_ports
         }
 
     def _defaults(self, process: Process) -> dict[str, str]:
@@ -224,11 +333,15 @@ class Plan:
                 return {}
 
     def _scraped(self) -> list[dict[str, str]]:
-        return [
-            {"process": p.name, "url": f"http://{self.address(p.metrics)}/metrics"}
-            for p in topology.PROCESSES
-            if p.metrics
-        ]
+        found = []
+        for process in topology.PROCESSES:
+            if process.metrics:
+                url = f"http://{self.address(process.metrics)}/metrics"
+                found.append({"process": process.name, "url": url})
+            if self._behind_envoy(process):
+                url = f"http://{self.address(process.admin)}"
+                found.append({"process": f"{process.name}-envoy", "url": url})
+        return found
 
     def ports_in_use(self) -> dict[int, str]:
         """Return every TCP port that this mesh listens on, and which process wants it."""
@@ -238,6 +351,9 @@ class Plan:
         wanted[self.port(topology.OTLP_GRPC)] = "console (OTLP gRPC)"
         wanted[self.port(topology.OTLP_HTTP)] = "console (OTLP HTTP)"
         for unit in self.units:
+            if unit.proxy is not None:
+                admin = int(unit.proxy.admin.rpartition(":")[2])
+                wanted[admin] = f"{unit.name} (admin)"
             listen = unit.environment.get("AMARRE_METRICS_LISTEN")
             if listen:
                 wanted[int(listen.rpartition(":")[2])] = f"{unit.name} (/metrics)"
@@ -254,6 +370,31 @@ class Plan:
             "otlp_grpc": f"http://{self.address(topology.OTLP_GRPC)}",
             "otlp_http": f"http://{self.address(topology.OTLP_HTTP)}",
         }
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one instance stands: the folder of its sockets, which its Envoy alone shares."""
+
+    folder: Path
+    port: int
+    slot: Slot
+
+    @property
+    def app(self) -> Path:
+        return self.folder / "app.sock"
+
+    @property
+    def egress(self) -> Path:
+        return self.folder / "egress.sock"
+
+
+def _is_installed(process: Process) -> bool:
+    return importlib.util.find_spec(f"{process.module}.__main__") is not None
+
+
+def _name(process: Process, replica: int) -> str:
+    return process.name if replica == 1 else f"{process.name}-{replica}"
 
 
 def _target(addresses: list[str]) -> str:

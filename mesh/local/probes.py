@@ -2,28 +2,42 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mesh.local.envoy import PLAIN, Admin, EnvoyError
 from mesh.local.plan import Unit
+from mesh.render.envoy import Proxy
 from mesh.topology import TRUST_DOMAIN, Probe
 
 PROBE_SECONDS = 1.0
+_KEYS_FETCHED = "jwt_authn.jwks_fetch_success"
+Ready = Callable[[], Awaitable[bool]]
 
 
-def probe(unit: Unit, certs: Path) -> Callable[[], Awaitable[bool]]:
+def probe(unit: Unit, certs: Path) -> Ready:
     """Return the function that says whether *unit* is ready."""
+    if unit.proxy is not None:
+        return _proxy_probe(unit.proxy)
     if unit.probe is Probe.GRPC:
         return _grpc_probe(unit, certs)
-    return _http_probe(unit.probe_target)
+    return _http_probe(unit)
 
 
-def _http_probe(url: str) -> Callable[[], Awaitable[bool]]:
+def _http_probe(unit: Unit) -> Ready:
+    target = unit.probe_target
+    socket = target.removeprefix("unix:") if target.startswith("unix:") else None
+    url = f"{'http://localhost' if socket else target}{unit.process.probe_path}"
+
     async def ready() -> bool:
+        transport = httpx.AsyncHTTPTransport(uds=socket, verify=PLAIN)
         try:
-            async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                transport=transport, timeout=PROBE_SECONDS, trust_env=False
+            ) as client:
                 return (await client.get(url)).is_success
         except httpx.HTTPError:
             return False
@@ -31,17 +45,29 @@ def _http_probe(url: str) -> Callable[[], Awaitable[bool]]:
     return ready
 
 
-def _grpc_probe(unit: Unit, certs: Path) -> Callable[[], Awaitable[bool]]:
+def _proxy_probe(proxy: Proxy) -> Ready:
     async def ready() -> bool:
-        folder = certs / "operator"
-        credentials = grpc.ssl_channel_credentials(
-            *((folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
-        )
-        name = f"{unit.process.identity}.{TRUST_DOMAIN}"
-        options = (("grpc.ssl_target_name_override", name),)
-        async with grpc.aio.secure_channel(
-            unit.probe_target, credentials, options=options
-        ) as channel:
+        async with Admin(proxy.admin) as admin:
+            return await admin.is_ready()
+
+    return ready
+
+
+async def has_keys(proxy: Proxy) -> bool:
+    """Say whether the proxy could accept a user's token: it has fetched Auth's key set."""
+    if not proxy.key_set:
+        return True
+    try:
+        async with Admin(proxy.admin) as admin:
+            found = await admin.counters(_KEYS_FETCHED.replace(".", "[.]"))
+    except EnvoyError:
+        return False
+    return any(found.values())
+
+
+def _grpc_probe(unit: Unit, certs: Path) -> Ready:
+    async def ready() -> bool:
+        async with _channel(unit, certs) as channel:
             request = health_pb2.HealthCheckRequest(service=unit.process.probe_path)
             try:
                 answer = await health_pb2_grpc.HealthStub(channel).Check(
@@ -52,3 +78,15 @@ def _grpc_probe(unit: Unit, certs: Path) -> Callable[[], Awaitable[bool]]:
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     return ready
+
+
+def _channel(unit: Unit, certs: Path) -> Any:
+    if unit.probe_target.startswith("unix:"):
+        return grpc.aio.insecure_channel(unit.probe_target)
+    folder = certs / "operator"
+    credentials = grpc.ssl_channel_credentials(
+        *((folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+    )
+    name = f"{unit.process.identity}.{TRUST_DOMAIN}"
+    options = (("grpc.ssl_target_name_override", name),)
+    return grpc.aio.secure_channel(unit.probe_target, credentials, options=options)

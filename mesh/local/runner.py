@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ import structlog
 from mesh.local.ca import CertificateAuthority, issue_all
 from mesh.local.layout import DataFolderError, Layout
 from mesh.local.plan import HOST, Options, Plan, Unit
-from mesh.local.probes import probe
-from mesh.local.supervisor import Child, Supervisor
+from mesh.local.probes import has_keys, probe
+from mesh.local.proxies import Proxies
+from mesh.local.supervisor import Child, StartFailedError, Supervisor
 from mesh.topology import Kind
 
 log = structlog.get_logger("runner")
+
+
+KEYS_SECONDS = 20.0
 
 
 class PortsInUseError(Exception):
@@ -49,6 +53,7 @@ class Runner:
         self._ready_files = [layout.ready, *([ready_file] if ready_file else [])]
         self._supervisor = Supervisor(self.write_ready_file)
         self._units: dict[str, Unit] = {}
+        self.proxies = Proxies()
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
@@ -123,9 +128,30 @@ class Runner:
             await self._supervisor.stop(self._waves())
 
     async def _start(self) -> None:
-        for unit in self.plan.units:
+        """Proxies first: they take a moment each, and more once everything else starts."""
+        units = self.plan.units
+        for unit in units:
             self._units[unit.name] = unit
-        await self._supervisor.start([self._child(unit) for unit in self.plan.units])
+        self.proxies.endpoints = self.plan.endpoints()
+        proxies = [unit for unit in units if unit.proxy is not None]
+        await self.proxies.prepare([unit.proxy for unit in proxies if unit.proxy])
+        await self._supervisor.start([self._child(unit) for unit in proxies])
+        others = [unit for unit in units if unit.proxy is None]
+        await self._supervisor.start([self._child(unit) for unit in others])
+        await self._wait_for_keys(proxies)
+
+    async def _wait_for_keys(self, units: Sequence[Unit]) -> None:
+        """Wait until every proxy could accept a user's token."""
+        deadline = asyncio.get_running_loop().time() + KEYS_SECONDS
+        for unit in units:
+            assert unit.proxy is not None  # noqa: S101 - called with proxies alone
+            while not await has_keys(unit.proxy):  # noqa: ASYNC110 - the keys are in Envoy
+                if asyncio.get_running_loop().time() > deadline:
+                    raise StartFailedError(
+                        f"{unit.name} cannot fetch Auth's key set over {unit.proxy.key_set}; "
+                        f"see {self.layout.logs / 'auth.log'}."
+                    )
+                await asyncio.sleep(0.03)
 
     def _child(self, unit: Unit) -> Child:
         log_file = self.layout.logs / f"{unit.name}.log"
@@ -142,13 +168,21 @@ class Runner:
 
     def _waves(self) -> list[list[str]]:
         """Callers stop before those they call: gateway, services, backends."""
-        gateway = [name for name, unit in self._units.items() if unit.process.name == "gateway"]
-        services = [
-            name
-            for name, unit in self._units.items()
-            if unit.kind is Kind.SERVICE and name not in gateway
+
+        def those(kind: Kind, *, gateway: bool) -> list[str]:
+            return [
+                name
+                for name, unit in self._units.items()
+                if unit.kind is kind and (unit.process.name == "gateway") is gateway
+            ]
+
+        # What a process still finishes goes through its proxy, which therefore ends after it.
+        return [
+            those(Kind.SERVICE, gateway=True),
+            those(Kind.PROXY, gateway=True),
+            those(Kind.SERVICE, gateway=False),
+            those(Kind.PROXY, gateway=False),
         ]
-        return [gateway, services]
 
     def ready(self) -> dict[str, Any]:
         """Return the content of the ready file."""

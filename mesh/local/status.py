@@ -62,7 +62,8 @@ def _plan(layout: Layout, running: dict[str, Any]) -> Plan:
         service = process["name"].partition("-")[0]
         if service in grpc and process["kind"] == topology.Kind.SERVICE:
             replicas[service] = max(replicas.get(service, 1), process["replica"])
-    return Plan(layout, Options(port - topology.EDGE_HTTP, direct=True, replicas=replicas))
+    direct = all(process["kind"] != topology.Kind.PROXY for process in running["processes"])
+    return Plan(layout, Options(port - topology.EDGE_HTTP, direct=direct, replicas=replicas))
 
 
 def show(lines: list[Line]) -> None:

@@ -29,7 +29,7 @@ METHODS = policy.load().service("survey").methods
 async def status_of(channel: grpc.aio.Channel, method: Method, metadata: Any) -> str:
     """Call *method* with an empty request; returns the status code's name."""
     request = GetMessageClass(method.descriptor.input_type)()
-    kinds = {
+    kinds: dict[str, Any] = {
         "request_serializer": type(request).SerializeToString,
         "response_deserializer": GetMessageClass(method.descriptor.output_type).FromString,
     }

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,14 @@ async def _ticks() -> AsyncIterator[str]:
     yield "data: 2\n\n"
 
 
+class _Server(uvicorn.Server):
+    """Leaves the signals of the test process alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 @dataclass
 class Front:
     """A running edge."""
@@ -75,8 +83,7 @@ async def front(bed: Bed, *, rate_limits: bool = False) -> AsyncIterator[Front]:
     """Start an application on a Unix socket and the edge before it."""
     app, socket = App(), bed.folder / "app.sock"
     config = uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    server = _Server(config)
     serving = asyncio.create_task(server.serve())
 
     async def started() -> bool:

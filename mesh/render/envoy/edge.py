@@ -93,7 +93,7 @@ def _manager(
         request_timeout=_REQUEST_IN,
         stream_idle_timeout="60s",
         delayed_close_timeout="1s",
-        drain_timeout="5s",
+        drain_timeout="2s",
         local_reply_config=json_replies(hsts=hsts),
         access_log=telemetry.access_log(proxy, "edge"),
         **telemetry.tracing(proxy, outbound=False),
@@ -101,7 +101,12 @@ def _manager(
             "name": name,
             "virtual_hosts": [{"name": "app", "domains": ["*"], "routes": _routes(mesh)}],
         },
-        http_filters=[*_limits(edge), _body_limit(), manager.router()],
+        http_filters=[
+            *([telemetry.trace_response()] if proxy.telemetry.otlp else []),
+            *_limits(edge),
+            _body_limit(),
+            manager.router(),
+        ],
     )
 
 

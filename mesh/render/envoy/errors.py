@@ -55,7 +55,6 @@ def json_replies(*, hsts: timedelta | None) -> dict[str, Any]:
     """Return the ``local_reply_config`` of an edge; *hsts* for one with TLS."""
     headers = dict(SECURITY_HEADERS)
     headers["x-request-id"] = "%REQ(X-REQUEST-ID)%"
-    headers["traceresponse"] = "00-%TRACE_ID%-%SPAN_ID%-01"
     if hsts is not None:
         headers["strict-transport-security"] = f"max-age={int(hsts.total_seconds())}"
     return {"mappers": [_json_mapper(*row, headers=headers) for row in _JSON]}

@@ -28,7 +28,7 @@ def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details={"uri": True},
         common_http_protocol_options={"max_connection_duration": CONNECTION_LIFE},
-        drain_timeout="5s",
+        drain_timeout="2s",
         stream_idle_timeout="0s",
         local_reply_config=grpc_replies(),
         access_log=telemetry.access_log(proxy, INBOUND),

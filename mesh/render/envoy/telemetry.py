@@ -155,3 +155,24 @@ def method_statistics() -> dict[str, Any]:
             enable_upstream_stats=True,
         ),
     }
+
+
+def trace_response() -> dict[str, Any]:
+    """
+    Return the filter that tells browsers the trace of an answer that the gateway did not give.
+
+    Source:
+        W3C Trace Context, Level 2 draft, ``traceresponse``.
+    """
+    header = {"key": "traceresponse", "value": "00-%TRACE_ID%-%SPAN_ID%-01"}
+    return {
+        "name": "envoy.filters.http.header_mutation",
+        "typed_config": typed(
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            mutations={
+                "response_mutations": [
+                    {"append": {"header": header, "append_action": "ADD_IF_ABSENT"}}
+                ]
+            },
+        ),
+    }

@@ -55,8 +55,8 @@ class Export:
     def __init__(self, project: Project, ask: Ask) -> None:
         self._project = project
         self._ask = ask
-        _check_names("forms", ask.forms, project.dictionary.forms)
-        _check_names("events", ask.events, project.event_by_name)
+        check_names("forms", ask.forms, project.dictionary.forms)
+        check_names("events", ask.events, project.event_by_name)
         self._wanted = _wanted(project, ask)
         self._holds = condition(ask.logic, project)
         self._sieve = required_text(ask.logic, project)
@@ -183,7 +183,7 @@ def forms_of(project: Project, place: Place) -> frozenset[str]:
 def _wanted(project: Project, ask: Ask) -> list[str]:
     """Names of the fields and status fields asked for, in the project's order."""
     dictionary = project.dictionary
-    _check_names("fields", ask.fields, {*dictionary.by_name, *dictionary.form_of_status})
+    check_names("fields", ask.fields, {*dictionary.by_name, *dictionary.form_of_status})
     everything = not ask.fields and not ask.forms
     asked, forms = set(ask.fields), set(ask.forms)
     wanted = []
@@ -195,7 +195,13 @@ def _wanted(project: Project, ask: Ask) -> list[str]:
     return wanted
 
 
-def _check_names(parameter: str, names: Iterable[str], known: Iterable[str]) -> None:
+def check_names(parameter: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """
+    Check names that a client asks for.
+
+    Raises:
+        ApiError: Some are unknown; REDCap's own sentence names them.
+    """
     known = set(known)
     unknown = [name for name in names if name not in known]
     if unknown:

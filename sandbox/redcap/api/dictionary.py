@@ -2,8 +2,6 @@
 ``metadata``, ``exportFieldNames``, ``instrument``, ``fieldValidation``.
 """
 
-from collections.abc import Container
-
 from sandbox.redcap import dictionary
 from sandbox.redcap.api.changes import change, data_rows
 from sandbox.redcap.api.operation import (
@@ -18,6 +16,7 @@ from sandbox.redcap.api.operation import (
 )
 from sandbox.redcap.dictionary import KEYS, status_field
 from sandbox.redcap.errors import ApiError
+from sandbox.redcap.export import check_names
 from sandbox.redcap.validation import PATTERNS
 
 
@@ -25,8 +24,8 @@ def export_metadata(call: Call) -> Answer:
     """The dictionary, or the asked fields and forms of it."""
     known = call.project.dictionary
     fields, forms = call.params.items("fields"), call.params.items("forms")
-    _check("fields", fields, known.by_name)
-    _check("forms", forms, known.forms)
+    check_names("fields", fields, known.by_name)
+    check_names("forms", forms, known.forms)
     rows = [
         row
         for row in known.rows()
@@ -86,15 +85,6 @@ def export_validations(call: Call) -> Answer:
         for suffix in ([f"_{order}" for order in orders] if name in dated else [""])
     ]
     return rows_answer(call, rows, columns=("validation_type", "regex"))
-
-
-def _check(parameter: str, names: list[str], known: Container[str]) -> None:
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        quoted = ", ".join(f"'{name}'" for name in unknown)
-        raise ApiError(
-            f'The following values in the parameter "{parameter}" are not valid: {quoted}'
-        )
 
 
 OPERATIONS: Operations = {

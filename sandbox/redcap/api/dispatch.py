@@ -10,14 +10,14 @@ from sandbox.redcap.api import (
     dictionary,
     events,
     files,
+    groups,
     project,
+    project_log,
     records,
     repository,
+    roles,
     surveys,
     users,
-)
-from sandbox.redcap.api import (
-    log as project_log,
 )
 from sandbox.redcap.api.formats import MEDIA_TYPES, error_body
 from sandbox.redcap.api.operation import Answer, Call, Operations
@@ -35,6 +35,8 @@ OPERATIONS: Operations = {
     **files.OPERATIONS,
     **events.OPERATIONS,
     **users.OPERATIONS,
+    **roles.OPERATIONS,
+    **groups.OPERATIONS,
     **project_log.OPERATIONS,
     **repository.OPERATIONS,
 }

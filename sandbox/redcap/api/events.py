@@ -2,9 +2,10 @@
 ``arm``, ``event``, ``formEventMapping``, ``repeatingFormsEvents``.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable
 
 from sandbox.redcap.api.changes import change, data_rows
+from sandbox.redcap.api.checks import must_exist
 from sandbox.redcap.api.operation import (
     EXPORT,
     Answer,
@@ -56,7 +57,7 @@ def delete_arms(call: Call) -> Answer:
     """Delete arms with their events."""
     _longitudinal(call, "delete", "arms")
     numbers = {_number(text) for text in call.params.items("arms")}
-    _must_exist("arms", numbers, {arm.arm_num for arm in call.project.arms})
+    must_exist("arms", numbers, {arm.arm_num for arm in call.project.arms})
 
     def edit(project: Project) -> Project:
         events = tuple(event for event in project.events if event.arm_num not in numbers)
@@ -121,7 +122,7 @@ def delete_events(call: Call) -> Answer:
     """Delete events with their mappings."""
     _longitudinal(call, "delete", "events")
     names = set(call.params.items("events"))
-    _must_exist("events", names, call.project.event_by_name)
+    must_exist("events", names, call.project.event_by_name)
 
     def edit(project: Project) -> Project:
         kept = tuple(e for e in project.events if e.unique_event_name not in names)
@@ -147,8 +148,8 @@ def import_mappings(call: Call) -> Answer:
     """Replace all mappings."""
     _longitudinal(call, "import", "form/event mappings")
     pairs = [(row.get("unique_event_name", ""), row.get("form", "")) for row in data_rows(call)]
-    _must_exist("unique_event_name", {event for event, _ in pairs}, call.project.event_by_name)
-    _must_exist("form", {form for _, form in pairs}, call.project.dictionary.forms)
+    must_exist("unique_event_name", {event for event, _ in pairs}, call.project.event_by_name)
+    must_exist("form", {form for _, form in pairs}, call.project.dictionary.forms)
     change(call, lambda p: p.replaced(mappings=frozenset(pairs)), details="Import mappings")
     return count_answer(call, len(pairs))
 
@@ -180,9 +181,9 @@ def import_repeating(call: Call) -> Answer:
         if not project.is_longitudinal:
             event = project.default_event().unique_event_name
         form = row.get("form_name", "")
-        _must_exist("event_name", {event}, project.event_by_name)
+        must_exist("event_name", {event}, project.event_by_name)
         if form:
-            _must_exist("form_name", {form}, project.dictionary.forms)
+            must_exist("form_name", {form}, project.dictionary.forms)
         repeating[event, form] = row.get("custom_form_label", "")
     change(call, lambda p: p.replaced(repeating=repeating), details="Set up repeating instruments")
     return count_answer(call, len(repeating))
@@ -240,13 +241,6 @@ def _trimmed(project: Project) -> Project:
         mappings=frozenset(pair for pair in project.mappings if pair[0] in names),
         repeating={key: label for key, label in project.repeating.items() if key[0] in names},
     )
-
-
-def _must_exist(parameter: str, given: Iterable[object], known: Container[object]) -> None:
-    unknown = sorted(map(str, (item for item in given if item not in known)))
-    if unknown:
-        quoted = ", ".join(f"'{name}'" for name in unknown)
-        raise ApiError(f'These values of "{parameter}" do not exist in the project: {quoted}')
 
 
 def _design(run: Callable[[Call], Answer]) -> Operation:

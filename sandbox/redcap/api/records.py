@@ -27,6 +27,7 @@ from sandbox.redcap.api.operation import (
     with_right,
 )
 from sandbox.redcap.api.params import Params, invalid
+from sandbox.redcap.deleting import Part
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.importing import Imported
 from sandbox.redcap.odm import answers, elements, writing
@@ -204,7 +205,7 @@ def delete_records(call: Call) -> Answer:
     return count_answer(call, len(names))
 
 
-def _part(call: Call) -> importing.Part | None:
+def _part(call: Call) -> Part | None:
     params, project = call.params, call.project
     event_name, form = params.text("event"), params.text("instrument")
     if form and form not in project.dictionary.forms:
@@ -224,7 +225,7 @@ def _part(call: Call) -> importing.Part | None:
         if event_name in {"", event.unique_event_name} and arm in {0, event.arm_num}
     )
     instance = params.integer("repeat_instance", 1) if params.text("repeat_instance") else None
-    return importing.Part(events, form, instance)
+    return Part(events, form, instance)
 
 
 def rename_record(call: Call) -> Answer:

@@ -1,0 +1,48 @@
+"""
+What rows and parameters that change a design must hold.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+from sandbox.redcap.errors import ApiError
+
+
+def needed(row: Mapping[str, str], key: str) -> str:
+    """A value that a row must hold."""
+    value = row.get(key, "").strip()
+    if not value:
+        raise ApiError(f"Every row needs '{key}'.")
+    return value
+
+
+def must_exist(parameter: str, given: Iterable[object], known: Container[object]) -> None:
+    """
+    Check that everything given is known.
+
+    Raises:
+        ApiError: Some is not; the message names it and the parameter.
+    """
+    unknown = sorted(str(item) for item in given if item not in known)
+    if unknown:
+        quoted = ", ".join(f"'{name}'" for name in unknown)
+        raise ApiError(f'These values of "{parameter}" do not exist in the project: {quoted}')
+
+
+def assign(
+    mapping: dict[str, str], user: str, wanted: str, known: Container[str], what: str
+) -> None:
+    """Set what a user has, in place; a blank takes it away."""
+    wanted = wanted.strip()
+    if not wanted:
+        mapping.pop(user, None)
+    elif wanted in known:
+        mapping[user] = wanted
+    else:
+        raise ApiError(f"The {what} '{wanted}' does not exist in the project.")
+
+
+def without(mapping: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """*mapping* without some of its keys."""
+    gone = set(names)
+    return {key: value for key, value in mapping.items() if key not in gone}

@@ -1,0 +1,194 @@
+"""The pages in a real Chromium: cookies across sites, live updates, the policy, small screens."""
+
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from amarre.survey.v1 import survey_pb2, survey_service_pb2
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
+
+from gateway.listeners import Listener
+from tests.gateway.conftest import World
+
+pytestmark = pytest.mark.browser
+
+SECONDS = 1000.0
+PAGES = ("/", "/signup", "/login?userId=aa&secret=bb", "/login", "/notice", "/none", "/api/docs")
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Debian's Chromium, headless."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def app(world: World) -> AsyncIterator[str]:
+    """The origin of a gateway on a real port."""
+    listener = Listener(
+        world.gateway.app, "127.0.0.1:0", tls_dir=None, drain_timeout=world.settings.drain_timeout
+    )
+    await listener.start()
+    yield f"http://localhost:{listener.port}"
+    world.gateway.api.stopping.set()
+    await listener.stop()
+
+
+@pytest.fixture
+async def page(browser: Browser, app: str) -> AsyncIterator[Page]:
+    """A tab on a phone that reads English and hears of every complaint of the browser."""
+    context = await browser.new_context(
+        base_url=app, locale="en-GB", viewport={"width": 360, "height": 740}
+    )
+    page = await context.new_page()
+    page.set_default_timeout(10 * SECONDS)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    await context.close()
+    # That a page asked for is refused is no complaint about the page shown.
+    assert [] == [c for c in complaints if not c.startswith("Failed to load resource")]
+
+
+async def sign_in(page: Page) -> None:
+    """Use a mailed link up."""
+    await page.goto("/login?userId=aa&secret=bb")
+    await page.get_by_role("button", name="Sign me in").click()
+    await page.get_by_role("button", name="Sign out").first.wait_for()
+
+
+async def from_another_site(page: Page, address: str) -> None:
+    """Click on a link to *address* on a page of another site, as in a web mail."""
+
+    async def mail(route: Route) -> None:
+        body = f'<a href="{address}">the link</a>'
+        await route.fulfill(body=body, content_type="text/html")
+
+    await page.route("http://mail.test/", mail)
+    await page.goto("http://mail.test/")
+    await page.get_by_text("the link").click()
+
+
+async def fits(page: Page) -> bool:
+    """Say whether nothing sticks out to the right."""
+    return bool(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+async def test_mailed_link_from_another_site(page: Page, app: str) -> None:
+    """
+    A link clicked in a web mail leads to being signed in, and seen to be.
+    """
+    await from_another_site(page, f"{app}/login?userId=aa&secret=bb")
+    await page.get_by_role("button", name="Sign me in").click()
+    await expect(page.get_by_role("button", name="Sign out").first).to_be_visible()
+    assert f"{app}/" == page.url
+
+
+async def test_home_from_another_site(page: Page, app: str) -> None:
+    """
+    Who is signed in and comes from another site does not look signed out.
+    """
+    await sign_in(page)
+    await from_another_site(page, f"{app}/")
+    await expect(page.get_by_role("button", name="Sign out").first).to_be_visible()
+
+
+async def test_stranger_from_another_site(page: Page, app: str) -> None:
+    """
+    Who is not signed in and comes from another site sees the welcome page.
+    """
+    await from_another_site(page, f"{app}/")
+    await expect(page.get_by_role("button", name="Get started")).to_be_visible()
+
+
+async def test_form_of_another_site(page: Page, app: str, world: World) -> None:
+    """
+    A form on another site can do nothing in the visitor's name.
+    """
+    await sign_in(page)
+
+    async def evil(route: Route) -> None:
+        body = f'<form method="post" action="{app}/logout"><button>Win</button></form>'
+        await route.fulfill(body=body, content_type="text/html")
+
+    await page.route("http://evil.test/", evil)
+    await page.goto("http://evil.test/")
+    await page.get_by_text("Win").click()
+    await expect(page.get_by_text("csrf_failed")).to_be_visible()
+    assert 0 == world.auth.does.count("LogOut")
+    await page.goto("about:blank")
+
+
+async def test_dialog(page: Page) -> None:
+    """
+    The address is asked for in a dialog that needs no script.
+    """
+    await page.goto("/")
+    await page.get_by_role("button", name="Get started").click()
+    await page.get_by_label("E-mail address").fill("ada@example.org")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="Check your mailbox")).to_be_visible()
+
+
+async def test_live_update(page: Page, world: World) -> None:
+    """
+    A change shows on the page by itself.
+    """
+    request = survey_pb2.Request(
+        id="7", title="Grace", status=survey_pb2.REQUEST_STATUS_TO_COMPLETE
+    )
+    world.survey.listed = [request]
+    await sign_in(page)
+    await page.get_by_role("heading", name="Grace").wait_for()
+    request.title = "Grace Hopper"
+    change = survey_pb2.RequestChange(kind=survey_pb2.CHANGE_KIND_CHANGED, request=request)
+    world.survey.events.put_nowait(
+        survey_service_pb2.WatchRequestsResponse(event_id="1", change=change)
+    )
+    await expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible()
+
+
+async def test_explorer(page: Page) -> None:
+    """
+    A call can be tried from the API explorer.
+    """
+    await page.goto("/api/docs")
+    operation = page.locator("details", has_text="/api/v1/health/status")
+    await operation.locator("summary").click()
+    await operation.get_by_role("button", name="Send").click()
+    await expect(operation.locator("output")).to_contain_text("HEALTH_STATUS_HEALTHY")
+
+
+@pytest.mark.parametrize("language", ["fr", "en"])
+async def test_small_screen(page: Page, world: World, language: str) -> None:
+    """
+    No page is wider than a small phone, and none breaks the content security policy.
+    """
+    request = survey_pb2.Request(
+        id="7", title="Long" * 20, status=survey_pb2.REQUEST_STATUS_TO_COMPLETE
+    )
+    request.steps.add(
+        instrument="demandeur_composante",
+        kind=survey_pb2.STEP_KIND_OPINION,
+        state=survey_pb2.STEP_STATE_DONE,
+        opinion=survey_pb2.OPINION_WITH_RESERVATIONS,
+    )
+    world.survey.listed = [request]
+    await page.goto(f"/?lang={language}")
+    for path in PAGES:
+        await page.goto(path)
+        assert await fits(page), path
+    await page.goto("/login?userId=aa&secret=bb")
+    await page.locator("main button").click()
+    for tab in ("submit", "complete", "account", "data"):
+        await page.goto(f"/?tab={tab}")
+        assert await fits(page), tab

@@ -9,7 +9,7 @@ from datetime import timedelta
 from amarre.mesh.v1 import policy_pb2 as pb
 
 from mesh.contract import reasons
-from mesh.contract.policy import ANY_CALLER, SERVICES, Idempotency, Mesh, Method, Service
+from mesh.contract.model import ANY_CALLER, SERVICES, Idempotency, Mesh, Method, Service
 
 WORKLOADS = frozenset({"gateway", "operator", *SERVICES})
 """Every service account of the mesh; a caller must be one of them."""

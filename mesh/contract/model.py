@@ -1,0 +1,157 @@
+"""The policy model: services, methods and what their contracts say of them. Immutable."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+from amarre.mesh.v1 import policy_pb2 as pb
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+ANY_CALLER = "*"
+SERVICES = ("auth", "survey", "health")
+"""The areas whose contracts make up the mesh, in start order of their ports."""
+
+
+class Idempotency(Enum):
+    """What ``idempotency_level`` says of a method."""
+
+    UNKNOWN = 0
+    NO_SIDE_EFFECTS = 1
+    IDEMPOTENT = 2
+
+
+@dataclass(frozen=True)
+class Route:
+    """One REST route of a method, from ``google.api.http``."""
+
+    verb: str
+    path: str
+    body: str
+    response_body: str
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a method promises."""
+
+    availability: float
+    latency: timedelta
+    latency_share: float
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """When a replica is left out of load balancing, and for how long."""
+
+    consecutive_failures: int
+    interval: timedelta
+    base_ejection_time: timedelta
+    max_ejection_percent: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """One rpc and its policy."""
+
+    descriptor: MethodDescriptor
+    callers: tuple[str, ...]
+    deadline: timedelta
+    needs_session: bool
+    session_effect: "pb.SessionEffect.ValueType"
+    roles: tuple[str, ...]
+    objective: Objective
+    idempotency: Idempotency
+    routes: tuple[Route, ...]
+    rest: pb.RestPolicy
+    source: str
+    """Where the policy stands, for people: ``amarre/survey/v1/survey_service.proto:41``."""
+
+    @property
+    def name(self) -> str:
+        """The rpc's own name, ``ListRequests``."""
+        return self.descriptor.name
+
+    @property
+    def service(self) -> str:
+        """The short name of the service, ``survey``."""
+        return _area(self.descriptor.containing_service.full_name)
+
+    @property
+    def short_name(self) -> str:
+        """What people say and the command line takes: ``survey.ListRequests``."""
+        return f"{self.service}.{self.name}"
+
+    @property
+    def path(self) -> str:
+        """The gRPC path, ``/amarre.survey.v1.SurveyService/ListRequests``."""
+        return f"/{self.descriptor.containing_service.full_name}/{self.name}"
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether a second attempt is harmless; true only where the contract says so."""
+        return self.idempotency is not Idempotency.UNKNOWN and not self.streams
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is a stream."""
+        return bool(self.descriptor.server_streaming)
+
+    def allows(self, caller: str) -> bool:
+        """Say whether the workload *caller*, a service account name, may call."""
+        return caller in self.callers or ANY_CALLER in self.callers
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service, its limits and its methods in the order of the contract."""
+
+    descriptor: ServiceDescriptor
+    max_concurrent_requests: int
+    max_pending_requests: int
+    outlier: Outlier
+    methods: tuple[Method, ...]
+    summary: str
+
+    @property
+    def name(self) -> str:
+        """The short name, ``survey``."""
+        return _area(self.descriptor.full_name)
+
+    @property
+    def full_name(self) -> str:
+        """The gRPC name, ``amarre.survey.v1.SurveyService``."""
+        return self.descriptor.full_name
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """All services of the mesh."""
+
+    services: tuple[Service, ...]
+
+    def __iter__(self) -> Iterator[Method]:
+        return (method for service in self.services for method in service.methods)
+
+    @functools.cached_property
+    def by_path(self) -> Mapping[str, Method]:
+        """Every method by its gRPC path."""
+        return {method.path: method for method in self}
+
+    def service(self, name: str) -> Service:
+        """Return the service with the short *name*; KeyError when there is none."""
+        return {service.name: service for service in self.services}[name]
+
+    def method(self, short_name: str) -> Method:
+        """Return the method called ``survey.ListRequests``; KeyError when there is none."""
+        return {method.short_name: method for method in self}[short_name]
+
+    def edges(self) -> frozenset[tuple[str, str]]:
+        """Return every declared edge as (caller, service), ``*`` included as it stands."""
+        return frozenset((caller, method.service) for method in self for caller in method.callers)
+
+
+def _area(full_name: str) -> str:
+    """``amarre.survey.v1.SurveyService`` belongs to ``survey``."""
+    return full_name.split(".")[1]

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -11,11 +11,11 @@ from auth_svc.addresses import AllowedDomains
 from auth_svc.config import AuthSettings
 from auth_svc.contacts import SurveyContacts
 from auth_svc.database import Database
-from auth_svc.embedded import EmbeddedDirectory, SessionLife
 from auth_svc.keys import KeyRing
 from auth_svc.keyset import published
 from auth_svc.limits import Limits
 from auth_svc.mail import Postman, SmtpServer
+from auth_svc.providers import provider, utc_now
 from auth_svc.service import AuthService, register
 from auth_svc.sessions import Sessions
 from auth_svc.signin import LinkRules, SignIn
@@ -30,10 +30,6 @@ PURGE_EVERY = timedelta(minutes=10)
 KEPT_AFTER_END = timedelta(days=1)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 async def main(settings: AuthSettings) -> None:
     """Build Auth from *settings* and serve it until told to stop."""
     async with AsyncExitStack() as stack:
@@ -43,32 +39,32 @@ async def main(settings: AuthSettings) -> None:
         await stack.enter_async_context(published(settings.auth_key_set_listen, ring.document))
         survey = await stack.enter_async_context(channel("survey", settings))
         postman = await stack.enter_async_context(
-            Postman(_smtp(settings), settings.auth_mail_from, _now)
+            Postman(_smtp(settings), settings.auth_mail_from, utc_now)
         )
-        directory = EmbeddedDirectory(
-            database, SessionLife(settings.auth_session_lifetime, settings.auth_session_idle), _now
-        )
+        directory = await stack.enter_async_context(provider(settings, database))
         sign_in = SignIn(
             LinkRules(
                 AllowedDomains(settings.allowed_email_domains),
                 settings.auth_link_url,
                 settings.auth_link_lifetime,
             ),
-            _now,
+            utc_now,
             directory=directory,
             links=storage.SqlLinks(database),
-            limits=Limits(storage.SqlCounters(database), _now, off=settings.rate_limits == "off"),
+            limits=Limits(
+                storage.SqlCounters(database), utc_now, off=settings.rate_limits == "off"
+            ),
             contacts=SurveyContacts(survey),
             mailer=postman,
         )
         sessions = Sessions(
             directory,
             ring.signing,
-            _now,
+            utc_now,
             staleness=settings.auth_session_cache,
             operators=settings.auth_operators,
         )
-        await stack.enter_async_context(server.background(_keep_house(database, directory, ring)))
+        await stack.enter_async_context(server.background(_keep_house(database, ring)))
         await server.serve(
             SERVICE,
             settings,
@@ -86,16 +82,15 @@ def _smtp(settings: AuthSettings) -> SmtpServer:
     return SmtpServer.parse(settings.auth_smtp_url, password)
 
 
-async def _keep_house(database: Database, directory: EmbeddedDirectory, ring: KeyRing) -> None:
+async def _keep_house(database: Database, ring: KeyRing) -> None:
     """Follow the key file and forget what has ended, for as long as the process lives."""
-    purged_at = _now() - PURGE_EVERY
+    purged_at = utc_now() - PURGE_EVERY
     while True:
         ring.refresh()
-        if _now() - purged_at >= PURGE_EVERY:
+        if utc_now() - purged_at >= PURGE_EVERY:
             try:
-                await storage.purge(database, _now() - KEPT_AFTER_END)
-                await directory.purge()
-                purged_at = _now()
+                await storage.purge(database, utc_now() - KEPT_AFTER_END)
+                purged_at = utc_now()
             except Exception:
                 log.exception("nothing purged")
         await asyncio.sleep(KEY_CHECK_SECONDS)

@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode
 
 from auth_svc.addresses import AllowedDomains
 from auth_svc.mail import SmtpServer
+from auth_svc.ports import LONGEST_SESSION
 from mesh.chassis.config import MeshSettings
 
 
@@ -44,7 +45,7 @@ class AuthSettings(MeshSettings):
     )
     """How long a magic link works; at most 10 minutes."""
     auth_session_lifetime: timedelta = Field(
-        default=timedelta(days=7), gt=timedelta(0), le=timedelta(days=30)
+        default=timedelta(days=7), gt=timedelta(0), le=LONGEST_SESSION
     )
     """When a session ends even if it is in use; at most 30 days."""
     auth_session_idle: timedelta = Field(
@@ -59,6 +60,12 @@ class AuthSettings(MeshSettings):
     """Addresses of the people who run the mesh, separated by commas."""
     auth_provider: Literal["embedded", "appwrite"] = "embedded"
     """Who keeps users and sessions."""
+    auth_appwrite_endpoint: str = ""
+    """Appwrite's API, ``https://HOST/v1``; with the provider ``appwrite``."""
+    auth_appwrite_project: str = ""
+    """The id of the Appwrite project."""
+    auth_appwrite_key_file: Path | None = None
+    """File with an API key that has users.read, users.write and sessions.write."""
     allowed_email_domains: Listed = ("example.org",)
     """The domains whose addresses may sign in, separated by commas; compared whole."""
     rate_limits: Literal["on", "off"] = "on"
@@ -89,6 +96,21 @@ class AuthSettings(MeshSettings):
     @classmethod
     def _addresses_are_lower_case(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(address.lower() for address in value)
+
+    @model_validator(mode="after")
+    def _appwrite_is_complete(self) -> "AuthSettings":
+        if self.auth_provider == "appwrite":
+            settings = {
+                "ENDPOINT": self.auth_appwrite_endpoint.startswith(("http://", "https://")),
+                "PROJECT": self.auth_appwrite_project,
+                "KEY_FILE": self.auth_appwrite_key_file,
+            }
+            missing = [
+                f"AMARRE_AUTH_APPWRITE_{name}" for name, good in settings.items() if not good
+            ]
+            if missing:
+                raise ValueError(f"AMARRE_AUTH_PROVIDER=appwrite needs {', '.join(missing)}")
+        return self
 
     @model_validator(mode="after")
     def _production_is_strict(self) -> "AuthSettings":

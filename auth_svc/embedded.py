@@ -2,8 +2,7 @@
 
 import secrets
 import uuid
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -12,12 +11,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth_svc.database import Database
+from auth_svc.devices import describe
 from auth_svc.ports import (
     APPLICANT,
     Clock,
     Invitation,
     OpenedSession,
     Session,
+    SessionLife,
     User,
     Verified,
 )
@@ -29,19 +30,6 @@ log = structlog.get_logger("embedded")
 SECRET_BYTES = 32
 MOST_SESSIONS = 200
 """Per user; beyond it the oldest ends."""
-
-
-@dataclass(frozen=True)
-class SessionLife:
-    """When sessions end: ``absolute`` after they were opened, ``idle`` after they were used."""
-
-    absolute: timedelta = timedelta(days=7)
-    idle: timedelta = timedelta(hours=12)
-
-    @property
-    def noted_every(self) -> timedelta:
-        """How exactly the last use is known; noting each one would write on every request."""
-        return self.idle / 50
 
 
 class EmbeddedDirectory:
@@ -58,9 +46,10 @@ class EmbeddedDirectory:
             user = await self._find_or_make(connection, email, new_id)
         return Invitation(user, secrets.token_hex(SECRET_BYTES))
 
-    async def open_session(self, user_id: str, secret: str, *, device: str) -> OpenedSession:
+    async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """Open a session; that the link was good has been decided by the rules."""
         now = self._clock()
+        device = describe(user_agent)
         session = Session(str(uuid.uuid4()), now, now + self._life.absolute, device)
         opened = OpenedSession(secrets.token_hex(SECRET_BYTES), session)
         async with self._database.transaction() as connection:
@@ -118,16 +107,6 @@ class EmbeddedDirectory:
         """End all sessions of the user."""
         async with self._database.transaction() as connection:
             await connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
-
-    async def purge(self) -> None:
-        """Forget sessions that have ended."""
-        now = self._clock()
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                delete(sessions).where(
-                    (sessions.c.expires_at <= now) | (sessions.c.seen_at <= now - self._life.idle)
-                )
-            )
 
     def _open_at(self, now: datetime) -> tuple[Any, ...]:
         return sessions.c.expires_at > now, sessions.c.seen_at > now - self._life.idle

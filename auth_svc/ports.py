@@ -11,6 +11,8 @@ Clock = Callable[[], datetime]
 APPLICANT = "applicant"
 OPERATOR = "operator"
 
+LONGEST_SESSION = timedelta(days=30)
+
 
 @dataclass(frozen=True)
 class User:
@@ -29,6 +31,19 @@ class Session:
     created_at: datetime
     expires_at: datetime
     device: str = ""
+
+
+@dataclass(frozen=True)
+class SessionLife:
+    """When sessions end: ``absolute`` after they were opened, ``idle`` after they were used."""
+
+    absolute: timedelta = timedelta(days=7)
+    idle: timedelta = timedelta(hours=12)
+
+    @property
+    def noted_every(self) -> timedelta:
+        """How exactly the last use is known; noting each one would write on every request."""
+        return self.idle / 50
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class Directory(Protocol):
         """Find the user of *email*, or make one called *new_id*, or otherwise if that is taken."""
         ...
 
-    async def open_session(self, user_id: str, secret: str, *, device: str) -> OpenedSession:
+    async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """
         Open a session for the user who was invited with *secret*.
 

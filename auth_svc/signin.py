@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 import structlog
 
 from auth_svc.addresses import AllowedDomains
-from auth_svc.devices import describe
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.letters import link_letter
 from auth_svc.limits import Limits
@@ -112,7 +111,7 @@ class SignIn:
             raise InvalidCredentialsError
         try:
             opened = await self._directory.open_session(
-                user_id, secret.lower(), device=describe(user_agent)
+                user_id, secret.lower(), user_agent=user_agent
             )
         except UnavailableError:
             await self._links.give_back(name, shown)

@@ -2,11 +2,11 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, delete, literal, update
+from sqlalchemy import case, delete, literal, select, update
 
 from auth_svc.database import Database
-from auth_svc.ports import Count, Link
-from auth_svc.tables import counters, links
+from auth_svc.ports import LONGEST_SESSION, Count, Link, SessionLife
+from auth_svc.tables import counters, links, sessions, uses
 
 
 class SqlLinks:
@@ -57,6 +57,28 @@ class SqlLinks:
             await connection.execute(update(links).where(*same).values(used_at=None))
 
 
+class SqlUses:
+    """When sessions were used last, for a provider that does not know."""
+
+    def __init__(self, database: Database, life: SessionLife) -> None:
+        self._database = database
+        self._life = life
+
+    async def note(self, session_id: str, *, now: datetime) -> bool:
+        """Note that a session is used; False when it was idle for too long."""
+        mine = uses.c.session_id == session_id
+        first = self._database.insert(uses).values(session_id=session_id, seen_at=now)
+        async with self._database.transaction() as connection:
+            seen_at = (await connection.execute(select(uses.c.seen_at).where(mine))).scalar()
+            if seen_at is None:
+                await connection.execute(first.on_conflict_do_nothing())
+            elif now - seen_at >= self._life.idle:
+                return False
+            elif now - seen_at >= self._life.noted_every:
+                await connection.execute(update(uses).where(mine).values(seen_at=now))
+        return True
+
+
 class SqlCounters:
     """Counters, one row per key."""
 
@@ -86,7 +108,10 @@ class SqlCounters:
 
 
 async def purge(database: Database, before: datetime) -> None:
-    """Forget links and counters that ended before *before*."""
+    """Forget links, counters and sessions that ended before *before*."""
     async with database.transaction() as connection:
+        await connection.execute(delete(sessions).where(sessions.c.expires_at < before))
         await connection.execute(delete(links).where(links.c.expires_at < before))
         await connection.execute(delete(counters).where(counters.c.since < before))
+        # Sessions have ended by then; to forget one before would make it look fresh.
+        await connection.execute(delete(uses).where(uses.c.seen_at < before - LONGEST_SESSION))

@@ -72,6 +72,14 @@ links = Table(
     Column("used_at", UtcTime),
 )
 
+uses = Table(
+    "uses",
+    metadata,
+    # Sessions of a provider that does not know when they were used last.
+    Column("session_id", String(36), primary_key=True),
+    Column("seen_at", UtcTime, nullable=False),
+)
+
 counters = Table(
     "counters",
     metadata,

@@ -359,7 +359,7 @@ class AwayDirectory:
         self.end_session = inner.end_session
         self.end_sessions = inner.end_sessions
 
-    async def open_session(self, user_id: str, secret: str, *, device: str) -> OpenedSession:
+    async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """Fail."""
         raise UnavailableError("The provider is away.")
 

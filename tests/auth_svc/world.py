@@ -5,19 +5,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
+
 from auth_svc.addresses import AllowedDomains
+from auth_svc.appwrite import AppwriteDirectory
+from auth_svc.appwrite_client import AppwriteClient, AppwriteProject
 from auth_svc.database import Database
-from auth_svc.embedded import EmbeddedDirectory, SessionLife
+from auth_svc.embedded import EmbeddedDirectory
 from auth_svc.limits import Limits
-from auth_svc.ports import Directory, Letter
+from auth_svc.ports import Directory, Letter, SessionLife
 from auth_svc.service import AuthService
 from auth_svc.sessions import Sessions
 from auth_svc.signin import LinkRules, SignIn
-from auth_svc.storage import SqlCounters, SqlLinks
+from auth_svc.storage import SqlCounters, SqlLinks, SqlUses
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.testing import FakeClock
 from mesh.chassis.tokens import SigningKey
 
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 LINK_URL = "http://localhost:3000/login"
 LIFE = SessionLife(absolute=timedelta(days=7), idle=timedelta(hours=12))
 
@@ -62,7 +67,11 @@ def link_in(letter: Letter) -> MailedLink:
     """Return the parts of the link in *letter*."""
     found = re.search(r"https?://\S+", letter.text)
     assert found is not None
-    query = parse_qs(urlsplit(found.group()).query)
+    return _parts(found.group())
+
+
+def _parts(url: str) -> MailedLink:
+    query = parse_qs(urlsplit(url).query)
     return MailedLink(query["userId"][0], query["secret"][0])
 
 
@@ -103,12 +112,20 @@ class World:
     async def link(self, email: str = "ada@example.org") -> MailedLink:
         """Ask for a link and return what was mailed."""
         await self.sign_in.sign_up(email, client="192.0.2.1", language="")
+        return await self.mailed()
+
+    async def mailed(self) -> MailedLink:
+        """Return the link that was mailed last."""
         return link_in(self.mailer.letters[-1])
+
+    async def advance(self, by: timedelta) -> None:
+        """Let *by* pass."""
+        self.clock.advance(by)
 
     async def use(self, link: MailedLink) -> str:
         """Sign in with *link* and return the session's secret."""
         opened = await self.sign_in.log_in(
-            link.user_id, link.secret, client="192.0.2.1", user_agent="curl/8"
+            link.user_id, link.secret, client="192.0.2.1", user_agent=FIREFOX
         )
         return opened.secret
 
@@ -123,3 +140,43 @@ def present_clock() -> FakeClock:
 def embedded(database: Database, clock: FakeClock) -> EmbeddedDirectory:
     """Return the embedded provider over *database*."""
     return EmbeddedDirectory(database, LIFE, clock)
+
+
+PROJECT, APPWRITE_KEY = "amarre", "standard_test"
+
+
+class AppwriteWorld(World):
+    """Auth over the Appwrite stand-in, which mails links by itself."""
+
+    http: httpx.AsyncClient
+
+    @classmethod
+    def over(cls, database: Database, clock: FakeClock, http: httpx.AsyncClient) -> "AppwriteWorld":
+        """Return Auth over the stand-in behind *http*."""
+        project = AppwriteProject("http://appwrite/v1", PROJECT, APPWRITE_KEY)
+        directory = AppwriteDirectory(
+            AppwriteClient(http, project, clock),
+            SqlUses(database, LIFE),
+            clock,
+            life=LIFE,
+            link_url=LINK_URL,
+        )
+        world = cls(database, clock, directory)
+        world.http = http
+        return world
+
+    async def mailed(self) -> MailedLink:
+        """Return the link that the stand-in mailed last."""
+        answer = await self.http.get("http://appwrite/_control/last-link")
+        return _parts(answer.json()["link"])
+
+    async def advance(self, by: timedelta) -> None:
+        """Let *by* pass here and at the stand-in."""
+        await super().advance(by)
+        seconds = by.total_seconds()
+        await self.http.post("http://appwrite/_control/clock", json={"advance_seconds": seconds})
+
+    async def switch(self, **switches: object) -> None:
+        """Turn the stand-in's faults on."""
+        answer = await self.http.put("http://appwrite/_control/switches", json=switches)
+        answer.raise_for_status()

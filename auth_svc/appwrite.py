@@ -1,0 +1,220 @@
+"""Appwrite as identity provider: the port ``Directory`` over its REST API."""
+
+import asyncio
+import secrets
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import structlog
+
+from auth_svc.appwrite_client import AppwriteClient, AppwriteRefusal
+from auth_svc.errors import InvalidCredentialsError, InvalidEmailError
+from auth_svc.ports import (
+    APPLICANT,
+    Clock,
+    Invitation,
+    OpenedSession,
+    Session,
+    SessionLife,
+    User,
+    Verified,
+)
+from mesh.chassis.errors import UnavailableError, UpstreamError
+from mesh.chassis.server import StartError
+
+log = structlog.get_logger("appwrite")
+
+NOBODY = "nobody-amarre-start"
+"""A user id that nobody has; what is asked of it changes nothing."""
+
+
+class Uses(Protocol):
+    """Knows when sessions were used last; Appwrite does not."""
+
+    async def note(self, session_id: str, *, now: datetime) -> bool:
+        """Note that a session is used; False when it was idle for too long."""
+        ...
+
+
+class AppwriteDirectory:
+    """
+    Users and sessions in Appwrite.
+
+    Appwrite mails the links by itself. Its links work for an hour, its sessions for a year; ours
+    for less, which the rules and *life* see to.
+    """
+
+    def __init__(
+        self, client: AppwriteClient, uses: Uses, clock: Clock, *, life: SessionLife, link_url: str
+    ) -> None:
+        self._client = client
+        self._uses = uses
+        self._clock = clock
+        self._life = life
+        self._link_url = link_url
+
+    async def check(self) -> None:
+        """
+        Check project and key with three calls that change nothing.
+
+        An Appwrite that is away does not keep Auth from starting.
+
+        Raises:
+            StartError: The project is unknown or the key lacks a scope; both are named.
+        """
+        probes = (
+            ("users.read", "GET", "/users/" + NOBODY, None),
+            ("users.write", "DELETE", f"/users/{NOBODY}/sessions", None),
+            (
+                "sessions.write",
+                "POST",
+                "/account/sessions/token",
+                {"userId": NOBODY, "secret": "0" * 64},
+            ),
+        )
+        missing = []
+        for scope, method, path, body in probes:
+            try:
+                await self._client.as_service(method, path, body)
+            except AppwriteRefusal as refusal:
+                if refusal.kind == "project_not_found":
+                    raise StartError(
+                        "AMARRE_AUTH_APPWRITE_PROJECT names no project of this Appwrite."
+                    ) from refusal
+                if refusal.kind == "general_unauthorized_scope":
+                    missing.append(scope)
+            except UnavailableError:
+                log.warning("appwrite not checked", reason="it is away")
+                return
+        if missing:
+            raise StartError(
+                f"The key in AMARRE_AUTH_APPWRITE_KEY_FILE lacks {', '.join(missing)}:"
+                " give it these scopes in Appwrite's console, or use another key."
+            )
+
+    async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
+        """Let Appwrite find or make the user and mail the link."""
+        try:
+            token = await self._ask_for_link(email, new_id, language)
+        except AppwriteRefusal as refusal:
+            if refusal.kind == "user_already_exists":
+                # REDCap knows this address under the id of another user; see EmbeddedDirectory.
+                log.warning("user id is taken", action="a new id was made")
+                token = await self._ask_for_link(email, secrets.token_hex(10), language)
+            elif refusal.kind == "user_blocked":
+                # Nobody learns from the answer that the address is known and blocked.
+                log.warning("blocked user asked for a link")
+                return Invitation(User(new_id, email), secrets.token_hex(32), mailed=True)
+            elif refusal.kind == "general_argument_invalid":
+                raise InvalidEmailError("Appwrite does not take the e-mail address.") from refusal
+            else:
+                raise _unexpected(refusal) from refusal
+        user_id, secret = token.get("userId"), token.get("secret")
+        if not isinstance(user_id, str) or not isinstance(secret, str) or not secret:
+            raise UpstreamError("Appwrite made a link but did not tell its secret.")
+        return Invitation(User(user_id, email), secret, mailed=True)
+
+    async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
+        """Let Appwrite use the link up and open a session."""
+        try:
+            session = await self._client.as_service(
+                "POST",
+                "/account/sessions/token",
+                {"userId": user_id, "secret": secret},
+                x_forwarded_user_agent=_printable(user_agent),
+            )
+        except AppwriteRefusal as refusal:
+            if refusal.kind in {"user_invalid_token", "user_blocked"}:
+                raise InvalidCredentialsError from refusal
+            raise _unexpected(refusal) from refusal
+        shown = session.get("secret")
+        if not isinstance(shown, str) or not shown:
+            raise UpstreamError("Appwrite opened a session but did not tell its secret.")
+        return OpenedSession(shown, self._session(session))
+
+    async def find_session(self, secret: str) -> Verified | None:
+        """Ask Appwrite who *secret* belongs to; 401 alone means nobody."""
+        if not secret.isascii() or not secret.isprintable():
+            return None
+        try:
+            account, current = await asyncio.gather(
+                self._client.as_user("/account", secret),
+                self._client.as_user("/account/sessions/current", secret),
+            )
+        except AppwriteRefusal as refusal:
+            if refusal.status == 401 or refusal.kind in {"user_blocked", "user_session_not_found"}:
+                return None
+            raise _unexpected(refusal) from refusal
+        session, user = self._session(current), _user(account)
+        now = self._clock()
+        if session.expires_at <= now:
+            return None
+        if not await self._uses.note(session.id, now=now):
+            await self.end_session(user.id, session.id)
+            return None
+        return Verified(user, session)
+
+    async def sessions(self, user_id: str) -> list[Session]:
+        """Return the user's open sessions, newest first."""
+        answer = await self._of_user("GET", user_id, "/sessions")
+        found = [self._session(one) for one in answer.get("sessions", [])]
+        now = self._clock()
+        still = [session for session in found if session.expires_at > now]
+        return sorted(still, key=lambda session: session.created_at, reverse=True)
+
+    async def end_session(self, user_id: str, session_id: str) -> None:
+        """End one session of the user."""
+        await self._of_user("DELETE", user_id, f"/sessions/{quote(session_id, safe='')}")
+
+    async def end_sessions(self, user_id: str) -> None:
+        """End all sessions of the user."""
+        await self._of_user("DELETE", user_id, "/sessions")
+
+    async def _ask_for_link(self, email: str, user_id: str, language: str) -> dict[str, Any]:
+        return await self._client.as_service(
+            "POST",
+            "/account/tokens/magic-url",
+            {"userId": user_id, "email": email, "url": self._link_url},
+            x_appwrite_locale=language or "fr",
+        )
+
+    async def _of_user(self, method: str, user_id: str, path: str) -> dict[str, Any]:
+        try:
+            return await self._client.as_service(method, f"/users/{quote(user_id, safe='')}{path}")
+        except AppwriteRefusal as refusal:
+            if refusal.status == 404:
+                return {}  # What is not there has ended.
+            raise _unexpected(refusal) from refusal
+
+    def _session(self, shown: dict[str, Any]) -> Session:
+        try:
+            created_at = datetime.fromisoformat(shown["$createdAt"])
+            ends_at = datetime.fromisoformat(shown["expire"])
+            names = (str(shown.get("clientName", "")), str(shown.get("osName", "")))
+            return Session(
+                str(shown["$id"]),
+                created_at,
+                min(ends_at, created_at + self._life.absolute),
+                " on ".join(filter(None, names))[:120],
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise UpstreamError("Appwrite showed a session without its times.") from exc
+
+
+def _user(shown: dict[str, Any]) -> User:
+    try:
+        user_id, email, labels = shown["$id"], shown["email"], shown.get("labels") or [APPLICANT]
+    except KeyError as exc:
+        raise UpstreamError("Appwrite showed a user without id or address.") from exc
+    return User(str(user_id), str(email), tuple(str(label) for label in labels))
+
+
+def _printable(text: str) -> str:
+    """Return what may stand in a header."""
+    return "".join(char for char in text if char.isascii() and char.isprintable())
+
+
+def _unexpected(refusal: AppwriteRefusal) -> UpstreamError:
+    log.error("appwrite refused", status=refusal.status, kind=refusal.kind)
+    return UpstreamError("The identity provider refused what Auth asked of it.")

@@ -97,6 +97,11 @@ class Creation:
                 if not key or held.key != wish.key:
                     raise OpenRequestExistsError
                 return await self._join(applicant, wish, held)
+            # An attempt with our key may have been settled since we asked: then its place was
+            # free for us to take, and its answer is ours.
+            known = await self._known_now(wish, held)
+            if known is not None:
+                return known
             if claim.before is None or not await self._reached(wish, claim.before):
                 return await self._carry_out(applicant, held)
             # The creation before ours had reached REDCap: settle it, then ask for a place again.
@@ -138,6 +143,17 @@ class Creation:
         if answer.input != wish.input:
             raise IdempotencyKeyReusedError
         return answer.record
+
+    async def _known_now(self, wish: Reservation, held: Reservation) -> str | None:
+        """Look again for the key's answer, and give the place back when there is one."""
+        try:
+            known = await self._known(wish)
+        except IdempotencyKeyReusedError:
+            await self._store.drop(held)
+            raise
+        if known is not None:
+            await self._store.drop(held)
+        return known
 
     async def _join(self, applicant: Applicant, wish: Reservation, held: Reservation) -> str:
         """Wait for the attempt with the same key, or carry the same creation on in its place."""

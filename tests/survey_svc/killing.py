@@ -81,6 +81,10 @@ class Replicas:
                 sys.executable, "-m", "survey_svc", env=environment, stdout=log, stderr=log
             )
 
+    def pid(self, port: int) -> int:
+        """Return the process id of the replica on *port*."""
+        return self._processes[port].pid
+
     async def kill(self, port: int) -> None:
         """Kill the replica on *port* as a crash would."""
         process = self._processes.pop(port)
@@ -101,7 +105,7 @@ async def run(
     outcome = Outcome()
     async with contextlib.AsyncExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(folder))
-        url = stack.enter_context(_key_set(key))
+        url = stack.enter_context(key_set(key))
         replicas = Replicas(folder, svids, sandbox, url)
         stack.push_async_callback(replicas.stop)
         stubs = [
@@ -192,7 +196,7 @@ def _complete_all(sandbox: Sandbox, user: str) -> None:
 
 
 @contextlib.contextmanager
-def _key_set(key: tokens.SigningKey) -> Iterator[str]:
+def key_set(key: tokens.SigningKey) -> Iterator[str]:
     """Publish the key of user tokens as Auth does; yields the URL."""
     document = json.dumps({"keys": [key.jwk()]}).encode()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from survey_svc.cache import MemoryCache
 from survey_svc.creation import FORGOTTEN, LEASE, Applicant, Creation, digest
 from survey_svc.errors import OpenRequestExistsError, RefusedError
 from survey_svc.listing import Listing
-from survey_svc.ports import Reservation, Store
+from survey_svc.ports import Answer, Reservation, Store
 from survey_svc.profile import Profile
 from survey_svc.sql_store import SqlStore
 from survey_svc.study import Study
@@ -119,6 +119,30 @@ class TestCrash:
 
         assert crashed.record == await replica.create(key="k")
         assert [crashed.record] == list(replica.project.stored)
+
+    async def test_settled_in_between(
+        self, replica: Replica, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A repeat whose creation is settled right after it asked gets that answer, no conflict.
+        """
+        crashed = await _crashed(replica, clock, key="k")
+        await replica.project.save(replica.creation._row(ADA, crashed))
+        clock.advance(LEASE)
+        asked = replica.store.answered
+
+        async def answered(user: str, key: str, now: datetime) -> Answer | None:
+            monkeypatch.setattr(replica.store, "answered", asked)
+            found = await asked(user, key, now)
+            await replica.creation.sweep()
+            return found
+
+        monkeypatch.setattr(replica.store, "answered", answered)
+
+        assert crashed.record == await replica.create(key="k")
+        assert [crashed.record] == list(replica.project.stored)
+        with pytest.raises(OpenRequestExistsError):
+            await replica.create()
 
     async def test_sweep(self, replica: Replica, clock: FakeClock) -> None:
         """

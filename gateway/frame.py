@@ -7,7 +7,6 @@ import re
 import secrets
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.envelope import failure
@@ -38,16 +37,20 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
+_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (
+        b"permissions-policy",
+        b"camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+Headers = list[tuple[bytes, bytes]]
 
 
 class Frame:
@@ -56,7 +59,7 @@ class Frame:
     def __init__(self, app: ASGIApp, *, behind_envoy: bool, hsts_seconds: int) -> None:
         self._app = app
         self._behind_envoy = behind_envoy
-        self._hsts = f"max-age={hsts_seconds}"
+        self._hsts = f"max-age={hsts_seconds}".encode()
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,24 +107,21 @@ class Frame:
         if answer.status == 0:
             await failure(error)(scope, receive, answer)
 
-    def _framing(self, scope: Scope, headers: dict[bytes, str], trace: str) -> dict[str, str]:
+    def _framing(self, scope: Scope, headers: dict[bytes, str], trace: str) -> Headers:
         request_id = headers.get(b"x-request-id", "") if self._behind_envoy else ""
-        framing = {
-            "x-request-id": request_id
-            if _REQUEST_ID.fullmatch(request_id)
-            else secrets.token_hex(16),
-            "traceresponse": trace,
-        }
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(16)
+        framing = [(b"x-request-id", request_id.encode()), (b"traceresponse", trace.encode())]
         forwarded = headers.get(b"x-forwarded-proto", "") if self._behind_envoy else ""
         if (forwarded or scope["scheme"]) == "https":
-            framing["strict-transport-security"] = self._hsts
+            framing.append((b"strict-transport-security", self._hsts))
         return framing
 
 
 class _Answer:
     """Sends, adding the frame; a HEAD request gets no body."""
 
-    def __init__(self, scope: Scope, send: Send, framing: dict[str, str]) -> None:
+    def __init__(self, scope: Scope, send: Send, framing: Headers) -> None:
         self.status = 0
         self._send = send
         self._framing = framing
@@ -130,11 +130,11 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(raw=message.setdefault("headers", []))
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            headers.update(self._framing)
-            message["headers"] = headers.raw
+            given = list(message.get("headers", ()))
+            names = {name for name, _ in given}
+            # Whoever answers may say otherwise, as static files do of caching.
+            given += [header for header in _HEADERS if header[0] not in names]
+            message["headers"] = given + self._framing
         elif message["type"] == "http.response.body" and self._without_body:
             message = {**message, "body": b""}
         await self._send(message)

@@ -159,7 +159,8 @@ class Endpoint:
             )
         else:
             message = binding.from_query(self._method, query)
-        binding.fill_headers(message, self._api.client_headers(request))
+        if binding.shape(self._method.descriptor.input_type).headers:
+            binding.fill_headers(message, self._api.client_headers(request))
         validate(message)
         return message
 

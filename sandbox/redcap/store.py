@@ -121,7 +121,12 @@ class Store:
             self._idle.get().close()
 
     def project(self, db: sqlite3.Connection, project_id: int) -> Project:
-        """The design of a project as *db* sees it; parsed once per revision."""
+        """
+        The design of a project as *db* sees it; parsed once per revision.
+
+        Not for a design saved in the same transaction: what is remembered here
+        must have been committed.
+        """
         (revision,) = db.execute(
             "SELECT revision FROM project WHERE id = ?", (project_id,)
         ).fetchone()

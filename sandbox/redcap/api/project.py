@@ -94,7 +94,8 @@ def create(params: Params, store_: Store) -> Answer:
     with store_.writing() as db:
         number = store.add_project(db, design_)
         store.add_token(db, new_token, number, username)
-        project = store_.project(db, number)
+        # Not by way of the store, which would remember a project that may yet be undone.
+        project = design_.replaced(id=number)
         history.add(
             db,
             number,

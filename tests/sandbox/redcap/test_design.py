@@ -64,6 +64,8 @@ class TestCreation:
             await api.error("project", token=SUPER_TOKEN, data=data, odm=odm)
         page = (await api.http.get("/")).text
         assert ">x<" not in page
+        made = await api.create(studies.garden_club())
+        assert 15 == len(await made.json("metadata"))
 
     async def test_tokens_are_not_interchangeable(self, api: Api) -> None:
         """

@@ -429,6 +429,65 @@ class TestRepeating:
         assert ("", "A") == (rows[2]["gulls"], rows[2]["ring"])
 
 
+class TestRepeatingEvents:
+    async def test_rows(self, api: Api) -> None:
+        """
+        A repeating event has numbered rows without an instrument, in flat and eav.
+        """
+        odm = studies.bird_count().replace(
+            "<redcap:RepeatingInstruments>",
+            '<redcap:RepeatingEvent redcap:UniqueEventName="look_1_arm_1"/>'
+            "<redcap:RepeatingInstruments>",
+        )
+        birds = await api.create(odm)
+        base = {"study_id": "5", "redcap_event_name": "look_1_arm_1"}
+        await birds.save(
+            {**base, "wind": "1"}, {**base, "wind": "2", "redcap_repeat_instance": "3"}
+        )
+        text = await birds.text(
+            "record", format="csv", records=["5"], fields=["study_id", "wind", "seasons"],
+            rawOrLabel="label",
+        )  # fmt: skip
+        assert ['5,"Look 1",,1,,,Calm', '5,"Look 1",,3,,,Gale'] == text.splitlines()[1:]
+        rows = await birds.export(type="eav", records=["5"], fields=["wind"])
+        assert [("look_1_arm_1", "", 1, "1"), ("look_1_arm_1", "", 3, "2")] == [
+            (
+                row["redcap_event_name"], row["redcap_repeat_instrument"],
+                row["redcap_repeat_instance"], row["value"],
+            )
+            for row in rows
+        ]  # fmt: skip
+        logic = "[look_1_arm_1][wind][last-instance] = '2' and [look_1_arm_1][wind] = '1'"
+        (first,) = [r for r in await birds.export(filterLogic=logic) if r["wind"] == "1"]
+        assert 1 == first["redcap_repeat_instance"]
+
+    async def test_survey_of_an_instance(self, api: Api) -> None:
+        """
+        Each instance has a survey link of its own, and its answers go to its row.
+        """
+        odm = studies.bird_count().replace(
+            "<redcap:SurveysGroup>",
+            '<redcap:SurveysGroup><redcap:Surveys form_name="rings" title="Ring"/>',
+        )
+        birds = await api.create(odm)
+        links = [
+            await birds.link("1", "rings", event="visit_1_arm_1", repeat_instance=str(number))
+            for number in (1, 2)
+        ]
+        assert links[0] != links[1]
+        page = await api.http.post(links[1], data={"ring": "K7"})
+        assert 200 == page.status_code
+        rows = await birds.export(records=["1"], fields=["study_id"], forms=["rings"])
+        rows = [row for row in rows if row["redcap_repeat_instrument"]]
+        assert [(2, "K7", "2")] == [
+            (row["redcap_repeat_instance"], row["ring"], row["rings_complete"]) for row in rows
+        ]
+        await birds.error(
+            "surveyLink", record="1", instrument="rings", event="visit_1_arm_1",
+            repeat_instance="0",
+        )  # fmt: skip
+
+
 async def test_half_characters(api: Api) -> None:
     """
     Half of a surrogate pair, which nothing can store, is replaced.

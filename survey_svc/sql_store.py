@@ -16,7 +16,7 @@ from mesh.chassis.errors import UnavailableError
 from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 WAIT_SECONDS = 5
-_SCHEMA_LOCK = 0x616D6172
+_LOCK = 0x616D6172
 """Any number that nobody else uses as an advisory lock of PostgreSQL."""
 
 metadata = MetaData()
@@ -165,9 +165,10 @@ class SqlStore:
 
     async def _make_tables(self) -> None:
         async with self._transaction() as connection:
-            if self._engine.dialect.name == "postgresql":
-                # Replicas start at the same time.
-                await connection.execute(sql(f"select pg_advisory_xact_lock({_SCHEMA_LOCK})"))
+            # Replicas start at the same time: one after the other looks and makes.
+            is_sqlite = self._engine.dialect.name == "sqlite"
+            lock = "begin immediate" if is_sqlite else f"select pg_advisory_xact_lock({_LOCK})"
+            await connection.execute(sql(lock))
             await connection.run_sync(metadata.create_all)
 
     @contextlib.asynccontextmanager

@@ -235,6 +235,17 @@ class TestAbandoned:
         assert (await store.claim(second := wish(user), NOW)).reservation == second
 
 
+class TestOpen:
+    async def test_at_once(self, tmp_path: Path) -> None:
+        """
+        Replicas that start together on a new database all get it.
+        """
+        for n in range(5):
+            url = f"sqlite+aiosqlite:///{tmp_path}/new{n}.sqlite"
+            for store in await asyncio.gather(*(opened(url) for _ in range(8))):
+                await store.close()
+
+
 class TestAway:
     @pytest.mark.parametrize(
         "url",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-TRANSPORTS = ("direct",)
+TRANSPORTS = ("direct", "sidecar")
 
 
 def free_base() -> int:

@@ -12,10 +12,12 @@ Files = dict[str, str]
 ROOT = Path(__file__).resolve().parents[2]
 
 TARGETS: Mapping[str, tuple[str, str]] = {
+    "alertmanager": ("mesh.render.alertmanager", "mesh/observability/alertmanager"),
     "docker": ("mesh.render.docker", "mesh/deploy/docker"),
     "envoy": ("mesh.render.envoy", "mesh/envoy"),
     "grpc": ("mesh.render.grpc", "mesh/deploy/grpc"),
     "istio": ("mesh.render.istio", "mesh/istio"),
+    "kubernetes": ("mesh.render.kubernetes", "mesh/deploy/kubernetes"),
     "openapi": ("mesh.render.openapi", "docs/api"),
     "rules": ("mesh.render.rules", "mesh/observability/prometheus"),
     "signals": ("mesh.render.signals", "docs/signals"),

@@ -1,6 +1,7 @@
 """Settings from the environment: read once, checked, every fault reported together."""
 
 import os
+import re
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,8 @@ from mesh.chassis.identity import SpiffeId
 
 S = TypeVar("S", bound=BaseSettings)
 PREFIX = "AMARRE_"
+_PASSWORD = re.compile(r"//[^/@\s]*@")
+"""What stands before the host of a URL, which may be a password."""
 SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 
 
@@ -93,9 +96,11 @@ def load_or_exit(kind: type[S]) -> S:
 
 
 def _explain(location: tuple[int | str, ...], message: str) -> str:
-    variable = f"{PREFIX}{str(location[0]).upper()}" if location else PREFIX
+    if not location:
+        return f"  {message}"  # A rule about several settings; its message names them.
+    variable = f"{PREFIX}{str(location[0]).upper()}"
     value = os.environ.get(variable)
-    held = "is not set" if value is None else f"holds {value!r}"
+    held = "is not set" if value is None else f"holds {_PASSWORD.sub('//***@', value)!r}"
     if value is not None and any(word in variable for word in ("SECRET", "TOKEN", "PASSWORD")):
         held = "is set"
     return f"  {variable} {held}: {message}"

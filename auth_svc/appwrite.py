@@ -1,10 +1,12 @@
 """Appwrite as identity provider: the port ``Directory`` over its REST API."""
 
 import asyncio
+import json
 import secrets
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import structlog
 
@@ -25,6 +27,7 @@ from mesh.chassis.server import StartError
 
 log = structlog.get_logger("appwrite")
 
+PAGE = 100
 NOBODY = "nobody-amarre-start"
 """A user id that nobody has; what is asked of it changes nothing."""
 
@@ -170,6 +173,33 @@ class AppwriteDirectory:
     async def end_sessions(self, user_id: str) -> None:
         """End all sessions of the user."""
         await self._of_user("DELETE", user_id, "/sessions")
+
+    async def users(self) -> AsyncIterator[User]:
+        """Yield all users, page by page."""
+        last = ""
+        while True:
+            queries = [{"method": "limit", "values": [PAGE]}]
+            if last:
+                queries.append({"method": "cursorAfter", "values": [last]})
+            texts = {f"queries[{n}]": json.dumps(query) for n, query in enumerate(queries)}
+            page = (await self._users_call("GET", f"/users?{urlencode(texts)}")).get("users", [])
+            for shown in page:
+                yield _user(shown)
+            if len(page) < PAGE:
+                return
+            last = str(page[-1]["$id"])
+
+    async def add_user(self, user: User) -> None:
+        """Add *user*, who must be new, with their labels."""
+        await self._users_call("POST", "/users", {"userId": user.id, "email": user.email})
+        labels = {"labels": list(user.labels)}
+        await self._users_call("PUT", f"/users/{quote(user.id, safe='')}/labels", labels)
+
+    async def _users_call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        try:
+            return await self._client.as_service(method, path, body)
+        except AppwriteRefusal as refusal:
+            raise _unexpected(refusal) from refusal
 
     async def _ask_for_link(self, email: str, user_id: str, language: str) -> dict[str, Any]:
         return await self._client.as_service(

@@ -2,6 +2,7 @@
 
 import secrets
 import uuid
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -107,6 +108,20 @@ class EmbeddedDirectory:
         """End all sessions of the user."""
         async with self._database.transaction() as connection:
             await connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
+
+    async def users(self) -> AsyncIterator[User]:
+        """Yield all users, oldest first."""
+        query = select(users).order_by(users.c.created_at, users.c.id)
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).all()
+        for row in rows:
+            yield User(row.id, row.email, tuple(row.labels))
+
+    async def add_user(self, user: User) -> None:
+        """Add *user*, who must be new."""
+        row = {"id": user.id, "email": user.email, "labels": list(user.labels)}
+        async with self._database.transaction() as connection:
+            await connection.execute(users.insert().values(**row, created_at=self._clock()))
 
     def _open_at(self, now: datetime) -> tuple[Any, ...]:
         return sessions.c.expires_at > now, sessions.c.seen_at > now - self._life.idle

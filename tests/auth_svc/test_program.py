@@ -121,6 +121,28 @@ class TestProgram:
         assert variable in written
         assert "Traceback" not in written
 
+    def test_appwrite_needs_more(self, tmp_path: Path, svids: Path) -> None:
+        """
+        The provider Appwrite names all that it needs.
+        """
+        process = start(environment(tmp_path, svids, AMARRE_AUTH_PROVIDER="appwrite"))
+        written = process.communicate(timeout=START_SECONDS)[0]
+
+        assert 2 == process.returncode
+        for name in ("ENDPOINT", "PROJECT", "KEY_FILE"):
+            assert f"AMARRE_AUTH_APPWRITE_{name}" in written
+        assert "AMARRE_ is not set" not in written
+
+    def test_password_in_a_url_is_not_told(self, tmp_path: Path, svids: Path) -> None:
+        """
+        A URL that is refused is told without the password in it.
+        """
+        env = environment(tmp_path, svids, AMARRE_AUTH_SMTP_URL="smtp://ada:hunter2@localhost")
+        written = start(env).communicate(timeout=START_SECONDS)[0]
+
+        assert "AMARRE_AUTH_SMTP_URL" in written
+        assert "hunter2" not in written
+
     def test_everything_missing(self) -> None:
         """
         All missing settings are named at once.

@@ -232,4 +232,8 @@ def _queue(root: Element, project: Project) -> tuple[QueueEntry, ...]:
             default = project.default_event().unique_event_name
             logic = next((v for v in values if "[" in v), "")
             found.append(QueueEntry(form, event or default, logic))
+    if not found and next(each(root, "SurveysQueue"), None) is not None:
+        # A queue that we cannot read offers everything rather than nothing.
+        event = project.default_event().unique_event_name
+        return tuple(QueueEntry(form, event) for form in project.surveys)
     return tuple(found)

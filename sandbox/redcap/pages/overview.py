@@ -91,5 +91,5 @@ def _state(
         url = survey_url(base_url, found.hash)
     status = str(answers.get(status_field(form)) or "0")
     event = project.event_by_id[place.event_id].event_name if project.is_longitudinal else ""
-    return {"status": STATUS_OPTIONS.get(status, status), "url": url, "event": event,
+    return {"status": status if status in STATUS_OPTIONS else "0", "url": url, "event": event,
             "instance": place.instance if place.instrument else ""}  # fmt: skip

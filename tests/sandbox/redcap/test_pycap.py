@@ -12,7 +12,7 @@ from redcap.project import Project
 from redcap.request import RedcapError
 
 from tests.sandbox.redcap import studies
-from tests.sandbox.redcap.conftest import SUPER_TOKEN, Server
+from tests.sandbox.redcap.conftest import SUPER_TOKEN, TOKEN, Server
 
 
 def create(server: Server, odm: str) -> Any:
@@ -271,6 +271,20 @@ class TestClassicRest:
         """
         assert classic.export_pdf()[0].startswith(b"%PDF-")
         assert classic.export_pdf(record="1", instrument="members")[0].startswith(b"%PDF-")
+
+    def test_files(self, server: Server) -> None:
+        """
+        A file goes into a record, comes back as it was, and goes.
+        """
+        amarre = Project(server.api_url, TOKEN)
+        amarre.import_records([{"record_id": "file"}])
+        content = bytes(range(256))
+        amarre.import_file("file", "cv_invite", "cv.pdf", io.BytesIO(content))
+        body, about = amarre.export_file("file", "cv_invite")
+        assert (content, "cv.pdf") == (body, about["name"])
+        amarre.delete_file("file", "cv_invite")
+        with pytest.raises(RedcapError, match="no file to download"):
+            amarre.export_file("file", "cv_invite")
 
     def test_classic_refusals(self, classic: Any) -> None:
         """

@@ -456,7 +456,7 @@ async def test_overview(api: Api, link: str) -> None:
     page = (await api.http.get("/")).text
     assert "r1" in page
     assert link in page
-    assert ">Incomplete</a>" in page
+    assert ">à remplir</a>" in page
     other = (await api.http.get("/?project=2")).text
     assert "Start" in other
     assert 200 == (await api.http.get("/?project=x&page=y")).status_code

@@ -96,7 +96,12 @@ function offerDrawing(input) {
   Object.assign(canvas, { width: 500, height: 140 });
   Object.assign(drawn, { type: "hidden", name: `__drawn:${input.name}` });
   canvas.setAttribute("aria-hidden", "true");
-  input.after(canvas, drawn);
+  const hint = document.createElement("p");
+  hint.textContent = input.dataset.draw;
+  const clear = document.createElement("button");
+  Object.assign(clear, { type: "button", textContent: input.dataset.clear });
+  input.before(hint, canvas, clear);
+  input.after(drawn);
   const pen = canvas.getContext("2d");
   Object.assign(pen, { lineWidth: 2, lineCap: "round", strokeStyle: "navy" });
   const at = (event) => {
@@ -115,6 +120,10 @@ function offerDrawing(input) {
     pen.lineTo(...at(event));
     pen.stroke();
   });
+  clear.addEventListener("click", () => {
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    drawn.value = "";
+  });
   canvas.addEventListener("pointerup", () => {
     drawing = false;
     drawn.value = canvas.toDataURL("image/png");
@@ -122,7 +131,7 @@ function offerDrawing(input) {
 }
 
 if (form) {
-  document.querySelectorAll("input[type=file][accept='image/*']").forEach(offerDrawing);
+  document.querySelectorAll("input[data-draw]").forEach(offerDrawing);
   form.addEventListener("input", update);
   form.addEventListener("change", update);
   update();

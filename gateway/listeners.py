@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from mesh.chassis.server import ListenError
+from mesh.chassis.tls import SvidFiles
 
 HEADER_BYTES = 32 * 1024
 """The largest request line and headers together."""
@@ -44,16 +45,9 @@ class Listener(uvicorn.Server):
             h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, int(drain_timeout.total_seconds())),
-            ssl_certfile=tls_dir / "tls.crt" if tls_dir else None,
-            ssl_keyfile=tls_dir / "tls.key" if tls_dir else None,
         )
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as exc:
-            raise ListenError(
-                f"The certificate in {tls_dir} cannot be read ({exc}). Set AMARRE_GATEWAY_TLS_DIR "
-                "to a folder with tls.crt and tls.key."
-            ) from exc
+        config.load()
+        config.ssl = certificate(tls_dir) if tls_dir else None
         super().__init__(config)
         self._socket = bind(address)
         self._task: asyncio.Task[None] | None = None
@@ -86,6 +80,43 @@ class Listener(uvicorn.Server):
         self.should_exit = True
         if self._task is not None:
             await self._task
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """
+    Return a TLS context with the certificate in *folder*, which follows replacements.
+
+    Raises:
+        ListenError: The certificate cannot be read.
+    """
+    files = SvidFiles(folder)
+
+    def load() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        return context
+
+    try:
+        first = current = load()
+        version = files.version()
+    except (OSError, ssl.SSLError) as exc:
+        raise ListenError(
+            f"The certificate in {folder} cannot be read ({exc}). Set AMARRE_GATEWAY_TLS_DIR "
+            "to a folder with tls.crt, tls.key and ca.crt."
+        ) from exc
+
+    def replace(connection: ssl.SSLObject, _name: str, _context: ssl.SSLContext) -> None:
+        # Called for each handshake: cheap, and a file that is half there changes nothing.
+        nonlocal current, version
+        with contextlib.suppress(OSError, ssl.SSLError):
+            if files.version() != version:
+                current, version = load(), files.version()
+        connection.context = current
+
+    first.sni_callback = replace
+    return first
 
 
 def bind(address: str) -> socket.socket:

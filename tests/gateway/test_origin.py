@@ -45,7 +45,10 @@ async def test_accepted(world: World, headers: dict[str, str]) -> None:
         pytest.param([("origin", ORIGIN), ("host", "evil.test")], id="other host"),
     ],
 )
-@pytest.mark.parametrize("path", ["/api/v1/auth/signup", "/signup", "/api/v1/auth/logout"])
+@pytest.mark.parametrize(
+    "path",
+    ["/api/v1/auth/signup", "/signup", "/api/v1/auth/login", "/login", "/api/v1/auth/logout"],
+)
 async def test_refused(world: World, path: str, headers: list[tuple[str, str]]) -> None:
     """
     Anything else is 403 before anything else about the call is looked at.

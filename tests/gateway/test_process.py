@@ -7,14 +7,17 @@ import signal
 import ssl
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
-from gateway.listeners import bind
+from gateway.listeners import Listener, bind
 from mesh.chassis.server import ListenError
 from mesh.chassis.testing import free_port
+from mesh.local.ca import CertificateAuthority, install
+from tests.gateway.conftest import World
 
 PEERS = json.dumps(dict.fromkeys(("auth", "survey", "health"), "127.0.0.1:9"))
 
@@ -111,6 +114,39 @@ async def test_cannot_start(svids: Path, settings: dict[str, str], message: str)
     assert 2 == process.returncode, output
     assert message in output.decode()
     assert "Traceback" not in output.decode()
+
+
+async def test_certificate_is_replaced(
+    authority: CertificateAuthority, tmp_path: Path, world: World
+) -> None:
+    """
+    A new certificate is shown to new connections, without a restart.
+    """
+    folder = tmp_path / "edge"
+
+    def issue() -> None:
+        issued = authority.issue(uris=[], names=["localhost"], common_name="edge")
+        install(issued, folder)
+
+    async def serial() -> object:
+        context = ssl.create_default_context(cadata=authority.pem().decode())
+        _, writer = await asyncio.open_connection("localhost", listener.port, ssl=context)
+        shown = writer.get_extra_info("peercert")["serialNumber"]
+        writer.close()
+        return shown
+
+    issue()
+    listener = Listener(
+        world.gateway.app, "127.0.0.1:0", tls_dir=folder, drain_timeout=timedelta(seconds=1)
+    )
+    await listener.start()
+    try:
+        before = await serial()
+        assert before == await serial()
+        issue()
+        assert before != await serial()
+    finally:
+        await listener.stop()
 
 
 def test_port_in_use() -> None:

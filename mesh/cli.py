@@ -8,22 +8,9 @@ from typing import Any
 
 import click
 
+from mesh.local import commands
+from mesh.local.commands import DATA, Refused
 from mesh.local.layout import DataFolderError, Layout
-
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="AMARRE_DATA",
-    default=Path(".amarre"),
-    show_default=True,
-    help="Folder of the running mesh (or AMARRE_DATA).",
-)
-
-
-class Refused(click.ClickException):
-    """What a person can mend: one message on stderr, exit status 2."""
-
-    exit_code = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -202,6 +189,12 @@ def _print_files(files: dict[str, str], echo: Callable[[str], None]) -> None:
         if len(files) > 1:
             echo(f"# ---- {name}")
         echo(text.rstrip("\n"))
+
+
+main.add_command(commands.fault)
+main.add_command(commands.canary)
+main.add_command(commands.restart)
+certs.add_command(commands.certs_rotate)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mesh.local.envoy import PLAIN, Admin, EnvoyError
+from mesh.local.envoy import PLAIN, Admin
 from mesh.local.plan import Unit
 from mesh.render.envoy import Proxy
 from mesh.topology import TRUST_DOMAIN, Probe
 
 PROBE_SECONDS = 1.0
-_KEYS_FETCHED = "jwt_authn.jwks_fetch_success"
 Ready = Callable[[], Awaitable[bool]]
 
 
@@ -51,18 +50,6 @@ def _proxy_probe(proxy: Proxy) -> Ready:
             return await admin.is_ready()
 
     return ready
-
-
-async def has_keys(proxy: Proxy) -> bool:
-    """Say whether the proxy could accept a user's token: it has fetched Auth's key set."""
-    if not proxy.key_set:
-        return True
-    try:
-        async with Admin(proxy.admin) as admin:
-            found = await admin.counters(_KEYS_FETCHED.replace(".", "[.]"))
-    except EnvoyError:
-        return False
-    return any(found.values())
 
 
 def _grpc_probe(unit: Unit, certs: Path) -> Ready:

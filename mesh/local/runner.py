@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,13 @@ from typing import Any
 import structlog
 
 from mesh.local.ca import CertificateAuthority, issue_all
+from mesh.local.control import listening
+from mesh.local.fleet import Fleet
 from mesh.local.layout import DataFolderError, Layout
-from mesh.local.plan import HOST, Options, Plan, Unit
-from mesh.local.probes import has_keys, probe
-from mesh.local.proxies import Proxies
-from mesh.local.supervisor import Child, StartFailedError, Supervisor
-from mesh.topology import Kind
+from mesh.local.plan import HOST, Options, Plan
+from mesh.local.steering import Steering
 
 log = structlog.get_logger("runner")
-
-
-KEYS_SECONDS = 20.0
 
 
 class PortsInUseError(Exception):
@@ -51,9 +47,8 @@ class Runner:
         self.layout = layout
         self.plan = Plan(layout, options)
         self._ready_files = [layout.ready, *([ready_file] if ready_file else [])]
-        self._supervisor = Supervisor(self.write_ready_file)
-        self._units: dict[str, Unit] = {}
-        self.proxies = Proxies()
+        self.fleet = Fleet(self.plan, self.write_ready_file)
+        self.steering = Steering(self.fleet)
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
@@ -111,78 +106,23 @@ class Runner:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        starting = asyncio.ensure_future(self._start())
+        starting = asyncio.ensure_future(self.fleet.start())
         stopped = asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                self.write_ready_file()
-                on_ready()
-                await stop.wait()
+                async with listening(self.layout.control, self.steering.orders()):
+                    self.write_ready_file()
+                    on_ready()
+                    await stop.wait()
+                    await self.steering.close()
         finally:
             stopped.cancel()
             starting.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await starting
-            await self._supervisor.stop(self._waves())
-
-    async def _start(self) -> None:
-        """Proxies first: they take a moment each, and more once everything else starts."""
-        units = self.plan.units
-        for unit in units:
-            self._units[unit.name] = unit
-        self.proxies.endpoints = self.plan.endpoints()
-        proxies = [unit for unit in units if unit.proxy is not None]
-        await self.proxies.prepare([unit.proxy for unit in proxies if unit.proxy])
-        await self._supervisor.start([self._child(unit) for unit in proxies])
-        others = [unit for unit in units if unit.proxy is None]
-        await self._supervisor.start([self._child(unit) for unit in others])
-        await self._wait_for_keys(proxies)
-
-    async def _wait_for_keys(self, units: Sequence[Unit]) -> None:
-        """Wait until every proxy could accept a user's token."""
-        deadline = asyncio.get_running_loop().time() + KEYS_SECONDS
-        for unit in units:
-            assert unit.proxy is not None  # noqa: S101 - called with proxies alone
-            while not await has_keys(unit.proxy):  # noqa: ASYNC110 - the keys are in Envoy
-                if asyncio.get_running_loop().time() > deadline:
-                    raise StartFailedError(
-                        f"{unit.name} cannot fetch Auth's key set over {unit.proxy.key_set}; "
-                        f"see {self.layout.logs / 'auth.log'}."
-                    )
-                await asyncio.sleep(0.03)
-
-    def _child(self, unit: Unit) -> Child:
-        log_file = self.layout.logs / f"{unit.name}.log"
-        if log_file.exists():
-            log_file.replace(log_file.with_suffix(".log.1"))
-        log_file.touch(mode=0o600)
-        return Child(
-            name=unit.name,
-            command=unit.command,
-            environment=unit.environment,
-            log_file=log_file,
-            ready=probe(unit, self.layout.certs),
-        )
-
-    def _waves(self) -> list[list[str]]:
-        """Callers stop before those they call: gateway, services, backends."""
-
-        def those(kind: Kind, *, gateway: bool) -> list[str]:
-            return [
-                name
-                for name, unit in self._units.items()
-                if unit.kind is kind and (unit.process.name == "gateway") is gateway
-            ]
-
-        # What a process still finishes goes through its proxy, which therefore ends after it.
-        return [
-            those(Kind.SERVICE, gateway=True),
-            those(Kind.PROXY, gateway=True),
-            those(Kind.SERVICE, gateway=False),
-            those(Kind.PROXY, gateway=False),
-        ]
+            await self.fleet.stop()
 
     def ready(self) -> dict[str, Any]:
         """Return the content of the ready file."""
@@ -197,12 +137,12 @@ class Runner:
             "processes": [
                 {
                     "name": name,
-                    "kind": str(self._units[name].kind),
-                    "replica": self._units[name].replica,
+                    "kind": str(self.fleet.units[name].kind),
+                    "replica": self.fleet.units[name].replica,
                     "pid": child.pid,
                     "ready_ms": child.ready_ms,
                 }
-                for name, child in self._supervisor.children.items()
+                for name, child in self.fleet.supervisor.children.items()
             ],
             "sandbox": {
                 "api_url": f"{plan.urls()['sandbox']}/api/",

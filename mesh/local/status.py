@@ -1,16 +1,13 @@
 """``amarre status``: what runs, ready or why not."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from mesh import topology
+from mesh.local import control
 from mesh.local.layout import Layout
-from mesh.local.plan import Options, Plan, Unit
-from mesh.local.probes import probe
 from mesh.local.running import NotRunningError, is_alive, ready
 
 __all__ = ["Line", "NotRunningError", "report", "show"]
@@ -29,41 +26,29 @@ class Line:
 
 async def report(layout: Layout) -> list[Line]:
     """
-    Probe every process of the mesh that runs from *layout*.
+    Ask the mesh that runs from *layout* how each of its processes is.
 
     Raises:
         NotRunningError: None runs.
     """
-    running = ready(layout)
-    units = {unit.name: unit for unit in _plan(layout, running).units}
-    return list(
-        await asyncio.gather(*(_line(layout, process, units) for process in running["processes"]))
-    )
+    try:
+        found = await control.give(layout, "status", lambda _: None)
+    except control.OrderError:
+        # Whoever started the processes is gone or stuck; all that can be told is who lives.
+        found = [process | {"ready": False} for process in ready(layout)["processes"]]
+    return [_line(layout, process) for process in found]
 
 
-async def _line(layout: Layout, process: dict[str, Any], units: dict[str, Unit]) -> Line:
+def _line(layout: Layout, process: dict[str, Any]) -> Line:
     name, pid = process["name"], process["pid"]
-    alive, unit = is_alive(pid), units.get(name)
-    answers = alive and (unit is None or await probe(unit, layout.certs)())
-    if answers:
+    log = layout.logs / f"{name}.log"
+    if process["ready"]:
         why = ""
-    elif alive:
-        why = f"runs, but does not say that it is ready; see {layout.logs / name}.log"
+    elif is_alive(pid):
+        why = f"runs, but does not say that it is ready; see {log}"
     else:
-        why = f"is not running; see {layout.logs / name}.log"
-    return Line(name, process["kind"], pid, answers, why)
-
-
-def _plan(layout: Layout, running: dict[str, Any]) -> Plan:
-    port = int(running["urls"]["app"].rpartition(":")[2])
-    replicas: dict[str, int] = {}
-    grpc = {p.name for p in topology.PROCESSES if p.probe is topology.Probe.GRPC}
-    for process in running["processes"]:
-        service = process["name"].partition("-")[0]
-        if service in grpc and process["kind"] == topology.Kind.SERVICE:
-            replicas[service] = max(replicas.get(service, 1), process["replica"])
-    direct = all(process["kind"] != topology.Kind.PROXY for process in running["processes"])
-    return Plan(layout, Options(port - topology.EDGE_HTTP, direct=direct, replicas=replicas))
+        why = f"is not running; see {log}"
+    return Line(name, process["kind"], pid, process["ready"], why)
 
 
 def show(lines: list[Line]) -> None:

@@ -146,6 +146,13 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await watcher
 
+    def rename(self, name: str, new_name: str) -> None:
+        """Let the child *name* be known as *new_name* from now on."""
+        child = self.children.pop(name)
+        child.name = new_name
+        self.children[new_name] = child
+        self._watchers[new_name] = self._watchers.pop(name)
+
     async def stop(self, waves: Sequence[Sequence[str]]) -> None:
         """Stop the children wave by wave, those of a wave together."""
         for child in self.children.values():

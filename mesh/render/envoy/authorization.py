@@ -121,8 +121,9 @@ def jwt(service: Service) -> list[dict[str, Any]]:
                 "timeout": "1s",
             },
             "cache_duration": "30s",
-            # Auth may start after this proxy; until then nobody has a token anyway.
-            "async_fetch": {"fast_listener": True, "failed_refetch_duration": "0.200s"},
+            # A proxy that takes over from another one must know the keys before it listens; where
+            # Auth does not serve yet the first attempt fails at once and is repeated.
+            "async_fetch": {"fast_listener": False, "failed_refetch_duration": "0.200s"},
         },
     }
     rules = [

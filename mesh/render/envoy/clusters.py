@@ -184,6 +184,8 @@ def _health_check(service: Service) -> dict[str, Any]:
         "timeout": "1s",
         "interval": "1s",
         "no_traffic_interval": "1s",
+        # One that comes back is taken in again soon.
+        "unhealthy_interval": "0.250s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
         "grpc_health_check": {"service_name": service.full_name},

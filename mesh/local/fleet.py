@@ -1,0 +1,260 @@
+"""
+The instances of a running mesh: a process and its Envoy each, started, replaced, stopped together.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mesh.contract import policy
+from mesh.local import envoy
+from mesh.local.envoy import Admin, EnvoyError
+from mesh.local.plan import Plan, Unit
+from mesh.local.probes import probe
+from mesh.local.proxies import Proxies
+from mesh.local.supervisor import Child, StartFailedError, Supervisor
+from mesh.render.envoy import Proxy
+from mesh.topology import Kind, Process, clients_of
+
+log = structlog.get_logger("fleet")
+
+COMPLETE_SECONDS = 20.0
+QUIET_SECONDS = 3.0
+"""How long connections to a proxy that drains may stay before its process is told to stop."""
+_POLL_SECONDS = 0.03
+_SUCCESSOR = "~"
+_KEYS_FETCHED = "jwks_fetch_success"
+
+
+class Fleet:
+    """Whatever runs, by name."""
+
+    def __init__(self, plan: Plan, on_change: Callable[[], None]) -> None:
+        """Run what *plan* says; *on_change* is called whenever a process was replaced."""
+        self.plan = plan
+        self.units: dict[str, Unit] = {}
+        self.proxies = Proxies()
+        self.supervisor = Supervisor(on_change)
+        self._on_change = on_change
+
+    async def start(self) -> None:
+        """
+        Start every unit of the plan; proxies first, which take a moment each, and more once
+        everything else starts.
+
+        Raises:
+            EnvoyError: Envoy rejects its files.
+            StartFailedError: Something did not become ready.
+        """
+        units = self.plan.units
+        self.units = {unit.name: unit for unit in units}
+        self.proxies.endpoints = self.plan.endpoints()
+        proxies = [unit for unit in units if unit.proxy is not None]
+        await self.proxies.prepare([unit.proxy for unit in proxies if unit.proxy])
+        await self.supervisor.start([self._child(unit) for unit in proxies])
+        others = [unit for unit in units if unit.proxy is None]
+        await self.supervisor.start([self._child(unit) for unit in others])
+        await asyncio.gather(*(self._complete(unit) for unit in proxies))
+
+    async def stop(self) -> None:
+        """Stop everything, callers before those they call."""
+
+        def those(kind: Kind, *, gateway: bool) -> list[str]:
+            return [
+                name
+                for name, unit in self.units.items()
+                if unit.kind is kind and (unit.process.name == "gateway") is gateway
+            ]
+
+        # What a process still finishes goes through its proxy, which therefore ends after it.
+        waves = [
+            those(Kind.SERVICE, gateway=True),
+            those(Kind.PROXY, gateway=True),
+            those(Kind.SERVICE, gateway=False),
+            those(Kind.PROXY, gateway=False),
+        ]
+        await self.supervisor.stop(waves)
+
+    async def add(
+        self, process: Process, name: str, replica: int, *, command: tuple[str, ...] | None
+    ) -> str:
+        """
+        Start one more instance of *process*; returns where its proxy listens.
+
+        Raises:
+            NoSlotError: There are no ports left.
+            EnvoyError, StartFailedError: It does not become ready; nothing of it is left.
+        """
+        slot = self.plan.slots.take(process, own=False)
+        units = self.plan.instance(process, name, replica, slot, command=command)
+        try:
+            await self._start_one(units)
+        except (EnvoyError, StartFailedError):
+            self.plan.slots.give_back(slot)
+            raise
+        self._on_change()
+        return f"127.0.0.1:{units[0].port}"
+
+    async def remove(self, name: str) -> None:
+        """Stop the instance *name*: calls in flight end first."""
+        units = self._units_of(name)
+        for unit in units:
+            if unit.proxy is not None:
+                await _drain(unit.proxy)
+        await self._stop_one(units)
+        self._on_change()
+
+    async def replace(self, name: str, *, command: tuple[str, ...] | None = None) -> None:
+        """
+        Let a new instance take over from *name* without losing a call.
+
+        The new proxy listens on the same port beside the old one, which asks its clients to
+        leave, stops listening and ends when they have left.
+
+        Raises:
+            EnvoyError, StartFailedError: The new one does not become ready; the old one stays.
+        """
+        old = self._units_of(name)
+        first = old[0]
+        slot = self.plan.slots.take(first.process)
+        new = self.plan.instance(
+            first.process,
+            name,
+            first.replica,
+            slot,
+            command=command or first.command,
+            port=first.port,
+        )
+        try:
+            await self._start_one(new, suffix=_SUCCESSOR)
+        except (EnvoyError, StartFailedError):
+            self.plan.slots.give_back(slot)
+            raise
+        for unit in old:
+            if unit.proxy is not None:
+                await _drain(unit.proxy)
+        await self._stop_one(old)
+        for unit in new:
+            self.supervisor.rename(f"{unit.name}{_SUCCESSOR}", unit.name)
+            self.units[unit.name] = unit
+            self.units.pop(f"{unit.name}{_SUCCESSOR}")
+        self._on_change()
+
+    def instances(self, service: str) -> list[str]:
+        """Return the names of the replicas of *service*, canaries left out."""
+        return [
+            name
+            for name, unit in self.units.items()
+            if unit.process.name == service
+            and unit.kind is Kind.SERVICE
+            and not name.endswith("-canary")
+        ]
+
+    def running_proxies(self) -> list[Proxy]:
+        """Return every Envoy that runs."""
+        return [unit.proxy for unit in self.units.values() if unit.proxy is not None]
+
+    async def report(self) -> list[tuple[str, Unit, int, bool]]:
+        """Return name, unit, process id and readiness of everything that runs."""
+        children = list(self.supervisor.children.items())
+        ready = await asyncio.gather(*(child.ready() for _, child in children))
+        return [
+            (name, self.units[name], child.pid, is_ready and bool(child.pid))
+            for (name, child), is_ready in zip(children, ready, strict=True)
+            if name in self.units
+        ]
+
+    def _units_of(self, name: str) -> list[Unit]:
+        return [self.units[n] for n in (name, f"{name}-envoy") if n in self.units]
+
+    async def _start_one(self, units: Sequence[Unit], *, suffix: str = "") -> None:
+        """Start a process and, once it serves, its proxy."""
+        started: list[str] = []
+        try:
+            await self.proxies.prepare([unit.proxy for unit in units if unit.proxy])
+            for unit in units:
+                child = self._child(unit, suffix=suffix)
+                await self.supervisor.start([child])
+                self.units[child.name] = unit
+                started.append(child.name)
+                if unit.proxy is not None:
+                    await self._complete(unit)
+        except (EnvoyError, StartFailedError):
+            for name in reversed(started):
+                await self.supervisor.remove(name)
+                self.units.pop(name)
+            for unit in units:
+                if unit.proxy is not None:
+                    self.proxies.forget(unit.proxy)
+            raise
+
+    async def _stop_one(self, units: Sequence[Unit]) -> None:
+        for unit in units:
+            await self.supervisor.remove(unit.name)
+            self.units.pop(unit.name)
+            if unit.proxy is not None:
+                self.proxies.forget(unit.proxy)
+        slot = units[0].slot
+        if slot is not None:
+            self.plan.slots.give_back(slot)
+
+    def _child(self, unit: Unit, *, suffix: str = "") -> Child:
+        layout = self.plan.layout
+        log_file = layout.logs / f"{unit.name}.log"
+        if log_file.exists() and not suffix:
+            log_file.replace(log_file.with_suffix(".log.1"))
+        log_file.touch(mode=0o600)
+        return Child(
+            name=f"{unit.name}{suffix}",
+            command=unit.command,
+            environment=unit.environment,
+            log_file=log_file,
+            ready=probe(unit, layout.certs),
+        )
+
+    async def _complete(self, unit: Unit) -> None:
+        """Wait until a proxy knows Auth's keys and reaches every service that it may call."""
+        proxy = unit.proxy
+        assert proxy is not None  # noqa: S101 - called with proxies alone
+        deadline = asyncio.get_running_loop().time() + COMPLETE_SECONDS
+        async with Admin(proxy.admin) as admin:
+            while missing := await self._missing(proxy, admin):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise StartFailedError(
+                        f"{unit.name} does not reach {', '.join(missing)}; the logs are in "
+                        f"{self.plan.layout.logs}."
+                    )
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _missing(self, proxy: Proxy, admin: Admin) -> list[str]:
+        pattern = f"(^cluster[.][a-z]+[.]membership_healthy|{_KEYS_FETCHED})$"
+        try:
+            found = await admin.counters(pattern)
+        except EnvoyError:
+            return ["its own admin interface"]
+        callees = clients_of(policy.load())[proxy.workload]
+        missing = [name for name in callees if not found.get(f"cluster.{name}.membership_healthy")]
+        keys = [value for name, value in found.items() if name.endswith(_KEYS_FETCHED)]
+        if proxy.key_set and not any(keys):
+            missing.append("Auth's key set")
+        return missing
+
+
+async def _drain(proxy: Proxy) -> None:
+    """Let *proxy* take no more connections, and wait a while for those there are to end."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(EnvoyError):
+        async with Admin(proxy.admin) as admin:
+            await admin.post("/drain_listeners?graceful&skip_exit")
+            await asyncio.sleep(envoy.DRAIN_SECONDS)
+            quiet_by = loop.time() + QUIET_SECONDS
+            while loop.time() < quiet_by:
+                active = await admin.counters(
+                    "^http[.](inbound|edge_https?)[.]downstream_cx_active$"
+                )
+                if not any(active.values()):
+                    return
+                await asyncio.sleep(_POLL_SECONDS * 3)
+    log.info("connections outlast the drain", proxy=proxy.name)

@@ -1,0 +1,249 @@
+"""The orders that a running mesh takes: faults, canaries, restarts, new certificates."""
+
+import asyncio
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import grpc
+
+from mesh.contract import policy
+from mesh.local.canary import Canary
+from mesh.local.control import Order, OrderError, Tell
+from mesh.local.envoy import Admin, EnvoyError
+from mesh.local.fleet import Fleet
+from mesh.local.rotation import rotate
+from mesh.local.slots import NoSlotError
+from mesh.local.supervisor import StartFailedError
+from mesh.render.envoy import InjectedFault, Proxy
+from mesh.topology import Kind
+
+SETTLE_SECONDS = 10.0
+TRUST_SECONDS = 1.0
+"""How long new roots are given to be read; Envoy's watch takes milliseconds."""
+
+
+class Steering:
+    """Carries out orders, one at a time where they would disturb one another."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._canaries: dict[str, Canary] = {}
+        self._certificates = asyncio.Lock()
+        self._restarting = asyncio.Lock()
+
+    def orders(self) -> Mapping[str, Order]:
+        """Return what can be asked for, by name."""
+        return {
+            "fault add": self._add_fault,
+            "fault list": self._list_faults,
+            "fault clear": self._clear_faults,
+            "canary start": self._start_canary,
+            "canary set": self._set_canary,
+            "canary status": self._canary_status,
+            "canary promote": self._promote_canary,
+            "canary abort": self._abort_canary,
+            "restart": self._restart,
+            "status": self._status,
+            "rotate": self._rotate,
+        }
+
+    async def close(self) -> None:
+        """Stop what goes on by itself."""
+        for canary in self._canaries.values():
+            await canary.close()
+
+    async def _add_fault(self, asked: dict[str, Any], tell: Tell) -> Any:
+        self._need_proxies()
+        fault = parse_fault(asked)
+        traffic = self._fleet.proxies.traffic
+        others = tuple(one for one in traffic.faults if one.method != fault.method)
+        self._fleet.proxies.steer(traffic=replace(traffic, faults=(*others, fault)))
+        return describe(fault)
+
+    async def _list_faults(self, asked: dict[str, Any], tell: Tell) -> Any:
+        return [describe(fault) for fault in self._fleet.proxies.traffic.faults]
+
+    async def _clear_faults(self, asked: dict[str, Any], tell: Tell) -> Any:
+        method = asked.get("method") or ""
+        traffic = self._fleet.proxies.traffic
+        kept = tuple(f for f in traffic.faults if method and f.method != method)
+        if method and len(kept) == len(traffic.faults):
+            raise OrderError(f"{method} has no fault; `amarre fault list` shows those there are.")
+        self._fleet.proxies.steer(traffic=replace(traffic, faults=kept))
+        return len(traffic.faults) - len(kept)
+
+    async def _start_canary(self, asked: dict[str, Any], tell: Tell) -> Any:
+        self._need_proxies()
+        service = self._service(asked)
+        present = self._canaries.get(service)
+        if present is not None and present.name in self._fleet.units:
+            raise OrderError(
+                f"{service} has a canary already. Promote or abort it first: "
+                f"amarre canary abort {service}"
+            )
+        command = tuple(shlex.split(asked.get("command") or ""))
+        if command and shutil.which(command[0]) is None:
+            raise OrderError(f"--command: there is no program {command[0]!r}; nothing changed.")
+        weight = _weight(asked)
+        canary = Canary(
+            self._fleet, service, command=command or None, manual=bool(asked.get("manual"))
+        )
+        tell(f"{canary.name} starts …")
+        try:
+            await canary.start(weight)
+        except NoSlotError as exc:
+            raise OrderError(str(exc)) from exc
+        self._canaries[service] = canary
+        return canary.status()
+
+    async def _set_canary(self, asked: dict[str, Any], tell: Tell) -> Any:
+        canary = self._canary(asked)
+        await canary.set(_weight(asked))
+        return canary.status()
+
+    async def _canary_status(self, asked: dict[str, Any], tell: Tell) -> Any:
+        wanted = asked.get("service")
+        return [c.status() for c in self._canaries.values() if wanted in {None, c.service}]
+
+    async def _promote_canary(self, asked: dict[str, Any], tell: Tell) -> Any:
+        canary = self._canary(asked)
+        await canary.close()
+        await canary.promote(tell)
+        return canary.status()
+
+    async def _abort_canary(self, asked: dict[str, Any], tell: Tell) -> Any:
+        canary = self._canary(asked)
+        await canary.close()
+        await canary.abort()
+        return canary.status()
+
+    async def _restart(self, asked: dict[str, Any], tell: Tell) -> Any:
+        self._need_proxies()
+        name = str(asked.get("service"))
+        names = self._fleet.instances(name) or [n for n in self._known() if n == name]
+        if not names:
+            raise OrderError(f"There is no service {name}; there are {', '.join(self._known())}.")
+        async with self._restarting:
+            for one in names:
+                tell(f"{one} is replaced …")
+                try:
+                    await self._fleet.replace(one)
+                except (EnvoyError, StartFailedError, NoSlotError) as exc:
+                    raise OrderError(f"{one} stays as it is.\n{exc}") from exc
+        return names
+
+    async def _status(self, asked: dict[str, Any], tell: Tell) -> Any:
+        return [
+            {"name": name, "kind": str(unit.kind), "pid": pid, "ready": ready}
+            for name, unit, pid, ready in await self._fleet.report()
+        ]
+
+    async def _rotate(self, asked: dict[str, Any], tell: Tell) -> Any:
+        async with self._certificates:
+            await rotate(
+                self._fleet.plan.layout,
+                root=bool(asked.get("root")),
+                settled=self._settled,
+                tell=tell,
+            )
+
+    async def _settled(self, serials: Mapping[str, str]) -> None:
+        """Wait until every proxy shows the leaf of its workload."""
+        await asyncio.sleep(TRUST_SECONDS)
+        deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        for proxy in self._fleet.running_proxies():
+            async with Admin(proxy.admin) as admin:
+                while not await _shows(admin, serials[proxy.workload]):
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise OrderError(_stuck(proxy))
+                    await asyncio.sleep(0.05)
+
+    def _need_proxies(self) -> None:
+        if not self._fleet.running_proxies():
+            raise OrderError("This mesh runs without proxies. Start it without --direct.")
+
+    def _known(self) -> list[str]:
+        return [n for n, u in self._fleet.units.items() if u.kind is Kind.SERVICE]
+
+    def _service(self, asked: dict[str, Any]) -> str:
+        name = str(asked.get("service"))
+        known = [service.name for service in policy.load().services]
+        if name not in known:
+            raise OrderError(f"There is no service {name}; there are {', '.join(known)}.")
+        return name
+
+    def _canary(self, asked: dict[str, Any]) -> Canary:
+        service = self._service(asked)
+        canary = self._canaries.get(service)
+        if canary is None or canary.name not in self._fleet.units:
+            raise OrderError(
+                f"{service} has no canary. Start one with: amarre canary start {service}"
+            )
+        return canary
+
+
+async def _shows(admin: Admin, serial: str) -> bool:
+    found = await admin.get("/certs")
+    shown = {
+        leaf["serial_number"].lstrip("0")
+        for entry in found.get("certificates", [])
+        for leaf in entry.get("cert_chain", [])
+    }
+    return serial in shown
+
+
+def _stuck(proxy: Proxy) -> str:
+    return (
+        f"{proxy.name} does not take its new certificate; nothing more was changed. "
+        "Restart it with `amarre restart` and rotate again."
+    )
+
+
+def _weight(asked: dict[str, Any]) -> int:
+    weight = asked.get("weight")
+    if not isinstance(weight, int) or not 0 <= weight <= 100:
+        raise OrderError(f"The weight {weight} is not a percentage from 0 to 100.")
+    return weight
+
+
+def parse_fault(asked: dict[str, Any]) -> InjectedFault:
+    """
+    Return the fault that somebody asks for.
+
+    Raises:
+        OrderError: There is no such method or status, or nothing to do.
+    """
+    name = str(asked.get("method"))
+    known = [method.short_name for method in policy.load()]
+    if name not in known:
+        raise OrderError(f"There is no method {name}; there are:\n  " + "\n  ".join(known))
+    percent = float(asked.get("percent", 100))
+    if not 0 < percent <= 100:
+        raise OrderError(f"--percent {percent:g}: above 0 and at most 100.")
+    delay_ms, abort = asked.get("delay_ms"), asked.get("abort")
+    if not delay_ms and not abort:
+        raise OrderError("Say what is to happen: --delay 300ms, --abort UNAVAILABLE, or both.")
+    codes = {code.name: code.value[0] for code in grpc.StatusCode if code.value[0]}
+    if abort and str(abort).upper() not in codes:
+        raise OrderError(f"--abort {abort}: one of {', '.join(codes)}.")
+    return InjectedFault(
+        method=name,
+        percent=percent,
+        delay=timedelta(milliseconds=float(delay_ms)) if delay_ms else None,
+        abort=codes[str(abort).upper()] if abort else None,
+    )
+
+
+def describe(fault: InjectedFault) -> str:
+    """Return a fault as people read it."""
+    parts = []
+    if fault.delay is not None:
+        parts.append(f"delayed by {fault.delay.total_seconds() * 1000:g} ms")
+    if fault.abort is not None:
+        names = {code.value[0]: code.name for code in grpc.StatusCode}
+        parts.append(f"aborted with {names[fault.abort]}")
+    return f"{fault.method}: {fault.percent:g} % {' and '.join(parts)}"

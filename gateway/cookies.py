@@ -9,7 +9,7 @@ from starlette.responses import Response
 from mesh.contract.openapi import SESSION_COOKIE
 
 NAME = SESSION_COOKIE
-_SAFE = re.compile(r"[A-Za-z0-9._~-]{16,256}")
+_SAFE = re.compile(r"[A-Za-z0-9._~-]{16,1024}")
 
 
 def read(connection: HTTPConnection) -> str:

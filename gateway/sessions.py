@@ -12,8 +12,13 @@ from amarre.auth.v1 import auth_service_pb2 as pb
 
 from mesh.chassis.errors import UnauthenticatedError
 
-STALE_SECONDS = 5.0
-"""How long a session that ended elsewhere may still be taken for open here."""
+STALE_SECONDS = 3.0
+"""
+How long Auth's answer is used here.
+
+A replica of Auth may itself believe another one for 2 s (``AMARRE_AUTH_SESSION_CACHE``), and a
+session that ended elsewhere may be taken for open for 5 s at most.
+"""
 TOKEN_MARGIN_SECONDS = 5.0
 """A token this close to its end is not used for a new call."""
 _MOST_CACHED = 10_000

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -28,6 +29,9 @@ from mesh.chassis.server import StartError
 log = structlog.get_logger("appwrite")
 
 PAGE = 100
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_COOKIE = re.compile(r"[A-Za-z0-9_-]+")
+_TO_COOKIE, _TO_BASE64 = str.maketrans("+/", "-_"), str.maketrans("-_", "+/")
 NOBODY = "nobody-amarre-start"
 """A user id that nobody has; what is asked of it changes nothing."""
 
@@ -132,18 +136,19 @@ class AppwriteDirectory:
                 raise InvalidCredentialsError from refusal
             raise _unexpected(refusal) from refusal
         shown = session.get("secret")
-        if not isinstance(shown, str) or not shown:
+        if not isinstance(shown, str) or not _BASE64.fullmatch(shown):
             raise UpstreamError("Appwrite opened a session but did not tell its secret.")
-        return OpenedSession(shown, self._session(session))
+        return OpenedSession(_for_cookie(shown), self._session(session))
 
     async def find_session(self, secret: str) -> Verified | None:
         """Ask Appwrite who *secret* belongs to; 401 alone means nobody."""
-        if not secret.isascii() or not secret.isprintable():
+        if not _COOKIE.fullmatch(secret):
             return None
+        shown = _from_cookie(secret)
         try:
             account, current = await asyncio.gather(
-                self._client.as_user("/account", secret),
-                self._client.as_user("/account/sessions/current", secret),
+                self._client.as_user("/account", shown),
+                self._client.as_user("/account/sessions/current", shown),
             )
         except AppwriteRefusal as refusal:
             if refusal.status == 401 or refusal.kind in {"user_blocked", "user_session_not_found"}:
@@ -238,6 +243,16 @@ def _user(shown: dict[str, Any]) -> User:
     except KeyError as exc:
         raise UpstreamError("Appwrite showed a user without id or address.") from exc
     return User(str(user_id), str(email), tuple(str(label) for label in labels))
+
+
+def _for_cookie(secret: str) -> str:
+    """Return base64 in the alphabet that cookies and URLs take."""
+    return secret.rstrip("=").translate(_TO_COOKIE)
+
+
+def _from_cookie(secret: str) -> str:
+    """Return the base64 that `_for_cookie` was given."""
+    return secret.translate(_TO_BASE64) + "=" * (-len(secret) % 4)
 
 
 def _printable(text: str) -> str:

@@ -48,7 +48,7 @@ def test_example_org_by_default() -> None:
         ({"auth_link_url": "localhost:3000/login"}, "use http://"),
         ({"auth_link_url": "http://localhost/login?x=1"}, "no query"),
         ({"auth_link_lifetime": "PT11M"}, "less than or equal"),
-        ({"auth_session_cache": "PT6S"}, "less than or equal"),
+        ({"auth_session_cache": "PT3S"}, "less than or equal"),
     ],
 )
 def test_refused(values: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 """What every identity provider does, the embedded one and Appwrite alike."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
@@ -155,6 +156,15 @@ class TestLink:
 
 
 class TestSession:
+    async def test_secret_can_be_a_cookie(self, world: World) -> None:
+        """
+        The secret has at most 1,024 characters that any cookie can carry, and is not guessed.
+        """
+        secret = await world.use(await world.link())
+
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43,1024}", secret)
+        assert await world.directory.find_session(secret[:-1]) is None
+
     @pytest.mark.parametrize(
         "secret", ["", "0" * 64, "e30=", "zoé", "a\r\nb", "x" * 1024], ids=range(6)
     )

@@ -82,8 +82,8 @@ class Server:
         self._settings = settings
         self._checks = dict(checks or {})
         mesh = mesh or policy.load()
-        pipeline = Pipeline(mesh, identify(settings), tokens)
-        self._server = grpc.aio.server(interceptors=[pipeline], options=OPTIONS)
+        self._pipeline = Pipeline(mesh, identify(settings), tokens)
+        self._server = grpc.aio.server(interceptors=[self._pipeline], options=OPTIONS)
         self._services = _register(self._server, register, mesh)
         self._health = grpc_health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -117,6 +117,7 @@ class Server:
         with contextlib.suppress(asyncio.CancelledError):
             await self._watch
         await self._health.enter_graceful_shutdown()
+        self._pipeline.end_open_streams()
         await self._server.stop(self._settings.drain_timeout.total_seconds())
 
     async def _keep_health(self) -> None:

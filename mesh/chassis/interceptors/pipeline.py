@@ -7,8 +7,8 @@ order at a glance.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -52,6 +52,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._tokens = tokens
         self._wrapped: dict[str, _Handler] = {}
         self._in_flight = 0
+        self._open: set[asyncio.Timeout] = set()
         self._limits = {s.name: s.max_concurrent_requests for s in mesh.services}
 
     async def intercept_service(
@@ -113,11 +114,13 @@ class Pipeline(grpc.aio.ServerInterceptor):
         failed: MeshError | None = None
         code = ""
         call.traceparent.set(_traceparent(context))
+        call.to_canary.set((call.CANARY_HEADER, "1") in (context.invocation_metadata() or ()))
         span = tracing.start(names.span_of(method.path), SpanKind.SERVER, _SPAN_FACTS)
         tracing.enter(span)
         try:
-            async with self._admitted(method, context) as seconds, asyncio.timeout(seconds):
-                yield
+            async with self._admitted(method, context) as seconds, asyncio.timeout(seconds) as end:
+                with self._ends(method, end):
+                    yield
         except MeshError as error:
             failed = _for_the_caller(error)
         except asyncio.CancelledError:
@@ -138,6 +141,24 @@ class Pipeline(grpc.aio.ServerInterceptor):
             _tell(method, code, failed, seconds=time.perf_counter() - started, span=span)
         if failed is not None:
             await context.abort(failed.code, failed.message, to_trailers(failed))
+
+    @contextmanager
+    def _ends(self, method: Method, end: asyncio.Timeout) -> Iterator[None]:
+        """Remember how to end a stream that stays open."""
+        if method.deadline <= LONGEST_CALL:
+            yield
+            return
+        self._open.add(end)
+        try:
+            yield
+        finally:
+            self._open.discard(end)
+
+    def end_open_streams(self) -> None:
+        """End the streams that would stay open as their deadline does: clients open them again."""
+        for end in self._open:
+            if not end.expired():
+                end.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
     async def _admitted(self, method: Method, context: Context) -> AsyncIterator[float]:

@@ -1,5 +1,6 @@
 """The service as a process: how it starts, and what stops it."""
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -11,11 +12,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from amarre.survey.v1 import survey_service_pb2 as messages
+from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mesh.chassis import tokens
+from mesh.chassis.call import User
 from mesh.chassis.channel import channel
 from mesh.chassis.config import MeshSettings
-from mesh.chassis.testing import free_port
+from mesh.chassis.testing import connected, free_port
+from tests.survey_svc.killing import GATEWAY, key_set
 from tests.survey_svc.sandbox import Sandbox
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -93,6 +99,35 @@ class TestStart:
 
         assert 0 == process.returncode
         assert sandbox.token not in (tmp_path / "survey.log").read_text()
+
+    async def test_does_not_wait_for_watchers(
+        self, sandbox: Sandbox, svids: Path, tmp_path: Path
+    ) -> None:
+        """
+        Streams that stay open are ended by SIGTERM; the process does not wait for them.
+        """
+        key = tokens.SigningKey.generate()
+        with key_set(key) as url:
+            environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
+            environment |= {"AMARRE_KEY_SET_URL": url, "AMARRE_DRAIN_TIMEOUT": "PT15S"}
+            port = int(environment["AMARRE_LISTEN"].rpartition(":")[2])
+            token, _ = tokens.mint(
+                key, User("ada", "s", "ada@example.org"), audience="survey", caller=GATEWAY
+            )
+            with _started(environment, tmp_path) as process:
+                assert await _reaches(environment, svids, SERVING)
+                async with connected("survey", port, svids / "gateway", SurveyServiceStub) as stub:
+                    stream = stub.WatchRequests(
+                        messages.WatchRequestsRequest(),
+                        metadata=(("authorization", f"Bearer {token}"),),
+                    )
+                    await stream.read()
+                    process.terminate()
+                    asked_at = time.monotonic()
+                    assert grpc.StatusCode.DEADLINE_EXCEEDED == await stream.code()
+                    assert 0 == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
+
+        assert 5 > time.monotonic() - asked_at
 
     async def test_redcap_is_away(self, svids: Path, tmp_path: Path) -> None:
         """

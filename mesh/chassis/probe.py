@@ -1,8 +1,8 @@
 """
-``python -m mesh.chassis.probe grpc|http ADDRESS NAME``: is the process in this container ready?
+``python -m mesh.chassis.probe grpc|http ADDRESS NAME [alive]``: is the process here ready?
 
 Containers' health checks run it: a service behind a sidecar listens on a Unix socket only, which
-probes from outside cannot reach. Exit status 0 means ready, 1 not ready, 2 wrong arguments.
+probes from outside cannot reach. With ``alive`` any answer will do. Exit status 0 means yes, 1 no, 2 wrong arguments.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import socket
 import sys
 
 SECONDS = 2.0
-USAGE = "python -m mesh.chassis.probe grpc ADDRESS SERVICE | http ADDRESS PATH"
+USAGE = "python -m mesh.chassis.probe (grpc ADDRESS SERVICE | http ADDRESS PATH) [alive]"
 
 
-def grpc_serves(address: str, service: str) -> bool:
-    """Say whether the gRPC server at *address* calls *service* SERVING."""
+def ask_grpc(address: str, service: str) -> bool | None:
+    """Say whether the gRPC server at *address* calls *service* SERVING; None when it is silent."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -24,12 +24,12 @@ def grpc_serves(address: str, service: str) -> bool:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=SECONDS)
         except grpc.RpcError:
-            return False
+            return None
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def http_answers(address: str, path: str) -> bool:
-    """Say whether GET *path* at *address*, ``unix:/PATH`` or ``HOST:PORT``, succeeds."""
+def ask_http(address: str, path: str) -> bool | None:
+    """Say whether GET *path* at ``unix:/PATH`` or ``HOST:PORT`` succeeds; None when silent."""
     # Not httpx: it leaves the socket open when nobody listens, and takes longer to import.
     connection = http.client.HTTPConnection("localhost", timeout=SECONDS)
     with contextlib.closing(connection), _connected(address) as connection.sock:
@@ -37,7 +37,7 @@ def http_answers(address: str, path: str) -> bool:
             connection.request("GET", path)
             return 200 <= connection.getresponse().status < 300
         except (OSError, http.client.HTTPException):
-            return False
+            return None
 
 
 def _connected(address: str) -> socket.socket:
@@ -52,12 +52,17 @@ def _connected(address: str) -> socket.socket:
 
 def main(arguments: list[str]) -> int:
     """Probe as *arguments* say; returns the exit status."""
-    kinds = {"grpc": grpc_serves, "http": http_answers}
-    if len(arguments) != 3 or arguments[0] not in kinds:
+    match arguments:
+        case ["grpc", address, name, *rest]:
+            answer = ask_grpc(address, name)
+        case ["http", address, name, *rest]:
+            answer = ask_http(address, name)
+        case _:
+            rest = ["?"]
+    if rest not in ([], ["alive"]):
         sys.stderr.write(f"{USAGE}\n")
         return 2
-    kind, address, name = arguments
-    return 0 if kinds[kind](address, name) else 1
+    return 0 if answer or (rest and answer is not None) else 1
 
 
 if __name__ == "__main__":

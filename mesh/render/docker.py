@@ -178,6 +178,11 @@ def runtime_lock(lock: str, packages: Mapping[str, str]) -> str:
     return "".join(f"{entries[name]}\n" for name in sorted(packages))
 
 
+def version() -> str:
+    """Return the version of this installation, which is the tag of its images."""
+    return metadata.version(PACKAGE)
+
+
 def canonical(name: str) -> str:
     """Return a package's name as indexes write it."""
     return _NAME.sub("-", name.lower())

@@ -78,3 +78,18 @@ class Files(dict[str, str]):
         if path in self:
             raise RenderError(f"Two resources want the file {path}; their names must differ.")
         self[path] = text(comment, content)
+
+
+def kustomization(*, component: bool = False, **fields: Any) -> Resource:
+    """Return a kustomization, or a component of one, with *fields*."""
+    version = "v1alpha1" if component else "v1beta1"
+    return {
+        "apiVersion": f"kustomize.config.k8s.io/{version}",
+        "kind": "Component" if component else "Kustomization",
+        **fields,
+    }
+
+
+def inline(content: Any) -> str:
+    """Return *content* as YAML text inside of another file."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000)

@@ -9,7 +9,7 @@ from mesh.contract import policy
 from mesh.render import deployment
 from mesh.render.deployment import Deployment
 from mesh.render.istio import edge, installation, scope, security, telemetry, traffic
-from mesh.render.manifest import Files
+from mesh.render.manifest import Files, kustomization
 
 BASE = "base"
 
@@ -32,11 +32,7 @@ def files(deployed: Deployment) -> dict[str, str]:
     base.add(
         "kustomization.yaml",
         "Everything that Istio needs to know of the mesh, from the contracts.",
-        {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": sorted(base),
-        },
+        kustomization(resources=sorted(base)),
     )
     return {
         **{f"{BASE}/{name}": text for name, text in base.items()},

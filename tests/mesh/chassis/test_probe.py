@@ -49,10 +49,19 @@ class TestGrpc:
         async with grpc_server(address, serving=serving):
             assert expected == await exit_status("grpc", address, NAME)
 
+    async def test_alive(self, tmp_path: Path) -> None:
+        """
+        A server that is not ready is alive all the same.
+        """
+        address = f"unix:{tmp_path / 'x.sock'}"
+        async with grpc_server(address, serving=False):
+            assert 0 == await exit_status("grpc", address, NAME, "alive")
+
     async def test_nobody_there(self, tmp_path: Path) -> None:
         """
-        A server that is away is not ready.
+        A server that is away is neither ready nor alive.
         """
+        assert 1 == await exit_status("grpc", f"unix:{tmp_path / 'x.sock'}", NAME, "alive")
         assert 1 == await exit_status("grpc", f"unix:{tmp_path / 'x.sock'}", NAME)
 
 
@@ -94,4 +103,5 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     Wrong arguments are told apart from a process that is not ready.
     """
     assert 2 == probe.main(["tcp", "127.0.0.1:1", "/"])
+    assert 2 == probe.main(["grpc", "127.0.0.1:1", "x", "y"])
     assert "grpc ADDRESS SERVICE" in capsys.readouterr().err

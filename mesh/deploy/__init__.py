@@ -1,0 +1,1 @@
+"""What production is made of, and the checks of it that need no cluster."""

@@ -1,0 +1,139 @@
+"""
+``python -m mesh.deploy.check``: every check of production that needs no cluster, in a minute.
+
+Nothing is left out silently: what cannot be checked here is a fault that says what to install.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from shutil import which
+
+from mesh.deploy import kubernetes_check
+from mesh.render import registry
+
+DEPLOY = Path(__file__).resolve().parent
+ISTIO = DEPLOY.parent / "istio"
+KUBERNETES = DEPLOY / "kubernetes"
+TARGETS = ("docker", "istio", "kubernetes")
+YAMLLINT = {
+    "extends": "default",
+    "rules": {
+        "document-start": "disable",
+        "line-length": "disable",
+        "comments": {"min-spaces-from-content": 1},
+        "truthy": {"check-keys": False},
+    },
+}
+
+
+def drift() -> list[str]:
+    """Return the committed files that differ from what topology and contracts give."""
+    return [
+        f"{target}: {path} differs; run: amarre render {target} --commit"
+        for target in TARGETS
+        for path in registry.drift(registry.render(target), registry.committed(target))
+    ]
+
+
+def dockerfile() -> list[str]:
+    """Return what hadolint says."""
+    return _said(_tool("hadolint"), str(DEPLOY / "docker" / "Dockerfile"))
+
+
+def yaml_files() -> list[str]:
+    """Return what yamllint says of every YAML file."""
+    folders = [str(f) for f in (DEPLOY, ISTIO)]
+    return _said(_tool("yamllint"), "--strict", "-d", json.dumps(YAMLLINT), *folders)
+
+
+def overlays() -> list[str]:
+    """Return what is wrong with the overlays."""
+    return [
+        f"overlay {folder.name}: {fault}"
+        for folder in sorted((KUBERNETES / "overlays").iterdir())
+        if not folder.name.startswith(".")
+        for fault in _built(partial(kubernetes_check.build, folder))
+    ]
+
+
+def variants() -> list[str]:
+    """Return what is wrong with the ways in that no overlay uses."""
+    return [
+        f"component {name}: {fault}"
+        for name in ("ingress-nginx", "ingress-traefik")
+        for fault in _built(partial(_variant, name))
+    ]
+
+
+def _variant(name: str) -> list[kubernetes_check.Resource]:
+    with kubernetes_check.overlay_with(KUBERNETES, "external-secrets", name) as built:
+        return built
+
+
+def _built(build: Callable[[], list[kubernetes_check.Resource]]) -> list[str]:
+    try:
+        return kubernetes_check.faults(build())
+    except kubernetes_check.BuildError as error:
+        return [str(error)]
+
+
+def istio() -> list[str]:
+    """Return what keeps Istio's resources from being built alone."""
+    try:
+        kubernetes_check.build(ISTIO / "base")
+    except kubernetes_check.BuildError as error:
+        return [str(error)]
+    return []
+
+
+def _tool(name: str) -> str:
+    """Return a program of the environment that runs this, or of the PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else which(name) or name
+
+
+def _said(*command: str, cwd: Path | None = None) -> list[str]:
+    """Run a checker; returns its lines when it refuses."""
+    try:
+        done = subprocess.run(  # noqa: S603 - programs named in this file
+            command, capture_output=True, text=True, check=False, cwd=cwd
+        )
+    except FileNotFoundError:
+        return [f"{command[0]} is missing; install it to check this"]
+    said = (done.stdout + done.stderr).strip().splitlines()
+    return (said or [f"{command[0]} ended with {done.returncode}"]) if done.returncode else []
+
+
+CHECKS: tuple[Callable[[], list[str]], ...] = (
+    drift,
+    dockerfile,
+    yaml_files,
+    istio,
+    overlays,
+    variants,
+)
+
+
+def main() -> int:
+    """Run every check and print what each found; returns the exit status."""
+    failed = 0
+    for check in CHECKS:
+        started = time.monotonic()
+        found = check()
+        seconds = time.monotonic() - started
+        sys.stdout.write(
+            f"{'failed' if found else 'ok    '} {check.__name__:<14} {seconds:5.1f} s\n"
+        )
+        for fault in found:
+            sys.stdout.write(f"    {fault}\n")
+        failed += bool(found)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""
+Kubernetes: kustomize base, components and overlays from topology and contracts.
+
+    workloads   deployments, services, accounts, settings, disruption budgets, autoscaling
+    network     what may talk to what at the level of packets
+    edge        the proxy that browsers reach, its certificate
+    monitoring  what Prometheus Operator looks at, and its rules
+    rollouts    canaries and blue-green by Argo Rollouts
+    components  what an overlay may choose: secrets, ingress variants, the site's names
+    overlays    dev, staging, production
+"""
+
+from mesh.contract import policy
+from mesh.render import deployment
+from mesh.render.deployment import Deployment
+from mesh.render.kubernetes import (
+    components,
+    edge,
+    monitoring,
+    network,
+    overlays,
+    rollouts,
+    workloads,
+)
+from mesh.render.manifest import Files, kustomization
+
+ISTIO = "../../../istio/base"
+
+
+def render() -> dict[str, str]:
+    """Return the files of this installation's contracts."""
+    return files(deployment.load(policy.load()))
+
+
+def files(deployed: Deployment) -> dict[str, str]:
+    """
+    Return the files of *deployed*.
+
+    Raises:
+        RenderError: Two resources have the same name.
+    """
+    base = Files()
+    for part in (workloads, network, edge):
+        part.add(base, deployed)
+    base.add(
+        "kustomization.yaml",
+        "The mesh without what a site chooses; the overlays add it.",
+        kustomization(resources=[*sorted(base), ISTIO]),
+    )
+    found = {f"base/{name}": text for name, text in base.items()}
+    for name, component in {
+        **components.every(deployed),
+        "monitoring": monitoring.component(deployed),
+        "rollouts": rollouts.component(deployed),
+        "blue-green": rollouts.blue_green(deployed),
+    }.items():
+        found |= {f"components/{name}/{file}": text for file, text in component.items()}
+    for name, overlay in overlays.every(deployed).items():
+        found |= {f"overlays/{name}/{file}": text for file, text in overlay.items()}
+    return dict(sorted(found.items()))

@@ -1,0 +1,192 @@
+"""The proxy that browsers reach, and its certificate."""
+
+from mesh.render.deployment import APP_NAMESPACE, EDGE, Deployment
+from mesh.render.environment import SITE
+from mesh.render.istio.edge import CERTIFICATE
+from mesh.render.kubernetes.workloads import REPLICAS, restricted
+from mesh.render.manifest import Files, Resource, resource
+
+HTTP, HTTPS = 8080, 8443
+
+
+def add(files: Files, _: Deployment) -> None:
+    """Add the edge to *files*."""
+    labels = {"app": EDGE}
+    files.add(
+        f"service-account-{EDGE}.yaml",
+        f"The identity spiffe://amarre.local/ns/{APP_NAMESPACE}/sa/{EDGE}; the gateway takes calls "
+        "from it alone.",
+        resource("v1 ServiceAccount", EDGE, APP_NAMESPACE, automountServiceAccountToken=False),
+    )
+    files.add(
+        f"service-{EDGE}.yaml",
+        "The address that the site's name leads to; the client's own address is kept for limits.",
+        resource(
+            "v1 Service",
+            EDGE,
+            APP_NAMESPACE,
+            metadata={"labels": labels},
+            spec={
+                "type": "LoadBalancer",
+                "externalTrafficPolicy": "Local",
+                "selector": labels,
+                "ports": [
+                    {"name": "http", "port": 80, "targetPort": HTTP, "protocol": "TCP"},
+                    {"name": "https", "port": 443, "targetPort": HTTPS, "protocol": "TCP"},
+                ],
+            },
+        ),
+    )
+    files.add(
+        f"deployment-{EDGE}.yaml",
+        "Istio's gateway proxy; the injection fills image and command in.",
+        _deployment(labels),
+    )
+    files.add(
+        f"pod-disruption-budget-{EDGE}.yaml",
+        "Lets nodes be drained one replica of the edge at a time.",
+        resource(
+            "policy/v1 PodDisruptionBudget",
+            EDGE,
+            APP_NAMESPACE,
+            spec={"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+        ),
+    )
+    _role(files)
+    _certificate(files)
+
+
+def _deployment(labels: dict[str, str]) -> Resource:
+    annotations = {
+        "inject.istio.io/templates": "gateway",
+        "proxy.istio.io/config": (
+            "gatewayTopology:\n  numTrustedProxies: 0\n  forwardClientCertDetails: SANITIZE\n"
+        ),
+    }
+    container = {
+        "name": "istio-proxy",
+        "image": "auto",
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"memory": "512Mi"},
+        },
+        "securityContext": restricted(),
+        "ports": [
+            {"name": "http", "containerPort": HTTP, "protocol": "TCP"},
+            {"name": "https", "containerPort": HTTPS, "protocol": "TCP"},
+        ],
+    }
+    return resource(
+        "apps/v1 Deployment",
+        EDGE,
+        APP_NAMESPACE,
+        metadata={"labels": labels},
+        spec={
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": labels},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+            },
+            "template": {
+                "metadata": {
+                    "labels": {**labels, "sidecar.istio.io/inject": "true"},
+                    "annotations": annotations,
+                },
+                "spec": {
+                    "serviceAccountName": EDGE,
+                    "terminationGracePeriodSeconds": 60,
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "topologySpreadConstraints": [
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": labels},
+                        }
+                    ],
+                    "containers": [container],
+                },
+            },
+        },
+    )
+
+
+def _role(files: Files) -> None:
+    files.add(
+        f"role-{EDGE}.yaml",
+        "Lets istiod hand the edge its certificate on the edge's behalf.",
+        resource(
+            "rbac.authorization.k8s.io/v1 Role",
+            EDGE,
+            APP_NAMESPACE,
+            rules=[
+                {
+                    "apiGroups": [""],
+                    "resources": ["secrets"],
+                    "resourceNames": [CERTIFICATE],
+                    "verbs": ["get", "watch", "list"],
+                }
+            ],
+        ),
+    )
+    files.add(
+        f"role-binding-{EDGE}.yaml",
+        "Gives the edge its role.",
+        resource(
+            "rbac.authorization.k8s.io/v1 RoleBinding",
+            EDGE,
+            APP_NAMESPACE,
+            roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": EDGE},
+            subjects=[{"kind": "ServiceAccount", "name": EDGE, "namespace": APP_NAMESPACE}],
+        ),
+    )
+
+
+def _certificate(files: Files) -> None:
+    files.add(
+        f"certificate-{EDGE}.yaml",
+        "The certificate that browsers see, kept fresh by cert-manager.",
+        resource(
+            "cert-manager.io/v1 Certificate",
+            CERTIFICATE,
+            APP_NAMESPACE,
+            spec={
+                "secretName": CERTIFICATE,
+                "dnsNames": [SITE],
+                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+                "issuerRef": {
+                    "kind": "ClusterIssuer",
+                    "name": "amarre",
+                    "group": "cert-manager.io",
+                },
+            },
+        ),
+    )
+    # Universities run their own DNS; nothing of the challenge passes the edge.
+    dns = {
+        "nameserver": "ns1.example.org:53",
+        "tsigKeyName": "amarre",
+        "tsigAlgorithm": "HMACSHA512",
+        "tsigSecretSecretRef": {"name": "amarre-acme-dns", "key": "tsig-key"},
+    }
+    files.add(
+        "cluster-issuer-amarre.yaml",
+        "An ACME authority; universities put that of their national network here (for instance "
+        "GEANT TCS).",
+        resource(
+            "cert-manager.io/v1 ClusterIssuer",
+            "amarre",
+            spec={
+                "acme": {
+                    "server": "https://acme.example.org/directory",
+                    "email": "operators@example.org",
+                    "privateKeySecretRef": {"name": "amarre-acme-account"},
+                    "solvers": [{"dns01": {"rfc2136": dns}}],
+                }
+            },
+        ),
+    )

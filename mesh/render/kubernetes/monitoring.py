@@ -1,0 +1,79 @@
+"""What Prometheus Operator looks at, and the rules that it follows."""
+
+import yaml
+
+from mesh.render.deployment import MONITORING, Deployment
+from mesh.render.kubernetes.network import PROXY_METRICS_PORT
+from mesh.render.manifest import Files, Resource, kustomization, resource
+from mesh.render.rules import rule_files
+
+RULES = "monitoring.coreos.com/v1 PrometheusRule"
+POD_MONITOR = "monitoring.coreos.com/v1 PodMonitor"
+
+
+def component(deployed: Deployment) -> Files:
+    """Return the component for clusters with Prometheus Operator."""
+    files = Files()
+    files.add(
+        f"namespace-{MONITORING}.yaml",
+        "Where the collector and Prometheus stand; outside of the mesh.",
+        resource("v1 Namespace", MONITORING),
+    )
+    files.add("pod-monitor-mesh.yaml", _WHY, _pod_monitor(deployed))
+    for path, text in rule_files(deployed.mesh).items():
+        name = path.rpartition("/")[2].removesuffix(".yaml")
+        files.add(
+            f"prometheus-rule-{name}.yaml",
+            f"The rules of mesh/observability, group {name}, from the objectives of the contracts.",
+            resource(RULES, f"amarre-{name}", MONITORING, spec=yaml.safe_load(text)),
+        )
+    files.add(
+        "kustomization.yaml",
+        "For clusters with Prometheus Operator.",
+        kustomization(component=True, resources=sorted(files)),
+    )
+    return files
+
+
+_WHY = """\
+Fetches what workloads and proxies count. The proxy's agent merges both on one port, since a
+workload has its own metrics on loopback alone."""
+
+
+def _pod_monitor(deployed: Deployment) -> Resource:
+    def relabel(source: str, target: str) -> Resource:
+        return {"sourceLabels": [source], "targetLabel": target}
+
+    pod = "__meta_kubernetes_pod"
+    return resource(
+        POD_MONITOR,
+        "amarre",
+        MONITORING,
+        spec={
+            "namespaceSelector": {"matchNames": list(deployed.namespaces)},
+            "selector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]},
+            "podMetricsEndpoints": [
+                {
+                    "path": "/stats/prometheus",
+                    "interval": "15s",
+                    "relabelings": [
+                        {
+                            "action": "keep",
+                            "sourceLabels": [f"{pod}_container_name"],
+                            "regex": "istio-proxy",
+                        },
+                        {
+                            "action": "replace",
+                            "sourceLabels": [f"{pod}_ip"],
+                            "regex": "(.+)",
+                            "replacement": f"$1:{PROXY_METRICS_PORT}",
+                            "targetLabel": "__address__",
+                        },
+                        relabel(f"{pod}_name", "process"),
+                        relabel(f"{pod}_label_app", "workload"),
+                        relabel(f"{pod}_label_rollouts_pod_template_hash", "revision"),
+                    ],
+                }
+            ],
+        },
+    )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,11 @@ async def console(settings: ConsoleSettings, *, now: Now | None = None) -> Async
             certs=settings.console_certs,
         )
         await stack.enter_async_context(_otlp_grpc(Receiver(writer, intake), settings))
-        app = receiver.http_app(Receiver(writer, intake))
-        await stack.enter_async_context(_http(app, sockets["AMARRE_CONSOLE_OTLP_HTTP"]))
-        pages = web.app(context, access)
-        await stack.enter_async_context(_http(pages, sockets["AMARRE_CONSOLE_LISTEN"]))
+        apps = {
+            receiver.http_app(Receiver(writer, intake)): sockets["AMARRE_CONSOLE_OTLP_HTTP"],
+            web.app(context, access): sockets["AMARRE_CONSOLE_LISTEN"],
+        }
+        await stack.enter_async_context(_http(apps))
         stack.callback(context.stopping.set)
         await stack.enter_async_context(_beside(scraper.run()))
         await stack.enter_async_context(_beside(_sum_up(writer, run, clock)))
@@ -134,8 +135,22 @@ async def _otlp_grpc(taker: Receiver, settings: ConsoleSettings) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def _http(app: Any, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(
+async def _http(apps: Mapping[Any, socket.socket]) -> AsyncIterator[None]:
+    servers = {_Web(_config(app)): listener for app, listener in apps.items()}
+    serving = [
+        asyncio.create_task(server.serve(sockets=[listener]))
+        for server, listener in servers.items()
+    ]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving)
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -145,13 +160,6 @@ async def _http(app: Any, listener: socket.socket) -> AsyncIterator[None]:
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    server = _Web(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
 
 
 @contextlib.asynccontextmanager

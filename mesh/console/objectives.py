@@ -195,6 +195,6 @@ def history(
             "errorRatio": total.error_ratio,
             **total.quantiles(),
         }
-        for at in range(start, now, step)
+        for at in range(start, now + 1, step)
         if (total := slots.get(at, Total()))
     ]

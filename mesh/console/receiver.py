@@ -197,6 +197,8 @@ def _parsed(signal: str, body: bytes, encoding: str) -> Any:
     message = REQUESTS[signal]()
     if encoding == JSON:
         text = json.loads(body, object_pairs_hook=_with_ids)
+        if not isinstance(text, dict):
+            raise ValueError("a request is a JSON object")
         return json_format.ParseDict(text, message, ignore_unknown_fields=True)
     message.ParseFromString(body)
     return message

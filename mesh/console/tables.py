@@ -43,6 +43,11 @@ _UPSERT_TRACE = (
 )
 
 
+def _enough(excess: int, count: int, size: int) -> int:
+    """Return how many rows of the average size free *excess* bytes, at most a chunk."""
+    return min(CHUNK, excess * count // size + 1)
+
+
 def _rank(span: Span) -> int:
     """Return how well a span names its trace: what serves before what calls, proxies last."""
     if span.proxy:
@@ -221,12 +226,16 @@ class Tables:
             Whether there is more to delete.
         """
         more = False
-        for service, used, spans, logs in self._db.execute(
-            "SELECT id, span_bytes + log_bytes, span_bytes, log_bytes FROM services"
+        for service, spans, span_bytes, logs, log_bytes in self._db.execute(
+            "SELECT id, spans, span_bytes, logs, log_bytes FROM services"
         ).fetchall():
-            if used > service_bytes:
-                more |= self._evict_spans("service = ?", service) if spans >= logs else False
-                more |= self._evict_logs("service = ?", service) if logs > spans else False
+            excess = span_bytes + log_bytes - service_bytes
+            if excess > 0 and span_bytes >= log_bytes:
+                count = _enough(excess, spans, span_bytes)
+                more |= self._evict_spans("service = ?", service, count)
+            elif excess > 0:
+                count = _enough(excess, logs, log_bytes)
+                more |= self._evict_logs("service = ?", service, count)
         more |= self._evict_spans("start < ?", oldest)
         more |= self._evict_logs("at < ?", oldest)
         minute, slot = oldest // 60_000_000, oldest // 1_000_000
@@ -243,10 +252,10 @@ class Tables:
             self._evict_spans("service = ?", found[0])
             self._evict_logs("service = ?", found[0])
 
-    def _evict_spans(self, where: str, value: int) -> bool:
+    def _evict_spans(self, where: str, value: int, count: int = CHUNK) -> bool:
         gone = self._db.execute(
             f"DELETE FROM spans WHERE id IN (SELECT id FROM spans WHERE {where}"  # noqa: S608 - fixed
-            f" ORDER BY start LIMIT {CHUNK}) RETURNING trace, service, {SPAN_SIZE}",
+            f" ORDER BY start LIMIT {count}) RETURNING trace, service, {SPAN_SIZE}",
             (value,),
         ).fetchall()
         self._uncount(((row[1], row[2]) for row in gone), "spans", "span_bytes")
@@ -257,10 +266,10 @@ class Tables:
         )
         return len(gone) == CHUNK
 
-    def _evict_logs(self, where: str, value: int) -> bool:
+    def _evict_logs(self, where: str, value: int, count: int = CHUNK) -> bool:
         gone = self._db.execute(
             f"DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE {where}"  # noqa: S608 - fixed
-            f" ORDER BY at LIMIT {CHUNK}) RETURNING service, {LOG_SIZE}",
+            f" ORDER BY at LIMIT {count}) RETURNING service, {LOG_SIZE}",
             (value,),
         ).fetchall()
         self._uncount(((row[0], row[1]) for row in gone), "logs", "log_bytes")

@@ -105,7 +105,9 @@ def _notice(status: int, title: str, text: str, *, refresh: bool = False) -> HTM
     return HTMLResponse(
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'{meta}<title>{title} · AMARRE console</title><link rel="stylesheet" '
+        f"{meta}<title>{title} · AMARRE console</title>"
+        '<link rel="icon" href="/static/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" '
         f'href="/static/console.css"><main class="notice"><h1>{title}</h1><p>{text}</p></main>',
         status,
     )

@@ -1,0 +1,141 @@
+"""A writer over a file of its own, and a whole console on free ports."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mesh.chassis.testing import free_port
+from mesh.console import schema
+from mesh.console.app import console
+from mesh.console.clock import steady
+from mesh.console.config import MEBIBYTE, ConsoleSettings
+from mesh.console.context import Context
+from mesh.console.intake import Intake
+from mesh.console.writer import Writer
+
+TOKEN = "a-token-for-tests-alone"
+
+
+@dataclass
+class Kept:
+    """A running writer and a connection that sees what it wrote."""
+
+    writer: Writer
+    intake: Intake
+    path: Path
+
+    def take(self, signal: str, *requests: Any) -> None:
+        """Write requests and wait until they are written, or lost."""
+        for request in requests:
+            assert self.writer.offer(signal, request, request.ByteSize())
+        self.writer.flush()
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """Return what a query finds."""
+        with contextlib.closing(schema.open_reader(self.path)) as db:
+            return [tuple(row) for row in db.execute(sql, values)]
+
+    def dropped(self) -> dict[tuple[str, str], int]:
+        """Return what was not kept: (reason, service) to how often."""
+        return {(one.reason, one.service): one.count for one in self.intake.dropped()}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
+    """Starts a writer with other limits than the usual ones."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**limits: Any) -> Kept:
+            now = steady()
+            intake = Intake(now)
+            path = tmp_path / "console.sqlite"
+            usual: dict[str, Any] = {
+                "retention": timedelta(days=7),
+                "service_bytes": 100 * MEBIBYTE,
+            }
+            writer = Writer(path, now=now, intake=intake, **(usual | limits))
+            return Kept(stack.enter_context(writer), intake, path)
+
+        yield start
+
+
+@pytest.fixture
+def kept(make: Callable[..., Kept]) -> Kept:
+    """A running writer with the usual limits."""
+    return make()
+
+
+@dataclass
+class Running:
+    """A whole console: its addresses, its parts and a client with the token."""
+
+    settings: ConsoleSettings
+    context: Context
+    client: httpx.AsyncClient
+
+    @property
+    def url(self) -> str:
+        """Where pages and API are."""
+        return f"http://{self.settings.console_listen}"
+
+    @property
+    def otlp(self) -> str:
+        """Where OTLP over HTTP goes."""
+        return f"http://{self.settings.console_otlp_http}"
+
+    async def take(self, signal: str, request: Any) -> None:
+        """Send a request over HTTP and wait until it is written."""
+        answer = await self.client.post(
+            f"{self.otlp}/v1/{signal}",
+            content=request.SerializeToString(),
+            headers={"content-type": "application/x-protobuf"},
+        )
+        assert 200 == answer.status_code
+        self.context.writer.flush()
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        """Return the JSON of an API endpoint."""
+        answer = await self.client.get(f"{self.url}/api/{path}", params=parameters)
+        assert 200 == answer.status_code, answer.text
+        return answer.json()
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts whole consoles in one folder."""
+    (tmp_path / "token").write_text(TOKEN)
+
+    @contextlib.asynccontextmanager
+    async def run(**settings: Any) -> AsyncIterator[Running]:
+        addresses = {
+            f"console_{name}": f"127.0.0.1:{free_port()}"
+            for name in ("listen", "otlp_grpc", "otlp_http")
+        }
+        files = {"console_database": tmp_path / "console.sqlite"}
+        files["console_token_file"] = tmp_path / "token"
+        whole = ConsoleSettings.model_validate(addresses | files | settings)
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with (
+            console(whole) as context,
+            httpx.AsyncClient(headers=headers, trust_env=False, timeout=10) as client,
+        ):
+            yield Running(whole, context, client)
+
+    return run
+
+
+@pytest.fixture
+async def running(start: Start) -> AsyncIterator[Running]:
+    """A whole console."""
+    async with start() as found:
+        yield found

@@ -1,0 +1,265 @@
+"""Metrics: scraped from processes, summed up, held against objectives."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from mesh.chassis.telemetry import LATENCY_BUCKETS, names
+from mesh.chassis.testing import free_port
+from mesh.console import exposition
+from mesh.console.config import Target
+from mesh.console.exposition import Tally
+from mesh.console.objectives import Total, quantile
+from mesh.local.ca import CertificateAuthority, install
+from tests.mesh.console.conftest import Running, Start
+
+EVERY = timedelta(milliseconds=50)
+
+
+class Process:
+    """A process of the mesh, as far as its metrics go."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count anew."""
+        self.registry = CollectorRegistry()
+        self.seconds = Histogram(
+            names.RPC_SERVER_DURATION,
+            "x",
+            ["service", "method", "code", "reason"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.callers = Counter(
+            names.RPC_SERVER_CALLS, "x", ["service", "method", "caller"], registry=self.registry
+        )
+        flight = Gauge(names.RPC_SERVER_IN_FLIGHT, "x", ["service"], registry=self.registry)
+        flight.labels("survey").set(10)
+
+    def call(self, code: str = "OK", seconds: float = 0.02, *, times: int = 1) -> None:
+        """Count calls of ListRequests by the gateway."""
+        for _ in range(times):
+            self.seconds.labels("survey", "ListRequests", code, "").observe(seconds)
+            self.callers.labels("survey", "ListRequests", "gateway").inc()
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator[Target]:
+        """Serve ``/metrics``."""
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                body = generate_latest(self.registry)
+                head = (
+                    f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                )
+                writer.write(head.encode() + body)
+                await writer.drain()
+            writer.close()
+
+        port = free_port()
+        async with await asyncio.start_server(answer, "127.0.0.1", port):
+            yield Target(process="survey", url=f"http://127.0.0.1:{port}/metrics")
+
+
+async def method(running: Running, calls: float) -> dict[str, Any]:
+    """Return ListRequests once that many calls were scraped."""
+    async with asyncio.timeout(10):
+        while True:
+            running.context.writer.flush()
+            items = (await running.get("metrics", window="5m"))["items"]
+            found: dict[str, Any] = next(i for i in items if i["rpc"] == "survey.ListRequests")
+            if found["calls"] >= calls:
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def scraped(running: Running) -> None:
+    """Wait until the process was scraped."""
+    async with asyncio.timeout(10):
+        while not (await running.get("mesh"))["processes"][0]["up"]:
+            await asyncio.sleep(0.02)
+
+
+class TestScraped:
+    async def test_method(self, start: Start) -> None:
+        """
+        Calls of a process show as rate, errors, quantiles, budget and burn rate of its method.
+        """
+        process = Process()
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=98)
+            process.call("UNAVAILABLE", 2.0)
+            process.call("NOT_FOUND")
+            found = await method(running, 100)
+            history = (await running.get("metrics/survey.ListRequests", window="5m"))["items"]
+            overview = await running.get("overview")
+            edge = next(
+                e
+                for e in (await running.get("graph"))["items"]
+                if e["method"] == "survey.ListRequests"
+            )
+
+        assert (100, 1, 0.01) == (found["calls"], found["errors"], found["errorRatio"])
+        assert 10 < found["p50Ms"] <= 25
+        assert found["p99Ms"] <= 2500
+        assert {"OK": 98, "UNAVAILABLE": 1, "NOT_FOUND": 1} == found["codes"]
+        # 1 % failed where 0.1 % may: ten times too fast, the budget spent ten times over.
+        assert pytest.approx(10) == found["burnRates"]["1h"]
+        assert pytest.approx(-9) == found["budgetLeft"]
+        assert pytest.approx(0.99) == found["withinLatency"]
+        assert 100 == round(sum(point["rate"] * 5 for point in history))
+        survey = next(s for s in overview["items"] if s["service"] == "survey")
+        assert 100 == survey["calls"]
+        assert survey["saturation"] > 0
+        assert 100 == edge["calls"]
+
+    async def test_restart(self, start: Start) -> None:
+        """
+        Calls are summed up exactly across restarts of the process.
+        """
+        process = Process()
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=10)
+            await method(running, 10)
+            process.restart()
+            process.call(times=4)
+            found = await method(running, 14)
+
+        assert 14 == found["calls"]
+
+    async def test_before_the_console(self, start: Start) -> None:
+        """
+        What an old process counted before the console came belongs to no time and is left out.
+        """
+        process = Process()
+        process.call(times=1000)
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=3)
+            found = await method(running, 3)
+
+        assert 3 == found["calls"]
+
+    async def test_down(self, start: Start) -> None:
+        """
+        A process that does not answer is down, and an alert says so.
+        """
+        target = Target(process="survey", url=f"http://127.0.0.1:{free_port()}/metrics")
+        async with (
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+            asyncio.timeout(10),
+        ):
+            alerts = list[Any]()
+            while not alerts:
+                alerts = (await running.get("overview"))["alerts"]
+                await asyncio.sleep(0.02)
+            (process,) = (await running.get("mesh"))["processes"]
+
+        assert [("page", "ServiceDown")] == [(a["severity"], a["name"]) for a in alerts]
+        assert (False, "does not answer") == (process["up"], process["fault"])
+
+    async def test_burning(self, start: Start) -> None:
+        """
+        A method that fails far more than it may is a page.
+        """
+        process = Process()
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=50)
+            process.call("INTERNAL", times=5)
+            await method(running, 55)
+            (alert,) = (await running.get("overview"))["alerts"]
+
+        assert ("page", "ErrorBudgetBurn") == (alert["severity"], alert["name"])
+        assert "survey.ListRequests" in alert["message"]
+
+    async def test_certificates(self, start: Start, svids: Path, tmp_path: Path) -> None:
+        """
+        Installed certificates are shown with their days left; one near its end is an alert.
+        """
+        folder = tmp_path / "certs"
+        authority = CertificateAuthority.create()
+        install(authority.issue_svid("auth"), folder / "auth")
+        install(authority.issue_svid("survey", lifetime=timedelta(seconds=10)), folder / "survey")
+        async with start(console_certs=folder) as running:
+            found = (await running.get("mesh"))["certificates"]
+            alerts = (await running.get("overview"))["alerts"]
+
+        assert ["survey", "auth"] == [one["process"] for one in found]
+        assert 0.9 < found[1]["daysLeft"] <= 1
+        assert ["CertificateNotRenewed"] == [alert["name"] for alert in alerts]
+
+
+class TestExposition:
+    def test_nonsense(self) -> None:
+        """
+        A text in another format is an error of its process, not of the console.
+        """
+        with pytest.raises(ValueError):
+            exposition.read("<html>no</html>", process="x", at=0)
+
+    def test_since(self) -> None:
+        """
+        What was added is the difference; after a restart it is everything.
+        """
+        before = Tally(10, 5.0, {"1": 8, "+Inf": 10})
+        after = Tally(12, 6.0, {"1": 9, "+Inf": 12})
+
+        assert Tally(2, 1.0, {"1": 1, "+Inf": 2}) == after.since(before)
+        assert before == before.since(after)
+        assert after == after.since(None)
+
+
+class TestQuantile:
+    @pytest.mark.parametrize(
+        ("buckets", "share", "expected"),
+        [
+            ({}, 0.5, None),
+            ({0.1: 0, float("inf"): 0}, 0.5, None),
+            ({0.1: 10, float("inf"): 10}, 0.5, 50.0),
+            ({0.1: 0, 0.2: 10, float("inf"): 10}, 0.5, 150.0),
+            ({0.1: 0, float("inf"): 10}, 0.5, 100.0),
+            ({0.1: 5, 0.2: 10, float("inf"): 10}, 1.0, 200.0),
+        ],
+        ids=["none", "zeros", "within", "second", "beyond", "all"],
+    )
+    def test_values(
+        self, buckets: dict[float, float], share: float, expected: float | None
+    ) -> None:
+        """
+        A quantile lies within its bucket, evenly; beyond the last bound that bound is told.
+        """
+        assert expected == quantile(buckets, share)
+
+    def test_within(self) -> None:
+        """
+        The share within a latency counts the bucket that ends there.
+        """
+        total = Total()
+        total.add("OK", 10, 1.0, '{"0.1":8,"0.5":9,"+Inf":10}')
+
+        assert 0.9 == total.within(timedelta(seconds=0.5))
+        assert 0.8 == total.within(timedelta(seconds=0.1))

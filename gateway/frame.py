@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.envelope import failure
 from gateway.errors import PayloadTooLargeError
 from gateway.observation import Observation
+from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
 
 log = structlog.get_logger("gateway")
@@ -67,6 +68,7 @@ class Frame:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        call.to_canary.set(headers.get(call.CANARY_HEADER.encode()) == "1")
         observed = Observation(scope, headers.get(b"traceparent", ""))
         answer = _Answer(scope, send, self._framing(scope, headers, observed.traceresponse))
         self._in_flight += 1

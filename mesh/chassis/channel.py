@@ -161,6 +161,8 @@ class _Callable:
         context = tracing.traceparent_of(span) if span else call.traceparent.get()
         if context and not any(key == "traceparent" for key, _ in pairs):
             pairs += (("traceparent", context),)
+        if call.to_canary.get():
+            pairs += ((call.CANARY_HEADER, "1"),)
         made = self._call(
             request, timeout=_shorter(timeout, self._deadline), metadata=pairs, **kwargs
         )

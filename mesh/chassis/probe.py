@@ -2,7 +2,8 @@
 ``python -m mesh.chassis.probe grpc|http ADDRESS NAME [alive]``: is the process here ready?
 
 Containers' health checks run it: a service behind a sidecar listens on a Unix socket only, which
-probes from outside cannot reach. With ``alive`` any answer will do. Exit status 0 means yes, 1 no, 2 wrong arguments.
+probes from outside cannot reach. With ``alive`` any answer will do. Exit status 0 means yes, 1 no,
+2 wrong arguments.
 """
 
 import contextlib

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -53,7 +54,7 @@ def batch(traces: int, number: int) -> bytes:
     return request.SerializeToString()
 
 
-def _trace(spans: dict, number: int) -> None:
+def _trace(spans: dict[str, Any], number: int) -> None:
     trace_id, parent = os.urandom(16), b""
     method = random.choice(METHODS)
     total = random.randrange(2_000_000, 500_000_000)
@@ -84,7 +85,7 @@ async def send(address: str, spans: int, rate: int) -> tuple[float, int]:
     requests = [batch(each, n * each) for n in range(24)]
     refused = 0
     async with grpc.aio.insecure_channel(address) as channel:
-        export = channel.unary_unary(EXPORT)
+        export: Any = channel.unary_unary(EXPORT)
         started = time.monotonic()
         sent = 0
         while sent < spans:

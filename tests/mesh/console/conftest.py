@@ -13,7 +13,7 @@ import pytest
 
 from mesh.chassis.testing import free_port
 from mesh.console import schema
-from mesh.console.app import console
+from mesh.console.app import ListenError, console
 from mesh.console.clock import steady
 from mesh.console.config import MEBIBYTE, ConsoleSettings
 from mesh.console.context import Context
@@ -21,6 +21,7 @@ from mesh.console.intake import Intake
 from mesh.console.writer import Writer
 
 TOKEN = "a-token-for-tests-alone"
+ADDRESSES = ("console_listen", "console_otlp_grpc", "console_otlp_http")
 
 
 @dataclass
@@ -117,21 +118,33 @@ def start(tmp_path: Path) -> Start:
 
     @contextlib.asynccontextmanager
     async def run(**settings: Any) -> AsyncIterator[Running]:
-        addresses = {
-            f"console_{name}": f"127.0.0.1:{free_port()}"
-            for name in ("listen", "otlp_grpc", "otlp_http")
-        }
-        files = {"console_database": tmp_path / "console.sqlite"}
-        files["console_token_file"] = tmp_path / "token"
-        whole = ConsoleSettings.model_validate(addresses | files | settings)
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        async with (
-            console(whole) as context,
-            httpx.AsyncClient(headers=headers, trust_env=False, timeout=10) as client,
-        ):
-            yield Running(whole, context, client)
+        async with contextlib.AsyncExitStack() as stack:
+            whole, context = await _on_free_ports(stack, tmp_path, settings)
+            client = httpx.AsyncClient(
+                headers={"authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=10
+            )
+            yield Running(whole, context, await stack.enter_async_context(client))
 
     return run
+
+
+async def _on_free_ports(
+    stack: contextlib.AsyncExitStack, folder: Path, settings: dict[str, Any]
+) -> tuple[ConsoleSettings, Context]:
+    """Start a console; again when another program took one of its ports meanwhile."""
+    files = {
+        "console_database": folder / "console.sqlite",
+        "console_token_file": folder / "token",
+    }
+    for attempt in range(5):
+        addresses = {name: f"127.0.0.1:{free_port()}" for name in ADDRESSES}
+        whole = ConsoleSettings.model_validate(addresses | files | settings)
+        try:
+            return whole, await stack.enter_async_context(console(whole))
+        except ListenError:
+            if attempt == 4 or settings.keys() & addresses.keys():
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 @pytest.fixture

@@ -34,14 +34,10 @@ WAIT_SECONDS = 45.0
 ALERT = "ErrorsAboveFivePercent"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
-pytestmark = [
-    # One story over one set of servers: its parts stay together and in order.
-    pytest.mark.xdist_group("alerting"),
-    pytest.mark.skipif(
-        None in PROGRAMS.values(),
-        reason=f"missing: {[n for n, p in PROGRAMS.items() if p is None]}; apt-get install them",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    None in PROGRAMS.values(),
+    reason=f"missing: {[n for n, p in PROGRAMS.items() if p is None]}; apt-get install them",
+)
 
 
 def wait_for(what: str, holds: Callable[[], Any]) -> Any:
@@ -190,71 +186,64 @@ class Hospital:
         return [mail for mail in messages if mail["subject"].startswith(beginning)]
 
 
-@pytest.fixture(scope="module")
-def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
-    with Hospital(tmp_path_factory.mktemp("hospital")).open() as running_one:
+@pytest.fixture
+def hospital(tmp_path: Path) -> Iterator[Hospital]:
+    with Hospital(tmp_path).open() as running_one:
         wait_for("the first measurement", running_one.is_observed)
         yield running_one
 
 
-class TestAFaultAndItsEnd:
-    """One story in order: well, ill, well again."""
+def test_a_fault_and_its_end(hospital: Hospital) -> None:
+    """
+    Nobody hears anything while all is well; when calls fail, whoever is on call is paged and the
+    team gets a mail that says what to do; when calls go well again, both hear that it is over.
+    """
+    well(hospital)
+    ill(hospital)
+    well_again(hospital)
 
-    def test_well(self, hospital: Hospital) -> None:
-        """
-        Nobody hears anything while all is well, and every rule can be evaluated.
-        """
 
-        def healths() -> set[str]:
-            groups = hospital.query("rules")["groups"]
-            return {rule["health"] for group in groups for rule in group["rules"]}
+def well(hospital: Hospital) -> None:
+    """Every rule can be evaluated, none fires, buckets lead to traces."""
+    now = time.time()
 
-        wait_for("the evaluation of every rule", lambda: {"ok"} == healths())
-        assert [] == hospital.query("alerts")["alerts"]
-        assert [] == hospital.paged
+    def healths() -> set[str]:
+        groups = hospital.query("rules")["groups"]
+        return {rule["health"] for group in groups for rule in group["rules"]}
 
-    def test_exemplars(self, hospital: Hospital) -> None:
-        """
-        Prometheus keeps the exemplars that lead from a bucket to a trace.
-        """
-        now = time.time()
-        found = wait_for(
-            "an exemplar",
-            lambda: hospital.query(
-                "query_exemplars",
-                query="amarre_rpc_server_duration_seconds_bucket",
-                start=str(now - 60),
-                end=str(time.time()),
-            ),
-        )
+    def exemplars() -> Any:
+        series = "amarre_rpc_server_duration_seconds_bucket"
+        around = {"start": str(now - 60), "end": str(time.time())}
+        return hospital.query("query_exemplars", query=series, **around)
 
-        assert {"trace_id": TRACE} == found[0]["exemplars"][0]["labels"]
+    wait_for("the evaluation of every rule", lambda: {"ok"} == healths())
+    found = wait_for("an exemplar", exemplars)
 
-    def test_ill(self, hospital: Hospital) -> None:
-        """
-        When calls fail, whoever is on call is paged and the team gets a mail that says what to do.
-        """
-        hospital.tell("fail")
+    assert {"trace_id": TRACE} == found[0]["exemplars"][0]["labels"]
+    assert [] == hospital.pages("firing")
 
-        (page, *_) = wait_for("the page", lambda: hospital.pages("firing"))
-        (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[critical] {ALERT}"))
 
-        assert ("survey", "critical", "mesh") == (
-            page["labels"]["service"],
-            page["labels"]["severity"],
-            page["labels"]["team"],
-        )
-        assert "mesh@example.org" == mail["to"]
-        assert "survey fails." in mail["text"]
-        assert "docs/runbooks/errors-above-five-percent.md" in mail["text"]
+def ill(hospital: Hospital) -> None:
+    """Calls fail: page and mail."""
+    hospital.tell("fail")
 
-    def test_well_again(self, hospital: Hospital) -> None:
-        """
-        When calls go well again, both hear that it is over.
-        """
-        hospital.tell("heal")
+    (page, *_) = wait_for("the page", lambda: hospital.pages("firing"))
+    (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[critical] {ALERT}"))
 
-        wait_for("the end of the page", lambda: hospital.pages("resolved"))
-        (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[over] {ALERT}"))
+    labels = page["labels"]
+    assert ("survey", "critical", "mesh") == tuple(
+        labels[name] for name in ("service", "severity", "team")
+    )
+    assert "mesh@example.org" == mail["to"]
+    assert "survey fails." in mail["text"]
+    assert "docs/runbooks/errors-above-five-percent.md" in mail["text"]
 
-        assert ", over at " in mail["text"]
+
+def well_again(hospital: Hospital) -> None:
+    """Calls go well: the end of both."""
+    hospital.tell("heal")
+
+    wait_for("the end of the page", lambda: hospital.pages("resolved"))
+    (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[over] {ALERT}"))
+
+    assert ", over at " in mail["text"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,13 +111,20 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-@pytest.fixture
-async def api(store: Store) -> AsyncIterator[Api]:
-    """Calls to the AMARRE project of a fresh sandbox."""
+@asynccontextmanager
+async def calls_to(store: Store) -> AsyncIterator[Api]:
+    """Calls to the first project of a sandbox in this process."""
     sandbox = Sandbox(store, base_url="http://sandbox.test", stopping=asyncio.Event())
     transport = httpx.ASGITransport(app=sandbox.app())
     async with httpx.AsyncClient(transport=transport, base_url="http://sandbox.test") as http:
         yield Api(http)
+
+
+@pytest.fixture
+async def api(store: Store) -> AsyncIterator[Api]:
+    """Calls to the AMARRE project of a fresh sandbox."""
+    async with calls_to(store) as calls:
+        yield calls
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ PLAUSIBLE = [
 
 @pytest.mark.parametrize(("content", "action"), sorted(OPERATIONS))
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 async def test_any_parameters(api: Api, content: str, action: str, data: st.DataObject) -> None:
@@ -52,7 +52,7 @@ async def test_any_parameters(api: Api, content: str, action: str, data: st.Data
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     form=st.dictionaries(

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -29,6 +29,9 @@ class MemoryCache:
             return None
         self._values.move_to_end(key)
         return value
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [await self.get(key) for key in keys]
 
     async def put(self, key: str, value: bytes, ttl: timedelta) -> None:
         self._forget(key)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.server import StartError
@@ -31,6 +31,15 @@ class SurveySettings(MeshSettings):
         if not re.fullmatch(r"https?://[^\s?#@]+/", url):
             raise ValueError("must be an http or https URL that ends with a slash")
         return url
+
+    @model_validator(mode="after")
+    def _token_is_not_in_the_clear(self) -> "SurveySettings":
+        if self.env == "production" and not self.survey_redcap_url.startswith("https://"):
+            raise ValueError(
+                "AMARRE_SURVEY_REDCAP_URL must begin with https:// in production: "
+                "every call carries the API token"
+            )
+        return self
 
     @field_validator("survey_store")
     @classmethod

@@ -8,15 +8,19 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from mesh.chassis.errors import InvalidRequestError, NotFoundError, Violation
+import structlog
+
+from mesh.chassis.errors import InvalidRequestError, NotFoundError, UpstreamError, Violation
 from survey_svc.dictionary import Dictionary
 from survey_svc.ports import Cache, Project
 from survey_svc.requests import Request, Row, Step, StepKind, StepState, derive, newest_first
 from survey_svc.study import Study
+
+log = structlog.get_logger("listing")
 
 FRESH = timedelta(seconds=2)
 """How old what a user is shown may be."""
@@ -52,28 +56,31 @@ class Listing:
         self._scope = scope
         self._flights: dict[str, asyncio.Task[list[Row]]] = {}
         self._shown: OrderedDict[str, tuple[_Basis, Sequence[Request]]] = OrderedDict()
+        self._writes = 0
+        self._written: OrderedDict[str, int] = OrderedDict()
         self._links = asyncio.Semaphore(PARALLEL_LINKS)
 
     async def requests(self, user: str) -> Sequence[Request]:
+        """Return the user's requests, newest first, with links on what is theirs to do."""
+        return await self.present(user, await self.rows(user))
+
+    async def present(self, user: str, rows: list[Row]) -> Sequence[Request]:
         """
-        Return the user's requests, newest first, with links on what is theirs to do.
+        Return the requests in *rows* of *user*, newest first, with links on what is theirs to do.
 
         As long as nothing is different it is the same object, so that others can build on it.
         """
-        rows = await self.rows(user)
+        basis = rows, self._study.dictionary
         shown = self._shown.get(user)
-        now = rows, self._study.dictionary
-        if shown is not None and shown[0] == now:
-            self._shown.move_to_end(user)
-            return shown[1]
-        requests = await self.present(rows)
-        self._shown[user] = now, requests
+        if shown is None or shown[0] != basis:
+            shown = basis, await self._derive(rows)
+            self._shown[user] = shown
+        self._shown.move_to_end(user)
         if len(self._shown) > MOST_SHOWN:
             self._shown.popitem(last=False)
-        return requests
+        return shown[1]
 
-    async def present(self, rows: Iterable[Row]) -> list[Request]:
-        """Return the requests in *rows*, newest first, with links on what is theirs to do."""
+    async def _derive(self, rows: list[Row]) -> Sequence[Request]:
         label = self._study.dictionary.label
         requests = newest_first([derive(self._study.profile, row, label) for row in rows])
         links = await self._links_of(
@@ -86,25 +93,30 @@ class Listing:
 
     async def rows(self, user: str, *, now: bool = False) -> list[Row]:
         """Return the user's records, as codes; with *now* REDCap is asked whatever is kept."""
-        flight = None if now else self._flights.get(user)
-        if flight is None:
-            if not now:
-                kept = await self._cache.get(self._rows_key(user))
-                if kept is not None:
-                    return list(json.loads(kept))
-            # Nobody came first while the cache was asked, or that flight is as good.
+        flight = None
+        if not now:
+            kept = await self._cache.get(self._rows_key(user))
+            if kept is not None:
+                return list(json.loads(kept))
             flight = self._flights.get(user)
-            if flight is None or now:
-                flight = self._take_off(user)
         # The flight goes on for others when one who waits for it gives up.
-        return await asyncio.shield(flight)
+        return await asyncio.shield(flight or self._take_off(user))
 
-    async def keep(self, user: str, rows: list[Row]) -> None:
-        """Keep what REDCap has just said of *user*."""
-        await self._cache.put(self._rows_key(user), json.dumps(rows).encode(), FRESH)
+    def writes(self) -> int:
+        """Return how many changes of ours there were; says to `keep` how old rows are."""
+        return self._writes
+
+    async def keep(self, user: str, rows: list[Row], *, since: int) -> None:
+        """Keep what REDCap says of *user*, unless they wrote *since* it was asked."""
+        if self._written.get(user, 0) <= since:
+            await self._cache.put(self._rows_key(user), json.dumps(rows).encode(), FRESH)
 
     async def forget(self, user: str) -> None:
         """Drop what is kept of *user*: it has changed."""
+        self._writes += 1
+        self._written[user] = self._writes
+        if len(self._written) > MOST_SHOWN:
+            self._written.popitem(last=False)
         self._flights.pop(user, None)
         await self._cache.drop(self._rows_key(user))
 
@@ -152,25 +164,21 @@ class Listing:
             flight.exception()  # Whoever waits gets it; that nobody does is no fault.
 
     async def _fetch(self, user: str) -> list[Row]:
+        since = self.writes()
         rows = await self._project.rows([user])
-        # A creation since then has dropped this flight: its rows may be too old to keep.
-        if self._flights.get(user) is asyncio.current_task():
-            await self.keep(user, rows)
+        await self.keep(user, rows, since=since)
         return rows
 
     async def _links_of(self, keys: list[_Key]) -> Mapping[_Key, str]:
         """Return the link of every key: from the cache, a list per instrument, or one by one."""
-        found: dict[_Key, str] = {}
-        for key in keys:
-            kept = await self._cache.get(self._link_key(key))
-            if kept is not None:
-                found[key] = kept.decode()
+        kept = await self._cache.get_many([self._link_key(key) for key in keys])
+        found = {key: link.decode() for key, link in zip(keys, kept, strict=True) if link}
         missing = [key for key in keys if key not in found]
         fetched: dict[_Key, str] = {}
         for instrument in {instrument for _, instrument in missing}:
             records = {record for record, of in missing if of == instrument}
             if len(records) > 1:
-                listed = await self._project.links(instrument)
+                listed = await self._listed(instrument)
                 fetched |= {(record, instrument): listed[record] for record in records & {*listed}}
         alone = [key for key in missing if key not in fetched]
         links = await asyncio.gather(*(self._ask(key) for key in alone))
@@ -178,6 +186,14 @@ class Listing:
         for key, link in fetched.items():
             await self._cache.put(self._link_key(key), link.encode(), LINKS_KEPT)
         return found | fetched
+
+    async def _listed(self, instrument: str) -> Mapping[str, str]:
+        try:
+            return await self._project.links(instrument)
+        except UpstreamError as fault:
+            # No right to the list, or a list beyond bounds: links can be asked for one by one.
+            log.warning("no participant list", instrument=instrument, fault=type(fault).__name__)
+            return {}
 
     async def _ask(self, key: _Key) -> str:
         async with self._links:

@@ -173,6 +173,10 @@ class Cache(Protocol):
         """Return what is kept under *key*."""
         ...
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what is kept under each of *keys*."""
+        ...
+
     async def put(self, key: str, value: bytes, ttl: timedelta) -> None:
         """Keep *value* for at most *ttl*."""
         ...

@@ -4,6 +4,7 @@ The cache in Redis, shared by replicas.
 A Redis that is away makes lists slower, never wrong: nothing is found, nothing is kept.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -26,12 +27,18 @@ class RedisCache:
         return cls(Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5))
 
     async def get(self, key: str) -> bytes | None:
+        [value] = await self.get_many([key])
+        return value
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        if not keys:
+            return []
         try:
-            value: Any = await self._redis.get(key)
+            values: list[Any] = await self._redis.mget(keys)
         except (RedisError, OSError) as exc:
             log.warning("cache away", fault=type(exc).__name__)
-            return None
-        return value if isinstance(value, bytes) else None
+            return [None] * len(keys)
+        return [value if isinstance(value, bytes) else None for value in values]
 
     async def put(self, key: str, value: bytes, ttl: timedelta) -> None:
         try:

@@ -55,8 +55,9 @@ class Study:
             dictionary = await self._project.dictionary()
         except RefusedError as exc:
             raise ProfileError(
-                "REDCap refuses the API token; put a token of the project with the right to "
-                "export and import into the file that AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
+                "REDCap refuses to show the study's dictionary; put an API token of the project, "
+                "with the rights to export, import and distribute surveys, into the file that "
+                "AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
             ) from exc
         found = faults(self.profile, dictionary)
         self._read_at = self._now()

@@ -150,11 +150,12 @@ class Watching:
         for at in range(0, len(users), USERS_PER_EXPORT):
             some = users[at : at + USERS_PER_EXPORT]
             rows: dict[str, list[Row]] = {user: [] for user in some}
+            since = self._listing.writes()
             for row in await self._project.rows(some):
                 rows[row[self._user_variable]].append(row)
             for user in some:
-                await self._listing.keep(user, rows[user])
-                requests = await self._listing.present(rows[user])
+                await self._listing.keep(user, rows[user], since=since)
+                requests = await self._listing.present(user, rows[user])
                 watched = self._watched.get(user)
                 if watched is not None:
                     watched.publish(requests)

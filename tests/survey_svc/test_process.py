@@ -196,6 +196,7 @@ class TestRefusals:
         [
             ("AMARRE_SURVEY_REDCAP_URL", "http://redcap/api"),
             ("AMARRE_SURVEY_REDCAP_TOKEN_FILE", "/nowhere/token"),
+            ("AMARRE_ENV", "production"),
             ("AMARRE_SURVEY_STORE", "mysql://x"),
             ("AMARRE_SURVEY_STORE", "sqlite+aiosqlite:////nowhere/survey.sqlite"),
             ("AMARRE_SURVEY_CACHE", "disk"),

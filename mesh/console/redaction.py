@@ -21,6 +21,8 @@ _DOORS = re.compile(
 )
 _PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename", "user_agent"}
 """Field names so common that an attribute of that name says nothing about a person."""
+_OURS = {"amarre", "request", "response", "user", *policy.SERVICES}
+"""The namespaces in which an attribute may be named after a field of a contract."""
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 _JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]{4,}")
 _EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]+(\.[\w-]+)+")
@@ -30,7 +32,10 @@ _QUERY = re.compile(r"(https?://[^\s?\"'<>]*|^/[^\s?\"'<>]*)\?[^\s\"'<>]+")
 @functools.lru_cache(maxsize=8192)
 def is_forbidden(key: str) -> bool:
     """Say whether an attribute called *key* is never stored."""
-    return bool(_DOORS.search(key)) or key.rpartition(".")[2].lower() in _personal()
+    prefix, _, name = key.lower().rpartition(".")
+    # service.name is nobody's name: in namespaces of OpenTelemetry the contracts say nothing.
+    ours = not prefix or prefix.partition(".")[0] in _OURS
+    return bool(_DOORS.search(key)) or (ours and name in _personal())
 
 
 def clean(text: str) -> str:

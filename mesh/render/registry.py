@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TARGETS: Mapping[str, tuple[str, str]] = {
     "alertmanager": ("mesh.render.alertmanager", "mesh/observability/alertmanager"),
+    "dashboards": ("mesh.render.dashboards", "mesh/observability/grafana"),
+    "compose": ("mesh.render.compose", "mesh/deploy/compose"),
     "docker": ("mesh.render.docker", "mesh/deploy/docker"),
     "envoy": ("mesh.render.envoy", "mesh/envoy"),
     "grpc": ("mesh.render.grpc", "mesh/deploy/grpc"),

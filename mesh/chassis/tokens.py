@@ -6,6 +6,7 @@ stricter than that of JWT libraries and proxies: they accept headers and claims 
 this mesh ever writes.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -212,17 +213,24 @@ class RemoteKeys:
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
+        self._refreshing = asyncio.Lock()
 
     async def get(self, kid: str) -> Ed25519PublicKey | None:
         """Return the key called *kid*; None when Auth publishes none, or cannot be asked."""
-        age = self._now() - self._fetched_at
-        if (age > self.fresh_seconds or kid not in self._keys) and (
-            self._now() - self._tried_at >= 1
-        ):
-            await self._refresh()
+        if kid not in self._keys:
+            # Whoever comes while the keys are being fetched waits for them too.
+            async with self._refreshing:
+                await self._refresh_unless_just_tried(kid)
+        elif self._now() - self._fetched_at > self.fresh_seconds and not self._refreshing.locked():
+            async with self._refreshing:
+                await self._refresh_unless_just_tried("")
         if self._now() - self._fetched_at > self.stale_seconds:
             self._keys.clear()
         return self._keys.get(kid)
+
+    async def _refresh_unless_just_tried(self, kid: str) -> None:
+        if kid not in self._keys and self._now() - self._tried_at >= 1:
+            await self._refresh()
 
     async def _refresh(self) -> None:
         self._tried_at = self._now()

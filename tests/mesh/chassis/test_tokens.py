@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -329,6 +330,25 @@ class TestRotation:
         for _ in range(50):
             assert await remote.get("unknown") is None
         assert 2 == keys.fetched
+
+    async def test_many_at_once(self) -> None:
+        """
+        Whoever comes while the keys are fetched for the first time waits for them; one fetch
+        serves all.
+        """
+        keys, published = KeySet(KEY), asyncio.Event()
+
+        async def fetch() -> bytes:
+            await published.wait()
+            return await keys.fetch()
+
+        remote = RemoteKeys(fetch)
+        waiting = [asyncio.create_task(remote.get(KEY.kid)) for _ in range(20)]
+        await asyncio.wait(waiting, timeout=0.01)
+        published.set()
+
+        assert None not in await asyncio.gather(*waiting)
+        assert 1 == keys.fetched
 
     async def test_auth_away(self) -> None:
         """

@@ -22,9 +22,10 @@ log = structlog.get_logger("fleet")
 
 COMPLETE_SECONDS = 20.0
 QUIET_SECONDS = 3.0
-"""How long connections to a proxy that drains may stay before its process is told to stop."""
+"""How long calls in flight may go on before their process is told to end them."""
 _POLL_SECONDS = 0.03
 _SUCCESSOR = "~"
+_IN_FLIGHT = "^http[.](inbound|edge_https?)[.]downstream_rq_active$"
 _KEYS_FETCHED = "jwks_fetch_success"
 
 
@@ -99,11 +100,7 @@ class Fleet:
 
     async def remove(self, name: str) -> None:
         """Stop the instance *name*: calls in flight end first."""
-        units = self._units_of(name)
-        for unit in units:
-            if unit.proxy is not None:
-                await _drain(unit.proxy)
-        await self._stop_one(units)
+        await self._drain_and_stop(self._units_of(name))
         self._on_change()
 
     async def replace(self, name: str, *, command: tuple[str, ...] | None = None) -> None:
@@ -132,10 +129,7 @@ class Fleet:
         except (EnvoyError, StartFailedError):
             self.plan.slots.give_back(slot)
             raise
-        for unit in old:
-            if unit.proxy is not None:
-                await _drain(unit.proxy)
-        await self._stop_one(old)
+        await self._drain_and_stop(old)
         for unit in new:
             self.supervisor.rename(f"{unit.name}{_SUCCESSOR}", unit.name)
             self.units[unit.name] = unit
@@ -190,6 +184,17 @@ class Fleet:
                     self.proxies.forget(unit.proxy)
             raise
 
+    async def _drain_and_stop(self, units: Sequence[Unit]) -> None:
+        """
+        Stop an instance when its calls have ended.
+
+        Without calls in flight the proxy goes first: it closes the connections that idle, so
+        that nobody sends one more call to a process that has gone. Streams that stay open are
+        ended by their process, through its proxy.
+        """
+        quiet = [await _drain(unit.proxy) for unit in units if unit.proxy is not None]
+        await self._stop_one(units[::-1] if all(quiet) else units)
+
     async def _stop_one(self, units: Sequence[Unit]) -> None:
         for unit in units:
             await self.supervisor.remove(unit.name)
@@ -242,19 +247,23 @@ class Fleet:
         return missing
 
 
-async def _drain(proxy: Proxy) -> None:
-    """Let *proxy* take no more connections, and wait a while for those there are to end."""
+async def _drain(proxy: Proxy) -> bool:
+    """
+    Let *proxy* take no more connections and ask those there are to end.
+
+    Returns:
+        Whether no call is in flight any more; streams that stay open may outlast the wait.
+    """
     loop = asyncio.get_running_loop()
     with contextlib.suppress(EnvoyError):
         async with Admin(proxy.admin) as admin:
             await admin.post("/drain_listeners?graceful&skip_exit")
-            await asyncio.sleep(envoy.DRAIN_SECONDS)
+            await asyncio.sleep(envoy.DRAIN_SECONDS + 0.5)
             quiet_by = loop.time() + QUIET_SECONDS
             while loop.time() < quiet_by:
-                active = await admin.counters(
-                    "^http[.](inbound|edge_https?)[.]downstream_cx_active$"
-                )
+                active = await admin.counters(_IN_FLIGHT)
                 if not any(active.values()):
-                    return
-                await asyncio.sleep(_POLL_SECONDS * 3)
-    log.info("connections outlast the drain", proxy=proxy.name)
+                    return True
+                await asyncio.sleep(_POLL_SECONDS)
+    log.info("streams outlast the drain", proxy=proxy.name)
+    return False

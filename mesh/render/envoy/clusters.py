@@ -87,7 +87,11 @@ def _callee(
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
         # Replicas that are known to be broken get nothing, however few are left.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {
+            "healthy_panic_threshold": {"value": 0},
+            # What health checks find counts at once, not up to a second later.
+            "update_merge_window": "0s",
+        },
         "circuit_breakers": _breakers(limit, service),
         "outlier_detection": {
             "consecutive_gateway_failure": outlier.consecutive_failures,

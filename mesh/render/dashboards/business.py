@@ -1,0 +1,76 @@
+"""What researchers do: sign in, open requests, follow them, download."""
+
+from mesh.chassis.telemetry import names
+from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit
+from mesh.render.rules.recording import CALLS
+
+
+def board() -> Board:
+    """Return the dashboard."""
+    return Board(
+        uid="amarre-business",
+        title="AMARRE / Business",
+        about="What researchers do, counted from calls that went well. No person is told apart.",
+        rows=(("Today", _TODAY), ("Over time", _OVER_TIME), ("What stops people", _STOPS)),
+    )
+
+
+def _ok(service: str, method: str, window: str) -> str:
+    return f'sum(increase({CALLS}{{service="{service}",method="{method}",code="OK"}}[{window}]))'
+
+
+_ACTIONS = {
+    "Links asked for": ("auth", "SignUp"),
+    "Sign-ins": ("auth", "LogIn"),
+    "Requests created": ("survey", "CreateRequest"),
+    "Surveys opened": ("survey", "GetLink"),
+    "Exports": ("survey", "ExportData"),
+    "PDFs": ("survey", "GetPdf"),
+}
+
+_TODAY: tuple[Panel, ...] = tuple(
+    Figure(f"{title}, 24 hours", _ok(service, method, "1d"))
+    for title, (service, method) in _ACTIONS.items()
+)
+
+_OVER_TIME: tuple[Panel, ...] = (
+    Chart("Users in the last 15 minutes", {"users": f"max({names.USERS_ACTIVE})"}),
+    Chart(
+        "Links and sign-ins an hour",
+        {title: _ok(*_ACTIONS[title], "1h") for title in ("Links asked for", "Sign-ins")},
+    ),
+    Chart("Requests created an hour", {"created": _ok(*_ACTIONS["Requests created"], "1h")}),
+    Chart(
+        "Downloads an hour", {title: _ok(*_ACTIONS[title], "1h") for title in ("Exports", "PDFs")}
+    ),
+    Chart("Pages that follow changes", {"open": "sum(amarre_survey_watchers)"}),
+    Chart(
+        "Mails an hour",
+        {"{{outcome}}": "sum by (outcome) (increase(amarre_auth_mails_total[1h]))"},
+    ),
+)
+
+_STOPS: tuple[Panel, ...] = (
+    Chart(
+        "Sign-ins that failed, by reason",
+        {
+            "{{reason}}": "sum by (reason) "
+            f'(increase({CALLS}{{service="auth",method="LogIn",code!="OK"}}[1h]))'
+        },
+    ),
+    Chart(
+        "Requests not created, by reason",
+        {
+            "{{reason}}": "sum by (reason) "
+            f'(increase({CALLS}{{service="survey",method="CreateRequest",code!="OK"}}[1h]))'
+        },
+    ),
+    Chart(
+        "Time to create a request, 95th percentile",
+        {
+            "95th percentile": "service_method:amarre_latency_seconds:p95_5m"
+            '{service="survey",method="CreateRequest"}'
+        },
+        Unit.SECONDS,
+    ),
+)

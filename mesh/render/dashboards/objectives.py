@@ -1,0 +1,161 @@
+"""The mesh as a whole: promises and budgets, edges, proxies, certificates, refusals."""
+
+from mesh.chassis.telemetry import names
+from mesh.contract.policy import Mesh
+from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit
+from mesh.render.rules.recording import BY_METHOD, CALLS, FAULTS
+
+_MONTH = "30d"
+
+
+def board(mesh: Mesh) -> Board:
+    """Return the dashboard of *mesh*."""
+    declared = len({edge for edge in mesh.edges() if "*" not in edge})
+    return Board(
+        uid="amarre-mesh",
+        title="AMARRE / Mesh and objectives",
+        about="What the contracts promise, what is left of it, and who talks to whom.",
+        rows=(
+            ("Objectives", _OBJECTIVES),
+            ("Edges", _edges(declared)),
+            ("Proxies", _PROXIES),
+            ("Certificates and refusals", _TRUST),
+        ),
+    )
+
+
+_FAILED = f'sum by ({BY_METHOD}) (increase({CALLS}{{code=~"{FAULTS}"}}[{_MONTH}]))'
+_ALL = f"sum by ({BY_METHOD}) (increase({CALLS}[{_MONTH}]))"
+_OBJECTIVES: tuple[Panel, ...] = (
+    Chart(
+        "Error budget left of 30 days",
+        {
+            "{{service}}.{{method}}": f"1 - (({_FAILED} or {_ALL} * 0) / ({_ALL} > 0))\n"
+            f"/ on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)"
+        },
+        Unit.SHARE,
+        span=12,
+        about="1 is all of it; below 0 the promise of this month is broken.",
+    ),
+    Chart(
+        "Budget burnt, times the allowed pace",
+        {
+            "{{service}}.{{method}}, 1 hour": "service_method:amarre_failed:ratio_rate1h"
+            f" / on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)",
+        },
+        limit=14.4,
+        span=12,
+        about="At 1 the budget lasts exactly 30 days; at 14.4 somebody is woken.",
+    ),
+    Chart(
+        "95th percentile against the objective",
+        {
+            "{{service}}.{{method}}": "service_method:amarre_latency_seconds:p95_5m"
+            f" / on ({BY_METHOD}) service_method:amarre_latency:objective_seconds"
+        },
+        Unit.SHARE,
+        limit=1,
+        span=12,
+    ),
+    Chart(
+        "Too slow, share of calls in an hour",
+        {"{{service}}.{{method}}": "service_method:amarre_slow:ratio_rate1h"},
+        Unit.SHARE,
+        span=12,
+    ),
+)
+
+
+def _edges(declared: int) -> tuple[Panel, ...]:
+    seen = f"count(sum by (caller, service) (increase({names.RPC_SERVER_CALLS}[1d]) > 0))"
+    return (
+        Figure("Edges seen in a day", seen, about=f"The contracts declare {declared}."),
+        Chart(
+            "Calls by caller",
+            {
+                "{{caller}} to {{service}}": "sum by (caller, service) "
+                f"(rate({names.RPC_SERVER_CALLS}[$__rate_interval]))"
+            },
+            Unit.CALLS,
+            span=20,
+        ),
+    )
+
+
+_PROXIES: tuple[Panel, ...] = (
+    Chart(
+        "Breakers open",
+        {
+            "{{workload}} to {{envoy_cluster_name}}, requests": (
+                "envoy_cluster_circuit_breakers_default_rq_open"
+            ),
+            "{{workload}} to {{envoy_cluster_name}}, waiting": (
+                "envoy_cluster_circuit_breakers_default_rq_pending_open"
+            ),
+            "{{workload}} to {{envoy_cluster_name}}, connections": (
+                "envoy_cluster_circuit_breakers_default_cx_open"
+            ),
+        },
+    ),
+    Chart(
+        "Replicas left out",
+        {
+            "{{workload}} to {{envoy_cluster_name}}": (
+                "envoy_cluster_outlier_detection_ejections_active"
+            )
+        },
+    ),
+    Chart(
+        "Replicas healthy",
+        {
+            "{{workload}} to {{envoy_cluster_name}}": "envoy_cluster_membership_healthy"
+            " / (envoy_cluster_membership_total > 0)"
+        },
+        Unit.SHARE,
+    ),
+    Chart(
+        "Retries, share of requests",
+        {
+            "{{workload}} to {{envoy_cluster_name}}": (
+                "rate(envoy_cluster_upstream_rq_retry[$__rate_interval])"
+                " / (rate(envoy_cluster_upstream_rq_total[$__rate_interval]) > 0)"
+            )
+        },
+        Unit.SHARE,
+        limit=0.2,
+        about="The budget is a fifth.",
+    ),
+    Chart(
+        "Refused for want of room",
+        {
+            "{{workload}} to {{envoy_cluster_name}}": (
+                "rate(envoy_cluster_upstream_rq_pending_overflow[$__rate_interval])"
+            )
+        },
+        Unit.CALLS,
+    ),
+    Chart(
+        "Connections",
+        {"{{workload}} to {{envoy_cluster_name}}": "envoy_cluster_upstream_cx_active"},
+    ),
+)
+
+_LIFE = f"({names.CERTIFICATE_NOT_AFTER} - {names.CERTIFICATE_NOT_BEFORE})"
+_TRUST: tuple[Panel, ...] = (
+    Chart(
+        "Certificates, life left",
+        {"{{process}}": f"({names.CERTIFICATE_NOT_AFTER} - time()) / {_LIFE}"},
+        Unit.SHARE,
+        span=12,
+        about="Renewal comes at half; an alert below a quarter.",
+    ),
+    Chart(
+        "Refusals by reason",
+        {
+            "{{service}}.{{method}} {{reason}}": "sum by (service, method, reason) "
+            f"(rate({names.REFUSALS}[$__rate_interval]))"
+        },
+        Unit.CALLS,
+        span=12,
+    ),
+)

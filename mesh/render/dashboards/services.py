@@ -1,0 +1,201 @@
+"""One dashboard per service: rate, errors and time of each method, with its objective drawn in."""
+
+from collections.abc import Iterator
+
+from mesh.chassis.telemetry import names
+from mesh.contract.policy import Method, Service
+from mesh.render.dashboards.panel import Board, Chart, Figure, Lines, Panel, Unit
+from mesh.render.rules.recording import BUCKETS, CALLS, FAULTS, is_timed
+
+_OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
+    "survey": (
+        "REDCap",
+        (
+            Chart(
+                "Calls by outcome",
+                {
+                    "{{outcome}}": "sum by (outcome) "
+                    "(rate(amarre_redcap_duration_seconds_count[$__rate_interval]))"
+                },
+                Unit.CALLS,
+            ),
+            Chart(
+                "Time by content, 95th percentile",
+                {
+                    "{{content}}": "histogram_quantile(0.95, sum by (content, le) "
+                    "(rate(amarre_redcap_duration_seconds_bucket[$__rate_interval])))"
+                },
+                Unit.SECONDS,
+                exemplars=True,
+            ),
+            Chart(
+                "Breaker and streams",
+                {
+                    "breaker open": "max(amarre_redcap_breaker_open)",
+                    "streams open": "sum(amarre_survey_watchers)",
+                },
+            ),
+        ),
+    ),
+    "auth": (
+        "Mail and identity provider",
+        (
+            Chart(
+                "Mails by outcome",
+                {
+                    "{{outcome}}": "sum by (outcome) "
+                    "(rate(amarre_auth_mails_total[$__rate_interval]))"
+                },
+                Unit.CALLS,
+            ),
+            Chart("Mails waiting", {"waiting": "sum(amarre_auth_mails_waiting)"}, limit=20),
+            Chart(
+                "Identity provider by status",
+                {
+                    "{{status}}": "sum by (status) "
+                    f'(rate({names.HTTP_CLIENT_DURATION}_count{{backend="appwrite"}}'
+                    "[$__rate_interval]))"
+                },
+                Unit.CALLS,
+            ),
+        ),
+    ),
+}
+
+
+def board(service: Service) -> Board:
+    """Return the dashboard of *service*."""
+    of = f'service="{service.name}"'
+    rows: list[tuple[str, tuple[Panel, ...]]] = [("Service", _overview(service, of))]
+    rows += [(method.name, tuple(_method(method))) for method in service.methods]
+    if service.name in _OUTSIDE:
+        rows.append(_OUTSIDE[service.name])
+    rows.append(("Log", (_log(service.name),)))
+    return Board(
+        uid=f"amarre-service-{service.name}",
+        title=f"AMARRE / Service {service.name}",
+        about=service.summary,
+        rows=rows,
+    )
+
+
+def gateway() -> Board:
+    """Return the dashboard of the gateway."""
+    seconds = "amarre_http_server_duration_seconds"
+    return Board(
+        uid="amarre-gateway",
+        title="AMARRE / Gateway",
+        about="What browsers ask for and what they get.",
+        rows=(
+            (
+                "Requests",
+                (
+                    Chart(
+                        "Requests by status",
+                        {
+                            "{{status}}": "sum by (status) "
+                            f"(rate({seconds}_count[$__rate_interval]))"
+                        },
+                        Unit.CALLS,
+                    ),
+                    Chart(
+                        "Answers of the gateway by route",
+                        {
+                            "{{route}} {{status}}": "sum by (route, status) "
+                            f'(rate({seconds}_count{{status=~"4..|5.."}}[$__rate_interval]))'
+                        },
+                        Unit.CALLS,
+                        about="Those that are errors.",
+                    ),
+                    Chart(
+                        "Time by route, 95th percentile",
+                        {
+                            "{{route}}": "histogram_quantile(0.95, sum by (route, le) "
+                            f"(rate({seconds}_bucket[$__rate_interval])))"
+                        },
+                        Unit.SECONDS,
+                        limit=1,
+                        exemplars=True,
+                    ),
+                    Chart("In flight", {"requests": "sum(amarre_http_server_in_flight)"}),
+                ),
+            ),
+            ("Log", (_log("gateway"),)),
+        ),
+    )
+
+
+def _overview(service: Service, of: str) -> tuple[Panel, ...]:
+    faults = f'sum(rate({CALLS}{{{of},code=~"{FAULTS}"}}[5m]))'
+    in_flight = f"{names.RPC_SERVER_IN_FLIGHT}{{{of}}}"
+    return (
+        Figure("Calls a second", f"sum(rate({CALLS}{{{of}}}[5m]))", Unit.CALLS),
+        Figure("Failing", f"{faults} / sum(rate({CALLS}{{{of}}}[5m]))", Unit.SHARE),
+        Figure(
+            "95th percentile",
+            f"histogram_quantile(0.95, sum by (le) (rate({BUCKETS}{{{of}}}[5m])))",
+            Unit.SECONDS,
+        ),
+        Figure("In flight", f"sum({in_flight})"),
+        Figure("Replicas", f'sum(up{{job="amarre",workload="{service.name}"}})'),
+        Figure(
+            "Certificate, days left",
+            f'min({names.CERTIFICATE_NOT_AFTER}{{workload="{service.name}"}} - time()) / 86400',
+        ),
+        Chart(
+            "Calls by method",
+            {"{{method}}": f"sum by (method) (rate({CALLS}{{{of}}}[$__rate_interval]))"},
+            Unit.CALLS,
+        ),
+        Chart(
+            "Errors by reason",
+            {
+                "{{code}} {{reason}}": "sum by (code, reason) "
+                f'(rate({CALLS}{{{of},code!="OK"}}[$__rate_interval]))'
+            },
+            Unit.CALLS,
+        ),
+        Chart(
+            "In flight against the limit",
+            {"{{process}}": f"sum by (process) ({in_flight})"},
+            limit=service.max_concurrent_requests,
+        ),
+    )
+
+
+def _method(method: Method) -> Iterator[Panel]:
+    of = f'service="{method.service}",method="{method.name}"'
+    yield Chart(
+        "Calls by code",
+        {"{{code}}": f"sum by (code) (rate({CALLS}{{{of}}}[$__rate_interval]))"},
+        Unit.CALLS,
+        about=f"Policy: {method.source}. Callers: {', '.join(method.callers)}.",
+    )
+    if is_timed(method):
+        bound = method.objective.latency.total_seconds()
+        yield Chart(
+            "Time",
+            {
+                f"{percent}th percentile": f"histogram_quantile({percent / 100}, sum by (le) "
+                f"(rate({BUCKETS}{{{of}}}[$__rate_interval])))"
+                for percent in (50, 95, 99)
+            },
+            Unit.SECONDS,
+            limit=bound,
+            exemplars=True,
+            about=f"Promised: {method.objective.latency_share:.0%} within {bound:g} s.",
+        )
+    yield Chart(
+        "Failing",
+        {"share": f"service_method:amarre_failed:ratio_rate5m{{{of}}}"},
+        Unit.SHARE,
+        limit=1 - method.objective.availability,
+        about=f"Promised: {method.objective.availability:.4g} available.",
+    )
+
+
+def _log(service: str) -> Lines:
+    return Lines(
+        "Errors, slow and refused calls",
+        f'{{service="{service}", kind=~"error|slow|security"}} | json',
+    )

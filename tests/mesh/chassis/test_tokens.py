@@ -1,9 +1,9 @@
 """Internal user tokens: what is minted is verified, and what is forged is refused."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
-import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta

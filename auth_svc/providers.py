@@ -14,6 +14,7 @@ from auth_svc.embedded import EmbeddedDirectory
 from auth_svc.ports import SessionLife
 from auth_svc.storage import SqlUses
 from mesh.chassis.server import StartError
+from mesh.chassis.telemetry import observed
 
 Provider = EmbeddedDirectory | AppwriteDirectory
 
@@ -35,7 +36,8 @@ async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[
     if settings.auth_provider == "embedded":
         yield EmbeddedDirectory(database, life, utc_now)
         return
-    async with httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False) as http:
+    pool = observed("appwrite", httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False))
+    async with httpx.AsyncClient(timeout=TIMEOUT, transport=pool, trust_env=False) as http:
         client = AppwriteClient(http, _project(settings), utc_now)
         directory = AppwriteDirectory(
             client,

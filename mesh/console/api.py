@@ -29,7 +29,7 @@ _TRACE_PARAMETERS = (
     *("service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"),
     *_PAGING,
 )
-_LOG_PARAMETERS = ("trace_id", "service", "level", "q", *_PAGING)
+_LOG_PARAMETERS = ("trace_id", "service", "level", "kind", "q", *_PAGING)
 
 Answer = dict[str, Any] | Response
 
@@ -102,13 +102,13 @@ class Api:
             token=query.text("page_token") or query.text("pageToken"),
         )
         if query.flag("follow"):
-            return self._stream(self._new_traces(wanted))
+            return self._stream(self._new_traces(wanted, self._c.now()))
         items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
         return _list(items, token)
 
-    async def _new_traces(self, wanted: Search) -> AsyncIterator[list[dict[str, Any]]]:
-        """Yield traces that begin from now on, each once, when it has not grown for a moment."""
-        since, shown = self._c.now(), dict[str, None]()
+    async def _new_traces(self, wanted: Search, since: int) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield traces that begin after *since*, each once, when one stops growing."""
+        shown = dict[str, None]()
         sizes: dict[str, int] = {}
         while True:
             latest = dataclasses.replace(wanted, since=since, token="", limit=200)
@@ -151,19 +151,20 @@ class Api:
             trace_id=query.text("trace_id"),
             service=query.text("service"),
             level=query.text("level"),
+            kind=query.one_of("kind", "access", "error", "slow", "security", "event"),
             text=query.text("q"),
             since=query.moment("since"),
             until=query.moment("until"),
             limit=query.integer("limit", 100, most=1000),
             token=query.text("page_token") or query.text("pageToken"),
         )
-        items, token = await self._c.reader.run(lambda db: logs.search(db, wanted))
         if query.flag("follow"):
-            return self._stream(self._new_logs(wanted))
+            last = await self._c.reader.run(lambda db: logs.start(db, wanted))
+            return self._stream(self._new_logs(wanted, last))
+        items, token = await self._c.reader.run(lambda db: logs.search(db, wanted))
         return _list(items, token)
 
-    async def _new_logs(self, wanted: LogSearch) -> AsyncIterator[list[dict[str, Any]]]:
-        last = await self._c.reader.run(logs.last_id)
+    async def _new_logs(self, wanted: LogSearch, last: int) -> AsyncIterator[list[dict[str, Any]]]:
         while True:
             items, last = await self._c.reader.run(partial(_logged, wanted=wanted, last=last))
             yield items

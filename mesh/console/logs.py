@@ -24,6 +24,8 @@ class Search:
     service: str = ""
     level: str = ""
     """The least level."""
+    kind: str = ""
+    """What sort of record: ``access``, ``error``, ``slow``, ``security``, ``event``."""
     text: str = ""
     """Part of the message or of an attribute; case makes no difference in ASCII."""
     since: int = 0
@@ -80,14 +82,20 @@ def since_id(db: sqlite3.Connection, wanted: Search, last: int) -> tuple[list[di
     return _records(db, rows), rows[-1]["id"] if len(rows) == wanted.limit else latest
 
 
-def last_id(db: sqlite3.Connection) -> int:
-    """Return the id of the newest record; 0 when there is none."""
+def start(db: sqlite3.Connection, wanted: Search) -> int:
+    """
+    Return the id after which a tail of *wanted* begins: that of the newest record.
+
+    Raises:
+        BadRequestError: As for `search`.
+    """
+    _conditions(db, wanted)
     return int(db.execute("SELECT ifnull(max(id), 0) FROM logs").fetchone()[0])
 
 
 def _window(db: sqlite3.Connection, wanted: Search, newest: int) -> int:
     """Return how far back to read at once; to the end where an index answers."""
-    if not wanted.text:
+    if not (wanted.text or wanted.kind):
         return wanted.since
     row = db.execute(
         "SELECT at FROM logs WHERE at < ? AND at >= ? ORDER BY at DESC LIMIT 1 OFFSET ?",
@@ -117,6 +125,9 @@ def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]]
         where += f" AND level >= {least}"
         if least >= LEVELS["warning"]:
             where += " AND level >= 13"  # The very words of the index of bad ones.
+    if wanted.kind:
+        where += " AND instr(attributes, ?)"
+        values.append(f'"kind":{json.dumps(wanted.kind)}')
     if wanted.text:
         escaped = wanted.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         where += " AND (body LIKE ? ESCAPE '\\' OR attributes LIKE ? ESCAPE '\\')"

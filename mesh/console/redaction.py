@@ -19,7 +19,12 @@ _DOORS = re.compile(
     r"token|api[_-]?key|private[_-]?key)s?($|[._\-])",
     re.IGNORECASE,
 )
-_PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename", "user_agent"}
+_PERSONS = frozenset(
+    {"client.address", "source.address", "peer.address", "http.client_ip", "net.peer.ip"}
+    | {"net.sock.peer.addr", "network.peer.address", "user_agent.original", "enduser.id"}
+)
+"""Attributes of OpenTelemetry and of Envoy that tell of whoever sits at the browser."""
+_PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename"}
 """Field names so common that an attribute of that name says nothing about a person."""
 _OURS = {"amarre", "request", "response", "user", *policy.SERVICES}
 """The namespaces in which an attribute may be named after a field of a contract."""
@@ -35,7 +40,9 @@ def is_forbidden(key: str) -> bool:
     prefix, _, name = key.lower().rpartition(".")
     # service.name is nobody's name: in namespaces of OpenTelemetry the contracts say nothing.
     ours = not prefix or prefix.partition(".")[0] in _OURS
-    return bool(_DOORS.search(key)) or (ours and name in _personal())
+    if key.lower() in _PERSONS or _DOORS.search(key):
+        return True
+    return ours and name in _personal()
 
 
 def clean(text: str) -> str:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE services (
@@ -24,8 +24,8 @@ CREATE TABLE traces (
     id INTEGER PRIMARY KEY, trace_id BLOB NOT NULL UNIQUE,
     start INTEGER NOT NULL, finish INTEGER NOT NULL,
     spans INTEGER NOT NULL, errors INTEGER NOT NULL, probe INTEGER NOT NULL,
-    root INTEGER NOT NULL, name INTEGER NOT NULL, service INTEGER NOT NULL,
-    rpc INTEGER NOT NULL, code TEXT NOT NULL
+    root INTEGER NOT NULL, named_at INTEGER NOT NULL, name INTEGER NOT NULL,
+    service INTEGER NOT NULL, rpc INTEGER NOT NULL, code TEXT NOT NULL
 );
 CREATE INDEX traces_start ON traces (start, probe, errors);
 CREATE TABLE spans (

@@ -29,16 +29,17 @@ _INSERT_SPAN = (
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 # The first process to serve it names a trace: proxies call everything "ingress".
-_BETTER = "(excluded.root > root OR (excluded.root = root AND excluded.start < start))"
+_BETTER = "(excluded.root > root OR (excluded.root = root AND excluded.named_at < named_at))"
 _UPSERT_TRACE = (
-    "INSERT INTO traces (trace_id, start, finish, spans, errors, probe, root, name, service, rpc,"  # noqa: S608 - fixed text
-    " code) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO traces (trace_id, start, finish, spans, errors, probe, root, named_at, name,"  # noqa: S608 - fixed text
+    " service, rpc, code) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
     " ON CONFLICT (trace_id) DO UPDATE SET start = min(start, excluded.start),"
     " finish = max(finish, excluded.finish), spans = spans + excluded.spans,"
     " errors = errors + excluded.errors, probe = min(probe, excluded.probe),"
     f" name = iif({_BETTER}, excluded.name, name), rpc = iif({_BETTER}, excluded.rpc, rpc),"
     f" service = iif({_BETTER}, excluded.service, service),"
     f" code = iif({_BETTER}, excluded.code, code),"
+    f" named_at = iif({_BETTER}, excluded.named_at, named_at),"
     " root = max(root, excluded.root) RETURNING id"
 )
 
@@ -119,6 +120,7 @@ class Tables:
                 sum(span.error for span in members),
                 min(span.probe for span in members),
                 _rank(first),
+                first.start,
                 self._name(first.name, "traces", first.service),
                 self._service(first.service),
                 self._name(first.rpc, "traces", first.service),

@@ -88,7 +88,9 @@ class TestShapes:
         Logs are found by trace, service, level and text.
         """
         trace = b"t" * 16
-        await running.take("logs", logs("auth", "signed in", trace=trace, rpc="auth.LogIn"))
+        await running.take(
+            "logs", logs("auth", "signed in", trace=trace, rpc="auth.LogIn", kind="security")
+        )
         await running.take("logs", logs("survey", "100% wrong", level=17))
 
         async def messages(**wanted: str) -> list[str]:
@@ -100,6 +102,7 @@ class TestShapes:
         assert ["100% wrong"] == await messages(level="warning")
         assert ["100% wrong"] == await messages(q="0% WRONG")
         assert ["signed in"] == await messages(q="auth.login")
+        assert ["signed in"] == await messages(kind="security")
         assert [] == await messages(q="_", service="survey")
         assert [] == await messages(service="nobody")
 

@@ -185,6 +185,8 @@ class TestRedaction:
             ("email", "planted"),
             ("auth.user_token", "planted"),
             ("request.email", "planted"),
+            ("peer.address", "planted"),
+            ("user_agent", "planted"),
             ("client_address", "planted"),
             ("note", "mail to planted@example.org please"),
             ("url.full", "https://example.org/login?secret=planted"),

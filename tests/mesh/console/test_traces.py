@@ -190,6 +190,21 @@ class TestOne:
             assert "TEMP B-TREE FOR ORDER BY" not in str(plan)
 
 
+def test_named_in_any_order(kept: Kept) -> None:
+    """
+    The first to serve a trace names it, in whatever order and number of parts its spans come.
+    """
+    parts, trace, begin = [Batch(), Batch(), Batch()], os.urandom(16), now()
+    proxy = parts[1].span("gateway-envoy", "ingress", trace=trace, start=begin, component="proxy")
+    parent = proxy.span_id
+    parts[2].span("gateway", "GET /x", trace=trace, start=begin + 2_000, parent=parent)
+    parts[0].rpc("survey", trace=trace, start=begin + 9_000, parent=parent)
+    for part in parts:
+        kept.take("traces", part.request)
+
+    assert "GET /x" == page(kept)[0][0]["name"]
+
+
 def test_client_spans_are_no_servers(kept: Kept) -> None:
     """
     A trace is named by who serves it, not by the proxy in front or the client behind.

@@ -4,7 +4,7 @@ import { follow, get } from "./api.js";
 import { choice, h, head, show } from "./dom.js";
 import { record } from "./trace.js";
 
-const MOST = 1000, FIELDS = ["service", "level", "q", "trace_id"];
+const MOST = 1000, FIELDS = ["service", "level", "kind", "q", "trace_id"];
 
 export async function logs(main, { signal, query, keep }) {
   const wanted = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) ?? ""]));
@@ -14,6 +14,7 @@ export async function logs(main, { signal, query, keep }) {
   const form = h("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
     choice("Service", "service", kept.map((k) => k.service), wanted.service, "any"),
     choice("At least", "level", ["debug", "info", "warning", "error"], wanted.level, "any level"),
+    choice("Kind", "kind", ["access", "error", "slow", "security", "event"], wanted.kind, "any"),
     h("label", { class: "wide" }, "Text", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
     h("label", { class: "wide" }, "Trace", h("input", { name: "trace_id", value: wanted.trace_id, spellcheck: "false", pattern: "[0-9a-fA-F]{32}" })),
     h("button", { class: "primary" }, "Search"), live);

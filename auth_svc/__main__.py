@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -15,6 +16,8 @@ from auth_svc.keys import KeyRing
 from auth_svc.keyset import published
 from auth_svc.limits import Limits
 from auth_svc.mail import Postman, SmtpServer
+from auth_svc.passkey_store import SqlPasskeys
+from auth_svc.passkeys import Passkeys, RelyingParty
 from auth_svc.providers import provider, utc_now
 from auth_svc.service import AuthService, register
 from auth_svc.sessions import Sessions
@@ -42,6 +45,7 @@ async def main(settings: AuthSettings) -> None:
             Postman(_smtp(settings), settings.auth_mail_from, utc_now)
         )
         directory = await stack.enter_async_context(provider(settings, database))
+        limits = Limits(storage.SqlCounters(database), utc_now, off=settings.rate_limits == "off")
         sign_in = SignIn(
             LinkRules(
                 AllowedDomains(settings.allowed_email_domains),
@@ -51,9 +55,7 @@ async def main(settings: AuthSettings) -> None:
             utc_now,
             directory=directory,
             links=storage.SqlLinks(database),
-            limits=Limits(
-                storage.SqlCounters(database), utc_now, off=settings.rate_limits == "off"
-            ),
+            limits=limits,
             contacts=SurveyContacts(survey),
             mailer=postman,
         )
@@ -64,13 +66,25 @@ async def main(settings: AuthSettings) -> None:
             staleness=settings.auth_session_cache,
             operators=settings.auth_operators,
         )
+        passkeys = Passkeys(
+            _relying_party(settings),
+            utc_now,
+            store=SqlPasskeys(database),
+            directory=directory,
+            limits=limits,
+        )
         await stack.enter_async_context(server.background(_keep_house(database, ring)))
         await server.serve(
             SERVICE,
             settings,
-            register(AuthService(sign_in, sessions)),
+            register(AuthService(sign_in, sessions, passkeys)),
             checks={"database": database.answers},
         )
+
+
+def _relying_party(settings: AuthSettings) -> RelyingParty:
+    origins = settings.passkey_origins()
+    return RelyingParty(urlsplit(origins[0]).hostname or "", origins)
 
 
 def _smtp(settings: AuthSettings) -> SmtpServer:

@@ -135,6 +135,23 @@ class AppwriteDirectory:
             if refusal.kind in {"user_invalid_token", "user_blocked"}:
                 raise InvalidCredentialsError from refusal
             raise _unexpected(refusal) from refusal
+        return self._opened(session)
+
+    async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
+        """Let Appwrite open a session on the word of this service."""
+        try:
+            session = await self._client.as_service(
+                "POST",
+                f"/users/{quote(user_id, safe='')}/sessions",
+                x_forwarded_user_agent=_printable(user_agent),
+            )
+        except AppwriteRefusal as refusal:
+            if refusal.kind in {"user_not_found", "user_blocked"}:
+                raise InvalidCredentialsError from refusal
+            raise _unexpected(refusal) from refusal
+        return self._opened(session)
+
+    def _opened(self, session: dict[str, Any]) -> OpenedSession:
         shown = session.get("secret")
         if not isinstance(shown, str) or not _BASE64.fullmatch(shown):
             raise UpstreamError("Appwrite opened a session but did not tell its secret.")

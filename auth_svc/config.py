@@ -1,8 +1,10 @@
 """AuthSettings: what the environment tells Auth."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -56,6 +58,11 @@ class AuthSettings(MeshSettings):
         default=timedelta(seconds=2), ge=timedelta(0), le=timedelta(seconds=2)
     )
     """How long a verified session is believed; at most 2 s, since the gateway adds 3 s."""
+    auth_passkey_origins: Listed = ()
+    """
+    The pages that may ask for passkeys, ``https://HOST[:PORT]``, separated by commas; their one
+    host is what passkeys are bound to. Empty: the host of the link URL.
+    """
     auth_operators: Listed = ()
     """Addresses of the people who run the mesh, separated by commas."""
     auth_provider: Literal["embedded", "appwrite"] = "embedded"
@@ -91,6 +98,23 @@ class AuthSettings(MeshSettings):
         if not value.startswith(("http://", "https://")) or "?" in value or "#" in value:
             raise ValueError("use http:// or https://, a host and a path, and no query")
         return value
+
+    @field_validator("auth_passkey_origins")
+    @classmethod
+    def _origins_share_a_host(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len({urlsplit(origin).hostname for origin in value}) > 1:
+            raise ValueError("use one host; a passkey is bound to it")
+        for origin in value:
+            if not re.fullmatch(r"https://[^/?#@\s]+|http://localhost(:[0-9]+)?", origin):
+                raise ValueError(f"{origin!r} is no https://HOST[:PORT]")
+        return value
+
+    def passkey_origins(self) -> tuple[str, ...]:
+        """Return the pages that may ask for passkeys; browsers take localhost, not 127.0.0.1."""
+        parts = urlsplit(self.auth_link_url)
+        host = "localhost" if parts.hostname == "127.0.0.1" else parts.hostname
+        port = f":{parts.port}" if parts.port else ""
+        return self.auth_passkey_origins or (f"{parts.scheme}://{host}{port}",)
 
     @field_validator("auth_operators")
     @classmethod

@@ -49,6 +49,10 @@ class EmbeddedDirectory:
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """Open a session; that the link was good has been decided by the rules."""
+        return await self.open_session_of(user_id, user_agent=user_agent)
+
+    async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
+        """Open a session."""
         now = self._clock()
         device = describe(user_agent)
         session = Session(str(uuid.uuid4()), now, now + self._life.absolute, device)

@@ -96,6 +96,10 @@ class Directory(Protocol):
         """
         ...
 
+    async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
+        """Open a session for a user who proved otherwise who they are."""
+        ...
+
     async def find_session(self, secret: str) -> Verified | None:
         """Return whom *secret* belongs to; None when its session is unknown or has ended."""
         ...

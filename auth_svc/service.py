@@ -2,7 +2,8 @@
 AuthService: protobuf in, domain call, protobuf out.
 
 The pipeline of `mesh.chassis` has already identified the caller, applied the method's policy and
-validated the request. The rules are in `auth_svc.signin` and `auth_svc.sessions`.
+validated the request. The rules are in `auth_svc.signin`,
+`auth_svc.passkeys` and `auth_svc.sessions`.
 """
 
 from datetime import datetime
@@ -13,6 +14,7 @@ from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.auth.v1 import auth_service_pb2_grpc as rpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from auth_svc.passkeys import Passkey, Passkeys
 from auth_svc.ports import Session
 from auth_svc.sessions import Sessions
 from auth_svc.signin import SignIn
@@ -25,8 +27,9 @@ from mesh.contract.policy import SERVICES
 class AuthService(rpc.AuthServiceServicer):
     """Serve ``amarre.auth.v1.AuthService``."""
 
-    def __init__(self, sign_in: SignIn, sessions: Sessions) -> None:
+    def __init__(self, sign_in: SignIn, sessions: Sessions, passkeys: Passkeys) -> None:
         self._sign_in = sign_in
+        self._passkeys = passkeys
         self._sessions = sessions
 
     async def SignUp(  # noqa: N802 - the contract's name
@@ -103,6 +106,58 @@ class AuthService(rpc.AuthServiceServicer):
             next_page_token=next_page_token,
         )
 
+    async def BeginPasskey(  # noqa: N802 - the contract's name
+        self, request: pb.BeginPasskeyRequest, context: Context
+    ) -> pb.BeginPasskeyResponse:
+        user = call.user()
+        begun = await self._passkeys.begin(user.id, user.email)
+        return pb.BeginPasskeyResponse(
+            ceremony_id=begun.ceremony_id, options_json=begun.options_json
+        )
+
+    async def AddPasskey(  # noqa: N802 - the contract's name
+        self, request: pb.AddPasskeyRequest, context: Context
+    ) -> pb.AddPasskeyResponse:
+        passkey = await self._passkeys.add(
+            call.user().id, request.ceremony_id, request.credential_json, name=request.name
+        )
+        return pb.AddPasskeyResponse(passkey=_passkey(passkey))
+
+    async def ListPasskeys(  # noqa: N802 - the contract's name
+        self, request: pb.ListPasskeysRequest, context: Context
+    ) -> pb.ListPasskeysResponse:
+        found = await self._passkeys.of_user(call.user().id)
+        return pb.ListPasskeysResponse(passkeys=[_passkey(passkey) for passkey in found])
+
+    async def RemovePasskey(  # noqa: N802 - the contract's name
+        self, request: pb.RemovePasskeyRequest, context: Context
+    ) -> pb.RemovePasskeyResponse:
+        await self._passkeys.remove(call.user().id, request.id)
+        return pb.RemovePasskeyResponse(removed=True)
+
+    async def BeginPasskeyLogIn(  # noqa: N802 - the contract's name
+        self, request: pb.BeginPasskeyLogInRequest, context: Context
+    ) -> pb.BeginPasskeyLogInResponse:
+        begun = await self._passkeys.begin_log_in(request.client_address)
+        return pb.BeginPasskeyLogInResponse(
+            ceremony_id=begun.ceremony_id, options_json=begun.options_json
+        )
+
+    async def LogInWithPasskey(  # noqa: N802 - the contract's name
+        self, request: pb.LogInWithPasskeyRequest, context: Context
+    ) -> pb.LogInWithPasskeyResponse:
+        opened = await self._passkeys.log_in(
+            request.ceremony_id,
+            request.credential_json,
+            client=request.client_address,
+            user_agent=request.user_agent,
+        )
+        return pb.LogInWithPasskeyResponse(
+            logged_in=True,
+            session_secret=opened.secret,
+            session_expire_time=_time(opened.session.expires_at),
+        )
+
 
 def _user(user_id: str, email: str, labels: tuple[str, ...]) -> auth_pb2.User:
     return auth_pb2.User(id=user_id, email=email, labels=labels)
@@ -115,6 +170,15 @@ def _session(session: Session, current_id: str) -> auth_pb2.Session:
         expire_time=_time(session.expires_at),
         current=session.id == current_id,
         device=session.device,
+    )
+
+
+def _passkey(passkey: Passkey) -> auth_pb2.Passkey:
+    return auth_pb2.Passkey(
+        id=passkey.id,
+        name=passkey.name,
+        create_time=_time(passkey.created_at),
+        use_time=None if passkey.used_at is None else _time(passkey.used_at),
     )
 
 

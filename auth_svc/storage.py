@@ -6,7 +6,7 @@ from sqlalchemy import case, delete, literal, select, update
 
 from auth_svc.database import Database
 from auth_svc.ports import LONGEST_SESSION, Count, Link, SessionLife
-from auth_svc.tables import counters, links, sessions, uses
+from auth_svc.tables import ceremonies, counters, links, sessions, uses
 
 
 class SqlLinks:
@@ -108,8 +108,9 @@ class SqlCounters:
 
 
 async def purge(database: Database, before: datetime) -> None:
-    """Forget links, counters and sessions that ended before *before*."""
+    """Forget links, counters, sessions and ceremonies that ended before *before*."""
     async with database.transaction() as connection:
+        await connection.execute(delete(ceremonies).where(ceremonies.c.expires_at < before))
         await connection.execute(delete(sessions).where(sessions.c.expires_at < before))
         await connection.execute(delete(links).where(links.c.expires_at < before))
         await connection.execute(delete(counters).where(counters.c.since < before))

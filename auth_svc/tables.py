@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     DateTime,
     ForeignKey,
@@ -78,6 +79,29 @@ uses = Table(
     # Sessions of a provider that does not know when they were used last.
     Column("session_id", String(36), primary_key=True),
     Column("seen_at", UtcTime, nullable=False),
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", String(1366), primary_key=True),
+    Column("user_id", String(36), nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("name", String(60), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+    Index("passkeys_of_user", "user_id", "created_at"),
+)
+
+ceremonies = Table(
+    "ceremonies",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    # Empty for a sign-in, where nobody knows yet who it is.
+    Column("user_id", String(36), nullable=False),
+    Column("challenge", LargeBinary(64), nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
 )
 
 counters = Table(

@@ -30,6 +30,7 @@ class Users:
             Route("/v1/users/{user_id}/labels", self.set_labels, methods=["PUT"]),
             Route("/v1/users/{user_id}/status", self.set_status, methods=["PATCH"]),
             Route("/v1/users/{user_id}/sessions", self.list_sessions),
+            Route("/v1/users/{user_id}/sessions", self.create_session, methods=["POST"]),
             Route("/v1/users/{user_id}/sessions", self.delete_sessions, methods=["DELETE"]),
             Route(
                 "/v1/users/{user_id}/sessions/{session_id}",
@@ -98,6 +99,20 @@ class Users:
             models.session(session, current=False) for session in self._project.sessions_of(user.id)
         ]
         return JSONResponse({"total": len(found), "sessions": found})
+
+    async def create_session(self, request: Request) -> Response:
+        """Open a session for a user on the word of the key's owner, who sees its secret."""
+        self._access.caller(request).need("users.write")
+        user = self._project.user(request.path_params["user_id"])
+        if not user.enabled:
+            raise AppwriteError("user_blocked")
+        session, secret = self._project.open_session(
+            user,
+            ip=request.client.host if request.client else "",
+            user_agent=request.headers.get("x-forwarded-user-agent", ""),
+        )
+        answer = models.session(session, current=False, secret=secret)
+        return JSONResponse(answer, status_code=201)
 
     async def delete_sessions(self, request: Request) -> Response:
         """End all sessions of a user."""

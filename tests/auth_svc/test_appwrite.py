@@ -25,6 +25,7 @@ Use = Callable[[AppwriteDirectory], Awaitable[object]]
 USES: dict[str, Use] = {
     "invite": lambda d: d.invite("ada@example.org", new_id="ab", language=""),
     "open_session": lambda d: d.open_session("ab", "cd", user_agent=""),
+    "open_session_of": lambda d: d.open_session_of("ab", user_agent=""),
     "find_session": lambda d: d.find_session("eyJ9"),
     "sessions": lambda d: d.sessions("ab"),
     "end_session": lambda d: d.end_session("ab", "cd"),
@@ -107,7 +108,9 @@ class TestFaults:
         with pytest.raises(expected):
             await USES[use](directory)
 
-    @pytest.mark.parametrize("use", ["invite", "open_session", "end_session", "end_sessions"])
+    @pytest.mark.parametrize(
+        "use", ["invite", "open_session", "open_session_of", "end_session", "end_sessions"]
+    )
     @pytest.mark.parametrize("fault", ["cannot connect", "is behind a broken proxy", "fails"])
     async def test_what_writes_is_sent_once(
         self, local_database: Database, clock: FakeClock, fault: str, use: str
@@ -150,6 +153,7 @@ class TestFaults:
         [
             ("open_session", "user_invalid_token", 401, InvalidCredentialsError),
             ("open_session", "user_blocked", 403, InvalidCredentialsError),
+            ("open_session_of", "user_not_found", 404, InvalidCredentialsError),
             ("invite", "general_argument_invalid", 400, InvalidEmailError),
         ],
     )
@@ -179,7 +183,7 @@ class TestFaults:
         """
         An answer without what it must hold is nonsense, not a crash.
         """
-        for use in ("invite", "open_session", "find_session"):
+        for use in ("invite", "open_session", "open_session_of", "find_session"):
             with pytest.raises(UpstreamError):
                 await USES[use](
                     over(Answering(httpx.Response(200, json=body)), local_database, clock)

@@ -38,6 +38,27 @@ def test_example_org_by_default() -> None:
 
 
 @pytest.mark.parametrize(
+    ("link", "origins", "expected"),
+    [
+        ("http://127.0.0.1:3000/login", "", ("http://localhost:3000",)),
+        ("https://amarre.example.org/login", "", ("https://amarre.example.org",)),
+        (
+            "http://127.0.0.1:3000/login",
+            "http://localhost:3000, https://localhost:3443",
+            ("http://localhost:3000", "https://localhost:3443"),
+        ),
+    ],
+)
+def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> None:
+    """
+    Passkeys are asked for by the page of the links, or by those named; never by an IP address.
+    """
+    found = settings(auth_link_url=link, auth_passkey_origins=origins)
+
+    assert expected == found.passkey_origins()
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"rate_limits": "off", "env": "production"}, "AMARRE_RATE_LIMITS=off is refused"),
@@ -47,6 +68,8 @@ def test_example_org_by_default() -> None:
         ({"auth_smtp_url": "smtp://u:p@x"}, "AMARRE_AUTH_SMTP_PASSWORD_FILE"),
         ({"auth_link_url": "localhost:3000/login"}, "use http://"),
         ({"auth_link_url": "http://localhost/login?x=1"}, "no query"),
+        ({"auth_passkey_origins": "http://a.org"}, "is no https"),
+        ({"auth_passkey_origins": "https://a.org,https://b.org"}, "use one host"),
         ({"auth_link_lifetime": "PT11M"}, "less than or equal"),
         ({"auth_session_cache": "PT3S"}, "less than or equal"),
     ],

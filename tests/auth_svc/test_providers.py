@@ -19,6 +19,7 @@ from mesh.chassis.testing import FakeClock
 from sandbox.appwrite.app import create
 from tests.auth_svc.world import (
     APPWRITE_KEY,
+    FIREFOX,
     LIFE,
     PROJECT,
     AppwriteWorld,
@@ -156,6 +157,17 @@ class TestLink:
 
 
 class TestSession:
+    async def test_opened_without_a_link(self, world: World) -> None:
+        """
+        A person who proved otherwise who they are gets a session like any other.
+        """
+        who = await verified(world, await world.use(await world.link()))
+
+        opened = await world.directory.open_session_of(who.user.id, user_agent=FIREFOX)
+
+        assert who.user == (await verified(world, opened.secret)).user
+        assert 2 == len(await world.directory.sessions(who.user.id))
+
     async def test_secret_can_be_a_cookie(self, world: World) -> None:
         """
         The secret has at most 1,024 characters that any cookie can carry, and is not guessed.

@@ -354,6 +354,7 @@ class AwayDirectory:
     def __init__(self, database: object, clock: object) -> None:
         inner = embedded(database, clock)  # type: ignore[arg-type]
         self.invite = inner.invite
+        self.open_session_of = inner.open_session_of
         self.find_session = inner.find_session
         self.sessions = inner.sessions
         self.end_session = inner.end_session

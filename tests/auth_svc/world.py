@@ -13,6 +13,8 @@ from auth_svc.appwrite_client import AppwriteClient, AppwriteProject
 from auth_svc.database import Database
 from auth_svc.embedded import EmbeddedDirectory
 from auth_svc.limits import Limits
+from auth_svc.passkey_store import SqlPasskeys
+from auth_svc.passkeys import Passkeys, RelyingParty
 from auth_svc.ports import Directory, Letter, SessionLife
 from auth_svc.service import AuthService
 from auth_svc.sessions import Sessions
@@ -91,12 +93,13 @@ class World:
 
     def __post_init__(self) -> None:
         self.links = SqlLinks(self.database)
+        limits = Limits(SqlCounters(self.database), self.clock, off=not self.limited)
         self.sign_in = SignIn(
             LinkRules(AllowedDomains(["example.org", "Universität.example.org"]), LINK_URL),
             self.clock,
             directory=self.directory,
             links=self.links,
-            limits=Limits(SqlCounters(self.database), self.clock, off=not self.limited),
+            limits=limits,
             contacts=self.contacts,
             mailer=self.mailer,
         )
@@ -107,7 +110,14 @@ class World:
             staleness=self.staleness,
             operators=self.operators,
         )
-        self.service = AuthService(self.sign_in, self.sessions)
+        self.passkeys = Passkeys(
+            RelyingParty("localhost", ("http://localhost:3000",)),
+            self.clock,
+            store=SqlPasskeys(self.database),
+            directory=self.directory,
+            limits=limits,
+        )
+        self.service = AuthService(self.sign_in, self.sessions, self.passkeys)
 
     async def link(self, email: str = "ada@example.org") -> MailedLink:
         """Ask for a link and return what was mailed."""

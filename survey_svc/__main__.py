@@ -87,8 +87,9 @@ async def _open_store(settings: SurveySettings) -> Store:
             return await RedisStore.open(settings.survey_store)
         return await SqlStore.open(settings.survey_store)
     except MeshError as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise server.StartError(
-            f"Cannot open the store: {error.__cause__}; see AMARRE_SURVEY_STORE."
+            f"Cannot open the store of AMARRE_SURVEY_STORE: {error.message}{cause}"
         ) from error
 
 

@@ -1,8 +1,10 @@
 """The store in SQLite or PostgreSQL: places, remembered answers, consents."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, delete, event, select, update
@@ -68,6 +70,11 @@ class SqlStore:
         Raises:
             UnavailableError: It cannot be reached or written.
         """
+        where = make_url(url)
+        if where.get_backend_name() == "sqlite" and where.database:
+            folder = Path(where.database).parent
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise UnavailableError(f"The folder {folder} is not there or cannot be written.")
         store = cls(_engine(url))
         try:
             await store._make_tables()

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from shutil import which
 
-from mesh.deploy import compose_check, kubernetes_check
+from mesh.deploy import compose_check, kubernetes_check, terraform_check
 from mesh.render import registry
 
 DEPLOY = Path(__file__).resolve().parent
@@ -57,6 +57,11 @@ def compose() -> list[str]:
     schema = ("--builtin-schema", "vendor.compose-spec")
     said = _said(_tool("check-jsonschema"), *schema, str(folder / "compose.yaml"))
     return said + compose_check.faults(compose_check.load(folder), folder)
+
+
+def terraform() -> list[str]:
+    """Return what is wrong with the Terraform modules."""
+    return terraform_check.faults(DEPLOY / "terraform")
 
 
 def overlays() -> list[str]:
@@ -122,6 +127,7 @@ CHECKS: tuple[Callable[[], list[str]], ...] = (
     dockerfile,
     yaml_files,
     compose,
+    terraform,
     istio,
     overlays,
     variants,

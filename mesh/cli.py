@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mesh.console import terminal
 from mesh.local import commands
 from mesh.local.commands import DATA, Refused
 from mesh.local.layout import DataFolderError, Layout
@@ -195,6 +196,20 @@ main.add_command(commands.fault)
 main.add_command(commands.canary)
 main.add_command(commands.restart)
 certs.add_command(commands.certs_rotate)
+
+
+def _console(data: Path) -> tuple[str, str]:
+    from mesh.local import running
+
+    try:
+        found = running.ready(Layout(data.resolve()))
+    except running.NotRunningError as fault:
+        raise Refused(str(fault)) from fault
+    return found["urls"]["console"], found["console"]["token"]
+
+
+for _command in terminal.commands(_console):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

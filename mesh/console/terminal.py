@@ -1,0 +1,300 @@
+"""The console in a terminal: ``amarre console``, ``traces``, ``logs``, ``metrics`` and ``top``."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Find = Callable[[Path], tuple[str, str]]
+"""Returns URL and token of the console of the mesh that runs from a data folder."""
+BAR = 40
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_FOLLOW = click.option("--follow", "-f", is_flag=True, help="Go on with what comes. Ctrl-C ends.")
+_SERVICE = click.option("--service", default="", help="Of this service alone.")
+_LIMIT = click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+_WINDOW = click.option("--window", default="5m", show_default=True, help="How far back, 15m or 1h.")
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="AMARRE_DATA",
+    default=Path(".amarre"),
+    show_default=True,
+    help="Folder of the running mesh (or AMARRE_DATA).",
+)
+
+
+class Refused(click.ClickException):
+    """What a person can mend: one message on stderr, exit status 2."""
+
+    exit_code = 2
+
+
+class Client:
+    """Asks the API of a console."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self._headers = {"authorization": f"Bearer {token}"}
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """
+        Return the JSON of an endpoint; empty parameters are left out.
+
+        Raises:
+            Refused: The console is away, or says no.
+        """
+        return self._ask("GET", path, parameters)
+
+    def post(self, path: str) -> Any:
+        """Return the JSON of an endpoint that does something; fails as `get`."""
+        return self._ask("POST", path, {})
+
+    def _ask(self, verb: str, path: str, parameters: dict[str, Any]) -> Any:
+        import httpx
+
+        kept = {name: value for name, value in parameters.items() if value not in ("", None)}
+        try:
+            answer = httpx.request(
+                verb,
+                f"{self.url}/api/{path}",
+                params=kept,
+                headers=self._headers,
+                timeout=10,
+                trust_env=False,
+            )
+            body = answer.json()
+        except (httpx.HTTPError, ValueError) as exc:
+            raise self._away() from exc
+        if not answer.is_success:
+            raise Refused(body.get("error", {}).get("message", f"HTTP {answer.status_code}"))
+        return body
+
+    def follow(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield items as they come, until the console stops; fails as `get`."""
+        import httpx
+
+        kept = {name: value for name, value in parameters.items() if value not in ("", None)}
+        try:
+            with httpx.stream(
+                "GET",
+                f"{self.url}/api/{path}",
+                params=kept | {"follow": "true"},
+                headers=self._headers,
+                timeout=httpx.Timeout(10, read=None),
+                trust_env=False,
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise Refused(answer.json()["error"]["message"])
+                for line in answer.iter_lines():
+                    if line:
+                        yield json.loads(line)
+        except httpx.HTTPError as exc:
+            raise self._away() from exc
+
+    def _away(self) -> Refused:
+        return Refused(f"The console at {self.url} does not answer. `amarre status` tells more.")
+
+
+def commands(find: Find) -> list[click.Command]:
+    """Return the commands; *find* leads them to the console of a data folder."""
+
+    def client(data: Path) -> Client:
+        return Client(*find(data))
+
+    @click.command("console")
+    @_DATA
+    def console(data: Path) -> None:
+        """Print a link that opens the console once, within 10 minutes."""
+        asked = client(data)
+        click.echo(f"{asked.url}{asked.post('codes')['path']}")
+
+    @click.command("traces")
+    @click.argument("trace_id", default="")
+    @_SERVICE
+    @click.option("--rpc", default="", help="With a call of this method, survey.ListRequests.")
+    @click.option("--status", type=click.Choice(["ok", "error"]), default=None)
+    @click.option("--min-ms", type=float, default=None, help="That took at least this long.")
+    @click.option("--attr", default="", help="With this attribute, key=value.")
+    @_LIMIT
+    @_FOLLOW
+    @_JSON
+    @_DATA
+    def traces(trace_id: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
+        """Search traces, or show the one called TRACE_ID."""
+        asked = client(data)
+        if trace_id:
+            whole = asked.get(f"traces/{trace_id}")
+            _echo(whole["spans"] if as_json else _waterfall(whole), as_json=as_json)
+        elif follow:
+            _echo_all(asked.follow("traces", **wanted), _trace, as_json=as_json)
+        else:
+            _echo_all(asked.get("traces", **wanted)["items"], _trace, as_json=as_json)
+
+    @click.command("logs")
+    @click.argument("text", default="")
+    @_SERVICE
+    @click.option("--level", default="", help="At least this level.")
+    @click.option("--kind", default="", help="access, error, slow, security or event.")
+    @click.option("--trace", "trace_id", default="", help="Of this trace alone.")
+    @_LIMIT
+    @_FOLLOW
+    @_JSON
+    @_DATA
+    def logs(text: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
+        """Search logs for TEXT, oldest first; or follow them."""
+        asked = client(data)
+        found = reversed(asked.get("logs", q=text, **wanted)["items"])
+        _echo_all(found, _log, as_json=as_json)
+        if follow:
+            _echo_all(asked.follow("logs", q=text, **wanted), _log, as_json=as_json)
+
+    @click.command("metrics")
+    @_SERVICE
+    @_WINDOW
+    @_JSON
+    @_DATA
+    def metrics(data: Path, *, as_json: bool, service: str, window: str) -> None:
+        """Show every method against the objective of its contract."""
+        items = client(data).get("metrics", service=service, window=window)["items"]
+        if as_json:
+            _echo_all(items, str, as_json=True)
+        else:
+            _console().print(_methods(items))
+
+    @click.command("top")
+    @_WINDOW
+    @click.option("--once", is_flag=True, help="Show it once and end.")
+    @_DATA
+    def top(data: Path, *, window: str, once: bool) -> None:
+        """Watch services, methods and alerts; Ctrl-C ends."""
+        from rich.console import Group
+        from rich.live import Live
+
+        asked = client(data)
+
+        def picture() -> Group:
+            overview = asked.get("overview", window=window)
+            busy = [m for m in asked.get("metrics", window=window)["items"] if m["calls"]]
+            alerts = [f"[bold red]{a['name']}[/] {a['message']}" for a in overview["alerts"]]
+            return Group(_services(overview["items"]), _methods(busy), *alerts)
+
+        if once:
+            _console().print(picture())
+            return
+        with Live(picture(), console=_console(), screen=True, auto_refresh=False) as live:
+            try:
+                while True:
+                    time.sleep(2)
+                    live.update(picture(), refresh=True)
+            except KeyboardInterrupt:
+                return
+
+    return [console, traces, logs, metrics, top]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _echo_all(
+    items: Iterable[dict[str, Any]], line: Callable[[dict[str, Any]], str], *, as_json: bool
+) -> None:
+    try:
+        for item in items:
+            click.echo(json.dumps(item) if as_json else line(item))
+    except KeyboardInterrupt:
+        return
+
+
+def _echo(found: Iterable[Any], *, as_json: bool) -> None:
+    for one in found:
+        click.echo(json.dumps(one) if as_json else one)
+
+
+def _trace(item: dict[str, Any]) -> str:
+    failed = f"  {item['errorCount']} failed" if item["errorCount"] else ""
+    return (
+        f"{item['start'][11:23]}  {item['traceId']}  {item['durationMs']:9.1f} ms"
+        f"  {item['spanCount']:3} spans  {item['rpc'] or item['name']}{failed}"
+    )
+
+
+def _log(item: dict[str, Any]) -> str:
+    facts = " ".join(
+        f"{name}={value}"
+        for name, value in item["attributes"].items()
+        if name not in {"service", "instance"}
+    )
+    who = item["instance"] or item["service"]
+    return f"{item['at'][11:23]}  {item['level']:7}  {who:12}  {item['message']}  {facts}"
+
+
+def _waterfall(whole: dict[str, Any]) -> Iterator[str]:
+    """Yield a line per span: who, a bar on the time of the trace, how long."""
+    spans = whole["spans"]
+    begin = min(span["startUs"] for span in spans)
+    length = max(span["startUs"] + span["durationMs"] * 1000 for span in spans) - begin or 1
+    yield f"{whole['rpc'] or whole['name']}  {whole['durationMs']:.1f} ms  {whole['traceId']}"
+    for span in spans:
+        start = int((span["startUs"] - begin) / length * BAR)
+        width = max(1, round(span["durationMs"] * 1000 / length * BAR))
+        mark = "!" if span["status"] == "error" else "░" if span["proxy"] else "█"
+        bar = (" " * start + mark * width)[:BAR]
+        name = f"{span['service']} {span['name'].rpartition('.')[2]}"
+        yield f"{name[:44]:44} {bar:{BAR}} {span['durationMs']:8.1f} ms {span['code']}"
+
+
+def _table(*columns: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _services(items: list[dict[str, Any]]) -> "Table":
+    table = _table("service", "up", "calls/s", "failed", "p50", "p95", "p99", "in flight", "cert")
+    for item in items:
+        up = sum(process["up"] for process in item["processes"])
+        table.add_row(
+            item["service"],
+            f"{up}/{len(item['processes'])}",
+            f"{item['rate']:.2f}",
+            f"{item['errorRatio']:.2%}",
+            *(_ms(item[name]) for name in ("p50Ms", "p95Ms", "p99Ms")),
+            "–" if item["saturation"] is None else f"{item['saturation']:.0%}",
+            "–" if item["certificateDays"] is None else f"{item['certificateDays']:.1f} d",
+        )
+    return table
+
+
+def _methods(items: list[dict[str, Any]]) -> "Table":
+    table = _table(
+        "method", "calls/s", "failed", "p50", "p95", "p99", "objective", "budget", "burn"
+    )
+    for item in items:
+        objective = item.get("objective")
+        table.add_row(
+            f"{item['service']}.{item['method']}",
+            f"{item['rate']:.2f}",
+            f"{item['errorRatio']:.2%}",
+            *(_ms(item[name]) for name in ("p50Ms", "p95Ms", "p99Ms")),
+            f"{objective['latencyMs']:g} ms" if objective else "–",
+            f"{max(0.0, item['budgetLeft']):.0%}" if objective else "–",
+            f"{item['burnRates']['1h']:.1f}" if objective else "–",
+        )
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

@@ -28,6 +28,8 @@ from mesh.contract.faults import LONGEST_CALL
 REDACTED = "[redacted]"
 QUIET_SECONDS = 60.0
 _SDK = "opentelemetry"
+_TOO_COMMON = frozenset({"data", "name", "title"})
+"""Names of sensitive fields that lines use for other things; nobody writes those fields."""
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
 
 Emit = Callable[[EventDict], None]
@@ -114,7 +116,7 @@ def sensitive_names() -> frozenset[str]:
     roots = [m.descriptor.input_type for m in policy.load()]
     roots += [m.descriptor.output_type for m in policy.load()]
     found = {field for root in roots for field in _sensitive(root, seen)}
-    return frozenset(found - {"title", "data"}) | {"authorization", "cookie", "token", "password"}
+    return frozenset(found - _TOO_COMMON) | {"authorization", "cookie", "token", "password"}
 
 
 def _sensitive(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:

@@ -1,0 +1,120 @@
+"""
+The OpenTelemetry Collector: keeps what matters, takes out what the contracts call sensitive.
+
+Processes sample when a trace begins and redact what they send; the collector does both again, for
+whatever else reports to it.
+"""
+
+from typing import Any
+
+from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry.logs import sensitive_names
+from mesh.render.envoy.text import document
+
+Files = dict[str, str]
+
+SLOW_MILLISECONDS = 1000
+SPANS_A_SECOND = 500
+E_MAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"
+TOKEN = r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"  # noqa: S105 - its form, not one
+REDCAP_TOKEN = r"\b[0-9A-F]{32}\b|\b[0-9A-F]{64}\b"  # noqa: S105
+
+
+def render() -> Files:
+    """Return the configuration of the collector, contrib distribution."""
+    return {
+        "otel-collector.yaml": document(
+            "Takes OTLP, keeps errors and slow calls, redacts, batches, hands on.\n"
+            "Made from the contracts by `amarre render collector`; needs the contrib distribution.",
+            configuration(),
+        )
+    }
+
+
+def configuration() -> dict[str, Any]:
+    """Return the configuration as the collector reads it."""
+    return {
+        "extensions": {"health_check": {"endpoint": "0.0.0.0:13133"}},
+        "receivers": {
+            "otlp": {
+                "protocols": {
+                    "grpc": {"endpoint": "0.0.0.0:4317", "max_recv_msg_size_mib": 8},
+                    "http": {"endpoint": "0.0.0.0:4318"},
+                }
+            }
+        },
+        "processors": _processors(),
+        "exporters": {
+            "otlp/tempo": {"endpoint": "tempo:4317", "tls": {"insecure": True}},
+            "otlp/jaeger": {"endpoint": "jaeger:4317", "tls": {"insecure": True}},
+            "otlphttp/loki": {"endpoint": "http://loki:3100/otlp"},
+            "prometheusremotewrite": {
+                "endpoint": "http://prometheus:9090/api/v1/write",
+                "resource_to_telemetry_conversion": {"enabled": True},
+            },
+        },
+        "service": {
+            "extensions": ["health_check"],
+            "pipelines": {
+                "traces": _pipeline("tail_sampling", to=["otlp/tempo", "otlp/jaeger"]),
+                "logs": _pipeline(to=["otlphttp/loki"]),
+                "metrics": _pipeline(to=["prometheusremotewrite"]),
+            },
+        },
+    }
+
+
+def _processors() -> dict[str, Any]:
+    return {
+        # First, so that a flood is refused before it is worked on.
+        "memory_limiter": {
+            "check_interval": "1s",
+            "limit_percentage": 80,
+            "spike_limit_percentage": 20,
+        },
+        "tail_sampling": {
+            "decision_wait": "10s",
+            "num_traces": 50_000,
+            "policies": [
+                {
+                    "name": "errors",
+                    "type": "status_code",
+                    "status_code": {"status_codes": ["ERROR"]},
+                },
+                {
+                    "name": "slow",
+                    "type": "latency",
+                    "latency": {"threshold_ms": SLOW_MILLISECONDS},
+                },
+                {
+                    "name": "told-late",
+                    "type": "boolean_attribute",
+                    "boolean_attribute": {"key": names.LATE, "value": True},
+                },
+                # What comes here was sampled already where its trace began: no second draw.
+                {
+                    "name": "the-rest",
+                    "type": "rate_limiting",
+                    "rate_limiting": {"spans_per_second": SPANS_A_SECOND},
+                },
+            ],
+        },
+        "attributes/sensitive": {
+            "actions": [{"key": key, "action": "delete"} for key in sorted(sensitive_names())]
+        },
+        "redaction": {
+            "allow_all_keys": True,
+            "blocked_values": [E_MAIL, TOKEN, REDCAP_TOKEN],
+            "summary": "silent",
+        },
+        "batch": {"timeout": "2s", "send_batch_size": 4096, "send_batch_max_size": 8192},
+    }
+
+
+def _pipeline(*sampling: str, to: list[str]) -> dict[str, Any]:
+    redacting = ["attributes/sensitive", "redaction"]
+    return {
+        "receivers": ["otlp"],
+        "processors": ["memory_limiter", *sampling, *redacting, "batch"],
+        "exporters": to,
+    }

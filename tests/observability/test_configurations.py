@@ -1,0 +1,182 @@
+"""Configurations of programs that cannot run here: whole in themselves, and true to the mesh."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry.logs import sensitive_names
+from mesh.render import collector, registry, signals
+
+FOLDER = registry.ROOT / "mesh/observability"
+DOCS = registry.ROOT / "docs/observability"
+COLLECTOR = yaml.safe_load(collector.render()["otel-collector.yaml"])
+ALLOY = (FOLDER / "alloy/config.alloy").read_text()
+LABELS = {"level", "kind", "service"}
+
+
+def loaded(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((FOLDER / name).read_text())
+    return content
+
+
+class TestCollector:
+    @pytest.mark.parametrize("name", ["collector/otel-collector.yaml", "jaeger/jaeger.yaml"])
+    def test_components(self, name: str) -> None:
+        """
+        Every component that a pipeline names is there, and every one that is there is used.
+        """
+        content = loaded(name)
+        pipelines = content["service"]["pipelines"].values()
+
+        for kind in ("receivers", "processors", "exporters"):
+            assert set(content[kind]) == {each for p in pipelines for each in p[kind]}
+        assert set(content["extensions"]) == set(content["service"]["extensions"])
+
+    def test_order(self) -> None:
+        """
+        Every pipeline refuses floods first, redacts everything, and batches last.
+        """
+        for pipeline in COLLECTOR["service"]["pipelines"].values():
+            first, *between, last = pipeline["processors"]
+            assert ("memory_limiter", "batch") == (first, last)
+            assert {"attributes/sensitive", "redaction"} <= set(between)
+
+    def test_sensitive_fields(self) -> None:
+        """
+        What the contracts call sensitive is deleted by name.
+        """
+        deleted = {a["key"] for a in COLLECTOR["processors"]["attributes/sensitive"]["actions"]}
+
+        assert {"email", "session_secret", "user_token"} <= deleted
+        assert sensitive_names() == deleted
+        assert set() == deleted & set(signals.schema()["logs"]["fields"])
+
+    @pytest.mark.parametrize(
+        ("value", "blocked"),
+        [
+            ("to ada.lovelace@example.org", True),
+            ("Bearer eyJhbGciOi.eyJzdWIi.c2ln-_x", True),
+            ("0123456789ABCDEF0123456789ABCDEF", True),
+            ("0af7651916cd43dd8448eb211c80319c", False),
+            ("amarre.survey.v1.SurveyService/ListRequests", False),
+        ],
+    )
+    def test_values(self, value: str, blocked: bool) -> None:
+        """
+        Addresses, user tokens and REDCap tokens are masked wherever they stand; ids are not.
+        """
+        patterns = COLLECTOR["processors"]["redaction"]["blocked_values"]
+
+        assert blocked == any(re.search(pattern, value) for pattern in patterns)
+
+    def test_what_is_kept(self) -> None:
+        """
+        Errors, slow calls and spans told late are kept whatever the rate.
+        """
+        policies = {p["name"]: p for p in COLLECTOR["processors"]["tail_sampling"]["policies"]}
+
+        assert ["ERROR"] == policies["errors"]["status_code"]["status_codes"]
+        assert 1000 == policies["slow"]["latency"]["threshold_ms"]
+        assert names.LATE == policies["told-late"]["boolean_attribute"]["key"]
+
+    def test_committed(self) -> None:
+        """
+        The committed file is what the contracts say today.
+        """
+        assert [] == registry.drift(collector.render(), registry.committed("collector"))
+
+
+class TestLogs:
+    def test_promtail(self) -> None:
+        """
+        Promtail reads JSON, takes the line's own time, and makes labels of few values only.
+        """
+        for job in loaded("promtail/promtail.yaml")["scrape_configs"]:
+            stages = {
+                name: stage for each in job["pipeline_stages"] for name, stage in each.items()
+            }
+            assert LABELS == set(stages["labels"])
+            assert {"trace_id", "user"} == set(stages["structured_metadata"])
+            assert "time" == stages["timestamp"]["source"]
+            assert set(stages["json"]["expressions"]) <= set(signals.schema()["logs"]["fields"])
+
+    def test_alloy(self) -> None:
+        """
+        Alloy makes the same labels and metadata, and every reference leads somewhere.
+        """
+        assert LABELS == keys_of("stage.labels")
+        assert {"trace_id", "user"} == keys_of("stage.structured_metadata")
+        assert keys_of("stage.json") <= set(signals.schema()["logs"]["fields"])
+        components = {
+            f"{kind}.{name}" for kind, name in re.findall(r'^([\w.]+) "(\w+)" {', ALLOY, re.M)
+        }
+        used = re.findall(r"\b((?:discovery|local|loki)(?:\.\w+){2})\.(?:\w+)", ALLOY)
+        assert components >= set(used)
+        assert components - set(used) == {"loki.source.docker.containers", "loki.source.file.files"}
+
+    def test_alloy_brackets(self) -> None:
+        """
+        Every bracket that opens closes.
+        """
+        code = re.sub(r'"[^"]*"|//.*', "", ALLOY)
+
+        for opening, closing in ("{}", "[]"):
+            assert code.count(opening) == code.count(closing)
+
+    def test_loki(self) -> None:
+        """
+        Loki keeps structured metadata, which carries the trace, and forgets after 30 days.
+        """
+        limits = loaded("loki/loki.yaml")["limits_config"]
+
+        assert limits["allow_structured_metadata"] is True
+        assert "720h" == limits["retention_period"]
+
+
+def keys_of(stage: str) -> set[str]:
+    found = re.search(rf"{re.escape(stage)} {{\s+\w+ = {{([^}}]*)}}", ALLOY)
+    assert found
+    return set(re.findall(r"(\w+)\s+=", found[1]))
+
+
+class TestTraces:
+    def test_ports(self) -> None:
+        """
+        Tempo and Jaeger listen where the collector sends.
+        """
+        exporters = COLLECTOR["exporters"]
+        tempo = loaded("tempo/tempo.yaml")["distributor"]["receivers"]["otlp"]["protocols"]
+        jaeger = loaded("jaeger/jaeger.yaml")["receivers"]["otlp"]["protocols"]
+
+        for name, protocols in (("tempo", tempo), ("jaeger", jaeger)):
+            port = protocols["grpc"]["endpoint"].rpartition(":")[2]
+            assert f"{name}:{port}" == exporters[f"otlp/{name}"]["endpoint"]
+
+
+class TestDocuments:
+    def test_examples(self) -> None:
+        """
+        The Python examples for other applications are Python.
+        """
+        text = (DOCS / "other-applications.md").read_text()
+        examples = re.findall(r"```python\n(.*?)```", text, re.S)
+
+        assert 2 == len(examples)
+        for example in examples:
+            ast.parse(example)
+
+    @pytest.mark.parametrize(
+        "page", [*DOCS.glob("*.md"), FOLDER / "README.md"], ids=lambda page: str(page.name)
+    )
+    def test_links(self, page: Path) -> None:
+        """
+        Every link leads to a file that is there.
+        """
+        links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+
+        assert [] == [link for link in links if not (page.parent / link).is_file()]

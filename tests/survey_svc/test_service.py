@@ -301,7 +301,9 @@ class TestGetLink:
 
         assert "INVALID_REQUEST" == reason_of(ei.value)
 
-    @pytest.mark.parametrize("instrument", ["form", "labo", "nonsense"])
+    @pytest.mark.parametrize(
+        "instrument", ["form", "labo", "nonsense", pytest.param("x" * 10_000, id="endless")]
+    )
     async def test_foreign(self, world: World, user: str, instrument: str) -> None:
         """
         Somebody else's record looks absent, whatever else is wrong.
@@ -315,7 +317,17 @@ class TestGetLink:
 
     @pytest.mark.parametrize(
         "record",
-        ["' or 1=1 #", '" or ""="', "[userid]", "a\x00b", "%27%20or%201=1", "é" * 50, "../x", " "],
+        [
+            "' or 1=1 #",
+            pytest.param("x" * 10_000, id="endless"),
+            '" or ""="',
+            "[userid]",
+            "a\x00b",
+            "%27%20or%201=1",
+            "é" * 50,
+            "../x",
+            " ",
+        ],
     )
     async def test_weird_records(self, world: World, user: str, record: str) -> None:
         """

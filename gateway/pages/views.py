@@ -1,9 +1,10 @@
 """The pages of the application: what each shows and what its forms do."""
 
+import asyncio
 import secrets
 from typing import Any
 
-from amarre.auth.v1 import auth_service_pb2
+from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2
 from google.protobuf.message import Message
 from starlette.requests import Request
@@ -66,7 +67,7 @@ class Views:
         """Have a link mailed and say so."""
         fields = await form(request)
         email = fields.get("email", "").strip()
-        message = auth_service_pb2.SignUpRequest(
+        message = pb.SignUpRequest(
             email=email,
             client_address=self._api.client_address(request),
             language=languages.choose(request),
@@ -92,7 +93,7 @@ class Views:
     async def log_in(self, request: Request) -> Response:
         """Use a mailed link up and open a session."""
         fields = await form(request)
-        message = auth_service_pb2.LogInRequest(
+        message = pb.LogInRequest(
             user_id=fields.get("userId", ""),
             secret=fields.get("secret", ""),
             client_address=self._api.client_address(request),
@@ -116,7 +117,7 @@ class Views:
         """End the session, or all of the user's sessions, and say so."""
         fields = await form(request)
         secret = cookies.read(request)
-        message = auth_service_pb2.LogOutRequest(everywhere=fields.get("everywhere") == "yes")
+        message = pb.LogOutRequest(everywhere=fields.get("everywhere") == "yes")
         problem = None
         try:
             session = await self._session(request, "auth")
@@ -131,6 +132,14 @@ class Views:
         )
         cookies.clear(response)
         return response
+
+    async def remove_passkey(self, request: Request) -> Response:
+        """Forget one of the user's passkeys."""
+        fields = await form(request)
+        session = await self._session(request, "auth")
+        message = pb.RemovePasskeyRequest(id=fields.get("id", ""))
+        await self._call("auth", "RemovePasskey", message, session)
+        return _lead_on("/?tab=account")
 
     async def notice(self, request: Request) -> Response:
         """Show the notice on personal data."""
@@ -157,7 +166,7 @@ class Views:
             outage = _expected(exc)
         groups = {name: [c for c in listed if c.group == name] for name in TABS}
         tab = tab or _tab(request, groups)
-        devices = await self._devices(request) if tab == "account" else None
+        account = await self._account(request) if tab == "account" else {}
         failed = problem or outage
         status = failed.contract.http if failed else 200
         return self._site.render(
@@ -170,7 +179,7 @@ class Views:
             listed=listed,
             outage=outage,
             problem=problem,
-            devices=devices,
+            **account,
             done=request.query_params.get("done", ""),
             notice_version=NOTICE_VERSION,
             key=secrets.token_hex(16),
@@ -186,16 +195,23 @@ class Views:
             request, "error.html", error.contract.http, code=error.contract.code, error=error
         )
 
-    async def _devices(self, request: Request) -> Any:
+    async def _account(self, request: Request) -> dict[str, Any]:
+        """Return the user's devices and passkeys; None for what Auth cannot say."""
+        devices, passkeys = await asyncio.gather(
+            self._ask_auth(request, "ListSessions", pb.ListSessionsRequest()),
+            self._ask_auth(request, "ListPasskeys", pb.ListPasskeysRequest()),
+        )
+        return {
+            "devices": devices and devices.sessions,
+            "passkeys": passkeys and passkeys.passkeys,
+        }
+
+    async def _ask_auth(self, request: Request, rpc: str, message: Message) -> Any:
         try:
-            session = await self._session(request, "auth")
-            reply = await self._call(
-                "auth", "ListSessions", auth_service_pb2.ListSessionsRequest(), session
-            )
+            return await self._call("auth", rpc, message, await self._session(request, "auth"))
         except Exception as exc:
             _expected(exc)
             return None
-        return reply.sessions
 
     async def _visitor(self, request: Request) -> Any:
         """Return the signed-in user; None when there is none or it cannot be said."""

@@ -1,6 +1,7 @@
 """Services that answer what a test told them to, behind real mTLS."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -10,10 +11,18 @@ from amarre.health.v1 import health_pb2, health_service_pb2, health_service_pb2_
 from amarre.survey.v1 import survey_pb2, survey_service_pb2, survey_service_pb2_grpc
 
 from mesh.chassis import call
-from mesh.chassis.errors import MeshError, UnauthenticatedError
+from mesh.chassis.errors import InvalidRequestError, MeshError, UnauthenticatedError
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.tokens import SigningKey, mint
 
+CHALLENGE = {"challenge": "AAAAAAAAAAAAAAAAAAAAAA", "rpId": "localhost"}
+CREATION = {
+    "challenge": "AAAAAAAAAAAAAAAAAAAAAA",
+    "rp": {"id": "localhost", "name": "AMARRE"},
+    "user": {"id": "YWRh", "name": "ada@example.org", "displayName": "ada@example.org"},
+    "pubKeyCredParams": [{"type": "public-key", "alg": alg} for alg in (-7, -257)],
+    "authenticatorSelection": {"residentKey": "required"},
+}
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 
@@ -40,12 +49,21 @@ class Behaviour:
         return len(self.requests.get(rpc, ()))
 
 
+def credential_id(request: Any) -> str:
+    """Return the id of the passkey that a browser's answer shows."""
+    try:
+        return str(json.loads(request.credential_json)["id"])
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        raise InvalidRequestError("The answer of the browser cannot be read.") from exc
+
+
 class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
     """Knows the sessions that a test opened; mints real tokens."""
 
     def __init__(self, key: SigningKey) -> None:
         self.does = Behaviour()
         self.sessions: dict[str, call.User] = {}
+        self.passkeys: list[auth_pb2.Passkey] = []
         self._key = key
         self.next_secret = "f" * 43
 
@@ -112,6 +130,46 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
             )
             session.create_time.GetCurrentTime()
             session.expire_time.FromJsonString("2027-01-01T00:00:00Z")
+        return response
+
+    async def BeginPasskey(self, request: Any, context: Any) -> Any:
+        self.does.take("BeginPasskey", request)
+        return auth_service_pb2.BeginPasskeyResponse(
+            ceremony_id="0" * 32, options_json=json.dumps(CREATION)
+        )
+
+    async def AddPasskey(self, request: Any, context: Any) -> Any:
+        self.does.take("AddPasskey", request)
+        passkey = auth_pb2.Passkey(id=credential_id(request), name=request.name)
+        passkey.create_time.GetCurrentTime()
+        self.passkeys.append(passkey)
+        return auth_service_pb2.AddPasskeyResponse(passkey=passkey)
+
+    async def ListPasskeys(self, request: Any, context: Any) -> Any:
+        self.does.take("ListPasskeys", request)
+        return auth_service_pb2.ListPasskeysResponse(passkeys=self.passkeys)
+
+    async def RemovePasskey(self, request: Any, context: Any) -> Any:
+        self.does.take("RemovePasskey", request)
+        self.passkeys = [passkey for passkey in self.passkeys if passkey.id != request.id]
+        return auth_service_pb2.RemovePasskeyResponse(removed=True)
+
+    async def BeginPasskeyLogIn(self, request: Any, context: Any) -> Any:
+        self.does.take("BeginPasskeyLogIn", request)
+        return auth_service_pb2.BeginPasskeyLogInResponse(
+            ceremony_id="1" * 32, options_json=json.dumps(CHALLENGE)
+        )
+
+    async def LogInWithPasskey(self, request: Any, context: Any) -> Any:
+        self.does.take("LogInWithPasskey", request)
+        if credential_id(request) not in {p.id for p in self.passkeys}:
+            raise UnauthenticatedError("The passkey is unknown.")
+        self.sessions[self.next_secret] = call.User("ada", "s", "ada@example.org", ())
+        response = auth_service_pb2.LogInWithPasskeyResponse(
+            logged_in=True, session_secret=self.next_secret
+        )
+        response.session_expire_time.GetCurrentTime()
+        response.session_expire_time.seconds += 3600
         return response
 
 

@@ -168,6 +168,43 @@ async def test_explorer(page: Page) -> None:
     await expect(operation.locator("output")).to_contain_text("HEALTH_STATUS_HEALTHY")
 
 
+async def test_passkey(page: Page, world: World) -> None:
+    """
+    A passkey is added on the account tab, signs in without mail, and can be removed.
+    """
+    browser = await page.context.new_cdp_session(page)
+    await browser.send("WebAuthn.enable")
+    options = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+    }
+    await browser.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+    await sign_in(page)
+    await page.goto("/?tab=account")
+    await page.get_by_label("Name of the passkey").fill("Phone")
+    await page.get_by_role("button", name="Add a passkey").click()
+    await expect(page.locator("li", has_text="Phone")).to_be_visible()
+    assert "Phone" == world.auth.does.last("AddPasskey").name
+
+    await page.get_by_role("button", name="Sign out", exact=True).first.click()
+    await page.goto("/signup")
+    await page.get_by_role("button", name="Use a passkey").click()
+    await expect(page.get_by_role("button", name="Sign out").first).to_be_visible()
+
+    await page.goto("/?tab=account")
+    await page.get_by_role("button", name="Remove Phone").click()
+    await expect(page.locator("li", has_text="Phone")).to_have_count(0)
+    assert not world.auth.passkeys
+
+    await page.get_by_role("button", name="Sign out", exact=True).first.click()
+    await page.goto("/signup")
+    await page.get_by_role("button", name="Use a passkey").click()
+    await expect(page.get_by_text("This passkey did not sign you in")).to_be_visible()
+
+
 @pytest.mark.parametrize("language", ["fr", "en"])
 async def test_small_screen(page: Page, world: World, language: str) -> None:
     """

@@ -27,7 +27,7 @@ from tests.gateway.conftest import World
 
 DOCUMENT = openapi.document(policy.load())
 QUIET = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     database=None,
     derandomize=True,

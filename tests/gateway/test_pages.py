@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from amarre.auth.v1 import auth_pb2
 from amarre.survey.v1 import survey_pb2
 
 from gateway.cookies import NAME
@@ -312,6 +313,22 @@ class TestAccount:
         page = await get(world, "/?tab=account")
         assert 2 == page.count("Firefox on Linux")
         assert 1 == page.count("this device")
+
+    async def test_passkeys(self, world: World) -> None:
+        """
+        The account lists the passkeys, and shows the rest when they cannot be listed.
+        """
+        world.sign_in()
+        passkey = auth_pb2.Passkey(id="k", name="Phone")
+        passkey.create_time.GetCurrentTime()
+        world.auth.passkeys.append(passkey)
+        assert 'aria-label="Remove Phone"' in await get(world, "/?tab=account")
+        await world.http.post("/passkeys/remove", data={"id": "k"})
+        assert "Phone" not in await get(world, "/?tab=account")
+        world.auth.does.failures["ListPasskeys"] = UnavailableError("Away.")
+        page = await get(world, "/?tab=account")
+        assert "The list of passkeys is not available" in page
+        assert "this device" in page
 
     @pytest.mark.parametrize("everywhere", [False, True])
     async def test_log_out(self, world: World, everywhere: bool) -> None:

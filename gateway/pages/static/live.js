@@ -4,6 +4,7 @@
 const content = document.getElementById("live");
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 let waiting = false;
+let events = null;
 
 async function refresh() {
   if (waiting) return;
@@ -37,21 +38,35 @@ function cardOf(element) {
 }
 
 function watch() {
-  const events = new EventSource(content.dataset.live);
+  events = new EventSource(content.dataset.live);
   events.onmessage = (event) => {
     const kind = JSON.parse(event.data).change?.kind;
     if (kind === "CHANGE_KIND_CHANGED" || kind === "CHANGE_KIND_REMOVED") refresh();
   };
+  // The server ends each stream after a while; what happened in between is asked for.
   events.addEventListener("end", () => {
-    events.close();
-    setTimeout(watch, 3000);
+    rest();
+    setTimeout(resume, 3000);
   });
 }
 
-// A form being filled in must not be replaced under one's hands.
+function rest() {
+  events?.close();
+  events = null;
+}
+
+function resume() {
+  if (events || document.visibilityState !== "visible") return;
+  refresh();
+  watch();
+}
+
+// A form being filled in must not be replaced under one's hands. Tabs out of sight keep no
+// connection: browsers have few of them for each host.
 if (content?.querySelector(".cards")) {
   watch();
   document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") refresh();
+    if (document.visibilityState === "visible") resume();
+    else rest();
   });
 }

@@ -14,6 +14,7 @@ from gateway.envelope import as_mesh_error, describe, encode
 from gateway.printing import to_json
 from mesh.chassis.errors import MeshError, from_rpc_error
 
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 HEARTBEAT_SECONDS = 15.0
 """Proxies and browsers give up on a stream that is silent for longer."""
 RECHECK_SECONDS = 5.0
@@ -65,7 +66,7 @@ class EventStream:
                     "type": "http.response.start",
                     "status": 200,
                     "headers": [
-                        (b"content-type", b"text/event-stream; charset=utf-8"),
+                        (b"content-type", EVENT_STREAM.encode()),
                         (b"x-accel-buffering", b"no"),
                     ],
                 }

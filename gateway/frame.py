@@ -5,12 +5,14 @@ What frames every answer, pages and errors included: ids, security headers, limi
 import asyncio
 import re
 import secrets
+from collections.abc import Callable
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.envelope import failure
 from gateway.errors import PayloadTooLargeError
+from gateway.events import EVENT_STREAM
 from gateway.observation import Observation
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
@@ -20,7 +22,7 @@ log = structlog.get_logger("gateway")
 BODY_BYTES = 64 * 1024
 """The largest body that is read."""
 REQUESTS_AT_ONCE = 1000
-"""More are refused, before the event loop suffers."""
+"""More are refused, before the event loop suffers. Event streams, which last, do not count."""
 _DISCARDED_BYTES = 16 * 1024 * 1024
 """Of a body that is too large, what is read and thrown away, so that its sender hears why."""
 _DISCARD_SECONDS = 5.0
@@ -61,7 +63,7 @@ class Frame:
         self._app = app
         self._behind_envoy = behind_envoy
         self._hsts = f"max-age={hsts_seconds}".encode()
-        self._in_flight = 0
+        self._in_flight: set[_Answer] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,12 +72,14 @@ class Frame:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         call.to_canary.set(headers.get(call.CANARY_HEADER.encode()) == "1")
         observed = Observation(scope, headers.get(b"traceparent", ""))
-        answer = _Answer(scope, send, self._framing(scope, headers, observed.traceresponse))
-        self._in_flight += 1
+        framing = self._framing(scope, headers, observed.traceresponse)
+        answer = _Answer(scope, send, framing)
+        self._in_flight.add(answer)
+        answer.when_lasting = lambda: self._in_flight.discard(answer)
         try:
             await self._serve(scope, headers, receive, answer)
         finally:
-            self._in_flight -= 1
+            self._in_flight.discard(answer)
             observed.end(answer.status)
 
     async def _serve(
@@ -83,7 +87,7 @@ class Frame:
     ) -> None:
         body = _Body(receive)
         try:
-            if self._in_flight > REQUESTS_AT_ONCE:
+            if len(self._in_flight) > REQUESTS_AT_ONCE:
                 raise UnavailableError("The gateway has as many requests in flight as it may.")
             if _is_too_large(headers.get(b"content-length", "")):
                 raise PayloadTooLargeError(f"The body may have {BODY_BYTES} bytes at most.")
@@ -125,6 +129,8 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send, framing: Headers) -> None:
         self.status = 0
+        self.when_lasting: Callable[[], None] = _nothing
+        """Called when the answer turns out to be one that stays open."""
         self._send = send
         self._framing = framing
         self._without_body = scope["method"] == "HEAD"
@@ -133,6 +139,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = list(message.get("headers", ()))
+            if (b"content-type", EVENT_STREAM.encode()) in given:
+                self.when_lasting()
             names = {name for name, _ in given}
             # Whoever answers may say otherwise, as static files do of caching.
             given += [header for header in _HEADERS if header[0] not in names]
@@ -171,6 +179,10 @@ class _Body:
                     self._more = message.get("more_body", False)
         except TimeoutError:
             return
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_too_large(content_length: str) -> bool:

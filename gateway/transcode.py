@@ -23,7 +23,7 @@ from gateway import binding, cookies, files, same_origin
 from gateway.clients import Clients
 from gateway.envelope import as_mesh_error, failure, success
 from gateway.errors import MethodNotAllowedError
-from gateway.events import EventStream
+from gateway.events import EVENT_STREAM, EventStream
 from gateway.observation import served_by
 from gateway.printing import answer_status, field_to_json
 from gateway.sessions import Session, Sessions
@@ -168,7 +168,7 @@ class Endpoint:
         self, request: Request, message: Message, secret: str, session: Session | None
     ) -> ASGIApp:
         if request.method == "HEAD":
-            return Response(headers={"content-type": "text/event-stream; charset=utf-8"})
+            return Response(headers={"content-type": EVENT_STREAM})
         call = self._call(message, metadata=session.metadata() if session else ())
 
         async def still_allowed() -> bool:

@@ -1,12 +1,15 @@
 """What every answer has, pages and errors included."""
 
+import asyncio
 import gzip
 
 import httpx
 import pytest
-from amarre.survey.v1 import survey_pb2
+from amarre.survey.v1 import survey_pb2, survey_service_pb2
 
+from gateway import frame
 from gateway.app import build
+from gateway.sessions import Session
 from tests.gateway.conftest import ORIGIN, World
 
 PATHS = ("/", "/api/v1/me", "/api/v1/health/status", "/nothing", "/healthz", "/static/amarre.css")
@@ -105,6 +108,40 @@ async def test_compression(world: World) -> None:
         raw = b"".join([part async for part in answer.aiter_raw()])
     assert "gzip" == answer.headers["content-encoding"]
     assert len(raw) < len(gzip.decompress(raw)) / 5
+
+
+async def test_too_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    More requests at once than the gateway takes are 503; event streams do not count.
+    """
+    monkeypatch.setattr(frame, "REQUESTS_AT_ONCE", 1)
+    world.sign_in()
+    world.survey.events.put_nowait(
+        survey_service_pb2.WatchRequestsResponse(
+            event_id="1", change=survey_pb2.RequestChange(kind=survey_pb2.CHANGE_KIND_CURRENT)
+        )
+    )
+    watching = asyncio.ensure_future(world.http.get("/api/v1/surveys/events"))
+    async with asyncio.timeout(5):  # Until the stream has begun, it counts like any request.
+        while 200 != (await world.http.get("/api/v1/me")).status_code:
+            await asyncio.sleep(0.005)
+
+    release = asyncio.Event()
+    verify = world.gateway.api.sessions.verify
+
+    async def slow(secret: str, audience: str) -> Session:
+        await release.wait()
+        return await verify(secret, audience)
+
+    monkeypatch.setattr(world.gateway.api.sessions, "verify", slow)
+    first = asyncio.ensure_future(world.http.get("/api/v1/me"))
+    await asyncio.sleep(0)
+    second = await world.http.get("/api/v1/health/status")
+    assert (503, "unavailable") == (second.status_code, second.json()["error"]["code"])
+    assert "1" == second.headers["retry-after"]
+    release.set()
+    world.survey.events.put_nowait(None)
+    assert 200 == (await first).status_code == (await watching).status_code
 
 
 async def test_static_files_by_version(world: World) -> None:

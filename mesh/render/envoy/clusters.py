@@ -175,7 +175,7 @@ def _breakers(limit: int, service: Service) -> dict[str, Any]:
         "max_pending_requests": service.max_pending_requests,
         "retry_budget": {
             "budget_percent": {"value": RETRY_BUDGET_PERCENT},
-            "min_retry_concurrency": 1,
+            "min_retry_concurrency": 3,
         },
         "track_remaining": True,
     }

@@ -1,0 +1,180 @@
+"""A whole mesh as people start it, and what they do with it."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+
+AMARRE = str(Path(sys.executable).with_name("amarre"))
+START_SECONDS = 60.0
+
+
+@dataclass
+class Running:
+    """A mesh that runs from *data*."""
+
+    data: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        """The ready file as it is now."""
+        found: dict[str, Any] = json.loads((self.data / "ready.json").read_text())
+        return found
+
+    def pid(self, name: str) -> int:
+        """Return the process id of the process called *name*."""
+        return next(int(p["pid"]) for p in self.ready["processes"] if p["name"] == name)
+
+    def names(self) -> set[str]:
+        """Return the names of all processes."""
+        return {p["name"] for p in self.ready["processes"]}
+
+    async def amarre(self, *arguments: str) -> str:
+        """Run a command on this mesh; returns what it prints, fails when it fails."""
+        status, text = await self.try_amarre(*arguments)
+        assert 0 == status, text
+        return text
+
+    async def try_amarre(self, *arguments: str) -> tuple[int, str]:
+        """Run a command on this mesh; returns its status and what it prints."""
+        process = await asyncio.create_subprocess_exec(
+            AMARRE,
+            *arguments,
+            *("--data", str(self.data)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        out, _ = await process.communicate()
+        return process.returncode or 0, out.decode()
+
+    async def canary(self) -> dict[str, Any]:
+        """Return how the canary of Survey does."""
+        found: list[dict[str, Any]] = json.loads(
+            await self.amarre("canary", "status", "survey", "--json")
+        )
+        return found[0]
+
+    def client(self) -> httpx.AsyncClient:
+        """Return a browser-like client that is nobody yet."""
+        app = self.ready["urls"]["app"]
+        return httpx.AsyncClient(base_url=app, headers={"origin": app}, timeout=10, trust_env=False)
+
+    async def sign_in(self, client: httpx.AsyncClient) -> None:
+        """Sign *client* in by magic link."""
+        email = f"{random.randrange(10**9)}@example.org"
+        await client.post("/api/v1/auth/signup", json={"email": email})
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            mails = (await client.get(f"{self.ready['urls']['outbox']}/messages")).json()
+            mine = [mail for mail in mails if email in str(mail["to"])]
+            if mine:
+                break
+            await asyncio.sleep(0.05)
+        query = parse_qs(urlsplit(mine[0]["links"][0]).query)
+        answer = await client.post(
+            "/api/v1/auth/login",
+            json={"userId": query["userId"][0], "secret": query["secret"][0]},
+        )
+        assert 200 == answer.status_code, answer.text
+        # The cookie is for HTTPS alone; this client speaks HTTP to a loopback address.
+        client.headers["cookie"] = answer.headers["set-cookie"].partition(";")[0]
+
+
+class Load:
+    """Requests at a steady rate while the body runs."""
+
+    def __init__(self, client: httpx.AsyncClient, path: str, per_second: float) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._client = client
+        self._path = path
+        self._pause = 1 / per_second
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Load":
+        self._sending = asyncio.create_task(self._send())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._sending.cancel()
+        await asyncio.gather(*self._calls)
+
+    async def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            task = asyncio.create_task(self._one())
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            due += self._pause
+            await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def _one(self) -> None:
+        try:
+            answer = await self._client.get(self._path)
+        except httpx.HTTPError as error:
+            self.answers[type(error).__name__] += 1
+            self.failures.append(repr(error))
+            return
+        self.answers[str(answer.status_code)] += 1
+        if answer.status_code != 200:
+            self.failures.append(answer.text[:300])
+
+
+@contextmanager
+def mesh(*options: str) -> Iterator[Running]:
+    """Start a mesh on free ports, yield it once it is ready, stop it."""
+    folder = Path(tempfile.mkdtemp(prefix="amarre-"))
+    log = folder / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [AMARRE, "up", "--port-base", str(_port_base()), "--data", str(folder), *options],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "AMARRE_RATE_LIMITS": "off"},
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (folder / "ready.json").exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the mesh does not start:\n{log.read_text()}")
+            time.sleep(0.05)
+        yield Running(folder, process, log)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _port_base() -> int:
+    """Return a base whose range looks free; `amarre up` says so when it is not."""
+    for _ in range(100):
+        base = random.randrange(20_000, 31_000, 10)
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", base))
+                second.bind(("127.0.0.1", base + 443))
+            except OSError:
+                continue
+            return base
+    raise AssertionError("no free range of ports")

@@ -1,0 +1,207 @@
+"""The mesh as `amarre up` starts it: steered under load, and no call is lost."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+
+from tests.sidecars.bed import eventually
+from tests.sidecars.running import Load, Running, mesh
+
+pytestmark = pytest.mark.xdist_group("whole mesh")
+LIST = "/api/v1/surveys/requests"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    """A mesh with two replicas of Survey."""
+    with mesh("--replicas", "survey=2") as started:
+        yield started
+
+
+@pytest.fixture
+async def ada(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    """Somebody who is signed in."""
+    async with running.client() as client:
+        await running.sign_in(client)
+        yield client
+
+
+class TestProcesses:
+    def test_every_service_has_its_envoy(self, running: Running) -> None:
+        """
+        The ready file names an Envoy beside every service, replicas included.
+        """
+        services = {"gateway", "auth", "survey", "survey-2", "health"}
+        assert services | {f"{name}-envoy" for name in services} <= running.names()
+
+    def test_services_listen_on_sockets_only_their_user_can_open(self, running: Running) -> None:
+        """
+        The folder of each pair's sockets is closed to others.
+        """
+        for name in ("gateway", "auth", "survey", "health"):
+            folder = running.data / "run" / name
+            assert 0o700 == folder.stat().st_mode & 0o777
+            assert (folder / "app.sock").is_socket()
+
+    async def test_status(self, running: Running) -> None:
+        """
+        `amarre status` says of everything that it is ready.
+        """
+        text = await running.amarre("status")
+        assert " no " not in text
+
+    async def test_killed_replica(self, running: Running, ada: httpx.AsyncClient) -> None:
+        """
+        While one of two replicas is killed and comes back every call that may be retried works.
+        """
+        before = running.pid("survey-2")
+        async with Load(ada, LIST, 30) as load:
+            os.kill(before, signal.SIGKILL)
+
+            async def is_back() -> bool:
+                return running.pid("survey-2") not in {0, before}
+
+            await eventually(is_back, "the replica", within=30)
+
+        assert [] == load.failures
+        assert {"200"} == set(load.answers)
+
+
+class TestFaults:
+    async def test_through_the_gateway(self, running: Running, ada: httpx.AsyncClient) -> None:
+        """
+        A fault that the command adds is felt, listed and gone again.
+        """
+        await running.amarre("fault", "add", "survey.ListRequests", "--abort", "UNAVAILABLE")
+
+        async def fails() -> bool:
+            return (await ada.get(LIST)).status_code == 503
+
+        async def works() -> bool:
+            return (await ada.get(LIST)).status_code == 200
+
+        await eventually(fails, "the fault")
+        assert "UNAVAILABLE" in await running.amarre("fault", "list")
+        await running.amarre("fault", "clear")
+        await eventually(works, "its removal")
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["fault", "add", "survey.Nothing", "--delay", "1s"], "survey.ListRequests"),
+            (["fault", "add", "survey.ListRequests"], "--delay"),
+            (["fault", "add", "survey.ListRequests", "--abort", "NONSENSE"], "UNAVAILABLE"),
+            (["canary", "set", "survey", "10"], "no canary"),
+            (["canary", "start", "redcap"], "survey"),
+            (["canary", "start", "survey", "--command", "no-such-program"], "no-such-program"),
+            (["restart", "nobody"], "survey"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    async def test_bad_orders(self, running: Running, arguments: list[str], said: str) -> None:
+        """
+        An order that makes no sense is refused with a sentence that helps; nothing changes.
+        """
+        before = running.names()
+
+        status, text = await running.try_amarre(*arguments)
+
+        assert 2 == status
+        assert said in text
+        assert before == running.names()
+
+
+class TestCanary:
+    async def test_bad_version_is_aborted(self, running: Running, ada: httpx.AsyncClient) -> None:
+        """
+        A version that fails every call loses its share at once, by the gateway's Envoy's counts
+        of gRPC statuses; the mesh is then as before.
+        """
+        before = running.names()
+        program = f"{sys.executable} -m tests.sidecars.failing_survey"
+        async with Load(ada, LIST, 40) as load:
+            await running.amarre("canary", "start", "survey", "--command", program)
+
+            async def is_over() -> bool:
+                return "aborted" in (await running.canary())["state"]
+
+            await eventually(is_over, "the abort", within=30)
+        failed = load.answers["500"]
+
+        async def is_gone() -> bool:
+            return running.names() == before
+
+        await eventually(is_gone, "the canary's end", within=20)
+        assert 5 <= failed < sum(load.answers.values()) / 4
+        assert 200 == (await ada.get(LIST)).status_code
+
+    async def test_good_version_is_promoted(self, running: Running, ada: httpx.AsyncClient) -> None:
+        """
+        A version that does well gets everything step by step and takes over, without a failure.
+        """
+        before = {name: running.pid(name) for name in ("survey", "survey-2")}
+        async with Load(ada, LIST, 40) as load:
+            await running.amarre("canary", "start", "survey", "--weight", "50")
+
+            async def is_over() -> bool:
+                return bool((await running.canary())["state"] == "promoted")
+
+            await eventually(is_over, "the promotion", within=90)
+
+        assert [] == load.failures
+        for name, pid in before.items():
+            assert pid != running.pid(name)
+        assert "survey-canary" not in running.names()
+
+    async def test_version_that_never_gets_ready(self, running: Running) -> None:
+        """
+        A program that ends is no canary: one message with the end of its log, nothing changed.
+        """
+        before = running.names()
+        program = f"{sys.executable} -c \"raise SystemExit('no such setting')\""
+
+        status, text = await running.try_amarre("canary", "start", "survey", "--command", program)
+
+        assert 2 == status
+        assert "no such setting" in text
+        assert before == running.names()
+
+
+class TestUnderLoad:
+    async def test_restart(self, running: Running, ada: httpx.AsyncClient) -> None:
+        """
+        Services are replaced one after another under load: new processes, no failure.
+        """
+        before = {name: running.pid(name) for name in ("health", "gateway", "gateway-envoy")}
+        async with Load(ada, "/api/v1/health/status", 40) as load:
+            await running.amarre("restart", "health")
+            await running.amarre("restart", "gateway")
+
+        assert [] == load.failures
+        assert 100 < load.answers["200"]
+        for name, pid in before.items():
+            assert pid != running.pid(name)
+
+    async def test_rotation(self, running: Running, ada: httpx.AsyncClient) -> None:
+        """
+        Leaves and root are replaced under load without a failure; the trust bundle then holds
+        the new root alone.
+        """
+        bundle = Path(running.ready["pki"]["ca"])
+        old = bundle.read_bytes()
+        async with Load(ada, LIST, 100) as load:
+            await running.amarre("certs", "rotate")
+            await running.amarre("certs", "rotate", "--root")
+            await asyncio.sleep(1)
+
+        assert [] == load.failures
+        assert 200 < load.answers["200"]
+        assert 1 == len(x509.load_pem_x509_certificates(bundle.read_bytes()))
+        assert old != bundle.read_bytes()

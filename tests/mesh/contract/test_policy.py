@@ -148,7 +148,7 @@ class TestOurContracts:
         """
         Sixteen methods of three services, each with a policy.
         """
-        assert 16 == len(list(policy.load()))
+        assert 22 == len(list(policy.load()))
 
     def test_retries_follow_idempotency(self) -> None:
         """

@@ -123,6 +123,8 @@ async def test_too_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -
     )
     watching = asyncio.ensure_future(world.http.get("/api/v1/surveys/events"))
     async with asyncio.timeout(5):  # Until the stream has begun, it counts like any request.
+        while not world.survey.watchers:
+            await asyncio.sleep(0.005)
         while 200 != (await world.http.get("/api/v1/me")).status_code:
             await asyncio.sleep(0.005)
 

@@ -22,7 +22,7 @@ PATTERNS = {
     "number": r"[-+]?(\d+(\.\d*)?|\.\d+)",
     "number_comma_decimal": r"[-+]?(\d+(,\d*)?|,\d+)",
     **{f"number_{n}dp": rf"[-+]?\d*\.\d{{{n}}}" for n in range(1, 5)},
-    "email": r"[^\s@<>\"',;]+@[^\s@<>\"',;]+\.[^\s@<>\"',;.]+",
+    "email": r"[^\s@<>\",;]+@[^\s@<>\"',;]+\.[^\s@<>\"',;.]+",
     "phone": r"\+?[\d() .x-]{6,24}",
     "zipcode": r"\d{5}(-\d{4})?",
     "postalcode_french": r"\d{5}",

@@ -467,6 +467,7 @@ class TestFindContact:
         [
             ("grace.{0}@example.org", "Grace.{0}@EXAMPLE.org"),
             ("a%b.{0}@example.org", "A%b.{0}@example.org"),
+            ("o'brien.{0}@example.org", "O'Brien.{0}@example.org"),
             ("a+b.{0}@example.org", "a+b.{0}@example.org"),
         ],
     )

@@ -189,7 +189,12 @@ class SqlStore:
 
 def _engine(url: str) -> AsyncEngine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True, pool_timeout=WAIT_SECONDS)
+        return create_async_engine(
+            url,
+            pool_pre_ping=True,
+            pool_timeout=WAIT_SECONDS,
+            connect_args={"timeout": WAIT_SECONDS, "command_timeout": WAIT_SECONDS},
+        )
     engine = create_async_engine(url, connect_args={"timeout": WAIT_SECONDS})
 
     @event.listens_for(engine.sync_engine, "connect")

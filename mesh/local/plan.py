@@ -294,6 +294,11 @@ class Plan:
                     "AMARRE_AUTH_KEY_SET_LISTEN": f"unix:{layout.sockets / 'keys.sock'}",
                     "AMARRE_AUTH_SMTP_URL": f"smtp://{self.address(topology.SMTP)}",
                     "AMARRE_AUTH_LINK_URL": f"{app}/login",
+                    # Browsers bind passkeys to a name, never to an address.
+                    "AMARRE_AUTH_PASSKEY_ORIGINS": (
+                        f"http://localhost:{self.port(topology.EDGE_HTTP)},"
+                        f"https://localhost:{self.port(topology.EDGE_HTTPS)}"
+                    ),
                 }
             case "survey":
                 return {

@@ -81,7 +81,7 @@ class _Answered:
             await response(scope, receive, send)
 
     def _explain(self, request: Request, error: MeshError) -> Response:
-        if request.url.path.startswith("/api/"):
+        if request.scope["path"].startswith("/api/"):
             return failure(error)
         return error_page(request, self._site, error)
 

@@ -25,7 +25,7 @@ REQUESTS_AT_ONCE = 1000
 """More are refused, before the event loop suffers. Event streams, which last, do not count."""
 _DISCARDED_BYTES = 16 * 1024 * 1024
 """Of a body that is too large, what is read and thrown away, so that its sender hears why."""
-_DISCARD_SECONDS = 5.0
+_DISCARD_SECONDS = 1.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 CONTENT_SECURITY_POLICY = "; ".join(
     (

@@ -5,6 +5,7 @@ import hashlib
 from datetime import UTC
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from starlette.requests import Request
@@ -76,11 +77,13 @@ class Site:
 
 def _same_page(request: Request, language: str) -> str:
     """Return the address of this page in another language; never with a secret in it."""
-    if request.method not in {"GET", "HEAD"} or request.url.path == "/login":
+    # Not `request.url`, which is built from a Host header that may be nonsense.
+    path = request.scope["path"]
+    if request.method not in {"GET", "HEAD"} or path == "/login":
         return f"/?lang={language}"
     kept = {k: v for k, v in request.query_params.items() if k == "tab"}
     query = "&".join(f"{k}={v}" for k, v in kept.items() if v.isalpha())
-    return f"{request.url.path}?{query}&lang={language}".replace("?&", "?")
+    return f"{quote(path)}?{query}&lang={language}".replace("?&", "?")
 
 
 @functools.cache

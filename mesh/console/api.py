@@ -23,6 +23,8 @@ from mesh.console.traces import Search
 
 FOLLOW_SECONDS = 0.3
 HEARTBEAT_SECONDS = 10.0
+MOST_FOLLOWED = 2000
+"""The most lines that a tail brings at once."""
 _TRACE_ID_LENGTH = 32
 _PAGING = ("since", "until", "limit", "page_token", "pageToken", "follow")
 _TRACE_PARAMETERS = (
@@ -160,7 +162,8 @@ class Api:
         )
         if query.flag("follow"):
             last = await self._c.reader.run(lambda db: logs.start(db, wanted))
-            return self._stream(self._new_logs(wanted, last))
+            fast = dataclasses.replace(wanted, limit=MOST_FOLLOWED)
+            return self._stream(self._new_logs(fast, last))
         items, token = await self._c.reader.run(lambda db: logs.search(db, wanted))
         return _list(items, token)
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names as emitted
+from mesh.console.names import PROBE_PATHS
 from mesh.console.rows import Point
 
 RPC_SECONDS = emitted.RPC_SERVER_DURATION
@@ -78,6 +79,8 @@ def read(text: str, *, process: str, at: int) -> Reading:
 def _tallies(name: str, samples: Iterable[Sample]) -> dict[Key, Tally]:
     parts: dict[Key, tuple[dict[str, float], dict[str, float]]] = {}
     for sample in samples:
+        if sample.labels.get("route") in PROBE_PATHS:
+            continue
         key = _rpc_key(sample.labels) if name == RPC_SECONDS else _http_key(sample.labels)
         sums, buckets = parts.setdefault(key, ({}, {}))
         if sample.name.endswith("_bucket"):

@@ -21,11 +21,13 @@ OUR_FAULT = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 """The codes by which a service fails; the others answer a caller's mistake."""
+CALLERS_FAULT = frozenset(GRPC_CODES) - OUR_FAULT - {"OK"}
+"""The codes that tell of a caller's mistake, although Envoy and others mark such spans failed."""
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 _PROXY = re.compile(r"[-_.](envoy|proxy|sidecar)$")
 _REPLICA = re.compile(r"-(\d+|canary)$")
-_PROBE_PATHS = frozenset(
+PROBE_PATHS = frozenset(
     {"/healthz", "/readyz", "/livez", "/ready", "/health", "/metrics", "/_control/health"}
 )
 _SYSTEM = re.compile(r"^[a-z][a-z0-9_-]{0,63}$")
@@ -82,8 +84,8 @@ def is_probe(attributes: Mapping[str, Any], rpc: str, name: str) -> bool:
     for key in ("http.route", "url.path", "http.target"):
         path = attributes.get(key)
         if path is not None:
-            return str(path).partition("?")[0] in _PROBE_PATHS
-    return name.removeprefix("GET ") in _PROBE_PATHS
+            return str(path).partition("?")[0] in PROBE_PATHS
+    return name.removeprefix("GET ") in PROBE_PATHS
 
 
 def peer(kind: int, attributes: Mapping[str, Any], name: str) -> str:

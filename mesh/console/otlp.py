@@ -82,7 +82,7 @@ class Decoder:
                 proxy=int(names.is_proxy(service, attributes)),
                 start=start,
                 duration=max(0, end - start),
-                error=int(span.status.code == 2 or names.is_failure(code)),
+                error=int(_failed(span.status.code, code)),
                 code=code,
                 message=redaction.clean(span.status.message[:500]),
                 probe=int(names.is_probe(attributes, rpc, name)),
@@ -207,6 +207,10 @@ class Decoder:
         if cut:
             self.intake.drop(signal, "attributes_cut", service=service)
         return kept
+
+
+def _failed(status: int, code: str) -> bool:
+    return names.is_failure(code) or (status == 2 and code not in names.CALLERS_FAULT)
 
 
 def _value(value: Any, depth: int) -> Any:

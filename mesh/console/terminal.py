@@ -1,6 +1,7 @@
 """The console in a terminal: ``amarre console``, ``traces``, ``logs``, ``metrics`` and ``top``."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -202,7 +203,8 @@ def commands(find: Find) -> list[click.Command]:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    # Into a file or a pipe goes the whole table, whatever width a terminal would have.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def _echo_all(

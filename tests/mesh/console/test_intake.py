@@ -76,6 +76,18 @@ class TestSpans:
 
         assert [(error,)] == kept.rows("SELECT error FROM spans")
 
+    def test_callers_mistake(self, kept: Kept) -> None:
+        """
+        A caller's mistake is no failure, although Envoy marks its span as one.
+        """
+        batch = Batch()
+        batch.span("gateway-envoy", "x", error=True, component="proxy", grpc__status_code="5")
+        batch.span("gateway-envoy", "x", error=True, component="proxy", grpc__status_code="14")
+        batch.span("survey", "x", error=True)
+        kept.take("traces", batch.request)
+
+        assert [(0,), (1,), (1,)] == kept.rows("SELECT error FROM spans ORDER BY id")
+
 
 class TestBadInput:
     @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ export function lines(title, points, series, { format, target, since, until, lea
       if (index === 0 && series.length === 1) area += `${area ? "L" : `M${x(point.at).toFixed(1)},${y(0)}L`}${x(point.at).toFixed(1)},${y(point[key]).toFixed(1)}`;
       from = last = point;
     }
+    for (const [i, point] of points.entries()) {
+      const alone = (other) => other?.[key] === null || other?.[key] === undefined;
+      if (!alone(point) && alone(points[i - 1]) && alone(points[i + 1])) chart.append(s("circle", { class: `f${index}`, cx: x(point.at), cy: y(point[key]), r: 2.5 }));
+    }
     if (area && last) chart.append(s("path", { class: `area f${index}`, d: `${area}L${x(last.at).toFixed(1)},${y(0)}Z` }));
     chart.append(s("path", { class: `s${index}`, d: path || "M0,0" }));
   });

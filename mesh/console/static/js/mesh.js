@@ -17,13 +17,24 @@ export async function mesh(main, { signal }) {
         table("Weights", ["Proxy", "Path", "Clusters"], found.weights, (w) => [w.process, h("code", {}, w.path), Object.entries(w.clusters).map(([name, share]) => pill("accent", `${name} ${share}`))], "No canary. amarre canary start begins one."),
         table("Open breakers", ["Proxy", "Cluster", "Kind"], found.breakers, (b) => [b.process, b.cluster, pill("bad", b.kind)], "None is open."),
         table("Ejected hosts", ["Proxy", "Cluster", "Host"], found.ejections, (e) => [e.process, e.cluster, e.address], "No host is ejected.")),
-      found.proxies.map((p) => table(`Proxy ${p.process}`, ["Route", "Cluster", "Time-out", "Retries"], p.routes, (r) => [h("code", {}, r.path), r.cluster, r.timeout || "–", r.retries ? `${r.retries} on ${r.retryOn}` : "none"], p.fault || "It has no routes.", p.up ? pill("good", `${p.state.toLowerCase()} ${p.version}`) : pill("bad", p.fault))),
-      table("Policies as compiled", ["Method", "Callers", "Deadline", "User", "Retries", "Declared in"], found.policies, (p) => [p.rpc, p.callers.join(", "), ms(p.deadlineMs), p.session ? "needed" : "–", p.retries ? "yes" : "no", h("code", {}, p.source)], "There is no contract."),
+      found.proxies.map((p) => shut(`Proxy ${p.process}`, ["Route", "Cluster", "Time-out", "Retries"], p.routes, (r) => [h("code", {}, r.path), r.cluster, r.timeout || "–", r.retries ? `${r.retries} on ${r.retryOn}` : "none"], p.fault || "It has no routes.", p.up ? pill("good", `${p.state.toLowerCase()} ${p.version}`) : pill("bad", p.fault))),
+      shut("Policies as compiled", ["Method", "Callers", "Deadline", "User", "Retries", "Declared in"], found.policies, (p) => [p.rpc, p.callers.join(", "), ms(p.deadlineMs), p.session ? "needed" : "–", p.retries ? "yes" : "no", h("code", {}, p.source)], "There is no contract."),
       h("div", { id: "intake", class: "two" },
         table("Kept", ["Service", "Spans", "Logs", "Size"], intake.kept, (k) => [k.service, count(k.spans), count(k.logs), bytes(k.spanBytes + k.logBytes)], "Nothing has come in yet."),
         table("Not kept, or not as it came", ["What", "Of", "Count", "Last"], intake.dropped, (d) => [h("span", { title: d.meaning }, `${d.signal}: ${d.meaning}`), d.service, count(d.count), ago(d.last)], "Everything that came was kept.")),
       compared(runs.items));
   });
+}
+
+const opened = new Set();
+
+/** A table that stays shut until it is asked for, also when the page is drawn anew. */
+function shut(title, ...rest) {
+  const remember = (event) => { if (event.target.open) opened.add(title); else opened.delete(title); };
+  const [section] = [table(title, ...rest)];
+  const heading = section.querySelector("h2");
+  heading.remove();
+  return h("details", { class: "card flush", open: opened.has(title), ontoggle: remember }, h("summary", { "data-focus": title }, heading), section.firstElementChild);
 }
 
 function table(title, columns, rows, cells, none, ...after) {

@@ -77,6 +77,12 @@ async def validate(folder: Path) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     _, said = await process.communicate()
+    if process.returncode and b"inotify" in said:
+        raise EnvoyError(
+            "This user has no inotify instances left, which every Envoy needs. Stop other "
+            "programs that watch files (meshes, editors), or allow more: "
+            "sudo sysctl fs.inotify.max_user_instances=512"
+        )
     if process.returncode:
         raise EnvoyError(
             f"Envoy rejects {folder / BOOTSTRAP}:\n{said.decode(errors='replace').strip()}\n"

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,27 +143,41 @@ class Load:
 def mesh(*options: str) -> Iterator[Running]:
     """Start a mesh on free ports, yield it once it is ready, stop it."""
     folder = Path(tempfile.mkdtemp(prefix="amarre-"))
-    log = folder / "up.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [AMARRE, "up", "--port-base", str(_port_base()), "--data", str(folder), *options],
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env={**os.environ, "AMARRE_RATE_LIMITS": "off"},
-        )
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not (folder / "ready.json").exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the mesh does not start:\n{log.read_text()}")
-            time.sleep(0.05)
-        yield Running(folder, process, log)
+        started = _start(folder, options)
+        try:
+            yield started
+        finally:
+            if started.process.poll() is None:
+                os.killpg(started.process.pid, signal.SIGTERM)
+                started.process.wait(30)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path, options: tuple[str, ...]) -> Running:
+    """Start a mesh; other tests may take a port between the look and the start, so try again."""
+    log = folder / "up.log"
+    for attempt in range(5):
+        base = str(_port_base())
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [AMARRE, "up", "--port-base", base, "--data", str(folder), *options],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, "AMARRE_RATE_LIMITS": "off"},
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            if (folder / "ready.json").exists():
+                return Running(folder, process, log)
+            time.sleep(0.05)
+        if attempt == 4 or "in use" not in log.read_text():
+            break
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    raise AssertionError(f"the mesh does not start:\n{log.read_text()}")
 
 
 def _port_base() -> int:

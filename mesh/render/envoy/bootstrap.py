@@ -4,7 +4,7 @@ from typing import Any
 
 from mesh.contract.policy import Mesh, Service
 from mesh.render.envoy import clusters, edge, listeners, routes, tls
-from mesh.render.envoy.placement import Endpoints, Proxy, address, canary_of
+from mesh.render.envoy.placement import Endpoints, Proxy, address
 from mesh.render.envoy.text import document
 from mesh.render.envoy.traffic import Traffic
 from mesh.topology import clients_of
@@ -16,7 +16,7 @@ _MOST_CONNECTIONS = 10_000
 
 def files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> Files:
     """Return every file of *proxy*, by its path below the proxy's folder."""
-    found = {BOOTSTRAP: bootstrap(mesh, proxy, endpoints)}
+    found = {BOOTSTRAP: bootstrap(mesh, proxy)}
     for name, content in tls.secrets(proxy).items():
         found[f"secrets/{name}.yaml"] = document(
             f"The secret {name!r} of {proxy.name}: read anew when its folder's link moves.", content
@@ -25,7 +25,7 @@ def files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> F
 
 
 def live_files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> Files:
-    """Return the files of *proxy* that change while it runs: routes and endpoints."""
+    """Return the files of *proxy* that change while it runs: routes and clusters."""
     callees = callees_of(mesh, proxy)
     found = {
         "routes/egress.yaml": document(
@@ -38,12 +38,11 @@ def live_files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic)
             f"How callers reach {proxy.workload}: deadlines and faults.",
             routes.inbound(mesh.service(proxy.workload), traffic),
         )
-    for service in callees:
-        for name in (service.name, canary_of(service.name)):
-            found[f"endpoints/{name}.yaml"] = document(
-                f"Where the cluster {name} is.",
-                clusters.endpoints_file(name, endpoints.get(name, ())),
-            )
+    if callees:
+        found[str(clusters.CALLEES)] = document(
+            f"Where the services that {proxy.workload} calls are, and their limits.",
+            clusters.callees(proxy, callees, endpoints),
+        )
     return found
 
 
@@ -52,11 +51,11 @@ def callees_of(mesh: Mesh, proxy: Proxy) -> tuple[Service, ...]:
     return tuple(mesh.service(name) for name in clients_of(mesh)[proxy.workload])
 
 
-def bootstrap(mesh: Mesh, proxy: Proxy, endpoints: Endpoints) -> str:
+def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
     """Return the file that Envoy starts from."""
     services = callees_of(mesh, proxy)
     found_listeners = [listeners.egress(proxy)]
-    found_clusters = clusters.callees(proxy, services, endpoints)
+    found_clusters: list[dict[str, Any]] = []
     if proxy.inbound:
         service = mesh.service(proxy.workload)
         found_listeners.append(listeners.inbound(proxy, service))
@@ -71,6 +70,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy, endpoints: Endpoints) -> str:
     content: dict[str, Any] = {
         "node": {"id": proxy.name, "cluster": proxy.workload},
         "admin": {"address": address(proxy.admin)},
+        **({"dynamic_resources": clusters.from_file(proxy)} if services else {}),
         "static_resources": {"listeners": found_listeners, "clusters": found_clusters},
         "overload_manager": _overload(),
         "stats_flush_interval": "1s",

@@ -13,7 +13,7 @@ from mesh.render.envoy.placement import typed
 
 _SCRIPT = """\
 -- A little less than a fifth, so that the reserve fits into it within a hundred calls.
-local SHARE, RESERVE, MOST = 0.15, 5, 10
+local SHARE, RESERVE, MOST = 0.14, 4, 8
 local purse = RESERVE
 
 function envoy_on_request(handle)

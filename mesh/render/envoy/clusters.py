@@ -1,5 +1,6 @@
 """Where an Envoy sends calls: its own process, other services, Auth's keys, the collector."""
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from mesh.contract.policy import Service
@@ -21,6 +22,8 @@ APP = "app"
 CONNECTION_LIFE = "60s"
 """Connections outlive certificates; this bounds how long."""
 RETRY_BUDGET_PERCENT = 20.0
+CALLEES = PurePosixPath("clusters/callees.yaml")
+"""The file of the clusters of other services, below the proxy's folder."""
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MOST_STREAMS = 1000
 """Streams that stay open have a limit of their own, so that they do not use up that of calls."""
@@ -65,25 +68,44 @@ def gateway_app(proxy: Proxy) -> dict[str, Any]:
     }
 
 
-def callees(
-    proxy: Proxy, services: tuple[Service, ...], endpoints: Endpoints
-) -> list[dict[str, Any]]:
-    """Return two clusters for each service: its replicas, and its canary."""
-    return [
-        _callee(proxy, service, name, endpoints.get(name, ()))
+def callees(proxy: Proxy, services: tuple[Service, ...], endpoints: Endpoints) -> dict[str, Any]:
+    """
+    Return the watched file with a cluster for each service, and for each canary that runs.
+
+    One file for all of them: every watched file costs one of the kernel's inotify instances, of
+    which a user has 128.
+    """
+    found = [_callee(proxy, service, service.name, endpoints) for service in services]
+    found += [
+        _callee(proxy, service, canary_of(service.name), endpoints)
         for service in services
-        for name in (service.name, canary_of(service.name))
+        if endpoints.get(canary_of(service.name))
     ]
+    return {"resources": [typed("envoy.config.cluster.v3.Cluster", **one) for one in found]}
 
 
-def _callee(
-    proxy: Proxy, service: Service, name: str, addresses: tuple[str, ...]
-) -> dict[str, Any]:
+def from_file(proxy: Proxy) -> dict[str, Any]:
+    """Return where the clusters of other services are read from."""
+    folder = f"{proxy.folder}/{CALLEES.parent}"
+    return {
+        "cds_config": {
+            "path_config_source": {
+                "path": f"{proxy.folder}/{CALLEES}",
+                "watched_directory": {"path": folder},
+            },
+            "resource_api_version": "V3",
+        }
+    }
+
+
+def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> dict[str, Any]:
+    addresses = endpoints.get(name, ())
     outlier = service.outlier
     limit = service.max_concurrent_requests * max(1, len(addresses))
     cluster: dict[str, Any] = {
         "name": name,
-        **_discovery(proxy, name, addresses),
+        "type": "STRICT_DNS" if any(is_name(one) for one in addresses) else "STATIC",
+        "load_assignment": _assignment(name, list(addresses)),
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
         # Replicas that are known to be broken get nothing, however few are left.
@@ -110,37 +132,6 @@ def _callee(
         "transport_socket": tls.to_peer(proxy, service.name),
     }
     return cluster
-
-
-def _discovery(proxy: Proxy, name: str, addresses: tuple[str, ...]) -> dict[str, Any]:
-    """Endpoints come from a watched file, or from the DNS where they are names."""
-    if any(is_name(one) for one in addresses):
-        return {"type": "STRICT_DNS", "load_assignment": _assignment(name, list(addresses))}
-    folder = f"{proxy.folder}/endpoints"
-    return {
-        "type": "EDS",
-        "eds_cluster_config": {
-            "eds_config": {
-                "path_config_source": {
-                    "path": f"{folder}/{name}.yaml",
-                    "watched_directory": {"path": folder},
-                },
-                "resource_api_version": "V3",
-            }
-        },
-    }
-
-
-def endpoints_file(name: str, addresses: tuple[str, ...]) -> dict[str, Any]:
-    """Return the file from which a cluster learns its endpoints."""
-    return {
-        "resources": [
-            typed(
-                "envoy.config.endpoint.v3.ClusterLoadAssignment",
-                **_assignment(name, list(addresses)),
-            )
-        ]
-    }
 
 
 def keys(proxy: Proxy) -> dict[str, Any]:
@@ -175,7 +166,7 @@ def _breakers(limit: int, service: Service) -> dict[str, Any]:
         "max_pending_requests": service.max_pending_requests,
         "retry_budget": {
             "budget_percent": {"value": RETRY_BUDGET_PERCENT},
-            "min_retry_concurrency": 3,
+            "min_retry_concurrency": 8,
         },
         "track_remaining": True,
     }

@@ -55,9 +55,9 @@ def recorded() -> Iterator[Spans]:
 class Collector:
     """What an OTLP collector was sent, by signal."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         self.resources: dict[str, list[Any]] = {"traces": [], "logs": [], "metrics": []}
-        self.port = 0
+        self.port = port
         self._news = threading.Condition()
 
     def took(self, signal: str, resources: Any) -> None:
@@ -76,7 +76,7 @@ class Collector:
 @contextlib.contextmanager
 def collecting(port: int) -> Iterator[Collector]:
     """Serve an OTLP collector on *port*."""
-    collector = Collector()
+    collector = Collector(port)
     server = grpc.server(futures.ThreadPoolExecutor(3))
 
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):

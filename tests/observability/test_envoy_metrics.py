@@ -1,0 +1,72 @@
+"""The metrics of Envoy that rules and dashboards read are those that the real Envoy has."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from mesh.chassis.testing import free_port
+from mesh.render import signals
+
+ENVOY = shutil.which("envoy") or str(Path(sys.executable).with_name("envoy"))
+
+
+def bootstrap(admin: int) -> str:
+    """One cluster with breakers and outlier detection, to nobody."""
+    nobody = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9}}}
+    cluster = {
+        "name": "survey",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [{"max_requests": 1}]},
+        "outlier_detection": {},
+        "load_assignment": {
+            "cluster_name": "survey",
+            "endpoints": [{"lb_endpoints": [{"endpoint": nobody}]}],
+        },
+    }
+    return yaml.safe_dump(
+        {
+            "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
+            "static_resources": {"clusters": [cluster]},
+        }
+    )
+
+
+@pytest.mark.envoy
+@pytest.mark.skipif(not Path(ENVOY).exists(), reason="envoy is missing: make installs it")
+def test_names(tmp_path: Path) -> None:
+    """
+    Every metric of Envoy in the schema of signals is one of its own.
+    """
+    admin = free_port()
+    file = tmp_path / "envoy.yaml"
+    file.write_text(bootstrap(admin))
+    command = [ENVOY, "-c", str(file), "--disable-hot-restart", "--concurrency", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as envoy:
+        try:
+            found = set(re.findall(r"^(envoy_\w+)", stats(admin), re.MULTILINE))
+        finally:
+            envoy.kill()
+
+    assert set(signals.schema()["foreign_metrics"]["envoy"]) - found == set()
+
+
+def stats(admin: int) -> str:
+    """Return Envoy's metrics as soon as it answers and its cluster is there."""
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        try:
+            text = httpx.get(f"http://127.0.0.1:{admin}/stats/prometheus", trust_env=False).text
+        except httpx.TransportError:
+            text = ""
+        if "membership_total" in text:
+            return text
+        time.sleep(0.05)
+    raise AssertionError("Envoy did not start within 20 s")

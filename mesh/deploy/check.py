@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from shutil import which
 
-from mesh.deploy import compose_check, kubernetes_check, terraform_check
+from mesh.deploy import ansible_check, compose_check, kubernetes_check, terraform_check
 from mesh.render import registry
 
 DEPLOY = Path(__file__).resolve().parent
@@ -62,6 +62,17 @@ def compose() -> list[str]:
 def terraform() -> list[str]:
     """Return what is wrong with the Terraform modules."""
     return terraform_check.faults(DEPLOY / "terraform")
+
+
+def ansible() -> list[str]:
+    """Return what is wrong with the Ansible roles."""
+    folder = DEPLOY / "ansible"
+    found = ansible_check.faults(folder)
+    lint = _tool("ansible-lint")
+    if which(lint) is None:
+        sys.stdout.write("note   ansible-lint is not installed; the roles' own checks ran\n")
+        return found
+    return found + _said(lint, "--offline", "--profile", "production", "-q", cwd=folder)
 
 
 def overlays() -> list[str]:
@@ -128,6 +139,7 @@ CHECKS: tuple[Callable[[], list[str]], ...] = (
     yaml_files,
     compose,
     terraform,
+    ansible,
     istio,
     overlays,
     variants,

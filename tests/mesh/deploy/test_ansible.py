@@ -1,0 +1,120 @@
+"""The roles of Ansible: what they say, and where Ansible is installed what they do."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mesh.deploy import ansible_check as check
+from mesh.deploy.check import DEPLOY
+from mesh.render.compose.workloads import SITE_VARIABLES
+
+ROOT = DEPLOY / "ansible"
+RECIPIENT = "age1" + "q" * 58
+
+
+def program(name: str) -> str:
+    """Return a program of Ansible; skips the test where it is not installed."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed (it is in no lock of this project)")
+    return found
+
+
+def test_no_fault() -> None:
+    """
+    Every template, file and handler that a task names is there, and every mode is stated.
+    """
+    assert [] == check.faults(ROOT)
+
+
+def test_site_variables() -> None:
+    """
+    The role asks for exactly what the Compose file asks for.
+    """
+    defaults = yaml.safe_load((ROOT / "roles/compose_stack/defaults/main.yml").read_text())
+
+    assert {*SITE_VARIABLES, "AMARRE_VERSION"} == set(defaults["compose_stack_needed"])
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "said"),
+    [
+        ("base/tasks/main.yml", "sshd.conf.j2", "ssh.conf.j2", "there is no templates/ssh.conf.j2"),
+        ("base/tasks/main.yml", "notify: Reload sshd", "notify: Reload", "which is no handler"),
+        ("agents/tasks/main.yml", '    mode: "0755"\n', "", "states no mode"),
+        ("docker/tasks/main.yml", "ansible.builtin.apt", "community.x.apt", "ansible.builtin"),
+        ("backups/files/amarre-backup", "dump() {", "dump( {", "amarre-backup: "),
+    ],
+)
+def test_found(tmp_path: Path, path: str, old: str, new: str, said: str) -> None:
+    """
+    Roles that would fail on a host are found here, and the place named.
+    """
+    shutil.copytree(ROOT, tmp_path / "ansible")
+    file = tmp_path / "ansible" / "roles" / path
+    content = file.read_text()
+    assert old in content
+    file.write_text(content.replace(old, new, 1))
+
+    assert any(said in fault for fault in check.faults(tmp_path / "ansible"))
+
+
+def play(folder: Path, **changes: object) -> subprocess.CompletedProcess[str]:
+    """Run the play against a root of the test's own, without what needs a whole host."""
+    inventory = folder / "inventory.json"
+    host = {"ansible_connection": "local", "ansible_host": "127.0.0.1", "ansible_become": False}
+    inventory.write_text(json.dumps({"all": {"children": {"compose": {"hosts": {"a": host}}}}}))
+    roles = ("base", "docker", "compose_stack", "agents", "backups")
+    variables = {f"{role}_root": str(folder / "root") for role in roles} | {
+        "ansible_python_interpreter": sys.executable,
+        "backups_recipient": RECIPIENT,
+        "compose_stack_site": {**SITE_VARIABLES, "AMARRE_VERSION": "1"},
+        **changes,
+    }
+    command = [
+        *(program("ansible-playbook"), "-i", str(inventory), str(ROOT / "site.yml")),
+        *("--skip-tags", "system,copy", "-e", json.dumps(variables)),
+    ]
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_HOME": str(folder / "home"),
+        "LC_ALL": "C.UTF-8",
+    }
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_play(tmp_path: Path) -> None:
+    """
+    The roles write units, settings and scripts of a host, with the site's values.
+    """
+    done = play(tmp_path)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    root = tmp_path / "root"
+    unit = (root / "etc/systemd/system/amarre.service").read_text()
+    assert "docker compose --env-file site.env --profile telemetry up --detach --wait" in unit
+    site = (root / "opt/amarre/mesh/deploy/compose/site.env").read_text()
+    assert "AMARRE_GATEWAY_ORIGINS='https://amarre.example.org'" in site
+    assert "policy drop" in (root / "etc/nftables.conf").read_text()
+    assert RECIPIENT in (root / "etc/amarre/backup.env").read_text()
+    assert os.access(root / "usr/local/sbin/amarre-backup", os.X_OK)
+
+
+def test_site_that_lacks_something(tmp_path: Path) -> None:
+    """
+    A site that leaves a value out is refused before anything of the stack is written.
+    """
+    done = play(tmp_path, compose_stack_site={"AMARRE_ENV": "production"})
+
+    assert 0 != done.returncode
+    assert "compose_stack_site lacks AMARRE_ALLOWED_EMAIL_DOMAINS" in done.stdout
+    assert not (tmp_path / "root/etc/systemd/system/amarre.service").exists()

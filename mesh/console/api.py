@@ -3,13 +3,17 @@
 import asyncio
 import dataclasses
 import json
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mesh.console import graph, logs, objectives, overview, runs, state, traces
@@ -25,6 +29,7 @@ FOLLOW_SECONDS = 0.3
 HEARTBEAT_SECONDS = 10.0
 MOST_FOLLOWED = 2000
 """The most lines that a tail brings at once."""
+EXPORTED = "amarre-telemetry.sqlite"
 _TRACE_ID_LENGTH = 32
 _PAGING = ("since", "until", "limit", "page_token", "pageToken", "follow")
 _TRACE_PARAMETERS = (
@@ -38,6 +43,10 @@ Answer = dict[str, Any] | Response
 
 class NotFoundError(Exception):
     """There is no such thing, or no more."""
+
+
+class UnavailableError(Exception):
+    """It cannot be done at the moment; the message says what to do."""
 
 
 class Api:
@@ -60,6 +69,7 @@ class Api:
             "/api/mesh": self.mesh,
             "/api/intake": self.intake,
             "/api/runs": self.runs,
+            "/api/export": self.export,
         }
         return [Route(path, _answering(endpoint)) for path, endpoint in endpoints.items()]
 
@@ -259,6 +269,23 @@ class Api:
         Query(request.query_params, [])
         return _list(await self._c.reader.run(runs.last))
 
+    async def export(self, request: Request) -> Answer:
+        """Everything that is kept, as one file that another console can open."""
+        Query(request.query_params, [])
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="amarre-console-"))
+        copy = folder / EXPORTED
+        try:
+            await self._c.reader.run(lambda db: db.execute("VACUUM INTO ?", (str(copy),)))
+        except sqlite3.Error as exc:
+            await asyncio.to_thread(shutil.rmtree, folder)
+            raise UnavailableError(f"The copy could not be written ({exc}); make room.") from exc
+        return FileResponse(
+            copy,
+            media_type="application/vnd.sqlite3",
+            filename=EXPORTED,
+            background=BackgroundTask(shutil.rmtree, folder),
+        )
+
     def _stream(self, batches: AsyncIterator[list[dict[str, Any]]]) -> Response:
         """Stream items as lines of JSON until the client goes or the console stops."""
         stopping = self._c.stopping
@@ -292,6 +319,8 @@ def _answering(
             return error(400, "invalid_request", str(exc))
         except NotFoundError as exc:
             return error(404, "not_found", str(exc))
+        except UnavailableError as exc:
+            return error(503, "unavailable", str(exc))
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer

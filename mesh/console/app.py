@@ -41,7 +41,9 @@ class _Web(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def console(settings: ConsoleSettings, *, now: Now | None = None) -> AsyncIterator[Context]:
+async def console(
+    settings: ConsoleSettings, *, now: Now | None = None, access: Access | None = None
+) -> AsyncIterator[Context]:
     """
     Run a console while the body runs.
 
@@ -50,7 +52,7 @@ async def console(settings: ConsoleSettings, *, now: Now | None = None) -> Async
     """
     clock = now or steady()
     intake = Intake(clock)
-    access = Access(read_token(settings.console_token_file), clock)
+    access = access or Access(read_token(settings.console_token_file), clock)
     async with contextlib.AsyncExitStack() as stack:
         sockets = {
             name: stack.enter_context(_bound(address, name))

@@ -99,6 +99,33 @@ class Client:
         except httpx.HTTPError as exc:
             raise self._away() from exc
 
+    def save(self, path: str, file: Path) -> None:
+        """Write what an endpoint answers to *file*, whole or not at all; fails as `get`."""
+        import httpx
+
+        part = file.with_name(f"{file.name}.part")
+        try:
+            with httpx.stream(
+                "GET",
+                f"{self.url}/api/{path}",
+                headers=self._headers,
+                timeout=httpx.Timeout(10, read=300),
+                trust_env=False,
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise Refused(answer.json()["error"]["message"])
+                with part.open("wb") as into:
+                    for chunk in answer.iter_bytes():
+                        into.write(chunk)
+            part.replace(file)
+        except httpx.HTTPError as exc:
+            raise self._away() from exc
+        except OSError as exc:
+            raise Refused(f"{file} cannot be written ({exc.strerror}).") from exc
+        finally:
+            part.unlink(missing_ok=True)
+
     def _away(self) -> Refused:
         return Refused(f"The console at {self.url} does not answer. `amarre status` tells more.")
 
@@ -197,7 +224,36 @@ def commands(find: Find) -> list[click.Command]:
             except KeyboardInterrupt:
                 return
 
-    return [console, traces, logs, metrics, top]
+    @click.command("export")
+    @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+    @_DATA
+    def export(file: Path, data: Path) -> None:
+        """Write everything that the console keeps to FILE; `amarre import` shows it again."""
+        if file.exists():
+            raise Refused(f"{file} exists; name a new file.")
+        client(data).save("export", file)
+        click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB.")
+
+    return [console, traces, logs, metrics, top, export, _show]
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--listen", default="127.0.0.1:3120", show_default=True, help="Where to show it.")
+def _show(file: Path, listen: str) -> None:
+    """Show an exported FILE in a console of its own, beside any that runs; Ctrl-C ends."""
+    import asyncio
+
+    from mesh.console import imported
+    from mesh.console.app import ListenError
+    from mesh.console.schema import DatabaseError
+
+    try:
+        asyncio.run(imported.show(file, listen, click.echo))
+    except KeyboardInterrupt:
+        return
+    except (ListenError, DatabaseError) as exc:
+        raise Refused(str(exc)) from exc
 
 
 def _console() -> Any:

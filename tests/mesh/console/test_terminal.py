@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import click
+import httpx
 from click.testing import CliRunner, Result
 
 from mesh.chassis.testing import free_port
-from mesh.console import terminal
+from mesh.console import imported, terminal
 from tests.mesh.console.conftest import TOKEN, Running
 from tests.mesh.console.telemetry import Batch, logs
 
@@ -69,6 +71,31 @@ class TestCommands:
         """
         assert "survey.ListRequests" in (await run(running, "metrics")).output
         assert "gateway" in (await run(running, "top", "--once")).output
+
+    async def test_export(self, running: Running, tmp_path: Path) -> None:
+        """
+        What is exported to a file is shown by a console of its own, however old it is.
+        """
+        batch = Batch()
+        trace = batch.call().hex()
+        await running.take("traces", batch.request)
+        file = tmp_path / "run.sqlite"
+
+        assert 0 == (await run(running, "export", str(file))).exit_code
+        assert 2 == (await run(running, "export", str(file))).exit_code
+        told: asyncio.Queue[str] = asyncio.Queue()
+        showing = asyncio.create_task(
+            imported.show(file, f"127.0.0.1:{free_port()}", told.put_nowait)
+        )
+        link = await asyncio.wait_for(told.get(), 10)
+        async with httpx.AsyncClient() as browser:
+            assert 200 == (await browser.get(link)).status_code
+            url = link.partition("/open")[0]
+            found = (await browser.get(f"{url}/api/traces")).json()["items"]
+        showing.cancel()
+        await asyncio.wait([showing])
+
+        assert [trace] == [item["traceId"] for item in found]
 
     async def test_refused(self, running: Running) -> None:
         """

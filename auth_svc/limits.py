@@ -5,7 +5,7 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from auth_svc.ports import Clock, Counters
+from auth_svc.ports import Allowance, Clock, Counters
 from mesh.chassis.errors import RateLimitedError
 
 
@@ -35,38 +35,44 @@ class Limits:
 
     async def before_link(self, address: str, client: str) -> None:
         """
-        Count a wish for a link; what one limit refuses does not count for those after it.
+        Count a wish for a link; a wish that one limit refuses counts for none of them.
 
         Raises:
             RateLimitedError: One limit is reached; says when to come back.
         """
-        await self._count(LINKS_PER_CLIENT, network(client))
-        await self._count(LINKS_PER_ADDRESS, address)
-        await self._count(LINKS_OVERALL, "")
+        await self._count(
+            (LINKS_PER_CLIENT, network(client)), (LINKS_PER_ADDRESS, address), (LINKS_OVERALL, "")
+        )
 
     async def before_log_in(self, client: str) -> None:
         """
-        Count an attempt to use a link.
+        Count an attempt to use a link or a passkey.
 
         Raises:
             RateLimitedError: The limit is reached; says when to come back.
         """
-        await self._count(LOG_INS_PER_CLIENT, network(client))
+        await self._count((LOG_INS_PER_CLIENT, network(client)))
 
-    async def _count(self, limit: Limit, subject: str) -> None:
+    async def _count(self, *limits: tuple[Limit, str]) -> None:
         if self._off:
             return
         now = self._clock()
-        # A digest, since addresses have no business in this table.
-        key = hashlib.sha256(f"{limit.name}\0{subject}".encode()).hexdigest()
-        count = await self._counters.hit(key, now=now, window=limit.window)
-        if count.hits > limit.hits:
+        by_key = {_key(limit, subject): limit for limit, subject in limits}
+        allowances = [Allowance(key, limit.hits, limit.window) for key, limit in by_key.items()]
+        exceeded = await self._counters.count(allowances, now=now)
+        if exceeded is not None:
+            limit = by_key[exceeded.allowance.key]
             raise RateLimitedError(
                 f"Too many attempts: {limit.name} are limited to {limit.hits}"
                 f" within {limit.window.total_seconds():.0f} s.",
-                retry_after=max(timedelta(seconds=1), count.since + limit.window - now),
+                retry_after=max(timedelta(seconds=1), exceeded.since + limit.window - now),
                 limit=limit.name,
             )
+
+
+def _key(limit: Limit, subject: str) -> str:
+    # A digest, since addresses have no business in the table of counters.
+    return hashlib.sha256(f"{limit.name}\0{subject}".encode()).hexdigest()
 
 
 def network(client: str) -> str:

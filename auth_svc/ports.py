@@ -1,6 +1,6 @@
 """What the rules of sign-in and sessions need from the world outside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -152,18 +152,27 @@ class Links(Protocol):
 
 
 @dataclass(frozen=True)
-class Count:
-    """How often something happened since its window began, this time included."""
+class Allowance:
+    """How often something may happen: ``hits`` times within ``window``, counted under ``key``."""
 
+    key: str
     hits: int
+    window: timedelta
+
+
+@dataclass(frozen=True)
+class Exceeded:
+    """The allowance that is used up, and when its window began."""
+
+    allowance: Allowance
     since: datetime
 
 
 class Counters(Protocol):
     """Counts what is limited, for all replicas together."""
 
-    async def hit(self, key: str, *, now: datetime, window: timedelta) -> Count:
-        """Count one more, in a new window if the last one is over."""
+    async def count(self, allowances: Sequence[Allowance], *, now: datetime) -> Exceeded | None:
+        """Count one more under every allowance; or, when one is used up, under none."""
         ...
 
 

@@ -1,6 +1,7 @@
 """The rules of signing in by magic link."""
 
 import asyncio
+import contextlib
 import re
 from datetime import timedelta
 
@@ -167,6 +168,29 @@ class TestLimits:
             and timedelta(0) < error.retry_after <= timedelta(minutes=15)
             for error in refused
         )
+
+    async def test_what_is_refused_counts_nowhere(self, world: World) -> None:
+        """
+        Somebody who hammers one address uses up nothing of the others behind the same client.
+        """
+        for _ in range(100):
+            with contextlib.suppress(RateLimitedError):
+                await sign_up(world, "ada@example.org")
+
+        await sign_up(world, "bob@example.org")
+
+        assert 6 == len(world.mailer.letters)
+
+    async def test_parallel_wishes(self, world: World) -> None:
+        """
+        Of 40 parallel wishes for one address at most 5 become mails, whatever replica they reach.
+        """
+        await asyncio.gather(
+            *(sign_up(world, "ada@example.org", client=f"10.0.{n}.1") for n in range(40)),
+            return_exceptions=True,
+        )
+
+        assert 5 == len(world.mailer.letters)
 
     async def test_limit_ends(self, world: World) -> None:
         """

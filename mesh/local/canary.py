@@ -102,8 +102,8 @@ class Canary:
                 except (EnvoyError, StartFailedError) as exc:
                     self.state = "promotion failed; the canary has all calls"
                     raise OrderError(f"{self.state}:\n{exc}") from exc
-            self.state = "promoted"
             await self._end()
+            self.state = "promoted"
             log.info("canary promoted", canary=self.name)
 
     async def close(self) -> None:

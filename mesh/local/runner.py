@@ -20,6 +20,7 @@ from mesh.local.ca import CertificateAuthority, issue_all
 from mesh.local.control import listening
 from mesh.local.fleet import Fleet
 from mesh.local.layout import DataFolderError, Layout
+from mesh.local.monitoring import Monitoring
 from mesh.local.plan import HOST, Options, Plan
 from mesh.local.steering import Steering
 
@@ -46,8 +47,10 @@ class Runner:
         """
         self.layout = layout
         self.plan = Plan(layout, options)
+        self.monitoring = Monitoring(layout, self.plan)
+        self.plan.units += self.monitoring.units()
         self._ready_files = [layout.ready, *([ready_file] if ready_file else [])]
-        self.fleet = Fleet(self.plan, self.write_ready_file)
+        self.fleet = Fleet(self.plan, self._changed)
         self.steering = Steering(self.fleet)
 
     @contextlib.contextmanager
@@ -63,6 +66,7 @@ class Runner:
             self._check_ports()
             authority = CertificateAuthority.load_or_create(self.layout.ca)
             issue_all(authority, self.layout.certs)
+            self.monitoring.prepare()
             try:
                 yield
             finally:
@@ -113,7 +117,7 @@ class Runner:
             if starting.done():
                 starting.result()
                 async with listening(self.layout.control, self.steering.orders()):
-                    self.write_ready_file()
+                    self._changed()
                     on_ready()
                     await stop.wait()
                     await self.steering.close()
@@ -123,6 +127,11 @@ class Runner:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await starting
             await self.fleet.stop()
+
+    def _changed(self) -> None:
+        """Tell everybody outside what runs now."""
+        self.write_ready_file()
+        self.monitoring.follow(self.fleet.units.values())
 
     def ready(self) -> dict[str, Any]:
         """Return the content of the ready file."""

@@ -1,0 +1,19 @@
+"""Every refusal of a contract has its section in docs/policy.md."""
+
+import re
+from pathlib import Path
+
+from mesh.contract import faults
+
+PAGE = Path(__file__).parents[3] / "docs" / "policy.md"
+
+
+def test_every_number_has_its_section() -> None:
+    """
+    The numbers in the code are those of the page's headings, each once and in order.
+    """
+    source = Path(faults.__file__).read_text()
+    stated = sorted(set(re.findall(r'"(AM\d{3})"', source)))
+    told = re.findall(r"^### (AM\d{3})$", PAGE.read_text(), re.MULTILINE)
+
+    assert stated == told

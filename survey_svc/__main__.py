@@ -58,6 +58,7 @@ async def main(settings: SurveySettings) -> None:
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )
         await stack.enter_async_context(server.background(watching.run()))
+        await stack.enter_async_context(server.background(study.keep()))
         await stack.enter_async_context(server.background(_sweep(creation)))
         register: Callable[[Any], None] = partial(add_SurveyServiceServicer_to_server, service)
         checks = {"redcap": project.is_alive, "profile": study.is_ready}

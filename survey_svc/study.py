@@ -1,7 +1,6 @@
 """The study being served: its profile, and the dictionary that the profile was checked against."""
 
-import time
-from collections.abc import Callable
+import asyncio
 
 import structlog
 
@@ -21,14 +20,10 @@ RETRY_SECONDS = 2.0
 class Study:
     """Holds a profile and, once REDCap has answered and it fits, the dictionary."""
 
-    def __init__(
-        self, profile: Profile, project: Project, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, profile: Profile, project: Project) -> None:
         self.profile = profile
         self._project = project
-        self._now = now
         self._dictionary: Dictionary | None = None
-        self._read_at = float("-inf")
         self._faults: list[str] = []
 
     @property
@@ -60,7 +55,6 @@ class Study:
                 "AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
             ) from exc
         found = faults(self.profile, dictionary)
-        self._read_at = self._now()
         if found:
             self._dictionary = None
             lines = "\n".join(f"  {fault}" for fault in found)
@@ -70,19 +64,22 @@ class Study:
         self._dictionary = dictionary
 
     async def is_ready(self) -> bool:
-        """Say whether requests can be served; reads the dictionary again when it is time."""
-        age = self._now() - self._read_at
-        if age > (RETRY_SECONDS if self._dictionary is None else AGAIN_SECONDS):
+        """Say whether requests can be served."""
+        return self._dictionary is not None
+
+    async def keep(self) -> None:
+        """Read the dictionary again and again, soon while it is missing, until cancelled."""
+        while True:
+            await asyncio.sleep(RETRY_SECONDS if self._dictionary is None else AGAIN_SECONDS)
             try:
                 await self.check()
             except ProfileError as error:
                 self._tell([str(error)])
-            except MeshError:
-                # What is known stays in force; that REDCap is away is another check's to say.
-                return self._dictionary is not None
+            except MeshError as fault:
+                # What is known stays in force.
+                log.warning("dictionary not read", fault=type(fault).__name__)
             else:
                 self._tell([])
-        return self._dictionary is not None
 
     def _tell(self, found: list[str]) -> None:
         if found != self._faults:

@@ -12,7 +12,7 @@ import httpx
 
 from mesh.chassis.testing import free_port
 
-READY_SECONDS = 20
+READY_SECONDS = 60
 QUIET = {"latency_ms": 0, "error_rate": 0.0, "mode": "none"}
 
 

@@ -1,5 +1,6 @@
 """Where Prometheus looks, which rules it follows and whom it tells: from the topology."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,7 @@ def configuration(
     *,
     alertmanager: str = f"{HOST}:{topology.PORT_BASE + topology.ALERTMANAGER}",
     pace: Pace = REAL,
+    from_files: bool = False,
 ) -> str:
     """
     Return the configuration of Prometheus.
@@ -48,12 +50,14 @@ def configuration(
         found: What to scrape; default: the topology on the standard ports.
         alertmanager: Where alerts go, HOST:PORT.
         pace: Of scraping and of the rules.
+        from_files: Whether what to scrape stands in `target_files` rather than here.
     """
     every = pace(minutes=0.25)
     known = list(targets() if found is None else found)
     jobs = [
-        _job(name, path, [target for target in known if target.job == name])
-        for name, path in (("amarre", "/metrics"), ("envoy", "/stats/prometheus"))
+        _followed(name) if from_files else _listed(name, known)
+        for name in _PATHS
+        if from_files or any(target.job == name for target in known)
     ]
     return document(
         "Prometheus of the mesh: processes, proxies, host, and any other application.",
@@ -62,7 +66,7 @@ def configuration(
             "rule_files": ["rules/*.yaml"],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
             "scrape_configs": [
-                *(job for job in jobs if job["static_configs"]),
+                *jobs,
                 {
                     "job_name": "node",
                     "static_configs": [{"targets": [f"{HOST}:{NODE_EXPORTER}"]}],
@@ -77,15 +81,33 @@ def configuration(
     )
 
 
-def _job(name: str, path: str, found: list[Target]) -> dict[str, Any]:
+def target_files(found: Iterable[Target]) -> dict[str, str]:
+    """Return what is scraped, as files that Prometheus follows."""
+    known = list(found)
     return {
-        "job_name": name,
-        "metrics_path": path,
-        "static_configs": [
-            {
-                "targets": [target.address],
-                "labels": {"process": target.process, "workload": target.workload},
-            }
-            for target in found
-        ],
+        _target_file(name): json.dumps([_entry(t) for t in known if t.job == name], indent=2)
+        for name in _PATHS
     }
+
+
+_PATHS = {"amarre": "/metrics", "envoy": "/stats/prometheus"}
+"""Where each job's metrics are."""
+
+
+def _listed(name: str, known: Iterable[Target]) -> dict[str, Any]:
+    entries = [_entry(target) for target in known if target.job == name]
+    return {"job_name": name, "metrics_path": _PATHS[name], "static_configs": entries}
+
+
+def _followed(name: str) -> dict[str, Any]:
+    files = {"files": [_target_file(name)]}
+    return {"job_name": name, "metrics_path": _PATHS[name], "file_sd_configs": [files]}
+
+
+def _target_file(name: str) -> str:
+    return f"targets/{name}.json"
+
+
+def _entry(target: Target) -> dict[str, Any]:
+    labels = {"process": target.process, "workload": target.workload}
+    return {"targets": [target.address], "labels": labels}

@@ -1,0 +1,54 @@
+"""Prometheus and Alertmanager beside a running mesh."""
+
+import shutil
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from mesh import topology
+from mesh.local.monitoring import PROGRAMS
+
+WAIT_SECONDS = 40.0
+
+pytestmark = [
+    pytest.mark.xdist_group("live"),
+    pytest.mark.skipif(
+        not all(map(shutil.which, PROGRAMS.values())),
+        reason="Prometheus or Alertmanager is missing: apt-get install them",
+    ),
+]
+
+
+def ask(live: Any, path: str) -> Any:
+    base = int(live["urls"]["app"].rpartition(":")[2])
+    url = f"http://127.0.0.1:{base + topology.PROMETHEUS}/api/v1/{path}"
+    return httpx.get(url, trust_env=False).json()["data"]
+
+
+def test_everything_is_scraped(live: Any) -> None:
+    """
+    Every process that serves metrics and every proxy is scraped, and alerts have somewhere to go.
+    """
+    expected = {p["name"] for p in live["processes"] if p["kind"] in {"service", "proxy"}}
+
+    def scraped() -> set[str]:
+        found = ask(live, "targets?state=active")["activeTargets"]
+        return {t["labels"].get("process", "") for t in found if "up" == t["health"]}
+
+    ends = time.monotonic() + WAIT_SECONDS
+    while not expected <= scraped() and time.monotonic() < ends:
+        time.sleep(0.2)
+    assert expected == scraped()
+    assert 1 == len(ask(live, "alertmanagers")["activeAlertmanagers"])
+
+
+def test_rules(live: Any) -> None:
+    """
+    Prometheus follows the rules of the contracts, and none of them is broken.
+    """
+    found = [rule for group in ask(live, "rules")["groups"] for rule in group["rules"]]
+
+    assert "ServiceDown" in {rule["name"] for rule in found}
+    assert [] == [rule["name"] for rule in found if rule.get("lastError")]

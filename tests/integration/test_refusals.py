@@ -1,5 +1,6 @@
 """What must not happen, seen from outside through the whole mesh, on both transports."""
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,11 @@ from tests.integration.researcher import INVITES_FOR_RESEARCH, Researcher
 pytestmark = pytest.mark.xdist_group("live")
 
 
-def somebody(live: Any) -> Researcher:
-    person = Researcher(live, f"someone.{uuid.uuid4().hex[:8]}@example.org")
-    person.sign_in()
-    return person
+@contextlib.contextmanager
+def somebody(live: Any) -> Iterator[Researcher]:
+    with Researcher(live, f"someone.{uuid.uuid4().hex[:8]}@example.org") as person:
+        person.sign_in()
+        yield person
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open the file for reading alone."""
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
-    db.execute("PRAGMA cache_size = -16000")
+    db.execute("PRAGMA cache_size = -8000")
     db.execute("PRAGMA mmap_size = 0")
     db.row_factory = sqlite3.Row
     return db
@@ -125,7 +125,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         # A crash of the machine may cost the last batches, never the file.
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA cache_size = -32000")
+        db.execute("PRAGMA cache_size = -16000")
         db.execute("PRAGMA journal_size_limit = 33554432")
         db.execute("PRAGMA busy_timeout = 5000")
         version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -29,7 +29,9 @@ function detail(method, points, seconds) {
   const burns = Object.entries(method.burnRates ?? {});
   const left = method.budgetLeft;
   return h("section", { class: "card" },
-    h("h2", {}, `${method.service}.${method.method} `, h("a", { class: "muted", href: `/traces?rpc=${method.rpc}&status=error` }, "its failures")),
+    h("h2", {}, `${method.service}.${method.method} `, method.rpc ? h("small", {}, h("a", { href: `/traces?rpc=${method.rpc}&status=error` }, "failures"), " · ",
+      h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.round(objective.latencyMs)}` }, "slower than promised"), " · ",
+      h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.floor(method.p95Ms ?? 0)}` }, "slowest 5 %")) : null),
     objective ? h("div", { class: "two" },
       h("div", {}, h("h3", {}, `Error budget of the last day: ${percent(Math.max(left, 0), 1)} left`), h("div", { class: `meter ${left > 0.5 ? "good" : left > 0 ? "warn" : "bad"}` }, h("i", { style: { width: `${Math.max(0, Math.min(1, left)) * 100}%` } })), h("p", { class: "muted" }, `${percent(objective.availability, 3)} must not fail; ${percent(objective.latencyShare, 0)} within ${ms(objective.latencyMs)}. Deadline ${ms(method.deadlineMs)}. `, h("code", {}, method.source))),
       h("div", {}, h("h3", {}, "Burn rate"), h("p", { class: "chips" }, burns.map(([window, value]) => pill(value > 14.4 ? "bad" : value > 1 ? "warn" : "good", `${window}: ${value.toFixed(value < 10 ? 1 : 0)}×`))), h("p", { class: "muted" }, "1× spends the budget exactly in its window; above 14.4× over 5 min and 1 h somebody is called."))) : null,

@@ -73,7 +73,7 @@ def licence(name: str) -> str:
         if text.startswith("License :: ") and text != "License :: OSI Approved"
     ]
     named = sorted({_OLD_NAMES.get(text, text) for text in classifiers})
-    free = str(facts["License"] if "License" in facts else "").strip().splitlines()
+    free = (facts.get_all("License") or [""])[0].strip().splitlines()
     found = " OR ".join(named) or (free[0][:100] if free else "")
     if not found:
         raise UnknownLicenceError(f"{name} names no licence; look at it before it is shipped.")

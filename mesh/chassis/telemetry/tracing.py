@@ -31,6 +31,11 @@ def use(tracer: Tracer | None) -> None:
     _tracer = tracer
 
 
+def used() -> Tracer | None:
+    """Return what makes spans now."""
+    return _tracer
+
+
 def sample(share: float) -> None:
     """Begin this share of new traces sampled, 0 to 1."""
     global _share

@@ -1,0 +1,99 @@
+"""
+What telemetry costs a call: processor time of client and server together, in microseconds.
+
+    python -m benchmarks.telemetry_cost [--calls 500] [--rounds 8]
+
+One method over mTLS in this process: telemetry without exporter, with exporter and an unsampled
+call, with exporter and a sampled call. The three take turns, so that what else the machine does
+hits all alike; spans go to a collector that is not there.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from amarre.health.v1 import health_service_pb2 as pb
+from amarre.health.v1 import health_service_pb2_grpc as rpc
+
+from mesh.chassis import call
+from mesh.chassis.telemetry import logs, otlp, tracing
+from mesh.chassis.testing import connected, free_port, served
+from mesh.local.ca import CertificateAuthority, issue_all
+
+
+class Health(rpc.HealthServiceServicer):
+    """Answers at once."""
+
+    async def GetStatus(  # noqa: N802 - the name in the contract
+        self, request: Any, context: Any
+    ) -> pb.GetStatusResponse:
+        return pb.GetStatusResponse()
+
+
+def register(server: Any) -> None:
+    """Add the service."""
+    rpc.add_HealthServiceServicer_to_server(
+        Health(),  # type: ignore[abstract] # the other methods are not called
+        server,
+    )
+
+
+async def cpu_us(stub: Any, calls: int, *, flags: str) -> float:
+    """Return the processor time of one call whose trace has these flags."""
+    started = time.process_time()
+    for _ in range(calls):
+        call.traceparent.set(f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{flags}")
+        await stub.GetStatus(pb.GetStatusRequest())
+    return (time.process_time() - started) / calls * 1e6
+
+
+async def measure(calls: int, rounds: int) -> dict[str, list[float]]:
+    """Return the times of each round, by what was measured."""
+    found: dict[str, list[float]] = {"no exporter": [], "unsampled": [], "sampled": []}
+    with tempfile.TemporaryDirectory() as folder:
+        issue_all(CertificateAuthority.create(), Path(folder))
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
+        os.environ["OTEL_METRICS_EXPORTER"] = "none"
+        os.environ["OTEL_LOGS_EXPORTER"] = "none"
+        otlp.start("health", "health", "development")
+        tracer = tracing.used()
+        async with (
+            served(register, Path(folder) / "health") as port,
+            connected("health", port, Path(folder) / "gateway", rpc.HealthServiceStub) as stub,
+        ):
+            await cpu_us(stub, calls, flags="01")
+            for _ in range(rounds):
+                tracing.use(None)
+                found["no exporter"].append(await cpu_us(stub, calls, flags="00"))
+                tracing.use(tracer)
+                found["unsampled"].append(await cpu_us(stub, calls, flags="00"))
+                found["sampled"].append(await cpu_us(stub, calls, flags="01"))
+        otlp.stop()
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=8)
+    arguments = parser.parse_args()
+    logs.configure_logs("health", "health", "ERROR")
+    found = asyncio.run(measure(arguments.calls, arguments.rounds))
+    # The least is what a call costs when nothing else disturbs it.
+    base = min(found["no exporter"])
+    for name, times in found.items():
+        print(
+            f"{name:>12}: {min(times):6.0f} µs a call ({min(times) - base:+.0f}),"
+            f" median {statistics.median(times):.0f} of {len(times)} rounds"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -23,9 +23,12 @@ log = structlog.get_logger("fleet")
 COMPLETE_SECONDS = 20.0
 QUIET_SECONDS = 3.0
 """How long calls in flight may go on before their process is told to end them."""
+IDLE_SECONDS = 8.0
+"""How long connections of browsers may idle on before they are closed."""
 _POLL_SECONDS = 0.03
 _SUCCESSOR = "~"
-_IN_FLIGHT = "^http[.](inbound|edge_https?)[.]downstream_rq_active$"
+_CALLS = "^http[.](inbound|edge_https?)[.]downstream_rq_active$"
+_CONNECTIONS = "^http[.]edge_https?[.]downstream_cx_active$"
 _KEYS_FETCHED = "jwks_fetch_success"
 
 
@@ -259,11 +262,14 @@ async def _drain(proxy: Proxy) -> bool:
         async with Admin(proxy.admin) as admin:
             await admin.post("/drain_listeners?graceful&skip_exit")
             await asyncio.sleep(envoy.DRAIN_SECONDS + 0.5)
-            quiet_by = loop.time() + QUIET_SECONDS
+            # A browser may send one more request over a connection that idles, just when it is
+            # closed; so those of the edge are waited for.
+            wanted = _CALLS if proxy.edge is None else _CONNECTIONS
+            quiet_by = loop.time() + (QUIET_SECONDS if proxy.edge is None else IDLE_SECONDS)
             while loop.time() < quiet_by:
-                active = await admin.counters(_IN_FLIGHT)
-                if not any(active.values()):
+                if not any((await admin.counters(wanted)).values()):
                     return True
                 await asyncio.sleep(_POLL_SECONDS)
+            return not any((await admin.counters(_CALLS)).values())
     log.info("streams outlast the drain", proxy=proxy.name)
     return False

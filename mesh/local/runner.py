@@ -116,10 +116,15 @@ class Runner:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                async with listening(self.layout.control, self.steering.orders()):
+                async with (
+                    listening(self.layout.control, self.steering.orders()),
+                    asyncio.TaskGroup() as group,
+                ):
+                    renewing = group.create_task(self.steering.keep_certificates_fresh())
                     self._changed()
                     on_ready()
                     await stop.wait()
+                    renewing.cancel()
                     await self.steering.close()
         finally:
             stopped.cancel()

@@ -9,8 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
+import structlog
 
 from mesh.contract import policy
+from mesh.local.ca import CaError, CertificateAuthority, issue_all
 from mesh.local.canary import Canary
 from mesh.local.control import Order, OrderError, Tell
 from mesh.local.envoy import Admin, EnvoyError
@@ -21,6 +23,9 @@ from mesh.local.supervisor import StartFailedError
 from mesh.render.envoy import InjectedFault, Proxy
 from mesh.topology import Kind
 
+log = structlog.get_logger("steering")
+
+RENEW_SECONDS = 600.0
 SETTLE_SECONDS = 10.0
 TRUST_SECONDS = 1.0
 """How long new roots are given to be read; Envoy's watch takes milliseconds."""
@@ -150,6 +155,17 @@ class Steering:
                 settled=self._settled,
                 tell=tell,
             )
+
+    async def keep_certificates_fresh(self) -> None:
+        """Renew certificates that are past half their life, until cancelled."""
+        layout = self._fleet.plan.layout
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            async with self._certificates:
+                try:
+                    issue_all(CertificateAuthority.load_or_create(layout.ca), layout.certs)
+                except (CaError, OSError) as fault:
+                    log.error("certificates not renewed", message=str(fault))  # noqa: TRY400 - a sentence
 
     async def _settled(self, serials: Mapping[str, str]) -> None:
         """Wait until every proxy shows the leaf of its workload."""

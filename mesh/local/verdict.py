@@ -17,7 +17,7 @@ FEWEST_FAILURES = 5
 """Fewer failures are no ground for an abort."""
 MORE_FAILURES = 0.05
 """By how much the canary's share of failures may exceed the other's."""
-SLOWER_BY, SLOWER_MS = 1.5, 50.0
+SLOWER_BY, SLOWER_MS = 2.0, 100.0
 """By how much the canary's p95 may exceed the other's, as a factor and in milliseconds."""
 _OURS = ("2", "4", "12", "13", "14", "15")
 """The gRPC statuses that are the service's own fault, by number."""

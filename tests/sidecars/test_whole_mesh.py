@@ -151,7 +151,9 @@ class TestCanary:
             await running.amarre("canary", "start", "survey", "--weight", "50")
 
             async def is_over() -> bool:
-                return bool((await running.canary())["state"] == "promoted")
+                state = (await running.canary())["state"]
+                assert "aborted" not in state, state
+                return bool(state == "promoted")
 
             await eventually(is_over, "the promotion", within=90)
 

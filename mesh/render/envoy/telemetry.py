@@ -7,6 +7,7 @@ from mesh.render.envoy.placement import Proxy, typed
 OTLP = "otlp"
 """The cluster of the collector."""
 _REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+_SLOW_MS = 1000
 _HEALTH = "/grpc.health.v1.Health/"
 
 
@@ -46,13 +47,13 @@ UNTRACED = {
 
 def access_log(proxy: Proxy, direction: str) -> list[dict[str, Any]]:
     """
-    Return the access logs of a connection manager: a line to stdout for each request, and
-    refusals to the collector as well. Health checks are left out.
+    Return the access logs of a connection manager: lines to stdout, and refusals to the
+    collector as well.
     """
     logs: list[dict[str, Any]] = [
         {
             "name": "envoy.access_loggers.stdout",
-            "filter": _no_health_checks(),
+            "filter": _worth_telling(direction),
             "typed_config": typed(
                 "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
                 log_format={"json_format": _fields(proxy, direction)},
@@ -95,6 +96,26 @@ def _fields(proxy: Proxy, direction: str) -> dict[str, str]:
             "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         }
     return fields
+
+
+def _worth_telling(direction: str) -> dict[str, Any]:
+    """
+    Return what is logged: everything but health checks.
+
+    On its way out a call is told only when it fails or is slow; its service's proxy tells all.
+    """
+    if direction != "egress":
+        return _no_health_checks()
+    slow = {"default_value": _SLOW_MS, "runtime_key": "access_log.slow_ms"}
+    unusual = {
+        "or_filter": {
+            "filters": [
+                {"grpc_status_filter": {"statuses": ["OK"], "exclude": True}},
+                {"duration_filter": {"comparison": {"op": "GE", "value": slow}}},
+            ]
+        }
+    }
+    return {"and_filter": {"filters": [_no_health_checks(), unusual]}}
 
 
 def _no_health_checks() -> dict[str, Any]:

@@ -1,0 +1,254 @@
+"""
+What the mesh costs: the same handler and the same service, with and without edge and sidecars.
+
+Both sides run in one go, a slice of each in turn, so that whatever else this machine does falls
+on both. Rates stand beside CPU microseconds per request, which other work disturbs less.
+
+Run: ``python -m benchmarks.mesh_cost``; it takes half a minute.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import uvicorn
+from amarre.survey.v1 import survey_service_pb2 as pb
+from amarre.survey.v1.survey_service_pb2_grpc import (
+    SurveyServiceServicer,
+    SurveyServiceStub,
+    add_SurveyServiceServicer_to_server,
+)
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from mesh.chassis.testing import free_port
+from mesh.render.envoy import Edge
+from tests.sidecars.bed import KEY, Bed, bearer, bed, eventually
+
+SLICE_SECONDS = 1.0
+ROUNDS = 6
+AUTHORITY = "survey.amarre.local"
+
+
+class Surveys(SurveyServiceServicer):
+    """Answers at once."""
+
+    async def ListRequests(self, request: Any, context: Any) -> pb.ListRequestsResponse:  # noqa: N802 - the contract's name
+        return pb.ListRequestsResponse()
+
+
+async def serve(listen: str) -> None:
+    """Run the bare gRPC service."""
+    server = grpc.aio.server()
+    surveys = Surveys()  # type: ignore[abstract] # the other methods are never called
+    add_SurveyServiceServicer_to_server(surveys, server)
+    checks = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    serving = health_pb2.HealthCheckResponse.SERVING
+    await checks.set("amarre.survey.v1.SurveyService", serving)
+    server.add_insecure_port(listen)
+    await server.start()
+    await server.wait_for_termination()
+
+
+def gateway(listen: str, target: str) -> None:
+    """Run the bare handler: one call for each request, with a token where the mesh wants one."""
+    state: dict[str, Any] = {}
+
+    async def answer(request: Request) -> JSONResponse:
+        if not state:
+            options = [("grpc.default_authority", AUTHORITY)]
+            channel = grpc.aio.insecure_channel(target, options=options)
+            state["stub"] = SurveyServiceStub(channel)
+        token = request.headers.get("x-token", "")
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        await state["stub"].ListRequests(pb.ListRequestsRequest(), metadata=metadata, timeout=5)
+        return JSONResponse({"data": [], "error": None})
+
+    where: dict[str, Any] = (
+        {"uds": listen.removeprefix("unix:")}
+        if listen.startswith("unix:")
+        else {"host": "127.0.0.1", "port": int(listen.rpartition(":")[2])}
+    )
+    app = Starlette(routes=[Route("/", answer)])
+    uvicorn.run(app, log_level="error", access_log=False, lifespan="off", ws="none", **where)
+
+
+@dataclass
+class Side:
+    """One of the two: where it is asked, and the processes that it consists of."""
+
+    name: str
+    port: int
+    processes: dict[str, list[psutil.Process]]
+    rates: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    requests: int = 0
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    def _cpu(self) -> dict[str, float]:
+        return {
+            name: sum(sum(p.cpu_times()[:2]) for p in group)
+            for name, group in self.processes.items()
+        }
+
+    async def slice(self, at_once: int) -> None:
+        """Ask for a while, *at_once* requests at a time."""
+        before, started = self._cpu(), time.monotonic()
+        taken = await asyncio.gather(
+            *(ask(self.port, started + SLICE_SECONDS) for _ in range(at_once))
+        )
+        done = [one for some in taken for one in some]
+        self.rates.append(len(done) / (time.monotonic() - started))
+        self.seconds += done
+        self.requests += len(done)
+        for name, spent in self._cpu().items():
+            self.cpu[name] = self.cpu.get(name, 0) + spent - before[name]
+
+    def report(self) -> str:
+        """Return one line of figures."""
+        each = {name: spent / self.requests * 1e6 for name, spent in self.cpu.items()}
+        parts = ", ".join(f"{name} {cost:.0f}" for name, cost in each.items())
+        return (
+            f"{self.name:<6} {statistics.median(self.rates):7.0f}/s   "
+            f"p50 {statistics.median(self.seconds) * 1000:6.2f} ms   "
+            f"CPU {sum(each.values()):5.0f} µs each ({parts})"
+        )
+
+
+async def ask(port: int, until: float) -> list[float]:
+    """Send requests one after another over one connection; returns how long each took."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    token = bearer()[0][1].removeprefix("Bearer ")
+    request = f"GET / HTTP/1.1\r\nhost: localhost\r\nx-token: {token}\r\n\r\n".encode()
+    taken = []
+    while (started := time.monotonic()) < until:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in head.partition(b"\r\n")[0]:
+            raise SystemExit(f"refused: {head!r}")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+        await reader.readexactly(length)
+        taken.append(time.monotonic() - started)
+    writer.close()
+    return taken
+
+
+@contextlib.asynccontextmanager
+async def child(*arguments: str) -> AsyncIterator[psutil.Process]:
+    """Run this file in another role."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.mesh_cost", *arguments
+    )
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def bare(stack: contextlib.AsyncExitStack) -> AsyncIterator[Side]:
+    """Handler and service alone."""
+    inner, outer = free_port(), free_port()
+    service = await stack.enter_async_context(child("serve", f"127.0.0.1:{inner}"))
+    handler = await stack.enter_async_context(
+        child("gateway", f"127.0.0.1:{outer}", f"127.0.0.1:{inner}")
+    )
+    yield Side("bare", outer, {"handler": [handler], "service": [service]})
+
+
+async def meshed(place: Bed) -> Side:
+    """The same two behind edge and sidecars, with everything on."""
+    app, service_socket = place.folder / "app.sock", place.folder / "survey.sock"
+    service = await place.stack.enter_async_context(child("serve", f"unix:{service_socket}"))
+    proxy = place.proxy(
+        "survey", "survey", app=f"unix:{service_socket}", inbound=f"127.0.0.1:{free_port()}"
+    )
+    inbound = await place.start(replace(proxy, key_set=await place.key_set(KEY)))
+    place.endpoints["survey"] = (proxy.inbound,)
+    edge = Edge(http=f"127.0.0.1:{free_port()}", rate_limits=False)
+    outbound = await place.caller(edge, app=f"unix:{app}")
+    handler = await place.stack.enter_async_context(
+        child("gateway", f"unix:{app}", outbound.proxy.egress)
+    )
+    return Side(
+        "mesh",
+        int(edge.http.rpartition(":")[2]),
+        {
+            "handler": [handler],
+            "service": [service],
+            "gateway's Envoy": [psutil.Process(outbound.process.pid)],
+            "service's Envoy": [psutil.Process(inbound.process.pid)],
+        },
+    )
+
+
+async def compare() -> None:
+    """Measure both sides in turn, at one and at sixteen requests at once."""
+    async with bed() as place, bare(place.stack) as without:
+        within = await meshed(place)
+        for side in (without, within):
+            await eventually(partial(_answers, side.port), side.name, within=60)
+        for at_once in (1, 16):
+            sides = [Side(s.name, s.port, s.processes) for s in (without, within)]
+            for _ in range(ROUNDS):
+                for side in sides:
+                    await side.slice(at_once)
+            print(f"{at_once} at once, on a machine with {os.cpu_count()} cores")
+            for side in sides:
+                print(f"  {side.report()}")
+            ratio = statistics.median(sides[1].rates) / statistics.median(sides[0].rates)
+            added = statistics.median(sides[1].seconds) - statistics.median(sides[0].seconds)
+            print(f"  mesh/bare {ratio:.2f}, added p50 {added * 1000:.2f} ms")
+        for name, group in within.processes.items():
+            if "Envoy" in name:
+                print(f"  {name}: own memory {own_memory(group[0].pid):.1f} MB")
+
+
+def own_memory(pid: int) -> float:
+    """Return what a process holds for itself alone, in megabytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
+async def _answers(port: int) -> bool:
+    try:
+        return bool(await ask(port, time.monotonic() + 0.01))
+    except (OSError, asyncio.IncompleteReadError, SystemExit):
+        return False
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("role", nargs="?", default="compare")
+    parser.add_argument("where", nargs="*")
+    asked = parser.parse_args()
+    if asked.role == "serve":
+        asyncio.run(serve(*asked.where))
+    elif asked.role == "gateway":
+        gateway(*asked.where)
+    else:
+        asyncio.run(compare())
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,7 @@ from tests.survey_svc.sandbox import Sandbox
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 PATIENCE_SECONDS = 60
+DRAIN_SECONDS = 60
 
 
 def _environment(folder: Path, svids: Path, url: str, token: Path) -> dict[str, str]:
@@ -109,13 +110,15 @@ class TestStart:
         key = tokens.SigningKey.generate()
         with key_set(key) as url:
             environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
-            environment |= {"AMARRE_KEY_SET_URL": url, "AMARRE_DRAIN_TIMEOUT": "PT15S"}
+            environment |= {
+                "AMARRE_KEY_SET_URL": url,
+                "AMARRE_DRAIN_TIMEOUT": f"PT{DRAIN_SECONDS}S",
+            }
             port = int(environment["AMARRE_LISTEN"].rpartition(":")[2])
-            token, _ = tokens.mint(
-                key, User("ada", "s", "ada@example.org"), audience="survey", caller=GATEWAY
-            )
             with _started(environment, tmp_path) as process:
                 assert await _reaches(environment, svids, SERVING)
+                ada = User("ada", "s", "ada@example.org")
+                token, _ = tokens.mint(key, ada, audience="survey", caller=GATEWAY)
                 async with connected("survey", port, svids / "gateway", SurveyServiceStub) as stub:
                     stream = stub.WatchRequests(
                         messages.WatchRequestsRequest(),
@@ -127,7 +130,7 @@ class TestStart:
                     assert grpc.StatusCode.DEADLINE_EXCEEDED == await stream.code()
                     assert 0 == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
 
-        assert 5 > time.monotonic() - asked_at
+        assert DRAIN_SECONDS / 2 > time.monotonic() - asked_at
 
     async def test_redcap_is_away(self, svids: Path, tmp_path: Path) -> None:
         """

@@ -7,6 +7,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -80,9 +81,13 @@ class Database:
         """Return an INSERT that knows ON CONFLICT in the dialect of this database."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
-    async def migrate(self) -> None:
+    async def migrate(self, back_to: str = "") -> None:
         """
         Bring the tables up to date; replicas that start together wait for one another.
+
+        Args:
+            back_to: The revision to go back to instead, ``0001``, for a version that knows no
+                later one.
 
         Raises:
             StartError: The database cannot be reached or migrated.
@@ -91,7 +96,13 @@ class Database:
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(text(lock))
-                await connection.run_sync(_upgrade)
+                await connection.run_sync(_move, back_to)
+        except CommandError as exc:
+            raise StartError(
+                f"The tables of AMARRE_AUTH_DATABASE cannot be migrated: {exc}. A database that a"
+                " later version has migrated is taken back by that version:"
+                " python -m auth_svc.migrations REVISION"
+            ) from exc
         except (SQLAlchemyError, OSError, TimeoutError) as exc:
             raise StartError(
                 f"The database of AMARRE_AUTH_DATABASE cannot be used: {_cause(exc)}"
@@ -107,12 +118,15 @@ class Database:
         await self._engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
+def _move(connection: Connection, back_to: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if back_to:
+        command.downgrade(config, back_to)
+    else:
+        command.upgrade(config, "head")
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -1,11 +1,17 @@
-"""``python -m auth_svc.migrations``: bring Auth's tables up to date, and end."""
+"""
+``python -m auth_svc.migrations [REVISION]``: bring Auth's tables up to date, or back, and end.
+
+Going back is for the version before, which does not know later revisions; run it with the later.
+"""
+
+import sys
 
 from auth_svc.config import AuthSettings
 from auth_svc.database import Database
 from mesh.chassis import config, server
 
 
-async def main(settings: AuthSettings) -> None:
+async def main(settings: AuthSettings, back_to: str = "") -> None:
     """
     Migrate the database of *settings*.
 
@@ -14,11 +20,11 @@ async def main(settings: AuthSettings) -> None:
     """
     database = Database(settings.auth_database)
     try:
-        await database.migrate()
+        await database.migrate(back_to)
     finally:
         await database.aclose()
 
 
 if __name__ == "__main__":
     _settings = config.load_or_exit(AuthSettings)
-    server.run(lambda: main(_settings), "auth-migrations", _settings)
+    server.run(lambda: main(_settings, *sys.argv[1:2]), "auth-migrations", _settings)

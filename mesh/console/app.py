@@ -97,9 +97,12 @@ async def console(
 
 
 async def _sum_up(writer: Writer, run: int, now: Now) -> None:
-    """Keep the summary of this run up to date, until cancelled."""
-    while True:
-        await asyncio.sleep(SUM_UP_SECONDS)
+    """Keep the summary of this run up to date until cancelled, and write it once more then."""
+    try:
+        while True:
+            await asyncio.sleep(SUM_UP_SECONDS)
+            writer.do(lambda _, db: runs.sum_up(db, run, now()))
+    finally:
         writer.do(lambda _, db: runs.sum_up(db, run, now()))
 
 

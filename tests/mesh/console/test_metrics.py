@@ -144,6 +144,24 @@ class TestScraped:
 
         assert 14 == found["calls"]
 
+    async def test_runs(self, start: Start) -> None:
+        """
+        A run that has ended is there to compare with the next.
+        """
+        process = Process()
+        async with process.served() as target:
+            settings = {"console_scrape": (target,), "console_scrape_every": EVERY}
+            async with start(**settings) as running:
+                await scraped(running)
+                process.call(times=7)
+                await method(running, 7)
+            async with start(**settings) as running:
+                this, last = (await running.get("runs"))["items"]
+
+        assert {} == this["methods"]
+        assert 7 == last["methods"]["survey.ListRequests"]["calls"]
+        assert last["started"] < last["seen"]
+
     async def test_before_the_console(self, start: Start) -> None:
         """
         What an old process counted before the console came belongs to no time and is left out.

@@ -10,7 +10,7 @@ TESTS ?= tests
 CONTRACTS := $(shell find protos/amarre -name '*.proto')
 IMAGE := protos/gen/amarre/contract.binpb
 
-.PHONY: help up test check check-contracts check-rendered generate render lock baseline format wheel tools clean
+.PHONY: help up test check check-contracts check-rendered check-deploy generate render lock baseline format wheel tools clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ up: $(IMAGE) ## Start everything and print where it is. Options: make up ARGS="-
 test: $(IMAGE) tools ## Run all tests; installs the optional programs where it may.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(TESTS) $(ARGS)
 
-check: $(IMAGE) check-contracts check-rendered ## Lint, types, imports, contracts, rendered files.
+check: $(IMAGE) check-contracts check-rendered check-deploy ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -37,6 +37,9 @@ check-rendered: $(IMAGE)
 	    $(BIN)/amarre render $$target --check \
 	    || { echo "The committed files of $$target differ from the contract; run: make render"; exit 1; }; \
 	done
+
+check-deploy: $(IMAGE) ## Check images, Compose, Kubernetes, Istio, Terraform and Ansible, offline.
+	$(BIN)/python -m mesh.deploy.check
 
 generate: ## Make code from the contracts.
 	@touch protos/generate.py

@@ -17,7 +17,6 @@ from mesh.console.rows import Log, Point, Span
 MOST_NAMES = 20_000
 MANY_NAMES = "(many names)"
 MOST_SERIES = 20_000
-KNOWN_TRACES = 20_000
 CHUNK = 2_000
 """How many rows go at once, so that no transaction is long."""
 SPAN_SIZE = "(300 + length(attributes) + length(events))"

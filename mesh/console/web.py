@@ -1,5 +1,6 @@
 """The application of pages and API: who is let in, headers, static files."""
 
+from collections.abc import Awaitable, Callable
 from importlib import resources
 from pathlib import Path
 
@@ -31,6 +32,8 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def app(context: Context, access: Access) -> Starlette:
@@ -113,7 +116,7 @@ def _notice(status: int, title: str, text: str, *, refresh: bool = False) -> HTM
     )
 
 
-def _codes(access: Access):  # type: ignore[no-untyped-def] # an endpoint
+def _codes(access: Access) -> Endpoint:
     async def codes(request: Request) -> Response:
         """Give out a code for one browser; only for the bearer of the token itself."""
         if not access.is_token(request.headers.get("authorization", "")):
@@ -124,7 +127,7 @@ def _codes(access: Access):  # type: ignore[no-untyped-def] # an endpoint
     return codes
 
 
-def _open(access: Access):  # type: ignore[no-untyped-def] # an endpoint
+def _open(access: Access) -> Endpoint:
     async def enter(request: Request) -> Response:
         """Use a code up. The page then goes on by itself: a Strict cookie needs our own page."""
         cookie = access.use_code(request.query_params.get("code", ""))

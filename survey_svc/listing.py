@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import structlog
+from prometheus_client import Counter
 
 from mesh.chassis.errors import InvalidRequestError, NotFoundError, UpstreamError, Violation
 from survey_svc.dictionary import Dictionary
@@ -21,6 +22,8 @@ from survey_svc.requests import Request, Row, Step, StepKind, StepState, derive,
 from survey_svc.study import Study
 
 log = structlog.get_logger("listing")
+
+LOOK_UPS = Counter("amarre_survey_cache_lookups", "Look-ups in the cache.", ["content", "outcome"])
 
 FRESH = timedelta(seconds=2)
 """How old what a user is shown may be."""
@@ -96,6 +99,7 @@ class Listing:
         flight = None
         if not now:
             kept = await self._cache.get(self._rows_key(user))
+            LOOK_UPS.labels("rows", "miss" if kept is None else "hit").inc()
             if kept is not None:
                 return list(json.loads(kept))
             flight = self._flights.get(user)
@@ -174,6 +178,8 @@ class Listing:
         kept = await self._cache.get_many([self._link_key(key) for key in keys])
         found = {key: link.decode() for key, link in zip(keys, kept, strict=True) if link}
         missing = [key for key in keys if key not in found]
+        LOOK_UPS.labels("links", "hit").inc(len(found))
+        LOOK_UPS.labels("links", "miss").inc(len(missing))
         fetched: dict[_Key, str] = {}
         for instrument in {instrument for _, instrument in missing}:
             records = {record for record, of in missing if of == instrument}

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 import auth_svc.mail
 import gateway.observation
+import survey_svc.listing
 import survey_svc.redcap.api
 import survey_svc.redcap.breaker
 import survey_svc.watching
@@ -19,6 +20,7 @@ EMITTERS = (
     auth_svc.mail,
     gateway.observation,
     metrics,
+    survey_svc.listing,
     survey_svc.redcap.api,
     survey_svc.redcap.breaker,
     survey_svc.watching,

@@ -35,6 +35,16 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "streams open": "sum(amarre_survey_watchers)",
                 },
             ),
+            Chart(
+                "Cache, share of hits",
+                {
+                    "{{content}}": "sum by (content) "
+                    '(rate(amarre_survey_cache_lookups_total{outcome="hit"}[$__rate_interval]))'
+                    " / (sum by (content) "
+                    "(rate(amarre_survey_cache_lookups_total[$__rate_interval])) > 0)"
+                },
+                Unit.SHARE,
+            ),
         ),
     ),
     "auth": (

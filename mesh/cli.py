@@ -1,6 +1,7 @@
 """The ``amarre`` command. Each command is a few lines here; what it does stands in its module."""
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,26 @@ def _collected(answers: Any) -> list[str]:
         return [answer async for answer in answers]
 
     return asyncio.run(collect())
+
+
+@main.command()
+@click.argument("action", type=click.Choice(["export", "import"]))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Say what an import would do, and do nothing.")
+@DATA
+def identities(action: str, file: Path, data: Path, *, dry_run: bool) -> None:
+    """Move users between identity providers: ids, addresses and roles, nothing lost.
+
+    Works on the provider that the settings of Auth choose; AMARRE_AUTH_PROVIDER=appwrite and its
+    variables choose the other one.
+    """
+    from mesh.local import plan
+
+    units = plan.Plan(Layout(data.resolve()), plan.Options()).units
+    auth = next(unit for unit in units if unit.name == "auth")
+    command = [sys.executable, "-m", "auth_svc.identities", action, str(file)]
+    command += ["--dry-run"] if dry_run else []
+    sys.exit(subprocess.run(command, env=auth.environment, check=False).returncode)  # noqa: S603 - our own program
 
 
 @main.group()

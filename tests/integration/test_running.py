@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import free_base, running
+from tests.integration.researcher import Researcher
 
 AMARRE = [sys.executable, "-m", "mesh.cli"]
 
@@ -171,6 +172,24 @@ class TestCommands:
         shown = amarre("certs", "show", "--data", data_of(live))
 
         assert "spiffe://amarre.local/ns/amarre/sa/survey" in shown.stdout
+
+    def test_identities_leave_and_come_back(self, live: Any, tmp_path: Path) -> None:
+        """
+        Users are exported with ids and addresses; a dry import of the same changes nothing.
+        """
+        with Researcher(live, "moving@example.org") as person:
+            person.sign_in()
+            user = person.data("GET", "/api/v1/me")["id"]
+        file = tmp_path / "users.jsonl"
+        data = ("--data", data_of(live))
+
+        left = amarre("identities", "export", str(file), *data)
+        back = amarre("identities", "import", str(file), "--dry-run", *data)
+
+        assert 0 == left.returncode, left.stderr
+        users = [json.loads(line) for line in file.read_text().splitlines()]
+        assert "moving@example.org" == {u["id"]: u["email"] for u in users}[user]
+        assert 0 == back.returncode, back.stderr
 
     def test_ready_file(self, live: Any) -> None:
         """

@@ -42,7 +42,7 @@ def up(
     ready_file: Path | None,
 ) -> None:
     """Start everything, wait until it is ready, print where it is. Ctrl-C drains and stops."""
-    from mesh.local import ca, envoy, plan, runner, supervisor, table
+    from mesh.local import ca, envoy, plan, runner, supervisor
 
     faults = (
         DataFolderError,
@@ -59,10 +59,17 @@ def up(
         mesh = runner.Runner(Layout(data.resolve()), options, file)
         with mesh.prepared():
             click.echo("Starting … (Ctrl-C stops)", err=True)
-            asyncio.run(mesh.run(lambda: table.show(mesh.ready())))
+            asyncio.run(mesh.run(lambda: _tell(mesh.ready())))
     except faults as fault:
         raise Refused(str(fault)) from fault
     click.echo("Stopped.", err=True)
+
+
+def _tell(ready: dict[str, Any]) -> None:
+    from mesh.local import table
+
+    console = terminal.Client(ready["urls"]["console"], ready["console"]["token"])
+    table.show(ready, console_link=console.link())
 
 
 def _replicas(given: tuple[str, ...]) -> dict[str, int]:

@@ -56,6 +56,10 @@ class Client:
         """Return the JSON of an endpoint that does something; fails as `get`."""
         return self._ask("POST", path, {})
 
+    def link(self) -> str:
+        """Return a link that opens the console once; fails as `get`."""
+        return f"{self.url}{self.post('codes')['path']}"
+
     def _ask(self, verb: str, path: str, parameters: dict[str, Any]) -> Any:
         import httpx
 
@@ -140,8 +144,7 @@ def commands(find: Find) -> list[click.Command]:
     @_DATA
     def console(data: Path) -> None:
         """Print a link that opens the console once, within 10 minutes."""
-        asked = client(data)
-        click.echo(f"{asked.url}{asked.post('codes')['path']}")
+        click.echo(client(data).link())
 
     @click.command("traces")
     @click.argument("trace_id", default="")

@@ -2,7 +2,6 @@
 The plan of a local mesh: which commands run with which environment, from topology and options.
 """
 
-import importlib.util
 import json
 import os
 import sys
@@ -67,7 +66,6 @@ class Plan:
         planned = [
             (process, replica, self._slot(process, replica))
             for process in topology.PROCESSES
-            if _is_installed(process)
             for replica in range(1, self._replicas(process) + 1)
         ]
         self.units = tuple(
@@ -285,7 +283,6 @@ class Plan:
     def _defaults(self, process: Process) -> dict[str, str]:
         layout = self.layout
         state = layout.state
-        app = f"http://{self.address(topology.EDGE_HTTP)}"
         match process.name:
             case "auth":
                 return {
@@ -293,11 +290,9 @@ class Plan:
                     "AMARRE_AUTH_SIGNING_KEY_FILE": str(layout.secret("auth-signing-key.pem")),
                     "AMARRE_AUTH_KEY_SET_LISTEN": f"unix:{layout.sockets / 'keys.sock'}",
                     "AMARRE_AUTH_SMTP_URL": f"smtp://{self.address(topology.SMTP)}",
-                    "AMARRE_AUTH_LINK_URL": f"{app}/login",
-                    # Browsers bind passkeys to a name, never to an address.
+                    "AMARRE_AUTH_LINK_URL": f"{self._app()}/login",
                     "AMARRE_AUTH_PASSKEY_ORIGINS": (
-                        f"http://localhost:{self.port(topology.EDGE_HTTP)},"
-                        f"https://localhost:{self.port(topology.EDGE_HTTPS)}"
+                        f"{self._app()},https://localhost:{self.port(topology.EDGE_HTTPS)}"
                     ),
                 }
             case "survey":
@@ -337,6 +332,10 @@ class Plan:
             case _:
                 return {}
 
+    def _app(self) -> str:
+        """The application by name: browsers bind passkeys to a name, never to an address."""
+        return f"http://localhost:{self.port(topology.EDGE_HTTP)}"
+
     def _scraped(self) -> list[dict[str, str]]:
         found = []
         for process in topology.PROCESSES:
@@ -367,7 +366,7 @@ class Plan:
     def urls(self) -> dict[str, str]:
         """Return the URLs of the ready file."""
         return {
-            "app": f"http://{self.address(topology.EDGE_HTTP)}",
+            "app": self._app(),
             "app_tls": f"https://localhost:{self.port(topology.EDGE_HTTPS)}",
             "console": f"http://{self.address(topology.CONSOLE)}",
             "outbox": f"http://{self.address(topology.OUTBOX)}",
@@ -392,10 +391,6 @@ class _Place:
     @property
     def egress(self) -> Path:
         return self.folder / "egress.sock"
-
-
-def _is_installed(process: Process) -> bool:
-    return importlib.util.find_spec(f"{process.module}.__main__") is not None
 
 
 def _name(process: Process, replica: int) -> str:

@@ -16,8 +16,8 @@ TITLES = {
 }
 
 
-def show(ready: dict[str, Any]) -> None:
-    """Print URLs, gRPC addresses and how long each process took to become ready."""
+def show(ready: dict[str, Any], *, console_link: str) -> None:
+    """Print URLs, gRPC addresses and how long each process took; the link opens the console."""
     table = Table(box=None, pad_edge=False)
     table.add_column("what", style="bold")
     table.add_column("where", no_wrap=True)
@@ -29,4 +29,5 @@ def show(ready: dict[str, Any]) -> None:
     console.print(table)
     took = ", ".join(f"{p['name']} {p['ready_ms']} ms" for p in ready["processes"])
     console.print(f"Ready: {took}.", style="dim")
+    console.print(f"Open the console once, within 10 minutes: {console_link}")
     console.print("Ctrl-C drains and stops.")

@@ -20,6 +20,13 @@ DRAIN_SECONDS = 2
 """How long an Envoy that is told to drain still takes connections, asking clients to leave."""
 
 
+NO_INOTIFY = (
+    "This user has no inotify instances left, of which every Envoy needs six to eight. Stop other "
+    "programs that watch files (meshes, editors), or allow more: "
+    "sudo sysctl fs.inotify.max_user_instances=512"
+)
+
+
 class EnvoyError(Exception):
     """Envoy is missing, rejects its files or does not answer; the message says what to do."""
 
@@ -78,11 +85,7 @@ async def validate(folder: Path) -> None:
     )
     _, said = await process.communicate()
     if process.returncode and b"inotify" in said:
-        raise EnvoyError(
-            "This user has no inotify instances left, which every Envoy needs. Stop other "
-            "programs that watch files (meshes, editors), or allow more: "
-            "sudo sysctl fs.inotify.max_user_instances=512"
-        )
+        raise EnvoyError(NO_INOTIFY)
     if process.returncode:
         raise EnvoyError(
             f"Envoy rejects {folder / BOOTSTRAP}:\n{said.decode(errors='replace').strip()}\n"

@@ -57,7 +57,7 @@ class Fleet:
         self.proxies.endpoints = self.plan.endpoints()
         proxies = [unit for unit in units if unit.proxy is not None]
         await self.proxies.prepare([unit.proxy for unit in proxies if unit.proxy])
-        await self.supervisor.start([self._child(unit) for unit in proxies])
+        await self._start_proxies([self._child(unit) for unit in proxies])
         others = [unit for unit in units if unit.proxy is None]
         await self.supervisor.start([self._child(unit) for unit in others])
         await asyncio.gather(*(self._complete(unit) for unit in proxies))
@@ -173,7 +173,8 @@ class Fleet:
             await self.proxies.prepare([unit.proxy for unit in units if unit.proxy])
             for unit in units:
                 child = self._child(unit, suffix=suffix)
-                await self.supervisor.start([child])
+                start = self._start_proxies if unit.proxy else self.supervisor.start
+                await start([child])
                 self.units[child.name] = unit
                 started.append(child.name)
                 if unit.proxy is not None:
@@ -185,6 +186,16 @@ class Fleet:
             for unit in units:
                 if unit.proxy is not None:
                     self.proxies.forget(unit.proxy)
+            raise
+
+    async def _start_proxies(self, children: Sequence[Child]) -> None:
+        """Start Envoys; of what makes one end by itself, say the one thing that people can mend."""
+        try:
+            await self.supervisor.start(children)
+        except StartFailedError as failure:
+            logs = [child.log_file.read_text(errors="replace") for child in children]
+            if any("inotify_fd_" in log for log in logs):
+                raise EnvoyError(envoy.NO_INOTIFY) from failure
             raise
 
     async def _drain_and_stop(self, units: Sequence[Unit]) -> None:

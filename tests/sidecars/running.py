@@ -21,6 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from mesh.local.control import give
+from mesh.local.layout import Layout
+
 AMARRE = str(Path(sys.executable).with_name("amarre"))
 START_SECONDS = 60.0
 
@@ -67,8 +70,9 @@ class Running:
 
     async def canary(self) -> dict[str, Any]:
         """Return how the canary of Survey does."""
-        found: list[dict[str, Any]] = json.loads(
-            await self.amarre("canary", "status", "survey", "--json")
+        layout = Layout(self.data)
+        found: list[dict[str, Any]] = await give(
+            layout, "canary status", lambda _: None, service="survey"
         )
         return found[0]
 

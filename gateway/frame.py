@@ -117,6 +117,7 @@ class Frame:
         request_id = headers.get(b"x-request-id", "") if self._behind_envoy else ""
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(16)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         framing = [(b"x-request-id", request_id.encode()), (b"traceresponse", trace.encode())]
         forwarded = headers.get(b"x-forwarded-proto", "") if self._behind_envoy else ""
         if (forwarded or scope["scheme"]) == "https":

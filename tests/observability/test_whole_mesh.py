@@ -125,12 +125,13 @@ async def ask(told: Told, method: Method) -> None:
 def test_every_method_and_edge(told: Told) -> None:
     """
     After one warm-up every method has shown its span, its metric and its line; every edge that
-    the contracts declare was seen by then, and no other.
+    the contracts declare was seen by then, and no other; an answer's id leads to its line.
     """
     with Researcher(told.ready, EMAIL) as ada:
         ada.sign_in()
         ada.requests()
-        ada.data("GET", "/api/v1/health/status")
+        answer = ada.send("GET", "/api/v1/health/status")
+    request_id = answer.headers["x-request-id"]
     edges = set(told.counts(names.RPC_SERVER_CALLS, "caller", "service"))
 
     async def warm_up() -> None:
@@ -154,6 +155,9 @@ def test_every_method_and_edge(told: Told) -> None:
     assert [] == without_line()
     assert [] == [row.method for row in expected if not counted.get(tuple(row.labels.values()))]
     assert edges == signals.edges(MESH)
+    assert ["/api/v1/health/status"] == [
+        line["route"] for line in told.lines() if request_id == line.get("request_id")
+    ]
 
 
 @pytest.mark.envoy

@@ -1,13 +1,16 @@
 """Rules of Prometheus: whole, true to the contracts, proven by promtool, explained by runbooks."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
+from mesh import cli
 from mesh.contract import policy
 from mesh.render import registry, rules, signals
 from mesh.render.rules import recording, scraping
@@ -199,3 +202,19 @@ def test_committed() -> None:
     """
     for target in ("rules", "signals"):
         assert [] == registry.drift(registry.render(target), registry.committed(target))
+
+
+def test_commands() -> None:
+    """
+    Every command that a runbook tells somebody to type is one that there is, options included.
+    """
+    pages = "".join(path.read_text() for path in (registry.ROOT / RUNBOOKS).glob("*.md"))
+    typed = re.findall(r"`amarre ([^`]+)`", pages)
+
+    assert len(typed) > 20
+    for line in typed:
+        words = shlex.split(line)
+        command: click.Command = cli.main
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        command.make_context(command.name, words)

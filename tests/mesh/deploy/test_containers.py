@@ -83,7 +83,8 @@ async def test_survey(tmp_path: Path, redcap: str) -> None:
     Survey becomes ready as soon as REDCap answers it.
     """
     made = container("survey", tmp_path)
-    made.environment["AMARRE_SURVEY_REDCAP_URL"] = redcap
+    # Production takes no REDCap without TLS; the sandbox of trials has none.
+    made.environment |= {"AMARRE_SURVEY_REDCAP_URL": redcap, "AMARRE_ENV": "development"}
     made.secret("amarre_survey_store", f"sqlite+aiosqlite:///{made.run / 'survey.sqlite'}")
     made.secret("amarre_survey_cache", "memory")
     made.secret("redcap-token", REDCAP_TOKEN)

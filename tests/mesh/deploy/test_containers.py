@@ -4,7 +4,8 @@ the declared variables, secrets as files, SIGTERM.
 """
 
 import secrets
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ from tests.mesh.deploy.containers import Container, give, load, running, until_r
 
 DEPLOYED = load()
 REDCAP_TOKEN = secrets.token_hex(16).upper()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder that the container's user can reach, as it cannot reach pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="amarre-container-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture
@@ -35,7 +45,6 @@ async def redcap(tmp_path: Path) -> AsyncIterator[str]:
 
 
 def container(name: str, tmp_path: Path) -> Container:
-    tmp_path.chmod(0o755)
     found = Container(DEPLOYED, DEPLOYED.workload(name), tmp_path / name)
     found.secret("pseudonym-key", secrets.token_hex(32))
     return found

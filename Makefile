@@ -19,7 +19,7 @@ up: $(IMAGE) ## Start everything and print where it is. Options: make up ARGS="-
 	@exec $(BIN)/amarre up $(ARGS)
 
 test: $(IMAGE) tools ## Run all tests; installs the optional programs where it may.
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(TESTS) $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(TESTS) $(ARGS)
 
 check: $(IMAGE) check-contracts check-rendered check-deploy ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .

@@ -86,7 +86,7 @@ def gateway(listen: str, target: str) -> None:
         else {"host": "127.0.0.1", "port": int(listen.rpartition(":")[2])}
     )
     app = Starlette(routes=[Route("/", answer)])
-    uvicorn.run(app, log_level="error", access_log=False, lifespan="off", ws="none", **where)
+    uvicorn.run(app, log_level="critical", access_log=False, lifespan="off", ws="none", **where)
 
 
 @dataclass

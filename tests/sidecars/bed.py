@@ -131,7 +131,10 @@ class Bed:
         for name in ("auth", "survey", "health"):
             self.endpoints.setdefault(name, ())
         proxy = self.proxy("gateway", "gateway", app=app or f"unix:{self.folder}/none.sock")
-        return await self.start(replace(proxy, edge=edge))
+        if edge is not None:
+            # Nobody listens there: a collector that is away costs an edge nothing.
+            proxy = replace(proxy, edge=edge, telemetry=Telemetry(otlp="127.0.0.1:9"))
+        return await self.start(proxy)
 
     def proxy(self, name: str, workload: str, *, app: str, inbound: str = "") -> Proxy:
         """Return where the Envoy of *name* stands."""

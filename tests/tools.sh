@@ -1,6 +1,22 @@
 #!/usr/bin/env bash
 # Installs the programs that some tests need, where this user may, and says what stays missing.
 set -u
+cd "$(dirname "$0")" || exit 1
+
+# Each Envoy watches its files with six to eight inotify instances, and tests run several meshes.
+most=/proc/sys/fs/inotify/max_user_instances
+if [ -w "$most" ] && [ "$(cat "$most")" -lt 512 ]; then
+  echo 512 >"$most" || echo "inotify instances stay at $(cat "$most"); tests with many proxies may fail"
+fi
+
+# The official Node SDK of Appwrite, for the proof of its stand-in.
+sdk=sandbox/appwrite/node
+if ! command -v npm >/dev/null; then
+  echo "Not installed: npm. The test with the Node SDK is skipped and says so."
+elif [ ! -d "$sdk/node_modules" ]; then
+  (cd "$sdk" && npm ci --silent --no-audit --no-fund) || echo "npm ci did not work in tests/$sdk"
+fi
+
 declare -A package=(
   [chromium]=chromium
   [redis-server]=redis-server

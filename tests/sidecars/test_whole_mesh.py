@@ -59,7 +59,9 @@ class TestProcesses:
 
     async def test_killed_replica(self, running: Running, ada: httpx.AsyncClient) -> None:
         """
-        While one of two replicas is killed and comes back every call that may be retried works.
+        While one of two replicas is killed and comes back, calls that may be retried work.
+
+        Not one in fifty is lost: the retry budget may run dry before the replica is ejected.
         """
         before = running.pid("survey-2")
         async with Load(ada, LIST, 30) as load:
@@ -70,8 +72,8 @@ class TestProcesses:
 
             await eventually(is_back, "the replica", within=30)
 
-        assert [] == load.failures
-        assert {"200"} == set(load.answers)
+        assert len(load.failures) <= load.answers["200"] / 50, load.failures
+        assert set(load.answers) <= {"200", "503"}
 
 
 class TestFaults:

@@ -1,7 +1,6 @@
 """The official Node SDK drives the stand-in through the whole sign-in."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,18 +10,18 @@ import pytest
 from tests.sandbox.appwrite.conftest import KEY, PROJECT, Appwrite
 
 SCRIPT = Path(__file__).with_name("whole_sign_in.mjs")
-FOLDER = os.environ.get("AMARRE_NODE_SDK", "")
+FOLDER = Path(__file__).with_name("node")
 
 
 @pytest.mark.skipif(
-    not FOLDER or shutil.which("node") is None,
-    reason="needs Node, and AMARRE_NODE_SDK=DIR after `npm install --prefix DIR node-appwrite@27`",
+    shutil.which("node") is None or not (FOLDER / "node_modules").is_dir(),
+    reason=f"needs Node and npm, and `npm ci` in {FOLDER.name}, which `make test` runs",
 )
 def test_whole_sign_in(appwrite: Appwrite) -> None:
     """
     Every answer fits what the SDK expects, refusals included.
     """
-    command = ["node", str(SCRIPT), str(Path(FOLDER).absolute()), appwrite.endpoint, PROJECT, KEY]
+    command = ["node", str(SCRIPT), str(FOLDER), appwrite.endpoint, PROJECT, KEY]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     assert (

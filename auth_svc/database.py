@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.server import StartError
+from mesh.chassis.sqlite import write_ahead
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 WAIT_SECONDS = 3
@@ -130,8 +131,9 @@ def _move(connection: Connection, back_to: str) -> None:
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
+    write_ahead(connection)
     cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

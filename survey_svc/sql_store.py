@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mesh.chassis.errors import UnavailableError
+from mesh.chassis.sqlite import write_ahead
 from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 WAIT_SECONDS = 5
@@ -200,7 +201,7 @@ def _engine(url: str) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
         # Readers beside a writer, and what was committed survives a crash of the machine.
-        connection.execute("PRAGMA journal_mode=WAL")
+        write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
 
     return engine

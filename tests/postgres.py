@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from mesh.chassis.testing import free_port
 
 _START_SECONDS = 60
@@ -16,7 +18,7 @@ UNPRIVILEGED = ("postgres", "nobody")
 """Who runs the server when the tests run as root, which PostgreSQL refuses."""
 
 
-def binaries() -> Path | None:
+def _binaries() -> Path | None:
     """Return the folder with ``initdb`` and ``pg_ctl``; None where PostgreSQL is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_version)
     if found:
@@ -25,9 +27,23 @@ def binaries() -> Path | None:
     return Path(on_path).resolve().parent if on_path else None
 
 
+def required() -> Path:
+    """Return the folder of the programs; skips the test where PostgreSQL is not installed."""
+    found = _binaries()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    return found
+
+
 @contextlib.contextmanager
-def postgres(bin_folder: Path) -> Iterator[str]:
-    """Run a server; yields ``postgresql+asyncpg://…`` of an empty database."""
+def postgres() -> Iterator[str]:
+    """
+    Run a server; yields ``postgresql+asyncpg://…`` of an empty database.
+
+    Skips the test where PostgreSQL is not installed. ``pg_ctl -w`` waits until the server accepts
+    connections: its port listens earlier, while it still answers "starting up".
+    """
+    bin_folder = required()
     folder = Path(tempfile.mkdtemp(prefix="amarre-postgres-"))
     user = _unprivileged() if os.geteuid() == 0 else None
     if user is not None:
@@ -48,6 +64,7 @@ def postgres(bin_folder: Path) -> Iterator[str]:
     options = (
         f"-h 127.0.0.1 -p {port} -k {folder}"
         " -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=16MB"
+        " -c max_connections=200"
     )
     try:
         run("initdb", "-D", data, "-U", "amarre", "-A", "trust", "-E", "UTF8", "--no-sync")

@@ -11,16 +11,13 @@ from auth_svc.database import Database
 from auth_svc.tables import metadata
 from mesh.chassis.testing import FakeClock
 from tests.auth_svc.world import World, embedded, present_clock
-from tests.postgres import binaries, postgres
+from tests.postgres import postgres
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server of this session's own."""
-    found = binaries()
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    with postgres(found) as url:
+    with postgres() as url:
         yield url
 
 

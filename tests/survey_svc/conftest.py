@@ -8,6 +8,7 @@ import pytest
 
 from survey_svc import profile as profiles
 from survey_svc.profile import Profile
+from tests.postgres import postgres
 from tests.survey_svc import servers
 from tests.survey_svc.sandbox import Sandbox
 from tests.survey_svc.world import World, running
@@ -70,5 +71,5 @@ def store_url(
             with servers.redis(folder) as url:
                 yield url
         case _:
-            with servers.postgres(folder) as url:
+            with postgres() as url:
                 yield url

@@ -1,8 +1,6 @@
-"""Real Redis and PostgreSQL servers of this machine, on free ports, with nothing in them."""
+"""A real Redis of this machine, on a free port, with nothing in it."""
 
 import contextlib
-import getpass
-import os
 import shutil
 import socket
 import subprocess
@@ -28,48 +26,6 @@ def redis(folder: Path) -> Iterator[str]:
     with _process([*command, "--save", "", "--appendonly", "no"], folder / "redis.log"):
         _until_listens(port, "redis-server")
         yield f"redis://127.0.0.1:{port}/0"
-
-
-@contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """Run a PostgreSQL cluster of its own; yields the URL for asyncpg."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    found = shutil.which("initdb") or next((str(b / "initdb") for b in binaries[::-1]), None)
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (apt: postgresql)")
-    home, port = Path(found).resolve().parent, free_port()
-    data = folder / "data"
-    owner = _not_root(folder)
-    initialise = [str(home / "initdb"), "-D", str(data), "-U", "amarre", "-A", "trust", "-N"]
-    subprocess.run([*owner, *initialise], check=True, capture_output=True, cwd=folder)
-    settings = {
-        "listen_addresses": "127.0.0.1",
-        "port": str(port),
-        "unix_socket_directories": "",
-        "fsync": "off",
-        "max_connections": "200",
-    }
-    command = [*owner, str(home / "postgres"), "-D", str(data)]
-    for name, value in settings.items():
-        command += ["-c", f"{name}={value}"]
-    with _process(command, folder / "postgres.log"):
-        _until_listens(port, "postgres")
-        yield f"postgresql+asyncpg://amarre@127.0.0.1:{port}/postgres"
-
-
-def _not_root(folder: Path) -> list[str]:
-    """Return what runs a command as somebody else: PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return []
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip(f"PostgreSQL does not run as {getpass.getuser()}, and setpriv is missing")
-    nobody = 65534
-    os.chown(folder, nobody, nobody)
-    for parent in folder.parents:
-        if parent.owner() == getpass.getuser() and parent.stat().st_mode & 0o001 == 0:
-            parent.chmod(parent.stat().st_mode | 0o001)
-    return [setpriv, f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -20,7 +19,7 @@ from auth_svc.ports import SessionLife, User
 from mesh.deploy.check import DEPLOY
 from survey_svc.ports import Reservation
 from survey_svc.sql_store import SqlStore
-from tests.postgres import binaries, postgres
+from tests.postgres import postgres, required
 
 SCRIPTS = DEPLOY / "ansible" / "roles" / "backups" / "files"
 NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -31,10 +30,7 @@ pytestmark = pytest.mark.postgres
 @pytest.fixture
 async def server() -> AsyncIterator[str]:
     """A PostgreSQL with the empty databases auth and survey, each with its owner."""
-    found = binaries()
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    with postgres(found) as url:
+    with postgres() as url:
         await run_sql(url, "create role auth login", "create role survey login")
         await empty(url)
         yield url
@@ -64,14 +60,12 @@ def of(url: str, name: str) -> str:
 
 async def script(url: str, folder: Path, name: str, *arguments: str) -> tuple[int, str]:
     """Run one of the scripts; returns its status and what it said."""
-    found = binaries()
-    assert found is not None
     parsed = make_url(url)
     process = await asyncio.create_subprocess_exec(
         SCRIPTS / name,
         *arguments,
         env={
-            "PATH": f"{found}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{required()}{os.pathsep}{os.environ['PATH']}",
             "PGHOST": str(parsed.host),
             "PGPORT": str(parsed.port),
             "PGUSER": str(parsed.username),
@@ -176,8 +170,6 @@ async def test_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """
     A backup whose database cannot be reached says so, and leaves no archive behind.
     """
-    if binaries() is None or shutil.which("sha256sum") is None:
-        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
     url = "postgresql+asyncpg://amarre@127.0.0.1:1/postgres"
 
     status, _ = await script(url, tmp_path, "amarre-backup")

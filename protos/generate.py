@@ -30,7 +30,8 @@ def generate(target: Path) -> None:
     Raises:
         GenerationError: A contract does not compile.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as scratch:
         fresh = Path(scratch)
         contracts = sorted(
             p.relative_to(PROTOS).as_posix() for p in PROTOS.glob("amarre/**/*.proto")
@@ -58,7 +59,7 @@ def generate(target: Path) -> None:
             ]
         )
         _make_packages(out)
-        _replace(target, out)
+        _replace(target, out, old=fresh)
 
 
 def _validate_descriptors() -> bytes:
@@ -102,11 +103,13 @@ def _make_packages(out: Path) -> None:
         (package / "py.typed").touch()
 
 
-def _replace(target: Path, out: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+def _replace(target: Path, out: Path, *, old: Path) -> None:
+    """Rename: a process that imports meanwhile finds the old code or the new."""
     for package in out.iterdir():
-        shutil.rmtree(target / package.name, ignore_errors=True)
-        shutil.move(package, target / package.name)
+        present = target / package.name
+        if present.exists():
+            present.rename(old / package.name)
+        package.rename(present)
 
 
 def write_baseline(generated: Path) -> None:

@@ -226,6 +226,7 @@ async def test_small_screen(page: Page, world: World, language: str) -> None:
         assert await fits(page), path
     await page.goto("/login?userId=aa&secret=bb")
     await page.locator("main button").click()
+    await page.wait_for_url("/")
     for tab in ("submit", "complete", "account", "data"):
         await page.goto(f"/?tab={tab}")
         assert await fits(page), tab

@@ -30,7 +30,13 @@ async def main(settings: GatewaySettings) -> None:
         ) from exc
     gateway = build(settings, clients)
     listeners = [
-        Listener(gateway.app, address, tls_dir=tls_dir, drain_timeout=settings.drain_timeout)
+        Listener(
+            gateway.app,
+            address,
+            tls_dir=tls_dir,
+            drain_timeout=settings.drain_timeout,
+            behind_envoy=settings.behind_envoy,
+        )
         for address, tls_dir in (
             (settings.gateway_http_listen, None),
             (settings.gateway_https_listen, settings.gateway_tls_dir),

@@ -25,17 +25,26 @@ class Listener(uvicorn.Server):
     """One server on one socket; signals are ours, not uvicorn's."""
 
     def __init__(
-        self, app: ASGIApp, address: str, *, tls_dir: Path | None, drain_timeout: timedelta
+        self,
+        app: ASGIApp,
+        address: str,
+        *,
+        tls_dir: Path | None,
+        drain_timeout: timedelta,
+        behind_envoy: bool = False,
     ) -> None:
         """
         Bind *address*, with the certificate in *tls_dir* when there is one.
+
+        Envoy has read every request strictly, so that behind it the fast parser, which sets no
+        limit to headers, will do.
 
         Raises:
             ListenError: The address cannot be bound, or the certificate cannot be read.
         """
         config = uvicorn.Config(
             app,
-            http="h11",
+            http="httptools" if behind_envoy else "h11",
             ws="none",
             lifespan="off",
             log_config=None,

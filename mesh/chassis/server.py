@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import structlog
+import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
 from grpc_reflection.v1alpha import reflection
@@ -185,7 +186,7 @@ def run(main: Callable[[], Awaitable[None]], service: str, settings: MeshSetting
     os.umask(0o007)
     try:
         telemetry.start(service, settings)
-        asyncio.run(_as_coroutine(main))
+        uvloop.run(_as_coroutine(main))
     except START_FAULTS as fault:
         log.error("cannot start", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
         raise SystemExit(2) from fault

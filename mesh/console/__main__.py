@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 import structlog
+import uvloop
 
 from mesh.chassis import config
 from mesh.chassis.telemetry.logs import configure_logs
@@ -31,7 +32,7 @@ if __name__ == "__main__":
     found = config.load_or_exit(ConsoleSettings)
     configure_logs("console", "console", found.log_level)
     try:
-        asyncio.run(main(found))
+        uvloop.run(main(found))
     except (ListenError, DatabaseError, TokenFileError) as fault:
         log.error("cannot start", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
         raise SystemExit(2) from fault

@@ -45,8 +45,8 @@ class Fleet:
 
     async def start(self) -> None:
         """
-        Start every unit of the plan; proxies first, which take a moment each, and more once
-        everything else starts.
+        Start every unit of the plan; proxies first and one by one, which take a moment each, and
+        more when they share two cores with everything else that starts.
 
         Raises:
             EnvoyError: Envoy rejects its files.
@@ -57,7 +57,8 @@ class Fleet:
         self.proxies.endpoints = self.plan.endpoints()
         proxies = [unit for unit in units if unit.proxy is not None]
         await self.proxies.prepare([unit.proxy for unit in proxies if unit.proxy])
-        await self._start_proxies([self._child(unit) for unit in proxies])
+        for unit in proxies:
+            await self._start_proxies([self._child(unit)])
         others = [unit for unit in units if unit.proxy is None]
         await self.supervisor.start([self._child(unit) for unit in others])
         await asyncio.gather(*(self._complete(unit) for unit in proxies))

@@ -8,9 +8,12 @@ signs everybody out.
 import hashlib
 import hmac
 import os
+import re
 import secrets
+from collections.abc import MutableMapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from mesh.console.clock import Now
 
@@ -19,6 +22,9 @@ SESSION = timedelta(hours=12)
 CODE_LIFETIME = timedelta(minutes=10)
 MOST_CODES = 32
 LEAST_TOKEN = 16
+BEARER = "bearer of the token"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOBODY_IN_PARTICULAR = "operator"
 
 
 class TokenFileError(Exception):
@@ -32,7 +38,7 @@ class Access:
         self._token = token.encode()
         self._key = hmac.new(self._token, b"console cookie", hashlib.sha256).digest()
         self._now = now
-        self._codes: dict[bytes, int] = {}
+        self._codes: dict[bytes, tuple[int, str]] = {}
 
     def is_token(self, header: str) -> bool:
         """Say whether an ``Authorization`` header carries the token."""
@@ -41,32 +47,45 @@ class Access:
             given.strip().encode(), self._token
         )
 
-    def new_code(self) -> str:
-        """Return a code that opens the console once, within 10 minutes."""
+    def new_code(self, who: str = "") -> str:
+        """Return a code that opens the console once, within 10 minutes, to the operator *who*."""
         now = self._now()
-        self._codes = {code: until for code, until in self._codes.items() if until > now}
+        self._codes = {code: kept for code, kept in self._codes.items() if kept[0] > now}
         while len(self._codes) >= MOST_CODES:
             del self._codes[next(iter(self._codes))]
         code = secrets.token_urlsafe(24)
-        self._codes[_digest(code)] = now + _microseconds(CODE_LIFETIME)
+        name = who if _NAME.fullmatch(who) else _NOBODY_IN_PARTICULAR
+        self._codes[_digest(code)] = now + _microseconds(CODE_LIFETIME), name
         return code
 
     def use_code(self, code: str) -> str:
         """Return the cookie that *code* is good for; empty when it is good for none, or no more."""
-        until = self._codes.pop(_digest(code), 0)
+        until, who = self._codes.pop(_digest(code), (0, ""))
         if until <= self._now():
             return ""
-        ends = str(self._now() + _microseconds(SESSION))
-        return f"{ends}.{self._sign(ends)}"
+        told = f"{self._now() + _microseconds(SESSION)}.{who}"
+        return f"{told}.{self._sign(told)}"
 
-    def is_session(self, cookie: str) -> bool:
-        """Say whether a cookie is ours and still good."""
-        ends, _, signature = cookie.partition(".")
-        genuine = hmac.compare_digest(self._sign(ends).encode(), signature.encode())
-        return genuine and ends.isascii() and ends.isdigit() and int(ends) > self._now()
+    def session(self, cookie: str) -> str:
+        """Return the operator whose cookie it is; empty when it is not ours, or good no more."""
+        told, _, signature = cookie.rpartition(".")
+        ends, _, who = told.partition(".")
+        genuine = hmac.compare_digest(self._sign(told).encode(), signature.encode())
+        good = genuine and ends.isascii() and ends.isdigit() and int(ends) > self._now()
+        return who if good else ""
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def admit(scope: MutableMapping[str, Any], who: str) -> None:
+    """Note in an ASGI *scope* on whose behalf it is served."""
+    scope["amarre.operator"] = who
+
+
+def operator_of(scope: MutableMapping[str, Any]) -> str:
+    """Return on whose behalf an ASGI *scope* is served."""
+    return str(scope["amarre.operator"])
 
 
 def read_token(file: Path) -> str:

@@ -23,6 +23,7 @@ from mesh.console.intake import REASONS
 from mesh.console.logs import Search as LogSearch
 from mesh.console.query import Query
 from mesh.console.reader import BadRequestError
+from mesh.console.refusals import error
 from mesh.console.traces import Search
 
 FOLLOW_SECONDS = 0.3
@@ -324,11 +325,6 @@ def _answering(
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer
-
-
-def error(status: int, code: str, message: str) -> JSONResponse:
-    """Return an error as the API shows it."""
-    return JSONResponse({"error": {"code": code, "message": message}}, status)
 
 
 def _list(items: list[dict[str, Any]], token: str = "") -> dict[str, Any]:

@@ -83,6 +83,7 @@ async def console(
             now=clock,
             seen=scraper.seen,
             certs=settings.console_certs,
+            control=settings.console_control,
         )
         await stack.enter_async_context(_otlp_grpc(Receiver(writer, intake), settings))
         apps = {

@@ -45,6 +45,8 @@ class ConsoleSettings(BaseSettings):
     """How often that is scraped."""
     console_certs: Path | None = None
     """Folder of SVID folders whose end is shown; none means certificates are not shown."""
+    console_control: Path | None = None
+    """Unix socket where the runner of a local mesh takes orders; none means it is only watched."""
     console_retention: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1))
     """How long telemetry is kept."""
     console_service_bytes: int = Field(default=512 * MEBIBYTE, ge=MEBIBYTE)

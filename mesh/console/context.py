@@ -24,5 +24,7 @@ class Context:
     seen: list[Seen]
     """What was scraped last, kept up to date by the scraper."""
     certs: Path | None = None
+    control: Path | None = None
+    """Where orders to the mesh go, if it takes any."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when streams must end."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mesh.orders import this_user
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -52,13 +54,9 @@ class Client:
         """
         return self._ask("GET", path, parameters)
 
-    def post(self, path: str) -> Any:
-        """Return the JSON of an endpoint that does something; fails as `get`."""
-        return self._ask("POST", path, {})
-
     def link(self) -> str:
-        """Return a link that opens the console once; fails as `get`."""
-        return f"{self.url}{self.post('codes')['path']}"
+        """Return a link that opens the console once, to this user; fails as `get`."""
+        return f"{self.url}{self._ask('POST', 'codes', {'who': this_user()})['path']}"
 
     def _ask(self, verb: str, path: str, parameters: dict[str, Any]) -> Any:
         import httpx

@@ -14,9 +14,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mesh.console.access import COOKIE, SESSION, Access
-from mesh.console.api import Api, error
+from mesh.console import steering
+from mesh.console.access import BEARER, COOKIE, SESSION, Access, admit
+from mesh.console.api import Api
 from mesh.console.context import Context
+from mesh.console.refusals import error
 
 FILES = Path(str(resources.files("mesh.console"))) / "static"
 PAGES = ("/", "/graph", "/traces", "/traces/{trace_id}", "/compare", "/logs", "/metrics", "/mesh")
@@ -41,6 +43,7 @@ def app(context: Context, access: Access) -> Starlette:
     return Starlette(
         routes=[
             *Api(context).routes(),
+            *steering.routes(context),
             Route("/api/codes", _codes(access), methods=["POST"]),
             Route("/open", _open(access)),
             Route("/sign-out", _sign_out, methods=["POST"]),
@@ -72,19 +75,35 @@ class _Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        inner = self._app if self._may(scope) else _stranger(scope["path"])
+        who = self._who(scope)
+        if who is None and not scope["path"].startswith(OPEN_TO_ALL):
+            inner: ASGIApp = _stranger(scope["path"])
+        elif who and not _proven(scope):
+            # With the cookie alone nothing but our own pages may change anything.
+            inner = error(403, "csrf_failed", "Only the console's own pages may ask for this.")
+        else:
+            admit(scope, who or BEARER)
+            inner = self._app
         await inner(scope, receive, with_headers)
 
-    def _may(self, scope: Scope) -> bool:
-        if scope["path"].startswith(OPEN_TO_ALL):
-            return True
+    def _who(self, scope: Scope) -> str | None:
+        """Return who asks; empty for the bearer of the token; None for a stranger."""
         headers = Headers(scope=scope)
         if self._access.is_token(headers.get("authorization", "")):
-            return True
+            return ""
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        # With the cookie alone nothing but our own pages may change anything.
-        own = scope["method"] in {"GET", "HEAD"} or headers.get("sec-fetch-site") == "same-origin"
-        return own and self._access.is_session(cookie)
+        return self._access.session(cookie) or None
+
+
+def _proven(scope: Scope) -> bool:
+    """Say whether a request changes nothing, or comes from one of our own pages."""
+    if scope["method"] in {"GET", "HEAD"}:
+        return True
+    headers = Headers(scope=scope)
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    return headers.get("origin", "") == f"{scope['scheme']}://{headers.get('host', '')}"
 
 
 def _stranger(path: str) -> Response:
@@ -121,7 +140,7 @@ def _codes(access: Access) -> Endpoint:
         """Give out a code for one browser; only for the bearer of the token itself."""
         if not access.is_token(request.headers.get("authorization", "")):
             return error(403, "permission_denied", "Only the bearer of the token makes links.")
-        code = access.new_code()
+        code = access.new_code(request.query_params.get("who", ""))
         return JSONResponse({"code": code, "path": f"/open?code={code}"})
 
     return codes

@@ -10,11 +10,11 @@ from typing import Any
 import structlog
 
 from mesh import topology
-from mesh.local.control import OrderError, Tell
 from mesh.local.envoy import Admin, EnvoyError
 from mesh.local.fleet import Fleet
 from mesh.local.supervisor import StartFailedError
 from mesh.local.verdict import Sample, Verdict, judge, read
+from mesh.orders import OrderError, Tell
 from mesh.render.envoy.placement import canary_of
 
 log = structlog.get_logger("canary")

@@ -13,6 +13,7 @@ from mesh.local import ca, control
 from mesh.local.layout import Layout
 from mesh.local.rotation import rotate
 from mesh.local.running import NotRunningError
+from mesh.orders import OrderError
 
 DATA = click.option(
     "--data",
@@ -35,7 +36,7 @@ def _give(data: Path, order: str, **arguments: Any) -> Any:
     layout = Layout(data.resolve())
     try:
         return asyncio.run(control.give(layout, order, click.echo, **arguments))
-    except (control.OrderError, NotRunningError) as fault:
+    except (OrderError, NotRunningError) as fault:
         raise Refused(str(fault)) from fault
 
 
@@ -175,7 +176,7 @@ def certs_rotate(*, root: bool, data: Path) -> None:
     layout = Layout(data.resolve())
     try:
         asyncio.run(_rotate(layout, root=root))
-    except (control.OrderError, ca.CaError) as fault:
+    except (OrderError, ca.CaError) as fault:
         raise Refused(str(fault)) from fault
 
 
@@ -184,7 +185,7 @@ async def _rotate(layout: Layout, *, root: bool) -> None:
         await control.give(layout, "rotate", click.echo, root=root)
     except NotRunningError as nobody:
         if not layout.certs.is_dir():
-            raise control.OrderError(
+            raise OrderError(
                 f"There are no certificates in {layout.data}. `amarre certs issue` makes them."
             ) from nobody
 

@@ -327,6 +327,7 @@ class Plan:
                     "AMARRE_CONSOLE_OTLP_HTTP": self.address(topology.OTLP_HTTP),
                     "AMARRE_CONSOLE_DATABASE": str(state / "console.sqlite"),
                     "AMARRE_CONSOLE_TOKEN_FILE": str(layout.secret("console-token")),
+                    "AMARRE_CONSOLE_CONTROL": str(layout.control),
                     "AMARRE_CONSOLE_SCRAPE": json.dumps(self._scraped()),
                 }
             case _:

@@ -13,8 +13,8 @@ from cryptography import x509
 
 from mesh.contract.faults import WORKLOADS
 from mesh.local.ca import CertificateAuthority, Issued, install
-from mesh.local.control import Tell
 from mesh.local.layout import Layout
+from mesh.orders import Tell
 
 EDGE = "edge"
 Settled = Callable[[Mapping[str, str]], Awaitable[None]]

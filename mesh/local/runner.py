@@ -17,12 +17,12 @@ from typing import Any
 import structlog
 
 from mesh.local.ca import CertificateAuthority, issue_all
-from mesh.local.control import listening
 from mesh.local.fleet import Fleet
 from mesh.local.layout import DataFolderError, Layout
 from mesh.local.monitoring import Monitoring
 from mesh.local.plan import HOST, Options, Plan
 from mesh.local.steering import Steering
+from mesh.orders import listening
 
 log = structlog.get_logger("runner")
 
@@ -117,7 +117,9 @@ class Runner:
             if starting.done():
                 starting.result()
                 async with (
-                    listening(self.layout.control, self.steering.orders()),
+                    listening(
+                        self.layout.control, self.steering.orders(), self.steering.journal.record
+                    ),
                     asyncio.TaskGroup() as group,
                 ):
                     renewing = group.create_task(self.steering.keep_certificates_fresh())

@@ -9,6 +9,7 @@ from rich.table import Table
 from mesh.local import control
 from mesh.local.layout import Layout
 from mesh.local.running import NotRunningError, is_alive, ready
+from mesh.orders import OrderError
 
 __all__ = ["Line", "NotRunningError", "report", "show"]
 
@@ -33,7 +34,7 @@ async def report(layout: Layout) -> list[Line]:
     """
     try:
         found = await control.give(layout, "status", lambda _: None)
-    except control.OrderError:
+    except OrderError:
         # Whoever started the processes is gone or stuck; all that can be told is who lives.
         found = [process | {"ready": False} for process in ready(layout)["processes"]]
     return [_line(layout, process) for process in found]

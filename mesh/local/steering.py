@@ -14,12 +14,13 @@ import structlog
 from mesh.contract import policy
 from mesh.local.ca import CaError, CertificateAuthority, issue_all
 from mesh.local.canary import Canary
-from mesh.local.control import Order, OrderError, Tell
 from mesh.local.envoy import Admin, EnvoyError
 from mesh.local.fleet import Fleet
+from mesh.local.journal import Journal
 from mesh.local.rotation import rotate
 from mesh.local.slots import NoSlotError
 from mesh.local.supervisor import StartFailedError
+from mesh.orders import Order, OrderError, Tell
 from mesh.render.envoy import InjectedFault, Proxy
 from mesh.topology import Kind
 
@@ -36,6 +37,7 @@ class Steering:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self.journal = Journal(fleet.plan.layout.state / "orders.jsonl")
         self._canaries: dict[str, Canary] = {}
         self._certificates = asyncio.Lock()
         self._restarting = asyncio.Lock()
@@ -54,6 +56,7 @@ class Steering:
             "restart": self._restart,
             "status": self._status,
             "rotate": self._rotate,
+            "journal": self.journal.last,
         }
 
     async def close(self) -> None:

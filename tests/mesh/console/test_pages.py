@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.mesh.console.conftest import Running
+from mesh.local.journal import Journal
+from mesh.orders import Tell, listening
+from tests.mesh.console.conftest import Running, Start
 from tests.mesh.console.telemetry import Batch, logs
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -155,3 +157,34 @@ class TestPages:
         await page.goto(f"{running.url}/traces")
 
         await expect(page.get_by_role("heading", name="Operators only")).to_be_visible()
+
+
+async def test_steering(browser: Browser, start: Start, tmp_path: Path) -> None:
+    """
+    An operator starts a fault on the page of the mesh and finds it among the orders.
+    """
+    journal = Journal(tmp_path / "orders.jsonl")
+    asked = list[dict[str, Any]]()
+
+    async def none(_: dict[str, Any], tell: Tell) -> list[str]:
+        return []
+
+    async def add(given: dict[str, Any], tell: Tell) -> str:
+        asked.append(given)
+        return "survey.ListRequests: 100 % aborted with UNAVAILABLE"
+
+    orders = {"fault list": none, "canary status": none, "journal": journal.last, "fault add": add}
+    socket = tmp_path / "control.sock"
+    async with listening(socket, orders, journal.record), start(console_control=socket) as running:
+        page, complaints = await opened(browser, running)
+        await page.goto(f"{running.url}/mesh")
+        form = page.get_by_role("form", name="Start a fault")
+        await form.get_by_label("Method").select_option("survey.ListRequests")
+        await form.get_by_label("Abort with").select_option("UNAVAILABLE")
+        await form.get_by_role("button").focus()
+        await page.keyboard.press("Enter")
+
+        await expect(page.get_by_role("cell", name="operator (console)")).to_be_visible()
+        await expect(page.get_by_role("status").filter(has_text="Done: fault add")).to_be_visible()
+    assert [{"method": "survey.ListRequests", "percent": 100, "abort": "UNAVAILABLE"}] == asked
+    assert [] == complaints

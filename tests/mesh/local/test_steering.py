@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from mesh import topology
-from mesh.local.control import OrderError, Tell, give, listening
+from mesh.local.control import give
 from mesh.local.layout import Layout
 from mesh.local.slots import MOST_SPARE, NoSlotError, Slots
 from mesh.local.steering import describe, parse_fault
+from mesh.orders import OrderError, Tell, listening
 
 
 def test_fault() -> None:

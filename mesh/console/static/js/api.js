@@ -13,6 +13,15 @@ export async function get(path, parameters = {}, signal) {
   return body;
 }
 
+/** Gives an order and returns what came of it. */
+export async function order(name, given) {
+  const answer = await fetch("/api/orders", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ order: name, ...given }) });
+  if (answer.status === 401) location.reload();
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Failure(body.error?.message ?? `The console answered ${answer.status}.`);
+  return body;
+}
+
 /** Calls back with each batch of items that a stream brings, until it is aborted. */
 export async function follow(path, parameters, signal, each) {
   const kept = Object.entries({ ...parameters, follow: "true" }).filter(([, value]) => value);

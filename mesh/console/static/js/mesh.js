@@ -1,20 +1,23 @@
 // The mesh as it is: processes, proxies, certificates, faults, policies, what was not kept, runs.
 
 import { get, every } from "./api.js";
+import { steering } from "./steering.js";
 import { empty, h, head, pill, refresh, show } from "./dom.js";
 import { ago, bytes, count, days, ms, percent } from "./format.js";
 
 export async function mesh(main, { signal }) {
   const body = h("div", {});
-  show(main, head("Mesh"), body);
+  const steer = h("div", {});
+  show(main, head("Mesh"), steer, body);
+  steering(steer, signal);
   await every(5000, signal, async () => {
     const [found, intake, runs] = await Promise.all([get("mesh", {}, signal), get("intake", {}, signal), get("runs", {}, signal)]);
     refresh(body,
       table("Processes", ["Process", "", "Memory", "In flight", "Started", "Files"], found.processes, (p) => [p.process, p.up ? pill("good", "up") : pill("bad", p.fault), bytes(p.memoryBytes), p.inFlight ?? "–", ago(p.startedAt), p.openFiles ?? "–"], "Nothing is scraped."),
       table("Certificates", ["Of", "Life left", "Ends", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), h("code", {}, c.subject)], "No process tells of a certificate."),
       h("div", { class: "two" },
-        table("Faults in force", ["Proxy", "Path", "Delay", "Abort"], found.faults, (f) => [f.process, h("code", {}, f.path), f.delay ? `${f.delay} for ${percent(f.delayShare, 0)}` : "–", f.abort ? `${f.abort} for ${percent(f.abortShare, 0)}` : "–"], "None. amarre fault add starts one."),
-        table("Weights", ["Proxy", "Path", "Clusters"], found.weights, (w) => [w.process, h("code", {}, w.path), Object.entries(w.clusters).map(([name, share]) => pill("accent", `${name} ${share}`))], "No canary. amarre canary start begins one."),
+        table("Faults in force", ["Proxy", "Path", "Delay", "Abort"], found.faults, (f) => [f.process, h("code", {}, f.path), f.delay ? `${f.delay} for ${percent(f.delayShare, 0)}` : "–", f.abort ? `${f.abort} for ${percent(f.abortShare, 0)}` : "–"], "None."),
+        table("Weights", ["Proxy", "Path", "Clusters"], found.weights, (w) => [w.process, h("code", {}, w.path), Object.entries(w.clusters).map(([name, share]) => pill("accent", `${name} ${share}`))], "No canary."),
         table("Open breakers", ["Proxy", "Cluster", "Kind"], found.breakers, (b) => [b.process, b.cluster, pill("bad", b.kind)], "None is open."),
         table("Ejected hosts", ["Proxy", "Cluster", "Host"], found.ejections, (e) => [e.process, e.cluster, e.address], "No host is ejected.")),
       found.proxies.map((p) => shut(`Proxy ${p.process}`, ["Route", "Cluster", "Time-out", "Retries"], p.routes, (r) => [h("code", {}, r.path), r.cluster, r.timeout || "–", r.retries ? `${r.retries} on ${r.retryOn}` : "none"], p.fault || "It has no routes.", p.up ? pill("good", `${p.state.toLowerCase()} ${p.version}`) : pill("bad", p.fault))),

@@ -23,6 +23,7 @@ from auth_svc.service import AuthService, register
 from auth_svc.sessions import Sessions
 from auth_svc.signin import LinkRules, SignIn
 from mesh.chassis import config, server
+from mesh.chassis.background import background
 from mesh.chassis.channel import channel
 
 log = structlog.get_logger("auth")
@@ -73,7 +74,7 @@ async def main(settings: AuthSettings) -> None:
             directory=directory,
             limits=limits,
         )
-        await stack.enter_async_context(server.background(_keep_house(database, ring)))
+        await stack.enter_async_context(background(_keep_house(database, ring)))
         await server.serve(
             SERVICE,
             settings,

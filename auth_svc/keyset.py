@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from mesh.chassis.server import StartError, background
+from mesh.chassis.background import background
+from mesh.chassis.server import StartError
 
 PATH = "/.well-known/jwks.json"
 CLAIM_SECONDS = 1.0

@@ -1,10 +1,11 @@
 """
 How many spans a second the console takes in, with how much memory, and how fast it finds them.
 
-    python benchmarks/console_ingest.py [--spans 200000] [--rate 5000]
+    python benchmarks/console_ingest.py [--spans 200000] [--rate 5000] [--pages]
 
-Runs a console of its own in a temporary folder, sends spans over OTLP gRPC at a steady rate and
-prints what was kept, CPU and memory of the console, and the time of searches.
+Runs a console of its own in a temporary folder, on one core, sends spans over OTLP gRPC at a
+steady rate and prints what was kept, CPU and memory of the console, and the time of searches;
+with ``--pages`` also how long each page takes in a real Chromium until it shows its data.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import grpc
 import httpx
 import psutil
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from playwright.async_api import async_playwright
 
 from mesh.chassis.testing import free_port
 
@@ -38,6 +40,17 @@ SEARCHES = {
     "attribute": {"attr": "amarre.number=77"},
     "rare attribute": {"attr": "amarre.number=nothing"},
 }
+
+PAGES = {
+    "/": "main .service",
+    "/graph": "main svg",
+    "/traces": "main a[data-row]",
+    "/traces/{trace}": "main [role=treeitem]",
+    "/logs": "main h1",
+    "/metrics": "main tbody tr",
+    "/mesh": "main section",
+}
+"""What a page shows once its data is there."""
 
 
 def batch(traces: int, number: int) -> bytes:
@@ -119,6 +132,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=60_000)
     parser.add_argument("--rate", type=int, default=5_000)
+    parser.add_argument("--pages", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ports = [free_port() for _ in range(3)]
@@ -131,6 +145,7 @@ async def main() -> None:
             "AMARRE_LOG_LEVEL": "WARNING",
         }
         process = subprocess.Popen([sys.executable, "-m", "mesh.console"], env=environment)
+        psutil.Process(process.pid).cpu_affinity([(os.cpu_count() or 1) - 1])
         try:
             await measure(psutil.Process(process.pid), Path(folder), ports, given)
         finally:
@@ -166,9 +181,42 @@ async def measure(
     print(f"sent       {given.spans} spans in {took:.1f} s ({given.spans / took:.0f}/s)")
     print(f"kept       {kept}, refused {refused}, behind {lag:.1f} s")
     print(f"CPU        {cpu:.1f} s, {cpu / given.spans * 1e6:.0f} µs per span")
-    print(f"memory     {idle / 1e6:.0f} MB idle, {process.memory_info().rss / 1e6:.0f} MB after")
+    print(f"memory     {idle / 1e6:.0f} MB idle, {peak(process):.0f} MB at most")
     print(f"file       {size / 1e6:.0f} MB, {size / max(1, kept):.0f} bytes per span")
     await search(url, (folder / "token").read_text())
+    print(f"memory     {peak(process):.0f} MB at most, searches included")
+    if given.pages:
+        await pages(url, (folder / "token").read_text())
+
+
+def peak(process: psutil.Process) -> float:
+    """Return the most memory that *process* ever had, in megabytes."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    line = next(one for one in status.splitlines() if one.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+async def pages(url: str, token: str) -> None:
+    """Print how long each page takes, best of 3, from the address to its data."""
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as client:
+        trace = (await client.get(f"{url}/api/traces", timeout=30)).json()["items"][0]["traceId"]
+        code = (await client.post(f"{url}/api/codes")).json()["path"]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        page = await browser.new_page()
+        await page.goto(f"{url}{code}")
+        await page.wait_for_url(f"{url}/")
+        for path, shown in PAGES.items():
+            took = []
+            for _ in range(3):
+                started = time.perf_counter()
+                await page.goto(f"{url}{path.format(trace=trace)}")
+                await page.locator(shown).first.wait_for()
+                took.append(time.perf_counter() - started)
+            print(f"  page {path:20} {min(took) * 1000:7.1f} ms")
+        await browser.close()
 
 
 if __name__ == "__main__":

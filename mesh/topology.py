@@ -74,6 +74,8 @@ SURVEY, AUTH, HEALTH = 1, 2, 3
 REDCAP, OUTBOX, SMTP = 10, 11, 12
 CONSOLE, OTLP_GRPC, OTLP_HTTP = 20, 21, 22
 PROMETHEUS, ALERTMANAGER = 40, 41
+MONITORING = {"alertmanager": "prometheus-alertmanager", "prometheus": "prometheus"}
+"""What Debian calls the servers of alerts."""
 REPLICAS = 70
 """The first port of further replicas and canaries, in the order in which they start."""
 REPLICA_METRICS = 60

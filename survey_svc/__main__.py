@@ -12,6 +12,7 @@ import structlog
 from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_to_server
 
 from mesh.chassis import config, server
+from mesh.chassis.background import background
 from mesh.chassis.errors import MeshError
 from survey_svc import profile as profiles
 from survey_svc.cache import MemoryCache
@@ -57,9 +58,9 @@ async def main(settings: SurveySettings) -> None:
         service = SurveyService(
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )
-        await stack.enter_async_context(server.background(watching.run()))
-        await stack.enter_async_context(server.background(study.keep()))
-        await stack.enter_async_context(server.background(_sweep(creation)))
+        await stack.enter_async_context(background(watching.run()))
+        await stack.enter_async_context(background(study.keep()))
+        await stack.enter_async_context(background(_sweep(creation)))
         register: Callable[[Any], None] = partial(add_SurveyServiceServicer_to_server, service)
         checks = {"redcap": project.is_alive, "profile": study.is_ready}
         await server.serve("survey", settings, register, checks=checks)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -232,18 +232,6 @@ def _register(server: grpc.aio.Server, register: Register, mesh: Mesh) -> tuple[
     if faults:
         raise PolicyError(faults)
     return tuple(recorder.services)
-
-
-@contextlib.asynccontextmanager
-async def background(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Run *work* beside the body and await its end, cancelled, when the body is done."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 class StartError(Exception):

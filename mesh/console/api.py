@@ -83,7 +83,13 @@ class Api:
             lambda db: overview.services(db, c.mesh, c.seen, c.certs, now=now, window=window)
         )
         alerts = await c.reader.run(lambda db: state.alerts(db, c.mesh, c.seen, c.certs, now=now))
-        return _list(items) | {"alerts": alerts, "fault": c.writer.fault, "at": rfc3339(now)}
+        return _list(items) | {
+            "alerts": alerts,
+            "serverAlerts": c.watch.alerts(),
+            "alertServers": c.watch.described(),
+            "fault": c.writer.fault,
+            "at": rfc3339(now),
+        }
 
     async def graph(self, request: Request) -> Answer:
         """Edges, declared and seen."""
@@ -194,12 +200,13 @@ class Api:
         return _list([item for item in items if service in ("", item["service"])])
 
     async def method(self, request: Request) -> Answer:
-        """One method over time."""
+        """One method over time, and the calls that its charts lead to."""
         query = Query(request.query_params, ["window"])
         window, rpc = query.window("window", "1h"), request.path_params["rpc"]
         c, now = self._c, self._c.now() // 1_000_000
         items = await c.reader.run(lambda db: objectives.history(db, rpc, now=now, window=window))
-        return _list(items)
+        shown = await c.reader.run(lambda db: objectives.exemplars(db, rpc, now=now, window=window))
+        return _list(items) | {"exemplars": shown}
 
     async def series(self, request: Request) -> Answer:
         """Time series: their names, or the points of one name."""

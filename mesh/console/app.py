@@ -10,8 +10,10 @@ from typing import Any
 import structlog
 import uvicorn
 
+from mesh.chassis.background import background
 from mesh.console import receiver, runs, web
 from mesh.console.access import Access, read_token
+from mesh.console.alerting import Watch
 from mesh.console.clock import Now, steady
 from mesh.console.config import ConsoleSettings
 from mesh.console.context import Context
@@ -73,7 +75,14 @@ async def console(
         reader = Reader(Path(settings.console_database))
         stack.callback(reader.close)
         scraper = Scraper(
-            settings.console_scrape, writer, now=clock, every=settings.console_scrape_every
+            settings.console_scrape,
+            writer,
+            now=clock,
+            every=settings.console_scrape_every,
+            file=settings.console_scrape_file,
+        )
+        watch = Watch(
+            prometheus=settings.console_prometheus, alertmanager=settings.console_alertmanager
         )
         context = Context(
             mesh=policy.load(),
@@ -83,6 +92,7 @@ async def console(
             now=clock,
             seen=scraper.seen,
             certs=settings.console_certs,
+            watch=watch,
             control=settings.console_control,
         )
         await stack.enter_async_context(_otlp_grpc(Receiver(writer, intake), settings))
@@ -92,8 +102,9 @@ async def console(
         }
         await stack.enter_async_context(_http(apps))
         stack.callback(context.stopping.set)
-        await stack.enter_async_context(_beside(scraper.run()))
-        await stack.enter_async_context(_beside(_sum_up(writer, run, clock)))
+        await stack.enter_async_context(background(scraper.run()))
+        await stack.enter_async_context(background(watch.run()))
+        await stack.enter_async_context(background(_sum_up(writer, run, clock)))
         yield context
 
 
@@ -166,14 +177,3 @@ def _config(app: Any) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-
-
-@contextlib.asynccontextmanager
-async def _beside(work: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -41,6 +41,12 @@ class ConsoleSettings(BaseSettings):
     """File with the bearer token of the API; made, for this user alone, when absent."""
     console_scrape: tuple[Target, ...] = ()
     """What to scrape, as JSON: ``[{"process": "auth", "url": "http://127.0.0.1:3052/metrics"}]``."""
+    console_scrape_file: Path | None = None
+    """A file with such JSON in place of the variable; it is followed as it changes."""
+    console_prometheus: str = ""
+    """URL of the Prometheus whose alerts are shown; empty means none."""
+    console_alertmanager: str = ""
+    """URL of the Alertmanager whose alerts are shown; empty means none."""
     console_scrape_every: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0))
     """How often that is scraped."""
     console_certs: Path | None = None

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.console.alerting import Watch
 from mesh.console.clock import Now
 from mesh.console.intake import Intake
 from mesh.console.reader import Reader
@@ -24,6 +25,8 @@ class Context:
     seen: list[Seen]
     """What was scraped last, kept up to date by the scraper."""
     certs: Path | None = None
+    watch: Watch = field(default_factory=Watch)
+    """The alerts of Prometheus and Alertmanager."""
     control: Path | None = None
     """Where orders to the mesh go, if it takes any."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,15 +1,17 @@
 """
-Prometheus' text format, read for what the console keeps.
+Prometheus' text format and OpenMetrics, read for what the console keeps.
 
 Calls are kept as what was added since the last reading, so that sums over any time are exact
 across restarts; other metrics as they are.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client.core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -23,6 +25,7 @@ CALLS = emitted.RPC_SERVER_CALLS.removesuffix("_total")
 KEPT = ("amarre_", "process_", "node_load", "node_memory_MemAvailable", "node_filesystem_avail")
 """Families whose points are kept, by the beginning of their names."""
 GATEWAY = "gateway"
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 Key = tuple[str, str, str, str]
 """Service, method, code, reason."""
 
@@ -45,6 +48,17 @@ class Tally(NamedTuple):
         )
 
 
+class Exemplar(NamedTuple):
+    """A call that stands for a bucket: the trace by which it can be looked at."""
+
+    key: Key
+    bound: str
+    trace_id: bytes
+    seconds: float
+    at: int
+    """Microseconds since the epoch."""
+
+
 class Reading(NamedTuple):
     """One reading of a process' metrics."""
 
@@ -52,19 +66,27 @@ class Reading(NamedTuple):
     callers: dict[tuple[str, str, str], float]
     """Calls by service, method and caller, since the process began."""
     points: list[Point]
+    exemplars: list[Exemplar]
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_END = "# EOF"
 
 
 def read(text: str, *, process: str, at: int) -> Reading:
     """
-    Read what *process* exposed at the time *at*.
+    Read what *process* exposed at the time *at*; exemplars stand in OpenMetrics alone.
 
     Raises:
-        ValueError: The text is not in Prometheus' format.
+        ValueError: The text is in neither format.
     """
-    reading = Reading({}, {}, [])
-    for family in text_string_to_metric_families(text):
+    reading = Reading({}, {}, [], [])
+    ends = text.rstrip().endswith(_END)
+    parsed = openmetrics.text_string_to_metric_families if ends else text_string_to_metric_families
+    for family in parsed(text):
         if family.name in {RPC_SECONDS, HTTP_SECONDS}:
             reading.tallies.update(_tallies(family.name, family.samples))
+            reading.exemplars.extend(_exemplars(family.name, family.samples, at))
         elif family.name == CALLS:
             for sample in family.samples:
                 if sample.name.endswith("_total"):
@@ -91,6 +113,21 @@ def _tallies(name: str, samples: Iterable[Sample]) -> dict[Key, Tally]:
         key: Tally(sums.get("_count", 0), sums.get("_sum", 0), buckets)
         for key, (sums, buckets) in parts.items()
     }
+
+
+def _exemplars(name: str, samples: Iterable[Sample], at: int) -> Iterator[Exemplar]:
+    for sample in samples:
+        found = sample.exemplar
+        text = found.labels.get("trace_id", "") if found else ""
+        if not found or not _TRACE_ID.fullmatch(text):
+            continue
+        if sample.labels.get("route") in PROBE_PATHS:
+            continue
+        key = _rpc_key(sample.labels) if name == RPC_SECONDS else _http_key(sample.labels)
+        seen = int(float(found.timestamp) * 1e6) if found.timestamp else at
+        # A clock that is ahead of ours would hide the call behind the edge of every chart.
+        bound = _bound(sample.labels["le"])
+        yield Exemplar(key, bound, bytes.fromhex(text), found.value, min(seen, at))
 
 
 def _rpc_key(labels: Mapping[str, str]) -> Key:

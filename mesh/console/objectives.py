@@ -198,3 +198,37 @@ def history(
         for at in range(start, now + 1, step)
         if (total := slots.get(at, Total()))
     ]
+
+
+MOST_EXEMPLARS = 200
+
+
+def exemplars(
+    db: sqlite3.Connection, rpc: str, *, now: int, window: timedelta
+) -> list[dict[str, Any]]:
+    """
+    Return calls of one method that a chart can lead to, oldest first, failures rather than others.
+
+    Only those whose trace is still kept: a link never leads nowhere.
+    """
+    service, _, method = rpc.partition(".")
+    since = now - int(window.total_seconds())
+    rows = db.execute(
+        "SELECT e.at, e.seconds, e.code, e.trace_id FROM exemplars e"
+        " JOIN traces t ON t.trace_id = e.trace_id"
+        " WHERE e.service = ? AND e.method = ? AND e.minute >= ? AND e.at >= ?"
+        " ORDER BY e.at DESC",
+        (service, method, since // 60, since * 1_000_000),
+    )
+    found = [
+        {
+            "at": at / 1e6,
+            "durationMs": seconds * 1000,
+            "code": code,
+            "failed": names.is_failure(code),
+            "traceId": trace_id.hex(),
+        }
+        for at, seconds, code, trace_id in rows
+    ]
+    kept = sorted(found, key=lambda one: not one["failed"])[:MOST_EXEMPLARS]
+    return sorted(kept, key=lambda one: float(one["at"]))

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE services (
@@ -69,6 +69,11 @@ CREATE TABLE calls (
     buckets TEXT NOT NULL
 );
 CREATE INDEX calls_slot ON calls (slot, service, method, code, calls, seconds);
+CREATE TABLE exemplars (
+    service TEXT NOT NULL, method TEXT NOT NULL, minute INTEGER NOT NULL, code TEXT NOT NULL,
+    bound TEXT NOT NULL, at INTEGER NOT NULL, seconds REAL NOT NULL, trace_id BLOB NOT NULL,
+    PRIMARY KEY (service, method, minute, code, bound)
+) WITHOUT ROWID;
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, started INTEGER NOT NULL, seen INTEGER NOT NULL,
     summary TEXT NOT NULL DEFAULT '{}'

@@ -6,22 +6,26 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console import envoy, exposition
 from mesh.console.clock import Now
 from mesh.console.config import Target
-from mesh.console.exposition import Key, Reading, Tally
+from mesh.console.exposition import Exemplar, Key, Reading, Tally
 from mesh.console.names import workload
 from mesh.console.tables import Tables
 from mesh.console.writer import Writer
 
 TIMEOUT_SECONDS = 3.0
 MOST_BYTES = 8 * 1024 * 1024
+
+_TARGETS = TypeAdapter(tuple[Target, ...])
 
 log = structlog.get_logger("scrape")
 
@@ -38,6 +42,7 @@ class Seen:
     proxy: envoy.Proxy | None = None
     tallies: dict[Key, Tally] = field(default_factory=dict)
     callers: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    exemplars: frozenset[Exemplar] = frozenset()
     read_before: bool = False
 
 
@@ -45,9 +50,20 @@ class Scraper:
     """Scrapes targets until cancelled and keeps what was seen last of each."""
 
     def __init__(
-        self, targets: Sequence[Target], writer: Writer, *, now: Now, every: timedelta
+        self,
+        targets: Sequence[Target],
+        writer: Writer,
+        *,
+        now: Now,
+        every: timedelta,
+        file: Path | None = None,
     ) -> None:
+        """
+        Scrape *targets*, and those that *file* names as JSON, which is followed as it changes.
+        """
         self.seen = [Seen(target) for target in targets]
+        self._file = file
+        self._read_at = 0
         self._writer = writer
         self._now = now
         self._every = every.total_seconds()
@@ -64,7 +80,23 @@ class Scraper:
 
     async def once(self, client: httpx.AsyncClient) -> None:
         """Scrape all targets once."""
+        self._follow()
         await asyncio.gather(*(self._scrape(client, seen) for seen in self.seen))
+
+    def _follow(self) -> None:
+        """Take in what the file names now; an instance on other ports is a new one."""
+        try:
+            changed = self._file.stat().st_mtime_ns if self._file else 0
+            if self._file is None or changed == self._read_at:
+                return
+            named = _TARGETS.validate_json(self._file.read_bytes())
+        except (OSError, ValidationError) as exc:
+            log.warning("targets cannot be read", file=str(self._file), message=str(exc)[:200])
+            return
+        self._read_at = changed
+        known = {seen.target: seen for seen in self.seen}
+        # In place: others look at this very list.
+        self.seen[:] = [known.get(target) or Seen(target) for target in named]
 
     async def _scrape(self, client: httpx.AsyncClient, seen: Seen) -> None:
         fault = ""
@@ -72,10 +104,10 @@ class Scraper:
             if seen.target.is_envoy:
                 seen.proxy = await envoy.read(client, seen.target.url.rstrip("/"))
             else:
-                text = await fetch(client, seen.target.url)
+                text = await fetch(client, seen.target.url, accept=exposition.OPENMETRICS)
                 self._take(seen, text)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as exc:
-            fault = _phrase(exc)
+            fault = phrase(exc)
         seen.at = self._now()
         if fault != seen.fault:
             if not fault:
@@ -92,6 +124,11 @@ class Scraper:
             p.name: p.value for p in reading.points if p.name == emitted.RPC_SERVER_IN_FLIGHT
         }
         self._writer.offer_points(reading.points)
+        found = frozenset(reading.exemplars)
+        fresh = sorted(found - seen.exemplars)
+        seen.exemplars = found
+        if fresh:
+            self._writer.do(lambda tables, _: tables.add_exemplars(fresh))
         # What a process counted before the console first saw it has no time that could be told;
         # only a process that is as young as that counts from 0.
         began = seen.gauges.get("process_start_time_seconds", 0) * 1e6
@@ -124,7 +161,7 @@ class Scraper:
             self._writer.do(work)
 
 
-async def fetch(client: httpx.AsyncClient, url: str) -> str:
+async def fetch(client: httpx.AsyncClient, url: str, *, accept: str = "*/*") -> str:
     """
     Return the text at *url*.
 
@@ -133,7 +170,9 @@ async def fetch(client: httpx.AsyncClient, url: str) -> str:
         httpx.HTTPError: It does not answer well.
     """
     async with contextlib.AsyncExitStack() as stack:
-        answer = await stack.enter_async_context(client.stream("GET", url))
+        answer = await stack.enter_async_context(
+            client.stream("GET", url, headers={"accept": accept})
+        )
         answer.raise_for_status()
         body = bytearray()
         async for chunk in answer.aiter_bytes():
@@ -143,7 +182,8 @@ async def fetch(client: httpx.AsyncClient, url: str) -> str:
     return body.decode(errors="replace")
 
 
-def _phrase(error: Exception) -> str:
+def phrase(error: Exception) -> str:
+    """Return what is wrong with a server, in a few words."""
     if isinstance(error, httpx.HTTPStatusError):
         return f"answers HTTP {error.response.status_code}"
     if isinstance(error, httpx.TimeoutException):

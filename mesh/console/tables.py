@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from mesh.console import names
 from mesh.console.clock import Now
 from mesh.console.edges import Edge, Edges
+from mesh.console.exposition import Exemplar
 from mesh.console.intake import Intake
 from mesh.console.rows import Log, Point, Span
 
@@ -153,6 +154,21 @@ class Tables:
         """Add to calls: slot, process, service, method, code, reason, calls, seconds, buckets."""
         self._db.executemany("INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)", rows)
 
+    def add_exemplars(self, found: Iterable[Exemplar]) -> None:
+        """Keep exemplars, the last of each minute and bucket, so that their number is bounded."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO exemplars VALUES (?,?,?,?,?,?,?,?)",
+            [
+                (
+                    *one.key[:2],
+                    one.at // 60_000_000,
+                    one.key[2],
+                    *(one.bound, one.at, one.seconds, one.trace_id),
+                )
+                for one in found
+            ],
+        )
+
     def add_logs(self, logs: Sequence[Log]) -> None:
         """Write log records."""
         self._db.executemany(
@@ -242,6 +258,7 @@ class Tables:
         minute, slot = oldest // 60_000_000, oldest // 1_000_000
         self._db.execute("DELETE FROM edges WHERE minute < ?", (minute,))
         self._db.execute("DELETE FROM calls WHERE slot < ?", (slot,))
+        self._db.execute("DELETE FROM exemplars WHERE minute < ?", (minute,))
         return more
 
     def evict_oldest(self) -> None:

@@ -42,6 +42,11 @@ class Layout:
         return self.data / "state"
 
     @property
+    def scraped(self) -> Path:
+        """What the console scrapes, as JSON; rewritten as instances come and go."""
+        return self.state / "scraped.json"
+
+    @property
     def envoy(self) -> Path:
         """One folder of configuration per proxy."""
         return self.data / "envoy"

@@ -5,6 +5,7 @@ The rules are those of production; mails of alerts go to the outbox. What is scr
 files of its own, since replicas, canaries and successors come and go.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -22,8 +23,6 @@ from mesh.topology import Kind, Probe, Process, Stage
 
 RETENTION = "7d"
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
-PROGRAMS = {"alertmanager": "prometheus-alertmanager", "prometheus": "prometheus"}
-"""What Debian calls them."""
 
 
 class Monitoring:
@@ -32,9 +31,10 @@ class Monitoring:
     def __init__(self, layout: Layout, plan: Plan) -> None:
         self._folder = layout.data / "monitoring"
         self._state = layout.state
+        self._scraped = layout.scraped
         self._plan = plan
         self.programs = {
-            name: path for name, file in PROGRAMS.items() if (path := shutil.which(file))
+            name: path for name, file in topology.MONITORING.items() if (path := shutil.which(file))
         }
         """Where those that are installed are."""
 
@@ -60,10 +60,21 @@ class Monitoring:
             },
         )
         (self._folder / "applications").mkdir(exist_ok=True)
+        self._tell_console(self._plan.units)
 
     def follow(self, units: Iterable[Unit]) -> None:
-        """Scrape what runs now; Prometheus sees the change at once."""
-        _write(self._folder, scraping.target_files(_targets(units)))
+        """Scrape what runs now; Prometheus and the console see the change at once."""
+        known = list(units)
+        _write(self._folder, scraping.target_files(_targets(known)))
+        self._tell_console(known)
+
+    def _tell_console(self, units: Iterable[Unit]) -> None:
+        paths = {"amarre": "/metrics", "envoy": ""}
+        found = [
+            {"process": target.process, "url": f"http://{target.address}{paths[target.job]}"}
+            for target in _targets(units)
+        ]
+        _write(self._state, {self._scraped.name: json.dumps(found, indent=2)})
 
     def _unit(self, name: str) -> Unit:
         offset = getattr(topology, name.upper())

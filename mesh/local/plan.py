@@ -4,6 +4,7 @@ The plan of a local mesh: which commands run with which environment, from topolo
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -328,25 +329,24 @@ class Plan:
                     "AMARRE_CONSOLE_DATABASE": str(state / "console.sqlite"),
                     "AMARRE_CONSOLE_TOKEN_FILE": str(layout.secret("console-token")),
                     "AMARRE_CONSOLE_CONTROL": str(layout.control),
-                    "AMARRE_CONSOLE_SCRAPE": json.dumps(self._scraped()),
+                    "AMARRE_CONSOLE_SCRAPE_FILE": str(layout.scraped),
+                    **self._alerting(),
                 }
             case _:
                 return {}
 
+    def _alerting(self) -> dict[str, str]:
+        """Return where the console finds the servers of alerts that are installed."""
+        ports = {"prometheus": topology.PROMETHEUS, "alertmanager": topology.ALERTMANAGER}
+        return {
+            f"AMARRE_CONSOLE_{name.upper()}": f"http://{self.address(ports[name])}"
+            for name, program in topology.MONITORING.items()
+            if shutil.which(program)
+        }
+
     def _app(self) -> str:
         """The application by name: browsers bind passkeys to a name, never to an address."""
         return f"http://localhost:{self.port(topology.EDGE_HTTP)}"
-
-    def _scraped(self) -> list[dict[str, str]]:
-        found = []
-        for process in topology.PROCESSES:
-            if process.metrics:
-                url = f"http://{self.address(process.metrics)}/metrics"
-                found.append({"process": process.name, "url": url})
-            if self._behind_envoy(process):
-                url = f"http://{self.address(process.admin)}"
-                found.append({"process": f"{process.name}-envoy", "url": url})
-        return found
 
     def ports_in_use(self) -> dict[int, str]:
         """Return every TCP port that this mesh listens on, and which process wants it."""

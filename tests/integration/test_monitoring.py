@@ -8,14 +8,14 @@ import httpx
 import pytest
 
 from mesh import topology
-from mesh.local.monitoring import PROGRAMS
+from mesh.topology import MONITORING
 
 WAIT_SECONDS = 40.0
 
 pytestmark = [
     pytest.mark.xdist_group("live"),
     pytest.mark.skipif(
-        not all(map(shutil.which, PROGRAMS.values())),
+        not all(map(shutil.which, MONITORING.values())),
         reason="Prometheus or Alertmanager is missing: apt-get install them",
     ),
 ]
@@ -52,3 +52,35 @@ def test_rules(live: Any) -> None:
 
     assert "ServiceDown" in {rule["name"] for rule in found}
     assert [] == [rule["name"] for rule in found if rule.get("lastError")]
+
+
+def test_alerts_in_the_console(live: Any) -> None:
+    """
+    The console shows what the real Alertmanager says, with the runbook, and scrapes all that runs.
+    """
+    base = int(live["urls"]["app"].rpartition(":")[2])
+    alert = {
+        "labels": {"alertname": "OnlyATest", "severity": "ticket", "team": "mesh"},
+        "annotations": {"summary": "A test.", "runbook_url": "docs/runbooks/README.md"},
+    }
+    posted = httpx.post(
+        f"http://127.0.0.1:{base + topology.ALERTMANAGER}/api/v2/alerts",
+        json=[alert],
+        trust_env=False,
+    )
+    assert posted.is_success
+    headers = {"authorization": f"Bearer {live['console']['token']}"}
+    ends, found = time.monotonic() + WAIT_SECONDS, list[dict[str, Any]]()
+    with httpx.Client(base_url=live["urls"]["console"], headers=headers, trust_env=False) as client:
+        while not found and time.monotonic() < ends:
+            overview = client.get("/api/overview").json()
+            found = [one for one in overview["serverAlerts"] if "OnlyATest" == one["name"]]
+            time.sleep(0.2)
+        mesh = client.get("/api/mesh").json()
+
+    assert ["", ""] == [server["fault"] for server in overview["alertServers"]]
+    assert [("firing", "A test.", "docs/runbooks/README.md", "alertmanager")] == [
+        (one["state"], one["message"], one["runbook"], one["source"]) for one in found
+    ]
+    expected = {p["name"] for p in live["processes"] if p["kind"] in {"service", "proxy"}}
+    assert expected == {one["process"] for one in (*mesh["processes"], *mesh["proxies"])}

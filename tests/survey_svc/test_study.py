@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.chassis import server
+from mesh.chassis.background import background
 from mesh.chassis.errors import UnavailableError, UpstreamError
 from survey_svc import study as module
 from survey_svc.dictionary import Dictionary, faults
@@ -50,7 +50,7 @@ async def study(
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
     study = Study(profile, project)
-    async with server.background(study.keep()):
+    async with background(study.keep()):
         yield study
 
 

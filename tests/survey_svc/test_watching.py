@@ -11,7 +11,7 @@ import pytest
 from amarre.survey.v1 import survey_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2 as messages
 
-from mesh.chassis import server
+from mesh.chassis.background import background
 from mesh.chassis.errors import RateLimitedError, UnavailableError
 from survey_svc import watching as module
 from survey_svc.cache import MemoryCache
@@ -45,7 +45,7 @@ async def watching(
     """A watching that looks often, so that tests do not wait."""
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     watching = await _watching(profile, project)
-    async with server.background(watching.run()):
+    async with background(watching.run()):
         yield watching
 
 

@@ -17,7 +17,8 @@ from amarre.survey.v1.survey_service_pb2_grpc import (
 )
 from pydantic import SecretStr
 
-from mesh.chassis import server, tokens
+from mesh.chassis import tokens
+from mesh.chassis.background import background
 from mesh.chassis.call import User
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.identity import SpiffeId
@@ -118,7 +119,7 @@ async def running(
         service = SurveyService(
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )
-        await stack.enter_async_context(server.background(watching.run()))
+        await stack.enter_async_context(background(watching.run()))
         key = tokens.SigningKey.generate()
         register = partial(add_SurveyServiceServicer_to_server, service)
         port = await stack.enter_async_context(

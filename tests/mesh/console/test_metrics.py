@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from mesh.chassis.telemetry import LATENCY_BUCKETS, names
 from mesh.chassis.testing import free_port
@@ -18,6 +20,7 @@ from mesh.console.exposition import Tally
 from mesh.console.objectives import Total, quantile
 from mesh.local.ca import CertificateAuthority, install
 from tests.mesh.console.conftest import Running, Start
+from tests.mesh.console.telemetry import Batch
 
 EVERY = timedelta(milliseconds=50)
 
@@ -25,7 +28,8 @@ EVERY = timedelta(milliseconds=50)
 class Process:
     """A process of the mesh, as far as its metrics go."""
 
-    def __init__(self) -> None:
+    def __init__(self, exposed: Callable[[CollectorRegistry], bytes] = generate_latest) -> None:
+        self.exposed = exposed
         self.restart()
 
     def restart(self) -> None:
@@ -44,10 +48,13 @@ class Process:
         flight = Gauge(names.RPC_SERVER_IN_FLIGHT, "x", ["service"], registry=self.registry)
         flight.labels("survey").set(10)
 
-    def call(self, code: str = "OK", seconds: float = 0.02, *, times: int = 1) -> None:
-        """Count calls of ListRequests by the gateway."""
+    def call(
+        self, code: str = "OK", seconds: float = 0.02, *, times: int = 1, trace: str = ""
+    ) -> None:
+        """Count calls of ListRequests by the gateway; *trace* is their exemplar."""
+        exemplar = {"trace_id": trace} if trace else None
         for _ in range(times):
-            self.seconds.labels("survey", "ListRequests", code, "").observe(seconds)
+            self.seconds.labels("survey", "ListRequests", code, "").observe(seconds, exemplar)
             self.callers.labels("survey", "ListRequests", "gateway").inc()
 
     @contextlib.asynccontextmanager
@@ -57,7 +64,7 @@ class Process:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 await reader.readuntil(b"\r\n\r\n")
-                body = generate_latest(self.registry)
+                body = self.exposed(self.registry)
                 head = (
                     f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
                 )
@@ -281,3 +288,59 @@ class TestQuantile:
 
         assert 0.9 == total.within(timedelta(seconds=0.5))
         assert 0.8 == total.within(timedelta(seconds=0.1))
+
+
+async def test_follows_file(start: Start, tmp_path: Path) -> None:
+    """
+    What the file names is scraped: an instance on other ports in place of the one before it.
+    """
+    file = tmp_path / "scraped.json"
+
+    def write(*targets: Target) -> None:
+        part = tmp_path / "part"
+        part.write_text(json.dumps([target.model_dump() for target in targets]))
+        part.replace(file)
+
+    first, second = Process(), Process()
+    async with first.served() as before, second.served() as after:
+        write(before)
+        async with start(console_scrape_file=file, console_scrape_every=EVERY) as running:
+            await scraped(running)
+            write(after)
+            async with asyncio.timeout(10):
+                while [after] != [seen.target for seen in running.context.seen]:
+                    await asyncio.sleep(0.02)
+            await scraped(running)
+            second.call(times=7)
+            found = await method(running, 7)
+            file.write_text("nonsense")
+            second.call(times=3)
+            await method(running, 10)
+            alerts = (await running.get("overview"))["alerts"]
+
+    assert 7 == found["calls"]
+    assert [] == alerts
+
+
+async def test_exemplars(start: Start) -> None:
+    """
+    Exemplars of a method lead to their traces, failures told apart, and never to one not kept.
+    """
+    process, batch = Process(openmetrics.generate_latest), Batch()
+    slow, failed = batch.call().hex(), batch.call(code="UNAVAILABLE").hex()
+    async with (
+        process.served() as target,
+        start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+    ):
+        await running.take("traces", batch.request)
+        process.call(trace=slow, seconds=0.3)
+        process.call("UNAVAILABLE", trace=failed)
+        process.call(trace="f" * 32)
+        process.call(trace="no-trace-id", seconds=2.0)
+        found = await method(running, 4)
+        shown = (await running.get("metrics/survey.ListRequests", window="5m"))["exemplars"]
+
+    assert 4 == found["calls"]
+    assert {(slow, 300.0, False), (failed, 20.0, True)} == {
+        (one["traceId"], one["durationMs"], one["failed"]) for one in shown
+    }

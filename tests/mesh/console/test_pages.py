@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from mesh.local.journal import Journal
 from mesh.orders import Tell, listening
 from tests.mesh.console.conftest import Running, Start
 from tests.mesh.console.telemetry import Batch, logs
+from tests.mesh.console.test_metrics import Process, method
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 PAGES = ("/", "/graph", "/traces", "/logs", "/metrics", "/mesh")
@@ -187,4 +190,33 @@ async def test_steering(browser: Browser, start: Start, tmp_path: Path) -> None:
         await expect(page.get_by_role("cell", name="operator (console)")).to_be_visible()
         await expect(page.get_by_role("status").filter(has_text="Done: fault add")).to_be_visible()
     assert [{"method": "survey.ListRequests", "percent": 100, "abort": "UNAVAILABLE"}] == asked
+    assert [] == complaints
+
+
+async def test_exemplar(browser: Browser, start: Start) -> None:
+    """
+    A diamond on the latency chart leads to its trace, and so does a failure below it.
+    """
+    process, batch = Process(openmetrics.generate_latest), Batch()
+    slow, failed = batch.call().hex(), batch.call(code="UNAVAILABLE").hex()
+    every = timedelta(milliseconds=50)
+    async with (
+        process.served() as target,
+        start(console_scrape=(target,), console_scrape_every=every) as running,
+    ):
+        await running.take("traces", batch.request)
+        process.call(trace=slow, seconds=0.3)
+        process.call("UNAVAILABLE", trace=failed)
+        await method(running, 2)
+        running.context.writer.flush()
+        page, complaints = await opened(browser, running)
+        chart = f"{running.url}/metrics?method=survey.ListRequests"
+        await page.goto(chart)
+        await page.locator(f'svg a[href="/traces/{slow}"]').focus()
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"{running.url}/traces/{slow}")
+        await page.goto(chart)
+        await page.locator(f'li a[href="/traces/{failed}"]').click()
+        await page.wait_for_url(f"{running.url}/traces/{failed}")
+
     assert [] == complaints

@@ -7,14 +7,15 @@ const WIDTH = 560, HEIGHT = 170, LEFT = 48, BOTTOM = 20, TOP = 10;
 /**
  * Returns a line chart.
  * points: [{at (seconds), ...}]; lines: [[key, name]]; format: number to text;
- * target: a value drawn as a line of its own, the objective.
+ * target: a value drawn as a line of its own, the objective;
+ * marks: [{at, value, href, name, bad}], calls that each lead to their trace.
  */
-export function lines(title, points, series, { format, target, since, until, least = 0 }) {
+export function lines(title, points, series, { format, target, since, until, least = 0, marks = [] }) {
   const values = points.flatMap((p) => series.map(([key]) => p[key])).filter((v) => v !== null && v !== undefined);
-  const top = nice(Math.max(least, target ?? 0, ...values) * 1.1 || 1);
+  const top = nice(Math.max(least, target ?? 0, ...values, ...marks.map((m) => m.value)) * 1.1 || 1);
   const x = (at) => LEFT + ((at - since) / (until - since)) * (WIDTH - LEFT - 6);
   const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
-  const chart = s("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
+  const chart = s("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: marks.length ? "group" : "img", "aria-label": title });
   for (const part of [0, 0.5, 1]) {
     chart.append(s("line", { class: "grid-line", x1: LEFT, x2: WIDTH, y1: y(top * part), y2: y(top * part) }),
       s("text", { x: LEFT - 6, y: y(top * part) + 4, "text-anchor": "end" }, format(top * part)));
@@ -42,6 +43,11 @@ export function lines(title, points, series, { format, target, since, until, lea
   if (target) {
     chart.append(s("line", { class: "target", x1: LEFT, x2: WIDTH, y1: y(target), y2: y(target) }),
       s("text", { class: "target-name", x: WIDTH, y: y(target) - 4, "text-anchor": "end" }, `objective ${format(target)}`));
+  }
+  for (const mark of marks.filter((m) => m.at >= since && m.at <= until)) {
+    const at = { transform: `translate(${x(mark.at).toFixed(1)} ${y(mark.value).toFixed(1)})` };
+    chart.append(s("a", { href: mark.href, class: "mark", "aria-label": mark.name, "data-focus": mark.href }, s("title", {}, mark.name),
+      s("path", { class: mark.bad ? "exemplar bad" : "exemplar", d: "M0,-5L5,0L0,5L-5,0Z", ...at })));
   }
   const legend = series.length > 1 ? h("p", { class: "legend" }, series.map(([, name], i) => h("span", { class: `l${i}` }, h("i", {}), name))) : null;
   return h("figure", { style: { margin: 0 } }, h("h3", {}, title), chart, legend);

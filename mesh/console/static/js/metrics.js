@@ -18,16 +18,17 @@ export async function metrics(main, { signal, query, keep }) {
     const method = items.find((m) => name(m) === chosen);
     refresh(table, listing(items, chosen, choose, name));
     if (!method) return refresh(charts, null);
-    const { items: points } = await get(`metrics/${encodeURIComponent(chosen)}`, { window }, signal);
-    refresh(charts, detail(method, points, SECONDS[window]));
+    const { items: points, exemplars } = await get(`metrics/${encodeURIComponent(chosen)}`, { window }, signal);
+    refresh(charts, detail(method, points, exemplars, SECONDS[window]));
   };
   await every(10_000, signal, update);
 }
 
-function detail(method, points, seconds) {
+function detail(method, points, exemplars, seconds) {
   const until = Date.now() / 1000, since = until - seconds, objective = method.objective;
   const burns = Object.entries(method.burnRates ?? {});
-  const left = method.budgetLeft;
+  const left = method.budgetLeft, failed = exemplars.filter((e) => e.failed).slice(-5).reverse();
+  const marks = exemplars.map((e) => ({ at: e.at, value: e.durationMs, bad: e.failed, href: `/traces/${e.traceId}`, name: `Trace of ${new Date(e.at * 1000).toLocaleTimeString("en-GB")}: ${ms(e.durationMs)}, ${e.code}` }));
   return h("section", { class: "card" },
     h("h2", {}, `${method.service}.${method.method} `, method.rpc ? h("small", {}, h("a", { href: `/traces?rpc=${method.rpc}&status=error` }, "failures"), " · ",
       h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.round(objective.latencyMs)}` }, "slower than promised"), " · ",
@@ -36,9 +37,11 @@ function detail(method, points, seconds) {
       h("div", {}, h("h3", {}, `Error budget of the last day: ${percent(Math.max(left, 0), 1)} left`), h("div", { class: `meter ${left > 0.5 ? "good" : left > 0 ? "warn" : "bad"}` }, h("i", { style: { width: `${Math.max(0, Math.min(1, left)) * 100}%` } })), h("p", { class: "muted" }, `${percent(objective.availability, 3)} must not fail; ${percent(objective.latencyShare, 0)} within ${ms(objective.latencyMs)}. Deadline ${ms(method.deadlineMs)}. `, h("code", {}, method.source))),
       h("div", {}, h("h3", {}, "Burn rate"), h("p", { class: "chips" }, burns.map(([window, value]) => pill(value > 14.4 ? "bad" : value > 1 ? "warn" : "good", `${window}: ${value.toFixed(value < 10 ? 1 : 0)}×`))), h("p", { class: "muted" }, "1× spends the budget exactly in its window; above 14.4× over 5 min and 1 h somebody is called."))) : null,
     h("div", { class: "three" },
-      lines("Latency", points, [["p50Ms", "p50"], ["p95Ms", "p95"], ["p99Ms", "p99"]], { format: ms, target: objective && method.deadlineMs <= 60_000 ? objective.latencyMs : null, since, until }),
+      lines("Latency", points, [["p50Ms", "p50"], ["p95Ms", "p95"], ["p99Ms", "p99"]], { format: ms, target: objective && method.deadlineMs <= 60_000 ? objective.latencyMs : null, since, until, marks }),
       lines("Rate", points, [["rate", "calls"]], { format: (v) => rate(v), since, until, least: 0.01 }),
-      lines("Failed", points, [["errorRatio", "failed"]], { format: (v) => percent(v), target: objective ? 1 - objective.availability : null, since, until, least: 0.01 })));
+      lines("Failed", points, [["errorRatio", "failed"]], { format: (v) => percent(v), target: objective ? 1 - objective.availability : null, since, until, least: 0.01 })),
+    marks.length ? h("p", { class: "muted" }, "A diamond is a call; it leads to its trace.") : null,
+    failed.length ? [h("h3", {}, "Last failures"), h("ul", { class: "plain" }, failed.map((e) => h("li", {}, h("a", { href: `/traces/${e.traceId}`, "data-row": true, "data-focus": `failed ${e.traceId}` }, new Date(e.at * 1000).toLocaleTimeString("en-GB")), " ", pill("bad", e.code), ` ${ms(e.durationMs)}`)))] : null);
 }
 
 function listing(items, chosen, choose, name) {

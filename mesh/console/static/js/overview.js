@@ -18,11 +18,23 @@ export async function overview(main, { signal, query, keep }) {
   await every(5000, signal, update);
 }
 
-function alerts({ alerts: firing, fault }) {
-  const all = fault ? [{ severity: "page", name: "NotWriting", message: `Telemetry cannot be written: ${fault}.` }, ...firing] : firing;
-  if (!all.length) return h("p", { class: "calm" }, "Nothing fires. Every objective is kept.");
-  const shown = all.slice(0, 6);
-  return [...shown.map((alert) => h("p", { class: `alert ${alert.severity}`, role: "status" }, h("b", {}, alert.name), h("span", {}, alert.message))), all.length > shown.length ? h("p", { class: "muted" }, `and ${all.length - shown.length} more`) : null];
+function alerts({ alerts: own, serverAlerts, alertServers, fault }) {
+  const served = alertServers.filter((server) => !server.fault);
+  const away = alertServers.filter((server) => server.fault).map((server) => ({ severity: "ticket", name: "NobodyWatches", message: `${server.name} ${server.fault}.`, source: "console" }));
+  const writing = fault ? [{ severity: "page", name: "NotWriting", message: `Telemetry cannot be written: ${fault}.`, source: "console" }] : [];
+  const all = [...writing, ...serverAlerts, ...away, ...own.map((alert) => ({ ...alert, source: "console" }))];
+  const shown = all.slice(0, 8);
+  return h("section", { class: "alerts", "aria-label": "Alerts" },
+    all.length ? shown.map((alert) => one(alert, alertServers)) : h("p", { class: "calm" }, "Nothing fires. Every objective is kept."),
+    h("p", { class: "muted" }, all.length > shown.length ? `and ${all.length - shown.length} more · ` : "", "Watched by the console",
+      served.map((server) => [", ", h("a", { href: `${server.url}/`, rel: "noreferrer", "data-focus": server.name }, server.name)])));
+}
+
+function one(alert, servers) {
+  const quiet = alert.state === "pending" || alert.state === "suppressed";
+  const url = servers.find((server) => server.name === alert.source)?.url;
+  return h("p", { class: `alert ${quiet ? "quiet" : alert.severity}`, role: "status" }, h("b", {}, alert.name), h("span", { class: "grow" }, alert.message, alert.runbook ? h("small", {}, " ", alert.runbook) : null),
+    h("small", {}, alert.state ? `${alert.state} since ${new Date(alert.since).toLocaleTimeString("en-GB")} · ` : "", url ? h("a", { href: `${url}/`, rel: "noreferrer" }, alert.source) : alert.source));
 }
 
 function service(item) {

@@ -7,7 +7,8 @@ from typing import Any
 from mesh.console.clock import rfc3339
 from mesh.console.objectives import totals
 
-KEPT = 10
+KEPT = 11
+"""This run and the ten before it."""
 
 
 def begin(db: sqlite3.Connection, now: int) -> int:

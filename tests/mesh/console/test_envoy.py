@@ -99,6 +99,8 @@ class TestEnvoy:
                     await console.client.get(f"{url}/x")
                     found = await console.get("overview")
                     alerts = [alert["name"] for alert in found["alerts"]]
+                # Once more: what was read of the proxy may have changed between the two halves.
+                found = await console.get("overview")
                 mesh = await console.get("mesh")
 
         assert ["gateway-envoy"] == [proxy["process"] for proxy in mesh["proxies"]]

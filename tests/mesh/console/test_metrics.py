@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from mesh.chassis.telemetry import LATENCY_BUCKETS, names
 from mesh.chassis.testing import free_port
-from mesh.console import exposition
+from mesh.console import exposition, runs, schema
 from mesh.console.config import Target
 from mesh.console.exposition import Tally
 from mesh.console.objectives import Total, quantile
@@ -288,6 +289,19 @@ class TestQuantile:
 
         assert 0.9 == total.within(timedelta(seconds=0.5))
         assert 0.8 == total.within(timedelta(seconds=0.1))
+
+
+def test_ten_before_this(tmp_path: Path) -> None:
+    """
+    This run is kept with the ten before it, and none older.
+    """
+    with contextlib.closing(schema.open_writer(tmp_path / "console.sqlite")) as db:
+        db.row_factory = sqlite3.Row
+        started = [runs.begin(db, 1_000_000 * number) for number in range(1, 15)]
+        kept = [run["id"] for run in runs.last(db)]
+
+    assert started[:-12:-1] == kept
+    assert 11 == len(kept)
 
 
 async def test_follows_file(start: Start, tmp_path: Path) -> None:

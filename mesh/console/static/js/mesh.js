@@ -47,7 +47,7 @@ function table(title, columns, rows, cells, none, ...after) {
 
 /** This run beside those before it: the p95 of each method. */
 function compared(runs) {
-  const shown = runs.slice(0, 5), names = [...new Set(shown.flatMap((r) => Object.keys(r.methods)))].sort();
+  const shown = runs, names = [...new Set(shown.flatMap((r) => Object.keys(r.methods)))].sort();
   return table("Runs", ["p95 of", ...shown.map((r, i) => (i ? new Date(r.started).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "short" }) : "this run"))], names,
     (name) => [name, ...shown.map((r) => (r.methods[name] ? h("span", {}, ms(r.methods[name].p95Ms), h("span", { class: "muted" }, ` ${count(r.methods[name].calls)}`)) : "–"))], "No run has been summed up yet; that happens every 30 s.");
 }

@@ -106,6 +106,12 @@ class AuthService(rpc.AuthServiceServicer):
             next_page_token=next_page_token,
         )
 
+    async def EndSession(  # noqa: N802 - the contract's name
+        self, request: pb.EndSessionRequest, context: Context
+    ) -> pb.EndSessionResponse:
+        await self._sessions.end(call.user().id, request.id)
+        return pb.EndSessionResponse(ended=True)
+
     async def BeginPasskey(  # noqa: N802 - the contract's name
         self, request: pb.BeginPasskeyRequest, context: Context
     ) -> pb.BeginPasskeyResponse:

@@ -84,15 +84,18 @@ class Sessions:
         return session
 
     def forget(self, secret: str) -> None:
-        """Drop what is remembered of *secret* and of every other session of its user."""
-        self._generation += 1
+        """Drop what is remembered of *secret*."""
         digest = _digest(secret)
-        users = {s.user.id for (known, _), (_, s) in self._known.items() if known == digest}
-        for key in [
-            key
-            for key, (_, session) in self._known.items()
-            if key[0] == digest or session.user.id in users
-        ]:
+        self._drop(lambda key, _: key[0] == digest)
+
+    def forget_user(self, user_id: str) -> None:
+        """Drop what is remembered of every session of a user."""
+        self._drop(lambda _, session: session.user.id == user_id)
+
+    def _drop(self, ended: Callable[[tuple[bytes, str], Session], bool]) -> None:
+        self._generation += 1
+        gone = [key for key, (_, session) in self._known.items() if ended(key, session)]
+        for key in gone:
             del self._known[key]
 
     def _remember(self, key: tuple[bytes, str], good_until: float, session: Session) -> None:

@@ -147,7 +147,7 @@ class Endpoint:
         reply = await self._call(message, metadata=metadata)
         status = answer_status(reply, method.rest.status_field)
         response = success(field_to_json(reply, self._route.response_body), status)
-        self._apply_session_effect(response, reply, secret)
+        self._apply_session_effect(response, reply, secret, session)
         return response
 
     async def _bind(self, request: Request) -> Message:
@@ -186,15 +186,19 @@ class Endpoint:
             call, still_allowed=still_allowed, stopping=self._api.stopping
         ).begin()
 
-    def _apply_session_effect(self, response: Response, reply: Any, secret: str) -> None:
+    def _apply_session_effect(
+        self, response: Response, reply: Any, secret: str, session: Session | None
+    ) -> None:
         effect = self._method.session_effect
         if effect == pb.SESSION_EFFECT_UNSPECIFIED:
             return
         if secret:
             self._api.sessions.forget(secret)
+        if session is not None:
+            self._api.sessions.forget_user(session.user.id)
         if effect == pb.SESSION_EFFECT_OPEN:
             open_session(response, reply)
-        else:
+        elif effect == pb.SESSION_EFFECT_CLOSE:
             cookies.clear(response)
 
     def _refusal(self, error: MeshError, secret: str) -> Response:

@@ -21,6 +21,7 @@ def routes(api: Api, site: Site, document: dict[str, Any]) -> list[BaseRoute]:
         Route("/signup", Page(api, site, get=views.sign_up_form, post=views.sign_up)),
         Route("/login", Page(api, site, get=views.link, post=views.log_in)),
         Route("/logout", Page(api, site, post=views.log_out)),
+        Route("/sessions/end", Page(api, site, post=views.end_session)),
         Route("/passkeys/remove", Page(api, site, post=views.remove_passkey)),
         Route("/notice", Page(api, site, get=views.notice)),
         Route("/api/docs", Page(api, site, get=explorer.page)),

@@ -122,6 +122,7 @@ class Views:
         try:
             session = await self._session(request, "auth")
             await self._call("auth", "LogOut", message, session)
+            self._api.sessions.forget_user(session.user.id)
         except Exception as exc:
             problem = _expected(exc)
         if secret:
@@ -132,6 +133,15 @@ class Views:
         )
         cookies.clear(response)
         return response
+
+    async def end_session(self, request: Request) -> Response:
+        """End one of the user's sessions, on another device."""
+        fields = await form(request)
+        session = await self._session(request, "auth")
+        message = pb.EndSessionRequest(id=fields.get("id", ""))
+        await self._call("auth", "EndSession", message, session)
+        self._api.sessions.forget_user(session.user.id)
+        return _lead_on("/?tab=account")
 
     async def remove_passkey(self, request: Request) -> Response:
         """Forget one of the user's passkeys."""

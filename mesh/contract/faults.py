@@ -129,6 +129,11 @@ _METHOD_RULES: tuple[Rule, ...] = (
         ),
         lambda m: "policy.session_effect OPEN needs a response field session_secret",
     ),
+    (
+        "AM015",
+        lambda m: m.session_effect == pb.SESSION_EFFECT_REVOKE and not m.needs_session,
+        lambda m: "policy.session_effect REVOKE needs session: SESSION_RULE_REQUIRED",
+    ),
 )
 
 

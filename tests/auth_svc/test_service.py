@@ -104,6 +104,29 @@ class TestWholeWay:
             )
             assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
 
+    async def test_end_another_session(self, auth: Any, world: World) -> None:
+        """
+        A person ends the session of a lost device from the list of devices; one of somebody else
+        or of nobody is neither ended nor told apart.
+        """
+        mine, lost = [
+            (await log_in(auth, await sign_up(auth, world))).session_secret for _ in range(2)
+        ]
+        foreign = (await log_in(auth, await sign_up(auth, world, "bob@example.org"))).session_secret
+        me, bob = await as_user(auth, mine), await as_user(auth, foreign)
+        listed = (await auth.ListSessions(pb.ListSessionsRequest(), metadata=me)).sessions
+        (other,) = [session.id for session in listed if not session.current]
+        (bobs,) = (await auth.ListSessions(pb.ListSessionsRequest(), metadata=bob)).sessions
+
+        for ended in (other, other, bobs.id, "nobody"):
+            request = pb.EndSessionRequest(id=ended)
+            assert (await auth.EndSession(request, metadata=me)).ended
+
+        verify = auth.VerifySession(pb.VerifySessionRequest(session_secret=lost, audience="auth"))
+        assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
+        await as_user(auth, mine)
+        await as_user(auth, foreign)
+
     async def test_50_parallel_log_ins(self, auth: Any, world: World) -> None:
         """
         50 parallel log-ins with one link open one session; the others are told the same thing,

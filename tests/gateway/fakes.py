@@ -98,6 +98,16 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         }
         return auth_service_pb2.LogOutResponse(logged_out=True)
 
+    async def EndSession(self, request: Any, context: Any) -> Any:
+        self.does.take("EndSession", request)
+        mine = call.user().id
+        self.sessions = {
+            secret: known
+            for secret, known in self.sessions.items()
+            if (known.id, known.session_id) != (mine, request.id)
+        }
+        return auth_service_pb2.EndSessionResponse(ended=True)
+
     async def VerifySession(self, request: Any, context: Any) -> Any:
         self.does.take("VerifySession", request)
         user = self.sessions.get(request.session_secret)

@@ -311,8 +311,18 @@ class TestAccount:
         """
         world.sign_in()
         page = await get(world, "/?tab=account")
-        assert 2 == page.count("Firefox on Linux")
+        assert 2 == page.count("<strong>Firefox on Linux")
         assert 1 == page.count("this device")
+        assert 1 == page.count('aria-label="Sign out there Firefox on Linux"')
+
+    async def test_end_of_another_device(self, world: World) -> None:
+        """
+        The button beside another device ends its session, and leads back to the account.
+        """
+        world.sign_in()
+        answer = await world.http.post("/sessions/end", data={"id": "s9"})
+        assert (303, "/?tab=account") == (answer.status_code, answer.headers["location"])
+        assert "s9" == world.auth.does.last("EndSession").id
 
     async def test_passkeys(self, world: World) -> None:
         """

@@ -154,6 +154,32 @@ class TestLogOut:
         world.http.headers["cookie"] = f"{NAME}={other}"
         assert 200 == await status_of_me(world)
 
+    async def test_another_device(self, world: World) -> None:
+        """
+        A session that is ended from another device is over here at once, and the cookie of the
+        device that asked stays.
+        """
+        lost = world.sign_in()
+        assert 200 == await status_of_me(world)
+        mine = world.sign_in()
+        answer = await world.http.post("/api/v1/auth/sessions/end", json={"id": "s0"})
+        assert {"ended": True} == answer.json()["data"]
+        assert "set-cookie" not in answer.headers
+        world.http.headers["cookie"] = f"{NAME}={lost}"
+        assert 401 == await status_of_me(world)
+        world.http.headers["cookie"] = f"{NAME}={mine}"
+        assert 200 == await status_of_me(world)
+
+    @pytest.mark.parametrize("id_", ["", "..", "a/b", "%2e%2e", "x" * 65])
+    async def test_impossible_id(self, world: World, id_: str) -> None:
+        """
+        What cannot be the id of a session is refused, and Auth is not asked.
+        """
+        world.sign_in()
+        answer = await world.http.post("/api/v1/auth/sessions/end", json={"id": id_})
+        assert (400, "invalid_request") == (answer.status_code, answer.json()["error"]["code"])
+        assert 0 == world.auth.does.count("EndSession")
+
     @pytest.mark.parametrize("away", ["VerifySession", "LogOut"])
     async def test_auth_away(self, world: World, away: str) -> None:
         """

@@ -95,3 +95,28 @@ def test_log_out(gateways: tuple[Any, str], *, everywhere: bool) -> None:
             while status_at(second, other_device) != 401:
                 assert time.monotonic() - ended_at < MOST_SECONDS
                 time.sleep(0.1)
+
+
+def test_end_another_device(gateways: tuple[Any, str]) -> None:
+    """
+    A session that is ended from another device is refused at once by the gateway that saw it, and
+    within 5 s by the other one.
+    """
+    ready, second = gateways
+    email = f"nomad.{os.urandom(4).hex()}@example.org"
+    with Researcher(ready, email) as here, Researcher(ready, email) as lost:
+        lost.sign_in()
+        here.sign_in()
+        for gateway in (here.app, second):
+            assert [200, 200] == [status_at(gateway, s) for s in (here.session, lost.session)]
+        listed = here.data("GET", "/api/v1/auth/sessions")
+        (other,) = [one["id"] for one in listed if not one["current"]]
+
+        here.data("POST", "/api/v1/auth/sessions/end", json={"id": other})
+        ended_at = time.monotonic()
+
+        assert [200, 401] == [status_at(here.app, s) for s in (here.session, lost.session)]
+        while status_at(second, lost.session) != 401:
+            assert time.monotonic() - ended_at < MOST_SECONDS
+            time.sleep(0.1)
+        assert 200 == status_at(second, here.session)

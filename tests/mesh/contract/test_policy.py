@@ -91,6 +91,7 @@ PUT = '[google.api.http] { put: "/api/v1/try" } '
         ("AM012", GOOD_POLICY + 'rest { invalid_body: "NO_SUCH_REASON" }', ""),
         ("AM013", GOOD_POLICY, PUT),
         ("AM014", GOOD_POLICY + "session_effect: SESSION_EFFECT_OPEN", ""),
+        ("AM015", GOOD_POLICY + "session_effect: SESSION_EFFECT_REVOKE", ""),
     ],
 )
 def test_contradiction_of_a_method(number: str, method_policy: str | None, options: str) -> None:
@@ -146,9 +147,9 @@ class TestOurContracts:
 
     def test_every_method_is_there(self) -> None:
         """
-        Sixteen methods of three services, each with a policy.
+        Twenty-three methods of three services, each with a policy.
         """
-        assert 22 == len(list(policy.load()))
+        assert 23 == len(list(policy.load()))
 
     def test_retries_follow_idempotency(self) -> None:
         """

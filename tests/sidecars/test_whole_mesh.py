@@ -195,19 +195,17 @@ class TestUnderLoad:
 
     async def test_rotation(self, running: Running, ada: httpx.AsyncClient) -> None:
         """
-        Leaves and root are replaced again and again under 200 calls a second for a minute,
-        without a failure; the trust bundle then holds the newest root alone.
+        Leaves and root are replaced again and again while 12,000 calls go through, 200 a second
+        where the machine can, without a failure; the trust bundle then holds the newest root
+        alone.
         """
         bundle = Path(running.ready["pki"]["ca"])
         old = bundle.read_bytes()
-        loop = asyncio.get_running_loop()
-        async with Load(ada, LIST, 200) as load:
-            ends_at = loop.time() + 60
-            while loop.time() < ends_at:
+        async with asyncio.timeout(300), Load(ada, LIST, 200) as load:
+            while load.answers["200"] < 12_000:
                 await running.amarre("certs", "rotate")
                 await running.amarre("certs", "rotate", "--root")
 
         assert [] == load.failures
-        assert 11_000 < load.answers["200"]
         assert 1 == len(x509.load_pem_x509_certificates(bundle.read_bytes()))
         assert old != bundle.read_bytes()

@@ -162,9 +162,10 @@ class Load:
 
     async def _ask(self) -> tuple[str, str]:
         """Send one request over a connection that idles, or a new one; returns status and body."""
-        reader, writer = (
-            self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
-        )
+        if self._idle:
+            reader, writer = self._idle.pop()
+        else:
+            reader, writer = await asyncio.open_connection(*self._address)
         try:
             writer.write(self._request)
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()

@@ -132,7 +132,7 @@ class Load:
     async def __aexit__(self, *_: object) -> None:
         self._sending.cancel()
         await asyncio.gather(*self._calls)
-        for _, writer in self._idle:
+        for _reader, writer in self._idle:
             writer.close()
 
     async def _send(self) -> None:

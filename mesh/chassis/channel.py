@@ -5,13 +5,14 @@ Typed client channels: mTLS, the server checked, deadlines that shrink, retries 
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
 from opentelemetry.trace import Span, SpanKind
 
-from mesh.chassis import call
+from mesh.chassis import call, telemetry
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.tls import SvidFiles, channel_credentials
@@ -78,7 +79,6 @@ class _MeshChannel(grpc.aio.Channel):
         self._built = version()
         self._channel = build()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._ending: set[asyncio.Task[None]] = set()
 
     def current(self) -> grpc.aio.Channel:
         """Return the channel with the present certificate."""
@@ -89,12 +89,6 @@ class _MeshChannel(grpc.aio.Channel):
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         return self._channel
-
-    def keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run *work*, which ends soon, without anybody waiting for it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
 
     async def __aenter__(self) -> "_MeshChannel":
         return self
@@ -141,6 +135,7 @@ class _Callable:
         self._call: Any = None
         known = policy.load().by_path.get(method)
         self._deadline = known.deadline.total_seconds() if known else None
+        self._labels = (known.service, known.name) if known else None
         self._name = names.span_of(method)
         self._facts = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: self._name}
 
@@ -157,6 +152,7 @@ class _Callable:
             kind, method, args, options = self._make
             self._call, self._made_on = getattr(live, kind)(method, *args, **options), live
         pairs = tuple(metadata or ())
+        started = time.perf_counter()
         span = tracing.start(self._name, SpanKind.CLIENT, self._facts)
         context = tracing.traceparent_of(span) if span else call.traceparent.get()
         if context and not any(key == "traceparent" for key, _ in pairs):
@@ -166,14 +162,30 @@ class _Callable:
         made = self._call(
             request, timeout=_shorter(timeout, self._deadline), metadata=pairs, **kwargs
         )
-        if span is not None:
-            made.add_done_callback(lambda ended: self._channel.keep(_end(span, ended)))
+        made.add_done_callback(lambda ended: self._tell(ended, started, span, context))
         return made
 
+    def _tell(self, ended: Any, started: float, span: Span | None, context: str) -> None:
+        """Count and trace a call that has ended, as whoever made it saw it."""
+        code = _known(ended.code()).name
+        if self._labels is not None:
+            telemetry.RPC_CLIENT_SECONDS.labels(*self._labels, code).observe(
+                time.perf_counter() - started, telemetry.exemplar(context)
+            )
+        if span is not None:
+            error = code if code in names.FAULT_CODES else ""
+            tracing.end(span, {names.RPC_STATUS: code}, error=error)
 
-async def _end(span: Span, ended: Any) -> None:
-    code = (await ended.code()).name
-    tracing.end(span, {names.RPC_STATUS: code}, error=code if code in names.FAULT_CODES else "")
+
+def _known(answer: Coroutine[Any, Any, grpc.StatusCode]) -> grpc.StatusCode:
+    """Return what *answer* comes to at once, as that of a call which has ended does."""
+    try:
+        answer.send(None)
+    except StopIteration as done:
+        code: grpc.StatusCode = done.value
+        return code
+    answer.close()
+    return grpc.StatusCode.UNKNOWN
 
 
 def _shorter(asked: float | None, contract: float | None) -> float | None:

@@ -19,7 +19,8 @@ from mesh.chassis.telemetry import names as emitted
 from mesh.console.names import PROBE_PATHS
 from mesh.console.rows import Point
 
-RPC_SECONDS = emitted.RPC_SERVER_DURATION
+RPC_SECONDS = emitted.RPC_CLIENT_DURATION
+"""As callers saw it: also calls that a proxy ended, or that found no server."""
 HTTP_SECONDS = "amarre_http_server_duration_seconds"
 CALLS = emitted.RPC_SERVER_CALLS.removesuffix("_total")
 KEPT = ("amarre_", "process_", "node_load", "node_memory_MemAvailable", "node_filesystem_avail")

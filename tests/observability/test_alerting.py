@@ -1,43 +1,50 @@
 """
-The real Prometheus and Alertmanager: a service fails, people hear of it, and that it is over.
+The real Prometheus and Alertmanager beside a mesh: a service gets a fault, people hear of it, and
+that it is over.
 
 The rules are those of production, sixty times faster: a window of 5 minutes takes 5 seconds.
 """
 
+import asyncio
 import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from mesh import topology
+from mesh.chassis.telemetry import names
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
 from mesh.render import alertmanager, registry, rules
 from mesh.render.rules import scraping
 from mesh.render.rules.pace import Pace
-from mesh.render.rules.scraping import Target
+from tests.sidecars.running import Load, Running, mesh
 
 PROGRAMS = {name: shutil.which(name) for name in ("prometheus", "prometheus-alertmanager")}
 PACE = Pace(60)
 WAIT_SECONDS = 45.0
 ALERT = "ErrorsAboveFivePercent"
-TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLS_A_SECOND = 20
 
-pytestmark = pytest.mark.skipif(
-    None in PROGRAMS.values(),
-    reason=f"missing: {[n for n, p in PROGRAMS.items() if p is None]}; apt-get install them",
-)
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.skipif(
+        None in PROGRAMS.values(),
+        reason=f"missing: {[n for n, p in PROGRAMS.items() if p is None]}; apt-get install them",
+    ),
+]
 
 
 def wait_for(what: str, holds: Callable[[], Any]) -> Any:
@@ -97,13 +104,34 @@ def pager() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         server.server_close()
 
 
-class Hospital:
-    """Everything that runs in this test."""
+@contextlib.contextmanager
+def researcher_at_work(running_one: Running) -> Iterator[None]:
+    """Somebody signed in who lists requests, many times a second, from a thread."""
+    done = Event()
 
-    def __init__(self, folder: Path) -> None:
+    async def work() -> None:
+        async with running_one.client() as client:
+            await running_one.sign_in(client)
+            async with Load(client, "/api/v1/surveys/requests", CALLS_A_SECOND):
+                await asyncio.to_thread(done.wait)
+
+    thread = Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class Hospital:
+    """The mesh, the servers that watch it, and whoever is on call."""
+
+    def __init__(self, folder: Path, patient: Running) -> None:
         self.folder = folder
-        names = ("metrics", "prometheus", "alertmanager", "http", "smtp")
-        self.at = {name: f"127.0.0.1:{free_port()}" for name in names}
+        self.patient = patient
+        self.base = int(urlsplit(patient.ready["urls"]["app"]).port or 0)
+        self.at = {name: f"127.0.0.1:{free_port()}" for name in ("prometheus", "alertmanager")}
         self.paged: list[dict[str, Any]] = []
 
     @contextlib.contextmanager
@@ -114,23 +142,16 @@ class Hospital:
             for name, command in self._commands().items():
                 log = self.folder / f"{name}.log"
                 stack.enter_context(running(*command, log=log))
-            self.patient = stack.enter_context(
-                running(
-                    *(sys.executable, "-m", "tests.observability.patient", self.at["metrics"]),
-                    log=self.folder / "patient.log",
-                    stdin=subprocess.PIPE,
-                )
-            )
             yield self
 
     def _configure(self, webhook: str) -> None:
-        survey = Target("amarre", "survey", "survey", self.at["metrics"])
-        delivery = alertmanager.Delivery(self.at["smtp"], "example.org", webhook)
+        outbox = f"127.0.0.1:{self.base + topology.SMTP}"
+        delivery = alertmanager.Delivery(outbox, "example.org", webhook)
         registry.write(
             {
                 **rules.rule_files(policy.load(), PACE),
                 "prometheus.yaml": scraping.configuration(
-                    [survey], alertmanager=self.at["alertmanager"], pace=PACE
+                    scraping.targets(self.base), alertmanager=self.at["alertmanager"], pace=PACE
                 ),
                 "alertmanager.yaml": alertmanager.configuration(delivery, PACE),
                 alertmanager.TEMPLATES: alertmanager.texts(),
@@ -141,10 +162,6 @@ class Hospital:
     def _commands(self) -> dict[str, list[str]]:
         folder = self.folder
         return {
-            "outbox": [
-                *(sys.executable, "-m", "sandbox.outbox", "--database", str(folder / "outbox.db")),
-                *("--http", self.at["http"], "--smtp", self.at["smtp"]),
-            ],
             "alertmanager": [
                 str(PROGRAMS["prometheus-alertmanager"]),
                 f"--config.file={folder}/alertmanager.yaml",
@@ -161,17 +178,27 @@ class Hospital:
             ],
         }
 
-    def tell(self, order: str) -> None:
-        assert self.patient.stdin is not None
-        self.patient.stdin.write(f"{order}\n")
-        self.patient.stdin.flush()
+    def amarre(self, *arguments: str) -> None:
+        """Give the mesh an order."""
+        asyncio.run(self.patient.amarre(*arguments))
 
     def query(self, path: str, **query: str) -> Any:
         return get(f"http://{self.at['prometheus']}/api/v1/{path}", **query)["data"]
 
     def is_observed(self) -> bool:
-        found = self.query("query", query="service_method:amarre_calls:rate5m")["result"]
-        return bool(found) and float(found[0]["value"][1]) > 0
+        rate = 'service_method:amarre_calls:rate5m{method="ListRequests"} > 0'
+        return bool(self.query("query", query=rate)["result"])
+
+    def services_of(self, trace_id: str) -> set[str]:
+        """Return whose spans the console keeps of a trace."""
+        ready = self.patient.ready
+        answer = httpx.get(
+            f"{ready['urls']['console']}/api/traces/{trace_id}",
+            headers={"authorization": f"Bearer {ready['console']['token']}"},
+            trust_env=False,
+            timeout=5,
+        )
+        return {span["service"] for span in answer.raise_for_status().json()["spans"]}
 
     def pages(self, status: str) -> list[dict[str, Any]]:
         return [
@@ -182,13 +209,17 @@ class Hospital:
         ]
 
     def mails(self, beginning: str) -> list[dict[str, Any]]:
-        messages = get(f"http://{self.at['http']}/messages")
+        messages = get(f"{self.patient.ready['urls']['outbox']}/messages")
         return [mail for mail in messages if mail["subject"].startswith(beginning)]
 
 
 @pytest.fixture
 def hospital(tmp_path: Path) -> Iterator[Hospital]:
-    with Hospital(tmp_path).open() as running_one:
+    with (
+        mesh() as patient,
+        researcher_at_work(patient),
+        Hospital(tmp_path, patient).open() as running_one,
+    ):
         wait_for("the first measurement", running_one.is_observed)
         yield running_one
 
@@ -212,20 +243,21 @@ def well(hospital: Hospital) -> None:
         return {rule["health"] for group in groups for rule in group["rules"]}
 
     def exemplars() -> Any:
-        series = "amarre_rpc_server_duration_seconds_bucket"
+        series = f'{names.RPC_CLIENT_DURATION}_bucket{{method="ListRequests"}}'
         around = {"start": str(now - 60), "end": str(time.time())}
         return hospital.query("query_exemplars", query=series, **around)
 
     wait_for("the evaluation of every rule", lambda: {"ok"} == healths())
     found = wait_for("an exemplar", exemplars)
 
-    assert {"trace_id": TRACE} == found[0]["exemplars"][0]["labels"]
+    trace_id = found[0]["exemplars"][-1]["labels"]["trace_id"]
+    wait_for("its trace", lambda: {"gateway", "survey"} <= hospital.services_of(trace_id))
     assert [] == hospital.pages("firing")
 
 
 def ill(hospital: Hospital) -> None:
-    """Calls fail: page and mail."""
-    hospital.tell("fail")
+    """The sidecar of Survey fails calls that never reach it: page and mail."""
+    hospital.amarre("fault", "add", "survey.ListRequests", "--abort", "UNAVAILABLE")
 
     (page, *_) = wait_for("the page", lambda: hospital.pages("firing"))
     (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[critical] {ALERT}"))
@@ -241,7 +273,7 @@ def ill(hospital: Hospital) -> None:
 
 def well_again(hospital: Hospital) -> None:
     """Calls go well: the end of both."""
-    hospital.tell("heal")
+    hospital.amarre("fault", "clear")
 
     wait_for("the end of the page", lambda: hospital.pages("resolved"))
     (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[over] {ALERT}"))

@@ -21,6 +21,12 @@ RPC_SECONDS = Histogram(
     ["service", "method", "code", "reason"],
     buckets=LATENCY_BUCKETS,
 )
+RPC_CLIENT_SECONDS = Histogram(
+    names.RPC_CLIENT_DURATION,
+    "How long calls took for those who made them.",
+    ["service", "method", "code"],
+    buckets=LATENCY_BUCKETS,
+)
 RPC_IN_FLIGHT = Gauge(names.RPC_SERVER_IN_FLIGHT, "Calls being served.", ["service"])
 RPC_CALLS = Counter(
     names.RPC_SERVER_CALLS, "Calls by who made them.", ["service", "method", "caller"]

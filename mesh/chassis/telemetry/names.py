@@ -5,6 +5,7 @@ The names of metrics, spans, attributes and log kinds that every process shares,
 """
 
 RPC_SERVER_DURATION = "amarre_rpc_server_duration_seconds"
+RPC_CLIENT_DURATION = "amarre_rpc_client_duration_seconds"
 RPC_SERVER_IN_FLIGHT = "amarre_rpc_server_in_flight"
 RPC_SERVER_CALLS = "amarre_rpc_server_calls_total"
 REFUSALS = "amarre_refusals_total"

@@ -80,9 +80,14 @@ def trace_id(traceparent: str) -> str:
     return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
 
 
-def exemplar() -> dict[str, str] | None:
-    """Return what ties a measured value to the trace of this task; None when it is not sampled."""
-    context = call.traceparent.get()
+def exemplar(context: str | None = None) -> dict[str, str] | None:
+    """
+    Return what ties a measured value to a trace; None when that is not sampled.
+
+    The trace is that of *context*, a traceparent, or else of this task.
+    """
+    if context is None:
+        context = call.traceparent.get()
     return {"trace_id": trace_id(context)} if is_sampled(context) else None
 
 

@@ -2,7 +2,7 @@
 
 from mesh.chassis.telemetry import names
 from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit
-from mesh.render.rules.recording import CALLS
+from mesh.render.rules.recording import CALLS, SERVED
 
 
 def board() -> Board:
@@ -55,14 +55,14 @@ _STOPS: tuple[Panel, ...] = (
         "Sign-ins that failed, by reason",
         {
             "{{reason}}": "sum by (reason) "
-            f'(increase({CALLS}{{service="auth",method="LogIn",code!="OK"}}[1h]))'
+            f'(increase({SERVED}{{service="auth",method="LogIn",code!="OK"}}[1h]))'
         },
     ),
     Chart(
         "Requests not created, by reason",
         {
             "{{reason}}": "sum by (reason) "
-            f'(increase({CALLS}{{service="survey",method="CreateRequest",code!="OK"}}[1h]))'
+            f'(increase({SERVED}{{service="survey",method="CreateRequest",code!="OK"}}[1h]))'
         },
     ),
     Chart(

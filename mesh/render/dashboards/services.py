@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mesh.chassis.telemetry import names
 from mesh.contract.policy import Method, Service
 from mesh.render.dashboards.panel import Board, Chart, Figure, Lines, Panel, Unit
-from mesh.render.rules.recording import BUCKETS, CALLS, FAULTS, is_timed
+from mesh.render.rules.recording import BUCKETS, CALLS, FAULTS, SERVED, is_timed
 
 _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "survey": (
@@ -161,7 +161,7 @@ def _overview(service: Service, of: str) -> tuple[Panel, ...]:
             "Errors by reason",
             {
                 "{{code}} {{reason}}": "sum by (code, reason) "
-                f'(rate({CALLS}{{{of},code!="OK"}}[$__rate_interval]))'
+                f'(rate({SERVED}{{{of},code!="OK"}}[$__rate_interval]))'
             },
             Unit.CALLS,
         ),

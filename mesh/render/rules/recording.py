@@ -16,8 +16,11 @@ from mesh.render.rules.pace import Pace
 WINDOWS = {"5m": 5, "30m": 30, "1h": 60, "2h": 120, "6h": 360, "1d": 1440, "3d": 4320}
 """Minutes, by the name that the rules carry."""
 FAULTS = "|".join(sorted(names.FAULT_CODES))
-CALLS = f"{names.RPC_SERVER_DURATION}_count"
-BUCKETS = f"{names.RPC_SERVER_DURATION}_bucket"
+CALLS = f"{names.RPC_CLIENT_DURATION}_count"
+"""Calls as their callers saw them: one that no server took counts too, retries count once."""
+BUCKETS = f"{names.RPC_CLIENT_DURATION}_bucket"
+SERVED = f"{names.RPC_SERVER_DURATION}_count"
+"""Calls as their servers saw them, with the reason of those that failed."""
 BY_METHOD = "service, method"
 
 Rule = dict[str, Any]

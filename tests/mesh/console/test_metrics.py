@@ -37,9 +37,9 @@ class Process:
         """Begin to count anew."""
         self.registry = CollectorRegistry()
         self.seconds = Histogram(
-            names.RPC_SERVER_DURATION,
+            names.RPC_CLIENT_DURATION,
             "x",
-            ["service", "method", "code", "reason"],
+            ["service", "method", "code"],
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
@@ -55,7 +55,7 @@ class Process:
         """Count calls of ListRequests by the gateway; *trace* is their exemplar."""
         exemplar = {"trace_id": trace} if trace else None
         for _ in range(times):
-            self.seconds.labels("survey", "ListRequests", code, "").observe(seconds, exemplar)
+            self.seconds.labels("survey", "ListRequests", code).observe(seconds, exemplar)
             self.callers.labels("survey", "ListRequests", "gateway").inc()
 
     @contextlib.asynccontextmanager

@@ -5,19 +5,23 @@ from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+import httpx
 import structlog
 
 from auth_svc import storage
 from auth_svc.addresses import AllowedDomains
 from auth_svc.config import AuthSettings
+from auth_svc.console import HttpConsole, NoConsole
 from auth_svc.contacts import SurveyContacts
 from auth_svc.database import Database
+from auth_svc.factors import SecondFactor
 from auth_svc.keys import KeyRing
 from auth_svc.keyset import published
 from auth_svc.limits import Limits
 from auth_svc.mail import Postman, SmtpServer
 from auth_svc.passkey_store import SqlPasskeys
 from auth_svc.passkeys import Passkeys, RelyingParty
+from auth_svc.ports import Console
 from auth_svc.providers import provider, utc_now
 from auth_svc.service import AuthService, register
 from auth_svc.sessions import Sessions
@@ -25,6 +29,7 @@ from auth_svc.signin import LinkRules, SignIn
 from mesh.chassis import config, server
 from mesh.chassis.background import background
 from mesh.chassis.channel import channel
+from mesh.chassis.telemetry import observed
 
 log = structlog.get_logger("auth")
 
@@ -64,6 +69,7 @@ async def main(settings: AuthSettings) -> None:
             directory,
             ring.signing,
             utc_now,
+            second_factor=SecondFactor(settings.auth_second_factor),
             staleness=settings.auth_session_cache,
             operators=settings.auth_operators,
         )
@@ -78,9 +84,17 @@ async def main(settings: AuthSettings) -> None:
         await server.serve(
             SERVICE,
             settings,
-            register(AuthService(sign_in, sessions, passkeys)),
+            register(AuthService(sign_in, sessions, passkeys, await _console(stack, settings))),
             checks={"database": database.answers},
         )
+
+
+async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
+    if settings.auth_console_token_file is None:
+        return NoConsole()
+    pool = observed("console", httpx.AsyncHTTPTransport(trust_env=False))
+    http = await stack.enter_async_context(httpx.AsyncClient(transport=pool, trust_env=False))
+    return HttpConsole(http, settings.auth_console_url, settings.auth_console_token_file)
 
 
 def _relying_party(settings: AuthSettings) -> RelyingParty:

@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
@@ -20,11 +21,13 @@ from auth_svc.ports import (
     OpenedSession,
     Session,
     SessionLife,
+    Use,
     User,
     Verified,
 )
 from mesh.chassis.errors import UnavailableError, UpstreamError
 from mesh.chassis.server import StartError
+from mesh.chassis.telemetry import names
 
 log = structlog.get_logger("appwrite")
 
@@ -37,10 +40,14 @@ NOBODY = "nobody-amarre-start"
 
 
 class Uses(Protocol):
-    """Knows when sessions were used last; Appwrite does not."""
+    """Knows how sessions began and when they were used last; Appwrite does not."""
 
-    async def note(self, session_id: str, *, now: datetime) -> bool:
-        """Note that a session is used; False when it was idle for too long."""
+    async def began(self, session_id: str, *, by_passkey: bool, now: datetime) -> None:
+        """Note that a session began, and how."""
+        ...
+
+    async def note(self, session_id: str, *, now: datetime) -> Use | None:
+        """Note that a session is used; None when it was idle for too long."""
         ...
 
 
@@ -111,7 +118,7 @@ class AppwriteDirectory:
                 token = await self._ask_for_link(email, secrets.token_hex(10), language)
             elif refusal.kind == "user_blocked":
                 # Nobody learns from the answer that the address is known and blocked.
-                log.warning("blocked user asked for a link")
+                log.warning("blocked user asked for a link", kind=names.KIND_SECURITY)
                 return Invitation(User(new_id, email), secrets.token_hex(32), mailed=True)
             elif refusal.kind == "general_argument_invalid":
                 raise InvalidEmailError("Appwrite does not take the e-mail address.") from refusal
@@ -135,10 +142,10 @@ class AppwriteDirectory:
             if refusal.kind in {"user_invalid_token", "user_blocked"}:
                 raise InvalidCredentialsError from refusal
             raise _unexpected(refusal) from refusal
-        return self._opened(session)
+        return await self._opened(session, by_passkey=False)
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
-        """Let Appwrite open a session on the word of this service."""
+        """Let Appwrite open a session on the word of this service, which saw a passkey."""
         try:
             session = await self._client.as_service(
                 "POST",
@@ -149,13 +156,15 @@ class AppwriteDirectory:
             if refusal.kind in {"user_not_found", "user_blocked"}:
                 raise InvalidCredentialsError from refusal
             raise _unexpected(refusal) from refusal
-        return self._opened(session)
+        return await self._opened(session, by_passkey=True)
 
-    def _opened(self, session: dict[str, Any]) -> OpenedSession:
+    async def _opened(self, session: dict[str, Any], *, by_passkey: bool) -> OpenedSession:
         shown = session.get("secret")
         if not isinstance(shown, str) or not _BASE64.fullmatch(shown):
             raise UpstreamError("Appwrite opened a session but did not tell its secret.")
-        return OpenedSession(_for_cookie(shown), self._session(session))
+        opened = replace(self._session(session), by_passkey=by_passkey)
+        await self._uses.began(opened.id, by_passkey=by_passkey, now=self._clock())
+        return OpenedSession(_for_cookie(shown), opened)
 
     async def find_session(self, secret: str) -> Verified | None:
         """Ask Appwrite who *secret* belongs to; 401 alone means nobody."""
@@ -175,10 +184,11 @@ class AppwriteDirectory:
         now = self._clock()
         if session.expires_at <= now:
             return None
-        if not await self._uses.note(session.id, now=now):
+        use = await self._uses.note(session.id, now=now)
+        if use is None:
             await self.end_session(user.id, session.id)
             return None
-        return Verified(user, session)
+        return Verified(user, replace(session, by_passkey=use.by_passkey))
 
     async def sessions(self, user_id: str) -> list[Session]:
         """Return the user's open sessions, newest first."""
@@ -195,6 +205,21 @@ class AppwriteDirectory:
     async def end_sessions(self, user_id: str) -> None:
         """End all sessions of the user."""
         await self._of_user("DELETE", user_id, "/sessions")
+
+    async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
+        """Give the user *label*, or take it away."""
+        path = f"/users/{quote(user_id, safe='')}"
+        user = _user(await self._users_call("GET", path))
+        others = [known for known in user.labels if known != label]
+        changed = [*others, label] if on else others
+        await self._users_call("PUT", f"{path}/labels", {"labels": changed})
+
+    async def block(self, user_id: str, *, on: bool) -> None:
+        """Keep the user out, whose sessions end, or let them in again."""
+        path = f"/users/{quote(user_id, safe='')}/status"
+        await self._users_call("PATCH", path, {"status": not on})
+        if on:
+            await self.end_sessions(user_id)
 
     async def users(self) -> AsyncIterator[User]:
         """Yield all users, page by page."""
@@ -216,6 +241,8 @@ class AppwriteDirectory:
         await self._users_call("POST", "/users", {"userId": user.id, "email": user.email})
         labels = {"labels": list(user.labels)}
         await self._users_call("PUT", f"/users/{quote(user.id, safe='')}/labels", labels)
+        if user.blocked:
+            await self.block(user.id, on=True)
 
     async def _users_call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         try:
@@ -243,12 +270,12 @@ class AppwriteDirectory:
         try:
             created_at = datetime.fromisoformat(shown["$createdAt"])
             ends_at = datetime.fromisoformat(shown["expire"])
-            names = (str(shown.get("clientName", "")), str(shown.get("osName", "")))
+            device = (str(shown.get("clientName", "")), str(shown.get("osName", "")))
             return Session(
                 str(shown["$id"]),
                 created_at,
                 min(ends_at, created_at + self._life.absolute),
-                " on ".join(filter(None, names))[:120],
+                " on ".join(filter(None, device))[:120],
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise UpstreamError("Appwrite showed a session without its times.") from exc
@@ -259,7 +286,8 @@ def _user(shown: dict[str, Any]) -> User:
         user_id, email, labels = shown["$id"], shown["email"], shown.get("labels") or [APPLICANT]
     except KeyError as exc:
         raise UpstreamError("Appwrite showed a user without id or address.") from exc
-    return User(str(user_id), str(email), tuple(str(label) for label in labels))
+    blocked = shown.get("status") is False
+    return User(str(user_id), str(email), tuple(str(label) for label in labels), blocked)
 
 
 def _for_cookie(secret: str) -> str:
@@ -278,5 +306,5 @@ def _printable(text: str) -> str:
 
 
 def _unexpected(refusal: AppwriteRefusal) -> UpstreamError:
-    log.error("appwrite refused", status=refusal.status, kind=refusal.kind)
+    log.error("appwrite refused", status=refusal.status, fault=refusal.kind)
     return UpstreamError("The identity provider refused what Auth asked of it.")

@@ -90,7 +90,7 @@ class AppwriteClient:
             except httpx.TransportError as exc:
                 if left and isinstance(exc, httpx.ConnectError | httpx.RemoteProtocolError):
                     continue
-                log.warning("appwrite away", kind=type(exc).__name__)
+                log.warning("appwrite away", fault=type(exc).__name__)
                 raise UnavailableError("The identity provider cannot be reached.") from exc
             if not (left and answer.status_code in _AWAY):
                 return self._read(answer)
@@ -108,7 +108,7 @@ class AppwriteClient:
             return found
         kind = str(found.get("type", "")) if isinstance(found, dict) else ""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.warning("appwrite failed", status=status, kind=kind)
+            log.warning("appwrite failed", status=status, fault=kind)
             raise UnavailableError("The identity provider failed; try again later.")
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimitedError(

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from auth_svc.addresses import AllowedDomains
+from auth_svc.factors import Asked
 from auth_svc.mail import SmtpServer
 from auth_svc.ports import LONGEST_SESSION
 from mesh.chassis.config import MeshSettings
@@ -65,6 +66,15 @@ class AuthSettings(MeshSettings):
     """
     auth_operators: Listed = ()
     """Addresses of the people who run the mesh, separated by commas."""
+    auth_second_factor: Asked = "chosen"
+    """
+    Who must show a passkey besides a mailed link: who ``chosen`` it for themselves, ``operators``
+    as well, or ``everybody``.
+    """
+    auth_console_url: str = ""
+    """Where operators reach the console, ``http://HOST[:PORT]``; empty means there is none."""
+    auth_console_token_file: Path | None = None
+    """File with the console's token, which makes one-time links into it."""
     auth_provider: Literal["embedded", "appwrite"] = "embedded"
     """Who keeps users and sessions."""
     auth_appwrite_endpoint: str = ""
@@ -134,6 +144,17 @@ class AuthSettings(MeshSettings):
             ]
             if missing:
                 raise ValueError(f"AMARRE_AUTH_PROVIDER=appwrite needs {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _console_is_complete(self) -> "AuthSettings":
+        url = self.auth_console_url
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("AMARRE_AUTH_CONSOLE_URL is no http:// or https:// address")
+        if bool(url) != (self.auth_console_token_file is not None):
+            raise ValueError(
+                "AMARRE_AUTH_CONSOLE_URL and AMARRE_AUTH_CONSOLE_TOKEN_FILE go together"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, exists, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth_svc.database import Database
 from auth_svc.devices import describe
+from auth_svc.errors import InvalidCredentialsError
 from auth_svc.ports import (
     APPLICANT,
     Clock,
@@ -25,6 +26,7 @@ from auth_svc.ports import (
 )
 from auth_svc.signin import digest
 from auth_svc.tables import sessions, users
+from mesh.chassis.telemetry import names
 
 log = structlog.get_logger("embedded")
 
@@ -45,30 +47,42 @@ class EmbeddedDirectory:
         """Find or make the user of *email*."""
         async with self._database.transaction() as connection:
             user = await self._find_or_make(connection, email, new_id)
-        return Invitation(user, secrets.token_hex(SECRET_BYTES))
+        if user.blocked:
+            # Nobody learns from the answer that the address is known and blocked.
+            log.warning("blocked user asked for a link", kind=names.KIND_SECURITY)
+        return Invitation(user, secrets.token_hex(SECRET_BYTES), mailed=user.blocked)
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """Open a session; that the link was good has been decided by the rules."""
-        return await self.open_session_of(user_id, user_agent=user_agent)
+        return await self._open(user_id, user_agent, by_passkey=False)
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
-        """Open a session."""
+        """Open a session for a user who showed a passkey."""
+        return await self._open(user_id, user_agent, by_passkey=True)
+
+    async def _open(self, user_id: str, user_agent: str, *, by_passkey: bool) -> OpenedSession:
         now = self._clock()
-        device = describe(user_agent)
-        session = Session(str(uuid.uuid4()), now, now + self._life.absolute, device)
+        session = Session(
+            str(uuid.uuid4()), now, now + self._life.absolute, describe(user_agent), by_passkey
+        )
         opened = OpenedSession(secrets.token_hex(SECRET_BYTES), session)
+        values = {
+            "id": session.id,
+            "digest": digest(opened.secret),
+            "user_id": user_id,
+            "device": session.device,
+            "created_at": now,
+            "seen_at": now,
+            "expires_at": session.expires_at,
+            "by_passkey": by_passkey,
+        }
+        # One statement, so that nobody is blocked between a look and the opening.
+        row = select(*(literal(value, sessions.c[name].type) for name, value in values.items()))
+        allowed = row.where(exists().where(users.c.id == user_id, users.c.blocked.is_(False)))
         async with self._database.transaction() as connection:
-            await connection.execute(
-                sessions.insert().values(
-                    id=session.id,
-                    digest=digest(opened.secret),
-                    user_id=user_id,
-                    device=device,
-                    created_at=now,
-                    seen_at=now,
-                    expires_at=session.expires_at,
-                )
-            )
+            opening = sessions.insert().from_select([*values], allowed)
+            if (await connection.execute(opening)).rowcount != 1:
+                raise InvalidCredentialsError
             await connection.execute(_beyond_the_most(user_id))
         return opened
 
@@ -79,6 +93,7 @@ class EmbeddedDirectory:
             select(sessions, users.c.email, users.c.labels)
             .join(users)
             .where(sessions.c.digest == digest(secret), *self._open_at(now))
+            .where(users.c.blocked.is_(False))
         )
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).one_or_none()
@@ -113,17 +128,39 @@ class EmbeddedDirectory:
         async with self._database.transaction() as connection:
             await connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
 
+    async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
+        """Give the user *label*, or take it away."""
+        mine = users.c.id == user_id
+        async with self._database.transaction() as connection:
+            labels = (await connection.execute(select(users.c.labels).where(mine))).scalar() or []
+            others = [known for known in labels if known != label]
+            changed = [*others, label] if on else others
+            await connection.execute(update(users).where(mine).values(labels=changed))
+
+    async def block(self, user_id: str, *, on: bool) -> None:
+        """Keep the user out, whose sessions end, or let them in again."""
+        mine = users.c.id == user_id
+        async with self._database.transaction() as connection:
+            await connection.execute(update(users).where(mine).values(blocked=on))
+            if on:
+                await connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
+
     async def users(self) -> AsyncIterator[User]:
         """Yield all users, oldest first."""
         query = select(users).order_by(users.c.created_at, users.c.id)
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).all()
         for row in rows:
-            yield User(row.id, row.email, tuple(row.labels))
+            yield _user(row)
 
     async def add_user(self, user: User) -> None:
         """Add *user*, who must be new."""
-        row = {"id": user.id, "email": user.email, "labels": list(user.labels)}
+        row = {
+            "id": user.id,
+            "email": user.email,
+            "labels": list(user.labels),
+            "blocked": user.blocked,
+        }
         async with self._database.transaction() as connection:
             await connection.execute(users.insert().values(**row, created_at=self._clock()))
 
@@ -141,7 +178,7 @@ class EmbeddedDirectory:
             await self._make(connection, email, secrets.token_hex(10))
         query = select(users).where(users.c.email == email)
         row = (await connection.execute(query)).one()
-        return User(row.id, row.email, tuple(row.labels))
+        return _user(row)
 
     async def _make(self, connection: AsyncConnection, email: str, new_id: str) -> None:
         statement = self._database.insert(users).values(
@@ -163,4 +200,8 @@ def _beyond_the_most(user_id: str) -> Any:
 
 
 def _session(row: Row[Any]) -> Session:
-    return Session(row.id, row.created_at, row.expires_at, row.device)
+    return Session(row.id, row.created_at, row.expires_at, row.device, row.by_passkey)
+
+
+def _user(row: Row[Any]) -> User:
+    return User(row.id, row.email, tuple(row.labels), row.blocked)

@@ -1,8 +1,15 @@
 """
-``python -m auth_svc.identities export|import FILE [--dry-run]``: users from provider to provider.
+``python -m auth_svc.identities``: users from provider to provider, and what operators do to one.
 
-The file holds one JSON object per line: ``id``, ``email`` and ``labels``. Sessions and links stay
-behind: everybody signs in once more. It works on the provider that the settings of Auth choose.
+``export|import FILE [--dry-run]``: the file holds one JSON object per line: ``id``, ``email``,
+``labels`` and, where true, ``blocked``. Sessions, links and passkeys stay behind: everybody signs
+in once more.
+
+``block|unblock|end-sessions|forget-passkeys USER``: USER is an id or an address. Who is blocked
+has no session and gets none. To forget passkeys, for who lost them, also ends the user's sessions
+and the choice to be asked for one.
+
+It works on the provider that the settings of Auth choose; running services follow within 5 s.
 """
 
 import argparse
@@ -18,12 +25,24 @@ from typing import Protocol
 
 from auth_svc.config import AuthSettings
 from auth_svc.database import Database
-from auth_svc.ports import APPLICANT, User
+from auth_svc.passkey_store import SqlPasskeys
+from auth_svc.passkeys import PasskeyStore
+from auth_svc.ports import APPLICANT, SECOND_FACTOR, User
 from auth_svc.providers import provider
 from mesh.chassis import config
 from mesh.chassis.errors import MeshError
 from mesh.chassis.server import START_FAULTS
 
+MOVES = {
+    "export": "Write all users to FILE.",
+    "import": "Add the users of FILE that are not known.",
+}
+ACTIONS = {
+    "block": "End the user's sessions and let them sign in no more.",
+    "unblock": "Let a blocked user sign in again.",
+    "end-sessions": "End all sessions of the user.",
+    "forget-passkeys": "Forget the user's passkeys, sessions and choice of a second factor.",
+}
 MOST_NAMED = 20
 """How many conflicts are told one by one."""
 
@@ -43,7 +62,19 @@ class Roster(Protocol):
         ...
 
     async def add_user(self, user: User) -> None:
-        """Add a user with this id, address and labels."""
+        """Add a user with this id, address and labels, blocked or not."""
+        ...
+
+    async def block(self, user_id: str, *, on: bool) -> None:
+        """Keep the user out, whose sessions end, or let them in again."""
+        ...
+
+    async def end_sessions(self, user_id: str) -> None:
+        """End all sessions of the user."""
+        ...
+
+    async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
+        """Give the user *label*, or take it away."""
         ...
 
 
@@ -125,22 +156,61 @@ def _parse(line: str, where: str) -> User:
     try:
         found = json.loads(line)
         user_id, email, labels = found["id"], found["email"], found.get("labels", [APPLICANT])
+        blocked = found.get("blocked", False)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise IdentitiesError(f"{where} is no user: it needs id and email as JSON.") from exc
     good = isinstance(user_id, str) and 0 < len(user_id) <= 36 and isinstance(email, str)
-    if not (good and "@" in email and isinstance(labels, list)):
-        raise IdentitiesError(f"{where} is no user: id, email or labels cannot be used.")
-    return User(user_id, email.lower(), tuple(str(label) for label in labels))
+    if not (good and "@" in email and isinstance(labels, list) and isinstance(blocked, bool)):
+        raise IdentitiesError(f"{where} is no user: id, email, labels or blocked cannot be used.")
+    return User(user_id, email.lower(), tuple(str(label) for label in labels), blocked)
 
 
 def _as_json(user: User) -> dict[str, object]:
-    return {"id": user.id, "email": user.email, "labels": list(user.labels)}
+    told: dict[str, object] = {"id": user.id, "email": user.email, "labels": list(user.labels)}
+    return {**told, "blocked": True} if user.blocked else told
+
+
+async def find(wanted: str, roster: Roster) -> User:
+    """
+    Return the user whose id or address is *wanted*.
+
+    Raises:
+        IdentitiesError: There is none.
+    """
+    async for user in roster.users():
+        if wanted in {user.id, user.email} or wanted.lower() == user.email:
+            return user
+    raise IdentitiesError("There is no user with this id or address.")
+
+
+async def act(action: str, user: User, roster: Roster, passkeys: PasskeyStore) -> str:
+    """Do what an operator asks for; returns what is so from now on."""
+    match action:
+        case "block":
+            await roster.block(user.id, on=True)
+            return f"{user.id} is blocked and has no session."
+        case "unblock":
+            await roster.block(user.id, on=False)
+            return f"{user.id} may sign in."
+        case "end-sessions":
+            await roster.end_sessions(user.id)
+            return f"{user.id} has no session and may sign in."
+        case _:
+            known = await passkeys.of_user(user.id)
+            for passkey in known:
+                await passkeys.remove(user.id, passkey.id)
+            await roster.set_label(user.id, SECOND_FACTOR, on=False)
+            await roster.end_sessions(user.id)
+            return f"{len(known)} passkeys of {user.id} are forgotten; a mailed link signs in."
 
 
 async def _run(arguments: argparse.Namespace, settings: AuthSettings) -> str:
     async with aclosing(Database(settings.auth_database)) as database:
         await database.migrate()
         async with provider(settings, database) as roster:
+            if arguments.action in ACTIONS:
+                user = await find(arguments.user, roster)
+                return await act(arguments.action, user, roster, SqlPasskeys(database))
             if arguments.action == "export":
                 count = await export_to(arguments.file, roster)
                 return f"{count} users of {settings.auth_provider} are in {arguments.file}."
@@ -159,10 +229,20 @@ async def _run(arguments: argparse.Namespace, settings: AuthSettings) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m auth_svc.identities", description=__doc__)
-    parser.add_argument("action", choices=["export", "import"])
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--dry-run", action="store_true", help="say what an import would do")
+    parser = argparse.ArgumentParser(
+        prog="python -m auth_svc.identities",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, sentence in MOVES.items():
+        move = actions.add_parser(name, help=sentence, description=sentence)
+        move.add_argument("file", type=Path, metavar="FILE")
+        if name == "import":
+            move.add_argument("--dry-run", action="store_true", help="only say what it would do")
+    for name, sentence in ACTIONS.items():
+        action = actions.add_parser(name, help=sentence, description=sentence)
+        action.add_argument("user", metavar="USER", help="the user's id or address")
     found = parser.parse_args(arguments)
     settings = config.load_or_exit(AuthSettings)
     try:

@@ -121,7 +121,7 @@ class Postman:
                 MAILS.labels(outcome).inc()
             except Exception as exc:
                 # Its text may hold the address, so only its kind is told.
-                log.error("mail failed", kind=type(exc).__name__)  # noqa: TRY400
+                log.error("mail failed", fault=type(exc).__name__)  # noqa: TRY400
                 MAILS.labels("failed").inc()
             finally:
                 self._queue.task_done()
@@ -146,7 +146,7 @@ class Postman:
                 if any(code >= 500 for code in codes):
                     return "refused"
             except (aiosmtplib.SMTPException, OSError) as exc:
-                log.warning("mail server away", kind=type(exc).__name__, attempt=attempt)
+                log.warning("mail server away", fault=type(exc).__name__, attempt=attempt)
             else:
                 log.info("mail sent", attempt=attempt)
                 return "sent"

@@ -26,9 +26,14 @@ from webauthn.helpers.structs import (
 
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.limits import Limits
-from auth_svc.ports import Clock, Directory, OpenedSession
-from mesh.chassis.errors import ConflictError, InvalidRequestError, Violation
-from mesh.chassis.telemetry import pseudonym
+from auth_svc.ports import SECOND_FACTOR, Clock, Directory, OpenedSession
+from mesh.chassis.errors import (
+    ConflictError,
+    InvalidRequestError,
+    SecondFactorRequiredError,
+    Violation,
+)
+from mesh.chassis.telemetry import names, pseudonym
 
 log = structlog.get_logger("passkeys")
 
@@ -129,9 +134,17 @@ class Passkeys:
         self._directory = directory
         self._limits = limits
 
-    async def begin(self, user_id: str, email: str) -> Begun:
-        """Begin the making of a passkey for a signed-in user."""
+    async def begin(self, user_id: str, email: str, *, partial: bool = False) -> Begun:
+        """
+        Begin the making of a passkey for a signed-in user.
+
+        Raises:
+            SecondFactorRequiredError: The session is *partial*, and the user has a passkey to
+                show: a link alone must not lead to another one.
+        """
         known = await self._store.of_user(user_id)
+        if partial and known:
+            raise SecondFactorRequiredError
         ceremony = await self._begin(user_id)
         options = webauthn.generate_registration_options(
             rp_id=self._party.id,
@@ -151,11 +164,14 @@ class Passkeys:
         )
         return Begun(ceremony.id, webauthn.options_to_json(options))
 
-    async def add(self, user_id: str, ceremony_id: str, answer: str, *, name: str) -> Passkey:
+    async def add(
+        self, user_id: str, ceremony_id: str, answer: str, *, name: str, partial: bool = False
+    ) -> Passkey:
         """
         Keep the passkey that the browser made.
 
         Raises:
+            SecondFactorRequiredError: As `begin`.
             InvalidRequestError: The answer does not fit the ceremony, which is over in any case.
             ConflictError: The user has as many passkeys as may be, or this one is known.
         """
@@ -182,21 +198,51 @@ class Passkeys:
             name,
             now,
         )
-        if not await self._store.add(passkey, most=MOST_PASSKEYS):
+        # Who has shown one factor may add the first passkey and no other.
+        if not await self._store.add(passkey, most=1 if partial else MOST_PASSKEYS):
+            if partial:
+                raise SecondFactorRequiredError
             raise ConflictError(
                 f"The passkey is known already, or the user has {MOST_PASSKEYS}: remove one first."
             )
-        log.info("passkey added", user=pseudonym(user_id))
+        log.info("passkey added", user=pseudonym(user_id), kind=names.KIND_SECURITY)
         return passkey
 
     async def of_user(self, user_id: str) -> list[Passkey]:
         """Return the user's passkeys, newest first."""
         return await self._store.of_user(user_id)
 
-    async def remove(self, user_id: str, passkey_id: str) -> None:
-        """Forget a passkey of the user."""
+    async def remove(self, user_id: str, passkey_id: str, *, chosen: bool = False) -> None:
+        """
+        Forget a passkey of the user.
+
+        Raises:
+            ConflictError: It is the last one, and the user has *chosen* to be asked for it.
+        """
+        if chosen and {passkey_id} >= {one.id for one in await self._store.of_user(user_id)}:
+            raise ConflictError(
+                "This is the last passkey, and a passkey is asked for at each sign-in: turn that"
+                " off first."
+            )
         await self._store.remove(user_id, passkey_id)
-        log.info("passkey removed", user=pseudonym(user_id))
+        log.info("passkey removed", user=pseudonym(user_id), kind=names.KIND_SECURITY)
+
+    async def ask_for(self, user_id: str, *, required: bool) -> None:
+        """
+        Ask the user for a passkey at each sign-in from now on, or do so no more.
+
+        Raises:
+            ConflictError: The user has none.
+        """
+        if required and not await self._store.of_user(user_id):
+            raise ConflictError("There is no passkey to ask for: add one first.")
+        await self._directory.set_label(user_id, SECOND_FACTOR, on=required)
+        log.info(
+            "second factor chosen",
+            user=pseudonym(user_id),
+            required=required,
+            kind=names.KIND_SECURITY,
+        )
 
     async def begin_log_in(self, client: str) -> Begun:
         """
@@ -270,7 +316,7 @@ def _checked(verify: Callable[[], T]) -> T | None:
         return verify()
     except Exception as exc:
         # The library parses foreign bytes; whatever it stumbles over, they are refused.
-        log.info("passkey refused", kind=type(exc).__name__)
+        log.info("passkey refused", fault=type(exc).__name__)
         return None
 
 

@@ -10,27 +10,36 @@ Clock = Callable[[], datetime]
 
 APPLICANT = "applicant"
 OPERATOR = "operator"
+SECOND_FACTOR = "secondfactor"
+"""The label of a user who wants to be asked for a passkey. Appwrite's labels are alphanumeric."""
 
 LONGEST_SESSION = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class User:
-    """A person; the address is lower-case."""
+    """A person; the address is lower-case. Who is ``blocked`` has no session and gets none."""
 
     id: str
     email: str = field(repr=False)
     labels: tuple[str, ...] = (APPLICANT,)
+    blocked: bool = False
 
 
 @dataclass(frozen=True)
 class Session:
-    """An open session; ``expires_at`` is its absolute end."""
+    """
+    An open session; ``expires_at`` is its absolute end.
+
+    A session is never renewed, so that ``created_at`` is when the person proved who they are.
+    ``by_passkey`` says that they did so with both factors, and not by a mailed link alone.
+    """
 
     id: str
     created_at: datetime
     expires_at: datetime
     device: str = ""
+    by_passkey: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,12 @@ class Directory(Protocol):
         ...
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
-        """Open a session for a user who proved otherwise who they are."""
+        """
+        Open a session for a user who showed a passkey.
+
+        Raises:
+            InvalidCredentialsError: The user is blocked, or gone.
+        """
         ...
 
     async def find_session(self, secret: str) -> Verified | None:
@@ -116,6 +130,10 @@ class Directory(Protocol):
         """End all sessions of the user."""
         ...
 
+    async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
+        """Give the user *label*, or take it away; what is so already is no fault."""
+        ...
+
 
 @dataclass(frozen=True)
 class Link:
@@ -129,6 +147,13 @@ class Link:
     user_id: str
     digest: bytes = field(repr=False)
     expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Use:
+    """What is known of a session that is used, besides what its provider says."""
+
+    by_passkey: bool
 
 
 class Links(Protocol):
@@ -185,6 +210,20 @@ class Contacts(Protocol):
 
         Raises:
             UnavailableError: Nobody can say at the moment.
+        """
+        ...
+
+
+class Console(Protocol):
+    """The mesh's console, where operators look and steer."""
+
+    async def link_for(self, operator: str) -> str:
+        """
+        Return a link that opens the console once for the operator with this user id.
+
+        Raises:
+            NotFoundError: This mesh has no console.
+            UnavailableError: The console is away.
         """
         ...
 

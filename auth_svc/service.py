@@ -15,7 +15,7 @@ from amarre.auth.v1 import auth_service_pb2_grpc as rpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from auth_svc.passkeys import Passkey, Passkeys
-from auth_svc.ports import Session
+from auth_svc.ports import SECOND_FACTOR, Console, Session
 from auth_svc.sessions import Sessions
 from auth_svc.signin import SignIn
 from mesh.chassis import call
@@ -27,10 +27,13 @@ from mesh.contract.policy import SERVICES
 class AuthService(rpc.AuthServiceServicer):
     """Serve ``amarre.auth.v1.AuthService``."""
 
-    def __init__(self, sign_in: SignIn, sessions: Sessions, passkeys: Passkeys) -> None:
+    def __init__(
+        self, sign_in: SignIn, sessions: Sessions, passkeys: Passkeys, console: Console
+    ) -> None:
         self._sign_in = sign_in
-        self._passkeys = passkeys
         self._sessions = sessions
+        self._passkeys = passkeys
+        self._console = console
 
     async def SignUp(  # noqa: N802 - the contract's name
         self, request: pb.SignUpRequest, context: Context
@@ -116,7 +119,7 @@ class AuthService(rpc.AuthServiceServicer):
         self, request: pb.BeginPasskeyRequest, context: Context
     ) -> pb.BeginPasskeyResponse:
         user = call.user()
-        begun = await self._passkeys.begin(user.id, user.email)
+        begun = await self._passkeys.begin(user.id, user.email, partial=user.partial)
         return pb.BeginPasskeyResponse(
             ceremony_id=begun.ceremony_id, options_json=begun.options_json
         )
@@ -124,8 +127,13 @@ class AuthService(rpc.AuthServiceServicer):
     async def AddPasskey(  # noqa: N802 - the contract's name
         self, request: pb.AddPasskeyRequest, context: Context
     ) -> pb.AddPasskeyResponse:
+        user = call.user()
         passkey = await self._passkeys.add(
-            call.user().id, request.ceremony_id, request.credential_json, name=request.name
+            user.id,
+            request.ceremony_id,
+            request.credential_json,
+            name=request.name,
+            partial=user.partial,
         )
         return pb.AddPasskeyResponse(passkey=_passkey(passkey))
 
@@ -138,8 +146,24 @@ class AuthService(rpc.AuthServiceServicer):
     async def RemovePasskey(  # noqa: N802 - the contract's name
         self, request: pb.RemovePasskeyRequest, context: Context
     ) -> pb.RemovePasskeyResponse:
-        await self._passkeys.remove(call.user().id, request.id)
+        user = call.user()
+        await self._passkeys.remove(user.id, request.id, chosen=SECOND_FACTOR in user.labels)
         return pb.RemovePasskeyResponse(removed=True)
+
+    async def SetSecondFactor(  # noqa: N802 - the contract's name
+        self, request: pb.SetSecondFactorRequest, context: Context
+    ) -> pb.SetSecondFactorResponse:
+        user = call.user()
+        await self._passkeys.ask_for(user.id, required=request.required)
+        self._sessions.forget_user(user.id)
+        labels = {label for label in user.labels if label != SECOND_FACTOR}
+        asked = request.required or self._sessions.second_factor.is_asked_of(labels)
+        return pb.SetSecondFactorResponse(required=asked)
+
+    async def EnterConsole(  # noqa: N802 - the contract's name
+        self, request: pb.EnterConsoleRequest, context: Context
+    ) -> pb.EnterConsoleResponse:
+        return pb.EnterConsoleResponse(url=await self._console.link_for(call.user().id))
 
     async def BeginPasskeyLogIn(  # noqa: N802 - the contract's name
         self, request: pb.BeginPasskeyLogInRequest, context: Context

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from auth_svc.factors import SecondFactor
 from auth_svc.ports import OPERATOR, Clock, Directory, Session, User, Verified
 from auth_svc.signin import digest
 from mesh.chassis import call
@@ -58,12 +59,14 @@ class Sessions:
         signing_key: Callable[[], SigningKey],
         clock: Clock,
         *,
+        second_factor: SecondFactor,
         staleness: timedelta = timedelta(seconds=2),
         operators: Collection[str] = (),
     ) -> None:
         self._directory = directory
         self._signing_key = signing_key
         self._clock = clock
+        self.second_factor = second_factor
         self._staleness = staleness
         self._operators = frozenset(operators)
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
@@ -113,8 +116,12 @@ class Sessions:
         try:
             await self._directory.end_sessions(user_id)
         finally:
-            self._forget(lambda known: known.user.id == user_id)
+            self.forget_user(user_id)
         log.info("all sessions ended", user=pseudonym(user_id))
+
+    def forget_user(self, user_id: str) -> None:
+        """Ask the directory anew about every session of the user."""
+        self._forget(lambda known: known.user.id == user_id)
 
     def _recall(self, key: bytes, now: datetime) -> _Remembered | None:
         known = self._remembered.get(key)
@@ -147,15 +154,23 @@ class Sessions:
         return user
 
     def _mint(self, verified: Verified, audience: str, caller: SpiffeId, now: datetime) -> Voucher:
-        user = verified.user
+        user, session = verified.user, verified.session
         token, ends_at = mint(
             self._signing_key(),
-            call.User(user.id, verified.session.id, user.email, user.labels),
+            call.User(
+                user.id,
+                session.id,
+                user.email,
+                user.labels,
+                # The provider's clock may be ahead of this one.
+                signed_in_at=int(min(session.created_at, now).timestamp()),
+                partial=self.second_factor.is_asked_of(user.labels) and not session.by_passkey,
+            ),
             audience=audience,
             caller=caller,
             now=now.timestamp,
         )
-        return Voucher(user, verified.session, token, ends_at)
+        return Voucher(user, session, token, ends_at)
 
     def _forget(self, ended: Callable[[Verified], bool]) -> None:
         self._ends += 1

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import case, delete, literal, select, update
 
 from auth_svc.database import Database
-from auth_svc.ports import LONGEST_SESSION, Allowance, Exceeded, Link, SessionLife
+from auth_svc.ports import LONGEST_SESSION, Allowance, Exceeded, Link, SessionLife, Use
 from auth_svc.tables import ceremonies, counters, links, sessions, uses
 
 
@@ -60,25 +60,32 @@ class SqlLinks:
 
 
 class SqlUses:
-    """When sessions were used last, for a provider that does not know."""
+    """How sessions began and when they were used last, for a provider that does not know."""
 
     def __init__(self, database: Database, life: SessionLife) -> None:
         self._database = database
         self._life = life
 
-    async def note(self, session_id: str, *, now: datetime) -> bool:
-        """Note that a session is used; False when it was idle for too long."""
+    async def began(self, session_id: str, *, by_passkey: bool, now: datetime) -> None:
+        """Note that a session began, and how."""
+        row = {"session_id": session_id, "seen_at": now, "by_passkey": by_passkey}
+        async with self._database.transaction() as connection:
+            await connection.execute(uses.insert().values(row))
+
+    async def note(self, session_id: str, *, now: datetime) -> Use | None:
+        """Note that a session is used; None when it was idle for too long."""
         mine = uses.c.session_id == session_id
         first = self._database.insert(uses).values(session_id=session_id, seen_at=now)
         async with self._database.transaction() as connection:
-            seen_at = (await connection.execute(select(uses.c.seen_at).where(mine))).scalar()
-            if seen_at is None:
+            known = (await connection.execute(select(uses).where(mine))).one_or_none()
+            if known is None:
                 await connection.execute(first.on_conflict_do_nothing())
-            elif now - seen_at >= self._life.idle:
-                return False
-            elif now - seen_at >= self._life.noted_every:
+                return Use(by_passkey=False)
+            if now - known.seen_at >= self._life.idle:
+                return None
+            if now - known.seen_at >= self._life.noted_every:
                 await connection.execute(update(uses).where(mine).values(seen_at=now))
-        return True
+        return Use(known.by_passkey)
 
 
 class SqlCounters:

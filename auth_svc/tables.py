@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    false,
 )
 
 
@@ -45,6 +47,7 @@ users = Table(
     Column("email", String(254), nullable=False, unique=True),
     Column("labels", JSON, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("blocked", Boolean, nullable=False, server_default=false()),
 )
 
 sessions = Table(
@@ -57,6 +60,7 @@ sessions = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("seen_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime, nullable=False),
+    Column("by_passkey", Boolean, nullable=False, server_default=false()),
     Index("sessions_of_user", "user_id", "created_at"),
     Index("sessions_by_end", "expires_at"),
 )
@@ -76,9 +80,10 @@ links = Table(
 uses = Table(
     "uses",
     metadata,
-    # Sessions of a provider that does not know when they were used last.
+    # Sessions of a provider that knows neither when they were used last nor how they began.
     Column("session_id", String(36), primary_key=True),
     Column("seen_at", UtcTime, nullable=False),
+    Column("by_passkey", Boolean, nullable=False, server_default=false()),
 )
 
 passkeys = Table(

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+import structlog
 from amarre.auth.v1 import auth_pb2
 from amarre.auth.v1 import auth_service_pb2 as pb
 
-from mesh.chassis.errors import UnauthenticatedError
+from mesh.chassis.errors import MeshError, UnauthenticatedError
+
+log = structlog.get_logger("sessions")
 
 STALE_SECONDS = 3.0
 """
@@ -82,6 +86,20 @@ class Sessions:
         if generation == self._generation:
             self._remember(key, good_until, session)
         return session
+
+    async def end(self, secret: str) -> None:
+        """
+        End the session behind *secret*, which another one replaces in this browser.
+
+        Whether that works is no matter of the new session's: where Auth cannot do it, the old
+        one ends by itself.
+        """
+        try:
+            session = await self.verify(secret, "auth")
+            await self._auth.LogOut(pb.LogOutRequest(), metadata=session.metadata())
+        except (MeshError, grpc.aio.AioRpcError) as exc:
+            log.info("replaced session not ended", fault=type(exc).__name__)
+        self.forget(secret)
 
     def forget(self, secret: str) -> None:
         """Drop what is remembered of *secret*."""

@@ -147,7 +147,7 @@ class Endpoint:
         reply = await self._call(message, metadata=metadata)
         status = answer_status(reply, method.rest.status_field)
         response = success(field_to_json(reply, self._route.response_body), status)
-        self._apply_session_effect(response, reply, secret, session)
+        await self._apply_session_effect(response, reply, secret, session)
         return response
 
     async def _bind(self, request: Request) -> Message:
@@ -186,18 +186,16 @@ class Endpoint:
             call, still_allowed=still_allowed, stopping=self._api.stopping
         ).begin()
 
-    def _apply_session_effect(
+    async def _apply_session_effect(
         self, response: Response, reply: Any, secret: str, session: Session | None
     ) -> None:
         effect = self._method.session_effect
         if effect == pb.SESSION_EFFECT_UNSPECIFIED:
             return
-        if secret:
-            self._api.sessions.forget(secret)
         if session is not None:
             self._api.sessions.forget_user(session.user.id)
         if effect == pb.SESSION_EFFECT_OPEN:
-            open_session(response, reply)
+            await open_session(self._api.sessions, response, reply, before=secret)
         elif effect == pb.SESSION_EFFECT_CLOSE:
             cookies.clear(response)
 
@@ -213,7 +211,9 @@ class Endpoint:
         return response
 
 
-def open_session(response: Response, reply: Any) -> None:
-    """Make the session that *reply* opens the cookie of *response*."""
+async def open_session(sessions: Sessions, response: Response, reply: Any, *, before: str) -> None:
+    """Make the session that *reply* opens the cookie of *response*; the one *before* ends."""
+    if before:
+        await sessions.end(before)
     expires_at = reply.session_expire_time.ToDatetime(UTC)
     cookies.put(response, reply.session_secret, expires_at)

@@ -134,12 +134,19 @@ def _collected(answers: Any) -> list[str]:
 
 
 @main.command()
-@click.argument("action", type=click.Choice(["export", "import"]))
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument(
+    "action",
+    type=click.Choice(["export", "import", "block", "unblock", "end-sessions", "forget-passkeys"]),
+)
+@click.argument("target", metavar="FILE|USER")
 @click.option("--dry-run", is_flag=True, help="Say what an import would do, and do nothing.")
 @DATA
-def identities(action: str, file: Path, data: Path, *, dry_run: bool) -> None:
-    """Move users between identity providers: ids, addresses and roles, nothing lost.
+def identities(action: str, target: str, data: Path, *, dry_run: bool) -> None:
+    """Move users between identity providers, or see to one of them.
+
+    export and import take a FILE: ids, addresses and roles, nothing lost. The others take a USER,
+    an id or an address: who is blocked has no session and gets none; forget-passkeys is for who
+    lost them, and ends their sessions too. Running services follow within 5 s.
 
     Works on the provider that the settings of Auth choose; AMARRE_AUTH_PROVIDER=appwrite and its
     variables choose the other one.
@@ -148,7 +155,7 @@ def identities(action: str, file: Path, data: Path, *, dry_run: bool) -> None:
 
     units = plan.Plan(Layout(data.resolve()), plan.Options()).units
     auth = next(unit for unit in units if unit.name == "auth")
-    command = [sys.executable, "-m", "auth_svc.identities", action, str(file)]
+    command = [sys.executable, "-m", "auth_svc.identities", action, target]
     command += ["--dry-run"] if dry_run else []
     sys.exit(subprocess.run(command, env=auth.environment, check=False).returncode)  # noqa: S603 - our own program
 

@@ -106,11 +106,8 @@ class Views:
             return self._site.render(
                 request, "link_refused.html", error.contract.http, problem=error
             )
-        before = cookies.read(request)
-        if before:
-            self._api.sessions.forget(before)
         response = _lead_on("/")
-        open_session(response, reply)
+        await open_session(self._api.sessions, response, reply, before=cookies.read(request))
         return response
 
     async def log_out(self, request: Request) -> Response:
@@ -139,17 +136,51 @@ class Views:
         fields = await form(request)
         session = await self._session(request, "auth")
         message = pb.EndSessionRequest(id=fields.get("id", ""))
-        await self._call("auth", "EndSession", message, session)
-        self._api.sessions.forget_user(session.user.id)
-        return _lead_on("/?tab=account")
+        return await self._change(request, "EndSession", message, session)
 
     async def remove_passkey(self, request: Request) -> Response:
         """Forget one of the user's passkeys."""
         fields = await form(request)
         session = await self._session(request, "auth")
         message = pb.RemovePasskeyRequest(id=fields.get("id", ""))
-        await self._call("auth", "RemovePasskey", message, session)
+        return await self._change(request, "RemovePasskey", message, session)
+
+    async def second_factor(self, request: Request) -> Response:
+        """Ask for a passkey at each sign-in from now on, or do so no more."""
+        fields = await form(request)
+        session = await self._session(request, "auth")
+        message = pb.SetSecondFactorRequest(required=fields.get("required") == "yes")
+        return await self._change(request, "SetSecondFactor", message, session)
+
+    async def console(self, request: Request) -> Response:
+        """Show an operator the one-time link into the console."""
+        session = await self._session(request, "auth")
+        reply = await self._call("auth", "EnterConsole", pb.EnterConsoleRequest(), session)
+        # A link and no redirect: our forms lead to our own pages only, as browsers are told.
+        return self._site.render(request, "console.html", user=session.user, tab="", url=reply.url)
+
+    async def confirm(self, request: Request) -> Response:
+        """Ask the visitor to sign in again, for what needs a fresh sign-in."""
+        return self._again(request, await self._session(request, "auth"))
+
+    async def _change(
+        self, request: Request, rpc: str, message: Message, session: Session
+    ) -> Response:
+        """Change something of the account; asks for a fresh sign-in where it takes one."""
+        try:
+            await self._call("auth", rpc, message, session)
+        except Exception as exc:
+            error = _expected(exc)
+            if error.contract.name == "FRESH_SIGN_IN_REQUIRED":
+                return self._again(request, session, error.contract.http)
+            if error.contract.name == "CONFLICT":
+                return await self._own_page(request, tab="account", problem=error)
+            raise
+        self._api.sessions.forget_user(session.user.id)
         return _lead_on("/?tab=account")
+
+    def _again(self, request: Request, session: Session, status: int = 200) -> Response:
+        return self._site.render(request, "confirm.html", status, user=session.user, tab="")
 
     async def notice(self, request: Request) -> Response:
         """Show the notice on personal data."""
@@ -174,6 +205,15 @@ class Views:
             listed = [card(one) for one in reply.requests]
         except Exception as exc:
             outage = _expected(exc)
+            if outage.contract.name == "SECOND_FACTOR_REQUIRED":
+                passkeys = await self._ask_auth(request, "ListPasskeys", pb.ListPasskeysRequest())
+                return self._site.render(
+                    request,
+                    "second_factor.html",
+                    user=session.user,
+                    tab="",
+                    passkeys=passkeys and passkeys.passkeys,
+                )
         groups = {name: [c for c in listed if c.group == name] for name in TABS}
         tab = tab or _tab(request, groups)
         account = await self._account(request) if tab == "account" else {}

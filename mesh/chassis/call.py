@@ -15,6 +15,10 @@ class User:
     session_id: str
     email: str = field(repr=False)
     labels: tuple[str, ...] = ()
+    signed_in_at: int = 0
+    """When the person proved who they are, in seconds since 1970."""
+    partial: bool = False
+    """Whether a second factor must still be shown."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def user() -> User:
     """Return the signed-in user; only for methods that the contract gives a session."""
     call = _current.get()
     if call is None or call.user is None:
-        raise LookupError("No user here: the method's policy has no SESSION_RULE_REQUIRED.")
+        raise LookupError("No user here: the method's policy needs no session.")
     return call.user
 
 

@@ -5,6 +5,8 @@ The one error tree, to and from ``google.rpc.Status``.
     ├── InvalidRequestError      a field's rule is broken; carries violations
     ├── UnauthenticatedError     nobody is signed in
     ├── PermissionDeniedError    the caller or the user may not
+    │   ├── FreshSignInRequiredError    the user signed in too long ago for this
+    │   └── SecondFactorRequiredError   the user must show a passkey too
     ├── NotFoundError            absent, or somebody else's
     ├── ConflictError            contradicts the state of the thing
     ├── RateLimitedError         too many; carries when to come back
@@ -124,6 +126,32 @@ class PermissionDeniedError(MeshError):
     """The caller or the user may not do this."""
 
     reason = "PERMISSION_DENIED"
+
+
+class FreshSignInRequiredError(PermissionDeniedError):
+    """The user signed in longer ago than *age*; they sign in again and then do it."""
+
+    reason = "FRESH_SIGN_IN_REQUIRED"
+
+    def __init__(self, age: timedelta) -> None:
+        seconds = f"{age.total_seconds():.0f}"
+        super().__init__(
+            f"This needs a sign-in of the last {seconds} s; sign in again.",
+            cause="fresh_sign_in_required",
+            ageSeconds=seconds,
+        )
+
+
+class SecondFactorRequiredError(PermissionDeniedError):
+    """The user has shown one factor; a passkey is the second."""
+
+    reason = "SECOND_FACTOR_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A mailed link alone is not enough here; sign in with a passkey.",
+            cause="second_factor_required",
+        )
 
 
 class NotFoundError(MeshError):

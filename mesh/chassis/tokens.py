@@ -33,7 +33,10 @@ TYPE = "amarre-user+jwt"
 LIFETIME = timedelta(seconds=60)
 SKEW_SECONDS = 5
 _MOST_CACHED = 4096
-_CLAIMS = {"iss", "aud", "sub", "sid", "email", "labels", "azp", "iat", "exp", "jti"}
+_CLAIMS = {
+    *("iss", "aud", "sub", "sid", "email", "labels", "azp", "iat", "exp", "jti"),
+    *("auth_time", "partial"),
+}
 _HEADER = {"alg", "typ", "kid"}
 _BASE64 = re.compile(r"[A-Za-z0-9_-]+")
 Clock = Callable[[], float]
@@ -110,6 +113,8 @@ def mint(
         "sid": user.session_id,
         "email": user.email,
         "labels": list(user.labels),
+        "auth_time": user.signed_in_at,
+        "partial": user.partial,
         "azp": str(caller),
         "iat": issued,
         "exp": ends,
@@ -127,7 +132,7 @@ class TokenVerifier:
     def __init__(self, keys: Keys, *, audience: str, now: Clock = time.time) -> None:
         self._keys = keys
         self._audience = audience
-        self._now = now
+        self.now = now
         self._verified: OrderedDict[bytes, tuple[float, str, User]] = OrderedDict()
 
     async def verify(self, token: str, *, caller: SpiffeId) -> User:
@@ -144,7 +149,7 @@ class TokenVerifier:
             known = await self._verify(token)
             self._remember(digest, known)
         ends_at, authorized_party, user = known
-        if self._now() >= ends_at:
+        if self.now() >= ends_at:
             self._verified.pop(digest, None)
             raise InvalidTokenError("The token has ended.")
         if authorized_party != str(caller):
@@ -167,7 +172,14 @@ class TokenVerifier:
         return (
             claims["exp"],
             claims["azp"],
-            User(claims["sub"], claims["sid"], claims["email"], tuple(claims["labels"])),
+            User(
+                claims["sub"],
+                claims["sid"],
+                claims["email"],
+                tuple(claims["labels"]),
+                claims["auth_time"],
+                claims["partial"],
+            ),
         )
 
     def _check(self, claims: Mapping[str, Any]) -> None:
@@ -181,11 +193,16 @@ class TokenVerifier:
             raise InvalidTokenError("A claim of the token is of the wrong type.")
         if claims["iss"] != ISSUER or claims["aud"] != self._audience:
             raise InvalidTokenError("The token is for another audience or from another issuer.")
-        issued, ends = claims["iat"], claims["exp"]
-        if type(issued) is not int or type(ends) is not int:
+        if type(claims["partial"]) is not bool:
+            raise InvalidTokenError("A claim of the token is of the wrong type.")
+        issued, ends, signed_in = claims["iat"], claims["exp"], claims["auth_time"]
+        if not all(type(moment) is int for moment in (issued, ends, signed_in)):
             raise InvalidTokenError("The token's times are not whole numbers.")
-        now = self._now()
-        if issued > now + SKEW_SECONDS or not 0 < ends - issued <= LIFETIME.total_seconds():
+        now = self.now()
+        if (
+            max(issued, signed_in) > now + SKEW_SECONDS
+            or not 0 < ends - issued <= LIFETIME.total_seconds()
+        ):
             raise InvalidTokenError("The token is from the future or lives too long.")
         if now >= ends:
             raise InvalidTokenError("The token has ended.")

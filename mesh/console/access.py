@@ -23,7 +23,7 @@ CODE_LIFETIME = timedelta(minutes=10)
 MOST_CODES = 32
 LEAST_TOKEN = 16
 BEARER = "bearer of the token"
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NOBODY_IN_PARTICULAR = "operator"
 
 

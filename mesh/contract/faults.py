@@ -71,12 +71,12 @@ _METHOD_RULES: tuple[Rule, ...] = (
     (
         "AM005",
         lambda m: _policy(m).session == pb.SESSION_RULE_UNSPECIFIED,
-        lambda m: "policy.session must be SESSION_RULE_NONE or SESSION_RULE_REQUIRED",
+        lambda m: "policy.session must state a SESSION_RULE",
     ),
     (
         "AM006",
         lambda m: m.needs_session and not m.routes,
-        lambda m: "policy.session is REQUIRED, but no google.api.http route brings a user along",
+        lambda m: "policy.session needs a user, but no google.api.http route brings one along",
     ),
     (
         "AM007",
@@ -106,7 +106,7 @@ _METHOD_RULES: tuple[Rule, ...] = (
     (
         "AM011",
         lambda m: bool(m.roles) and not m.needs_session,
-        lambda m: "policy.roles needs SESSION_RULE_REQUIRED",
+        lambda m: "policy.roles needs a session",
     ),
     (
         "AM012",
@@ -132,7 +132,14 @@ _METHOD_RULES: tuple[Rule, ...] = (
     (
         "AM015",
         lambda m: m.session_effect == pb.SESSION_EFFECT_REVOKE and not m.needs_session,
-        lambda m: "policy.session_effect REVOKE needs session: SESSION_RULE_REQUIRED",
+        lambda m: "policy.session_effect REVOKE needs a session",
+    ),
+    (
+        "AM016",
+        lambda m: (
+            m.sign_in_age is not None and not (m.needs_session and m.sign_in_age > timedelta(0))
+        ),
+        lambda m: "policy.sign_in_age must be above 0 and needs a session",
     ),
 )
 

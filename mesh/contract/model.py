@@ -58,7 +58,9 @@ class Method:
     descriptor: MethodDescriptor
     callers: tuple[str, ...]
     deadline: timedelta
-    needs_session: bool
+    session: "pb.SessionRule.ValueType"
+    sign_in_age: timedelta | None
+    """The longest time since the user signed in; None for any."""
     session_effect: "pb.SessionEffect.ValueType"
     roles: tuple[str, ...]
     objective: Objective
@@ -97,6 +99,16 @@ class Method:
     def streams(self) -> bool:
         """Whether the answer is a stream."""
         return bool(self.descriptor.server_streaming)
+
+    @property
+    def needs_session(self) -> bool:
+        """Whether the call needs a signed-in user."""
+        return self.session in {pb.SESSION_RULE_REQUIRED, pb.SESSION_RULE_FIRST_FACTOR}
+
+    @property
+    def needs_all_factors(self) -> bool:
+        """Whether a user who must show a second factor must have shown it."""
+        return self.session == pb.SESSION_RULE_REQUIRED
 
     def allows(self, caller: str) -> bool:
         """Say whether the workload *caller*, a service account name, may call."""

@@ -99,7 +99,8 @@ def _method(descriptor: MethodDescriptor) -> Method:
         descriptor=descriptor,
         callers=tuple(policy.callers),
         deadline=_timedelta(policy.deadline),
-        needs_session=policy.session == pb.SESSION_RULE_REQUIRED,
+        session=policy.session,
+        sign_in_age=(_timedelta(policy.sign_in_age) if policy.HasField("sign_in_age") else None),
         session_effect=policy.session_effect,
         roles=tuple(policy.roles),
         objective=Objective(

@@ -20,6 +20,8 @@ from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
 HOST = "127.0.0.1"
+OPERATOR = "operator@example.org"
+"""Who is an operator of a local mesh, unless ``AMARRE_AUTH_OPERATORS`` names others."""
 KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
 """What a process gets of the runner's own environment, besides every AMARRE_ and OTEL_ variable."""
 
@@ -295,6 +297,9 @@ class Plan:
                     "AMARRE_AUTH_PASSKEY_ORIGINS": (
                         f"{self._app()},https://localhost:{self.port(topology.EDGE_HTTPS)}"
                     ),
+                    "AMARRE_AUTH_OPERATORS": OPERATOR,
+                    "AMARRE_AUTH_CONSOLE_URL": f"http://{self.address(topology.CONSOLE)}",
+                    "AMARRE_AUTH_CONSOLE_TOKEN_FILE": str(layout.secret("console-token")),
                 }
             case "survey":
                 return {

@@ -4,21 +4,28 @@ import json
 import stat
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from auth_svc.appwrite import AppwriteDirectory
 from auth_svc.database import Database
+from auth_svc.embedded import EmbeddedDirectory
 from auth_svc.identities import (
     IdentitiesError,
     Roster,
+    act,
     carry_out,
     export_to,
+    find,
     main,
     plan_import,
     read,
 )
+from auth_svc.passkey_store import SqlPasskeys
+from auth_svc.passkeys import Passkey
 from auth_svc.ports import User
 from mesh.chassis.testing import FakeClock
 from sandbox.appwrite.app import create
@@ -26,7 +33,10 @@ from tests.auth_svc.world import APPWRITE_KEY, PROJECT, AppwriteWorld, embedded
 
 PEOPLE = [
     User(f"64b7f0c2a1d3e4f5{n:04x}", f"a{n}@example.org", ("applicant",)) for n in range(250)
-] + [User("zoe.1", "zoé@example.org", ("applicant", "approver"))]
+] + [
+    User("zoe.1", "zoé@example.org", ("applicant", "approver")),
+    User("eve.1", "eve@example.org", ("applicant",), blocked=True),
+]
 
 
 @pytest.fixture
@@ -54,7 +64,7 @@ async def test_nothing_is_lost(
     rosters: dict[str, Roster], tmp_path: Path, here: str, there: str
 ) -> None:
     """
-    Ids, addresses and labels arrive whole; a second import finds everybody known.
+    Ids, addresses, labels and who is blocked arrive whole; a second import finds everybody known.
     """
     file = tmp_path / "users.jsonl"
     for user in PEOPLE:
@@ -132,6 +142,60 @@ def test_line_that_is_no_user(tmp_path: Path, line: str) -> None:
         read(file)
 
 
+@pytest.mark.parametrize("here", ["embedded", "appwrite"])
+class TestOne:
+    """What an operator does to one user."""
+
+    async def test_found(self, rosters: dict[str, Roster], here: str) -> None:
+        """
+        A user is found by id or by address in any case; an unknown one is said to be.
+        """
+        ada = User("ada1", "ada@example.org")
+        await rosters[here].add_user(ada)
+
+        for wanted in ("ada1", "ada@example.org", "ADA@example.org"):
+            assert ada == await find(wanted, rosters[here])
+        with pytest.raises(IdentitiesError, match="no user"):
+            await find("ada", rosters[here])
+
+    async def test_kept_out(self, rosters: dict[str, Roster], sql: Database, here: str) -> None:
+        """
+        A user is blocked, let in again, and has no session after each of them ended.
+        """
+        roster, passkeys = rosters[here], SqlPasskeys(sql)
+        assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
+        ada = User("ada1", "ada@example.org")
+        await roster.add_user(ada)
+
+        assert "blocked" in await act("block", ada, roster, passkeys)
+        assert {replace(ada, blocked=True)} == await everybody(roster)
+        assert "may sign in" in await act("unblock", ada, roster, passkeys)
+        assert {ada} == await everybody(roster)
+        await roster.open_session_of(ada.id, user_agent="")
+        await act("end-sessions", ada, roster, passkeys)
+        assert [] == await roster.sessions(ada.id)
+
+    async def test_lost_passkeys(
+        self, rosters: dict[str, Roster], sql: Database, clock: FakeClock, here: str
+    ) -> None:
+        """
+        Who lost their passkeys signs in by link alone again, and whoever found them does not.
+        """
+        roster, passkeys = rosters[here], SqlPasskeys(sql)
+        assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
+        ada = User("ada1", "ada@example.org", ("applicant", "secondfactor"))
+        await roster.add_user(ada)
+        await roster.open_session_of(ada.id, user_agent="")
+        for key in ("one", "two"):
+            await passkeys.add(Passkey(key, ada.id, b"", 0, "", clock()), most=20)
+
+        assert "2 passkeys" in await act("forget-passkeys", ada, roster, passkeys)
+
+        assert [] == await passkeys.of_user(ada.id)
+        assert [] == await roster.sessions(ada.id)
+        assert {replace(ada, labels=("applicant",))} == await everybody(roster)
+
+
 def test_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,3 +223,8 @@ def test_program(
     assert users == json.loads(taken.read_text())
     assert 1 == main(["import", str(tmp_path / "missing")])
     assert "cannot be read" in capsys.readouterr().err
+    assert 0 == main(["block", "ADA@example.org"])
+    assert 0 == main(["export", str(taken)])
+    assert {**users, "blocked": True} == json.loads(taken.read_text())
+    assert 1 == main(["unblock", "bob@example.org"])
+    assert "no user" in capsys.readouterr().err

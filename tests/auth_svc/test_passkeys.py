@@ -9,7 +9,12 @@ import pytest
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.passkeys import MOST_PASSKEYS, Passkey
 from auth_svc.ports import User
-from mesh.chassis.errors import ConflictError, InvalidRequestError, RateLimitedError
+from mesh.chassis.errors import (
+    ConflictError,
+    InvalidRequestError,
+    RateLimitedError,
+    SecondFactorRequiredError,
+)
 from tests.auth_svc.authenticator import PRESENT, VERIFIED, Authenticator, challenge_of
 from tests.auth_svc.world import FIREFOX, World
 
@@ -168,6 +173,41 @@ class TestAdd:
 
         with pytest.raises(InvalidCredentialsError):
             await log_in(world, device)
+
+
+class TestSecondFactor:
+    async def test_link_alone_adds_the_first_one_only(self, world: World) -> None:
+        """
+        Who has shown a link alone adds a first passkey, and no other beside it, not even when
+        both were begun before.
+        """
+        ada = await signed_in(world)
+        begun = [await world.passkeys.begin(ada.id, ada.email, partial=True) for _ in range(2)]
+        answers = [Authenticator().create(one.options_json) for one in begun]
+
+        await world.passkeys.add(ada.id, begun[0].ceremony_id, answers[0], name="", partial=True)
+        with pytest.raises(SecondFactorRequiredError):
+            await world.passkeys.add(
+                ada.id, begun[1].ceremony_id, answers[1], name="", partial=True
+            )
+        with pytest.raises(SecondFactorRequiredError):
+            await world.passkeys.begin(ada.id, ada.email, partial=True)
+        assert 1 == len(await world.passkeys.of_user(ada.id))
+
+    async def test_chosen(self, world: World) -> None:
+        """
+        It can be chosen by who has a passkey, and then the last one stays until it is not.
+        """
+        ada = await signed_in(world)
+        with pytest.raises(ConflictError):
+            await world.passkeys.ask_for(ada.id, required=True)
+        one, two = [await add(world, ada, Authenticator()) for _ in range(2)]
+        await world.passkeys.ask_for(ada.id, required=True)
+
+        await world.passkeys.remove(ada.id, one.id, chosen=True)
+        with pytest.raises(ConflictError):
+            await world.passkeys.remove(ada.id, two.id, chosen=True)
+        assert [two.id] == [known.id for known in await world.passkeys.of_user(ada.id)]
 
 
 class TestLogIn:

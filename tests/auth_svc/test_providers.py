@@ -10,9 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from auth_svc.appwrite import AppwriteDirectory
 from auth_svc.database import Database
+from auth_svc.embedded import EmbeddedDirectory
 from auth_svc.errors import InvalidCredentialsError
-from auth_svc.ports import Verified
+from auth_svc.ports import SECOND_FACTOR, Verified
 from mesh.chassis.errors import UnauthenticatedError
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.testing import FakeClock
@@ -159,13 +161,19 @@ class TestLink:
 class TestSession:
     async def test_opened_without_a_link(self, world: World) -> None:
         """
-        A person who proved otherwise who they are gets a session like any other.
+        A person who showed a passkey gets a session, which tells that from one by a link.
         """
         who = await verified(world, await world.use(await world.link()))
 
         opened = await world.directory.open_session_of(who.user.id, user_agent=FIREFOX)
 
-        assert who.user == (await verified(world, opened.secret)).user
+        found = await verified(world, opened.secret)
+        assert who.user == found.user
+        assert (False, True, True) == (
+            who.session.by_passkey,
+            opened.session.by_passkey,
+            found.session.by_passkey,
+        )
         assert 2 == len(await world.directory.sessions(who.user.id))
 
     async def test_secret_can_be_a_cookie(self, world: World) -> None:
@@ -240,6 +248,48 @@ class TestSession:
         await world.directory.end_sessions("nobody")
 
         assert bob == await verified(world, secret)
+
+    async def test_label(self, world: World) -> None:
+        """
+        A label is given and taken away beside the others, once or twice alike.
+        """
+        secret = await world.use(await world.link())
+        who = (await verified(world, secret)).user
+
+        for on, labels in ((True, {"applicant", "secondfactor"}), (False, {"applicant"})):
+            for _ in range(2):
+                await world.directory.set_label(who.id, SECOND_FACTOR, on=on)
+                found = (await verified(world, secret)).user
+                assert labels == set(found.labels)
+                assert len(labels) == len(found.labels)
+
+    async def test_blocked(self, world: World) -> None:
+        """
+        Who is blocked has no session, opens none in any way, and gets no link; the answer to
+        the wish for one is the same. Unblocked, they sign in again.
+        """
+        roster = world.directory
+        assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
+        pending = await world.link()
+        secret = await world.use(pending)
+        who = (await verified(world, secret)).user
+        before = await world.link()
+
+        await roster.block(who.id, on=True)
+
+        assert await roster.find_session(secret) is None
+        assert [] == await roster.sessions(who.id)
+        assert [True] == [user.blocked async for user in roster.users()]
+        with pytest.raises(InvalidCredentialsError):
+            await world.use(before)
+        with pytest.raises(InvalidCredentialsError):
+            await roster.open_session_of(who.id, user_agent=FIREFOX)
+        await world.sign_in.sign_up(who.email, client="192.0.2.1", language="")
+        assert before == await world.mailed()
+
+        await roster.block(who.id, on=False)
+        again = await verified(world, await world.use(await world.link()))
+        assert who == again.user
 
     async def test_idle(self, world: World) -> None:
         """

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ async def reason_of(call: Any) -> tuple[str, str]:
     return ei.value.code().name, from_rpc_error(ei.value).contract.code
 
 
+async def named(call: Any) -> str:
+    """Return the name of the reason that *call* fails with."""
+    with pytest.raises(grpc.aio.AioRpcError) as ei:
+        await call
+    return from_rpc_error(ei.value).contract.name
+
+
 async def sign_up(auth: Any, world: World, email: str = "ada@example.org") -> MailedLink:
     answer = await auth.SignUp(pb.SignUpRequest(email=email, client_address="192.0.2.1"))
     assert answer.signed_up
@@ -54,6 +62,93 @@ async def as_user(auth: Any, secret: str) -> tuple[tuple[str, str], ...]:
         pb.VerifySessionRequest(session_secret=secret, audience="auth")
     )
     return (("authorization", f"Bearer {verified.user_token}"),)
+
+
+class TestFactors:
+    """What a session reaches by how, and how long ago, it began."""
+
+    async def test_not_fresh(self, auth: Any, world: World) -> None:
+        """
+        Eleven minutes after signing in, what concerns the ways to sign in asks for a fresh
+        sign-in, and nothing else does.
+        """
+        world.clock.advance(timedelta(minutes=-11))
+        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+        world.clock.advance(timedelta(minutes=11))
+        who = await as_user(auth, secret)
+
+        for request in (
+            auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who),
+            auth.AddPasskey(
+                pb.AddPasskeyRequest(ceremony_id="0" * 32, credential_json="{}"), metadata=who
+            ),
+            auth.RemovePasskey(pb.RemovePasskeyRequest(id="one"), metadata=who),
+            auth.SetSecondFactor(pb.SetSecondFactorRequest(required=True), metadata=who),
+            auth.EndSession(pb.EndSessionRequest(id="one"), metadata=who),
+        ):
+            assert "FRESH_SIGN_IN_REQUIRED" == await named(request)
+        await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)
+        await auth.ListSessions(pb.ListSessionsRequest(), metadata=who)
+        await auth.LogOut(pb.LogOutRequest(everywhere=True), metadata=who)
+
+    async def test_link_then_passkey(self, auth: Any, world: World) -> None:
+        """
+        Who asked for it reaches nothing but the way to the second factor by a link, and
+        everything once the passkey is shown.
+        """
+        by_link = (await log_in(auth, await sign_up(auth, world))).session_secret
+        who = await as_user(auth, by_link)
+        device = Authenticator()
+        begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
+        await auth.AddPasskey(
+            pb.AddPasskeyRequest(
+                ceremony_id=begun.ceremony_id, credential_json=device.create(begun.options_json)
+            ),
+            metadata=who,
+        )
+        asked = await auth.SetSecondFactor(pb.SetSecondFactorRequest(required=True), metadata=who)
+        assert asked.required
+
+        who = await as_user(auth, by_link)
+        for request in (
+            auth.ListSessions(pb.ListSessionsRequest(), metadata=who),
+            auth.EndSession(pb.EndSessionRequest(id="one"), metadata=who),
+            auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who),
+            auth.RemovePasskey(pb.RemovePasskeyRequest(id="one"), metadata=who),
+            auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who),
+        ):
+            assert "SECOND_FACTOR_REQUIRED" == await named(request)
+        await auth.GetProfile(pb.GetProfileRequest(), metadata=who)
+        listed = await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)
+        assert 1 == len(listed.passkeys)
+
+        begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
+        opened = await auth.LogInWithPasskey(
+            pb.LogInWithPasskeyRequest(
+                ceremony_id=begun.ceremony_id, credential_json=device.get(begun.options_json)
+            )
+        )
+        who = await as_user(auth, opened.session_secret)
+        await auth.ListSessions(pb.ListSessionsRequest(), metadata=who)
+        released = await auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who)
+        assert not released.required
+        await auth.ListSessions(pb.ListSessionsRequest(), metadata=await as_user(auth, by_link))
+
+    async def test_no_console(self, auth: Any, world: World) -> None:
+        """
+        Only operators are told whether there is a console; without one they are told so.
+        """
+        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+        who = await as_user(auth, secret)
+        assert "PERMISSION_DENIED" == await named(
+            auth.EnterConsole(pb.EnterConsoleRequest(), metadata=who)
+        )
+        user = (await auth.GetProfile(pb.GetProfileRequest(), metadata=who)).user
+        await world.directory.set_label(user.id, "operator", on=True)
+        world.sessions.forget_user(user.id)
+        assert "NOT_FOUND" == await named(
+            auth.EnterConsole(pb.EnterConsoleRequest(), metadata=await as_user(auth, secret))
+        )
 
 
 class TestWholeWay:

@@ -7,7 +7,8 @@ from sqlalchemy import select
 
 from auth_svc import storage
 from auth_svc.embedded import MOST_SESSIONS, EmbeddedDirectory
-from auth_svc.ports import Verified
+from auth_svc.factors import Asked, SecondFactor
+from auth_svc.ports import SECOND_FACTOR, Verified
 from auth_svc.sessions import Voucher
 from auth_svc.tables import sessions
 from mesh.chassis.errors import InvalidRequestError, UnauthenticatedError
@@ -133,6 +134,61 @@ class TestVouch:
 
         assert ("applicant", "operator") == ada.user.labels
         assert ("applicant",) == bob.user.labels
+
+
+class TestFactors:
+    @pytest.mark.parametrize(
+        ("asked", "chosen", "operator", "partial"),
+        [
+            ("chosen", False, True, False),
+            ("chosen", True, False, True),
+            ("operators", False, False, False),
+            ("operators", False, True, True),
+            ("everybody", False, False, True),
+        ],
+    )
+    async def test_who_is_asked(
+        self, world: World, *, asked: Asked, chosen: bool, operator: bool, partial: bool
+    ) -> None:
+        """
+        A session by a link alone is partial for whom a second factor is asked of; one by passkey
+        is whole for everybody, and each token tells when its session began.
+        """
+        run = World(
+            world.database,
+            world.clock,
+            world.directory,
+            operators=("ada@example.org",) * operator,
+            second_factor=SecondFactor(asked),
+        )
+        by_link = await signed_in(run)
+        ada = (await vouch(run, by_link)).user
+        await run.directory.set_label(ada.id, SECOND_FACTOR, on=chosen)
+        run.sessions.forget_user(ada.id)
+        began = int(run.clock.time())
+        run.clock.advance(timedelta(minutes=11))
+        by_passkey = (await run.directory.open_session_of(ada.id, user_agent="")).secret
+        verifier = TokenVerifier(FixedKeys(run.key), audience="survey", now=run.clock.time)
+
+        for secret, wanted, at in (
+            (by_link, partial, began),
+            (by_passkey, False, int(run.clock.time())),
+        ):
+            voucher = await vouch(run, secret)
+            user = await verifier.verify(voucher.token, caller=GATEWAY)
+            assert (wanted, at) == (user.partial, user.signed_in_at)
+
+    async def test_clock_of_the_provider_ahead(self, world: World) -> None:
+        """
+        A session that began in our future, by the provider's clock, earns a token all the same.
+        """
+        secret = await signed_in(world)
+        world.clock.advance(timedelta(seconds=-30))
+        verifier = TokenVerifier(FixedKeys(world.key), audience="survey", now=world.clock.time)
+
+        user = await verifier.verify((await vouch(world, secret)).token, caller=GATEWAY)
+
+        assert int(world.clock.time()) == user.signed_in_at
 
 
 class TestMemory:

@@ -383,6 +383,7 @@ class AwayDirectory:
         self.sessions = inner.sessions
         self.end_session = inner.end_session
         self.end_sessions = inner.end_sessions
+        self.set_label = inner.set_label
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """Fail."""

@@ -10,8 +10,10 @@ import httpx
 from auth_svc.addresses import AllowedDomains
 from auth_svc.appwrite import AppwriteDirectory
 from auth_svc.appwrite_client import AppwriteClient, AppwriteProject
+from auth_svc.console import NoConsole
 from auth_svc.database import Database
 from auth_svc.embedded import EmbeddedDirectory
+from auth_svc.factors import SecondFactor
 from auth_svc.limits import Limits
 from auth_svc.passkey_store import SqlPasskeys
 from auth_svc.passkeys import Passkeys, RelyingParty
@@ -87,6 +89,7 @@ class World:
     limited: bool = True
     operators: tuple[str, ...] = ()
     staleness: timedelta = timedelta(seconds=2)
+    second_factor: SecondFactor = field(default_factory=SecondFactor)
     contacts: FakeContacts = field(default_factory=FakeContacts)
     mailer: FakeMailer = field(default_factory=FakeMailer)
     key: SigningKey = field(default_factory=SigningKey.generate)
@@ -107,6 +110,7 @@ class World:
             self.directory,
             lambda: self.key,
             self.clock,
+            second_factor=self.second_factor,
             staleness=self.staleness,
             operators=self.operators,
         )
@@ -117,7 +121,7 @@ class World:
             directory=self.directory,
             limits=limits,
         )
-        self.service = AuthService(self.sign_in, self.sessions, self.passkeys)
+        self.service = AuthService(self.sign_in, self.sessions, self.passkeys, NoConsole())
 
     async def link(self, email: str = "ada@example.org") -> MailedLink:
         """Ask for a link and return what was mailed."""

@@ -37,9 +37,10 @@ def page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-def test_sign_in_without_mail(live: Any, page: Page) -> None:
+def test_second_way_and_second_factor(live: Any, page: Page) -> None:
     """
-    A passkey added after the first sign-in signs in again without mail.
+    A passkey added after the first sign-in signs in again without mail, and, once asked for,
+    is needed besides a mailed link.
     """
     port = urlsplit(live["urls"]["app"]).port
     app = f"http://localhost:{port}"
@@ -64,3 +65,23 @@ def test_sign_in_without_mail(live: Any, page: Page) -> None:
     page.wait_for_url(f"{app}/")
     me = page.evaluate("fetch('/api/v1/me').then(answer => answer.json())")
     assert "passkey@example.org" == me["data"]["email"]
+
+    page.goto(f"{app}/?tab=account")
+    page.get_by_role("button", name="Always ask for a passkey").click()
+    expect(page.get_by_role("button", name="No longer ask for a passkey")).to_be_visible()
+    page.context.clear_cookies()
+    with Researcher(live, "passkey@example.org") as robot:
+        robot.ask_for_link()
+        link = robot.mailed_link()
+    page.goto(link.replace(live["urls"]["app"], app))
+    page.get_by_role("button", name="Sign me in").click()
+    expect(page.get_by_role("heading", name="Now your passkey")).to_be_visible()
+    refused = page.evaluate("fetch('/api/v1/surveys/list').then(answer => answer.json())")
+    assert "second_factor_required" == refused["error"]["cause"]
+    page.locator("[data-passkey=sign-in]:visible").get_by_role("button").click()
+    expect(page.get_by_role("heading", name="Submit a request")).to_be_visible()
+
+    page.set_viewport_size({"width": 360, "height": 740})
+    for path in ("/?tab=account&lang=fr", "/confirm?lang=fr"):
+        page.goto(f"{app}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path

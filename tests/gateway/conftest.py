@@ -36,9 +36,9 @@ class World:
     http: httpx.AsyncClient
     """A browser on one of our own pages: it proves the origin."""
 
-    def sign_in(self, user_id: str = "ada") -> str:
-        """Give the browser an open session; returns its secret."""
-        secret = self.auth.open(user_id=user_id, email=f"{user_id}@example.org")
+    def sign_in(self, user_id: str = "ada", **how: Any) -> str:
+        """Give the browser an open session, opened like *how*; returns its secret."""
+        secret = self.auth.open(user_id=user_id, email=f"{user_id}@example.org", **how)
         self.http.headers["cookie"] = f"{NAME}={secret}"
         return secret
 

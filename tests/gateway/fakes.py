@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -67,11 +68,24 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         self._key = key
         self.next_secret = "f" * 43
 
-    def open(self, email: str = "ada@example.org", user_id: str = "ada") -> str:
-        """Open a session and return its secret."""
+    def open(
+        self,
+        email: str = "ada@example.org",
+        user_id: str = "ada",
+        *,
+        labels: tuple[str, ...] = ("applicant",),
+        ago: float = 0,
+        partial: bool = False,
+    ) -> str:
+        """Open a session, *ago* seconds in the past, and return its secret."""
         secret = f"{user_id}-{len(self.sessions)}".ljust(43, "0")
-        self.sessions[secret] = call.User(user_id, f"s{len(self.sessions)}", email, ("applicant",))
+        session, at = f"s{len(self.sessions)}", int(time.time() - ago)
+        self.sessions[secret] = call.User(user_id, session, email, labels, at, partial)
         return secret
+
+    def _open_next(self) -> None:
+        now = int(time.time())
+        self.sessions[self.next_secret] = call.User("ada", "s", "ada@example.org", (), now)
 
     async def SignUp(self, request: Any, context: Any) -> Any:
         self.does.take("SignUp", request)
@@ -81,7 +95,9 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def LogIn(self, request: Any, context: Any) -> Any:
         self.does.take("LogIn", request)
-        self.sessions[self.next_secret] = call.User("ada", "s", "ada@example.org", ())
+        self.sessions[self.next_secret] = call.User(
+            "ada", "s", "ada@example.org", (), int(time.time())
+        )
         response = auth_service_pb2.LogInResponse(logged_in=True, session_secret=self.next_secret)
         response.session_expire_time.GetCurrentTime()
         response.session_expire_time.seconds += 3600
@@ -164,6 +180,14 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         self.passkeys = [passkey for passkey in self.passkeys if passkey.id != request.id]
         return auth_service_pb2.RemovePasskeyResponse(removed=True)
 
+    async def SetSecondFactor(self, request: Any, context: Any) -> Any:
+        self.does.take("SetSecondFactor", request)
+        return auth_service_pb2.SetSecondFactorResponse(required=request.required)
+
+    async def EnterConsole(self, request: Any, context: Any) -> Any:
+        self.does.take("EnterConsole", request)
+        return auth_service_pb2.EnterConsoleResponse(url="http://console.test/open?code=once")
+
     async def BeginPasskeyLogIn(self, request: Any, context: Any) -> Any:
         self.does.take("BeginPasskeyLogIn", request)
         return auth_service_pb2.BeginPasskeyLogInResponse(
@@ -174,7 +198,9 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         self.does.take("LogInWithPasskey", request)
         if credential_id(request) not in {p.id for p in self.passkeys}:
             raise UnauthenticatedError("The passkey is unknown.")
-        self.sessions[self.next_secret] = call.User("ada", "s", "ada@example.org", ())
+        self.sessions[self.next_secret] = call.User(
+            "ada", "s", "ada@example.org", (), int(time.time())
+        )
         response = auth_service_pb2.LogInWithPasskeyResponse(
             logged_in=True, session_secret=self.next_secret
         )

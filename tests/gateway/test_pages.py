@@ -352,6 +352,93 @@ class TestAccount:
         assert f'{NAME}=""' in answer.headers["set-cookie"]
         assert everywhere == world.auth.does.last("LogOut").everywhere
 
+    async def test_console(self, world: World) -> None:
+        """
+        An operator gets a link into the console; nobody else is offered one, nor given one.
+        """
+        world.sign_in()
+        assert "/console" not in await get(world, "/?tab=account")
+        assert 403 == (await world.http.post("/console", headers=HTML)).status_code
+
+        world.sign_in(labels=("applicant", "operator"))
+        assert 'action="/console"' in await get(world, "/?tab=account")
+        page = await world.http.post("/console", headers=HTML)
+        assert 'href="http://console.test/open?code=once"' in page.text
+        assert "no-store" == page.headers["cache-control"]
+
+    @pytest.mark.parametrize(
+        ("path", "rpc", "fields"),
+        [
+            ("/sessions/end", "EndSession", {"id": "one"}),
+            ("/passkeys/remove", "RemovePasskey", {"id": "one"}),
+            ("/second-factor", "SetSecondFactor", {"required": "yes"}),
+        ],
+    )
+    async def test_not_fresh(
+        self, world: World, path: str, rpc: str, fields: dict[str, str]
+    ) -> None:
+        """
+        Who signed in too long ago is asked to do so again, with their address filled in; the
+        change is not made. Who signed in just now makes it.
+        """
+        world.sign_in(ago=601)
+        page = await world.http.post(path, data=fields, headers=HTML)
+        assert 403 == page.status_code
+        assert "Sign in again" in page.text
+        assert 'name="email" value="ada@example.org"' in page.text
+        assert 0 == world.auth.does.count(rpc)
+
+        world.sign_in()
+        page = await world.http.post(path, data=fields, headers=HTML)
+        assert (303, "/?tab=account") == (page.status_code, page.headers["location"])
+        assert 1 == world.auth.does.count(rpc)
+
+    async def test_confirm(self, world: World) -> None:
+        """
+        Where a script was refused for want of a fresh sign-in, the visitor is led to it.
+        """
+        world.sign_in(ago=601)
+        answer = await world.http.post("/api/v1/auth/passkeys/begin", json={})
+        error = answer.json()["error"]
+        assert (403, "permission_denied", "fresh_sign_in_required") == (
+            answer.status_code,
+            error["code"],
+            error["cause"],
+        )
+        assert "Send a link to ada@example.org" in await get(world, "/confirm")
+
+    async def test_second_factor(self, world: World) -> None:
+        """
+        Who must show a passkey is asked for it on every page of theirs, or to add a first one;
+        who need not chooses it on the account page, once there is one.
+        """
+        world.sign_in(partial=True)
+        assert 'data-passkey="first"' in await get(world, "/")
+        world.auth.passkeys.append(auth_pb2.Passkey(id="one", name="Laptop"))
+        page = await get(world, "/?tab=account")
+        assert 'data-passkey="sign-in"' in page
+        assert "Laptop" not in page
+        answer = await world.http.get("/api/v1/surveys/list")
+        assert (403, "second_factor_required") == (
+            answer.status_code,
+            answer.json()["error"]["cause"],
+        )
+
+        world.sign_in()
+        assert "Always ask for a passkey" in await get(world, "/?tab=account")
+        world.sign_in(labels=("applicant", "secondfactor"))
+        assert "No longer ask for a passkey" in await get(world, "/?tab=account")
+
+    async def test_last_passkey_stays(self, world: World) -> None:
+        """
+        That a passkey which is asked for cannot be removed is told on the account page.
+        """
+        world.sign_in()
+        world.auth.does.failures["RemovePasskey"] = ConflictError("The last one.")
+        page = await world.http.post("/passkeys/remove", data={"id": "one"}, headers=HTML)
+        assert 409 == page.status_code
+        assert "Turn that off first" in page.text
+
 
 class TestErrors:
     async def test_for_people(self, world: World) -> None:

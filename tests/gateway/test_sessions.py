@@ -47,6 +47,29 @@ class TestCookie:
         assert preset not in answer.headers["set-cookie"]
         assert f"{NAME}={world.auth.next_secret};" in answer.headers["set-cookie"]
 
+    @pytest.mark.parametrize("page", [False, True])
+    async def test_session_before_ends(self, world: World, page: bool) -> None:
+        """
+        The session that this browser had ends when it opens another one.
+        """
+        world.sign_in("mallory")
+        other = world.auth.open("mallory")
+        if page:
+            await world.http.post("/login", data=LINK)
+        else:
+            await world.http.post("/api/v1/auth/login", json=LINK)
+        assert {other, world.auth.next_secret} == set(world.auth.sessions)
+
+    async def test_auth_away_for_the_session_before(self, world: World) -> None:
+        """
+        That the session before cannot be ended keeps nobody from the new one.
+        """
+        world.sign_in()
+        world.auth.does.failures["LogOut"] = UnavailableError("Away.")
+        answer = await world.http.post("/api/v1/auth/login", json=LINK)
+        assert 200 == answer.status_code
+        assert f"{NAME}={world.auth.next_secret};" in answer.headers["set-cookie"]
+
     @pytest.mark.parametrize(
         "cookie",
         [

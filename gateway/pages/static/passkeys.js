@@ -9,7 +9,8 @@ async function post(path, body) {
     body: JSON.stringify(body),
   });
   const { data, error } = await answer.json();
-  if (error) throw new Error(error.code);
+  if (error?.cause === "fresh_sign_in_required") location.assign("/confirm");
+  if (error) throw new Error(error.cause ?? error.code);
   return data;
 }
 
@@ -21,13 +22,23 @@ async function signIn() {
   location.assign("/");
 }
 
-async function add(form) {
+async function make(form) {
   const begun = await post("/api/v1/auth/passkeys/begin", {});
   const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(JSON.parse(begun.optionsJson));
   const credential = await navigator.credentials.create({ publicKey });
   const name = form.elements.name.value.trim();
   await post("/api/v1/auth/passkeys", { ...answerOf(begun, credential), name });
+}
+
+async function add(form) {
+  await make(form);
   location.assign("/?tab=account");
+}
+
+// Who has a passkey now shows it at once, which makes the session a whole one.
+async function addFirst(form) {
+  await make(form);
+  await signIn();
 }
 
 function answerOf(begun, credential) {
@@ -55,5 +66,8 @@ if (SUPPORTED) {
   }
   for (const form of document.querySelectorAll("[data-passkey=add]")) {
     offer(form, "submit", add);
+  }
+  for (const form of document.querySelectorAll("[data-passkey=first]")) {
+    offer(form, "submit", addFirst);
   }
 }

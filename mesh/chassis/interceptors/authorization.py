@@ -1,7 +1,12 @@
 """Who may: callers and session rule of the method's policy, in that order."""
 
 from mesh.chassis.call import User
-from mesh.chassis.errors import PermissionDeniedError, UnauthenticatedError
+from mesh.chassis.errors import (
+    FreshSignInRequiredError,
+    PermissionDeniedError,
+    SecondFactorRequiredError,
+    UnauthenticatedError,
+)
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.interceptors.context import Context
 from mesh.chassis.tokens import InvalidTokenError, TokenVerifier
@@ -36,7 +41,8 @@ async def authorize_user(
 
     Raises:
         UnauthenticatedError: There is no token, or none that this service accepts.
-        PermissionDeniedError: The user has none of the roles that the contract names.
+        PermissionDeniedError: The user has none of the roles that the contract names, must show
+            a second factor, or signed in too long ago.
     """
     if not method.needs_session:
         return None
@@ -53,4 +59,9 @@ async def authorize_user(
         raise PermissionDeniedError(
             "The user has no role that may do this.", roles=",".join(method.roles)
         )
+    if user.partial and method.needs_all_factors:
+        raise SecondFactorRequiredError
+    age = method.sign_in_age
+    if age is not None and tokens.now() - user.signed_in_at > age.total_seconds():
+        raise FreshSignInRequiredError(age)
     return user

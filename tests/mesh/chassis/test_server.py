@@ -21,6 +21,7 @@ from mesh.chassis.identity import SpiffeId
 from mesh.chassis.server import Server
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
+from mesh.contract import reasons
 from mesh.contract.faults import PolicyError
 from mesh.contract.policy import Mesh
 from mesh.local.ca import CertificateAuthority, Issued
@@ -418,4 +419,6 @@ def test_every_error_has_a_contract() -> None:
     classes = [c for c in vars(tree).values() if isinstance(c, type) and issubclass(c, MeshError)]
     for kind in classes:
         if kind is not tree.RemoteError:
-            assert kind.reason == kind("message").contract.name
+            found = reasons.find(kind.area, kind.reason)
+            assert found is not None
+            assert kind.reason == found.name

@@ -1,0 +1,28 @@
+"""Who must show a passkey besides a mailed link."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from auth_svc.ports import OPERATOR, SECOND_FACTOR
+
+Asked = Literal["chosen", "operators", "everybody"]
+
+
+@dataclass(frozen=True)
+class SecondFactor:
+    """
+    Of whom a second factor is asked: who ``chosen`` it, ``operators`` as well, or ``everybody``.
+
+    Who has no passkey yet adds one with the first factor alone.
+    """
+
+    asked: Asked = "chosen"
+
+    def is_asked_of(self, labels: Collection[str]) -> bool:
+        """Say whether a user with these *labels* must show a passkey."""
+        return (
+            self.asked == "everybody"
+            or SECOND_FACTOR in labels
+            or (self.asked == "operators" and OPERATOR in labels)
+        )

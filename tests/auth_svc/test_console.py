@@ -1,0 +1,89 @@
+"""The way into the console, where there is one, where there is none and where it is away."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from auth_svc.console import HttpConsole, NoConsole
+from mesh.chassis.errors import MeshError, NotFoundError, UnavailableError, UpstreamError
+
+TOKEN = "a-token-of-the-console"
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """The file with the console's token."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    return file
+
+
+async def link(answer: Answer, token_file: Path) -> str:
+    """Ask a console that answers like *answer* for a link."""
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        return await HttpConsole(http, "http://console.test:3020/", token_file).link_for("ada.1")
+
+
+async def test_link(token_file: Path) -> None:
+    """
+    The console is asked for a code in the operator's name, with its token.
+    """
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"code": "once", "path": "/open?code=once"})
+
+    assert "http://console.test:3020/open?code=once" == await link(answer, token_file)
+    (request,) = asked
+    assert ("POST", "/api/codes", "ada.1", f"Bearer {TOKEN}") == (
+        request.method,
+        request.url.path,
+        request.url.params["who"],
+        request.headers["authorization"],
+    )
+
+
+def away(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused", request=request)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (away, UnavailableError),
+        (lambda _: httpx.Response(403, json={}), UpstreamError),
+        (lambda _: httpx.Response(502, text="<html>"), UpstreamError),
+        (lambda _: httpx.Response(200, text="<html>"), UpstreamError),
+        (lambda _: httpx.Response(200, json=["path"]), UpstreamError),
+        (lambda _: httpx.Response(200, json={"path": "//evil.example/"}), UpstreamError),
+        (lambda _: httpx.Response(200, json={"path": 7}), UpstreamError),
+    ],
+    ids=["away", "another token", "broken", "no JSON", "no object", "elsewhere", "a number"],
+)
+async def test_no_link(token_file: Path, answer: Answer, error: type[MeshError]) -> None:
+    """
+    A console that is away is told from one that answers nonsense, and leads nowhere else.
+    """
+    with pytest.raises(error) as ei:
+        await link(answer, token_file)
+    assert TOKEN not in str(ei.value)
+
+
+async def test_no_token_yet(tmp_path: Path) -> None:
+    """
+    A console that has not made its token yet is away.
+    """
+    with pytest.raises(UnavailableError):
+        await link(lambda _: httpx.Response(500), tmp_path / "none")
+
+
+async def test_no_console() -> None:
+    """
+    A mesh without a console says so.
+    """
+    with pytest.raises(NotFoundError):
+        await NoConsole().link_for("ada.1")

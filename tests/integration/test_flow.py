@@ -1,14 +1,28 @@
 """A researcher goes the whole way through a running mesh."""
 
+import html
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
+import httpx
 import pytest
 
-from tests.integration.researcher import INVITES_FOR_RESEARCH, Researcher, whole_way
+from mesh.contract import policy
+from tests.integration.outputs import arrived, leaks, outputs
+from tests.integration.researcher import COOKIE, INVITES_FOR_RESEARCH, Researcher, whole_way
 
 pytestmark = pytest.mark.xdist_group("live")
+
+ADDRESS = "planted.canary+tag@example.org"
+SECRET = "planted5ecret"
+ANSWER = "Planté dans une réponse libre"
+TRACE = "c0ffee0000000000000000000000feed"
+LEAKED_TRACE = "1eaced00000000000000000000000000"
 
 
 def test_whole_way(live: Any) -> None:
@@ -18,41 +32,123 @@ def test_whole_way(live: Any) -> None:
     whole_way(live, "ada@example.org")
 
 
-def test_nothing_personal_is_logged(live: Any) -> None:
+def test_nothing_personal_gets_out(live: Any) -> None:
     """
-    No address, secret, token, cookie or answer appears in the output of any process.
+    No address, secret, token, cookie or answer appears in any log, span, metric, page or error:
+    whatever left a process is searched, and the same search finds what is leaked on purpose.
     """
-    with Researcher(live, "planted.canary@example.org") as canary:
+    with Researcher(live, ADDRESS) as canary:
         canary.sign_in()
         query = parse_qs(urlsplit(canary.mailed_link()).query)
         request = canary.create()
         link = canary.step(request, "form")["url"]
-        canary.fill(link, INVITES_FOR_RESEARCH)
-        canary.requests()
+        canary.fill(link, {**INVITES_FOR_RESEARCH, "invitation_projet_recherche": ANSWER})
+        assert ANSWER in canary.send("GET", "/api/v1/surveys/data?format=csv").text
         canary.send("GET", "/api/v1/surveys/pdf", params={"record_id": request})
-        canary.send("POST", "/api/v1/auth/login", json={"userId": "zz", "secret": "planted5ecret"})
+        refused = list(_refused(canary))
         session = canary.session
         canary.data("POST", "/api/v1/auth/logout")
-        canary.send("GET", "/api/v1/me")
-    planted = {
-        "address": "planted.canary",
-        "link secret": query["secret"][0],
-        "refused secret": "planted5ecret",
-        "cookie": session,
-        "user token": "eyJhbGciOi",
-        "survey hash": link.rpartition("=")[2],
-        "answer": "Emmy Noether",
-        "token of REDCap": live["sandbox"]["token"],
+        assert canary.send("GET", "/api/v1/me").status_code == 401
+        canary.sign_in()
+        mark = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+        assert canary.send("GET", "/api/v1/surveys/list", headers=mark).is_success
+        wrong = {"userId": "zz", "secret": SECRET}
+        refused.append(canary.send("POST", "/api/v1/auth/login", json=wrong, headers=mark))
+        planted = {
+            "address": ADDRESS,
+            "its local part": ADDRESS.partition("@")[0],
+            "link secret": query["secret"][0],
+            "refused secret": SECRET,
+            "cookie": session,
+            "later cookie": canary.session,
+            "user token": "eyJhbGciOi",
+            "survey hash": link.rpartition("=")[2],
+            "answer": "Emmy Noether",
+            "free text": ANSWER,
+            "token of REDCap": live["sandbox"]["token"],
+            "token of the console": live["console"]["token"],
+        }
+    arrived(live, TRACE, ("gateway", "auth", "survey"))
+    found = outputs(live)
+
+    assert {400, 401, 403, 404, 405} <= {answer.status_code for answer in refused}
+    errors = {f"error {n}": f"{a.headers} {a.text}" for n, a in enumerate(refused)}
+    assert [] == leaks(planted, found | errors)
+    removed = json.loads(found["console /api/intake"])["dropped"]
+    assert not [d for d in removed if d["service"] in (*policy.SERVICES, "gateway")]
+
+    _leak(live, "leaked on pürpose")
+    places = {
+        leak.rpartition(" in ")[2] for leak in leaks({"it": "leaked on pürpose"}, outputs(live))
+    }
+    assert places == {
+        "outbox.log",
+        "console /api/logs?limit=1000",
+        f"console /api/traces/{LEAKED_TRACE}",
+        "console series leaked",
+        "console /api/export",
     }
 
+
+def _refused(canary: Researcher) -> Iterator[httpx.Response]:
+    """Yield answers to requests that carry planted values to where they do not belong."""
+    post, get = (partial(canary.send, method) for method in ("POST", "GET"))
+    yield post("/api/v1/auth/signup", json={"email": f"{ADDRESS}, {ADDRESS}"})
+    yield post("/api/v1/auth/signup", json={"email": ADDRESS.replace("org", "com")})
+    yield post("/api/v1/auth/login", json={"userId": ADDRESS, "secret": SECRET})
+    yield post("/api/v1/auth/login", content=f'{{"secret": "{SECRET}"')
+    yield post("/api/v1/auth/login", json={"secret": SECRET}, headers={"Sec-Fetch-Site": "none"})
+    yield get("/api/v1/surveys/links", params={"record": SECRET, "instrument": ADDRESS})
+    yield get("/api/v1/surveys/pdf", params={"record_id": ADDRESS})
+    yield get("/api/v1/surveys/data", params={"format": SECRET})
+    yield get("/api/v1/health/online", params={"host": ADDRESS, "port": SECRET})
+    yield get(f"/api/v1/{SECRET}/{quote(ADDRESS)}")
+    # The page of a link holds its secret, to be posted; it is no error.
+    assert get("/login", params={"userId": ADDRESS, "secret": SECRET}).is_success
+    yield canary.send("DELETE", f"/api/v1/me?of={quote(ADDRESS)}")
+    bare = {"Cookie": f"{COOKIE}={SECRET}", "Authorization": f"Bearer {SECRET}"}
+    yield httpx.get(f"{canary.app}/api/v1/me", headers=bare, trust_env=False)
+
+
+def _leak(live: Any, text: str) -> None:
+    """Let *text* out in every way that a process could: a line, a span, a record, a label."""
     data = Path(live["pki"]["ca"]).parents[2]
-    logs = sorted((data / "logs").glob("*.log"))
-    assert len(logs) >= 6
-    assert all(log.stat().st_size for log in logs if log.stem in {"survey", "auth", "gateway"})
-    leaks = [
-        f"{what} in {log.name}"
-        for log in logs
-        for what, value in planted.items()
-        if value in log.read_text(errors="replace")
-    ]
-    assert [] == leaks
+    with (data / "logs/outbox.log").open("a") as log:
+        log.write(json.dumps({"event": text}) + "\n")
+    now = str(time.time_ns())
+    leak: dict[str, Any] = {
+        "attributes": [{"key": "note", "value": {"stringValue": text}}],
+        "timeUnixNano": now,
+    }
+    span = {"traceId": LEAKED_TRACE, "spanId": "00f067aa0ba902b7", "name": "leak"}
+    bodies: dict[str, dict[str, Any]] = {
+        "traces": {"scopeSpans": [{"spans": [leak | span | {"startTimeUnixNano": now}]}]},
+        "logs": {"scopeLogs": [{"logRecords": [leak | {"severityNumber": 9}]}]},
+        "metrics": {
+            "scopeMetrics": [
+                {"metrics": [{"name": "leaked", "gauge": {"dataPoints": [leak | {"asInt": 1}]}}]}
+            ]
+        },
+    }
+    for signal, body in bodies.items():
+        resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "leaky"}}]}
+        key = {"traces": "resourceSpans", "logs": "resourceLogs", "metrics": "resourceMetrics"}
+        answer = httpx.post(
+            f"{live['urls']['otlp_http']}/v1/{signal}",
+            json={key[signal]: [{"resource": resource} | body]},
+            trust_env=False,
+        )
+        assert answer.is_success, answer.text
+    arrived(live, LEAKED_TRACE, ())
+
+
+def test_every_form_is_found() -> None:
+    """
+    The search knows a planted value as URLs, JSON and pages write it, in any case.
+    """
+    value = 'Ada <ada+é@example.org> said "no"'
+    forms = [value.upper(), quote(value), quote_plus(value), json.dumps(value), html.escape(value)]
+    found = {str(n): f"before {form} after" for n, form in enumerate(forms)}
+
+    assert len(leaks({"it": value}, found)) == len(forms)
+    assert [] == leaks({"it": value}, {"elsewhere": "nothing of it"})

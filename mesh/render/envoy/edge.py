@@ -10,7 +10,7 @@ from mesh.contract.policy import Mesh
 from mesh.render.envoy import manager, telemetry, tls
 from mesh.render.envoy.clusters import APP
 from mesh.render.envoy.errors import json_replies
-from mesh.render.envoy.placement import Edge, Proxy, seconds, typed
+from mesh.render.envoy.placement import EDGE, Edge, Proxy, seconds, typed
 
 SESSION_COOKIE = "__Host-amarre_session"
 BODY_BYTES = 64 * 1024
@@ -95,8 +95,8 @@ def _manager(
         delayed_close_timeout="1s",
         drain_timeout="2s",
         local_reply_config=json_replies(hsts=hsts),
-        access_log=telemetry.access_log(proxy, "edge"),
-        **telemetry.tracing(proxy, outbound=False),
+        access_log=telemetry.access_log(proxy, EDGE),
+        **telemetry.tracing(proxy, EDGE),
         route_config={
             "name": name,
             "virtual_hosts": [{"name": "app", "domains": ["*"], "routes": _routes(mesh)}],
@@ -111,19 +111,27 @@ def _manager(
 
 
 def _routes(mesh: Mesh) -> list[dict[str, Any]]:
-    """Return one route per stream that stays open, and one for all the rest."""
-    streams = [
-        {
-            "#": method.source,
-            "match": {"path": route.path},
-            "route": {"cluster": APP, "timeout": "0s"},
-        }
-        for method in mesh
-        if method.deadline > LONGEST_CALL
-        for route in method.routes
-    ]
-    longest = seconds(LONGEST_CALL + timedelta(seconds=5))
-    return [*streams, {"match": {"prefix": "/"}, "route": {"cluster": APP, "timeout": longest}}]
+    """
+    Return one route per path of the contracts, and one for all the rest.
+
+    The names are what logs and spans tell of a request: other paths are whatever somebody typed.
+    """
+    longest = LONGEST_CALL + timedelta(seconds=5)
+    timeouts: dict[str, timedelta] = {"/healthz": longest}
+    for method in mesh:
+        # A stream stays open until one side ends it.
+        limit = timedelta() if method.deadline > LONGEST_CALL else longest
+        timeouts |= dict.fromkeys((route.path for route in method.routes), limit)
+    found = [_route(path, {"path": path}, limit) for path, limit in timeouts.items()]
+    return [*found, _route("other", {"prefix": "/"}, longest)]
+
+
+def _route(name: str, match: dict[str, str], timeout: timedelta) -> dict[str, Any]:
+    return {
+        "name": name,
+        "match": match,
+        "route": {"cluster": APP, "timeout": seconds(timeout)},
+    }
 
 
 def _body_limit() -> dict[str, Any]:

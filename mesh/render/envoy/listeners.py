@@ -7,8 +7,7 @@ from mesh.render.envoy import authorization, manager, telemetry, tls
 from mesh.render.envoy.budget import retry_budget
 from mesh.render.envoy.clusters import CONNECTION_LIFE
 from mesh.render.envoy.errors import grpc_replies
-from mesh.render.envoy.placement import Proxy
-from mesh.render.envoy.routes import EGRESS, INBOUND
+from mesh.render.envoy.placement import EGRESS, INBOUND, Proxy
 
 
 def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
         stream_idle_timeout="0s",
         local_reply_config=grpc_replies(),
         access_log=telemetry.access_log(proxy, INBOUND),
-        **telemetry.tracing(proxy, outbound=False),
+        **telemetry.tracing(proxy, INBOUND),
         http_filters=filters,
     )
     return manager.listener(INBOUND, proxy.inbound, hcm, tls.from_peers(proxy))
@@ -49,7 +48,7 @@ def egress(proxy: Proxy) -> dict[str, Any]:
         stream_idle_timeout="0s",
         local_reply_config=grpc_replies(),
         access_log=telemetry.access_log(proxy, EGRESS),
-        **telemetry.tracing(proxy, outbound=True),
+        **telemetry.tracing(proxy, EGRESS),
         http_filters=[telemetry.method_statistics(), retry_budget(), manager.router()],
     )
     return manager.listener(EGRESS, proxy.egress, hcm)

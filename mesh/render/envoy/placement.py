@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+EDGE, EGRESS, INBOUND = "edge", "egress", "inbound"
+"""The ways through a proxy: in from browsers, out to services, in from the mesh."""
 TRUST_DOMAIN = "amarre.local"
 NAMESPACE = "amarre"
 

@@ -11,11 +11,10 @@ from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method, Service
 from mesh.render.envoy.authorization import HEALTH, REFLECTION
 from mesh.render.envoy.clusters import APP
-from mesh.render.envoy.placement import canary_of, dns_name, seconds, typed
+from mesh.render.envoy.placement import EGRESS, INBOUND, canary_of, dns_name, seconds, typed
 from mesh.render.envoy.telemetry import UNTRACED
 from mesh.render.envoy.traffic import InjectedFault, Traffic
 
-EGRESS, INBOUND = "egress", "inbound"
 CANARY_HEADER = "x-canary"
 MOST_RETRIES = 2
 _RETRY_ON = "unavailable,reset-before-request,connect-failure,refused-stream"

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mesh.render.envoy.placement import Proxy, typed
+from mesh.chassis.telemetry import names
+from mesh.render.envoy.placement import EDGE, EGRESS, INBOUND, Proxy, typed
 
 OTLP = "otlp"
 """The cluster of the collector."""
@@ -11,19 +12,20 @@ _SLOW_MS = 1000
 _HEALTH = "/grpc.health.v1.Health/"
 
 
-def tracing(proxy: Proxy, *, outbound: bool) -> dict[str, Any]:
+def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
     """Return the ``tracing`` of a connection manager; nothing where no collector is known."""
     if not proxy.telemetry.otlp:
         return {}
+    path = names.HTTP_ROUTE if direction == EDGE else "url.path"
     return {
         "tracing": {
             "random_sampling": {"value": proxy.telemetry.sampling_percent},
-            "spawn_upstream_span": outbound,
-            # Paths of the edge may hold the secret of a magic link behind the question mark.
-            "max_path_tag_length": 256 if proxy.edge is None else 1,
+            "spawn_upstream_span": direction == EGRESS,
+            # Envoy's own tag would tell the query as well.
+            "max_path_tag_length": 1 if direction == EDGE else 256,
             "custom_tags": [
                 {"tag": "envoy.details", "value": "%RESPONSE_CODE_DETAILS%"},
-                {"tag": "url.path", "value": "%PATH(NQ)%"},
+                {"tag": path, "value": _path(direction)},
             ],
             "provider": {
                 "name": "envoy.tracers.opentelemetry",
@@ -35,6 +37,14 @@ def tracing(proxy: Proxy, *, outbound: bool) -> dict[str, Any]:
             },
         }
     }
+
+
+def _path(direction: str) -> str:
+    """
+    Return how a path is told: never with the query, which may hold a secret; and at the edge,
+    where a path may hold whatever people type, by the name of its route.
+    """
+    return "%ROUTE_NAME%" if direction == EDGE else "%PATH(NQ)%"
 
 
 UNTRACED = {
@@ -74,8 +84,7 @@ def _fields(proxy: Proxy, direction: str) -> dict[str, str]:
         "service": proxy.name,
         "direction": direction,
         "method": "%REQ(:METHOD)%",
-        # Never the query: it may hold a secret.
-        "path": "%PATH(NQ)%",
+        "path": _path(direction),
         "code": "%RESPONSE_CODE%",
         "grpc_status": "%GRPC_STATUS%",
         "flags": "%RESPONSE_FLAGS%",
@@ -84,12 +93,12 @@ def _fields(proxy: Proxy, direction: str) -> dict[str, str]:
         "trace_id": "%TRACE_ID%",
         "request_id": "%REQ(X-REQUEST-ID)%",
     }
-    if direction == "inbound":
+    if direction == INBOUND:
         fields |= {
             "caller": "%DOWNSTREAM_PEER_URI_SAN%",
             "serial": "%DOWNSTREAM_PEER_SERIAL%",
         }
-    if direction == "egress":
+    if direction == EGRESS:
         fields |= {
             "cluster": "%UPSTREAM_CLUSTER%",
             "upstream": "%UPSTREAM_HOST%",
@@ -104,7 +113,7 @@ def _worth_telling(direction: str) -> dict[str, Any]:
 
     On its way out a call is told only when it fails or is slow; its service's proxy tells all.
     """
-    if direction != "egress":
+    if direction != EGRESS:
         return _no_health_checks()
     slow = {"default_value": _SLOW_MS, "runtime_key": "access_log.slow_ms"}
     unusual = {
@@ -136,7 +145,7 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
         "event.name": "refusal",
         "proxy": proxy.name,
         "direction": direction,
-        "path": "%PATH(NQ)%",
+        "path": _path(direction),
         "caller": "%DOWNSTREAM_PEER_URI_SAN%",
         "grpc_status": "%GRPC_STATUS%",
     }

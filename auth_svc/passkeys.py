@@ -27,6 +27,7 @@ from webauthn.helpers.structs import (
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.limits import Limits
 from auth_svc.ports import SECOND_FACTOR, Clock, Directory, OpenedSession
+from auth_svc.signin import BY_PASSKEY
 from mesh.chassis.errors import (
     ConflictError,
     InvalidRequestError,
@@ -296,6 +297,7 @@ class Passkeys:
         ):
             raise InvalidCredentialsError
         opened = await self._directory.open_session_of(passkey.user_id, user_agent=user_agent)
+        BY_PASSKEY.inc()
         log.info("session opened", user=pseudonym(passkey.user_id), by="passkey")
         return opened
 

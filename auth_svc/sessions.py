@@ -11,7 +11,7 @@ import structlog
 
 from auth_svc.factors import SecondFactor
 from auth_svc.ports import OPERATOR, Clock, Directory, Session, User, Verified
-from auth_svc.signin import digest
+from auth_svc.signin import ALL_ENDED, ENDED, digest
 from mesh.chassis import call
 from mesh.chassis.errors import InvalidRequestError, UnauthenticatedError, Violation
 from mesh.chassis.identity import SpiffeId
@@ -109,6 +109,7 @@ class Sessions:
             await self._directory.end_session(user_id, session_id)
         finally:
             self._forget(lambda known: known.session.id == session_id)
+        ENDED.inc()
         log.info("session ended", user=pseudonym(user_id))
 
     async def end_all(self, user_id: str) -> None:
@@ -117,6 +118,7 @@ class Sessions:
             await self._directory.end_sessions(user_id)
         finally:
             self.forget_user(user_id)
+        ALL_ENDED.inc()
         log.info("all sessions ended", user=pseudonym(user_id))
 
     def forget_user(self, user_id: str) -> None:

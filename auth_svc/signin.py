@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 import structlog
+from prometheus_client import Counter
 
 from auth_svc.addresses import AllowedDomains
 from auth_svc.errors import InvalidCredentialsError
@@ -18,6 +19,11 @@ from mesh.chassis.errors import UnavailableError
 from mesh.chassis.telemetry import pseudonym
 
 log = structlog.get_logger("signin")
+
+SESSIONS = Counter("amarre_auth_sessions", "Sessions, by what became of them.", ["event"])
+BY_LINK, BY_PASSKEY = SESSIONS.labels("opened_by_link"), SESSIONS.labels("opened_by_passkey")
+ENDED, ALL_ENDED = SESSIONS.labels("ended"), SESSIONS.labels("all_ended")
+"""Made at once, so that each is 0 before the first: Prometheus sees no rise from nothing."""
 
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]+")
 
@@ -116,6 +122,7 @@ class SignIn:
         except UnavailableError:
             await self._links.give_back(name, shown)
             raise
+        BY_LINK.inc()
         log.info("session opened", user=pseudonym(user_id))
         return opened
 

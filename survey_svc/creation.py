@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
+from prometheus_client import Counter
 
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
@@ -29,6 +30,8 @@ from survey_svc.profile import Profile, complete
 from survey_svc.requests import Row, is_open
 
 log = structlog.get_logger("creation")
+
+CREATED = Counter("amarre_survey_requests_created", "Requests that were created.")
 
 LEASE = timedelta(seconds=12)
 """Longer than a creation's deadline in the contract: a holder whose time is over has answered."""
@@ -240,6 +243,7 @@ class Creation:
 
     async def _finish(self, reservation: Reservation) -> None:
         await self._store.finish(reservation, remember=REMEMBERED)
+        CREATED.inc()
         await self._listing.forget(reservation.user)
 
     async def _let_go(self, reservation: Reservation) -> None:

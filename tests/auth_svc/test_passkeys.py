@@ -5,6 +5,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.passkeys import MOST_PASSKEYS, Passkey
@@ -41,6 +42,11 @@ async def log_in(world: World, device: Authenticator) -> str:
     return opened.secret
 
 
+def _opened() -> float:
+    labels = {"event": "opened_by_passkey"}
+    return REGISTRY.get_sample_value("amarre_auth_sessions_total", labels) or 0
+
+
 class TestAdd:
     async def test_whole_way(self, world: World) -> None:
         """
@@ -49,12 +55,14 @@ class TestAdd:
         ada, device = await signed_in(world), Authenticator()
         passkey = await add(world, ada, device)
         mails = len(world.mailer.letters)
+        opened = _opened()
 
         verified = await world.directory.find_session(await log_in(world, device))
 
         assert verified is not None
         assert (ada.id, "Firefox on Linux") == (verified.user.id, verified.session.device)
         assert mails == len(world.mailer.letters)
+        assert _opened() == opened + 1
         (listed,) = await world.passkeys.of_user(ada.id)
         assert (passkey.id, "Laptop") == (listed.id, listed.name)
         assert world.clock() == listed.used_at

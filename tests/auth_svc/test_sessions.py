@@ -7,9 +7,11 @@ from sqlalchemy import select
 
 from auth_svc import storage
 from auth_svc.embedded import MOST_SESSIONS, EmbeddedDirectory
+from auth_svc.errors import InvalidCredentialsError
 from auth_svc.factors import Asked, SecondFactor
 from auth_svc.ports import SECOND_FACTOR, Verified
 from auth_svc.sessions import Voucher
+from auth_svc.signin import SESSIONS
 from auth_svc.tables import sessions
 from mesh.chassis.errors import InvalidRequestError, UnauthenticatedError
 from mesh.chassis.identity import SpiffeId
@@ -310,6 +312,31 @@ class TestEnd:
 
         world.clock.advance(timedelta(seconds=2))
         assert of_bob == (await vouch(world, bob)).session.id
+
+
+async def test_counted(world: World) -> None:
+    """
+    Sessions are counted as they are opened and ended; a link that is refused counts nowhere.
+    """
+
+    def counted() -> dict[str, float]:
+        (family,) = SESSIONS.collect()
+        return {s.labels["event"]: s.value for s in family.samples if s.name.endswith("_total")}
+
+    before = counted()
+    voucher = await vouch(world, await signed_in(world))
+    with pytest.raises(InvalidCredentialsError):
+        await world.sign_in.log_in("zz", "zz", client="192.0.2.1", user_agent="")
+    await world.sessions.end(voucher.user.id, voucher.session.id)
+    await world.sessions.end_all(voucher.user.id)
+    after = counted()
+
+    assert {event: after[event] - before[event] for event in after} == {
+        "opened_by_link": 1,
+        "opened_by_passkey": 0,
+        "ended": 1,
+        "all_ended": 1,
+    }
 
 
 class TestPage:

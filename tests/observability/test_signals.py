@@ -7,7 +7,9 @@ from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
 import auth_svc.mail
+import auth_svc.signin
 import gateway.observation
+import survey_svc.creation
 import survey_svc.listing
 import survey_svc.redcap.api
 import survey_svc.redcap.breaker
@@ -18,8 +20,10 @@ from mesh.render import registry, signals
 
 EMITTERS = (
     auth_svc.mail,
+    auth_svc.signin,
     gateway.observation,
     metrics,
+    survey_svc.creation,
     survey_svc.listing,
     survey_svc.redcap.api,
     survey_svc.redcap.breaker,

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.testing import FakeClock
@@ -69,6 +70,29 @@ async def _crashed(replica: Replica, clock: FakeClock, *, key: str = "") -> Rese
     wish = replica.creation._wish(ADA, "", key)
     await replica.store.claim(wish, clock())
     return wish
+
+
+async def test_counted_once(replica: Replica, clock: FakeClock) -> None:
+    """
+    A request counts once: not when the answer is repeated, and also when its holder crashed.
+    """
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("amarre_survey_requests_created_total") or 0
+
+    before = counted()
+    assert await replica.create(key="k") == await replica.create(key="k")
+    with pytest.raises(OpenRequestExistsError):
+        await replica.create()
+    assert counted() == before + 1
+
+    replica.project.stored.clear()
+    crashed = await _crashed(replica, clock)
+    await replica.project.save(replica.creation._row(ADA, crashed))
+    clock.advance(LEASE)
+    await replica.creation.sweep()
+    await replica.creation.sweep()
+    assert counted() == before + 2
 
 
 class TestCrash:

@@ -10,7 +10,7 @@ def board() -> Board:
     return Board(
         uid="amarre-business",
         title="AMARRE / Business",
-        about="What researchers do, counted from calls that went well. No person is told apart.",
+        about="What researchers do: links, sessions, requests, downloads. No person is told apart.",
         rows=(("Today", _TODAY), ("Over time", _OVER_TIME), ("What stops people", _STOPS)),
     )
 
@@ -19,27 +19,36 @@ def _ok(service: str, method: str, window: str) -> str:
     return f'sum(increase({CALLS}{{service="{service}",method="{method}",code="OK"}}[{window}]))'
 
 
+def _rise(metric: str, window: str) -> str:
+    return f"sum(increase({metric}[{window}]))"
+
+
+_OPENED = 'amarre_auth_sessions_total{event=~"opened_by_.*"}'
+_CREATED = "amarre_survey_requests_created_total"
+_COUNTED = {"Sign-ins": _OPENED, "Requests created": _CREATED}
 _ACTIONS = {
     "Links asked for": ("auth", "SignUp"),
-    "Sign-ins": ("auth", "LogIn"),
-    "Requests created": ("survey", "CreateRequest"),
     "Surveys opened": ("survey", "GetLink"),
     "Exports": ("survey", "ExportData"),
     "PDFs": ("survey", "GetPdf"),
 }
 
-_TODAY: tuple[Panel, ...] = tuple(
-    Figure(f"{title}, 24 hours", _ok(service, method, "1d"))
-    for title, (service, method) in _ACTIONS.items()
+_TODAY: tuple[Panel, ...] = (
+    *(Figure(f"{title}, 24 hours", _rise(metric, "1d")) for title, metric in _COUNTED.items()),
+    *(
+        Figure(f"{title}, 24 hours", _ok(service, method, "1d"))
+        for title, (service, method) in _ACTIONS.items()
+    ),
 )
 
 _OVER_TIME: tuple[Panel, ...] = (
     Chart("Users in the last 15 minutes", {"users": f"max({names.USERS_ACTIVE})"}),
+    Chart("Links an hour", {"asked for": _ok(*_ACTIONS["Links asked for"], "1h")}),
     Chart(
-        "Links and sign-ins an hour",
-        {title: _ok(*_ACTIONS[title], "1h") for title in ("Links asked for", "Sign-ins")},
+        "Sessions an hour",
+        {"{{event}}": "sum by (event) (increase(amarre_auth_sessions_total[1h]))"},
     ),
-    Chart("Requests created an hour", {"created": _ok(*_ACTIONS["Requests created"], "1h")}),
+    Chart("Requests created an hour", {"created": _rise(_CREATED, "1h")}),
     Chart(
         "Downloads an hour", {title: _ok(*_ACTIONS[title], "1h") for title in ("Exports", "PDFs")}
     ),

@@ -32,7 +32,12 @@ class Journal:
             return
         given = {name: value for name, value in asked.items() if value not in (None, "", False)}
         log.info(
-            "order", kind=names.KIND_SECURITY, order=order, asked=given, by=by, fault=fault or None
+            "order refused" if fault else "order given",
+            kind=names.KIND_SECURITY,
+            order=order,
+            asked=" ".join(f"{name}={value}" for name, value in given.items()),
+            by=by,
+            fault=fault or None,
         )
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -184,7 +184,7 @@ class Plan:
             inbound="" if at_edge else f"{HOST}:{where.port}",
             key_set="" if at_edge else f"unix:{self._key_set}",
             edge=self._edge() if at_edge else None,
-            telemetry=Telemetry(otlp=self._collector()),
+            telemetry=Telemetry(otlp=self.collector()),
         )
         return Unit(
             process=unit.process,
@@ -208,7 +208,7 @@ class Plan:
             rate_limits=os.environ.get("AMARRE_RATE_LIMITS", "on") != "off",
         )
 
-    def _collector(self) -> str:
+    def collector(self) -> str:
         """Return where spans go: what the user's environment says, or the console."""
         asked = urlsplit(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
         if asked.scheme == "http" and asked.port:

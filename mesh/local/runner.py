@@ -16,6 +16,8 @@ from typing import Any
 
 import structlog
 
+from mesh.chassis.telemetry import otlp
+from mesh.chassis.telemetry.logs import configure_logs
 from mesh.local.ca import CertificateAuthority, issue_all
 from mesh.local.fleet import Fleet
 from mesh.local.layout import DataFolderError, Layout
@@ -24,7 +26,9 @@ from mesh.local.plan import HOST, Options, Plan
 from mesh.local.steering import Steering
 from mesh.orders import listening
 
-log = structlog.get_logger("runner")
+NAME = "runner"
+
+log = structlog.get_logger(NAME)
 
 
 class PortsInUseError(Exception):
@@ -106,6 +110,9 @@ class Runner:
         Raises:
             StartFailedError: A process did not become ready; all have been stopped.
         """
+        configure_logs(NAME, NAME, "INFO", renderer=structlog.dev.ConsoleRenderer())
+        # Among the logs of all others: who ordered what, what died and was started again.
+        otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.collector()}")
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -133,6 +140,7 @@ class Runner:
             starting.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await starting
+            await asyncio.to_thread(otlp.stop)
             await self.fleet.stop()
 
     def _changed(self) -> None:

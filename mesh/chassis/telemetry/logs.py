@@ -41,8 +41,14 @@ def also_emit(emit: Emit | None) -> None:
     _also_emit[:] = [emit] if emit else []
 
 
-def configure_logs(service: str, instance: str, level: str) -> None:
-    """Write JSON lines to stdout: ours and, from WARNING up, those of libraries."""
+def configure_logs(
+    service: str, instance: str, level: str, *, renderer: Processor | None = None
+) -> None:
+    """
+    Write lines to stdout: ours and, from WARNING up, those of libraries.
+
+    They are JSON unless a *renderer* writes them otherwise.
+    """
 
     def add_names(_: object, __: str, event: EventDict) -> EventDict:
         event.setdefault("service", service)
@@ -59,7 +65,7 @@ def configure_logs(service: str, instance: str, level: str) -> None:
         structlog.processors.format_exc_info,
         redact,
     ]
-    last: list[Processor] = [_emit, structlog.processors.JSONRenderer(default=str)]
+    last: list[Processor] = [_emit, renderer or structlog.processors.JSONRenderer(default=str)]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),

@@ -57,6 +57,12 @@ def start(service: str, instance: str, env: str) -> None:
             logging.getLogger("telemetry").warning("%s are not exported: %s", signal, exc)
 
 
+def start_logs(service: str, instance: str, env: str, endpoint: str) -> None:
+    """Export log lines, and nothing else, to *endpoint*, unless the variables say otherwise."""
+    if is_exported("logs", {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **os.environ}):
+        _start_logs(_resource(service, instance, env), endpoint)
+
+
 def stop() -> None:
     """Send what waits, for at most 2 seconds in all, and end the threads."""
     tracing.use(None)
@@ -97,13 +103,13 @@ def _start_traces(resource: "Resource") -> None:
     _stops.append(provider.shutdown)
 
 
-def _start_logs(resource: "Resource") -> None:
+def _start_logs(resource: "Resource", endpoint: str | None = None) -> None:
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
     provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(endpoint)))
     logger = provider.get_logger("mesh.chassis")
 
     def emit(event: EventDict) -> None:

@@ -22,7 +22,7 @@ HTTP_SECONDS = Histogram(
     ["method", "route", "status"],
     buckets=telemetry.LATENCY_BUCKETS,
 )
-HTTP_IN_FLIGHT = Gauge("amarre_http_server_in_flight", "Requests being served.")
+HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "Requests being served.")
 PROBE_PATH = "/healthz"
 """Asked for every few seconds; nobody looks for it in traces."""
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

@@ -231,6 +231,10 @@ def _register(server: grpc.aio.Server, register: Register, mesh: Mesh) -> tuple[
     ]
     if faults:
         raise PolicyError(faults)
+    for full_name, names in recorder.services.items():
+        for name in names:
+            # Made before the first call: none in flight is 0, not unknown.
+            telemetry.RPC_IN_FLIGHT.labels(mesh.by_path[f"/{full_name}/{name}"].service)
     return tuple(recorder.services)
 
 

@@ -35,6 +35,7 @@ def services(
             "service": name,
             **_traffic(_sum(by_method, name), seconds),
             "processes": [p for p in processes if p["workload"] == name],
+            "inFlight": _in_flight(name, processes),
             "saturation": _saturation(name, processes, limits.get(name)),
             "certificateDays": min(
                 (life["daysLeft"] for life in lives if life["workload"] == name), default=None
@@ -75,6 +76,16 @@ def _traffic(total: Total, seconds: int) -> dict[str, Any]:
 
 def _saturation(name: str, processes: Sequence[dict[str, Any]], limit: int | None) -> float | None:
     """Return the fullest replica's calls in flight as a share of its limit."""
-    flights = [p["inFlight"] for p in processes if p["workload"] == name]
-    known = [flight for flight in flights if flight is not None]
+    known = _known_flights(name, processes)
     return max(known) / limit if known and limit else None
+
+
+def _in_flight(name: str, processes: Sequence[dict[str, Any]]) -> float | None:
+    """Return the calls in flight at all replicas; None while none has told."""
+    known = _known_flights(name, processes)
+    return sum(known) if known else None
+
+
+def _known_flights(name: str, processes: Sequence[dict[str, Any]]) -> list[float]:
+    flights = [p["inFlight"] for p in processes if p["workload"] == name]
+    return [flight for flight in flights if flight is not None]

@@ -35,7 +35,9 @@ def processes(seen: Iterable[Seen]) -> list[dict[str, Any]]:
             "openFiles": one.gauges.get("process_open_fds"),
             "cpuSeconds": one.gauges.get("process_cpu_seconds"),
             "startedAt": _moment(one.gauges.get("process_start_time_seconds")),
-            "inFlight": one.gauges.get(emitted.RPC_SERVER_IN_FLIGHT),
+            "inFlight": one.gauges.get(
+                emitted.RPC_SERVER_IN_FLIGHT, one.gauges.get(emitted.HTTP_SERVER_IN_FLIGHT)
+            ),
         }
         for one in seen
         if not one.target.is_envoy

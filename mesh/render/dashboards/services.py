@@ -127,7 +127,7 @@ def gateway() -> Board:
                         limit=1,
                         exemplars=True,
                     ),
-                    Chart("In flight", {"requests": "sum(amarre_http_server_in_flight)"}),
+                    Chart("In flight", {"requests": f"sum({names.HTTP_SERVER_IN_FLIGHT})"}),
                 ),
             ),
             ("Log", (_log("gateway"),)),

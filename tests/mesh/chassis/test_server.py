@@ -13,12 +13,14 @@ from amarre.survey.v1 import survey_service_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2_grpc as rpc
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY
 
 from mesh.chassis import call
 from mesh.chassis.call import User
 from mesh.chassis.errors import MeshError, NotFoundError, from_rpc_error, unpack
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.server import Server
+from mesh.chassis.telemetry import names
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
 from mesh.contract import reasons
@@ -91,6 +93,14 @@ async def refused(port: int, folder: Path, **kwargs: Any) -> grpc.aio.AioRpcErro
     with pytest.raises(grpc.aio.AioRpcError) as ei:
         await list_requests(port, folder, timeout=3, **kwargs)
     return ei.value
+
+
+async def test_nothing_in_flight(port: int) -> None:
+    """
+    Before its first call a server says that none is in flight, rather than nothing.
+    """
+    labels = {"service": "survey"}
+    assert 0 == REGISTRY.get_sample_value(names.RPC_SERVER_IN_FLIGHT, labels)
 
 
 class TestCallers:

@@ -47,7 +47,7 @@ function service(item) {
     h("dl", { class: "figures" },
       figure("Rate", rate(item.rate)),
       h("div", {}, h("dt", {}, "Errors"), h("dd", { class: failing === "good" ? "" : `level-${failing === "bad" ? "error" : "warning"}` }, percent(item.errorRatio))),
-      figure("In flight", item.saturation === null ? "–" : percent(item.saturation, 0), item.saturation === null ? "" : "of limit"),
+      figure("In flight", item.inFlight ?? "–", item.saturation === null ? "" : `${percent(item.saturation, 0)} of limit`),
       figure("p50", ms(item.p50Ms)), figure("p95", ms(item.p95Ms)), figure("p99", ms(item.p99Ms))),
     item.saturation === null ? null : h("div", { class: `meter ${item.saturation > 0.8 ? "bad" : item.saturation > 0.5 ? "warn" : ""}` }, h("i", { style: { width: `${Math.min(100, item.saturation * 100)}%` } })),
     h("footer", {},

@@ -15,6 +15,8 @@ FEWEST_CALLS = 50
 """Fewer calls of a canary are no ground for a promotion."""
 FEWEST_FAILURES = 5
 """Fewer failures are no ground for an abort."""
+FEWEST_SLOW = 10
+"""Fewer slow calls are no ground for an abort: the first calls of any new process are slow."""
 MORE_FAILURES = 0.05
 """By how much the canary's share of failures may exceed the other's."""
 SLOWER_BY, SLOWER_MS = 2.0, 100.0
@@ -62,6 +64,11 @@ class Sample:
             return 0.0
         return min(le for le, count in self.buckets.items() if count >= 0.95 * total)
 
+    def slower_than(self, ms: float) -> float:
+        """How many calls took longer than the last bucket's bound within *ms*."""
+        within = max((n for le, n in self.buckets.items() if le <= ms), default=0)
+        return max(self.buckets.values(), default=0) - within
+
     def __str__(self) -> str:
         return f"{self.calls} calls, {self.failure_share:.1%} failed, p95 {self.p95_ms:.0f} ms"
 
@@ -73,11 +80,10 @@ def judge(stable: Sample, canary: Sample) -> Verdict:
         return Verdict.BAD
     if canary.calls < FEWEST_CALLS:
         return Verdict.WAIT
-    if stable.calls >= FEWEST_CALLS and canary.p95_ms > max(
-        stable.p95_ms * SLOWER_BY, stable.p95_ms + SLOWER_MS
-    ):
-        return Verdict.BAD
-    return Verdict.HEALTHY
+    limit = max(stable.p95_ms * SLOWER_BY, stable.p95_ms + SLOWER_MS)
+    if stable.calls < FEWEST_CALLS or canary.p95_ms <= limit:
+        return Verdict.HEALTHY
+    return Verdict.BAD if canary.slower_than(limit) >= FEWEST_SLOW else Verdict.WAIT
 
 
 async def read(admin: Admin, service: str) -> tuple[Sample, Sample]:

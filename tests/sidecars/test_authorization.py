@@ -163,6 +163,8 @@ def signed(key: Any = KEY.private, algorithm: str = "EdDSA", **changed: Any) -> 
         "sid": ADA.session_id,
         "email": ADA.email,
         "labels": [],
+        "auth_time": now,
+        "partial": False,
         "azp": str(GATEWAY),
         "iat": now,
         "exp": now + 60,

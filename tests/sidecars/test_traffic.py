@@ -71,7 +71,15 @@ class TestEjection:
             while await caller.counter(active) == 0:
                 await create(stub)
             failures = bad.calls["CreateRequest"]
-            meanwhile = Counter([await create(stub) for _ in range(50)])
+            # Envoy counts an ejection a moment before all of its threads heed it.
+            await create(stub)
+            await create(stub)
+            meanwhile: Counter[str] = Counter()
+            while meanwhile.total() < 50:
+                answer = await create(stub)
+                if await caller.counter(active) == 0:
+                    break  # A slow machine; the replica is back already.
+                meanwhile[answer] += 1
 
             async def is_back() -> bool:
                 return await create(stub) == "bad"
@@ -79,7 +87,7 @@ class TestEjection:
             await eventually(is_back, "the ejected replica", within=20)
 
         assert SURVEY.outlier.consecutive_failures == failures
-        assert {"good": 50} == meanwhile
+        assert {"good"} == set(meanwhile)
         assert 0 == await caller.counter(active)
 
 

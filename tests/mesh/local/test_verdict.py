@@ -11,6 +11,11 @@ def sample(calls: int, failures: int = 0, ms: float = 10) -> Sample:
     return Sample(calls, failures, {le: calls if le >= ms else 0 for le in bounds})
 
 
+def mixed(calls: int, *, slow: int) -> Sample:
+    """Return a sample of which *slow* calls took half a second and the others 10 ms."""
+    return Sample(calls, 0, {10.0: calls - slow, 500.0: calls})
+
+
 @pytest.mark.parametrize(
     ("stable", "canary", "expected"),
     [
@@ -21,6 +26,9 @@ def sample(calls: int, failures: int = 0, ms: float = 10) -> Sample:
         pytest.param(sample(1000, 500), sample(100, 50), Verdict.HEALTHY, id="both fail"),
         pytest.param(sample(1000), sample(1000, 40), Verdict.HEALTHY, id="fails a little"),
         pytest.param(sample(1000, ms=100), sample(100, ms=1000), Verdict.BAD, id="slow"),
+        pytest.param(sample(1000), mixed(60, slow=9), Verdict.WAIT, id="too few slow"),
+        pytest.param(sample(1000), mixed(60, slow=10), Verdict.BAD, id="slow often"),
+        pytest.param(sample(1000), mixed(200, slow=9), Verdict.HEALTHY, id="slow at first"),
         pytest.param(sample(1000, ms=5), sample(100, ms=50), Verdict.HEALTHY, id="a little slower"),
         pytest.param(sample(0), sample(100, ms=1000), Verdict.HEALTHY, id="nothing to compare"),
     ],

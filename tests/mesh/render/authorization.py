@@ -22,6 +22,7 @@ class Request:
     principal: str = ""
     request_principal: str = ""
     audience: str = ""
+    labels: tuple[str, ...] = ()
     method: str = "POST"
     content_type: str = "application/grpc"
 
@@ -70,10 +71,11 @@ def _operation(operation: dict[str, Any], request: Request) -> bool:
 
 def _condition(condition: dict[str, Any], request: Request) -> bool:
     values = {
-        "request.headers[content-type]": request.content_type,
-        "request.auth.audiences": request.audience,
+        "request.headers[content-type]": (request.content_type,),
+        "request.auth.audiences": (request.audience,),
+        "request.auth.claims[labels]": request.labels,
     }
-    return _any(condition["values"], values[condition["key"]])
+    return any(_any(condition["values"], value) for value in values[condition["key"]])
 
 
 def _any(patterns: list[str] | None, value: str) -> bool:

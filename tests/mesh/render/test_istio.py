@@ -52,8 +52,12 @@ def request(workload: Workload, path: str, identity: str, **facts: Any) -> Reque
     )
 
 
-def signed_in(audience: str) -> dict[str, str]:
-    return {"request_principal": f"{ISSUER}/ada", "audience": audience}
+def signed_in(audience: str, *labels: str) -> dict[str, Any]:
+    return {
+        "request_principal": f"{ISSUER}/ada",
+        "audience": audience,
+        "labels": labels,
+    }
 
 
 class TestAuthorization:
@@ -64,10 +68,27 @@ class TestAuthorization:
         A caller with everything else right gets through exactly where the contract names it.
         """
         asked = request(
-            DEPLOYED.workload(method.service), method.path, identity, **signed_in(method.service)
+            DEPLOYED.workload(method.service),
+            method.path,
+            identity,
+            **signed_in(method.service, *method.roles),
         )
 
         assert method.allows(identity) is allowed(of_kind("AuthorizationPolicy"), asked)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_role(self, method: Method) -> None:
+        """
+        A user without the roles of a method is refused by the proxy already.
+        """
+        asked = request(
+            DEPLOYED.workload(method.service),
+            method.path,
+            method.callers[0],
+            **signed_in(method.service, "applicant"),
+        )
+
+        assert (not method.roles) is allowed(of_kind("AuthorizationPolicy"), asked)
 
     @pytest.mark.parametrize("method", METHODS)
     def test_session(self, method: Method) -> None:

@@ -213,17 +213,17 @@ class Passkeys:
         """Return the user's passkeys, newest first."""
         return await self._store.of_user(user_id)
 
-    async def remove(self, user_id: str, passkey_id: str, *, chosen: bool = False) -> None:
+    async def remove(self, user_id: str, passkey_id: str, *, asked_for: bool = False) -> None:
         """
         Forget a passkey of the user.
 
         Raises:
-            ConflictError: It is the last one, and the user has *chosen* to be asked for it.
+            ConflictError: It is the last one, and one is *asked_for* at each sign-in.
         """
-        if chosen and {passkey_id} >= {one.id for one in await self._store.of_user(user_id)}:
+        if asked_for and {passkey_id} >= {one.id for one in await self._store.of_user(user_id)}:
             raise ConflictError(
-                "This is the last passkey, and a passkey is asked for at each sign-in: turn that"
-                " off first."
+                "This is the last passkey, and one is asked for at each sign-in: add another one"
+                " first, or turn that off."
             )
         await self._store.remove(user_id, passkey_id)
         log.info("passkey removed", user=pseudonym(user_id), kind=names.KIND_SECURITY)

@@ -19,7 +19,7 @@ from auth_svc.ports import SECOND_FACTOR, Console, Session
 from auth_svc.sessions import Sessions
 from auth_svc.signin import SignIn
 from mesh.chassis import call
-from mesh.chassis.errors import InvalidRequestError, Violation
+from mesh.chassis.errors import ConflictError, InvalidRequestError, Violation
 from mesh.chassis.interceptors.context import Context
 from mesh.contract.policy import SERVICES
 
@@ -147,18 +147,19 @@ class AuthService(rpc.AuthServiceServicer):
         self, request: pb.RemovePasskeyRequest, context: Context
     ) -> pb.RemovePasskeyResponse:
         user = call.user()
-        await self._passkeys.remove(user.id, request.id, chosen=SECOND_FACTOR in user.labels)
+        await self._passkeys.remove(user.id, request.id, asked_for=SECOND_FACTOR in user.labels)
         return pb.RemovePasskeyResponse(removed=True)
 
     async def SetSecondFactor(  # noqa: N802 - the contract's name
         self, request: pb.SetSecondFactorRequest, context: Context
     ) -> pb.SetSecondFactorResponse:
         user = call.user()
+        others = [label for label in user.labels if label != SECOND_FACTOR]
+        if not request.required and self._sessions.second_factor.is_asked_of(others):
+            raise ConflictError("This mesh asks a passkey of the user, whatever they choose.")
         await self._passkeys.ask_for(user.id, required=request.required)
         self._sessions.forget_user(user.id)
-        labels = {label for label in user.labels if label != SECOND_FACTOR}
-        asked = request.required or self._sessions.second_factor.is_asked_of(labels)
-        return pb.SetSecondFactorResponse(required=asked)
+        return pb.SetSecondFactorResponse(required=request.required)
 
     async def EnterConsole(  # noqa: N802 - the contract's name
         self, request: pb.EnterConsoleRequest, context: Context

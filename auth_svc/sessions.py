@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from auth_svc.factors import SecondFactor
-from auth_svc.ports import OPERATOR, Clock, Directory, Session, User, Verified
+from auth_svc.ports import OPERATOR, SECOND_FACTOR, Clock, Directory, Session, User, Verified
 from auth_svc.signin import ALL_ENDED, ENDED, digest
 from mesh.chassis import call
 from mesh.chassis.errors import InvalidRequestError, UnauthenticatedError, Violation
@@ -151,9 +151,13 @@ class Sessions:
         return known
 
     def _with_roles(self, user: User) -> User:
-        if user.email in self._operators and OPERATOR not in user.labels:
-            return replace(user, labels=(*user.labels, OPERATOR))
-        return user
+        """Return *user* with the labels that the settings give, besides those of the provider."""
+        given = dict.fromkeys(user.labels)
+        if user.email in self._operators:
+            given[OPERATOR] = None
+        if self.second_factor.is_asked_of(given):
+            given[SECOND_FACTOR] = None
+        return replace(user, labels=tuple(given))
 
     def _mint(self, verified: Verified, audience: str, caller: SpiffeId, now: datetime) -> Voucher:
         user, session = verified.user, verified.session
@@ -166,7 +170,7 @@ class Sessions:
                 user.labels,
                 # The provider's clock may be ahead of this one.
                 signed_in_at=int(min(session.created_at, now).timestamp()),
-                partial=self.second_factor.is_asked_of(user.labels) and not session.by_passkey,
+                partial=SECOND_FACTOR in user.labels and not session.by_passkey,
             ),
             audience=audience,
             caller=caller,

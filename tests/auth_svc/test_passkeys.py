@@ -212,9 +212,9 @@ class TestSecondFactor:
         one, two = [await add(world, ada, Authenticator()) for _ in range(2)]
         await world.passkeys.ask_for(ada.id, required=True)
 
-        await world.passkeys.remove(ada.id, one.id, chosen=True)
+        await world.passkeys.remove(ada.id, one.id, asked_for=True)
         with pytest.raises(ConflictError):
-            await world.passkeys.remove(ada.id, two.id, chosen=True)
+            await world.passkeys.remove(ada.id, two.id, asked_for=True)
         assert [two.id] == [known.id for known in await world.passkeys.of_user(ada.id)]
 
 

@@ -11,6 +11,7 @@ import pytest
 from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
+from auth_svc.factors import SecondFactor
 from auth_svc.service import register
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import connected, served
@@ -133,6 +134,34 @@ class TestFactors:
         released = await auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who)
         assert not released.required
         await auth.ListSessions(pb.ListSessionsRequest(), metadata=await as_user(auth, by_link))
+
+    async def test_asked_of_everybody(self, auth: Any, world: World) -> None:
+        """
+        Where a passkey is asked of everybody, nobody turns that off or removes their last one.
+        """
+        world.sessions.second_factor = SecondFactor("everybody")
+        who = await as_user(auth, (await log_in(auth, await sign_up(auth, world))).session_secret)
+        device = Authenticator()
+        begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
+        added = await auth.AddPasskey(
+            pb.AddPasskeyRequest(
+                ceremony_id=begun.ceremony_id, credential_json=device.create(begun.options_json)
+            ),
+            metadata=who,
+        )
+        begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
+        opened = await auth.LogInWithPasskey(
+            pb.LogInWithPasskeyRequest(
+                ceremony_id=begun.ceremony_id, credential_json=device.get(begun.options_json)
+            )
+        )
+        who = await as_user(auth, opened.session_secret)
+
+        for request in (
+            auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who),
+            auth.RemovePasskey(pb.RemovePasskeyRequest(id=added.passkey.id), metadata=who),
+        ):
+            assert "CONFLICT" == await named(request)
 
     async def test_no_console(self, auth: Any, world: World) -> None:
         """

@@ -179,6 +179,7 @@ class TestFactors:
             voucher = await vouch(run, secret)
             user = await verifier.verify(voucher.token, caller=GATEWAY)
             assert (wanted, at) == (user.partial, user.signed_in_at)
+            assert (SECOND_FACTOR in user.labels) is partial
 
     async def test_clock_of_the_provider_ahead(self, world: World) -> None:
         """

@@ -437,7 +437,7 @@ class TestAccount:
         world.auth.does.failures["RemovePasskey"] = ConflictError("The last one.")
         page = await world.http.post("/passkeys/remove", data={"id": "one"}, headers=HTML)
         assert 409 == page.status_code
-        assert "Turn that off first" in page.text
+        assert "one must stay" in page.text
 
 
 class TestErrors:

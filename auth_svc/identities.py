@@ -17,17 +17,16 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
+from auth_svc.accounts import ACTIONS, IdentitiesError, Roster, act, find
 from auth_svc.config import AuthSettings
 from auth_svc.database import Database
 from auth_svc.passkey_store import SqlPasskeys
-from auth_svc.passkeys import PasskeyStore
-from auth_svc.ports import APPLICANT, SECOND_FACTOR, User
+from auth_svc.ports import APPLICANT, User
 from auth_svc.providers import provider
 from mesh.chassis import config
 from mesh.chassis.errors import MeshError
@@ -37,45 +36,9 @@ MOVES = {
     "export": "Write all users to FILE.",
     "import": "Add the users of FILE that are not known.",
 }
-ACTIONS = {
-    "block": "End the user's sessions and let them sign in no more.",
-    "unblock": "Let a blocked user sign in again.",
-    "end-sessions": "End all sessions of the user.",
-    "forget-passkeys": "Forget the user's passkeys, sessions and choice of a second factor.",
-}
 MOST_NAMED = 20
 """How many conflicts are told one by one."""
-
-
-class IdentitiesError(Exception):
-    """The users cannot be moved; the message says why and what to do."""
-
-
 FAULTS: tuple[type[Exception], ...] = (IdentitiesError, MeshError, *START_FAULTS)
-
-
-class Roster(Protocol):
-    """A provider whose users can be read and added to."""
-
-    def users(self) -> AsyncIterator[User]:
-        """Yield all users."""
-        ...
-
-    async def add_user(self, user: User) -> None:
-        """Add a user with this id, address and labels, blocked or not."""
-        ...
-
-    async def block(self, user_id: str, *, on: bool) -> None:
-        """Keep the user out, whose sessions end, or let them in again."""
-        ...
-
-    async def end_sessions(self, user_id: str) -> None:
-        """End all sessions of the user."""
-        ...
-
-    async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
-        """Give the user *label*, or take it away."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -168,40 +131,6 @@ def _parse(line: str, where: str) -> User:
 def _as_json(user: User) -> dict[str, object]:
     told: dict[str, object] = {"id": user.id, "email": user.email, "labels": list(user.labels)}
     return {**told, "blocked": True} if user.blocked else told
-
-
-async def find(wanted: str, roster: Roster) -> User:
-    """
-    Return the user whose id or address is *wanted*.
-
-    Raises:
-        IdentitiesError: There is none.
-    """
-    async for user in roster.users():
-        if wanted in {user.id, user.email} or wanted.lower() == user.email:
-            return user
-    raise IdentitiesError("There is no user with this id or address.")
-
-
-async def act(action: str, user: User, roster: Roster, passkeys: PasskeyStore) -> str:
-    """Do what an operator asks for; returns what is so from now on."""
-    match action:
-        case "block":
-            await roster.block(user.id, on=True)
-            return f"{user.id} is blocked and has no session."
-        case "unblock":
-            await roster.block(user.id, on=False)
-            return f"{user.id} may sign in."
-        case "end-sessions":
-            await roster.end_sessions(user.id)
-            return f"{user.id} has no session and may sign in."
-        case _:
-            known = await passkeys.of_user(user.id)
-            for passkey in known:
-                await passkeys.remove(user.id, passkey.id)
-            await roster.set_label(user.id, SECOND_FACTOR, on=False)
-            await roster.end_sessions(user.id)
-            return f"{len(known)} passkeys of {user.id} are forgotten; a mailed link signs in."
 
 
 async def _run(arguments: argparse.Namespace, settings: AuthSettings) -> str:

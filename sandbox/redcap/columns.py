@@ -5,9 +5,10 @@ The columns of a flat export: name, label, and what a cell says.
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandbox.redcap import responses
+from sandbox.redcap.asking import Ask
 from sandbox.redcap.dictionary import (
     STATUS_OPTIONS,
     Field,
@@ -17,9 +18,6 @@ from sandbox.redcap.dictionary import (
 from sandbox.redcap.project import Project
 from sandbox.redcap.records import Answers, Place, Record
 from sandbox.redcap.validation import format_of
-
-if TYPE_CHECKING:
-    from sandbox.redcap.export import Ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class Column:
     cell: Cell
 
 
-def of_export(project: Project, ask: "Ask", wanted: Sequence[str]) -> list[Column]:
+def of_export(project: Project, ask: Ask, wanted: Sequence[str]) -> list[Column]:
     """The columns of a flat export of the *wanted* fields, in REDCap's order."""
     columns: list[Column] = []
     dictionary = project.dictionary
@@ -69,7 +67,7 @@ def of_export(project: Project, ask: "Ask", wanted: Sequence[str]) -> list[Colum
     return columns
 
 
-def _pseudo(project: Project, ask: "Ask") -> list[Column]:
+def _pseudo(project: Project, ask: Ask) -> list[Column]:
     columns = []
     if project.is_longitudinal:
         columns.append(Column("redcap_event_name", "Event Name", None, _event(project, ask)))
@@ -105,7 +103,7 @@ def options_of(field: Field | None) -> Mapping[str, str]:
     return STATUS_OPTIONS if field is None else field.options
 
 
-def _event(project: Project, ask: "Ask") -> Cell:
+def _event(project: Project, ask: Ask) -> Cell:
     def cell(spot: Spot) -> str:
         event = project.event_by_id[spot.place.event_id]
         return event.event_name if ask.labels else event.unique_event_name
@@ -113,7 +111,7 @@ def _event(project: Project, ask: "Ask") -> Cell:
     return cell
 
 
-def _instrument(project: Project, ask: "Ask") -> Cell:
+def _instrument(project: Project, ask: Ask) -> Cell:
     def cell(spot: Spot) -> str:
         name = spot.place.instrument
         return project.label(name) if name and ask.labels else name
@@ -121,7 +119,7 @@ def _instrument(project: Project, ask: "Ask") -> Cell:
     return cell
 
 
-def _group(project: Project, ask: "Ask") -> Cell:
+def _group(project: Project, ask: Ask) -> Cell:
     def cell(spot: Spot) -> str:
         name = spot.record.group
         return project.groups[name][1] if ask.labels and name in project.groups else name
@@ -138,7 +136,7 @@ def _timestamp(project: Project, form: str) -> Cell:
     return cell
 
 
-def _status(name: str, ask: "Ask") -> Cell:
+def _status(name: str, ask: Ask) -> Cell:
     untouched = "" if ask.blank_status else "0"
 
     def cell(spot: Spot) -> str:
@@ -148,7 +146,7 @@ def _status(name: str, ask: "Ask") -> Cell:
     return cell
 
 
-def _of_field(field: Field, ask: "Ask") -> list[Column]:
+def _of_field(field: Field, ask: Ask) -> list[Column]:
     name, form, label = field.field_name, field.form_name, field.field_label or field.field_name
     if field.is_checkbox and ask.combine_checkboxes:
         return [Column(name, label, form, _combined(field, ask))]
@@ -172,7 +170,7 @@ def _of_field(field: Field, ask: "Ask") -> list[Column]:
     return [Column(name, label, form, lambda spot: spot.answers.get(name, ""))]
 
 
-def _box_words(choice: str, ask: "Ask") -> tuple[str, str]:
+def _box_words(choice: str, ask: Ask) -> tuple[str, str]:
     """What an unticked and a ticked box say."""
     if not ask.labels:
         return "0", "1"
@@ -186,7 +184,7 @@ def _box(name: str, code: str, words: tuple[str, str]) -> Cell:
     return cell
 
 
-def _combined(field: Field, ask: "Ask") -> Cell:
+def _combined(field: Field, ask: Ask) -> Cell:
     def cell(spot: Spot) -> str:
         codes = spot.answers.get(field.field_name, ())
         return ",".join(field.options.get(c, c) if ask.labels else c for c in codes)

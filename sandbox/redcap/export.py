@@ -7,41 +7,17 @@ then yields one by one cannot fail.
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sandbox.redcap import columns as layout
 from sandbox.redcap import records
+from sandbox.redcap.asking import Ask
 from sandbox.redcap.dictionary import Field
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.filter_logic.evaluate import Row, condition
 from sandbox.redcap.filter_logic.sieve import required_text
 from sandbox.redcap.project import Project
 from sandbox.redcap.records import Answers, Place, Record
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What a client wants exported; the names are those of the API, in English."""
-
-    records: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
-    forms: tuple[str, ...] = ()
-    events: tuple[str, ...] = ()
-    logic: str = ""
-    since: str = ""
-    until: str = ""
-    labels: bool = False
-    label_headers: bool = False
-    checkbox_labels: bool = False
-    survey_fields: bool = False
-    groups: bool = False
-    decimal_comma: bool = False
-    blank_status: bool = False
-    combine_checkboxes: bool = False
-    username: str = ""
-    group: str = ""
-    """The data access group that the caller is confined to; empty when none."""
 
 
 class Export:

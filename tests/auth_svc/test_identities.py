@@ -10,20 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from auth_svc.accounts import IdentitiesError, Roster, act, find
 from auth_svc.appwrite import AppwriteDirectory
 from auth_svc.database import Database
 from auth_svc.embedded import EmbeddedDirectory
-from auth_svc.identities import (
-    IdentitiesError,
-    Roster,
-    act,
-    carry_out,
-    export_to,
-    find,
-    main,
-    plan_import,
-    read,
-)
+from auth_svc.identities import carry_out, export_to, main, plan_import, read
 from auth_svc.passkey_store import SqlPasskeys
 from auth_svc.passkeys import Passkey
 from auth_svc.ports import User

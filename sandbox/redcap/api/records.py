@@ -27,6 +27,7 @@ from sandbox.redcap.api.operation import (
     with_right,
 )
 from sandbox.redcap.api.params import Params, invalid
+from sandbox.redcap.asking import Ask
 from sandbox.redcap.deleting import Part
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.importing import Imported
@@ -67,7 +68,7 @@ def _odm_pieces(call: Call, plan: export.Export) -> Iterator[bytes]:
             yield piece.encode()
 
 
-def _for_odm(call: Call) -> export.Ask:
+def _for_odm(call: Call) -> Ask:
     """The ask with the record id in it and codes rather than labels, as ODM needs them."""
     ask = _ask(call)
     key = call.project.dictionary.record_id
@@ -75,12 +76,12 @@ def _for_odm(call: Call) -> export.Ask:
     return replace(ask, labels=False, fields=(*ask.fields, key) if narrowed else ())
 
 
-def _ask(call: Call) -> export.Ask:
+def _ask(call: Call) -> Ask:
     params = call.params
     kind = params.choice("type", ("flat", "eav"), "flat")
     label = params.choice("rawOrLabel", ("raw", "label", "both"), "raw") != "raw"
     headers = params.choice("rawOrLabelHeaders", ("raw", "label"), "raw")
-    return export.Ask(
+    return Ask(
         records=tuple(params.items("records")),
         fields=tuple(params.items("fields")),
         forms=tuple(params.items("forms")),

@@ -161,19 +161,42 @@ class Load:
             self.failures.append(text[:300])
 
     async def _ask(self) -> tuple[str, str]:
-        """Send one request over a connection that idles, or a new one; returns status and body."""
-        if self._idle:
-            reader, writer = self._idle.pop()
-        else:
-            reader, writer = await asyncio.open_connection(*self._address)
+        """
+        Send one request over a connection that idles, or a new one; returns status and body.
+
+        A connection that idled may be closed by the server while the request is on its way. As
+        browsers do, it is then sent once more over a new one, if nothing of an answer has come.
+
+        Source:
+            RFC 9112, section 9.3.1.
+        """
+        while self._idle:
+            connection = self._idle.pop()
+            head = await self._head(*connection)
+            if head:
+                return await self._rest(head, *connection)
+        connection = await asyncio.open_connection(*self._address)
+        head = await self._head(*connection)
+        if not head:
+            raise ConnectionResetError("closed before an answer")
+        return await self._rest(head, *connection)
+
+    async def _head(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        """Send the request; returns the head of the answer, empty when not a byte of it comes."""
         try:
             writer.write(self._request)
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
-            body = await reader.readexactly(int(fields["content-length"]))
-        except BaseException:
+            return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
             writer.close()
-            raise
+            if getattr(error, "partial", b""):
+                raise
+            return ""
+
+    async def _rest(
+        self, head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[str, str]:
+        fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        body = await reader.readexactly(int(fields["content-length"]))
         if fields.get("connection") == "close":
             writer.close()
         else:

@@ -19,6 +19,7 @@ def alerts(pace: Pace) -> Iterator[Alert]:
     yield _appwrite(pace)
     yield _mails()
     yield from _hosts(pace)
+    yield _backup()
 
 
 def _redcap(pace: Pace) -> Alert:
@@ -177,4 +178,23 @@ def _disk(pace: Pace) -> Alert:
         quiet=Quiet(
             series={f"{left}{{{_DISK}}}": "35-0.01x100", f"{size}{{{_DISK}}}": "100x100"}, at=75
         ),
+    )
+
+
+def _backup() -> Alert:
+    last = "amarre_backup_last_success_timestamp_seconds"
+    series = f'{last}{{instance="host"}}'
+    return Alert(
+        name="BackupOld",
+        # One is due every night; two hours are for how long it takes and when it starts.
+        expr=f"time() - max by (instance) ({last}) > 26 * 3600",
+        minutes=15,
+        severity=Severity.WARNING,
+        team=Team.HOSTS,
+        summary="The last good backup on {{ $labels.instance }} is old.",
+        description="It was complete {{ $value | humanizeDuration }} ago.",
+        fires=Fires(
+            series={series: "0x1600"}, at=1600, labels={"instance": "host"}, value="1d 2h 40m 0s"
+        ),
+        quiet=Quiet(series={series: "0x1400 84000x200"}, at=1600),
     )

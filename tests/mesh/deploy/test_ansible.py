@@ -109,6 +109,8 @@ def test_play(tmp_path: Path) -> None:
     assert "policy drop" in (root / "etc/nftables.conf").read_text()
     assert RECIPIENT in (root / "etc/amarre/backup.env").read_text()
     assert os.access(root / "usr/local/sbin/amarre-backup", os.X_OK)
+    metrics = root / "var/lib/prometheus/node-exporter/amarre-backup.prom"
+    assert "amarre_backup_last_success_timestamp_seconds 0\n" == metrics.read_text()
 
 
 def test_site_that_lacks_something(tmp_path: Path) -> None:

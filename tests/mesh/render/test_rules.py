@@ -156,11 +156,12 @@ class TestRunbooks:
         """
         There is no page for an alert that is gone, and every link between pages leads somewhere.
         """
-        pages = {path.name: path.read_text() for path in (registry.ROOT / RUNBOOKS).glob("*.md")}
+        folder = registry.ROOT / RUNBOOKS
+        pages = {path.name: path.read_text() for path in folder.glob("*.md")}
         links = {link for page in pages.values() for link in re.findall(r"\]\(([^)]+)\)", page)}
 
         assert {alert.page for alert in ALERTS.values()} | {"README.md"} == set(pages)
-        assert links <= set(pages)
+        assert [] == [link for link in links if not (folder / link).is_file()]
 
 
 class TestScraping:

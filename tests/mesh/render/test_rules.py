@@ -136,7 +136,7 @@ class TestStories:
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     assert PROMTOOL is not None
     return subprocess.run(
-        [PROMTOOL, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [PROMTOOL, *arguments], capture_output=True, text=True, timeout=120, check=False
     )
 
 

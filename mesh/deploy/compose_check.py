@@ -10,6 +10,8 @@ Content = dict[str, Any]
 PUBLISHED = {"gateway-envoy"}
 PRIVATE = "./secrets/"
 """Below it stands what only the host has."""
+HOST = {("alloy", "/var/run/docker.sock")}
+"""What may be mounted of the host: lines of containers have no other way out."""
 
 
 def load(folder: Path) -> Content:
@@ -35,7 +37,10 @@ def _mounts(content: Content, folder: Path) -> Iterator[str]:
             source = volume["source"] if isinstance(volume, dict) else volume.partition(":")[0]
             if source.startswith(PRIVATE):
                 continue
-            if source.startswith("."):
+            if source.startswith("/"):
+                if (name, source) not in HOST:
+                    yield f"service {name}: mounts {source} of the host"
+            elif source.startswith("."):
                 if not (folder / source).exists():
                     yield f"service {name}: mounts {source}, which is not there"
             elif source not in content["volumes"]:

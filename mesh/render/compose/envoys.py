@@ -10,6 +10,8 @@ EDGE_TLS = "/etc/amarre/edge"
 KEYS = "/run/amarre-keys"
 HTTP, HTTPS = 8080, 8443
 COLLECTOR = "otel-collector:4317"
+STATS = 15090
+"""Where Prometheus fetches a proxy's statistics; the port is Istio's."""
 SAMPLING_PERCENT = 5.0
 
 
@@ -40,6 +42,7 @@ def proxy(deployed: Deployment, workload: Workload) -> Proxy:
         svid_dir=CERTS,
         # On a socket: whoever reaches the admin interface can stop the proxy.
         admin=f"unix:{SOCKETS}/admin.sock",
+        stats=f"0.0.0.0:{STATS}",
         app=f"unix:{workload.socket}",
         egress=f"unix:{SOCKETS}/egress.sock",
         inbound=f"0.0.0.0:{workload.port}" if workload.is_grpc else "",

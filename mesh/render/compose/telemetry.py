@@ -1,10 +1,12 @@
-"""Prometheus and Alertmanager always; collector, traces, logs and Grafana in a profile."""
+"""Prometheus and Alertmanager always; collector, traces, logs and Grafana in profiles."""
 
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from mesh import topology
+from mesh.render.compose import envoys
 from mesh.render.compose.workloads import hardened
-from mesh.render.manifest import text
 from mesh.render.rules import scraping
 from mesh.render.rules.scraping import Target
 
@@ -15,57 +17,63 @@ DAYS = 30
 
 
 def services() -> dict[str, Service]:
-    """Return the services."""
+    """Return the services; each runs with the committed files of ``mesh/observability``."""
     return {
         "prometheus": _prometheus(),
         "alertmanager": _alertmanager(),
         "otel-collector": _backend(
             "docker.io/otel/opentelemetry-collector-contrib:0.139.0",
-            ["--config=/etc/otelcol/collector.yaml"],
-            ["./telemetry/collector.yaml:/etc/otelcol/collector.yaml:ro"],
+            ["--config=/etc/otelcol/otel-collector.yaml"],
+            [_committed("collector/otel-collector.yaml", "/etc/otelcol")],
         ),
         "tempo": _backend(
             "docker.io/grafana/tempo:2.9.0",
             ["-config.file=/etc/tempo/tempo.yaml"],
-            ["./telemetry/tempo.yaml:/etc/tempo/tempo.yaml:ro", "tempo:/var/tempo"],
+            [_committed("tempo/tempo.yaml", "/etc/tempo"), "tempo:/var/tempo"],
+        ),
+        "jaeger": _backend(
+            "docker.io/jaegertracing/jaeger:2.11.0",
+            ["--config=/etc/jaeger/jaeger.yaml"],
+            [_committed("jaeger/jaeger.yaml", "/etc/jaeger"), "jaeger:/var/lib/jaeger"],
         ),
         "loki": _backend(
             "docker.io/grafana/loki:3.5.7",
             ["-config.file=/etc/loki/loki.yaml"],
-            ["./telemetry/loki.yaml:/etc/loki/loki.yaml:ro", "loki:/loki"],
+            [_committed("loki/loki.yaml", "/etc/loki"), "loki:/loki"],
         ),
         "grafana": _grafana(),
+        "alloy": _alloy(),
     }
 
 
 def volumes() -> dict[str, Any]:
     """Return the volumes."""
-    return {name: {} for name in ("prometheus", "alertmanager", "tempo", "loki", "grafana")}
+    names = ("prometheus", "alertmanager", "tempo", "jaeger", "loki", "grafana", "alloy")
+    return {name: {} for name in names}
 
 
 def files() -> dict[str, str]:
-    """Return the configuration of what stands here alone."""
+    """Return what stands here alone: where this Prometheus looks."""
     return {
         "telemetry/prometheus.yaml": scraping.configuration(
             list(_targets()), alertmanager="alertmanager:9093"
-        ),
-        "telemetry/collector.yaml": text(
-            "Takes OTLP from workloads and proxies and hands traces and logs on; metrics are "
-            "Prometheus's to fetch.",
-            _collector(),
-        ),
-        "telemetry/tempo.yaml": text("Traces of a fortnight on one host.", _tempo()),
-        "telemetry/loki.yaml": text("Logs of 30 days on one host.", _loki()),
-        "telemetry/datasources.yaml": text("Where Grafana looks.", _datasources()),
+        )
     }
 
 
-def _targets() -> list[Target]:
-    return [
-        Target("amarre", p.name, p.identity, f"{p.name}:{topology.PORT_BASE + p.metrics}")
-        for p in topology.PROCESSES
-        if p.metrics and p.identity
-    ]
+def _targets() -> Iterator[Target]:
+    for p in topology.PROCESSES:
+        if p.metrics and p.identity:
+            metrics = f"{p.name}:{topology.PORT_BASE + p.metrics}"
+            yield Target("amarre", p.name, p.identity, metrics)
+            if p.has_sidecar:
+                proxy = f"{p.name}-envoy"
+                yield Target("envoy", proxy, p.identity, f"{proxy}:{envoys.STATS}")
+
+
+def _committed(name: str, folder: str) -> str:
+    """Return the mount of a file or folder of ``mesh/observability`` below *folder*."""
+    return f"{OBSERVABILITY}/{name}:{folder}/{PurePosixPath(name).name}:ro"
 
 
 def _prometheus() -> Service:
@@ -77,10 +85,12 @@ def _prometheus() -> Service:
             "--storage.tsdb.path=/prometheus",
             f"--storage.tsdb.retention.time={DAYS}d",
             "--enable-feature=exemplar-storage",
+            # The collector and Tempo hand in what they count.
+            "--web.enable-remote-write-receiver",
         ],
         "volumes": [
             "./telemetry/prometheus.yaml:/etc/prometheus/prometheus.yaml:ro",
-            f"{OBSERVABILITY}/prometheus/rules:/etc/prometheus/rules:ro",
+            _committed("prometheus/rules", "/etc/prometheus"),
             "prometheus:/prometheus",
         ],
         "networks": ["telemetry"],
@@ -97,10 +107,8 @@ def _alertmanager() -> Service:
             "--storage.path=/alertmanager",
         ],
         "volumes": [
-            *(
-                f"{OBSERVABILITY}/alertmanager/{name}:/etc/alertmanager/{name}:ro"
-                for name in ("alertmanager.yaml", "amarre.tmpl")
-            ),
+            _committed("alertmanager/alertmanager.yaml", "/etc/alertmanager"),
+            _committed("alertmanager/amarre.tmpl", "/etc/alertmanager"),
             "./secrets/alertmanager:/etc/alertmanager/secrets:ro",
             "alertmanager:/alertmanager",
         ],
@@ -126,8 +134,9 @@ def _grafana() -> Service:
         "docker.io/grafana/grafana-oss:12.3.0",
         [],
         [
-            "./telemetry/datasources.yaml:/etc/grafana/provisioning/datasources/amarre.yaml:ro",
+            _committed("grafana/provisioning", "/etc/grafana"),
             "grafana:/var/lib/grafana",
+            _committed("grafana/dashboards", "/var/lib/grafana"),
         ],
     )
     del found["command"]
@@ -144,105 +153,16 @@ def _grafana() -> Service:
     return found
 
 
-def _collector() -> dict[str, Any]:
-    return {
-        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}}}},
-        "processors": {
-            "memory_limiter": {
-                "check_interval": "1s",
-                "limit_percentage": 75,
-                "spike_limit_percentage": 20,
-            },
-            "batch": {},
-        },
-        "exporters": {
-            "otlp/tempo": {"endpoint": "tempo:4317", "tls": {"insecure": True}},
-            "otlphttp/loki": {"endpoint": "http://loki:3100/otlp"},
-            "debug": {"verbosity": "basic"},
-        },
-        "service": {
-            "telemetry": {"logs": {"level": "warn"}},
-            "pipelines": {
-                "traces": _pipeline("otlp/tempo"),
-                "logs": _pipeline("otlphttp/loki"),
-                "metrics": _pipeline("debug"),
-            },
-        },
-    }
-
-
-def _pipeline(exporter: str) -> dict[str, Any]:
-    return {
-        "receivers": ["otlp"],
-        "processors": ["memory_limiter", "batch"],
-        "exporters": [exporter],
-    }
-
-
-def _tempo() -> dict[str, Any]:
-    return {
-        "server": {"http_listen_port": 3200},
-        "distributor": {
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317"}}}}
-        },
-        "compactor": {"compaction": {"block_retention": "336h"}},
-        "storage": {
-            "trace": {
-                "backend": "local",
-                "wal": {"path": "/var/tempo/wal"},
-                "local": {"path": "/var/tempo/blocks"},
-            }
-        },
-    }
-
-
-def _loki() -> dict[str, Any]:
-    return {
-        "auth_enabled": False,
-        "server": {"http_listen_port": 3100},
-        "common": {
-            "path_prefix": "/loki",
-            "replication_factor": 1,
-            "ring": {"kvstore": {"store": "inmemory"}},
-            "storage": {"filesystem": {"chunks_directory": "/loki/chunks"}},
-        },
-        "schema_config": {
-            "configs": [
-                {
-                    "from": "2026-01-01",
-                    "store": "tsdb",
-                    "object_store": "filesystem",
-                    "schema": "v13",
-                    "index": {"prefix": "index_", "period": "24h"},
-                }
-            ]
-        },
-        "compactor": {
-            "working_directory": "/loki/compactor",
-            "retention_enabled": True,
-            "delete_request_store": "filesystem",
-        },
-        "limits_config": {"retention_period": f"{DAYS * 24}h", "allow_structured_metadata": True},
-        "analytics": {"reporting_enabled": False},
-    }
-
-
-def _datasources() -> dict[str, Any]:
-    def source(name: str, kind: str, url: str, **rest: Any) -> dict[str, Any]:
-        return {"name": name, "uid": kind, "type": kind, "access": "proxy", "url": url, **rest}
-
-    to_trace = {"name": "trace_id", "datasourceUid": "tempo"}
-    return {
-        "apiVersion": 1,
-        "datasources": [
-            source(
-                "Prometheus",
-                "prometheus",
-                "http://prometheus:9090",
-                isDefault=True,
-                jsonData={"exemplarTraceIdDestinations": [to_trace]},
-            ),
-            source("Tempo", "tempo", "http://tempo:3200"),
-            source("Loki", "loki", "http://loki:3100"),
+def _alloy() -> Service:
+    """Return what brings the lines of containers, the proxies' among them, to Loki."""
+    found = _backend(
+        "docker.io/grafana/alloy:v1.11.3",
+        ["run", "--storage.path=/var/lib/alloy", "/etc/alloy/config.alloy"],
+        [
+            _committed("alloy/config.alloy", "/etc/alloy"),
+            "/var/run/docker.sock:/var/run/docker.sock:ro",
+            "alloy:/var/lib/alloy",
         ],
-    }
+    )
+    found["profiles"] = ["container-logs"]
+    return found

@@ -65,6 +65,9 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         found_clusters.append(clusters.gateway_app(proxy))
     if proxy.key_set:
         found_clusters.append(clusters.keys(proxy))
+    if proxy.stats:
+        found_listeners.append(listeners.stats(proxy))
+        found_clusters.append(clusters.admin(proxy))
     if proxy.telemetry.otlp:
         found_clusters.append(clusters.collector(proxy))
     content: dict[str, Any] = {

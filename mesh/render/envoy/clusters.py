@@ -19,6 +19,8 @@ from mesh.render.envoy.telemetry import OTLP
 
 APP = "app"
 """The cluster of the process behind the proxy."""
+ADMIN = "admin"
+"""The cluster of the proxy's own admin interface."""
 CONNECTION_LIFE = "60s"
 """Connections outlive certificates; this bounds how long."""
 RETRY_BUDGET_PERCENT = 20.0
@@ -137,6 +139,11 @@ def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> 
 def keys(proxy: Proxy) -> dict[str, Any]:
     """Return the cluster from which the key set is fetched."""
     return _plain(KEYS, proxy.key_set)
+
+
+def admin(proxy: Proxy) -> dict[str, Any]:
+    """Return the cluster of the proxy's own admin interface."""
+    return _plain(ADMIN, proxy.admin)
 
 
 def collector(proxy: Proxy) -> dict[str, Any]:

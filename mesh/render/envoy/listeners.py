@@ -1,13 +1,13 @@
-"""The listeners between processes of the mesh: inbound for callers, egress for the own process."""
+"""The listeners inside the mesh: for callers, for the own process, for Prometheus."""
 
 from typing import Any
 
 from mesh.contract.policy import Service
 from mesh.render.envoy import authorization, manager, telemetry, tls
 from mesh.render.envoy.budget import retry_budget
-from mesh.render.envoy.clusters import CONNECTION_LIFE
+from mesh.render.envoy.clusters import ADMIN, CONNECTION_LIFE
 from mesh.render.envoy.errors import grpc_replies
-from mesh.render.envoy.placement import EGRESS, INBOUND, Proxy
+from mesh.render.envoy.placement import EGRESS, INBOUND, STATS, Proxy
 
 
 def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
@@ -52,3 +52,22 @@ def egress(proxy: Proxy) -> dict[str, Any]:
         http_filters=[telemetry.method_statistics(), retry_budget(), manager.router()],
     )
     return manager.listener(EGRESS, proxy.egress, hcm)
+
+
+def stats(proxy: Proxy) -> dict[str, Any]:
+    """Return the listener for Prometheus: one path of the admin interface, to be read only."""
+    only = {
+        "path": "/stats/prometheus",
+        "headers": [{"name": ":method", "string_match": {"exact": "GET"}}],
+    }
+    host = {
+        "name": STATS,
+        "domains": ["*"],
+        "routes": [{"match": only, "route": {"cluster": ADMIN}}],
+    }
+    hcm = manager.manager(
+        STATS,
+        route_config={"name": STATS, "virtual_hosts": [host]},
+        http_filters=[manager.router()],
+    )
+    return manager.listener(STATS, proxy.stats, hcm)

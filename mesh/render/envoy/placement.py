@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-EDGE, EGRESS, INBOUND = "edge", "egress", "inbound"
-"""The ways through a proxy: in from browsers, out to services, in from the mesh."""
+EDGE, EGRESS, INBOUND, STATS = "edge", "egress", "inbound", "stats"
+"""The ways through a proxy: in from browsers, out to services, in from the mesh, to itself."""
 TRUST_DOMAIN = "amarre.local"
 NAMESPACE = "amarre"
 
@@ -61,6 +61,7 @@ class Proxy:
     svid_dir: str
     """Folder with ``tls.crt``, ``tls.key`` and ``ca.crt``, replaced as a whole."""
     admin: str
+    """Where its admin interface is; whoever reaches it can stop the proxy."""
     app: str
     """The Unix socket of the process behind it."""
     egress: str
@@ -69,6 +70,8 @@ class Proxy:
     """Where callers reach the service; empty for the gateway, which has an edge."""
     key_set: str = ""
     """The socket or address of Auth's key set, for services."""
+    stats: str = ""
+    """Where its statistics are, and nothing else of the admin interface; empty means nowhere."""
     edge: Edge | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
 

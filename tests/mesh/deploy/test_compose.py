@@ -58,6 +58,10 @@ def mount(content: Content) -> None:
     content["services"]["prometheus"]["volumes"].append("./telemetry/none.yaml:/x:ro")
 
 
+def host(content: Content) -> None:
+    content["services"]["auth"]["volumes"].append("/var/run/docker.sock:/var/run/docker.sock")
+
+
 def volume(content: Content) -> None:
     del content["volumes"]["postgres"]
 
@@ -90,6 +94,7 @@ def password(content: Content) -> None:
     ("damage", "said"),
     [
         (mount, "service prometheus: mounts ./telemetry/none.yaml, which is not there"),
+        (host, "service auth: mounts /var/run/docker.sock of the host"),
         (volume, "mounts the volume postgres, which is not declared"),
         (depend, "service survey: depends on postgresql, which is no service"),
         (publish, "service survey-envoy: publishes 3001:3001"),

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from datetime import UTC
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +22,7 @@ _IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 class Static(StaticFiles):
-    """Our own files; those asked for by version may be kept for ever."""
+    """Our own files; those asked for by the version that they are may be kept for ever."""
 
     def __init__(self) -> None:
         super().__init__(directory=_FOLDER / "static")
@@ -29,8 +30,12 @@ class Static(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file at *path*."""
         response = await super().get_response(path, scope)
-        versioned = scope["query_string"].startswith(b"v=")
-        response.headers["cache-control"] = _IMMUTABLE if versioned else "no-cache"
+        # While a new gateway takes over, the page may be of one version and this file of the
+        # other; a browser must not keep it under the other's address.
+        same = response.status_code == HTTPStatus.OK and (
+            f"/static/{path}?{scope['query_string'].decode('latin-1')}" == static_url(path)
+        )
+        response.headers["cache-control"] = _IMMUTABLE if same else "no-cache"
         return response
 
 

@@ -9,6 +9,7 @@ from amarre.survey.v1 import survey_pb2, survey_service_pb2
 
 from gateway import frame
 from gateway.app import build
+from gateway.pages.site import static_url
 from gateway.sessions import Session
 from tests.gateway.conftest import ORIGIN, World
 
@@ -148,9 +149,14 @@ async def test_too_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -
 
 async def test_static_files_by_version(world: World) -> None:
     """
-    A file asked for by its version may be kept for ever.
+    A file asked for by its version may be kept for ever; under that of another it may not.
     """
-    answer = await world.http.get("/static/amarre.css?v=1")
+    answer = await world.http.get(static_url("amarre.css"))
     assert "immutable" in answer.headers["cache-control"]
+    for other in ("/static/amarre.css?v=0123456789ab", "/static/amarre.css?v=", "/static/mark.svg"):
+        answer = await world.http.get(other)
+        assert 200 == answer.status_code
+        assert "no-cache" == answer.headers["cache-control"]
+    assert 404 == (await world.http.get("/static/none.css?v=1")).status_code
     assert 404 == (await world.http.get("/static/../site.py")).status_code
     assert 404 == (await world.http.get("/static/%2e%2e/site.py")).status_code

@@ -131,7 +131,7 @@ def _backend(name: str, command: list[str], mounted: list[str]) -> Service:
 
 def _grafana() -> Service:
     found = _backend(
-        "docker.io/grafana/grafana-oss:12.3.0",
+        "docker.io/grafana/grafana:12.3.0",
         [],
         [
             _committed("grafana/provisioning", "/etc/grafana"),

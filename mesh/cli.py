@@ -198,12 +198,19 @@ def certs_issue(data: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write files below this folder.")
 @click.option("--check", is_flag=True, help="Compare with the committed files instead.")
 @click.option("--commit", is_flag=True, help="Write the committed files.")
-def render(target: str, out: Path | None, *, check: bool, commit: bool) -> None:
+@click.option(
+    "--runbooks",
+    envvar="AMARRE_RUNBOOKS_URL",
+    default="",
+    metavar="URL",
+    help="Where docs/runbooks is published; alerts link there (or AMARRE_RUNBOOKS_URL).",
+)
+def render(target: str, out: Path | None, *, check: bool, commit: bool, runbooks: str) -> None:
     """Compile the contracts into TARGET: grpc, openapi, envoy, istio, rules or dashboards."""
     from mesh.render import registry
 
     try:
-        files = registry.render(target)
+        files = registry.render(target, runbooks)
     except registry.UnknownTargetError as fault:
         raise Refused(str(fault)) from fault
     if check:

@@ -12,6 +12,8 @@ from mesh.contract.policy import Mesh
 TRUST_DOMAIN = "amarre.local"
 NAMESPACE = "amarre"
 PORT_BASE = 3000
+RUNBOOKS = "https://docs.example.org/amarre/runbooks"
+"""Where a site publishes ``docs/runbooks``, with the host name of an example: alerts link there."""
 
 
 class Kind(StrEnum):

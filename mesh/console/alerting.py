@@ -13,10 +13,13 @@ from typing import Any
 import httpx
 import structlog
 
+from mesh.console import runbooks
 from mesh.console.scrape import TIMEOUT_SECONDS, fetch, phrase
 
 EVERY_SECONDS = 5.0
 MOST_ALERTS = 200
+_SEVERITIES = {"critical": "page", "page": "page"}
+"""What our rules and those of others call what wakes somebody up; all else waits for the day."""
 
 log = structlog.get_logger("alerting")
 
@@ -101,10 +104,10 @@ def _from_prometheus(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
 def _alert(server: Watched, state: str, since: str, found: Any) -> dict[str, Any]:
     labels, notes = found["labels"], found["annotations"]
     return {
-        "severity": labels.get("severity", ""),
+        "severity": _SEVERITIES.get(labels.get("severity", ""), "ticket"),
         "name": labels["alertname"],
         "message": notes.get("summary") or notes.get("description", ""),
-        "runbook": notes.get("runbook_url", ""),
+        "runbook": runbooks.link(notes.get("runbook_url", "")),
         "state": state,
         "since": since,
         "source": server.name,

@@ -9,6 +9,7 @@ from typing import Any
 from cryptography import x509
 
 from mesh.chassis.telemetry import names as emitted
+from mesh.console import runbooks
 from mesh.console.clock import rfc3339
 from mesh.console.names import workload
 from mesh.console.objectives import FAST, SLOW, Total, totals
@@ -142,6 +143,17 @@ def _life(process: str, begins: float, ends: float, now: int) -> dict[str, Any]:
     }
 
 
+RUNBOOK_OF = {
+    "ServiceDown": "service-down.md",
+    "ErrorBudgetBurn": "availability-budget-burns-fast.md",
+    "SlowerThanPromised": "method-slower-than-promised.md",
+    "CertificateNotRenewed": "certificate-expiring.md",
+    "BreakerOpen": "breaker-open.md",
+    "HostEjected": "host-ejected.md",
+}
+"""The runbook of each alert; the rules of Prometheus tell some of them more finely."""
+
+
 def alerts(
     db: sqlite3.Connection, mesh: Mesh, seen: Iterable[Seen], folder: Path | None, *, now: int
 ) -> list[dict[str, Any]]:
@@ -215,4 +227,10 @@ def _ago(now: int, span: timedelta) -> int:
 
 
 def _alert(severity: str, name: str, message: str, subject: str) -> dict[str, Any]:
-    return {"severity": severity, "name": name, "message": message, "subject": subject}
+    return {
+        "severity": severity,
+        "name": name,
+        "message": message,
+        "subject": subject,
+        "runbook": f"{runbooks.PATH}/{RUNBOOK_OF[name]}",
+    }

@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mesh.console import steering
+from mesh.console import runbooks, steering
 from mesh.console.access import BEARER, COOKIE, SESSION, Access, admit
 from mesh.console.api import Api
 from mesh.console.context import Context
@@ -49,6 +49,7 @@ def app(context: Context, access: Access) -> Starlette:
             Route("/sign-out", _sign_out, methods=["POST"]),
             Route("/healthz", _healthz),
             *(Route(path, _page) for path in PAGES),
+            Route(runbooks.PATH + "/{name}", _runbook),
             Mount("/static", StaticFiles(directory=FILES)),
         ],
         middleware=[Middleware(_Guard, access=access)],
@@ -183,6 +184,14 @@ async def _healthz(request: Request) -> Response:
 
 async def _page(request: Request) -> Response:
     return FileResponse(FILES / "console.html")
+
+
+async def _runbook(request: Request) -> Response:
+    """What to do about an alert, in the frame of the other pages."""
+    found = runbooks.whole((FILES / "console.html").read_text(), request.path_params["name"])
+    if found is None:
+        raise HTTPException(404)
+    return HTMLResponse(found)
 
 
 async def _refused(request: Request, exc: Exception) -> Response:

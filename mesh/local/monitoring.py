@@ -48,7 +48,9 @@ class Monitoring:
         _write(
             self._folder,
             {
-                **rules.rule_files(policy.load()),
+                **rules.rule_files(
+                    policy.load(), runbooks=f"http://{address(topology.CONSOLE)}/runbooks"
+                ),
                 "prometheus.yaml": scraping.configuration(
                     alertmanager=address(topology.ALERTMANAGER), from_files=True
                 ),

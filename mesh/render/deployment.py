@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from mesh import topology
 from mesh.contract.policy import Mesh
-from mesh.topology import Kind, Probe, Process, Stage
+from mesh.topology import RUNBOOKS, Kind, Probe, Process, Stage
 
 CLUSTER_DOMAIN = "svc.cluster.local"
 SOCKETS = "/run/amarre"
@@ -126,6 +126,8 @@ class Deployment:
     mesh: Mesh
     workloads: tuple[Workload, ...]
     externals: tuple[External, ...] = field(default=EXTERNALS)
+    runbooks: str = RUNBOOKS
+    """Where the links of alerts lead."""
 
     def workload(self, name: str) -> Workload:
         """Return the workload called *name*; KeyError when there is none."""

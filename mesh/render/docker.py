@@ -45,6 +45,7 @@ RUN python -m venv .venv \\
  && .venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
 COPY pyproject.toml README.md ./
 COPY protos protos
+COPY docs/runbooks docs/runbooks
 {packages}
 RUN .venv/bin/uv build --wheel --no-build-isolation --python .venv/bin/python -o dist
 
@@ -89,6 +90,7 @@ IGNORED = """\
 !requirements.lock
 !pyproject.toml
 !README.md
+!docs/runbooks
 !protos
 !mesh
 !sandbox

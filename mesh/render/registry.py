@@ -32,17 +32,25 @@ class UnknownTargetError(Exception):
     """There is no such target; the message names those there are."""
 
 
-def render(target: str) -> Files:
+WITH_ALERTS = ("kubernetes", "rules")
+"""Targets whose alerts link to runbooks."""
+
+
+def render(target: str, runbooks: str = "") -> Files:
     """
     Return the files of *target*: relative path to text.
+
+    Args:
+        target: Its name.
+        runbooks: Where a site publishes ``docs/runbooks``; empty means the example's host.
 
     Raises:
         UnknownTargetError: There is no such target.
     """
     if target not in TARGETS:
         raise UnknownTargetError(f"There is no target {target!r}; there are {', '.join(TARGETS)}.")
-    function: Callable[[], Files] = import_module(TARGETS[target][0]).render
-    return function()
+    function: Callable[..., Files] = import_module(TARGETS[target][0]).render
+    return function(runbooks.rstrip("/")) if runbooks and target in WITH_ALERTS else function()
 
 
 def committed(target: str) -> Path:

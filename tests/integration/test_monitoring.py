@@ -61,7 +61,7 @@ def test_alerts_in_the_console(live: Any) -> None:
     base = int(live["urls"]["app"].rpartition(":")[2])
     alert = {
         "labels": {"alertname": "OnlyATest", "severity": "ticket", "team": "mesh"},
-        "annotations": {"summary": "A test.", "runbook_url": "docs/runbooks/README.md"},
+        "annotations": {"summary": "A test.", "runbook_url": "https://docs.example.org/README.md"},
     }
     posted = httpx.post(
         f"http://127.0.0.1:{base + topology.ALERTMANAGER}/api/v2/alerts",
@@ -79,7 +79,7 @@ def test_alerts_in_the_console(live: Any) -> None:
         mesh = client.get("/api/mesh").json()
 
     assert ["", ""] == [server["fault"] for server in overview["alertServers"]]
-    assert [("firing", "A test.", "docs/runbooks/README.md", "alertmanager")] == [
+    assert [("firing", "A test.", "/runbooks/README.md", "alertmanager")] == [
         (one["state"], one["message"], one["runbook"], one["source"]) for one in found
     ]
     expected = {p["name"] for p in live["processes"] if p["kind"] in {"service", "proxy"}}

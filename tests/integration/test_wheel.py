@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_stubs_and_types_are_inside(wheel: Path) -> None:
     """
-    Generated code, its types, the descriptor image and the study of the sandbox are in the wheel.
+    Generated code, its types, the contract's image, the study and the runbooks are in the wheel.
     """
     names = set(zipfile.ZipFile(wheel).namelist())
 
@@ -47,6 +47,7 @@ def test_stubs_and_types_are_inside(wheel: Path) -> None:
     assert "amarre/py.typed" in names
     assert "buf/validate/validate_pb2.py" in names
     assert "survey_svc/profiles/amarre.yaml" in names
+    assert "mesh/console/runbooks/service-down.md" in names
     assert any(name.startswith("sandbox/redcap/study/") for name in names)
 
 

@@ -268,7 +268,7 @@ def ill(hospital: Hospital) -> None:
     )
     assert "mesh@example.org" == mail["to"]
     assert "survey fails." in mail["text"]
-    assert "docs/runbooks/errors-above-five-percent.md" in mail["text"]
+    assert f"What to do: {topology.RUNBOOKS}/errors-above-five-percent.md" in mail["text"]
 
 
 def well_again(hospital: Hospital) -> None:

@@ -10,6 +10,8 @@ Kubernetes: kustomize base, components and overlays from topology and contracts.
     overlays    dev, staging, production
 """
 
+from dataclasses import replace
+
 from mesh.contract import policy
 from mesh.render import deployment
 from mesh.render.deployment import Deployment
@@ -23,13 +25,14 @@ from mesh.render.kubernetes import (
     workloads,
 )
 from mesh.render.manifest import Files, kustomization
+from mesh.topology import RUNBOOKS
 
 ISTIO = "../../../istio/base"
 
 
-def render() -> dict[str, str]:
-    """Return the files of this installation's contracts."""
-    return files(deployment.load(policy.load()))
+def render(runbooks: str = RUNBOOKS) -> dict[str, str]:
+    """Return the files of this installation's contracts; alerts link below *runbooks*."""
+    return files(replace(deployment.load(policy.load()), runbooks=runbooks))
 
 
 def files(deployed: Deployment) -> dict[str, str]:

@@ -20,7 +20,7 @@ def component(deployed: Deployment) -> Files:
         resource("v1 Namespace", MONITORING),
     )
     files.add("pod-monitor-mesh.yaml", _WHY, _pod_monitor(deployed))
-    for path, text in rule_files(deployed.mesh).items():
+    for path, text in rule_files(deployed.mesh, runbooks=deployed.runbooks).items():
         name = path.rpartition("/")[2].removesuffix(".yaml")
         files.add(
             f"prometheus-rule-{name}.yaml",

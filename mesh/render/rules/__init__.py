@@ -20,6 +20,7 @@ from mesh.render.rules import mesh, outside, recording, scraping, slo
 from mesh.render.rules.alert import Alert
 from mesh.render.rules.cases import case_file
 from mesh.render.rules.pace import REAL, Pace
+from mesh.topology import RUNBOOKS
 
 Files = dict[str, str]
 
@@ -30,21 +31,21 @@ _TITLES = {
 }
 
 
-def render() -> Files:
+def render(runbooks: str = RUNBOOKS) -> Files:
     """Return the rules, their tests and the configuration of Prometheus."""
     contract = policy.load()
     return (
-        rule_files(contract)
+        rule_files(contract, runbooks=runbooks)
         | {"prometheus.yaml": scraping.configuration()}
         | {
-            f"tests/{group}.yaml": case_file(group, alerts)
+            f"tests/{group}.yaml": case_file(group, alerts, runbooks)
             for group, alerts in alerts_of(contract).items()
         }
     )
 
 
-def rule_files(contract: Mesh, pace: Pace = REAL) -> Files:
-    """Return the rule files alone, at *pace*."""
+def rule_files(contract: Mesh, pace: Pace = REAL, *, runbooks: str = RUNBOOKS) -> Files:
+    """Return the rule files alone, at *pace*; alerts link to the pages below *runbooks*."""
     files = {
         "rules/recording.yaml": document(
             "What alerts and dashboards share. Made from the contracts.",
@@ -53,7 +54,8 @@ def rule_files(contract: Mesh, pace: Pace = REAL) -> Files:
     }
     for group, alerts in alerts_of(contract, pace).items():
         files[f"rules/{group}.yaml"] = document(
-            f"{_TITLES[group]} Made from the contracts.", {"groups": [_group(group, alerts, pace)]}
+            f"{_TITLES[group]} Made from the contracts.",
+            {"groups": [_group(group, alerts, pace, runbooks)]},
         )
     return files
 
@@ -67,9 +69,9 @@ def alerts_of(contract: Mesh, pace: Pace = REAL) -> dict[str, tuple[Alert, ...]]
     }
 
 
-def _group(name: str, alerts: Iterable[Alert], pace: Pace) -> dict[str, Any]:
+def _group(name: str, alerts: Iterable[Alert], pace: Pace, runbooks: str) -> dict[str, Any]:
     return {
         "name": f"amarre-{name}",
         "interval": pace(minutes=0.25),
-        "rules": [alert.rule(pace) for alert in alerts],
+        "rules": [alert.rule(pace, runbooks) for alert in alerts],
     }

@@ -8,7 +8,6 @@ from typing import Any
 
 from mesh.render.rules.pace import Pace
 
-RUNBOOKS = "docs/runbooks"
 _VALUE = re.compile(r"\{\{ \$value[^}]*\}\}")
 _LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
 
@@ -84,8 +83,8 @@ class Alert:
         """What Alertmanager routes by."""
         return {"severity": str(self.severity), "team": str(self.team)}
 
-    def rule(self, pace: Pace) -> dict[str, Any]:
-        """Return the rule as Prometheus reads it."""
+    def rule(self, pace: Pace, runbooks: str) -> dict[str, Any]:
+        """Return the rule as Prometheus reads it; its link leads below *runbooks*."""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -94,18 +93,18 @@ class Alert:
             "annotations": {
                 "summary": self.summary,
                 "description": self.description,
-                "runbook_url": f"{RUNBOOKS}/{self.page}",
+                "runbook_url": f"{runbooks}/{self.page}",
             },
         }
 
-    def told(self) -> dict[str, Any]:
+    def told(self, runbooks: str) -> dict[str, Any]:
         """Return the alert that its first story ends with, as promtool expects it."""
         return {
             "exp_labels": {**self.labels, **self.fires.labels},
             "exp_annotations": {
                 "summary": self._filled(self.summary),
                 "description": self._filled(self.description),
-                "runbook_url": f"{RUNBOOKS}/{self.page}",
+                "runbook_url": f"{runbooks}/{self.page}",
             },
         }
 

@@ -9,12 +9,12 @@ from mesh.render.rules.alert import Alert, Series
 _RECORDED = "service_method:"
 
 
-def case_file(group: str, alerts: Iterable[Alert]) -> str:
+def case_file(group: str, alerts: Iterable[Alert], runbooks: str) -> str:
     """Return two cases for each alert: it fires, it stays quiet."""
     alerts = tuple(alerts)
     # Recording rules cost promtool most of its time; only some alerts read what they record.
     needs = ("recording",) if any(_RECORDED in alert.expr for alert in alerts) else ()
-    cases = [case for alert in alerts for case in _cases(alert)]
+    cases = [case for alert in alerts for case in _cases(alert, runbooks)]
     return document(
         f"What makes each alert of {group}.yaml fire, and what does not. "
         "Run: promtool test rules FILE",
@@ -26,9 +26,9 @@ def case_file(group: str, alerts: Iterable[Alert]) -> str:
     )
 
 
-def _cases(alert: Alert) -> tuple[dict[str, Any], dict[str, Any]]:
+def _cases(alert: Alert, runbooks: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return (
-        _case(alert, "fires", alert.fires.series, alert.fires.at, [alert.told()]),
+        _case(alert, "fires", alert.fires.series, alert.fires.at, [alert.told(runbooks)]),
         _case(alert, "stays quiet", alert.quiet.series, alert.quiet.at, []),
     )
 

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from mesh.chassis.testing import free_port
+from mesh.console import runbooks, state
 from tests.mesh.console.conftest import Running, Start
 
 
@@ -16,7 +18,10 @@ def told(name: str, state: str, severity: str = "page") -> dict[str, Any]:
     """Return an alert as Alertmanager tells it."""
     return {
         "labels": {"alertname": name, "severity": severity},
-        "annotations": {"summary": f"{name}.", "runbook_url": f"docs/runbooks/{name}.md"},
+        "annotations": {
+            "summary": f"{name}.",
+            "runbook_url": f"https://wiki.example.net/{name}.md",
+        },
         "startsAt": "2026-11-26T12:00:00Z",
         "status": {"state": state},
     }
@@ -82,7 +87,7 @@ async def test_both(start: Start) -> None:
         ("Soon", "pending", "prometheus"),
         ("Silent", "suppressed", "alertmanager"),
     ] == [(a["name"], a["state"], a["source"]) for a in found["serverAlerts"]]
-    assert "docs/runbooks/Down.md" == found["serverAlerts"][0]["runbook"]
+    assert "https://wiki.example.net/Down.md" == found["serverAlerts"][0]["runbook"]
     assert ["", ""] == [server["fault"] for server in found["alertServers"]]
 
 
@@ -113,6 +118,54 @@ async def test_nonsense(start: Start, body: str) -> None:
 
     assert found["alertServers"][0]["fault"].startswith("answers what cannot be read")
     assert [] == found["serverAlerts"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://docs.example.org/amarre/runbooks/service-down.md", "/runbooks/service-down.md"),
+        ("docs/runbooks/service-down.md", "/runbooks/service-down.md"),
+        ("https://wiki.example.net/of-others", "https://wiki.example.net/of-others"),
+        ("javascript:alert(1)", ""),
+        ("", ""),
+    ],
+)
+def test_runbook(url: str, shown: str) -> None:
+    """
+    A runbook is read in the console when it is ours, elsewhere when it is not; no link runs code.
+    """
+    assert shown == runbooks.link(url)
+
+
+@pytest.mark.parametrize("severity", ["critical", "page"])
+async def test_severity(start: Start, severity: str) -> None:
+    """
+    What wakes somebody up comes first, whoever calls it what; all else waits.
+    """
+    firing = [told("Slow", "active", "warning"), told("Down", "active", severity)]
+    async with serving(firing) as url, start(console_alertmanager=url) as running:
+        found = await once(running, asked)
+
+    assert [("Down", "page"), ("Slow", "ticket")] == [
+        (a["name"], a["severity"]) for a in found["serverAlerts"]
+    ]
+
+
+async def test_pages(running: Running) -> None:
+    """
+    Every runbook can be read, in the console's frame, and links to others; nothing else can.
+    """
+    pages = {path.name for path in runbooks.FOLDER.glob("*.md")}
+    links = set(state.RUNBOOK_OF.values())
+    for name in pages:
+        answer = await running.client.get(f"{running.url}/runbooks/{name}")
+        assert 200 == answer.status_code
+        assert re.search(r'<nav[^>]*>.*<article class="prose"><h1>', answer.text, re.DOTALL)
+        links |= set(re.findall(r'href="([^"/]+\.md)"', answer.text))
+
+    assert {"service-down.md", "redcap-failing.md"} <= links <= pages
+    for name in ("gone.md", "..%2Fports.md", "README"):
+        assert 404 == (await running.client.get(f"{running.url}/runbooks/{name}")).status_code
 
 
 async def test_none(running: Running) -> None:

@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from mesh.chassis.testing import free_port
 from mesh.local.journal import Journal
 from mesh.orders import Tell, listening
 from tests.mesh.console.conftest import Running, Start
@@ -119,6 +120,29 @@ class TestPages:
         await page.keyboard.press("ArrowLeft")
 
         await expect(spans).not_to_have_count(before)
+
+    async def test_runbook(self, browser: Browser, start: Start) -> None:
+        """
+        An alert leads to its runbook, that to the next one, and Back to where it fired.
+        """
+        away = {"process": "survey", "url": f"http://127.0.0.1:{free_port()}/metrics"}
+        often = timedelta(seconds=0.1)
+        async with start(console_scrape=(away,), console_scrape_every=often) as running:
+            page, complaints = await opened(browser, running)
+            alert = page.get_by_role("status").filter(has_text="ServiceDown")
+            await alert.get_by_role("link", name="what to do").focus()
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_role("heading", name="ServiceDown")).to_be_visible()
+            await expect(page).to_have_title("ServiceDown · AMARRE console")
+            await page.get_by_role("link", name="host-memory-low").click()
+            await expect(page.get_by_role("heading", name="HostMemoryLow")).to_be_visible()
+            await page.go_back()
+            await expect(page.get_by_role("heading", name="ServiceDown")).to_be_visible()
+            await page.get_by_role("link", name="Graph").click()
+            await expect(page.get_by_role("heading", name="Graph")).to_be_visible()
+            await page.go_back()
+            await expect(page.get_by_role("heading", name="ServiceDown")).to_be_visible()
+            assert [] == complaints
 
     async def test_graph(self, browser: Browser, running: Running, trace: str) -> None:
         """

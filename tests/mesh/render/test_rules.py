@@ -14,15 +14,16 @@ from mesh import cli
 from mesh.contract import policy
 from mesh.render import registry, rules, signals
 from mesh.render.rules import recording, scraping
-from mesh.render.rules.alert import RUNBOOKS, Alert
+from mesh.render.rules.alert import Alert
 from mesh.render.rules.pace import REAL, Pace
-from mesh.topology import PROCESSES
+from mesh.topology import PROCESSES, RUNBOOKS
 from tests.mesh.render.promql import series_in
 
 MESH = policy.load()
 ALERTS = {alert.name: alert for group in rules.alerts_of(MESH).values() for alert in group}
 FILES = rules.render()
 PROMTOOL = shutil.which("promtool")
+PAGES = registry.ROOT / "docs" / "runbooks"
 SECTIONS = ["What it means", "Where to look", "What to do"]
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is missing: apt-get install prometheus"
@@ -146,22 +147,37 @@ class TestRunbooks:
         """
         Every alert has a page that says what it means, where to look and what to do.
         """
-        page = (registry.ROOT / RUNBOOKS / alert.page).read_text()
+        page = (PAGES / alert.page).read_text()
         title, *sections = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
 
         assert alert.name == title
         assert sections[:3] == SECTIONS
 
+    @pytest.mark.parametrize("target", registry.WITH_ALERTS)
+    def test_link(self, target: str) -> None:
+        """
+        Alerts link to whole addresses, and a site names where its own pages are.
+        """
+        ours, theirs = (
+            set(re.findall(r"runbook_url: (\S+/)", "".join(files.values())))
+            for files in (
+                registry.render(target),
+                registry.render(target, "https://wiki.example.net/"),
+            )
+        )
+
+        assert {f"{RUNBOOKS}/"} == ours
+        assert {"https://wiki.example.net/"} == theirs
+
     def test_no_other_page(self) -> None:
         """
         There is no page for an alert that is gone, and every link between pages leads somewhere.
         """
-        folder = registry.ROOT / RUNBOOKS
-        pages = {path.name: path.read_text() for path in folder.glob("*.md")}
+        pages = {path.name: path.read_text() for path in PAGES.glob("*.md")}
         links = {link for page in pages.values() for link in re.findall(r"\]\(([^)]+)\)", page)}
 
         assert {alert.page for alert in ALERTS.values()} | {"README.md"} == set(pages)
-        assert [] == [link for link in links if not (folder / link).is_file()]
+        assert [] == [link for link in links if not (PAGES / link).is_file()]
 
 
 class TestScraping:
@@ -209,7 +225,7 @@ def test_commands() -> None:
     """
     Every command that a runbook tells somebody to type is one that there is, options included.
     """
-    pages = "".join(path.read_text() for path in (registry.ROOT / RUNBOOKS).glob("*.md"))
+    pages = "".join(path.read_text() for path in PAGES.glob("*.md"))
     typed = re.findall(r"`amarre ([^`]+)`", pages)
 
     assert len(typed) > 20

@@ -21,9 +21,16 @@ const PAGES = [
   [/^\/logs$/, logs, "Logs"],
   [/^\/metrics$/, metrics, "Metrics"],
   [/^\/mesh$/, mesh, "Mesh"],
+  [/^\/runbooks\/[a-zA-Z-]+\.md$/, runbook, "Runbook"],
 ];
 const main = document.getElementById("main");
 let current = new AbortController();
+
+/** A runbook comes from the server whole: no text is ever made markup here. */
+function runbook(place) {
+  if (place.dataset.path !== location.pathname) return location.reload();
+  document.title = `${place.querySelector("h1")?.textContent} · AMARRE console`;
+}
 
 async function render() {
   current.abort();
@@ -36,6 +43,7 @@ async function render() {
     const here = home ? path === "/" : path.startsWith(link.pathname) || (link.pathname === "/traces" && path === "/compare");
     if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
+  if (page !== runbook) delete main.dataset.path;
   if (!page) return show(main, h("h1", {}, "Nothing here"));
   const tools = { signal: mine.signal, query: new URLSearchParams(location.search), go, keep };
   try {
@@ -64,7 +72,7 @@ addEventListener("popstate", render);
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   const address = link?.href?.baseVal ?? link?.getAttribute("href");
-  if (!address?.startsWith("/") || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (!address?.startsWith("/") || address.startsWith("/runbooks/") || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
   go(address);
 });

@@ -33,7 +33,8 @@ function alerts({ alerts: own, serverAlerts, alertServers, fault }) {
 function one(alert, servers) {
   const quiet = alert.state === "pending" || alert.state === "suppressed";
   const url = servers.find((server) => server.name === alert.source)?.url;
-  return h("p", { class: `alert ${quiet ? "quiet" : alert.severity}`, role: "status" }, h("b", {}, alert.name), h("span", { class: "grow" }, alert.message, alert.runbook ? h("small", {}, " ", alert.runbook) : null),
+  return h("p", { class: `alert ${quiet ? "quiet" : alert.severity}`, role: "status" }, h("b", {}, alert.name), h("span", { class: "grow" }, alert.message), " ",
+    alert.runbook ? [h("a", { href: alert.runbook, rel: "noreferrer", "data-focus": `runbook ${alert.name} ${alert.message}` }, "what to do"), " "] : null,
     h("small", {}, alert.state ? `${alert.state} since ${new Date(alert.since).toLocaleTimeString("en-GB")} · ` : "", url ? h("a", { href: `${url}/`, rel: "noreferrer" }, alert.source) : alert.source));
 }
 

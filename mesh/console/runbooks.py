@@ -1,0 +1,46 @@
+"""The runbooks as pages: what an alert links to can be read where it is seen."""
+
+import html
+import re
+from importlib import resources
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+PATH = "/runbooks"
+_PACKAGE = Path(str(resources.files("mesh")))
+_PACKAGED = _PACKAGE / "console" / "runbooks"
+# A wheel carries the pages of docs/runbooks; beside the sources they stand where they are written.
+FOLDER = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent / "docs" / "runbooks"
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+_NAME = re.compile(r"[A-Za-z][A-Za-z-]*\.md")
+
+
+def page(name: str) -> str | None:
+    """Return the runbook *name*, ``service-down.md``, as HTML; None when there is none."""
+    if not _NAME.fullmatch(name) or not (file := FOLDER / name).is_file():
+        return None
+    return f'<article class="prose">{_MARKDOWN.render(file.read_text())}</article>'
+
+
+def link(url: str) -> str:
+    """
+    Return where an alert's ``runbook_url`` is read: here when we have the page, else there.
+
+    Empty for what no browser should follow: labels of alerts come from anybody.
+    """
+    return _here(url.rpartition("/")[2]) or (url if re.match(r"https?://", url) else "")
+
+
+def _here(name: str) -> str:
+    return f"{PATH}/{name}" if _NAME.fullmatch(name) and (FOLDER / name).is_file() else ""
+
+
+def whole(shell: str, name: str) -> str | None:
+    """Return the console's page *shell* with the runbook *name* in it; None when there is none."""
+    found = page(name)
+    if found is None:
+        return None
+    main = '<main id="main" tabindex="-1" aria-live="off">'
+    at = f'{main[:-1]} data-path="{html.escape(f"{PATH}/{name}")}">'
+    return shell.replace(main, at + found)

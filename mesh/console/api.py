@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mesh.console import graph, logs, objectives, overview, runs, state, traces
+from mesh.console import graph, logs, objectives, overview, runs, state, steering, traces
 from mesh.console.clock import rfc3339
 from mesh.console.context import Context
 from mesh.console.intake import REASONS
@@ -82,6 +82,10 @@ class Api:
         items = await c.reader.run(
             lambda db: overview.services(db, c.mesh, c.seen, c.certs, now=now, window=window)
         )
+        if any(item["canaryWeight"] for item in items):
+            verdicts = await steering.verdicts(c)
+            for item in items:
+                item["canaryVerdict"] = verdicts.get(item["service"], "")
         alerts = await c.reader.run(lambda db: state.alerts(db, c.mesh, c.seen, c.certs, now=now))
         return _list(items) | {
             "alerts": alerts,

@@ -48,6 +48,7 @@ def services(
             "canaryWeight": max(
                 (w["clusters"].get(f"{name}_canary", 0) for w in weights), default=0
             ),
+            "canaryVerdict": "",
         }
         for name in ("gateway", *limits)
     ]

@@ -111,6 +111,17 @@ async def _show(context: Context, request: Request) -> Response:
     return JSONResponse({**found, "available": True, "message": ""})
 
 
+async def verdicts(context: Context) -> dict[str, str]:
+    """Return how the canary of each service does: ``wait``, ``healthy`` or ``bad``."""
+    if context.control is None:
+        return {}
+    try:
+        found = await orders.give(context.control, "canary status", _quiet, by="console")
+    except OrderError:
+        return {}
+    return {one["service"]: one["verdict"] for one in found}
+
+
 def _elsewhere(message: str) -> dict[str, Any]:
     return {"available": False, "message": message, "faults": [], "canaries": [], "items": []}
 

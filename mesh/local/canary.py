@@ -44,6 +44,7 @@ class Canary:
         self._began = self._stepped = (Sample(), Sample())
         self._stepped_at = 0.0
         self.stable, self.canary = Sample(), Sample()
+        self.verdict = Verdict.WAIT
 
     async def start(self, weight: int) -> None:
         """
@@ -63,8 +64,7 @@ class Canary:
         self._began = await self._read()
         self.state = "running"
         await self.set(weight)
-        if not self.manual:
-            self._judging = asyncio.create_task(self._judge())
+        self._judging = asyncio.create_task(self._judge())
 
     async def set(self, weight: int) -> None:
         """Give the canary *weight* percent of the calls, live within milliseconds."""
@@ -120,6 +120,7 @@ class Canary:
             "state": self.state,
             "weight": self.weight,
             "manual": self.manual,
+            "verdict": str(self.verdict),
             "stable": str(self.stable),
             "canary": str(self.canary),
         }
@@ -160,7 +161,11 @@ class Canary:
             return await read(admin, self.service)
 
     async def _judge(self) -> None:
-        """Promote by steps while the canary is healthy; abort at once when it is not."""
+        """
+        Promote by steps while the canary is healthy; abort at once when it is not.
+
+        Where people have the verdict they are told the same, and nothing is done.
+        """
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -172,7 +177,9 @@ class Canary:
             # its last step it does nothing any more.
             self.stable = stable.since(self._began[0])
             self.canary = canary.since(self._stepped[1])
-            verdict = judge(self.stable, self.canary)
+            verdict = self.verdict = judge(self.stable, self.canary)
+            if self.manual:
+                continue
             if verdict is Verdict.BAD:
                 await self.abort(f"aborted: {self.canary} beside {self.stable}")
                 return

@@ -153,7 +153,8 @@ def canary_abort(service: str, data: Path) -> None:
 
 
 def _show(status: Mapping[str, Any]) -> None:
-    verdict = "verdict by hand" if status["manual"] else "verdict by the mesh"
+    judge = "people" if status["manual"] else "the mesh"
+    verdict = f"verdict {status['verdict']}, {judge} decides"
     click.echo(f"{status['service']}: {status['state']}, {status['weight']} %, {verdict}")
     click.echo(f"  stable  {status['stable']}")
     click.echo(f"  canary  {status['canary']}")

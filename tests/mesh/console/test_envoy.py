@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +15,8 @@ from mesh.chassis.testing import free_port
 from mesh.console import envoy
 from mesh.console.config import Target
 from mesh.local import envoy as program
+from mesh.local.journal import Journal
+from mesh.orders import Tell, listening
 from tests.mesh.console.conftest import Start
 
 pytestmark = pytest.mark.envoy
@@ -85,11 +88,20 @@ class TestEnvoy:
         """
         The console shows what the proxy says, and an alert for the host that it leaves out.
         """
+
+        async def verdicts(_: dict[str, Any], tell: Tell) -> list[dict[str, str]]:
+            return [{"service": "survey", "verdict": "healthy"}]
+
+        socket = tmp_path / "control.sock"
+        journal = Journal(tmp_path / "orders.jsonl")
         async with running(tmp_path) as (admin, url):
             target = Target(process="gateway-envoy", url=admin)
             async with (
+                listening(socket, {"canary status": verdicts}, journal.record),
                 start(
-                    console_scrape=(target,), console_scrape_every=timedelta(seconds=0.1)
+                    console_scrape=(target,),
+                    console_scrape_every=timedelta(seconds=0.1),
+                    console_control=socket,
                 ) as console,
                 asyncio.timeout(30),
             ):
@@ -106,7 +118,11 @@ class TestEnvoy:
         assert ["gateway-envoy"] == [proxy["process"] for proxy in mesh["proxies"]]
         assert 1 == len(mesh["ejections"]) == len(mesh["faults"]) == len(mesh["weights"])
         survey = next(one for one in found["items"] if one["service"] == "survey")
-        assert (1, 10) == (survey["ejectedHosts"], survey["canaryWeight"])
+        assert (1, 10, "healthy") == (
+            survey["ejectedHosts"],
+            survey["canaryWeight"],
+            survey["canaryVerdict"],
+        )
 
     async def test_no_envoy(self) -> None:
         """

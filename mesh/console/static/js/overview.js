@@ -2,6 +2,7 @@
 
 import { get, every } from "./api.js";
 import { h, head, pill, refresh, show, windows } from "./dom.js";
+import { verdict } from "./steering.js";
 import { days, ms, percent, rate } from "./format.js";
 
 export async function overview(main, { signal, query, keep }) {
@@ -55,7 +56,7 @@ function service(item) {
       item.certificateDays === null ? null : pill(item.certificateLife < 0.25 ? "warn" : "", `certificate ${days(item.certificateDays)}`),
       item.openBreakers ? pill("bad", `${item.openBreakers} breaker open`) : null,
       item.ejectedHosts ? pill("warn", `${item.ejectedHosts} ejected`) : null,
-      item.canaryWeight ? pill("accent", `canary ${item.canaryWeight} %`) : null,
+      item.canaryWeight ? [pill("accent", `canary ${item.canaryWeight} %`), verdict(item.canaryVerdict)] : null,
       item.processes.some((p) => p.memoryBytes) ? pill("", `${Math.round(item.processes.reduce((sum, p) => sum + (p.memoryBytes ?? 0), 0) / 1e6)} MB`) : null));
 }
 

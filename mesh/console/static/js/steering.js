@@ -72,9 +72,12 @@ function inForce({ faults, canaries }, give) {
   ];
 }
 
-function canary({ service, state, weight, manual, stable, canary: own }, give) {
+/** A verdict as everybody reads it: not enough calls yet, as good as the stable version, worse. */
+export const verdict = (found) => (found ? pill({ healthy: "good", bad: "bad" }[found] ?? "", { wait: "too few calls to judge" }[found] ?? found) : null);
+
+function canary({ service, state, weight, manual, verdict: found, stable, canary: own }, give) {
   const share = (to) => h("button", { type: "button", "data-focus": `${service} ${to}`, "aria-pressed": String(to === weight), onclick: () => give("canary set", { service, weight: to }) }, `${to} %`);
-  return h("div", { class: "row" }, pill("accent", `canary of ${service}`), h("span", {}, `${state}, ${weight} %, ${manual ? "verdict by hand" : "verdict by the mesh"}`),
+  return h("div", { class: "row" }, pill("accent", `canary of ${service}`), h("span", {}, `${state}, ${weight} %, ${manual ? "verdict by hand" : "verdict by the mesh"}`), verdict(found),
     h("span", { class: "chips", role: "group", "aria-label": `Weight of the canary of ${service}` }, [0, 10, 25, 50, 100].map(share)),
     h("button", { type: "button", class: "primary", "data-focus": `promote ${service}`, onclick: () => give("canary promote", { service }, `Let the canary's program take the place of every replica of ${service}?`) }, "Promote"),
     h("button", { type: "button", "data-focus": `abort ${service}`, onclick: () => give("canary abort", { service }) }, "Abort"),

@@ -9,6 +9,7 @@ from mesh.console.clock import Now
 MOST_KINDS = 500
 REASONS = {
     "malformed": "could not be read as OTLP",
+    "cut_short": "its sender went away in the middle of it",
     "too_large": "one request was above the limit of its receiver",
     "queue_full": "came faster than it could be written",
     "no_ids": "a span without trace or span id",

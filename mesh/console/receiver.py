@@ -73,14 +73,22 @@ class Receiver:
         try:
             request = _parsed(signal, body, encoding)
         except (DecodeError, json_format.ParseError, ValueError, RecursionError) as exc:
-            self._intake.drop(signal, "malformed")
-            raise RefusedError(400, f"This is no OTLP request for {signal}.") from exc
+            raise self.malformed(signal, f"This is no OTLP request for {signal}.") from exc
         count = _count(signal, request)
         if not self._writer.offer(signal, request, len(body)):
             self._intake.drop(signal, "queue_full", count=count)
             raise RefusedError(429, "More is waiting than can be written; come back in a second.")
         self._intake.took(signal, count)
         return RESPONSES[signal]()
+
+    def malformed(self, signal: str, told: str) -> RefusedError:
+        """Count a request that cannot be read and return what to tell its sender."""
+        self._intake.drop(signal, "malformed")
+        return RefusedError(400, told)
+
+    def cut_short(self, signal: str) -> None:
+        """Count a request whose sender went away; nobody is left to be told."""
+        self._intake.drop(signal, "cut_short")
 
     def too_large(self, signal: str) -> RefusedError:
         """Count a request above the limit and return what to tell its sender."""
@@ -159,7 +167,8 @@ def _endpoint(receiver: Receiver, signal: str) -> Callable[[Request], Awaitable[
         except RefusedError as exc:
             return _refusal(exc, encoding)
         except ClientDisconnect:
-            return Response(status_code=400)
+            receiver.cut_short(signal)
+            return Response(status_code=400)  # Nobody reads it.
         if encoding == JSON:
             return Response(json_format.MessageToJson(answer), media_type=JSON)
         return Response(answer.SerializeToString(), media_type=PROTOBUF)
@@ -187,7 +196,7 @@ async def _body(request: Request, receiver: Receiver, signal: str) -> bytes:
         try:
             body += unpack.decompress(chunk, MOST_BYTES + 1 - len(body)) if unpack else chunk
         except zlib.error as exc:
-            raise RefusedError(400, f"The body is not {packing}.") from exc
+            raise receiver.malformed(signal, f"The body is not {packing}.") from exc
         if len(body) > MOST_BYTES:
             raise receiver.too_large(signal)
     return bytes(body)

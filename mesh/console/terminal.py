@@ -13,6 +13,7 @@ from mesh.orders import this_user
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 Find = Callable[[Path], tuple[str, str]]
 """Returns URL and token of the console of the mesh that runs from a data folder."""
@@ -195,7 +196,8 @@ def commands(find: Find) -> list[click.Command]:
         if as_json:
             _echo_all(items, str, as_json=True)
         else:
-            _console().print(_methods(items))
+            screen = _console()
+            screen.print(_methods(items, screen.width))
 
     @click.command("top")
     @_WINDOW
@@ -211,13 +213,18 @@ def commands(find: Find) -> list[click.Command]:
         def picture() -> Group:
             overview = asked.get("overview", window=window)
             busy = [m for m in asked.get("metrics", window=window)["items"] if m["calls"]]
-            alerts = [f"[bold red]{a['name']}[/] {a['message']}" for a in overview["alerts"]]
-            return Group(_services(overview["items"]), _methods(busy), *alerts)
+            # What is below the screen's edge is not seen: what needs somebody stands above.
+            return Group(
+                _services(overview["items"], screen.width),
+                *_alerts(overview),
+                _methods(busy, screen.width),
+            )
 
+        screen = _console()
         if once:
-            _console().print(picture())
+            screen.print(picture())
             return
-        with Live(picture(), console=_console(), screen=True, auto_refresh=False) as live:
+        with Live(picture(), console=screen, screen=True, auto_refresh=False) as live:
             try:
                 while True:
                     time.sleep(2)
@@ -312,47 +319,90 @@ def _waterfall(whole: dict[str, Any]) -> Iterator[str]:
         yield f"{name[:44]:44} {bar:{BAR}} {span['durationMs']:8.1f} ms {span['code']}"
 
 
-def _table(*columns: str) -> "Table":
+_LEAST_WIDTH = {
+    **dict.fromkeys(("p50", "p99", "budget"), 90),
+    **dict.fromkeys(("calls/s", "in flight", "cert", "objective", "burn"), 64),
+    "up": 40,
+}
+"""From which width of a terminal on a column is shown; those not named always are."""
+
+
+def _table(width: int, rows: Iterable[dict[str, str]]) -> "Table":
+    """Return a table of the columns that *width* has room for: a cut number would be wrong."""
     from rich.table import Table
+    from rich.text import Text
 
+    told = list(rows)
     table = Table(box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    shown = [name for name in (told[0] if told else ()) if _LEAST_WIDTH.get(name, 0) <= width]
+    for number, column in enumerate(shown):
+        table.add_column(column, justify="right" if number else "left", no_wrap=bool(number))
+    for row in told:
+        first, *rest = (row[name] for name in shown)
+        table.add_row(Text(first, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
     return table
 
 
-def _services(items: list[dict[str, Any]]) -> "Table":
-    table = _table("service", "up", "calls/s", "failed", "p50", "p95", "p99", "in flight", "cert")
-    for item in items:
-        up = sum(process["up"] for process in item["processes"])
-        table.add_row(
-            item["service"],
-            f"{up}/{len(item['processes'])}",
-            f"{item['rate']:.2f}",
-            f"{item['errorRatio']:.2%}",
-            *(_ms(item[name]) for name in ("p50Ms", "p95Ms", "p99Ms")),
-            "–" if item["saturation"] is None else f"{item['saturation']:.0%}",
-            "–" if item["certificateDays"] is None else f"{item['certificateDays']:.1f} d",
-        )
-    return table
-
-
-def _methods(items: list[dict[str, Any]]) -> "Table":
-    table = _table(
-        "method", "calls/s", "failed", "p50", "p95", "p99", "objective", "budget", "burn"
+def _services(items: list[dict[str, Any]], width: int) -> "Table":
+    return _table(
+        width,
+        (
+            {
+                "service": item["service"],
+                "up": f"{sum(p['up'] for p in item['processes'])}/{len(item['processes'])}",
+                "calls/s": f"{item['rate']:.2f}",
+                "failed": f"{item['errorRatio']:.2%}",
+                **_quantiles(item),
+                "in flight": "–" if item["saturation"] is None else f"{item['saturation']:.0%}",
+                "cert": _days(item["certificateDays"]),
+            }
+            for item in items
+        ),
     )
-    for item in items:
-        objective = item.get("objective")
-        table.add_row(
-            f"{item['service']}.{item['method']}",
-            f"{item['rate']:.2f}",
-            f"{item['errorRatio']:.2%}",
-            *(_ms(item[name]) for name in ("p50Ms", "p95Ms", "p99Ms")),
-            f"{objective['latencyMs']:g} ms" if objective else "–",
-            f"{max(0.0, item['budgetLeft']):.0%}" if objective else "–",
-            f"{item['burnRates']['1h']:.1f}" if objective else "–",
-        )
-    return table
+
+
+def _alerts(overview: dict[str, Any]) -> Iterator["Text"]:
+    """Yield a line per alert that fires: the console's own, and those of the servers."""
+    from rich.text import Text
+
+    firing = [a for a in overview["serverAlerts"] if a["state"] == "firing"]
+    for alert in (*firing, *overview["alerts"]):
+        yield Text.assemble((alert["name"], "bold red"), " ", alert["message"])
+
+
+def _methods(items: list[dict[str, Any]], width: int) -> "Table":
+    return _table(
+        width,
+        (
+            {
+                "method": f"{item['service']}.{item['method']}",
+                "calls/s": f"{item['rate']:.2f}",
+                "failed": f"{item['errorRatio']:.2%}",
+                **_quantiles(item),
+                **_promised(item),
+            }
+            for item in items
+        ),
+    )
+
+
+def _promised(item: dict[str, Any]) -> dict[str, str]:
+    objective = item.get("objective")
+    if not objective:
+        return dict.fromkeys(("objective", "budget", "burn"), "–")
+    return {
+        "objective": f"{objective['latencyMs']:g} ms",
+        "budget": f"{max(0.0, item['budgetLeft']):.0%}",
+        "burn": f"{item['burnRates']['1h']:.1f}",
+    }
+
+
+def _quantiles(item: dict[str, Any]) -> dict[str, str]:
+    return {name: _ms(item[f"{name}Ms"]) for name in ("p50", "p95", "p99")}
+
+
+def _days(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} d"
 
 
 def _ms(value: float | None) -> str:

@@ -186,11 +186,13 @@ class TestHttp:
         A body that is not packed as it says is refused.
         """
         assert 400 == (await send(running, b"plain", content_encoding="gzip")).status_code
+        assert {"malformed": 1} == await drops(running)
         assert 415 == (await send(running, b"plain", content_encoding="br")).status_code
 
     async def test_stops_midway(self, running: Running) -> None:
         """
-        A client that goes away in the middle of its request leaves the receiver well.
+        A client that goes away in the middle of its request leaves the receiver well, and is told
+        of among what was not kept.
         """
         host, _, port = running.settings.console_otlp_http.partition(":")
         for _ in range(3):
@@ -204,6 +206,9 @@ class TestHttp:
             await writer.wait_closed()
 
         assert 200 == (await send(running, call_bytes())).status_code
+        async with asyncio.timeout(10):
+            while (await drops(running)).get("cut_short") != 3:
+                await asyncio.sleep(0.02)
 
 
 async def test_restart_keeps(start: Start) -> None:

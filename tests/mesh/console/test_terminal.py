@@ -2,16 +2,28 @@
 
 import asyncio
 import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import click
 import httpx
+import pytest
 from click.testing import CliRunner, Result
 
 from mesh.chassis.testing import free_port
 from mesh.console import imported, terminal
-from tests.mesh.console.conftest import TOKEN, Running
+from tests.mesh.console.conftest import TOKEN, Running, Start
 from tests.mesh.console.telemetry import Batch, logs
+from tests.mesh.console.test_metrics import Process, scraped
 
 
 async def run(running: Running, *arguments: str) -> Result:
@@ -24,6 +36,56 @@ def invoke(url: str, *arguments: str) -> Result:
         commands={c.name or "": c for c in terminal.commands(lambda _: (url, TOKEN))}
     )
     return CliRunner().invoke(group, arguments)
+
+
+class Screen:
+    """`amarre top` in a pseudo-terminal of so many columns."""
+
+    PROGRAM = (
+        "import sys; from mesh.console import terminal; from click import Group; "
+        "Group(commands={c.name: c for c in terminal.commands(lambda _: tuple(sys.argv[1:]))})"
+        ".main(['top'])"
+    )
+
+    def __init__(self, url: str, columns: int) -> None:
+        self._terminal, inner = pty.openpty()
+        termios.tcsetwinsize(inner, (30, columns))
+        self._process = subprocess.Popen(
+            (sys.executable, "-c", self.PROGRAM, url, TOKEN),
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm"},
+        )
+        os.close(inner)
+        self.text = ""
+
+    def read_until(self, wanted: str) -> None:
+        """Read what is drawn until *wanted* is; at most 20 s."""
+        ends = time.monotonic() + 20
+        while wanted not in self.text:
+            assert time.monotonic() < ends, self.text
+            if select.select([self._terminal], [], [], 0.1)[0]:
+                self.text += os.read(self._terminal, 65_536).decode(errors="replace")
+
+    def end(self) -> int:
+        """Press Ctrl-C; returns the exit status."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(20)
+        finally:
+            self._process.kill()
+            os.close(self._terminal)
+
+    def lines(self) -> list[str]:
+        """Return what was drawn, without what moves the cursor or colours."""
+        frames = self.text.split("\x1b[H")
+        return [
+            line
+            for frame in frames
+            for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()
+        ]
 
 
 class TestCommands:
@@ -71,6 +133,42 @@ class TestCommands:
         """
         assert "survey.ListRequests" in (await run(running, "metrics")).output
         assert "gateway" in (await run(running, "top", "--once")).output
+
+    @pytest.mark.parametrize("columns", [24, 48, 80, 120])
+    async def test_top(self, start: Start, columns: int) -> None:
+        """
+        In a terminal of any width `top` is drawn anew as calls come in, cuts no number, and ends
+        with Ctrl-C.
+        """
+        process = Process()
+        every = timedelta(milliseconds=50)
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=every) as running,
+        ):
+            screen = await asyncio.to_thread(Screen, running.url, columns)
+            try:
+                await scraped(running)
+                await asyncio.to_thread(screen.read_until, "service")
+                process.call(times=7)
+                await asyncio.to_thread(screen.read_until, "survey.")
+            finally:
+                status = await asyncio.to_thread(screen.end)
+
+        assert 0 == status
+        assert max(map(len, screen.lines())) <= columns
+        assert [] == re.findall(r"[\d.]+…", screen.text)
+
+    def test_alerts(self) -> None:
+        """
+        An alert is shown as it is told, square brackets included; what is silenced is not shown.
+        """
+        told = {"name": "Odd", "message": "[/red] [bold"}
+        servers = [{**told, "state": "suppressed"}, {**told, "state": "firing"}]
+
+        lines = terminal._alerts({"alerts": [told], "serverAlerts": servers})
+
+        assert ["Odd [/red] [bold"] * 2 == [str(line) for line in lines]
 
     async def test_export(self, running: Running, tmp_path: Path) -> None:
         """

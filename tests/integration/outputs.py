@@ -17,7 +17,7 @@ import httpx
 
 from mesh.console.web import PAGES
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
 ENVOY = ("/stats", "/stats/prometheus", "/clusters", "/certs", "/listeners", "/runtime")
 API = (
     *("/api/overview", "/api/graph", "/api/traces?limit=500", "/api/logs?limit=1000"),

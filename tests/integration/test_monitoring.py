@@ -10,7 +10,7 @@ import pytest
 from mesh import topology
 from mesh.topology import MONITORING
 
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 90.0
 
 pytestmark = [
     pytest.mark.xdist_group("live"),

@@ -34,7 +34,7 @@ from tests.sidecars.running import Load, Running, mesh
 
 PROGRAMS = {name: shutil.which(name) for name in ("prometheus", "prometheus-alertmanager")}
 PACE = Pace(60)
-WAIT_SECONDS = 45.0
+WAIT_SECONDS = 90.0
 ALERT = "ErrorsAboveFivePercent"
 CALLS_A_SECOND = 20
 

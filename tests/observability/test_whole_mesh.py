@@ -33,7 +33,7 @@ from tests.mesh.chassis.telemetry import Collector, collecting
 MESH = policy.load()
 EMAIL = "planted.canary@example.org"
 TRACE = "c0ffee00000000000000000000c0ffee"
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Running:
     def client(self) -> httpx.AsyncClient:
         """Return a browser-like client that is nobody yet."""
         app = self.ready["urls"]["app"]
-        return httpx.AsyncClient(base_url=app, headers={"origin": app}, timeout=10, trust_env=False)
+        return httpx.AsyncClient(base_url=app, headers={"origin": app}, timeout=60, trust_env=False)
 
     async def sign_in(self, client: httpx.AsyncClient) -> None:
         """Sign *client* in by magic link."""

@@ -97,7 +97,9 @@ async def front(bed: Bed, *, rate_limits: bool = False) -> AsyncIterator[Front]:
         rate_limits=rate_limits,
     )
     envoy = await bed.caller(edge, app=f"unix:{socket}")
-    async with httpx.AsyncClient(base_url=f"http://{edge.http}", trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://{edge.http}", trust_env=False, timeout=60
+    ) as client:
         yield Front(envoy, edge, app, client)
     server.should_exit = True
     await serving

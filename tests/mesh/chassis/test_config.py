@@ -16,7 +16,7 @@ def load(**variables: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | variables,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

@@ -25,7 +25,7 @@ def amtool(folder: Path, *arguments: str) -> str:
     assert AMTOOL is not None
     registry.write(FILES, folder)
     return subprocess.run(
-        [AMTOOL, *arguments], capture_output=True, text=True, cwd=folder, timeout=30, check=True
+        [AMTOOL, *arguments], capture_output=True, text=True, cwd=folder, timeout=60, check=True
     ).stdout
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mesh.chassis.testing import free_port
 
-START_SECONDS = 15.0
+START_SECONDS = 60.0
 PROJECT = "amarre"
 KEY = "standard_test"
 

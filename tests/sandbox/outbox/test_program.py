@@ -21,7 +21,7 @@ from mesh.chassis.testing import free_port
 from sandbox.outbox.messages import Message
 from sandbox.outbox.store import MOST_MESSAGES, Store
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 
 
 class Outbox:

@@ -47,7 +47,7 @@ def refusal(command: list[str], **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert 2 == done.returncode
@@ -58,7 +58,7 @@ def refusal(command: list[str], **environment: str) -> str:
 def call(server: Server, content: str, **params: str) -> httpx.Response:
     """A call to a sandbox process."""
     form = {"token": TOKEN, "content": content, "format": "json", **params}
-    return httpx.post(server.api_url, data=form, timeout=20)
+    return httpx.post(server.api_url, data=form, timeout=60)
 
 
 class TestRefusals:
@@ -158,7 +158,7 @@ class TestLife:
         async with httpx.AsyncClient() as http:
             await http.put(f"{server.url}/_control/faults", json={"mode": "hang"})
             hanging = asyncio.create_task(
-                http.post(server.api_url, data={"content": "version"}, timeout=20)
+                http.post(server.api_url, data={"content": "version"}, timeout=60)
             )
             done, _ = await asyncio.wait([hanging], timeout=0.3)
             assert not done
@@ -273,7 +273,7 @@ def test_help() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=True,
     )
     assert "--super-token-file" in done.stdout

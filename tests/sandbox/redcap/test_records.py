@@ -502,7 +502,7 @@ async def test_abandoned_exports(server: Server) -> None:
     """
     rows = [{"record_id": f"long{n}", "demandeur_nom": "x" * 9_000} for n in range(400)]
     form = {"token": TOKEN, "content": "record", "format": "json"}
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         data = {**form, "data": json.dumps(rows)}
         assert 200 == (await http.post(server.api_url, data=data)).status_code
         for _ in range(50):

@@ -92,11 +92,13 @@ def peer(kind: int, attributes: Mapping[str, Any], name: str) -> str:
     """
     Return who is on the other side of a span.
 
-    For a server's span the caller that the service identified, for a client's the system outside
-    of the mesh (``redcap``); empty when unknown.
+    For a server's span the caller that the service, or its proxy, identified, for a client's the
+    system outside of the mesh (``redcap``); empty when unknown.
     """
     if kind == SERVER:
-        return str(attributes.get(emitted.CALLER) or "")[:64]
+        identity = str(attributes.get(emitted.CALLER_ID) or "")
+        account = identity.partition("/sa/")[2]
+        return str(attributes.get(emitted.CALLER) or account)[:64]
     if kind != CLIENT:
         return ""
     method, _, system = name.partition(" ")

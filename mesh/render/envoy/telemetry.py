@@ -17,6 +17,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
     if not proxy.telemetry.otlp:
         return {}
     path = names.HTTP_ROUTE if direction == EDGE else "url.path"
+    caller = {"tag": names.CALLER_ID, "value": "%DOWNSTREAM_PEER_URI_SAN%"}
     return {
         "tracing": {
             "random_sampling": {"value": proxy.telemetry.sampling_percent},
@@ -26,6 +27,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
             "custom_tags": [
                 {"tag": "envoy.details", "value": "%RESPONSE_CODE_DETAILS%"},
                 {"tag": path, "value": _path(direction)},
+                *([caller] if direction == INBOUND else []),
             ],
             "provider": {
                 "name": "envoy.tracers.opentelemetry",
@@ -143,6 +145,7 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
     """Refused calls as log records; the details name the policy and its line in the contract."""
     attributes = {
         "event.name": "refusal",
+        "kind": names.KIND_SECURITY,
         "proxy": proxy.name,
         "direction": direction,
         "path": _path(direction),

@@ -5,6 +5,8 @@ import os
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from mesh.console import graph, schema
 from mesh.console.clock import steady
 from mesh.contract import policy
@@ -55,12 +57,21 @@ class TestSeen:
 
         assert 1 == edges(kept)[LISTED]["calls"]
 
-    def test_undeclared(self, kept: Kept) -> None:
+    @pytest.mark.parametrize(
+        ("process", "named"),
+        [
+            ("survey", {"amarre__caller": "health"}),
+            ("survey-envoy", {"amarre__caller_id": "spiffe://amarre.local/ns/amarre/sa/health"}),
+        ],
+        ids=["service", "proxy"],
+    )
+    def test_undeclared(self, kept: Kept, process: str, named: dict[str, str]) -> None:
         """
-        A caller that no contract names stands out, refused, with the policy that refused it.
+        A caller that no contract names stands out, refused by the service or by its proxy, with
+        the policy that refused it.
         """
         batch = Batch()
-        batch.rpc("survey", code="PERMISSION_DENIED", amarre__caller="health")
+        batch.rpc(process, code="PERMISSION_DENIED", **named)
         kept.take("traces", batch.request)
 
         edge = edges(kept)["health", "survey", "survey.ListRequests"]

@@ -66,6 +66,6 @@ function failures(items) {
     h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},
       h("td", {}, new Date(item.start).toLocaleTimeString("en-GB")),
       h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name)),
-      h("td", {}, item.code ? pill("bad", item.code) : ""),
+      h("td", {}, item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
       h("td", { class: "num" }, ms(item.durationMs)))))));
 }

@@ -9,13 +9,15 @@ if [ -w "$most" ] && [ "$(cat "$most")" -lt 512 ]; then
   echo 512 >"$most" || echo "inotify instances stay at $(cat "$most"); tests with many proxies may fail"
 fi
 
-# The official Node SDK of Appwrite, for the proof of its stand-in.
-sdk=sandbox/appwrite/node
-if ! command -v npm >/dev/null; then
-  echo "Not installed: npm. The test with the Node SDK is skipped and says so."
-elif [ ! -d "$sdk/node_modules" ]; then
-  (cd "$sdk" && npm ci --silent --no-audit --no-fund) || echo "npm ci did not work in tests/$sdk"
-fi
+# The official Node SDK of Appwrite, for the proof of its stand-in; Mermaid, for the diagrams.
+for folder in sandbox/appwrite/node docs/node; do
+  if ! command -v npm >/dev/null; then
+    echo "Not installed: npm. The tests that need tests/$folder are skipped and say so."
+  elif [ ! -d "$folder/node_modules" ]; then
+    (cd "$folder" && npm ci --silent --no-audit --no-fund --ignore-scripts) \
+      || echo "npm ci did not work in tests/$folder"
+  fi
+done
 
 declare -A package=(
   [chromium]=chromium

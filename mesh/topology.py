@@ -175,7 +175,8 @@ def process(name: str) -> Process:
 
 def clients_of(mesh: Mesh) -> dict[str, tuple[str, ...]]:
     """Return which services each workload calls, as the contracts declare; health asks all."""
-    found: dict[str, set[str]] = {p.name: set() for p in PROCESSES if p.identity}
+    workloads = (*(p.name for p in PROCESSES if p.identity), *(s.name for s in mesh.services))
+    found: dict[str, set[str]] = {name: set() for name in workloads}
     for caller, service in mesh.edges():
         found[caller].add(service)
     found["health"] |= {service.name for service in mesh.services} - {"health"}

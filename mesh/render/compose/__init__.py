@@ -50,6 +50,6 @@ def files(deployed: Deployment) -> dict[str, str]:
         "compose.yaml": text(WHY, content),
         "site.env.example": workloads.site_example(),
         **backends.files(),
-        **telemetry.files(),
+        **telemetry.files(deployed),
         **envoys.files(deployed),
     }

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from mesh import topology
 from mesh.render.compose import envoys
 from mesh.render.compose.workloads import hardened
+from mesh.render.deployment import Deployment
 from mesh.render.rules import scraping
 from mesh.render.rules.scraping import Target
 
@@ -52,23 +52,20 @@ def volumes() -> dict[str, Any]:
     return {name: {} for name in names}
 
 
-def files() -> dict[str, str]:
+def files(deployed: Deployment) -> dict[str, str]:
     """Return what stands here alone: where this Prometheus looks."""
     return {
         "telemetry/prometheus.yaml": scraping.configuration(
-            list(_targets()), alertmanager="alertmanager:9093"
+            list(_targets(deployed)), alertmanager="alertmanager:9093"
         )
     }
 
 
-def _targets() -> Iterator[Target]:
-    for p in topology.PROCESSES:
-        if p.metrics and p.identity:
-            metrics = f"{p.name}:{topology.PORT_BASE + p.metrics}"
-            yield Target("amarre", p.name, p.identity, metrics)
-            if p.has_sidecar:
-                proxy = f"{p.name}-envoy"
-                yield Target("envoy", proxy, p.identity, f"{proxy}:{envoys.STATS}")
+def _targets(deployed: Deployment) -> Iterator[Target]:
+    for workload in deployed.workloads:
+        name, proxy = workload.name, envoys.container(workload)
+        yield Target("amarre", name, name, f"{name}:{workload.metrics_port}")
+        yield Target("envoy", proxy, name, f"{proxy}:{envoys.STATS}")
 
 
 def _committed(name: str, folder: str) -> str:

@@ -3,8 +3,9 @@
 import yaml
 
 from mesh.contract import policy
-from mesh.render import deployment, istio, kubernetes
-from tests.mesh.render.addition import NAME, deployed
+from mesh.render import compose, deployment, istio, kubernetes
+from mesh.render.rules import rule_files
+from tests.mesh.render.addition import NAME, contract, deployed
 
 BEFORE = deployment.load(policy.load())
 
@@ -54,6 +55,34 @@ def test_kubernetes() -> None:
         f"components/rollouts/analysis-template-{NAME}.yaml",
         f"components/rollouts/rollout-{NAME}.yaml",
     } == new
+
+
+def test_compose() -> None:
+    """
+    Compose gets it with its Envoy and that one's files; Prometheus asks both.
+    """
+    before, after = compose.files(BEFORE), compose.files(deployed())
+    services = set(yaml.safe_load(after["compose.yaml"])["services"])
+    asked = yaml.safe_load(after["telemetry/prometheus.yaml"])["scrape_configs"]
+    processes = {t["labels"]["process"] for job in asked[:2] for t in job["static_configs"]}
+
+    assert {NAME, f"{NAME}-envoy"} == services - set(
+        yaml.safe_load(before["compose.yaml"])["services"]
+    )
+    assert {NAME, f"{NAME}-envoy"} <= processes
+    assert f"envoy/{NAME}-envoy/envoy.yaml" in set(after) - set(before)
+    assert f"{NAME}-envoy" in after["envoy/gateway-envoy/clusters/callees.yaml"]
+
+
+def test_objectives() -> None:
+    """
+    What its method promises is recorded, so that the alerts on budgets watch it.
+    """
+    before, after = rule_files(policy.load()), rule_files(contract())
+
+    assert set(before) == set(after)
+    assert "ReadNote" in after["rules/recording.yaml"]
+    assert "ReadNote" not in before["rules/recording.yaml"]
 
 
 def test_callers_learn_of_it() -> None:

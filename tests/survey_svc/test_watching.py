@@ -205,7 +205,8 @@ class TestBounds:
         before = project.looks
         await watching._look()
 
-        assert before + 1 == project.looks
+        # On a slow machine the watch may have looked by itself meanwhile.
+        assert project.looks - before in {1, 2}
         for stream in streams:
             await stream.aclose()
 

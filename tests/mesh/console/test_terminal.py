@@ -42,7 +42,9 @@ class Screen:
     """`amarre top` in a pseudo-terminal of so many columns."""
 
     PROGRAM = (
-        "import sys; from mesh.console import terminal; from click import Group; "
+        # A shell that started these tests in the background has Ctrl-C ignored, by us and ours.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from mesh.console import terminal; from click import Group; "
         "Group(commands={c.name: c for c in terminal.commands(lambda _: tuple(sys.argv[1:]))})"
         ".main(['top'])"
     )

@@ -52,13 +52,15 @@ class Screen:
     def __init__(self, url: str, columns: int) -> None:
         self._terminal, inner = pty.openpty()
         termios.tcsetwinsize(inner, (30, columns))
+        # What the tests were started with says how wide another terminal is.
+        inherited = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
         self._process = subprocess.Popen(
             (sys.executable, "-c", self.PROGRAM, url, TOKEN),
             stdin=inner,
             stdout=inner,
             stderr=inner,
             start_new_session=True,
-            env={**os.environ, "TERM": "xterm"},
+            env={**inherited, "TERM": "xterm"},
         )
         os.close(inner)
         self.text = ""

@@ -41,6 +41,15 @@ def _mesh_config() -> Resource:
             "holdApplicationUntilProxyStarts": True,
             "terminationDrainDuration": "15s",
             "concurrency": 1,
+            # Beyond the few that Istio lets proxies keep: what alerts and dashboards read.
+            "proxyStatsMatcher": {
+                "inclusionRegexps": [
+                    ".*circuit_breakers.*",
+                    ".*outlier_detection.*",
+                    "cluster.*upstream_(rq_retry|rq_pending_overflow|rq_total|cx_active)",
+                    "cluster.*membership_(healthy|total)",
+                ]
+            },
             "proxyHeaders": {
                 "forwardedClientCert": "SANITIZE_SET",
                 "setCurrentClientCertDetails": {"uri": True, "subject": False, "dns": False},

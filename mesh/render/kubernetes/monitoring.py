@@ -69,6 +69,8 @@ def _pod_monitor(deployed: Deployment) -> Resource:
                             "replacement": f"$1:{PROXY_METRICS_PORT}",
                             "targetLabel": "__address__",
                         },
+                        # The operator would name the job after this resource.
+                        {"action": "replace", "replacement": "amarre", "targetLabel": "job"},
                         relabel(f"{pod}_name", "process"),
                         relabel(f"{pod}_label_app", "workload"),
                         relabel(f"{pod}_label_rollouts_pod_template_hash", "revision"),

@@ -128,6 +128,16 @@ class TestProduction:
         ):
             pass
 
+    def test_job_of_the_rules(self, production: list[Resource]) -> None:
+        """
+        What the operator scrapes has the job that rules and dashboards look for.
+        """
+        (monitor,) = [r for r in production if r["kind"] == "PodMonitor"]
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        jobs = [r for r in endpoint["relabelings"] if r.get("targetLabel") == "job"]
+
+        assert ["amarre"] == [r["replacement"] for r in jobs]
+
     def test_unknown_overlay(self) -> None:
         """
         An overlay that is not there is refused by name.

@@ -1,5 +1,6 @@
 """Istio's resources say what the contracts say."""
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from mesh.chassis.tokens import ISSUER
 from mesh.contract import policy
 from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method
-from mesh.render import deployment, istio, registry
+from mesh.render import deployment, istio, registry, signals
 from mesh.render.deployment import Workload
 from tests.mesh.render.authorization import Request, allowed
 
@@ -384,3 +385,24 @@ class TestFiles:
         assert topology.TRUST_DOMAIN == values["trustDomain"]
         assert "TLSV1_3" == values["meshMTLS"]["minProtocolVersion"]
         assert "REGISTRY_ONLY" == values["outboundTrafficPolicy"]["mode"]
+
+
+def test_statistics_of_proxies() -> None:
+    """
+    Istio's proxies keep the statistics that alerts and dashboards read; by itself it lets them
+    keep hardly any.
+    """
+    stats = (
+        *(f"circuit_breakers.default.{kind}_open" for kind in ("rq", "rq_pending", "cx")),
+        "outlier_detection.ejections_active",
+        *("upstream_rq_retry", "upstream_rq_pending_overflow", "upstream_rq_total"),
+        *("upstream_cx_active", "membership_healthy", "membership_total"),
+    )
+    read = {m for m in signals.schema()["foreign_metrics"]["envoy"] if "_cluster_" in m}
+    values = yaml.safe_load(FILES["istiod-values.yaml"])["meshConfig"]["defaultConfig"]
+    kept = values["proxyStatsMatcher"]["inclusionRegexps"]
+
+    assert read == {f"envoy_cluster_{stat.replace('.', '_')}" for stat in stats}
+    for stat in stats:
+        name = f"cluster.outbound|3001||survey.amarre-surveys.svc.cluster.local.{stat}"
+        assert any(re.fullmatch(pattern, name) for pattern in kept), stat

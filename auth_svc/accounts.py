@@ -50,7 +50,7 @@ async def find(wanted: str, roster: Roster) -> User:
         IdentitiesError: There is none.
     """
     async for user in roster.users():
-        if wanted in {user.id, user.email} or wanted.lower() == user.email:
+        if user.id == wanted or user.email == wanted.lower():
             return user
     raise IdentitiesError("There is no user with this id or address.")
 

@@ -24,6 +24,7 @@ from auth_svc.ports import (
     Use,
     User,
     Verified,
+    relabelled,
 )
 from mesh.chassis.errors import UnavailableError, UpstreamError
 from mesh.chassis.server import StartError
@@ -210,8 +211,7 @@ class AppwriteDirectory:
         """Give the user *label*, or take it away."""
         path = f"/users/{quote(user_id, safe='')}"
         user = _user(await self._users_call("GET", path))
-        others = [known for known in user.labels if known != label]
-        changed = [*others, label] if on else others
+        changed = list(relabelled(user.labels, label, on=on))
         await self._users_call("PUT", f"{path}/labels", {"labels": changed})
 
     async def block(self, user_id: str, *, on: bool) -> None:

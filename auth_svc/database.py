@@ -1,14 +1,14 @@
 """Auth's database, SQLite or PostgreSQL: connections, migrations, and what an outage means."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Table, event, text
+from sqlalchemy import Connection, Table, event, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -117,6 +117,12 @@ class Database:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+def insert_where(table: Table, values: Mapping[str, Any], condition: Any) -> Any:
+    """Return one INSERT of a row that is made only while *condition* holds."""
+    row = select(*(literal(value, table.c[name].type) for name, value in values.items()))
+    return table.insert().from_select([*values], row.where(condition))
 
 
 def _move(connection: Connection, back_to: str) -> None:

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, delete, exists, literal, select, update
+from sqlalchemy import Row, delete, exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from auth_svc.database import Database
+from auth_svc.database import Database, insert_where
 from auth_svc.devices import describe
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.ports import (
@@ -23,6 +23,7 @@ from auth_svc.ports import (
     SessionLife,
     User,
     Verified,
+    relabelled,
 )
 from auth_svc.signin import digest
 from auth_svc.tables import sessions, users
@@ -77,10 +78,9 @@ class EmbeddedDirectory:
             "by_passkey": by_passkey,
         }
         # One statement, so that nobody is blocked between a look and the opening.
-        row = select(*(literal(value, sessions.c[name].type) for name, value in values.items()))
-        allowed = row.where(exists().where(users.c.id == user_id, users.c.blocked.is_(False)))
+        allowed = exists().where(users.c.id == user_id, users.c.blocked.is_(False))
         async with self._database.transaction() as connection:
-            opening = sessions.insert().from_select([*values], allowed)
+            opening = insert_where(sessions, values, allowed)
             if (await connection.execute(opening)).rowcount != 1:
                 raise InvalidCredentialsError
             await connection.execute(_beyond_the_most(user_id))
@@ -133,8 +133,7 @@ class EmbeddedDirectory:
         mine = users.c.id == user_id
         async with self._database.transaction() as connection:
             labels = (await connection.execute(select(users.c.labels).where(mine))).scalar() or []
-            others = [known for known in labels if known != label]
-            changed = [*others, label] if on else others
+            changed = list(relabelled(labels, label, on=on))
             await connection.execute(update(users).where(mine).values(labels=changed))
 
     async def block(self, user_id: str, *, on: bool) -> None:

@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, literal, select, update
+from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from auth_svc.database import Database
+from auth_svc.database import Database, insert_where
 from auth_svc.passkeys import Ceremony, Passkey
 from auth_svc.tables import ceremonies, passkeys
 
@@ -51,10 +51,7 @@ class SqlPasskeys:
             "created_at": passkey.created_at,
         }
         mine = select(func.count()).where(passkeys.c.user_id == passkey.user_id)
-        row = select(*(literal(value, passkeys.c[name].type) for name, value in values.items()))
-        statement = passkeys.insert().from_select(
-            [*values], row.where(mine.scalar_subquery() < most)
-        )
+        statement = insert_where(passkeys, values, mine.scalar_subquery() < most)
         try:
             async with self._database.transaction() as connection:
                 return (await connection.execute(statement)).rowcount == 1

@@ -26,6 +26,12 @@ class User:
     blocked: bool = False
 
 
+def relabelled(labels: Sequence[str], label: str, *, on: bool) -> tuple[str, ...]:
+    """Return *labels* with *label* once, at their end, or without it."""
+    others = tuple(known for known in labels if known != label)
+    return (*others, label) if on else others
+
+
 @dataclass(frozen=True)
 class Session:
     """

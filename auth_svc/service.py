@@ -15,7 +15,7 @@ from amarre.auth.v1 import auth_service_pb2_grpc as rpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from auth_svc.passkeys import Passkey, Passkeys
-from auth_svc.ports import SECOND_FACTOR, Console, Session
+from auth_svc.ports import SECOND_FACTOR, Console, Session, relabelled
 from auth_svc.sessions import Sessions
 from auth_svc.signin import SignIn
 from mesh.chassis import call
@@ -154,7 +154,7 @@ class AuthService(rpc.AuthServiceServicer):
         self, request: pb.SetSecondFactorRequest, context: Context
     ) -> pb.SetSecondFactorResponse:
         user = call.user()
-        others = [label for label in user.labels if label != SECOND_FACTOR]
+        others = relabelled(user.labels, SECOND_FACTOR, on=False)
         if not request.required and self._sessions.second_factor.is_asked_of(others):
             raise ConflictError("This mesh asks a passkey of the user, whatever they choose.")
         await self._passkeys.ask_for(user.id, required=request.required)

@@ -43,23 +43,20 @@ class Account(Desk):
     async def end_session(self, request: Request) -> Response:
         """End one of the user's sessions, on another device."""
         fields = await form(request)
-        session = await self.session(request, "auth")
         message = pb.EndSessionRequest(id=fields.get("id", ""))
-        return await self._change(request, "EndSession", message, session)
+        return await self._change(request, "EndSession", message)
 
     async def remove_passkey(self, request: Request) -> Response:
         """Forget one of the user's passkeys."""
         fields = await form(request)
-        session = await self.session(request, "auth")
         message = pb.RemovePasskeyRequest(id=fields.get("id", ""))
-        return await self._change(request, "RemovePasskey", message, session)
+        return await self._change(request, "RemovePasskey", message)
 
     async def second_factor(self, request: Request) -> Response:
         """Ask for a passkey at each sign-in from now on, or do so no more."""
         fields = await form(request)
-        session = await self.session(request, "auth")
         message = pb.SetSecondFactorRequest(required=fields.get("required") == "yes")
-        return await self._change(request, "SetSecondFactor", message, session)
+        return await self._change(request, "SetSecondFactor", message)
 
     async def console(self, request: Request) -> Response:
         """Show an operator the one-time link into the console."""
@@ -72,10 +69,9 @@ class Account(Desk):
         """Ask the visitor to sign in again, for what needs a fresh sign-in."""
         return self._again(request, await self.session(request, "auth"))
 
-    async def _change(
-        self, request: Request, rpc: str, message: Message, session: Session
-    ) -> Response:
+    async def _change(self, request: Request, rpc: str, message: Message) -> Response:
         """Change something of the account; asks for a fresh sign-in where it takes one."""
+        session = await self.session(request, "auth")
         try:
             await self.call("auth", rpc, message, session)
         except Exception as exc:

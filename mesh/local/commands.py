@@ -190,7 +190,7 @@ async def _rotate(layout: Layout, *, root: bool) -> None:
                 f"There are no certificates in {layout.data}. `amarre certs issue` makes them."
             ) from nobody
 
-        async def settled(_: Mapping[str, str]) -> None:
+        async def settled() -> None:
             """Nobody uses them yet."""
 
         await rotate(layout, root=root, settled=settled, tell=click.echo)

@@ -6,7 +6,8 @@ roots are trusted, leaves come from the new one, the old one is dropped. In any 
 workload meets a certificate that it does not trust yet.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -17,8 +18,25 @@ from mesh.local.layout import Layout
 from mesh.orders import Tell
 
 EDGE = "edge"
-Settled = Callable[[Mapping[str, str]], Awaitable[None]]
-"""Waits until every proxy uses the leaves with these serial numbers, by workload."""
+Settled = Callable[[], Awaitable[None]]
+"""Waits until everybody uses the leaf and the roots that are installed."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What a workload shows and trusts, as serial numbers in hexadecimal digits."""
+
+    leaf: str
+    roots: frozenset[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Installed":
+        """Return what stands in the SVID folder of a workload."""
+        leaf = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
+        roots = x509.load_pem_x509_certificates((folder / "ca.crt").read_bytes())
+        return cls(
+            f"{leaf.serial_number:x}", frozenset(f"{root.serial_number:x}" for root in roots)
+        )
 
 
 async def rotate(layout: Layout, *, root: bool, settled: Settled, tell: Tell) -> None:
@@ -30,38 +48,34 @@ async def rotate(layout: Layout, *, root: bool, settled: Settled, tell: Tell) ->
     """
     old = CertificateAuthority.load_or_create(layout.ca)
     if not root:
-        await settled(_issue_leaves(old, layout.certs, old.pem()))
+        _issue_leaves(old, layout.certs, old.pem())
+        await settled()
         tell("Every certificate is new.")
         return
     new = CertificateAuthority.create()
     both = old.pem() + new.pem()
-    await settled(_trust(layout.certs, both))
+    _trust(layout.certs, both)
+    await settled()
     tell("1 of 3: both roots are trusted.")
     new.save(layout.ca)
-    await settled(_issue_leaves(new, layout.certs, both))
+    _issue_leaves(new, layout.certs, both)
+    await settled()
     tell("2 of 3: every certificate comes from the new root.")
-    await settled(_trust(layout.certs, new.pem()))
+    _trust(layout.certs, new.pem())
+    await settled()
     tell("3 of 3: the old root is dropped.")
 
 
-def _issue_leaves(authority: CertificateAuthority, certs: Path, bundle: bytes) -> dict[str, str]:
+def _issue_leaves(authority: CertificateAuthority, certs: Path, bundle: bytes) -> None:
     for name in sorted(WORKLOADS):
         install(authority.issue_svid(name), certs / name, bundle)
     edge = authority.issue(uris=[], names=["localhost"], common_name="AMARRE edge")
     install(edge, certs / EDGE, bundle)
-    return dict(_serials(certs))
 
 
-def _trust(certs: Path, bundle: bytes) -> dict[str, str]:
+def _trust(certs: Path, bundle: bytes) -> None:
     """Keep every leaf and replace the roots beside it."""
     for name in (*sorted(WORKLOADS), EDGE):
         folder = certs / name
         chain, key = (folder / "tls.crt").read_bytes(), (folder / "tls.key").read_bytes()
         install(Issued(chain, key, bundle), folder)
-    return dict(_serials(certs))
-
-
-def _serials(certs: Path) -> Iterator[tuple[str, str]]:
-    for name in (*sorted(WORKLOADS), EDGE):
-        leaf = x509.load_pem_x509_certificate((certs / name / "tls.crt").read_bytes())
-        yield name, f"{leaf.serial_number:x}"

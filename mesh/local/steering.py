@@ -17,7 +17,7 @@ from mesh.local.canary import Canary
 from mesh.local.envoy import Admin, EnvoyError
 from mesh.local.fleet import Fleet
 from mesh.local.journal import Journal
-from mesh.local.rotation import rotate
+from mesh.local.rotation import Installed, rotate
 from mesh.local.slots import NoSlotError
 from mesh.local.supervisor import StartFailedError
 from mesh.orders import Order, OrderError, Tell
@@ -28,8 +28,8 @@ log = structlog.get_logger("steering")
 
 RENEW_SECONDS = 600.0
 SETTLE_SECONDS = 10.0
-TRUST_SECONDS = 1.0
-"""How long new roots are given to be read; Envoy's watch takes milliseconds."""
+HANDSHAKE_SECONDS = 1.0
+"""How long handshakes that began without a proxy may still use the files of before."""
 
 
 class Steering:
@@ -170,13 +170,20 @@ class Steering:
                 except (CaError, OSError) as fault:
                     log.error("certificates not renewed", message=str(fault))  # noqa: TRY400 - a sentence
 
-    async def _settled(self, serials: Mapping[str, str]) -> None:
-        """Wait until every proxy shows the leaf of its workload."""
-        await asyncio.sleep(TRUST_SECONDS)
+    async def _settled(self) -> None:
+        """
+        Wait until every proxy shows the leaf and the roots that are installed for its workload.
+
+        Only what a proxy says counts: on a busy machine one may read its files seconds later.
+        """
+        proxies = self._fleet.running_proxies()
+        if not proxies:
+            await asyncio.sleep(HANDSHAKE_SECONDS)
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
-        for proxy in self._fleet.running_proxies():
+        for proxy in proxies:
+            wanted = Installed.read(self._fleet.plan.layout.certs / proxy.workload)
             async with Admin(proxy.admin) as admin:
-                while not await _shows(admin, serials[proxy.workload]):
+                while not await _shows(admin, wanted):
                     if asyncio.get_running_loop().time() > deadline:
                         raise OrderError(_stuck(proxy))
                     await asyncio.sleep(0.05)
@@ -205,14 +212,19 @@ class Steering:
         return canary
 
 
-async def _shows(admin: Admin, serial: str) -> bool:
-    found = await admin.get("/certs")
-    shown = {
-        leaf["serial_number"].lstrip("0")
+async def _shows(admin: Admin, wanted: Installed) -> bool:
+    try:
+        found = await admin.get("/certs")
+    except EnvoyError:
+        return False
+    return any(
+        wanted.leaf in _serials(entry, "cert_chain") and wanted.roots == _serials(entry, "ca_cert")
         for entry in found.get("certificates", [])
-        for leaf in entry.get("cert_chain", [])
-    }
-    return serial in shown
+    )
+
+
+def _serials(entry: dict[str, Any], of: str) -> set[str]:
+    return {one["serial_number"].lstrip("0") for one in entry.get(of, [])}
 
 
 def _stuck(proxy: Proxy) -> str:

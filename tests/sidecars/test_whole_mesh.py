@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,18 @@ from tests.sidecars.running import Load, Running, mesh
 
 pytestmark = pytest.mark.xdist_group("whole mesh")
 LIST = "/api/v1/surveys/requests"
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """Let processes stand still while the body runs."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +77,15 @@ class TestProcesses:
         Not one in fifty is lost: the retry budget may run dry before the replica is ejected.
         """
         before = running.pid("survey-2")
-        async with Load(ada, LIST, 30) as load:
+        async with Load(ada, LIST, 60) as load:
             os.kill(before, signal.SIGKILL)
 
             async def is_back() -> bool:
                 return running.pid("survey-2") not in {0, before}
 
             await eventually(is_back, "the replica", within=30)
+            while load.answers["200"] < 200:
+                await asyncio.sleep(0.1)
 
         assert len(load.failures) <= load.answers["200"] / 50, load.failures
         assert set(load.answers) <= {"200", "503"}
@@ -192,6 +207,32 @@ class TestUnderLoad:
         assert 100 < load.answers["200"]
         for name, pid in before.items():
             assert pid != running.pid(name)
+
+    async def test_pause(self, running: Running, ada: httpx.AsyncClient) -> None:
+        """
+        When every replica stands still for so long that two probes time out, as on a machine
+        whose disk is busy, calls wait; none is refused.
+        """
+        async with Load(ada, LIST, 25) as load:
+            with stopped(running.pid("survey"), running.pid("survey-2")):
+                await asyncio.sleep(3.2)
+            await asyncio.sleep(1)
+
+        assert [] == load.failures
+
+    async def test_rotation_waits(self, running: Running) -> None:
+        """
+        The old root is not dropped before a proxy that was slow trusts the new one.
+        """
+        bundle = Path(running.ready["pki"]["ca"])
+        with stopped(running.pid("survey-envoy")):
+            rotation = asyncio.create_task(running.amarre("certs", "rotate", "--root"))
+            await asyncio.sleep(4.5)
+            trusted = x509.load_pem_x509_certificates(bundle.read_bytes())
+        said = await rotation
+
+        assert 2 == len(trusted)
+        assert "3 of 3" in said
 
     async def test_rotation(self, running: Running, ada: httpx.AsyncClient) -> None:
         """

@@ -110,9 +110,10 @@ def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> 
         "load_assignment": _assignment(name, list(addresses)),
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
-        # Replicas that are known to be broken get nothing, however few are left.
+        # Replicas that seem broken get nothing, however few are left; when none is left, all get
+        # calls again: probes that a pause of two seconds lets time out are no outage.
         "common_lb_config": {
-            "healthy_panic_threshold": {"value": 0},
+            "healthy_panic_threshold": {"value": 1},
             # What health checks find counts at once, not up to a second later.
             "update_merge_window": "0s",
         },

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -110,7 +111,9 @@ class Runner:
         Raises:
             StartFailedError: A process did not become ready; all have been stopped.
         """
-        configure_logs(NAME, NAME, "INFO", renderer=structlog.dev.ConsoleRenderer())
+        # Colours are for people; a file or a pipe gets plain lines.
+        people = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        configure_logs(NAME, NAME, "INFO", renderer=people)
         # Among the logs of all others: who ordered what, what died and was started again.
         otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.collector()}")
         stop = asyncio.Event()

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.xdist_group("live")
 def test_orders_are_logged(live: Any) -> None:
     """
     An order of the terminal and one of the console's API are found among the logs of kind
-    security, with who gave them and how they ended.
+    security, with who gave them and how they ended; the runner's own output says so in plain
+    text where it is no terminal.
     """
     data = Path(live["pki"]["ca"]).parents[2]
     command = (sys.executable, "-m", "mesh.cli", "fault", "clear", "--data", str(data))
@@ -38,6 +39,9 @@ def test_orders_are_logged(live: Any) -> None:
     assert "has no fault" in terminal["fault"]
     assert ("restart", "service=nobody") == (page["order"], page["asked"])
     assert page["by"].endswith("(console)")
+    output = (data.parent / "up.log").read_text()
+    assert "order refused" in output
+    assert "\x1b" not in output
 
 
 def _found(console: httpx.Client, *texts: str) -> list[dict[str, Any]]:

@@ -119,6 +119,31 @@ class TestLogs:
         assert components >= set(used)
         assert components - set(used) == {"loki.source.docker.containers", "loki.source.file.files"}
 
+    def test_who_sends_lines_itself(self) -> None:
+        """
+        Containers that export their lines carry a label, by which both collectors drop them.
+        """
+        services = yaml.safe_load((registry.committed("compose") / "compose.yaml").read_text())
+        services = services["services"]
+        exporting = {
+            name
+            for name, one in services.items()
+            if "OTEL_EXPORTER_OTLP_ENDPOINT" in one.get("environment", {})
+        }
+        marked = {
+            name
+            for name, one in services.items()
+            if one.get("labels", {}) == {"amarre.logs": "otlp"}
+        }
+        promtail = loaded("promtail/promtail.yaml")["scrape_configs"]
+        docker = next(job for job in promtail if "docker_sd_configs" in job)
+        meta = "__meta_docker_container_label_amarre_logs"
+        dropped = {"source_labels": [meta], "regex": "otlp", "action": "drop"}
+
+        assert exporting == marked
+        assert dropped in docker["relabel_configs"]
+        assert re.search(rf'"{meta}"\]\s+regex\s+= "otlp"\s+action\s+= "drop"', ALLOY)
+
     def test_alloy_brackets(self) -> None:
         """
         Every bracket that opens closes.
@@ -136,6 +161,23 @@ class TestLogs:
 
         assert limits["allow_structured_metadata"] is True
         assert "720h" == limits["retention_period"]
+
+    def test_one_name_of_the_service(self) -> None:
+        """
+        Lines of either way have the label that dashboards and links from spans ask for.
+        """
+        limits = loaded("loki/loki.yaml")["limits_config"]
+        indexed = limits["otlp_config"]["resource_attributes"]["attributes_config"]
+        sources = loaded("grafana/provisioning/datasources/amarre.yaml")["datasources"]
+        tags = [
+            source["jsonData"]["tracesToLogsV2"]["tags"]
+            for source in sources
+            if source["uid"] in {"tempo", "jaeger"}
+        ]
+
+        assert "service.name" in indexed[0]["attributes"]
+        assert set(limits["discover_service_name"]) <= LABELS
+        assert [[{"key": "service.name", "value": "service_name"}]] * 2 == tags
 
 
 def keys_of(stage: str) -> set[str]:

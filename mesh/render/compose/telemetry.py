@@ -14,6 +14,8 @@ Service = dict[str, Any]
 OBSERVABILITY = "../../observability"
 PROFILE = "telemetry"
 DAYS = 30
+HOST = "host"
+"""What Prometheus calls the machine below, whose node exporter it reads."""
 
 
 def services() -> dict[str, Service]:
@@ -56,7 +58,7 @@ def files(deployed: Deployment) -> dict[str, str]:
     """Return what stands here alone: where this Prometheus looks."""
     return {
         "telemetry/prometheus.yaml": scraping.configuration(
-            list(_targets(deployed)), alertmanager="alertmanager:9093"
+            list(_targets(deployed)), alertmanager="alertmanager:9093", host=HOST
         )
     }
 
@@ -90,7 +92,8 @@ def _prometheus() -> Service:
             _committed("prometheus/rules", "/etc/prometheus"),
             "prometheus:/prometheus",
         ],
-        "networks": ["telemetry"],
+        "networks": ["telemetry", "outside"],
+        "extra_hosts": {HOST: "${AMARRE_HOST_ADDRESS:-host-gateway}"},
         **hardened("1G"),
     }
 

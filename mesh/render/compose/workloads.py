@@ -108,6 +108,8 @@ def site_example() -> str:
         "AMARRE_REGISTRY=registry.example.org/amarre",
         f"AMARRE_VERSION={version()}",
         *(f"{key}='{value}'" for key, value in SITE_VARIABLES.items()),
+        "# Where node exporter listens; left out: at the address of Docker's bridge.",
+        "# AMARRE_HOST_ADDRESS='10.0.0.5'",
     ]
     return "\n".join(lines) + "\n"
 
@@ -145,6 +147,8 @@ def _workload(deployed: Deployment, workload: Workload) -> Service:
     depends = {"postgres": "service_healthy", "redis": "service_healthy"}
     return {
         **image(workload.name),
+        # Whoever collects what containers write leaves this one out: it sends lines itself.
+        "labels": {"amarre.logs": "otlp"},
         "environment": from_site(variables),
         "volumes": mounted,
         "tmpfs": ["/tmp:size=32m,mode=1777"],  # noqa: S108 - the container's own

@@ -207,5 +207,7 @@ def _method(method: Method) -> Iterator[Panel]:
 def _log(service: str) -> Lines:
     return Lines(
         "Errors, slow and refused calls",
-        f'{{service="{service}", kind=~"error|slow|security"}} | json',
+        # Loki names a stream's service so whoever brought it; the kind is a label from Alloy and
+        # structured metadata from OTLP, and a filter finds both.
+        f'{{service_name="{service}"}} | kind=~"error|slow|security"',
     )

@@ -52,7 +52,7 @@ _TO_LOGS = {
     "datasourceUid": LOKI,
     "spanStartTimeShift": "-1m",
     "spanEndTimeShift": "1m",
-    "tags": [{"key": "service.name", "value": "service"}],
+    "tags": [{"key": "service.name", "value": "service_name"}],
     "filterByTraceID": True,
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -65,7 +65,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "derivedFields": [
             {
                 "name": "trace",
-                "matcherRegex": '"trace_id": ?"([0-9a-f]{32})"',
+                "matcherType": "label",
+                "matcherRegex": "trace_id",
                 # Grafana would take one dollar for a variable of its own.
                 "url": "$${__value.raw}",
                 "datasourceUid": TEMPO,

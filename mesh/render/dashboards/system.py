@@ -26,7 +26,8 @@ _PROCESSES = (
         f"time() - min(process_start_time_seconds{{{_MESH}}})",
         Unit.SECONDS,
     ),
-    Figure("Proxies", 'sum(up{job="envoy"})'),
+    # Not by job: on Kubernetes a proxy and its process are scraped as one.
+    Figure("Proxies", "count(envoy_server_live == 1)"),
     Figure("Users in 15 minutes", f"max({names.USERS_ACTIVE})"),
     Chart(
         "Processor",

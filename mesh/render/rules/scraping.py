@@ -40,6 +40,7 @@ def configuration(
     found: Iterable[Target] | None = None,
     *,
     alertmanager: str = f"{HOST}:{topology.PORT_BASE + topology.ALERTMANAGER}",
+    host: str = HOST,
     pace: Pace = REAL,
     from_files: bool = False,
 ) -> str:
@@ -49,6 +50,7 @@ def configuration(
     Args:
         found: What to scrape; default: the topology on the standard ports.
         alertmanager: Where alerts go, HOST:PORT.
+        host: Where node exporter listens, if anywhere.
         pace: Of scraping and of the rules.
         from_files: Whether what to scrape stands in `target_files` rather than here.
     """
@@ -69,7 +71,7 @@ def configuration(
                 *jobs,
                 {
                     "job_name": "node",
-                    "static_configs": [{"targets": [f"{HOST}:{NODE_EXPORTER}"]}],
+                    "static_configs": [{"targets": [f"{host}:{NODE_EXPORTER}"]}],
                 },
                 {
                     # Other applications: docs/observability/other-applications.md

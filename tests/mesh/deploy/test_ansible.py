@@ -96,9 +96,10 @@ def play(folder: Path, *options: str, **changes: object) -> subprocess.Completed
 
 def test_play(tmp_path: Path) -> None:
     """
-    The roles write units, settings and scripts of a host, with the site's values.
+    The roles write units, settings and scripts of a host, with the site's values; Prometheus of
+    the stack looks for node exporter where it listens.
     """
-    done = play(tmp_path)
+    done = play(tmp_path, agents_listen="10.0.0.5")
 
     assert 0 == done.returncode, done.stdout + done.stderr
     root = tmp_path / "root"
@@ -106,7 +107,12 @@ def test_play(tmp_path: Path) -> None:
     assert "docker compose --env-file site.env --profile telemetry up --detach --wait" in unit
     site = (root / "opt/amarre/mesh/deploy/compose/site.env").read_text()
     assert "AMARRE_GATEWAY_ORIGINS='https://amarre.example.org'" in site
-    assert "policy drop" in (root / "etc/nftables.conf").read_text()
+    assert "AMARRE_HOST_ADDRESS='10.0.0.5'" in site
+    exporter = (root / "etc/default/prometheus-node-exporter").read_text()
+    assert "--web.listen-address=10.0.0.5:9100" in exporter
+    firewall = (root / "etc/nftables.conf").read_text()
+    assert "policy drop" in firewall
+    assert "ip saddr { 10.0.0.0/8, 172.16.0.0/12 } tcp dport 9100 accept" in firewall
     assert RECIPIENT in (root / "etc/amarre/backup.env").read_text()
     assert os.access(root / "usr/local/sbin/amarre-backup", os.X_OK)
     metrics = root / "var/lib/prometheus/node-exporter/amarre-backup.prom"

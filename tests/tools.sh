@@ -10,7 +10,7 @@ if [ -w "$most" ] && [ "$(cat "$most")" -lt 512 ]; then
 fi
 
 # The official Node SDK of Appwrite, for the proof of its stand-in; Mermaid, for the diagrams.
-for folder in sandbox/appwrite/node docs/node; do
+for folder in sandbox/appwrite/node node; do
   if ! command -v npm >/dev/null; then
     echo "Not installed: npm. The tests that need tests/$folder are skipped and say so."
   elif [ ! -d "$folder/node_modules" ]; then

@@ -11,7 +11,7 @@ from tests.e2e.conftest import browser, screenshots
 
 __all__ = ["browser", "screenshots"]
 
-MERMAID = Path(__file__).parent / "node/node_modules/mermaid/dist/mermaid.min.js"
+MERMAID = Path(__file__).parents[1] / "node/node_modules/mermaid/dist/mermaid.min.js"
 DIAGRAMS = list(every())
 Draw = Callable[[str], str]
 
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
         not MERMAID.is_file(),
-        reason="needs `npm ci` in tests/docs/node, which `make test` runs where there is npm",
+        reason="needs `npm ci` in tests/node, which `make test` runs where there is npm",
     ),
 ]
 

@@ -16,8 +16,8 @@ import yaml
 from mesh.contract import policy
 from mesh.render.registry import ROOT
 from tests.docs.diagrams import Diagram, Message, messages, of
-from tests.integration.conftest import running
 from tests.integration.researcher import Researcher
+from tests.live import running
 
 PAGE = "docs/architecture/flows.md"
 OBSERVABILITY = ROOT / "mesh/observability"

@@ -10,11 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.integration.conftest import live
-
-__all__ = ["live"]
-
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.browser
 
 WIDER = "document.documentElement.scrollWidth > window.innerWidth"
 

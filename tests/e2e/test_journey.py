@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.integration.conftest import live
 from tests.integration.researcher import A_PDF, INVITES_FOR_RESEARCH, Researcher
 
-__all__ = ["live"]
-
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture

@@ -7,12 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.integration.conftest import live
 from tests.integration.researcher import Researcher
 
-__all__ = ["live"]
-
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("live")]
+pytestmark = pytest.mark.browser
 
 AUTHENTICATOR = {
     "protocol": "ctap2",

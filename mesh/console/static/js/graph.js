@@ -128,7 +128,7 @@ function listing(edges) {
   if (!edges.length) return empty("No contract declares an edge, and none was seen.");
   const rank = (e) => (e.declared ? 1 : 0) * 2 + (e.observed ? 0 : 1);
   return h("section", { class: "card flush" }, h("h2", {}, "Every edge"), h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, ["From", "To", "Method", "", "Rate", "Failed", "Refused", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
+    h("thead", {}, h("tr", {}, ["From", "To", "Method", "State", "Rate", "Failed", "Refused", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
     h("tbody", {}, [...edges].sort((a, b) => rank(a) - rank(b)).map((e) => h("tr", {},
       h("td", {}, e.from), h("td", {}, e.to),
       h("td", {}, e.method ? h("a", { href: `/traces?rpc=${e.method}`, "data-row": true, "data-focus": `${key(e)}${e.method}` }, e.method) : ""),

@@ -13,7 +13,7 @@ export async function mesh(main, { signal }) {
   await every(5000, signal, async () => {
     const [found, intake, runs] = await Promise.all([get("mesh", {}, signal), get("intake", {}, signal), get("runs", {}, signal)]);
     refresh(body,
-      table("Processes", ["Process", "", "Memory", "In flight", "Started", "Files"], found.processes, (p) => [p.process, p.up ? pill("good", "up") : pill("bad", p.fault), bytes(p.memoryBytes), p.inFlight ?? "–", ago(p.startedAt), p.openFiles ?? "–"], "Nothing is scraped."),
+      table("Processes", ["Process", "State", "Memory", "In flight", "Started", "Files"], found.processes, (p) => [p.process, p.up ? pill("good", "up") : pill("bad", p.fault), bytes(p.memoryBytes), p.inFlight ?? "–", ago(p.startedAt), p.openFiles ?? "–"], "Nothing is scraped."),
       table("Certificates", ["Of", "Life left", "Ends", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), h("code", {}, c.subject)], "No process tells of a certificate."),
       h("div", { class: "two" },
         table("Faults in force", ["Proxy", "Path", "Delay", "Abort"], found.faults, (f) => [f.process, h("code", {}, f.path), f.delay ? `${f.delay} for ${percent(f.delayShare, 0)}` : "–", f.abort ? `${f.abort} for ${percent(f.abortShare, 0)}` : "–"], "None."),

@@ -27,7 +27,6 @@ export async function trace(main, { signal, keep, query }, id) {
     const colour = hue(span.service), notes = own(span), left = place(span.startUs), width = Math.max(0.15, (span.durationMs * 1000 / whole) * 100);
     const button = h("button", {
       type: "button", class: `span ${span.proxy ? "proxy" : ""} ${span.status === "error" ? "failed" : ""}`, role: "treeitem", "aria-level": span.depth + 1, "aria-expanded": "false", "data-row": true, "data-span": span.spanId,
-      "aria-label": `${span.proxy ? "proxy " : ""}${span.service}, ${span.name}, ${ms(span.durationMs)}${span.status === "error" ? ", failed" : ""}`,
       onclick: () => toggle(),
       onkeydown: (event) => {
         if (event.key === "ArrowLeft" && span.children) { hidden.add(span.spanId); draw(); focusOn(span.spanId); }
@@ -40,7 +39,7 @@ export async function trace(main, { signal, keep, query }, id) {
       },
     },
       h("span", { class: "label", style: { "padding-left": `${1.1 + Math.min(span.depth, 14) * 0.85}rem` } },
-        h("i", { style: { background: colour, "border-color": colour } }), h("b", {}, span.service), h("em", { title: span.name }, hidden.has(span.spanId) ? `${span.name} … ${span.below} hidden` : span.name)),
+        h("i", { style: { background: colour, "border-color": colour } }), h("b", {}, span.service), " ", said(span), h("em", { title: span.name }, hidden.has(span.spanId) ? `${span.name} … ${span.below} hidden` : span.name)),
       h("span", { class: "track" },
         h("span", { class: "run", style: { left: `${left}%`, width: `${width}%`, background: colour, "border-color": colour } }),
         span.criticalMs > 0 ? h("span", { class: "critical", title: `${ms(span.criticalMs)} of the critical path`, style: { left: `${left}%`, width: `${Math.max(0.3, (span.criticalMs * 1000 / whole) * 100)}%` } }) : null,
@@ -55,6 +54,8 @@ export async function trace(main, { signal, keep, query }, id) {
     return button;
   }
 
+  /** What colour and outline say, for who does not see them. */
+  const said = (one) => h("span", { class: "hidden" }, [one.proxy ? "proxy" : "", one.status === "error" ? "failed" : ""].filter(Boolean).join(", "));
   const focusOn = (key) => rows.querySelector(`[data-span="${key}"]`)?.focus();
   const busiest = [...found.spans].filter((s) => s.criticalMs > 0).sort((a, b) => b.criticalMs - a.criticalMs).slice(0, 4);
   show(main, head(found.rpc || found.name, null, ...tools),

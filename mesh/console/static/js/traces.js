@@ -21,13 +21,13 @@ export async function traces(main, { signal, query, keep }) {
     h("label", { class: "check" }, h("input", { name: "probes", type: "checkbox", checked: wanted.probes === "true" }), "health checks"),
     h("button", { class: "primary" }, "Search"));
   show(main, head("Traces"), form, h("div", { class: "card" }, chart, h("div", { class: "scroll" },
-    h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Trace", "Services", "", "Duration", "Spans", ""].map((t, i) => h("th", { class: [2, 3, 5].includes(i) ? "optional" : i === 4 ? "num" : "" }, t)))), list)), foot));
+    h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Trace", "Services", "Beside the longest", "Duration", "Spans", "Outcome"].map((t, i) => h("th", { class: [2, 3, 5].includes(i) ? "optional" : i === 4 ? "num" : "" }, t)))), list)), foot));
 
   let turn = 0, items = [];
   const search = async (token = "", started = performance.now()) => {
     const mine = token ? turn : (turn += 1);
     if (!token) { items = []; show(list); }
-    show(foot, "Searching …");
+    if (!foot.textContent.startsWith("No trace")) show(foot, "Searching …");
     let page;
     try {
       page = await get("traces", { ...wanted, limit: 50, page_token: token }, signal);
@@ -43,8 +43,10 @@ export async function traces(main, { signal, query, keep }) {
     const more = () => search(page.nextPageToken);
     // A search that stopped for time and found little goes on by itself for a while.
     if (page.nextPageToken && page.items.length < 10 && performance.now() - started < 5000) return search(page.nextPageToken, started);
+    // Spans come a few seconds after their calls: who looks early need not ask again.
+    if (!items.length && !page.nextPageToken) setTimeout(() => mine === turn && !signal.aborted && search(), 2000);
     show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "Nothing yet; search further back") :
-      items.length ? `${items.length} traces; there are no older ones.` : "No trace matches.");
+      items.length ? `${items.length} traces; there are no older ones.` : "No trace matches yet.");
   };
   const changed = () => {
     const data = new FormData(form);

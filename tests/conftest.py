@@ -3,13 +3,32 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from mesh.local.ca import CertificateAuthority, Issued, install, issue_all
+from tests.live import live
 
+__all__ = ["live"]
+
+LIVE = "live"
 NO_SKIPS = "AMARRE_TESTS_NO_SKIPS"
 """Set where everything must run; a skipped test then fails the session."""
+
+
+class ByFile(LoadFileScheduling):  # type: ignore[misc] # It has no types.
+    """Workers of pytest-xdist take whole files, and one of them all that shares the live mesh."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return LIVE if file.startswith(("tests/integration/", "tests/e2e/")) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """Let the mesh of these tests start once for each transport, not once for each file."""
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(trylast=True)

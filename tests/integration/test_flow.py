@@ -10,13 +10,10 @@ from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
 import httpx
-import pytest
 
 from mesh.contract import policy
 from tests.integration.outputs import arrived, leaks, outputs
 from tests.integration.researcher import COOKIE, INVITES_FOR_RESEARCH, Researcher, whole_way
-
-pytestmark = pytest.mark.xdist_group("live")
 
 ADDRESS = "planted.canary+tag@example.org"
 SECRET = "planted5ecret"

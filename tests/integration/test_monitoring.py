@@ -12,13 +12,10 @@ from mesh.topology import MONITORING
 
 WAIT_SECONDS = 90.0
 
-pytestmark = [
-    pytest.mark.xdist_group("live"),
-    pytest.mark.skipif(
-        not all(map(shutil.which, MONITORING.values())),
-        reason="Prometheus or Alertmanager is missing: apt-get install them",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, MONITORING.values())),
+    reason="Prometheus or Alertmanager is missing: apt-get install them",
+)
 
 
 def ask(live: Any, path: str) -> Any:

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-
-pytestmark = pytest.mark.xdist_group("live")
 
 
 def test_orders_are_logged(live: Any) -> None:

@@ -11,8 +11,6 @@ import pytest
 
 from tests.integration.researcher import INVITES_FOR_RESEARCH, Researcher
 
-pytestmark = pytest.mark.xdist_group("live")
-
 
 @contextlib.contextmanager
 def somebody(live: Any) -> Iterator[Researcher]:

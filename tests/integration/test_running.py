@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import free_base, running
 from tests.integration.researcher import Researcher
+from tests.live import free_base, running
 
 AMARRE = [sys.executable, "-m", "mesh.cli"]
 
@@ -113,7 +113,6 @@ class TestRefusals:
             assert "make up" in refused.stderr
 
 
-@pytest.mark.xdist_group("live")
 class TestCommands:
     """Commands at a running mesh."""
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from mesh.chassis.testing import free_port
-from tests.integration.conftest import running
 from tests.integration.researcher import COOKIE, Researcher
+from tests.live import running
 
 MOST_SECONDS = 5.0
 

@@ -26,8 +26,8 @@ from mesh.contract import policy
 from mesh.contract.policy import Method
 from mesh.render import signals
 from mesh.topology import PROCESSES
-from tests.integration.conftest import running
 from tests.integration.researcher import INVITES_FOR_RESEARCH, Researcher
+from tests.live import running
 from tests.mesh.chassis.telemetry import Collector, collecting
 
 MESH = policy.load()

@@ -15,7 +15,6 @@ from cryptography import x509
 from tests.sidecars.bed import eventually
 from tests.sidecars.running import Load, Running, mesh
 
-pytestmark = pytest.mark.xdist_group("whole mesh")
 LIST = "/api/v1/surveys/requests"
 
 

@@ -1,4 +1,4 @@
-"""The whole local mesh, started once for the tests that need it."""
+"""The whole local mesh, started once per transport for all tests that need it."""
 
 import contextlib
 import json

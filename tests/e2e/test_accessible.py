@@ -12,7 +12,7 @@ from tests.integration.researcher import Researcher
 
 AXE = Path(__file__).parents[1] / "node/node_modules/axe-core/axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-LOOKS = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
+LOOKS = [("light", 1280), ("dark", 360)]
 RUNBOOK = "/runbooks/backup-old.md"
 WIDER = "document.documentElement.scrollWidth > window.innerWidth"
 

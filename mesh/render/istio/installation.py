@@ -5,7 +5,7 @@ from mesh.render.deployment import CLUSTER_DOMAIN, MONITORING
 from mesh.render.manifest import Resource, text
 
 TRACING = "amarre-traces"
-ACCESS_LOG = "amarre-access-log"
+ACCESS_LOG, EDGE_LOG = "amarre-access-log", "amarre-edge-log"
 COLLECTOR_PORT = 4317
 
 
@@ -62,27 +62,34 @@ def _mesh_config() -> Resource:
                 "opentelemetry": {
                     "service": f"otel-collector.{MONITORING}.{CLUSTER_DOMAIN}",
                     "port": COLLECTOR_PORT,
+                    # Envoy's own tag of the address would tell the query, which may hold a secret.
+                    "maxTagLength": 1,
                 },
             },
-            {"name": ACCESS_LOG, "envoyFileLog": {"path": "/dev/stdout", "logFormat": _log()}},
+            # Within the mesh a path is the name of a method.
+            _log(ACCESS_LOG, path="%PATH(NQ)%", caller="%DOWNSTREAM_PEER_URI_SAN%"),
+            # What people type into an address stays out; the gateway names the contract's route.
+            _log(EDGE_LOG),
         ],
     }
 
 
-def _log() -> Resource:
+def _log(name: str, **more: str) -> Resource:
+    """Return a provider of access logs, one JSON object a line."""
+    fields = {
+        "time": "%START_TIME%",
+        "trace_id": "%TRACE_ID%",
+        "method": "%REQ(:METHOD)%",
+        "status": "%RESPONSE_CODE%",
+        "grpc_status": "%GRPC_STATUS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "duration_ms": "%DURATION%",
+        "upstream": "%UPSTREAM_CLUSTER%",
+        "route": "%ROUTE_NAME%",
+        **more,
+    }
     return {
-        "labels": {
-            "time": "%START_TIME%",
-            "trace_id": "%TRACE_ID%",
-            "method": "%REQ(:METHOD)%",
-            "path": "%PATH(NQ)%",
-            "status": "%RESPONSE_CODE%",
-            "grpc_status": "%GRPC_STATUS%",
-            "details": "%RESPONSE_CODE_DETAILS%",
-            "flags": "%RESPONSE_FLAGS%",
-            "duration_ms": "%DURATION%",
-            "caller": "%DOWNSTREAM_PEER_URI_SAN%",
-            "upstream": "%UPSTREAM_CLUSTER%",
-            "route": "%ROUTE_NAME%",
-        }
+        "name": name,
+        "envoyFileAccessLog": {"path": "/dev/stdout", "logFormat": {"labels": fields}},
     }

@@ -271,6 +271,7 @@ _OF_THE_EDGE = (
     ("networking.istio.io/v1", "VirtualService", EDGE),
     ("networking.istio.io/v1alpha3", "EnvoyFilter", f"{EDGE}-rate-limit"),
     ("security.istio.io/v1", "AuthorizationPolicy", EDGE),
+    ("telemetry.istio.io/v1", "Telemetry", EDGE),
 )
 
 

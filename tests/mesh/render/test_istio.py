@@ -386,6 +386,44 @@ class TestFiles:
         assert "TLSV1_3" == values["meshMTLS"]["minProtocolVersion"]
         assert "REGISTRY_ONLY" == values["outboundTrafficPolicy"]["mode"]
 
+    def test_what_people_type_is_not_told(self) -> None:
+        """
+        Where browsers' requests pass, lines name no path, and spans no address; the providers are
+        of kinds that Istio knows, and every one that is used is there.
+
+        Source:
+            Istio, MeshConfig.ExtensionProvider.
+        """
+        values = yaml.safe_load(FILES["istiod-values.yaml"])["meshConfig"]
+        kinds = {p["name"]: (set(p) - {"name"}).pop() for p in values["extensionProviders"]}
+        logs = {
+            p["name"]: p["envoyFileAccessLog"]["logFormat"]["labels"]
+            for p in values["extensionProviders"]
+            if "envoyFileAccessLog" in p
+        }
+        telemetry = {r["metadata"]["name"]: r["spec"] for r in of_kind("Telemetry")}
+        used = [
+            (name, rule.get("match", {}).get("mode"), provider["name"])
+            for name, spec in telemetry.items()
+            for rule in [*spec.get("accessLogging", []), *spec.get("tracing", [])]
+            for provider in rule["providers"]
+        ]
+        met = {
+            log
+            for name, side, log in used
+            if (name, side) in {("edge", None), ("gateway", "SERVER")}
+        }
+
+        assert {"opentelemetry", "envoyFileAccessLog"} == set(kinds.values())
+        assert {provider for _, _, provider in used} == set(kinds)
+        assert [1] == [
+            p["opentelemetry"]["maxTagLength"]
+            for p in values["extensionProviders"]
+            if "opentelemetry" in p
+        ]
+        assert 1 == len(met)
+        assert not any("PATH" in value for log in met for value in logs[log].values())
+
 
 def test_statistics_of_proxies() -> None:
     """

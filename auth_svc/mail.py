@@ -14,7 +14,9 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from auth_svc.ports import Clock, Letter
+from mesh.chassis import call
 from mesh.chassis.errors import UnavailableError
+from mesh.chassis.telemetry import names, tracing
 
 log = structlog.get_logger("mail")
 
@@ -25,6 +27,8 @@ WORKERS = 4
 CAPACITY = 500
 SEND_SECONDS = 20.0
 DRAIN_SECONDS = 5.0
+OUTBOX = "outbox"
+"""What the mail server is called in the topology."""
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Between attempts; a letter whose link has ended is given up before."""
 
@@ -82,7 +86,7 @@ class Postman:
         self._sender = sender
         self._clock = clock
         self._pauses = pauses
-        self._queue: asyncio.Queue[Letter] = asyncio.Queue(capacity)
+        self._queue: asyncio.Queue[tuple[Letter, str]] = asyncio.Queue(capacity)
         self._workers: list[asyncio.Task[None]] = []
 
     def post(self, letter: Letter) -> None:
@@ -93,7 +97,7 @@ class Postman:
             UnavailableError: As many letters wait as may.
         """
         try:
-            self._queue.put_nowait(letter)
+            self._queue.put_nowait((letter, call.traceparent.get()))
         except asyncio.QueueFull as exc:
             MAILS.labels("refused").inc()
             raise UnavailableError("Too many mails wait to be sent; try again later.") from exc
@@ -115,7 +119,9 @@ class Postman:
 
     async def _work(self) -> None:
         while True:
-            letter = await self._queue.get()
+            letter, traceparent = await self._queue.get()
+            # Its lines and spans belong to the request that wrote it.
+            call.traceparent.set(traceparent)
             try:
                 outcome = await self._deliver(letter)
                 MAILS.labels(outcome).inc()
@@ -155,16 +161,18 @@ class Postman:
 
     async def _send(self, mail: EmailMessage) -> None:
         server = self._server
-        await aiosmtplib.send(
-            mail,
-            hostname=server.host,
-            port=server.port,
-            use_tls=server.tls,
-            start_tls=server.starttls,
-            username=server.username,
-            password=server.password,
-            timeout=SEND_SECONDS,
-        )
+        facts = {names.PEER: OUTBOX, names.SERVER_ADDRESS: server.host}
+        with tracing.client("send mail", facts):
+            await aiosmtplib.send(
+                mail,
+                hostname=server.host,
+                port=server.port,
+                use_tls=server.tls,
+                start_tls=server.starttls,
+                username=server.username,
+                password=server.password,
+                timeout=SEND_SECONDS,
+            )
 
 
 def compose(letter: Letter, sender: str, clock: Clock) -> EmailMessage:

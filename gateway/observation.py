@@ -51,7 +51,8 @@ class Observation:
         self._span = None
         if scope["path"] != PROBE_PATH:
             facts = {names.HTTP_METHOD: self._verb}
-            self._span = tracing.start(self._verb, SpanKind.SERVER, facts)
+            start = tracing.start if known else tracing.start_trace
+            self._span = start(self._verb, SpanKind.SERVER, facts)
             tracing.enter(self._span)
         self.traceresponse = call.traceparent.get()
         """Where this request is in its trace, for the client."""

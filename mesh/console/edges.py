@@ -57,14 +57,15 @@ class Edges:
 
     def _from(self, span: Span, here: str, now: int) -> list[Edge]:
         refused = int(span.code in names.REFUSED)
-        edge = Edge(span.start // 60_000_000, span.peer, here, span.rpc, span.error, refused)
+        # Whoever has no span of its own in front of the gateway is a browser.
+        source = span.peer or (OUTSIDE if here == GATEWAY and span.kind == names.SERVER else "")
+        edge = Edge(span.start // 60_000_000, source, here, span.rpc, span.error, refused)
         if span.kind == names.CLIENT and span.peer:
             return [edge._replace(source=here, target=span.peer, rpc="")]
         if span.kind != names.SERVER:
             return []
         if not span.parent_id:
-            source = span.peer or (OUTSIDE if here == GATEWAY else "")
-            return [edge._replace(source=source)] if source else []
+            return [edge] if source else []
         parent = self._known.get(span.parent_id)
         if parent is None:
             _, waiting = self._waiting.setdefault(span.parent_id, (now + PATIENCE, []))

@@ -104,7 +104,7 @@ def peer(kind: int, attributes: Mapping[str, Any], name: str) -> str:
     method, _, system = name.partition(" ")
     if method == attributes.get(emitted.HTTP_METHOD) and _SYSTEM.match(system):
         return system
-    return str(attributes.get("peer.service") or "")[:64]
+    return str(attributes.get(emitted.PEER) or "")[:64]
 
 
 @functools.lru_cache(maxsize=4096)

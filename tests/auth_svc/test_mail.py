@@ -14,8 +14,10 @@ from aiosmtpd.smtp import SMTP
 from auth_svc.letters import link_letter
 from auth_svc.mail import Postman, SmtpServer, compose
 from auth_svc.ports import Letter
+from mesh.chassis import call
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.testing import FakeClock, free_port
+from tests.mesh.chassis.telemetry import recorded
 
 SENDER = "AMARRE <no-reply@example.org>"
 URL = "http://localhost:3000/login?userId=ab&secret=cd"
@@ -109,6 +111,30 @@ class TestPostman:
             await until(lambda: bool(sink.mails))
 
         assert 3 == sink.attempts
+
+    async def test_in_the_trace(self, clock: FakeClock) -> None:
+        """
+        Every attempt is a span of the request that wrote the letter; without one there is none.
+        """
+        trace = "0af7651916cd43dd8448eb211c80319c"
+        sink = Sink("451 later")
+        with recorded() as spans:
+            async with listening(sink) as port, postman(port, clock) as mailer:
+                token = call.traceparent.set(f"00-{trace}-b7ad6b7169203331-01")
+                mailer.post(letter(clock))
+                call.traceparent.reset(token)
+                await until(lambda: bool(sink.mails))
+                mailer.post(letter(clock))
+
+        assert 2 == len(sink.mails)
+        failed, sent = spans
+        for span in (failed, sent):
+            assert ("send mail", "CLIENT") == (span.name, span.kind.name)
+            context = span.get_span_context()
+            assert context is not None
+            assert trace == f"{context.trace_id:032x}"
+            assert {"peer.service": "outbox"}.items() <= dict(span.attributes or {}).items()
+        assert (False, True) == (failed.status.is_ok, sent.status.is_ok)
 
     async def test_refused(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
         """

@@ -12,6 +12,7 @@ from gateway.app import build
 from gateway.pages.site import static_url
 from gateway.sessions import Session
 from tests.gateway.conftest import ORIGIN, World
+from tests.mesh.chassis.telemetry import recorded
 
 PATHS = ("/", "/api/v1/me", "/api/v1/health/status", "/nothing", "/healthz", "/static/amarre.css")
 
@@ -64,6 +65,25 @@ async def test_trace_goes_on(world: World) -> None:
         answer = await world.http.get("/healthz", headers={"traceparent": broken})
         assert trace not in answer.headers["traceresponse"]
         assert 55 == len(answer.headers["traceresponse"])
+
+
+async def test_first_span(world: World) -> None:
+    """
+    The span of a request that brings no trace has no parent, and the answer names its trace; that
+    of one which does hangs below what it brings.
+    """
+    brought = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with recorded() as spans:
+        answer = await world.http.get("/notice")
+        await world.http.get("/notice", headers={"traceparent": brought})
+
+    first, second = spans.of("SERVER")
+    context = first.get_span_context()
+    assert first.parent is None
+    assert context is not None
+    assert f"{context.trace_id:032x}" == answer.headers["traceresponse"].split("-")[1]
+    assert second.parent is not None
+    assert 0xB7AD6B7169203331 == second.parent.span_id
 
 
 async def test_request_id(world: World) -> None:

@@ -87,6 +87,29 @@ def test_nothing_personal_gets_out(live: Any) -> None:
     }
 
 
+def test_declared_edges_are_seen(live: Any) -> None:
+    """
+    After somebody signed up, the console's graph has seen every declared edge of that way: to the
+    services, and from them to REDCap and to the mail server.
+    """
+    with Researcher(live, "edges@example.org") as somebody:
+        somebody.sign_in()
+        somebody.requests()
+    ways = {("browser", "gateway"), ("gateway", "auth"), ("auth", "survey"), ("gateway", "survey")}
+    expected = {*ways, ("survey", "redcap"), ("auth", "outbox")}
+    headers = {"authorization": f"Bearer {live['console']['token']}"}
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        answer = httpx.get(f"{live['urls']['console']}/api/graph", headers=headers, trust_env=False)
+        edges = answer.json()["items"]
+        seen = {(e["from"], e["to"]) for e in edges if e["declared"] and e["observed"]}
+        if expected <= seen:
+            break
+        time.sleep(0.5)
+
+    assert set() == expected - seen
+
+
 def _refused(canary: Researcher) -> Iterator[httpx.Response]:
     """Yield answers to requests that carry planted values to where they do not belong."""
     post, get = (partial(canary.send, method) for method in ("POST", "GET"))

@@ -100,6 +100,13 @@ def start(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
     return None if parent is None else _tracer.start_span(name, parent, kind, attributes)
 
 
+def start_trace(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
+    """Begin the first span of a trace; None when this task's is not sampled. `enter` it."""
+    if _tracer is None or not is_sampled(call.traceparent.get()):
+        return None
+    return _tracer.start_span(name, Context(), kind, attributes)
+
+
 def enter(span: Span | None) -> None:
     """Make what this task does from now on part of *span*."""
     if span is not None:

@@ -9,9 +9,12 @@ import pytest
 
 from mesh.console import graph, schema
 from mesh.console.clock import steady
+from mesh.console.edges import PATIENCE
+from mesh.console.edges import Edges as Watcher
+from mesh.console.rows import Span
 from mesh.contract import policy
 from tests.mesh.console.conftest import Kept
-from tests.mesh.console.telemetry import CLIENT, LIST, Batch
+from tests.mesh.console.telemetry import CLIENT, LIST, SERVER, Batch
 
 Edges = dict[tuple[str, str, str], dict[str, Any]]
 
@@ -56,6 +59,48 @@ class TestSeen:
         kept.take("traces", late.request)
 
         assert 1 == edges(kept)[LISTED]["calls"]
+
+    def test_parent_never_comes(self) -> None:
+        """
+        A request whose browser made a span that nobody sent was one of a browser, in the end.
+        """
+        seen = Watcher()
+        front = Span(
+            trace_id=b"t" * 16,
+            span_id=b"s" * 8,
+            parent_id=b"b" * 8,
+            service="gateway",
+            instance="",
+            name="GET /",
+            rpc="",
+            kind=SERVER,
+            proxy=0,
+            start=60_000_000,
+            duration=5,
+            error=0,
+            code="200",
+            message="",
+            probe=0,
+            peer="",
+            attributes="{}",
+            events="",
+        )
+
+        assert [] == seen.see([front], now=0)
+        (edge,) = seen.see([], now=PATIENCE)
+        assert ("browser", "gateway", 1) == (edge.source, edge.target, edge.minute)
+
+    def test_mail_server(self, kept: Kept) -> None:
+        """
+        A client's span that names the system on its other side is an edge to it.
+        """
+        batch = Batch()
+        batch.span("auth", "send mail", kind=CLIENT, peer__service="outbox")
+        kept.take("traces", batch.request)
+
+        found = edges(kept)["auth", "outbox", ""]
+        assert found["declared"]
+        assert found["observed"]
 
     @pytest.mark.parametrize(
         ("process", "named"),

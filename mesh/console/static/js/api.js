@@ -7,8 +7,16 @@ export async function get(path, parameters = {}, signal) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const query = new URLSearchParams(kept).toString();
   const answer = await fetch(`/api/${path}${query ? `?${query}` : ""}`, { signal, headers: { accept: "application/json" } });
+  return said(answer);
+}
+
+/** Returns what an answer holds; only one that is a failure may hold no JSON. */
+async function said(answer) {
   if (answer.status === 401) location.reload();
-  const body = await answer.json().catch(() => ({}));
+  const body = await answer.json().catch((error) => {
+    if (answer.ok || error.name === "AbortError") throw error;
+    return {};
+  });
   if (!answer.ok) throw new Failure(body.error?.message ?? `The console answered ${answer.status}.`);
   return body;
 }
@@ -16,10 +24,7 @@ export async function get(path, parameters = {}, signal) {
 /** Gives an order and returns what came of it. */
 export async function order(name, given) {
   const answer = await fetch("/api/orders", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ order: name, ...given }) });
-  if (answer.status === 401) location.reload();
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Failure(body.error?.message ?? `The console answered ${answer.status}.`);
-  return body;
+  return said(answer);
 }
 
 /** Calls back with each batch of items that a stream brings, until it is aborted. */

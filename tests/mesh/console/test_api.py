@@ -16,7 +16,7 @@ from mesh.console.access import Access, TokenFileError, read_token
 from mesh.console.app import ListenError
 from mesh.console.schema import DatabaseError
 from tests.mesh.console.conftest import TOKEN, Running, Start
-from tests.mesh.console.telemetry import LIST, Batch, logs
+from tests.mesh.console.telemetry import LIST, Batch, logs, now
 
 ENDPOINTS = (
     *("overview", "graph", "traces", "logs", "metrics", "metrics/survey.ListRequests"),
@@ -158,11 +158,12 @@ class TestFollow:
                 if not sent:
                     # The first, empty line says that the tail has begun.
                     sent = True
-                    spans = request.resource_spans if signal == "traces" else ()
-                    for scope in (s for r in spans for s in r.scope_spans):
-                        for span in scope.spans:
-                            span.start_time_unix_nano += 10_000_000
-                            span.end_time_unix_nano += 10_000_000
+                    resources = request.resource_spans if signal == "traces" else ()
+                    spans = [span for r in resources for s in r.scope_spans for span in s.spans]
+                    since_made = now() - min((s.start_time_unix_nano for s in spans), default=0)
+                    for span in spans:
+                        span.start_time_unix_nano += since_made
+                        span.end_time_unix_nano += since_made
                     await running.take(signal, request)
                 if line:
                     found: dict[str, Any] = json.loads(line)

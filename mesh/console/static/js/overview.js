@@ -19,11 +19,14 @@ export async function overview(main, { signal, query, keep }) {
   await every(5000, signal, update);
 }
 
+/** What is pending for one evaluation alone, as when Prometheus starts, is no news. */
+const lasts = (alert) => alert.state !== "pending" || Date.now() - Date.parse(alert.since) > 20_000;
+
 function alerts({ alerts: own, serverAlerts, alertServers, fault }) {
   const served = alertServers.filter((server) => !server.fault);
   const away = alertServers.filter((server) => server.fault).map((server) => ({ severity: "ticket", name: "NobodyWatches", message: `${server.name} ${server.fault}.`, source: "console" }));
   const writing = fault ? [{ severity: "page", name: "NotWriting", message: `Telemetry cannot be written: ${fault}.`, source: "console" }] : [];
-  const all = [...writing, ...serverAlerts, ...away, ...own.map((alert) => ({ ...alert, source: "console" }))];
+  const all = [...writing, ...serverAlerts.filter(lasts), ...away, ...own.map((alert) => ({ ...alert, source: "console" }))];
   const shown = all.slice(0, 8);
   return h("section", { class: "alerts", "aria-label": "Alerts" },
     all.length ? shown.map((alert) => one(alert, alertServers)) : h("p", { class: "calm" }, "Nothing fires. Every objective is kept."),

@@ -121,6 +121,24 @@ class TestPages:
 
         await expect(spans).not_to_have_count(before)
 
+    async def test_keys_switched_off(self, browser: Browser, running: Running) -> None:
+        """
+        Who does not want single keys switches them off where they are explained, for good.
+        """
+        page, _ = await opened(browser, running)
+        await page.keyboard.press("?")
+        await page.get_by_label("Keys work").uncheck()
+        await page.get_by_role("button", name="Close").click()
+        await page.reload()
+        await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await page.get_by_role("button", name="Keys").click()
+        await page.get_by_label("Keys work").check()
+        await page.get_by_role("button", name="Close").click()
+        await page.keyboard.press("?")
+        await expect(page.get_by_role("dialog")).to_be_visible()
+
     async def test_runbook(self, browser: Browser, start: Start) -> None:
         """
         An alert leads to its runbook, that to the next one, and Back to where it fired.

@@ -78,19 +78,23 @@ document.addEventListener("click", (event) => {
 });
 
 const help = document.getElementById("help");
+/** Who speaks to the machine types by accident: single keys can be switched off (WCAG 2.1.4). */
+const keysWork = () => localStorage.getItem("keys") !== "off";
 function showKeys() {
   const keys = [...document.querySelectorAll("nav a")].map((a) => [`g ${a.dataset.key}`, a.textContent]);
   const rows = [...keys, ["/", "Search"], ["j k", "Next, previous row"], ["Enter", "Open the row"], ["?", "These keys"], ["Esc", "Close"]];
   show(help, h("h2", {}, "Keys"), h("table", {}, rows.map(([key, text]) =>
     h("tr", {}, h("td", {}, key.split(" ").map((k) => [h("kbd", {}, k), " "])), h("td", {}, text)))),
-    h("form", { method: "dialog" }, h("button", {}, "Close")));
+    h("form", { method: "dialog" },
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: keysWork(), onchange: (event) => localStorage.setItem("keys", event.target.checked ? "on" : "off") }), "Keys work"),
+      h("button", {}, "Close")));
   help.showModal();
 }
 document.getElementById("keys").addEventListener("click", showKeys);
 
 let prefix = 0;
 addEventListener("keydown", (event) => {
-  if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  if (!keysWork() || event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey || help.open) return;
   if (event.key === "?") return showKeys();
   if (event.key === "/") {
     event.preventDefault();

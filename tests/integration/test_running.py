@@ -128,11 +128,17 @@ class TestCommands:
 
     def test_call(self, live: Any) -> None:
         """
-        A typed call answers as JSON.
+        A typed call answers as JSON; healthy again soon after what other tests did to REDCap.
         """
-        answer = amarre("call", "health.GetStatus", "{}", "--data", data_of(live))
+        deadline = time.monotonic() + 60
+        while True:
+            answer = amarre("call", "health.GetStatus", "{}", "--data", data_of(live))
+            status = json.loads(answer.stdout)["status"]["status"]
+            if status == "HEALTH_STATUS_HEALTHY" or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
 
-        assert "HEALTH_STATUS_HEALTHY" == json.loads(answer.stdout)["status"]["status"]
+        assert "HEALTH_STATUS_HEALTHY" == status
 
     def test_call_that_the_contract_forbids(self, live: Any) -> None:
         """

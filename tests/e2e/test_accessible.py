@@ -41,9 +41,13 @@ def faults(page: Page) -> list[str]:
         page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate(AXE.read_text())
-        answer = page.evaluate(
-            "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES
-        )
+        for _ in range(3):  # Pages draw themselves anew every few seconds; what stays is a fault.
+            answer = page.evaluate(
+                "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES
+            )
+            if not answer["violations"]:
+                break
+            page.wait_for_timeout(1500)
         found += [
             f"{page.url} {scheme} {width}: {fault['id']}: {fault['help']}: {node['html']}"
             for fault in answer["violations"]

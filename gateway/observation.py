@@ -51,8 +51,7 @@ class Observation:
         self._span = None
         if scope["path"] != PROBE_PATH:
             facts = {names.HTTP_METHOD: self._verb}
-            start = tracing.start if known else tracing.start_trace
-            self._span = start(self._verb, SpanKind.SERVER, facts)
+            self._span = tracing.start(self._verb, SpanKind.SERVER, facts, first=not known)
             tracing.enter(self._span)
         self.traceresponse = call.traceparent.get()
         """Where this request is in its trace, for the client."""

@@ -7,21 +7,15 @@ import pytest
 from playwright.sync_api import Browser, Error
 
 from tests.docs.diagrams import Diagram, every
-from tests.e2e.conftest import browser, screenshots
+from tests.e2e.conftest import NODE, browser, needs, screenshots
 
 __all__ = ["browser", "screenshots"]
 
-MERMAID = Path(__file__).parents[1] / "node/node_modules/mermaid/dist/mermaid.min.js"
+MERMAID = NODE / "mermaid/dist/mermaid.min.js"
 DIAGRAMS = list(every())
 Draw = Callable[[str], str]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not MERMAID.is_file(),
-        reason="needs `npm ci` in tests/node, which `make test` runs where there is npm",
-    ),
-]
+pytestmark = [pytest.mark.browser, needs(MERMAID)]
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+
+NODE = Path(__file__).parents[1] / "node/node_modules"
+WIDER = "document.documentElement.scrollWidth > window.innerWidth"
+"""Whether a page is wider than its window, in JavaScript."""
 
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -38,3 +44,21 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(kept) / "screenshots" if kept else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def needs(script: Path) -> pytest.MarkDecorator:
+    """Return the mark of tests that load *script*, of a package that npm installs."""
+    return pytest.mark.skipif(
+        not script.is_file(),
+        reason="needs `npm ci` in tests/node, which `make test` runs where there is npm",
+    )
+
+
+def enter_console(live: Any, page: Page) -> str:
+    """Come into the console of a mesh by a one-time link; returns where it is."""
+    url: str = live["urls"]["console"]
+    headers = {"authorization": f"Bearer {live['console']['token']}"}
+    code = httpx.post(f"{url}/api/codes", headers=headers, trust_env=False)
+    page.goto(url + code.json()["path"])
+    page.wait_for_url(f"{url}/")
+    return url

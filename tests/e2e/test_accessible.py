@@ -1,28 +1,20 @@
 """Nobody is kept out: every page by axe, in light and dark, on a phone."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from tests.e2e.conftest import NODE, WIDER, enter_console, needs
 from tests.integration.researcher import Researcher
 
-AXE = Path(__file__).parents[1] / "node/node_modules/axe-core/axe.min.js"
+AXE = NODE / "axe-core/axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 LOOKS = [("light", 1280), ("dark", 360)]
 RUNBOOK = "/runbooks/backup-old.md"
-WIDER = "document.documentElement.scrollWidth > window.innerWidth"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not AXE.is_file(),
-        reason="needs `npm ci` in tests/node, which `make test` runs where there is npm",
-    ),
-]
+pytestmark = [pytest.mark.browser, needs(AXE)]
 direct = pytest.mark.parametrize("live", ["direct"], indirect=True)
 
 
@@ -56,16 +48,6 @@ def faults(page: Page) -> list[str]:
         if page.evaluate(WIDER):
             found.append(f"{page.url} {scheme} {width}: wider than the screen")
     return found
-
-
-def enter_console(live: Any, page: Page) -> str:
-    """Come into the console by a one-time link; returns where it is."""
-    url: str = live["urls"]["console"]
-    headers = {"authorization": f"Bearer {live['console']['token']}"}
-    code = httpx.post(f"{url}/api/codes", headers=headers, trust_env=False)
-    page.goto(url + code.json()["path"])
-    page.wait_for_url(f"{url}/")
-    return url
 
 
 @direct

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-pytestmark = pytest.mark.browser
+from tests.e2e.conftest import WIDER, enter_console
 
-WIDER = "document.documentElement.scrollWidth > window.innerWidth"
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
@@ -22,12 +22,7 @@ def page(browser: Browser, live: Any) -> Iterator[Page]:
     page = context.new_page()
     page.set_default_timeout(30_000)
     expect.set_options(timeout=30_000)
-    url, token = live["urls"]["console"], live["console"]["token"]
-    code = httpx.post(
-        f"{url}/api/codes", headers={"authorization": f"Bearer {token}"}, trust_env=False
-    )
-    page.goto(url + code.json()["path"])
-    page.wait_for_url(f"{url}/")
+    enter_console(live, page)
     yield page
     expect.set_options(timeout=5_000)
     context.close()

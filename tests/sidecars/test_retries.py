@@ -67,7 +67,7 @@ class TestRetries:
             )
             took = asyncio.get_running_loop().time() - started
 
-        assert 2.4 < took < 4.5
+        assert 2.4 < took < 4
         assert 1 == await caller.counter("cluster.survey.upstream_rq_retry")
         assert 0 == await caller.counter("cluster.survey.upstream_rq_per_try_timeout")
 

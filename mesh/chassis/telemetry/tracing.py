@@ -91,20 +91,16 @@ def exemplar(context: str | None = None) -> dict[str, str] | None:
     return {"trace_id": trace_id(context)} if is_sampled(context) else None
 
 
-def start(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
-    """Begin a span below where this task is; None when its trace is not sampled."""
+def start(name: str, kind: SpanKind, attributes: Attributes, *, first: bool = False) -> Span | None:
+    """
+    Begin a span below where this task is, or as the *first* of a trace of its own, to be entered;
+    None when the task's trace is not sampled.
+    """
     context = call.traceparent.get()
     if _tracer is None or not is_sampled(context):
         return None
-    parent = _parent(context)
+    parent = Context() if first else _parent(context)
     return None if parent is None else _tracer.start_span(name, parent, kind, attributes)
-
-
-def start_trace(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
-    """Begin the first span of a trace; None when this task's is not sampled. `enter` it."""
-    if _tracer is None or not is_sampled(call.traceparent.get()):
-        return None
-    return _tracer.start_span(name, Context(), kind, attributes)
 
 
 def enter(span: Span | None) -> None:

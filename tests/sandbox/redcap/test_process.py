@@ -35,7 +35,7 @@ from tests.sandbox.redcap.conftest import (
     config as configured,
 )
 
-QUICK_SECONDS = 5.0
+QUICK_SECONDS = 1.5
 DELAYED_ACKNOWLEDGEMENT_SECONDS = 0.04
 
 

@@ -24,10 +24,10 @@ export async function traces(main, { signal, query, keep }) {
     h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Trace", "Services", "Beside the longest", "Duration", "Spans", "Outcome"].map((t, i) => h("th", { class: [2, 3, 5].includes(i) ? "optional" : i === 4 ? "num" : "" }, t)))), list)), foot));
 
   let turn = 0, items = [];
-  const search = async (token = "", started = performance.now()) => {
+  const search = async (token = "", started = performance.now(), quiet = false) => {
     const mine = token ? turn : (turn += 1);
     if (!token) { items = []; show(list); }
-    if (!foot.textContent.startsWith("No trace")) show(foot, "Searching …");
+    if (!quiet) show(foot, "Searching …");
     let page;
     try {
       page = await get("traces", { ...wanted, limit: 50, page_token: token }, signal);
@@ -44,7 +44,7 @@ export async function traces(main, { signal, query, keep }) {
     // A search that stopped for time and found little goes on by itself for a while.
     if (page.nextPageToken && page.items.length < 10 && performance.now() - started < 5000) return search(page.nextPageToken, started);
     // Spans come a few seconds after their calls: who looks early need not ask again.
-    if (!items.length && !page.nextPageToken) setTimeout(() => mine === turn && !signal.aborted && search(), 2000);
+    if (!items.length && !page.nextPageToken) setTimeout(() => mine === turn && !signal.aborted && search("", performance.now(), true), 2000);
     show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "Nothing yet; search further back") :
       items.length ? `${items.length} traces; there are no older ones.` : "No trace matches yet.");
   };

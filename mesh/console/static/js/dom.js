@@ -30,9 +30,17 @@ export function show(element, ...children) {
 export function refresh(element, ...children) {
   const focus = document.activeElement?.closest("[data-focus]");
   const key = focus && element.contains(focus) ? focus.dataset.focus : null;
+  const place = key && [focus.scrollLeft, focus.scrollTop];
   show(element, ...children);
-  if (key) element.querySelector(`[data-focus="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+  const again = key && element.querySelector(`[data-focus="${CSS.escape(key)}"]`);
+  if (!again) return;
+  again.focus({ preventScroll: true });
+  again.scrollTo(...place);
 }
+
+/** A box that scrolls, by keyboard as well: what is in it need not take the focus. */
+export const scrolls = (name, kind, ...children) =>
+  h("div", { class: `scroll ${kind}`, tabindex: 0, role: "region", "aria-label": name, "data-focus": `scroll ${name}` }, ...children);
 
 export const pill = (kind, ...text) => h("span", { class: `pill ${kind}` }, ...text);
 

@@ -2,7 +2,7 @@
 
 import { get, every } from "./api.js";
 import { steering } from "./steering.js";
-import { empty, h, head, pill, refresh, show } from "./dom.js";
+import { empty, h, head, pill, refresh, scrolls, show } from "./dom.js";
 import { ago, bytes, count, days, ms, percent } from "./format.js";
 
 export async function mesh(main, { signal }) {
@@ -42,7 +42,7 @@ function shut(title, ...rest) {
 
 function table(title, columns, rows, cells, none, ...after) {
   return h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
-    rows.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none));
+    rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none));
 }
 
 /** This run beside those before it: the p95 of each method. */

@@ -1,7 +1,7 @@
 // Faults, canaries and restarts, ordered from here; and who ordered what.
 
 import { every, get, order } from "./api.js";
-import { choice, empty, h, pill, refresh, show } from "./dom.js";
+import { choice, empty, h, pill, refresh, scrolls, show } from "./dom.js";
 
 const STATUSES = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "NOT_FOUND"];
 
@@ -88,7 +88,7 @@ const words = (name, given) => [name, ...Object.entries(given).filter(([, v]) =>
 
 function orders(items) {
   return h("section", { class: "card flush" }, h("h2", {}, "Orders"), items.length
-    ? h("div", { class: "scroll tall" }, h("table", {}, h("thead", {}, h("tr", {}, ["When", "Who", "What", "Outcome"].map((t) => h("th", {}, t)))),
+    ? scrolls("Orders", "tall", h("table", {}, h("thead", {}, h("tr", {}, ["When", "Who", "What", "Outcome"].map((t) => h("th", {}, t)))),
       h("tbody", {}, items.map((o) => h("tr", {}, h("td", {}, new Date(o.at).toLocaleString("en-GB")), h("td", {}, o.by), h("td", {}, h("code", {}, words(o.order, o.asked))), h("td", {}, o.fault ? pill("bad", o.fault) : pill("good", "done")))))))
     : empty("Nobody has ordered anything yet, here or in the terminal."));
 }

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from mesh.console import terminal
+from mesh.commanding import DATA, Refused
+from mesh.console import client, terminal
 from mesh.local import commands
-from mesh.local.commands import DATA, Refused
 from mesh.local.layout import DataFolderError, Layout
 
 
@@ -68,7 +68,7 @@ def up(
 def _tell(ready: dict[str, Any]) -> None:
     from mesh.local import table
 
-    console = terminal.Client(ready["urls"]["console"], ready["console"]["token"])
+    console = client.Client(ready["urls"]["console"], ready["console"]["token"])
     table.show(ready, console_link=console.link())
 
 

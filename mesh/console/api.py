@@ -1,22 +1,30 @@
 """The JSON API: what pages, the terminal and tests ask."""
 
 import asyncio
-import dataclasses
-import json
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from mesh.console import graph, logs, objectives, overview, runs, state, steering, traces
+from mesh.console import (
+    graph,
+    logs,
+    objectives,
+    overview,
+    runs,
+    series,
+    state,
+    steering,
+    tail,
+    traces,
+)
 from mesh.console.clock import rfc3339
 from mesh.console.context import Context
 from mesh.console.intake import REASONS
@@ -26,10 +34,6 @@ from mesh.console.reader import BadRequestError
 from mesh.console.refusals import error
 from mesh.console.traces import Search
 
-FOLLOW_SECONDS = 0.3
-HEARTBEAT_SECONDS = 10.0
-MOST_FOLLOWED = 2000
-"""The most lines that a tail brings at once."""
 EXPORTED = "amarre-telemetry.sqlite"
 _TRACE_ID_LENGTH = 32
 _PAGING = ("since", "until", "limit", "page_token", "pageToken", "follow")
@@ -106,10 +110,7 @@ class Api:
 
     async def traces(self, request: Request) -> Answer:
         """Traces that match, newest first; ``follow=true`` streams those that come."""
-        query = Query(
-            request.query_params,
-            _TRACE_PARAMETERS,
-        )
+        query = Query(request.query_params, _TRACE_PARAMETERS)
         wanted = Search(
             service=query.text("service"),
             rpc=_rpc(self._c, query.text("rpc")),
@@ -125,29 +126,10 @@ class Api:
             token=query.text("page_token") or query.text("pageToken"),
         )
         if query.flag("follow"):
-            return self._stream(self._new_traces(wanted, self._c.now()))
+            new = tail.new_traces(self._c.reader, wanted, self._c.now())
+            return tail.stream(new, self._c.stopping)
         items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
         return _list(items, token)
-
-    async def _new_traces(self, wanted: Search, since: int) -> AsyncIterator[list[dict[str, Any]]]:
-        """Yield traces that begin after *since*, each once, when one stops growing."""
-        shown = dict[str, None]()
-        sizes: dict[str, int] = {}
-        while True:
-            latest = dataclasses.replace(wanted, since=since, token="", limit=200)
-            items, _ = await self._c.reader.run(partial(_searched, wanted=latest))
-            ready = []
-            for item in reversed(items):
-                key, size = item["traceId"], item["spanCount"]
-                if key not in shown and sizes.get(key) == size:
-                    shown[key] = None
-                    ready.append(item)
-                sizes[key] = size
-            while len(shown) > 1000:
-                del shown[next(iter(shown))]
-            if len(sizes) > 5000:
-                sizes.clear()
-            yield ready
 
     async def trace(self, request: Request) -> Answer:
         """One trace with its spans."""
@@ -166,10 +148,7 @@ class Api:
 
     async def logs(self, request: Request) -> Answer:
         """Log records, newest first; ``follow=true`` streams those that come."""
-        query = Query(
-            request.query_params,
-            _LOG_PARAMETERS,
-        )
+        query = Query(request.query_params, _LOG_PARAMETERS)
         wanted = LogSearch(
             trace_id=query.text("trace_id"),
             service=query.text("service"),
@@ -183,15 +162,9 @@ class Api:
         )
         if query.flag("follow"):
             last = await self._c.reader.run(lambda db: logs.start(db, wanted))
-            fast = dataclasses.replace(wanted, limit=MOST_FOLLOWED)
-            return self._stream(self._new_logs(fast, last))
+            return tail.stream(tail.new_logs(self._c.reader, wanted, last), self._c.stopping)
         items, token = await self._c.reader.run(lambda db: logs.search(db, wanted))
         return _list(items, token)
-
-    async def _new_logs(self, wanted: LogSearch, last: int) -> AsyncIterator[list[dict[str, Any]]]:
-        while True:
-            items, last = await self._c.reader.run(partial(_logged, wanted=wanted, last=last))
-            yield items
 
     async def metrics(self, request: Request) -> Answer:
         """Every method against its objective."""
@@ -217,7 +190,9 @@ class Api:
         query = Query(request.query_params, ["name", "process", "window"])
         name, process = query.text("name"), query.text("process")
         since = self._c.now() - int(query.window("window", "1h").total_seconds() * 1e6)
-        return _list(await self._c.reader.run(lambda db: _series(db, name, process, since)))
+        if not name:
+            return _list(await self._c.reader.run(series.names))
+        return _list(await self._c.reader.run(lambda db: series.points(db, name, process, since)))
 
     async def mesh(self, request: Request) -> Answer:
         """Processes, proxies, certificates, breakers, ejections, weights, faults, policies."""
@@ -298,28 +273,6 @@ class Api:
             background=BackgroundTask(shutil.rmtree, folder),
         )
 
-    def _stream(self, batches: AsyncIterator[list[dict[str, Any]]]) -> Response:
-        """Stream items as lines of JSON until the client goes or the console stops."""
-        stopping = self._c.stopping
-
-        async def lines() -> AsyncIterator[str]:
-            silent = 0.0
-            yield "\n"  # Sends the headers at once.
-            async for items in batches:
-                silent = 0.0 if items else silent + FOLLOW_SECONDS
-                if items:
-                    yield "".join(json.dumps(item) + "\n" for item in items)
-                elif silent > HEARTBEAT_SECONDS:
-                    silent = 0.0
-                    yield "\n"
-                try:
-                    await asyncio.wait_for(stopping.wait(), FOLLOW_SECONDS)
-                except TimeoutError:
-                    continue
-                return
-
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
-
 
 def _answering(
     endpoint: Callable[[Request], Awaitable[Answer]],
@@ -342,16 +295,6 @@ def _list(items: list[dict[str, Any]], token: str = "") -> dict[str, Any]:
     return {"items": items, "nextPageToken": token}
 
 
-def _searched(db: sqlite3.Connection, *, wanted: Search) -> tuple[list[dict[str, Any]], str]:
-    return traces.search(db, wanted)
-
-
-def _logged(
-    db: sqlite3.Connection, *, wanted: LogSearch, last: int
-) -> tuple[list[dict[str, Any]], int]:
-    return logs.since_id(db, wanted, last)
-
-
 def _rpc(context: Context, text: str) -> str:
     """Return the name under which spans of an rpc stand, whichever form was given."""
     method = context.mesh.by_path.get(f"/{text.removeprefix('/')}")
@@ -362,37 +305,6 @@ def _rpc(context: Context, text: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    if text and not text.partition("=")[0]:
-        raise BadRequestError("attr must be key=value.")
-    if text and "=" not in text:
+    if text and text.find("=") < 1:
         raise BadRequestError("attr must be key=value.")
     return text
-
-
-def _series(db: Any, name: str, process: str, since: int) -> list[dict[str, Any]]:
-    if not name:
-        rows = db.execute(
-            "SELECT name, count(*) AS series, group_concat(DISTINCT process) FROM series"
-            " GROUP BY name ORDER BY name"
-        )
-        return [{"name": n, "series": c, "processes": p.split(",")} for n, c, p in rows]
-    found = db.execute(
-        "SELECT id, process, labels FROM series WHERE name = ? AND (? = '' OR process = ?)"
-        " ORDER BY process, labels LIMIT 200",
-        (name, process, process),
-    ).fetchall()
-    return [
-        {
-            "name": name,
-            "process": row["process"],
-            "labels": json.loads(row["labels"]),
-            "points": [
-                [at / 1e6, value]
-                for at, value in db.execute(
-                    "SELECT at, value FROM points WHERE series = ? AND at >= ? ORDER BY at",
-                    (row["id"], since),
-                )
-            ],
-        }
-        for row in found
-    ]

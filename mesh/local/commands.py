@@ -9,27 +9,14 @@ from typing import Any
 
 import click
 
+from mesh.commanding import DATA, Refused
 from mesh.local import ca, control
 from mesh.local.layout import Layout
 from mesh.local.rotation import rotate
 from mesh.local.running import NotRunningError
 from mesh.orders import OrderError
 
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="AMARRE_DATA",
-    default=Path(".amarre"),
-    show_default=True,
-    help="Folder of the running mesh (or AMARRE_DATA).",
-)
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|)")
-
-
-class Refused(click.ClickException):
-    """What a person can mend: one message on stderr, exit status 2."""
-
-    exit_code = 2
 
 
 def _give(data: Path, order: str, **arguments: Any) -> Any:

@@ -221,7 +221,7 @@ class Fleet:
             self.plan.slots.give_back(slot)
 
     def _child(self, unit: Unit, *, suffix: str = "") -> Child:
-        layout = self.plan.layout
+        layout = self.plan.site.layout
         log_file = layout.logs / f"{unit.name}.log"
         if log_file.exists() and not suffix:
             log_file.replace(log_file.with_suffix(".log.1"))
@@ -244,7 +244,7 @@ class Fleet:
                 if asyncio.get_running_loop().time() > deadline:
                     raise StartFailedError(
                         f"{unit.name} does not reach {', '.join(missing)}; the logs are in "
-                        f"{self.plan.layout.logs}."
+                        f"{self.plan.site.layout.logs}."
                     )
                 await asyncio.sleep(_POLL_SECONDS)
 

@@ -44,7 +44,7 @@ class Monitoring:
 
     def prepare(self) -> None:
         """Write their configuration."""
-        address = self._plan.address
+        address = self._plan.site.address
         _write(
             self._folder,
             {
@@ -93,12 +93,12 @@ class Monitoring:
             process=process,
             name=name,
             replica=1,
-            port=self._plan.port(offset),
-            command=(self.programs[name], *self._arguments(name, self._plan.address(offset))),
+            port=self._plan.site.port(offset),
+            command=(self.programs[name], *self._arguments(name, self._plan.site.address(offset))),
             environment={key: os.environ[key] for key in _KEPT if key in os.environ},
             kind=process.kind,
             probe=process.probe,
-            probe_target=f"http://{self._plan.address(offset)}",
+            probe_target=f"http://{self._plan.site.address(offset)}",
         )
 
     def _arguments(self, name: str, address: str) -> tuple[str, ...]:

@@ -4,24 +4,20 @@ The plan of a local mesh: which commands run with which environment, from topolo
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mesh import topology
 from mesh.contract import policy
-from mesh.local import envoy
+from mesh.local import envoy, settings
 from mesh.local.layout import Layout
+from mesh.local.site import HOST, Site
 from mesh.local.slots import Slot, Slots
 from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
-HOST = "127.0.0.1"
-OPERATOR = "operator@example.org"
-"""Who is an operator of a local mesh, unless ``AMARRE_AUTH_OPERATORS`` names others."""
 KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
 """What a process gets of the runner's own environment, besides every AMARRE_ and OTEL_ variable."""
 
@@ -61,7 +57,7 @@ class Plan:
     """The units of a local mesh."""
 
     def __init__(self, layout: Layout, options: Options) -> None:
-        self.layout = layout
+        self.site = Site(layout, options.port_base)
         self.options = options
         self.slots = Slots()
         self._check()
@@ -92,16 +88,8 @@ class Plan:
 
     def _slot(self, process: Process, replica: int) -> Slot:
         slot = self.slots.take(process, own=replica == 1)
-        self._service_ports.setdefault(process.name, []).append(self.port(slot.port))
+        self._service_ports.setdefault(process.name, []).append(self.site.port(slot.port))
         return slot
-
-    def port(self, offset: int) -> int:
-        """Return the port with this *offset*."""
-        return self.options.port_base + offset
-
-    def address(self, offset: int) -> str:
-        """Return host and port with this *offset*."""
-        return f"{HOST}:{self.port(offset)}"
 
     def service_ports(self, name: str) -> list[int]:
         """Return the gRPC port of every replica of a service."""
@@ -137,12 +125,12 @@ class Plan:
             port: The port to take over from an instance that still runs; default that of *slot*.
         """
         where = _Place(
-            folder=self.layout.sockets
+            folder=self.site.layout.sockets
             / (name if slot.tag == process.name else f"{name}.{slot.tag}"),
-            port=self.port(slot.port) if port is None else port,
+            port=self.site.port(slot.port) if port is None else port,
             slot=slot,
         )
-        usual = (sys.executable, "-m", process.module, *self._arguments(process))
+        usual = (sys.executable, "-m", process.module, *settings.arguments(self.site, process))
         itself = Unit(
             process=process,
             name=name,
@@ -172,19 +160,19 @@ class Plan:
     def _proxy_unit(self, unit: Unit, where: "_Place") -> Unit:
         at_edge = unit.process.port == topology.EDGE_HTTP
         name = f"{unit.name}-envoy"
-        folder = self.layout.envoy / f"{name}.{where.slot.tag}"
+        folder = self.site.layout.envoy / f"{name}.{where.slot.tag}"
         proxy = Proxy(
             name=name,
             workload=unit.process.identity,
             folder=str(folder),
-            svid_dir=str(self.layout.certs / unit.process.identity),
-            admin=self.address(where.slot.admin),
+            svid_dir=str(self.site.layout.certs / unit.process.identity),
+            admin=self.site.address(where.slot.admin),
             app=f"unix:{where.app}",
             egress=f"unix:{where.egress}",
             inbound="" if at_edge else f"{HOST}:{where.port}",
-            key_set="" if at_edge else f"unix:{self._key_set}",
+            key_set="" if at_edge else f"unix:{self.site.key_set}",
             edge=self._edge() if at_edge else None,
-            telemetry=Telemetry(otlp=self.collector()),
+            telemetry=Telemetry(otlp=self.site.collector),
         )
         return Unit(
             process=unit.process,
@@ -202,42 +190,11 @@ class Plan:
 
     def _edge(self) -> Edge:
         return Edge(
-            http=self.address(topology.EDGE_HTTP),
-            https=self.address(topology.EDGE_HTTPS),
-            tls_dir=str(self.layout.certs / "edge"),
+            http=self.site.address(topology.EDGE_HTTP),
+            https=self.site.address(topology.EDGE_HTTPS),
+            tls_dir=str(self.site.layout.certs / "edge"),
             rate_limits=os.environ.get("AMARRE_RATE_LIMITS", "on") != "off",
         )
-
-    def collector(self) -> str:
-        """Return where spans go: what the user's environment says, or the console."""
-        asked = urlsplit(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
-        if asked.scheme == "http" and asked.port:
-            return asked.netloc
-        return self.address(topology.OTLP_GRPC)
-
-    @property
-    def _key_set(self) -> Path:
-        return self.layout.sockets / "keys.sock"
-
-    def _arguments(self, process: Process) -> tuple[str, ...]:
-        state, layout = self.layout.state, self.layout
-        match process.name:
-            case "redcap":
-                return (
-                    *("--listen", self.address(topology.REDCAP)),
-                    *("--base-url", f"http://{self.address(topology.REDCAP)}"),
-                    *("--database", str(state / "redcap.sqlite")),
-                    *("--token-file", str(layout.secret("redcap-token"))),
-                    *("--super-token-file", str(layout.secret("redcap-super-token"))),
-                )
-            case "outbox":
-                return (
-                    *("--http", self.address(topology.OUTBOX)),
-                    *("--smtp", self.address(topology.SMTP)),
-                    *("--database", str(state / "outbox.sqlite")),
-                )
-            case _:
-                return ()
 
     def _environment(self, process: Process, name: str, where: "_Place") -> dict[str, str]:
         inherited = {
@@ -248,17 +205,19 @@ class Plan:
         common = {
             "AMARRE_INSTANCE": name,
             "AMARRE_TRANSPORT": "direct" if self.options.direct else "sidecar",
-            "AMARRE_PSEUDONYM_KEY_FILE": str(self.layout.secret("pseudonym-key")),
+            "AMARRE_PSEUDONYM_KEY_FILE": str(self.site.layout.secret("pseudonym-key")),
             "PYTHONUNBUFFERED": "1",
         }
-        defaults = self._defaults(process)
+        defaults = settings.defaults(self.site, process)
         if process.identity:
-            defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{self.address(topology.OTLP_GRPC)}"
+            defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
+                f"http://{self.site.address(topology.OTLP_GRPC)}"
+            )
             common |= {
                 "AMARRE_LISTEN": f"{HOST}:{where.port}",
-                "AMARRE_SVID_DIR": str(self.layout.certs / process.identity),
+                "AMARRE_SVID_DIR": str(self.site.layout.certs / process.identity),
                 "AMARRE_PEERS": json.dumps(self._peers(process, where)),
-                "AMARRE_KEY_SET_SOCKET": str(self._key_set),
+                "AMARRE_KEY_SET_SOCKET": str(self.site.key_set),
             }
         if self._behind_envoy(process):
             common["AMARRE_LISTEN"] = f"unix:{where.app}"
@@ -268,7 +227,7 @@ class Plan:
                     "AMARRE_GATEWAY_HTTPS_LISTEN": "",
                 }
         if process.metrics:
-            common["AMARRE_METRICS_LISTEN"] = self.address(where.slot.metrics)
+            common["AMARRE_METRICS_LISTEN"] = self.site.address(where.slot.metrics)
         # What the user sets in the environment wins over these defaults, except where a process
         # is bound to its place in this mesh.
         return defaults | inherited | common
@@ -283,83 +242,13 @@ class Plan:
             if service in self._service_ports
         }
 
-    def _defaults(self, process: Process) -> dict[str, str]:
-        layout = self.layout
-        state = layout.state
-        match process.name:
-            case "auth":
-                return {
-                    "AMARRE_AUTH_DATABASE": f"sqlite+aiosqlite:///{state / 'auth.sqlite'}",
-                    "AMARRE_AUTH_SIGNING_KEY_FILE": str(layout.secret("auth-signing-key.pem")),
-                    "AMARRE_AUTH_KEY_SET_LISTEN": f"unix:{layout.sockets / 'keys.sock'}",
-                    "AMARRE_AUTH_SMTP_URL": f"smtp://{self.address(topology.SMTP)}",
-                    "AMARRE_AUTH_LINK_URL": f"{self._app()}/login",
-                    "AMARRE_AUTH_PASSKEY_ORIGINS": (
-                        f"{self._app()},https://localhost:{self.port(topology.EDGE_HTTPS)}"
-                    ),
-                    "AMARRE_AUTH_OPERATORS": OPERATOR,
-                    "AMARRE_AUTH_CONSOLE_URL": f"http://{self.address(topology.CONSOLE)}",
-                    "AMARRE_AUTH_CONSOLE_TOKEN_FILE": str(layout.secret("console-token")),
-                }
-            case "survey":
-                return {
-                    "AMARRE_SURVEY_REDCAP_URL": f"http://{self.address(topology.REDCAP)}/api/",
-                    "AMARRE_SURVEY_REDCAP_TOKEN_FILE": str(layout.secret("redcap-token")),
-                    "AMARRE_SURVEY_STORE": f"sqlite+aiosqlite:///{state / 'survey.sqlite'}",
-                }
-            case "health":
-                return {
-                    "AMARRE_HEALTH_BACKENDS": json.dumps(
-                        {
-                            other.name: f"http://{self.address(other.port)}{other.probe_path}"
-                            for other in map(topology.process, ("redcap", "outbox"))
-                        }
-                    ),
-                }
-            case "gateway":
-                hosts = (HOST, "localhost")
-                origins = [f"http://{h}:{self.port(topology.EDGE_HTTP)}" for h in hosts]
-                origins += [f"https://{h}:{self.port(topology.EDGE_HTTPS)}" for h in hosts]
-                return {
-                    "AMARRE_GATEWAY_HTTP_LISTEN": self.address(topology.EDGE_HTTP),
-                    "AMARRE_GATEWAY_HTTPS_LISTEN": self.address(topology.EDGE_HTTPS),
-                    "AMARRE_GATEWAY_TLS_DIR": str(layout.certs / "edge"),
-                    "AMARRE_GATEWAY_ORIGINS": ",".join(origins),
-                }
-            case "console":
-                return {
-                    "AMARRE_CONSOLE_LISTEN": self.address(topology.CONSOLE),
-                    "AMARRE_CONSOLE_OTLP_GRPC": self.address(topology.OTLP_GRPC),
-                    "AMARRE_CONSOLE_OTLP_HTTP": self.address(topology.OTLP_HTTP),
-                    "AMARRE_CONSOLE_DATABASE": str(state / "console.sqlite"),
-                    "AMARRE_CONSOLE_TOKEN_FILE": str(layout.secret("console-token")),
-                    "AMARRE_CONSOLE_CONTROL": str(layout.control),
-                    "AMARRE_CONSOLE_SCRAPE_FILE": str(layout.scraped),
-                    **self._alerting(),
-                }
-            case _:
-                return {}
-
-    def _alerting(self) -> dict[str, str]:
-        """Return where the console finds the servers of alerts that are installed."""
-        ports = {"prometheus": topology.PROMETHEUS, "alertmanager": topology.ALERTMANAGER}
-        return {
-            f"AMARRE_CONSOLE_{name.upper()}": f"http://{self.address(ports[name])}"
-            for name, program in topology.MONITORING.items()
-            if shutil.which(program)
-        }
-
-    def _app(self) -> str:
-        """The application by name: browsers bind passkeys to a name, never to an address."""
-        return f"http://localhost:{self.port(topology.EDGE_HTTP)}"
-
     def ports_in_use(self) -> dict[int, str]:
         """Return every TCP port that this mesh listens on, and which process wants it."""
         wanted = {unit.port: unit.name for unit in self.units}
-        wanted[self.port(topology.EDGE_HTTPS)] = "gateway (HTTPS)"
-        wanted[self.port(topology.SMTP)] = "outbox (SMTP)"
-        wanted[self.port(topology.OTLP_GRPC)] = "console (OTLP gRPC)"
-        wanted[self.port(topology.OTLP_HTTP)] = "console (OTLP HTTP)"
+        wanted[self.site.port(topology.EDGE_HTTPS)] = "gateway (HTTPS)"
+        wanted[self.site.port(topology.SMTP)] = "outbox (SMTP)"
+        wanted[self.site.port(topology.OTLP_GRPC)] = "console (OTLP gRPC)"
+        wanted[self.site.port(topology.OTLP_HTTP)] = "console (OTLP HTTP)"
         for unit in self.units:
             if unit.proxy is not None:
                 admin = int(unit.proxy.admin.rpartition(":")[2])
@@ -368,18 +257,6 @@ class Plan:
             if listen:
                 wanted[int(listen.rpartition(":")[2])] = f"{unit.name} (/metrics)"
         return wanted
-
-    def urls(self) -> dict[str, str]:
-        """Return the URLs of the ready file."""
-        return {
-            "app": self._app(),
-            "app_tls": f"https://localhost:{self.port(topology.EDGE_HTTPS)}",
-            "console": f"http://{self.address(topology.CONSOLE)}",
-            "outbox": f"http://{self.address(topology.OUTBOX)}",
-            "sandbox": f"http://{self.address(topology.REDCAP)}",
-            "otlp_grpc": f"http://{self.address(topology.OTLP_GRPC)}",
-            "otlp_http": f"http://{self.address(topology.OTLP_HTTP)}",
-        }
 
 
 @dataclass(frozen=True)

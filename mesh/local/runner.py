@@ -23,7 +23,8 @@ from mesh.local.ca import CertificateAuthority, issue_all
 from mesh.local.fleet import Fleet
 from mesh.local.layout import DataFolderError, Layout
 from mesh.local.monitoring import Monitoring
-from mesh.local.plan import HOST, Options, Plan
+from mesh.local.plan import Options, Plan
+from mesh.local.site import HOST
 from mesh.local.steering import Steering
 from mesh.orders import listening
 
@@ -115,7 +116,7 @@ class Runner:
         people = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
         configure_logs(NAME, NAME, "INFO", renderer=people)
         # Among the logs of all others: who ordered what, what died and was started again.
-        otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.collector()}")
+        otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.site.collector}")
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -156,7 +157,7 @@ class Runner:
         plan, layout = self.plan, self.layout
         gateway = layout.certs / "gateway"
         return {
-            "urls": plan.urls(),
+            "urls": plan.site.urls(),
             "grpc": {
                 name: f"{HOST}:{plan.service_ports(name)[0]}"
                 for name in ("auth", "survey", "health")
@@ -172,7 +173,7 @@ class Runner:
                 for name, child in self.fleet.supervisor.children.items()
             ],
             "sandbox": {
-                "api_url": f"{plan.urls()['sandbox']}/api/",
+                "api_url": f"{plan.site.urls()['sandbox']}/api/",
                 "token": layout.read_secret("redcap-token"),
                 "super_token": layout.read_secret("redcap-super-token"),
             },

@@ -37,7 +37,7 @@ class Steering:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self.journal = Journal(fleet.plan.layout.state / "orders.jsonl")
+        self.journal = Journal(fleet.plan.site.layout.state / "orders.jsonl")
         self._canaries: dict[str, Canary] = {}
         self._certificates = asyncio.Lock()
         self._restarting = asyncio.Lock()
@@ -153,7 +153,7 @@ class Steering:
     async def _rotate(self, asked: dict[str, Any], tell: Tell) -> Any:
         async with self._certificates:
             await rotate(
-                self._fleet.plan.layout,
+                self._fleet.plan.site.layout,
                 root=bool(asked.get("root")),
                 settled=self._settled,
                 tell=tell,
@@ -161,7 +161,7 @@ class Steering:
 
     async def keep_certificates_fresh(self) -> None:
         """Renew certificates that are past half their life, until cancelled."""
-        layout = self._fleet.plan.layout
+        layout = self._fleet.plan.site.layout
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             async with self._certificates:
@@ -181,7 +181,7 @@ class Steering:
             await asyncio.sleep(HANDSHAKE_SECONDS)
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
         for proxy in proxies:
-            wanted = Installed.read(self._fleet.plan.layout.certs / proxy.workload)
+            wanted = Installed.read(self._fleet.plan.site.layout.certs / proxy.workload)
             async with Admin(proxy.admin) as admin:
                 while not await _shows(admin, wanted):
                     if asyncio.get_running_loop().time() > deadline:

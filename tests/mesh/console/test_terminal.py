@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mesh.chassis.testing import free_port
-from mesh.console import imported, terminal
+from mesh.console import imported, printed, terminal
 from tests.mesh.console.conftest import TOKEN, Running, Start
 from tests.mesh.console.telemetry import Batch, logs
 from tests.mesh.console.test_metrics import Process, scraped
@@ -170,7 +170,7 @@ class TestCommands:
         told = {"name": "Odd", "message": "[/red] [bold"}
         servers = [{**told, "state": "suppressed"}, {**told, "state": "firing"}]
 
-        lines = terminal._alerts({"alerts": [told], "serverAlerts": servers})
+        lines = printed.alerts({"alerts": [told], "serverAlerts": servers})
 
         assert ["Odd [/red] [bold"] * 2 == [str(line) for line in lines]
 

@@ -1,0 +1,103 @@
+"""The API of a console, as the terminal asks it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mesh.commanding import Refused
+from mesh.orders import this_user
+
+
+class Client:
+    """Asks the API of a console."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self._headers = {"authorization": f"Bearer {token}"}
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """
+        Return the JSON of an endpoint; empty parameters are left out.
+
+        Raises:
+            Refused: The console is away, or says no.
+        """
+        return self._ask("GET", path, parameters)
+
+    def link(self) -> str:
+        """Return a link that opens the console once, to this user; fails as `get`."""
+        return f"{self.url}{self._ask('POST', 'codes', {'who': this_user()})['path']}"
+
+    def _ask(self, verb: str, path: str, parameters: dict[str, Any]) -> Any:
+        import httpx
+
+        kept = {name: value for name, value in parameters.items() if value not in ("", None)}
+        try:
+            answer = httpx.request(
+                verb,
+                f"{self.url}/api/{path}",
+                params=kept,
+                headers=self._headers,
+                timeout=10,
+                trust_env=False,
+            )
+            body = answer.json()
+        except (httpx.HTTPError, ValueError) as exc:
+            raise self._away() from exc
+        if not answer.is_success:
+            raise Refused(body.get("error", {}).get("message", f"HTTP {answer.status_code}"))
+        return body
+
+    def follow(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield items as they come, until the console stops; fails as `get`."""
+        import httpx
+
+        kept = {name: value for name, value in parameters.items() if value not in ("", None)}
+        try:
+            with httpx.stream(
+                "GET",
+                f"{self.url}/api/{path}",
+                params=kept | {"follow": "true"},
+                headers=self._headers,
+                timeout=httpx.Timeout(10, read=None),
+                trust_env=False,
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise Refused(answer.json()["error"]["message"])
+                for line in answer.iter_lines():
+                    if line:
+                        yield json.loads(line)
+        except httpx.HTTPError as exc:
+            raise self._away() from exc
+
+    def save(self, path: str, file: Path) -> None:
+        """Write what an endpoint answers to *file*, whole or not at all; fails as `get`."""
+        import httpx
+
+        part = file.with_name(f"{file.name}.part")
+        try:
+            with httpx.stream(
+                "GET",
+                f"{self.url}/api/{path}",
+                headers=self._headers,
+                timeout=httpx.Timeout(10, read=300),
+                trust_env=False,
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise Refused(answer.json()["error"]["message"])
+                with part.open("wb") as into:
+                    for chunk in answer.iter_bytes():
+                        into.write(chunk)
+            part.replace(file)
+        except httpx.HTTPError as exc:
+            raise self._away() from exc
+        except OSError as exc:
+            raise Refused(f"{file} cannot be written ({exc.strerror}).") from exc
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _away(self) -> Refused:
+        return Refused(f"The console at {self.url} does not answer. `amarre status` tells more.")

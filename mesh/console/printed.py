@@ -1,0 +1,148 @@
+"""What the console tells, as lines and tables for a terminal."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+BAR = 40
+"""How many characters a waterfall is wide."""
+
+
+def screen() -> "Console":
+    """Return where tables are printed."""
+    from rich.console import Console
+
+    # Into a file or a pipe goes the whole table, whatever width a terminal would have.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def trace(item: dict[str, Any]) -> str:
+    """Return the line of a trace in a list."""
+    failed = f"  {item['errorCount']} failed" if item["errorCount"] else ""
+    return (
+        f"{item['start'][11:23]}  {item['traceId']}  {item['durationMs']:9.1f} ms"
+        f"  {item['spanCount']:3} spans  {item['rpc'] or item['name']}{failed}"
+    )
+
+
+def log(item: dict[str, Any]) -> str:
+    """Return the line of a log record."""
+    facts = " ".join(
+        f"{name}={value}"
+        for name, value in item["attributes"].items()
+        if name not in {"service", "instance"}
+    )
+    who = item["instance"] or item["service"]
+    return f"{item['at'][11:23]}  {item['level']:7}  {who:12}  {item['message']}  {facts}"
+
+
+def waterfall(whole: dict[str, Any]) -> Iterator[str]:
+    """Yield a line per span: who, a bar on the time of the trace, how long."""
+    spans = whole["spans"]
+    begin = min(span["startUs"] for span in spans)
+    length = max(span["startUs"] + span["durationMs"] * 1000 for span in spans) - begin or 1
+    yield f"{whole['rpc'] or whole['name']}  {whole['durationMs']:.1f} ms  {whole['traceId']}"
+    for span in spans:
+        start = int((span["startUs"] - begin) / length * BAR)
+        width = max(1, round(span["durationMs"] * 1000 / length * BAR))
+        mark = "!" if span["status"] == "error" else "░" if span["proxy"] else "█"
+        bar = (" " * start + mark * width)[:BAR]
+        name = f"{span['service']} {span['name'].rpartition('.')[2]}"
+        yield f"{name[:44]:44} {bar:{BAR}} {span['durationMs']:8.1f} ms {span['code']}"
+
+
+_LEAST_WIDTH = {
+    **dict.fromkeys(("p50", "p99", "budget"), 90),
+    **dict.fromkeys(("calls/s", "in flight", "cert", "objective", "burn"), 64),
+    "up": 40,
+}
+"""From which width of a terminal on a column is shown; those not named always are."""
+
+
+def _table(width: int, rows: Iterable[dict[str, str]]) -> "Table":
+    """Return a table of the columns that *width* has room for: a cut number would be wrong."""
+    from rich.table import Table
+    from rich.text import Text
+
+    told = list(rows)
+    table = Table(box=None, pad_edge=False)
+    shown = [name for name in (told[0] if told else ()) if _LEAST_WIDTH.get(name, 0) <= width]
+    for number, column in enumerate(shown):
+        table.add_column(column, justify="right" if number else "left", no_wrap=bool(number))
+    for row in told:
+        first, *rest = (row[name] for name in shown)
+        table.add_row(Text(first, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
+    return table
+
+
+def services(items: list[dict[str, Any]], width: int) -> "Table":
+    """Return the table of services, as wide as *width* allows."""
+    return _table(
+        width,
+        (
+            {
+                "service": item["service"],
+                "up": f"{sum(p['up'] for p in item['processes'])}/{len(item['processes'])}",
+                "calls/s": f"{item['rate']:.2f}",
+                "failed": f"{item['errorRatio']:.2%}",
+                **_quantiles(item),
+                "in flight": "–" if item["saturation"] is None else f"{item['saturation']:.0%}",
+                "cert": _days(item["certificateDays"]),
+            }
+            for item in items
+        ),
+    )
+
+
+def alerts(overview: dict[str, Any]) -> Iterator["Text"]:
+    """Yield a line per alert that fires: the console's own, and those of the servers."""
+    from rich.text import Text
+
+    firing = [a for a in overview["serverAlerts"] if a["state"] == "firing"]
+    for alert in (*firing, *overview["alerts"]):
+        yield Text.assemble((alert["name"], "bold red"), " ", alert["message"])
+
+
+def methods(items: list[dict[str, Any]], width: int) -> "Table":
+    """Return the table of methods and what they promise, as wide as *width* allows."""
+    return _table(
+        width,
+        (
+            {
+                "method": f"{item['service']}.{item['method']}",
+                "calls/s": f"{item['rate']:.2f}",
+                "failed": f"{item['errorRatio']:.2%}",
+                **_quantiles(item),
+                **_promised(item),
+            }
+            for item in items
+        ),
+    )
+
+
+def _promised(item: dict[str, Any]) -> dict[str, str]:
+    objective = item.get("objective")
+    if not objective:
+        return dict.fromkeys(("objective", "budget", "burn"), "–")
+    return {
+        "objective": f"{objective['latencyMs']:g} ms",
+        "budget": f"{max(0.0, item['budgetLeft']):.0%}",
+        "burn": f"{item['burnRates']['1h']:.1f}",
+    }
+
+
+def _quantiles(item: dict[str, Any]) -> dict[str, str]:
+    return {name: _ms(item[f"{name}Ms"]) for name in ("p50", "p95", "p99")}
+
+
+def _days(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} d"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

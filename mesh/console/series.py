@@ -1,0 +1,42 @@
+"""Time series as they were scraped: which there are, and the points of one."""
+
+import json
+import sqlite3
+from typing import Any
+
+
+def names(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Return every name, how many series it has, and of which processes."""
+    rows = db.execute(
+        "SELECT name, count(*) AS series, group_concat(DISTINCT process) FROM series"
+        " GROUP BY name ORDER BY name"
+    )
+    return [{"name": n, "series": c, "processes": p.split(",")} for n, c, p in rows]
+
+
+def points(db: sqlite3.Connection, name: str, process: str, since: int) -> list[dict[str, Any]]:
+    """
+    Return the series called *name*, of *process* alone unless that is empty.
+
+    Points are pairs of seconds since the epoch and value, from *since* (microseconds) on.
+    """
+    found = db.execute(
+        "SELECT id, process, labels FROM series WHERE name = ? AND (? = '' OR process = ?)"
+        " ORDER BY process, labels LIMIT 200",
+        (name, process, process),
+    ).fetchall()
+    return [
+        {
+            "name": name,
+            "process": row["process"],
+            "labels": json.loads(row["labels"]),
+            "points": [
+                [at / 1e6, value]
+                for at, value in db.execute(
+                    "SELECT at, value FROM points WHERE series = ? AND at >= ? ORDER BY at",
+                    (row["id"], since),
+                )
+            ],
+        }
+        for row in found
+    ]

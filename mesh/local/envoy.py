@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from mesh.render.envoy import BOOTSTRAP
+from mesh.render.envoy import BOOTSTRAP, arguments
 
 REQUEST_SECONDS = 2.0
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -55,18 +55,7 @@ def binary() -> Path:
 
 def command(folder: Path) -> tuple[str, ...]:
     """Return the command that runs the Envoy whose files are in *folder*."""
-    return (
-        str(binary()),
-        *("--config-path", str(folder / BOOTSTRAP)),
-        *("--concurrency", "1"),
-        # Several run on one machine; they share no memory.
-        "--disable-hot-restart",
-        *("--log-level", "warning"),
-        # Until Auth serves, each attempt to fetch its keys would be a warning.
-        *("--component-log-level", "jwt:error"),
-        *("--drain-time-s", str(DRAIN_SECONDS)),
-        *("--drain-strategy", "immediate"),
-    )
+    return (str(binary()), *arguments(str(folder), DRAIN_SECONDS))
 
 
 async def validate(folder: Path) -> None:

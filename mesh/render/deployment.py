@@ -17,6 +17,8 @@ from mesh.topology import RUNBOOKS, Kind, Probe, Process, Stage
 CLUSTER_DOMAIN = "svc.cluster.local"
 SOCKETS = "/run/amarre"
 """The folder of Unix sockets that a workload shares with its sidecar."""
+DRAIN_SECONDS = 10
+"""How long what is told to stop still serves."""
 KEY_SET_PORT = topology.PORT_BASE + 4
 KEY_SET_PATH = "/.well-known/jwks.json"
 EDGE = "edge"

@@ -1,5 +1,6 @@
 """Callers and tokens at the inbound sidecar."""
 
+import asyncio
 import ssl
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 
 from mesh.chassis.errors import from_rpc_error, unpack
+from mesh.chassis.telemetry import names
 from mesh.chassis.tokens import ISSUER, TYPE, SigningKey
 from mesh.contract import policy
 from mesh.contract.faults import WORKLOADS
@@ -64,9 +66,31 @@ class TestCallers:
         assert [] == wrong
         assert refused == await sidecar.counter("http.inbound.rbac.deny.denied")
 
+    async def test_a_call_that_is_let_through_is_told(self, bed: Bed) -> None:
+        """
+        The access log tells of it in a line of kind ``access``, and so it does when its caller
+        leaves midway, before there is a status.
+        """
+        surveys = Surveys()
+        surveys.seconds = lambda number: 0.0 if number == 1 else 5.0
+        sidecar = await bed.service(surveys)
+
+        async with bed.directly(sidecar, bed.svids / "gateway") as channel:
+            list_requests = SurveyServiceStub(channel).ListRequests
+            await list_requests(pb.ListRequestsRequest(), metadata=bearer())
+            leaving = list_requests(pb.ListRequestsRequest(), metadata=bearer())
+            while surveys.calls["ListRequests"] < 2:
+                await asyncio.sleep(0.01)
+            leaving.cancel()
+        whole = await sidecar.logged(lambda line: line["grpc_status"] == "OK")
+        left = await sidecar.logged(lambda line: line["code"] == 0)
+
+        assert names.KIND_ACCESS == whole["kind"] == left["kind"]
+
     async def test_denial_is_explained(self, bed: Bed) -> None:
         """
-        The answer is terse; the access log's ``details`` name the policy and its contract line.
+        The answer is terse; the access log's ``details`` name the policy and its contract line,
+        in a line of kind ``security``.
         """
         sidecar = await bed.service(Surveys())
         method = policy.load().method("survey.CreateRequest")
@@ -83,6 +107,7 @@ class TestCallers:
         assert "survey.CreateRequest_allows_gateway" in line["details"]
         assert method.source in line["details"]
         assert line["caller"].endswith("/sa/health")
+        assert names.KIND_SECURITY == line["kind"]
 
     @pytest.mark.parametrize(
         "issue",

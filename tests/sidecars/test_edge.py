@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from mesh.chassis.telemetry import names
 from mesh.chassis.testing import free_port
 from mesh.render.envoy import Edge
 from tests.sidecars.bed import Bed, RunningEnvoy, eventually
@@ -226,7 +227,8 @@ class TestLimits:
     async def test_rate(self, bed: Bed) -> None:
         """
         More requests of one session than it may make are 429 with Retry-After, whatever address
-        it claims; another session goes on. ``rate_limited`` counts them.
+        it claims; another session goes on. ``rate_limited`` counts them, lines of kind ``security``
+        tell of them.
         """
         session = "__Host-amarre_session="
         same = {"cookie": f"{session}{'a' * 32}"}
@@ -243,26 +245,31 @@ class TestLimits:
                         break
                 other = await edge.client.get("/", headers={"cookie": f"{session}{'b' * 32}"})
             counted = await edge.envoy.admin.counters("http_local_rate_limit.rate_limited$")
+            line = await edge.envoy.logged(lambda line: line["code"] == 429)
 
         assert_envelope(refused, 429, "rate_limited")
         assert 1 <= int(refused.headers["retry-after"])
         assert 200 == other.status_code
         assert load.answers["429"] + 1 == sum(counted.values())
+        assert names.KIND_SECURITY == line["kind"]
 
 
 class TestAnswers:
     async def test_application_is_away(self, bed: Bed) -> None:
         """
-        While nothing listens behind the edge the answer is 503 as JSON, with Retry-After.
+        While nothing listens behind the edge the answer is 503 as JSON, with Retry-After, and a
+        line of kind ``error`` tells of it.
         """
         edge = Edge(http=f"127.0.0.1:{free_port()}", rate_limits=False)
-        await bed.caller(edge)
+        envoy = await bed.caller(edge)
 
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(f"http://{edge.http}/")
 
         assert_envelope(answer, 503, "unavailable")
         assert "1" == answer.headers["retry-after"]
+        line = await envoy.logged(lambda line: line["code"] == 503)
+        assert names.KIND_ERROR == line["kind"]
 
     async def test_https(self, bed: Bed) -> None:
         """
@@ -301,4 +308,5 @@ class TestAnswers:
             other = await edge.envoy.logged(lambda line: line["path"] == "other")
 
         assert "edge" == known["direction"] == other["direction"]
+        assert names.KIND_ACCESS == known["kind"] == other["kind"]
         assert "abc" not in json.dumps([known, other])

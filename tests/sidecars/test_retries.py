@@ -7,6 +7,7 @@ import pytest
 from amarre.survey.v1 import survey_service_pb2 as pb
 from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 
+from mesh.chassis.telemetry import names
 from tests.sidecars.bed import Bed, bearer
 from tests.sidecars.surveys import Surveys
 
@@ -33,11 +34,12 @@ class TestRetries:
 
     async def test_other_method_is_not(self, bed: Bed) -> None:
         """
-        CreateRequest is tried once; ``upstream_rq_retry`` stays 0.
+        CreateRequest is tried once; ``upstream_rq_retry`` stays 0. Both proxies tell of the failure
+        in a line of kind ``error``.
         """
         surveys = Surveys()
         surveys.fails = lambda number: True
-        await bed.service(surveys)
+        service = await bed.service(surveys)
         caller = await bed.caller()
 
         async with bed.through(caller) as channel:
@@ -49,6 +51,9 @@ class TestRetries:
         assert grpc.StatusCode.UNAVAILABLE == ei.value.code()
         assert 1 == surveys.calls["CreateRequest"]
         assert 0 == await caller.counter("cluster.survey.upstream_rq_retry")
+        for proxy in (caller, service):
+            line = await proxy.logged(lambda line: line["path"].endswith("/CreateRequest"))
+            assert names.KIND_ERROR == line["kind"]
 
     async def test_slow_try_gets_a_rival(self, bed: Bed) -> None:
         """

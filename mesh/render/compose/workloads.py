@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh.render.compose import envoys
-from mesh.render.deployment import SOCKETS, Deployment, Workload
+from mesh.render.deployment import DRAIN_SECONDS, SOCKETS, Deployment, Workload
 from mesh.render.docker import STATE, USER, version
 from mesh.render.environment import SECRETS, Place, environment, secret_files
+from mesh.render.envoy import arguments
 
 Service = dict[str, Any]
 ENVOY_IMAGE = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
@@ -185,13 +186,7 @@ def _envoy(deployed: Deployment, workload: Workload) -> Service:
     found: Service = {
         "image": ENVOY_IMAGE,
         "user": f"{USER}:{USER}",
-        "command": [
-            *("--config-path", f"{envoys.FOLDER}/envoy.yaml"),
-            *("--concurrency", "1"),
-            "--disable-hot-restart",
-            *("--log-level", "warning"),
-            *("--drain-time-s", "10"),
-        ],
+        "command": list(arguments(envoys.FOLDER, DRAIN_SECONDS)),
         "volumes": mounted,
         "networks": ["mesh", "telemetry"],
         "depends_on": {

@@ -5,7 +5,7 @@ Envoy's configuration, compiled from the contracts.
 """
 
 from mesh.contract import policy
-from mesh.render.envoy.bootstrap import BOOTSTRAP, Files, files, live_files
+from mesh.render.envoy.bootstrap import BOOTSTRAP, Files, arguments, files, live_files
 from mesh.render.envoy.placement import Edge, Endpoints, Proxy, Telemetry
 from mesh.render.envoy.traffic import InjectedFault, Traffic
 from mesh.topology import OTLP_GRPC, PORT_BASE, PROCESSES, Probe
@@ -19,6 +19,7 @@ __all__ = [
     "Proxy",
     "Telemetry",
     "Traffic",
+    "arguments",
     "files",
     "live_files",
     "render",

@@ -14,6 +14,23 @@ BOOTSTRAP = "envoy.yaml"
 _MOST_CONNECTIONS = 10_000
 
 
+def arguments(folder: str, drain_seconds: int) -> tuple[str, ...]:
+    """Return what stands behind the program of an Envoy whose files are in *folder*."""
+    return (
+        *("--config-path", f"{folder}/{BOOTSTRAP}"),
+        *("--concurrency", "1"),
+        # Several run on one machine; they share no memory.
+        "--disable-hot-restart",
+        *("--log-level", "warning"),
+        # Until Auth serves, each attempt to fetch its keys would be a warning.
+        *("--component-log-level", "jwt:error"),
+        # Who reads access lines while something goes wrong cannot wait for the usual 10 s.
+        *("--file-flush-interval-msec", "1000"),
+        *("--drain-time-s", str(drain_seconds)),
+        *("--drain-strategy", "immediate"),
+    )
+
+
 def files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> Files:
     """Return every file of *proxy*, by its path below the proxy's folder."""
     found = {BOOTSTRAP: bootstrap(mesh, proxy)}

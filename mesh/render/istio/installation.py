@@ -2,6 +2,7 @@
 
 from mesh import topology
 from mesh.render.deployment import CLUSTER_DOMAIN, MONITORING
+from mesh.render.envoy.telemetry import line_kind
 from mesh.render.manifest import Resource, text
 
 TRACING = "amarre-traces"
@@ -78,6 +79,7 @@ def _log(name: str, **more: str) -> Resource:
     """Return a provider of access logs, one JSON object a line."""
     fields = {
         "time": "%START_TIME%",
+        "kind": line_kind(),
         "trace_id": "%TRACE_ID%",
         "method": "%REQ(:METHOD)%",
         "status": "%RESPONSE_CODE%",

@@ -6,6 +6,7 @@ from mesh.chassis.telemetry import names
 from mesh.render.deployment import (
     APP_NAMESPACE,
     CLUSTER_DOMAIN,
+    DRAIN_SECONDS,
     KEY_SET_PORT,
     MONITORING,
     OPERATOR,
@@ -30,7 +31,6 @@ REPLICAS, MOST_REPLICAS = 3, 9
 PROXY_GROUP = 1337
 """The group of Istio's proxy; sockets in a folder of this group can be opened by it."""
 HTTPS_PORT = "443"
-DRAIN_SECONDS = 10
 BUSY_PERCENT = 70
 BUSY_SHARE = 2
 """Autoscaling begins where a replica serves one BUSY_SHAREth of the calls that it may."""

@@ -302,11 +302,11 @@ class TestAnswers:
         The access log tells paths of the contracts, without the query, and of others nothing.
         """
         async with front(bed) as edge:
-            await edge.client.get("/api/v1/me?secret=abc")
+            await edge.client.get("/api/v1/me?secret=typed")
             known = await edge.envoy.logged(lambda line: line["path"] == "/api/v1/me")
-            await edge.client.get("/api/v1/secret/abc?secret=abc")
+            await edge.client.get("/api/v1/secret/typed?secret=typed")
             other = await edge.envoy.logged(lambda line: line["path"] == "other")
 
         assert "edge" == known["direction"] == other["direction"]
         assert names.KIND_ACCESS == known["kind"] == other["kind"]
-        assert "abc" not in json.dumps([known, other])
+        assert "typed" not in json.dumps([known, other])

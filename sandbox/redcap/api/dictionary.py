@@ -5,10 +5,10 @@
 from sandbox.redcap import dictionary
 from sandbox.redcap.api.changes import change, data_rows
 from sandbox.redcap.api.operation import (
+    DESIGN,
     EXPORT,
     Answer,
     Call,
-    Operation,
     Operations,
     count_answer,
     rows_answer,
@@ -89,7 +89,7 @@ def export_validations(call: Call) -> Answer:
 
 OPERATIONS: Operations = {
     ("metadata", "export"): with_right(EXPORT, export_metadata),
-    ("metadata", "import"): Operation(import_metadata, "design", "Project Design and Setup"),
+    ("metadata", "import"): with_right(DESIGN, import_metadata),
     ("exportFieldNames", "export"): with_right(EXPORT, export_field_names),
     ("instrument", "export"): with_right(EXPORT, export_instruments),
     ("fieldValidation", "export"): with_right(EXPORT, export_validations),

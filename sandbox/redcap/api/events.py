@@ -2,15 +2,13 @@
 ``arm``, ``event``, ``formEventMapping``, ``repeatingFormsEvents``.
 """
 
-from collections.abc import Callable
-
 from sandbox.redcap.api.changes import change, data_rows
 from sandbox.redcap.api.checks import must_exist
 from sandbox.redcap.api.operation import (
+    DESIGN,
     EXPORT,
     Answer,
     Call,
-    Operation,
     Operations,
     count_answer,
     rows_answer,
@@ -243,19 +241,15 @@ def _trimmed(project: Project) -> Project:
     )
 
 
-def _design(run: Callable[[Call], Answer]) -> Operation:
-    return Operation(run, "design", "Project Design and Setup")
-
-
 OPERATIONS: Operations = {
     ("arm", "export"): with_right(EXPORT, export_arms),
-    ("arm", "import"): _design(import_arms),
-    ("arm", "delete"): _design(delete_arms),
+    ("arm", "import"): with_right(DESIGN, import_arms),
+    ("arm", "delete"): with_right(DESIGN, delete_arms),
     ("event", "export"): with_right(EXPORT, export_events),
-    ("event", "import"): _design(import_events),
-    ("event", "delete"): _design(delete_events),
+    ("event", "import"): with_right(DESIGN, import_events),
+    ("event", "delete"): with_right(DESIGN, delete_events),
     ("formEventMapping", "export"): with_right(EXPORT, export_mappings),
-    ("formEventMapping", "import"): _design(import_mappings),
+    ("formEventMapping", "import"): with_right(DESIGN, import_mappings),
     ("repeatingFormsEvents", "export"): with_right(EXPORT, export_repeating),
-    ("repeatingFormsEvents", "import"): _design(import_repeating),
+    ("repeatingFormsEvents", "import"): with_right(DESIGN, import_repeating),
 }

@@ -2,15 +2,15 @@
 ``content=dag`` and ``userDagMapping``: data access groups, and who is in which.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from sandbox.redcap.api.changes import change, data_rows
 from sandbox.redcap.api.checks import assign, must_exist, needed, without
 from sandbox.redcap.api.operation import (
     EXPORT,
+    GROUPS,
     Answer,
     Call,
-    Operation,
     Operations,
     count_answer,
     plain,
@@ -120,15 +120,11 @@ def _free(name: str, taken: Iterable[str]) -> str:
     raise ApiError(f"There are too many groups called '{name}'.")
 
 
-def _grouped(run: Callable[[Call], Answer]) -> Operation:
-    return Operation(run, "data_access_groups", "Data Access Groups")
-
-
 OPERATIONS: Operations = {
     ("dag", "export"): with_right(EXPORT, export_groups),
-    ("dag", "import"): _grouped(import_groups),
-    ("dag", "delete"): _grouped(delete_groups),
+    ("dag", "import"): with_right(GROUPS, import_groups),
+    ("dag", "delete"): with_right(GROUPS, delete_groups),
     ("dag", "switch"): with_right(EXPORT, switch_group),
     ("userDagMapping", "export"): with_right(EXPORT, export_group_mapping),
-    ("userDagMapping", "import"): _grouped(import_group_mapping),
+    ("userDagMapping", "import"): with_right(GROUPS, import_group_mapping),
 }

@@ -50,6 +50,11 @@ Operations = Mapping[tuple[str, str], Operation]
 
 EXPORT = ("api_export", "API Export")
 IMPORT = ("api_import", "API Import/Update")
+DESIGN = ("design", "Project Design and Setup")
+FILES = ("file_repository", "File Repository")
+GROUPS = ("data_access_groups", "Data Access Groups")
+SURVEYS = ("manage_survey_participants", "Survey Distribution Tools")
+USERS = ("user_rights", "User Rights")
 
 
 def plain(text: str) -> Answer:

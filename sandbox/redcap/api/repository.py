@@ -3,12 +3,18 @@
 """
 
 import sqlite3
-from collections.abc import Callable
 
 from sandbox.redcap import documents
 from sandbox.redcap.api.files import file_answer
 from sandbox.redcap.api.formats import MEDIA_TYPES
-from sandbox.redcap.api.operation import Answer, Call, Operation, Operations, rows_answer
+from sandbox.redcap.api.operation import (
+    FILES,
+    Answer,
+    Call,
+    Operations,
+    rows_answer,
+    with_right,
+)
 from sandbox.redcap.documents import Document
 from sandbox.redcap.errors import ApiError
 
@@ -86,14 +92,10 @@ def _document(db: sqlite3.Connection, call: Call) -> Document:
     return found
 
 
-def _kept(run: Callable[[Call], Answer]) -> Operation:
-    return Operation(run, "file_repository", "File Repository")
-
-
 OPERATIONS: Operations = {
-    ("fileRepository", "createFolder"): _kept(create_folder),
-    ("fileRepository", "list"): _kept(list_folder),
-    ("fileRepository", "export"): _kept(export_document),
-    ("fileRepository", "import"): _kept(import_document),
-    ("fileRepository", "delete"): _kept(delete_document),
+    ("fileRepository", "createFolder"): with_right(FILES, create_folder),
+    ("fileRepository", "list"): with_right(FILES, list_folder),
+    ("fileRepository", "export"): with_right(FILES, export_document),
+    ("fileRepository", "import"): with_right(FILES, import_document),
+    ("fileRepository", "delete"): with_right(FILES, delete_document),
 }

@@ -2,7 +2,6 @@
 ``content=userRole`` and ``userRoleMapping``: rights under a name, and who has them.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from sandbox.redcap import rights
@@ -11,9 +10,9 @@ from sandbox.redcap.api.checks import assign, must_exist, needed, without
 from sandbox.redcap.api.form_rights import FORMS, form_rights, read_rights
 from sandbox.redcap.api.operation import (
     EXPORT,
+    USERS,
     Answer,
     Call,
-    Operation,
     Operations,
     count_answer,
     rows_answer,
@@ -105,14 +104,10 @@ def import_role_mapping(call: Call) -> Answer:
     return count_answer(call, len(rows))
 
 
-def _managed(run: Callable[[Call], Answer]) -> Operation:
-    return Operation(run, "user_rights", "User Rights")
-
-
 OPERATIONS: Operations = {
     ("userRole", "export"): with_right(EXPORT, export_roles),
-    ("userRole", "import"): _managed(import_roles),
-    ("userRole", "delete"): _managed(delete_roles),
+    ("userRole", "import"): with_right(USERS, import_roles),
+    ("userRole", "delete"): with_right(USERS, delete_roles),
     ("userRoleMapping", "export"): with_right(EXPORT, export_role_mapping),
-    ("userRoleMapping", "import"): _managed(import_role_mapping),
+    ("userRoleMapping", "import"): with_right(USERS, import_role_mapping),
 }

@@ -3,16 +3,16 @@
 """
 
 import sqlite3
-from collections.abc import Callable
 
 from sandbox.redcap import records, responses
 from sandbox.redcap.api.operation import (
+    SURVEYS,
     Answer,
     Call,
-    Operation,
     Operations,
     plain,
     rows_answer,
+    with_right,
 )
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.project import Event
@@ -150,14 +150,10 @@ def _event(call: Call, form: str) -> Event:
     return event
 
 
-def _shared(run: Callable[[Call], Answer]) -> Operation:
-    return Operation(run, "manage_survey_participants", "Survey Distribution Tools")
-
-
 OPERATIONS: Operations = {
-    ("surveyLink", "export"): _shared(link),
-    ("surveyQueueLink", "export"): _shared(queue_link),
-    ("surveyAccessCode", "export"): _shared(access_code),
-    ("surveyReturnCode", "export"): _shared(return_code),
-    ("participantList", "export"): _shared(participants),
+    ("surveyLink", "export"): with_right(SURVEYS, link),
+    ("surveyQueueLink", "export"): with_right(SURVEYS, queue_link),
+    ("surveyAccessCode", "export"): with_right(SURVEYS, access_code),
+    ("surveyReturnCode", "export"): with_right(SURVEYS, return_code),
+    ("participantList", "export"): with_right(SURVEYS, participants),
 }

@@ -2,7 +2,6 @@
 ``content=user``: who may do what.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from sandbox.redcap import rights
@@ -11,9 +10,9 @@ from sandbox.redcap.api.checks import assign, must_exist, needed, without
 from sandbox.redcap.api.form_rights import FORMS, form_rights, read_rights
 from sandbox.redcap.api.operation import (
     EXPORT,
+    USERS,
     Answer,
     Call,
-    Operation,
     Operations,
     count_answer,
     rows_answer,
@@ -92,12 +91,8 @@ def delete_users(call: Call) -> Answer:
     return count_answer(call, len(names))
 
 
-def _managed(run: Callable[[Call], Answer]) -> Operation:
-    return Operation(run, "user_rights", "User Rights")
-
-
 OPERATIONS: Operations = {
     ("user", "export"): with_right(EXPORT, export_users),
-    ("user", "import"): _managed(import_users),
-    ("user", "delete"): _managed(delete_users),
+    ("user", "import"): with_right(USERS, import_users),
+    ("user", "delete"): with_right(USERS, delete_users),
 }

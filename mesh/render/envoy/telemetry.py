@@ -121,10 +121,11 @@ def line_kind() -> str:
     name = "'content-type'"
     is_grpc = f"{name} in request.headers && request.headers[{name}].startsWith('application/grpc')"
     kinds = (
-        ("!has(response.code)", names.KIND_ACCESS),  # The client had gone.
+        # Nearly all calls end here. Where there is no status the client had gone.
+        ("!has(response.grpc_status) || response.grpc_status == 0", names.KIND_ACCESS),
         ("response.code in [401, 403, 429]", names.KIND_SECURITY),
         ("response.code >= 500", names.KIND_ERROR),
-        # Other answers have no status: Envoy would make UNKNOWN of 200.
+        # Of an answer without a status Envoy makes one of its code: UNKNOWN of 200.
         (f"!({is_grpc})", names.KIND_ACCESS),
         (f"response.grpc_status in {_numbers(names.SECURITY_CODES)}", names.KIND_SECURITY),
         (f"response.grpc_status in {_numbers(names.FAULT_CODES)}", names.KIND_ERROR),

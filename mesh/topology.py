@@ -137,7 +137,7 @@ PROCESSES = (
         identity="auth",
         metrics=52,
         admin=32,
-        needs=("survey", "outbox"),
+        needs=("survey", "outbox", "console"),
         namespace="amarre-auth",
     ),
     Process(

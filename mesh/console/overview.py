@@ -1,12 +1,13 @@
 """One line per service: how much, how well, how full, and what needs somebody."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from mesh.console import state
+from mesh.console.edges import GATEWAY
 from mesh.console.objectives import Total, totals
 from mesh.console.scrape import Seen
 from mesh.contract.policy import Mesh
@@ -29,11 +30,20 @@ def services(
     breakers = state.of_proxies(seen, "breakers")
     ejected = state.ejections(seen)
     weights = state.of_proxies(seen, "weights")
+    lasting = {
+        name
+        for method in mesh
+        if method.stays_open
+        for name in (
+            method.short_name,
+            *(f"{GATEWAY}.{route.verb} {route.path}" for route in method.routes),
+        )
+    }
     limits = {service.name: service.max_concurrent_requests for service in mesh.services}
     return [
         {
             "service": name,
-            **_traffic(_sum(by_method, name), seconds),
+            **_traffic(_sum(by_method, name, lasting), seconds),
             "processes": [p for p in processes if p["workload"] == name],
             "inFlight": _in_flight(name, processes),
             "saturation": _saturation(name, processes, limits.get(name)),
@@ -50,17 +60,19 @@ def services(
             ),
             "canaryVerdict": "",
         }
-        for name in ("gateway", *limits)
+        for name in (GATEWAY, *limits)
     ]
 
 
-def _sum(by_method: dict[str, Total], service: str) -> Total:
+def _sum(by_method: dict[str, Total], service: str, lasting: Container[str]) -> Total:
+    """Return the sum over a service's methods, without how long the *lasting* ones took."""
     whole = Total()
     for name, total in by_method.items():
         if name.partition(".")[0] == service:
             whole.calls += total.calls
             whole.failed += total.failed
-            for bound, count in total.buckets.items():
+            timed = {} if name in lasting else total.buckets
+            for bound, count in timed.items():
                 whole.buckets[bound] += count
     return whole
 

@@ -9,12 +9,18 @@ from datetime import timedelta
 from amarre.mesh.v1 import policy_pb2 as pb
 
 from mesh.contract import reasons
-from mesh.contract.model import ANY_CALLER, SERVICES, Idempotency, Mesh, Method, Service
+from mesh.contract.model import (
+    ANY_CALLER,
+    LONGEST_CALL,
+    SERVICES,
+    Idempotency,
+    Mesh,
+    Method,
+    Service,
+)
 
 WORKLOADS = frozenset({"gateway", "operator", *SERVICES})
 """Every service account of the mesh; a caller must be one of them."""
-LONGEST_CALL = timedelta(seconds=60)
-"""The gateway gives a call this long; only streams that stay open may take longer."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ _METHOD_RULES: tuple[Rule, ...] = (
     ),
     (
         "AM004",
-        lambda m: m.deadline > LONGEST_CALL and not m.streams,
+        lambda m: m.stays_open and not m.streams,
         lambda m: f"policy.deadline {m.deadline} is above the gateway's {LONGEST_CALL}",
     ),
     (

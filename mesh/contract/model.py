@@ -9,6 +9,8 @@ from enum import Enum
 from amarre.mesh.v1 import policy_pb2 as pb
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+LONGEST_CALL = timedelta(seconds=60)
+"""The gateway gives a call this long; only streams that stay open may take longer."""
 ANY_CALLER = "*"
 SERVICES = ("auth", "survey", "health")
 """The areas whose contracts make up the mesh, in start order of their ports."""
@@ -99,6 +101,11 @@ class Method:
     def streams(self) -> bool:
         """Whether the answer is a stream."""
         return bool(self.descriptor.server_streaming)
+
+    @property
+    def stays_open(self) -> bool:
+        """Whether it tells what happens for as long as the caller listens."""
+        return self.deadline > LONGEST_CALL
 
     @property
     def needs_session(self) -> bool:

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any
 
 from mesh.contract import policy
-from mesh.contract.faults import LONGEST_CALL
 from mesh.local.envoy import Admin
 from mesh.render.envoy.placement import canary_of
 
@@ -113,7 +112,7 @@ def _sample(
 ) -> Sample:
     described = policy.load().service(service)
     # Streams that stay open last as long as their clients want.
-    names = {m.name for m in described.methods if m.deadline <= LONGEST_CALL}
+    names = {m.name for m in described.methods if not m.stays_open}
     prefix = f"cluster.{cluster}.grpc.{described.full_name}."
     calls = failures = 0
     for name, value in counters.items():

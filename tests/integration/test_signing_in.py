@@ -1,5 +1,6 @@
 """Signing in through the whole mesh: scanners, other sites, bad bodies, operators."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -108,8 +109,8 @@ def test_bad_bodies(person: Researcher, body: bytes, code: str) -> None:
 
 def test_operator(live: Any) -> None:
     """
-    The operator of the local mesh is let into the console by their sign-in, once a link; a
-    researcher is not.
+    The operator of the local mesh is let into the console by their sign-in, once a link, which
+    its graph takes for a declared way; a researcher is not.
     """
     with Researcher(live, "nobody@example.org") as researcher:
         researcher.sign_in()
@@ -133,3 +134,17 @@ def test_operator(live: Any) -> None:
         assert 200 == inside.status_code
         assert f".{me}." in cookie
         assert 401 == browser.get(url).status_code
+        assert _edge(browser, live["urls"]["console"], cookie)["declared"]
+
+
+def _edge(browser: httpx.Client, console: str, cookie: str) -> dict[str, Any]:
+    """Wait until the console has seen Auth ask it for a link; returns that edge."""
+    deadline = time.monotonic() + 30
+    while True:
+        items = browser.get(f"{console}/api/graph", headers={"cookie": cookie}).json()["items"]
+        found = [e for e in items if ("auth", "console") == (e["from"], e["to"]) and e["observed"]]
+        if found:
+            edge: dict[str, Any] = found[0]
+            return edge
+        assert time.monotonic() < deadline, items
+        time.sleep(0.2)

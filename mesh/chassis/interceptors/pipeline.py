@@ -32,7 +32,6 @@ from mesh.chassis.interceptors.peer import Identify
 from mesh.chassis.interceptors.validation import validate
 from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.tokens import TokenVerifier
-from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Mesh, Method
 
 log = structlog.get_logger("access")
@@ -145,7 +144,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     @contextmanager
     def _ends(self, method: Method, end: asyncio.Timeout) -> Iterator[None]:
         """Remember how to end a stream that stays open."""
-        if method.deadline <= LONGEST_CALL:
+        if not method.stays_open:
             yield
             return
         self._open.add(end)
@@ -176,7 +175,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             telemetry.ACTIVE_USERS.saw(user.id)
         call.enter(call.Call(method.short_name, caller, ends_at, user))
         # Streams that stay open are bounded by their service; they would eat this limit up.
-        counted = method.deadline <= LONGEST_CALL
+        counted = not method.stays_open
         if counted and self._in_flight >= self._limits[method.service]:
             raise UnavailableError("The service has as many calls in flight as it may.")
         self._in_flight += counted

@@ -23,7 +23,7 @@ from mesh.chassis.telemetry import names
 from mesh.chassis.telemetry.pseudonym import pseudonym
 from mesh.chassis.telemetry.tracing import trace_id
 from mesh.contract import policy, sensitivity
-from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.model import LONGEST_CALL
 
 REDACTED = "[redacted]"
 QUIET_SECONDS = 60.0

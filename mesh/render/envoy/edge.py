@@ -5,7 +5,7 @@ The way in for browsers: HTTP and HTTPS with strict limits, JSON errors, limits 
 from datetime import timedelta
 from typing import Any
 
-from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.model import LONGEST_CALL
 from mesh.contract.policy import Mesh
 from mesh.render.envoy import manager, telemetry, tls
 from mesh.render.envoy.clusters import APP
@@ -120,7 +120,7 @@ def _routes(mesh: Mesh) -> list[dict[str, Any]]:
     timeouts: dict[str, timedelta] = {"/healthz": longest}
     for method in mesh:
         # A stream stays open until one side ends it.
-        limit = timedelta() if method.deadline > LONGEST_CALL else longest
+        limit = timedelta() if method.stays_open else longest
         timeouts |= dict.fromkeys((route.path for route in method.routes), limit)
     found = [_route(path, {"path": path}, limit) for path, limit in timeouts.items()]
     return [*found, _route("other", {"prefix": "/"}, longest)]

@@ -7,7 +7,6 @@ idempotent, and the canary's share. Inbound: one route per method with its fault
 
 from typing import Any
 
-from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method, Service
 from mesh.render.envoy.authorization import HEALTH, REFLECTION
 from mesh.render.envoy.clusters import APP
@@ -106,7 +105,7 @@ def _limits(method: Method) -> dict[str, Any]:
     """The contract's deadline; a shorter one that the caller asks for rules."""
     deadline = seconds(method.deadline)
     duration = {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline}
-    if method.deadline > LONGEST_CALL:
+    if method.stays_open:
         return {
             "timeout": "0s",
             "idle_timeout": "0s",
@@ -159,7 +158,7 @@ def _inbound_route(method: Method, fault: InjectedFault | None) -> dict[str, Any
             },
         },
     }
-    if method.deadline > LONGEST_CALL:
+    if method.stays_open:
         route["route"] |= {"idle_timeout": "0s", "priority": "HIGH"}
     if fault is not None:
         route["typed_per_filter_config"] = {_FAULT: _injected(fault)}

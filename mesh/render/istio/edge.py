@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.model import LONGEST_CALL
 from mesh.render.deployment import APP_NAMESPACE, EDGE, Deployment, RenderError, Workload
 from mesh.render.istio.traffic import NO_RETRIES
 from mesh.render.manifest import Files, Resource, duration, resource
@@ -59,7 +59,7 @@ def _gateway(files: Files) -> None:
 
 
 def _routes(files: Files, deployed: Deployment, gateway: Workload) -> None:
-    streams = [m for m in deployed.mesh if m.routes and m.deadline > LONGEST_CALL]
+    streams = [m for m in deployed.mesh if m.routes and m.stays_open]
     http: list[Resource] = [
         {
             "name": method.short_name,

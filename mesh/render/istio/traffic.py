@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method, Service
 from mesh.contract.service_config import MOST_ATTEMPTS
 from mesh.render.deployment import (
@@ -94,7 +93,7 @@ def _virtual_service(
 def _routes(workload: Workload, method: Method) -> list[Resource]:
     policy = {"timeout": duration(method.deadline), "retries": retries(method)}
     path = {"uri": {"exact": method.path}}
-    if method.deadline > LONGEST_CALL:
+    if method.stays_open:
         route = {"route": [_destination(workload, STREAMS)], **policy}
         return [{"name": method.name, "match": [path], **route}]
     return [

@@ -7,7 +7,6 @@ weights of the routes that are there and leaves the rest alone.
 """
 
 from mesh.chassis.telemetry import names
-from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method, Service
 from mesh.render.deployment import MONITORING, Deployment, Workload
 from mesh.render.istio.traffic import CANARY, STABLE
@@ -118,7 +117,7 @@ def _canary(service: Service) -> Resource:
             "istio": {
                 "virtualService": {
                     "name": service.name,
-                    "routes": [m.name for m in service.methods if m.deadline <= LONGEST_CALL],
+                    "routes": [m.name for m in service.methods if not m.stays_open],
                 },
                 "destinationRule": {
                     "name": service.name,
@@ -138,7 +137,7 @@ def _canary(service: Service) -> Resource:
 
 
 def _judged(service: Service) -> list[Method]:
-    return [m for m in service.methods if m.deadline <= LONGEST_CALL]
+    return [m for m in service.methods if not m.stays_open]
 
 
 def _promise(method: Method) -> str:

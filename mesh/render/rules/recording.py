@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from mesh.chassis.telemetry import names
-from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.model import LONGEST_CALL
 from mesh.contract.policy import Mesh, Method
 from mesh.render.rules.pace import Pace
 

@@ -18,7 +18,7 @@ from mesh.chassis import call, telemetry
 from mesh.chassis.telemetry import clients, metrics, names
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
-from mesh.contract.faults import LONGEST_CALL
+from mesh.contract.model import LONGEST_CALL
 from tests.mesh.chassis.telemetry import SAMPLED, TRACE, recorded
 
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}

@@ -90,15 +90,17 @@ class TestSeen:
         (edge,) = seen.see([], now=PATIENCE)
         assert ("browser", "gateway", 1) == (edge.source, edge.target, edge.minute)
 
-    def test_mail_server(self, kept: Kept) -> None:
+    @pytest.mark.parametrize("system", ["outbox", "console"])
+    def test_other_systems(self, kept: Kept, system: str) -> None:
         """
-        A client's span that names the system on its other side is an edge to it.
+        A client's span that names the system on its other side is an edge to it: Auth sends mails
+        and lets operators into the console.
         """
         batch = Batch()
-        batch.span("auth", "send mail", kind=CLIENT, peer__service="outbox")
+        batch.span("auth", "send mail", kind=CLIENT, peer__service=system)
         kept.take("traces", batch.request)
 
-        found = edges(kept)["auth", "outbox", ""]
+        found = edges(kept)["auth", system, ""]
         assert found["declared"]
         assert found["observed"]
 

@@ -134,6 +134,31 @@ class TestScraped:
         assert survey["saturation"] > 0
         assert 100 == edge["calls"]
 
+    async def test_streams_that_stay_open(self, start: Start) -> None:
+        """
+        They count among a service's calls, at the gateway too, and not among how long calls take.
+        """
+        process = Process()
+        requests = Histogram(
+            exposition.HTTP_SECONDS, "x", ["method", "route", "status"], registry=process.registry
+        )
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            for route, seconds in (("/", 0.02), ("/api/v1/surveys/events", 30.0)):
+                requests.labels("GET", route, 200).observe(seconds)
+            process.seconds.labels("survey", "WatchRequests", "OK").observe(30.0)
+            process.call()
+            await method(running, 1)
+            items = (await running.get("overview"))["items"]
+
+        found = {item["service"]: item for item in items}
+        for service in ("survey", "gateway"):
+            assert 2 == found[service]["calls"]
+            assert found[service]["p99Ms"] <= 25
+
     async def test_restart(self, start: Start) -> None:
         """
         Calls are summed up exactly across restarts of the process.

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from mesh.contract import policy
-from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method
 from mesh.local import envoy
 from mesh.render.envoy import Traffic, files, live_files, render, standard_placement
@@ -76,7 +75,7 @@ class TestRoutes:
         Streams that stay open do not count against the limit of calls.
         """
         (route,) = outbound(method)
-        expected = "HIGH" if method.deadline > LONGEST_CALL else "DEFAULT"
+        expected = "HIGH" if method.stays_open else "DEFAULT"
         assert expected == route["route"].get("priority", "DEFAULT")
 
     def test_canary_takes_its_share_and_the_header(self) -> None:

@@ -9,7 +9,6 @@ import yaml
 from mesh import topology
 from mesh.chassis.tokens import ISSUER
 from mesh.contract import policy
-from mesh.contract.faults import LONGEST_CALL
 from mesh.contract.policy import Method
 from mesh.render import deployment, istio, registry, signals
 from mesh.render.deployment import Workload
@@ -24,8 +23,8 @@ RESOURCES = [
     if name.startswith("base/") and not name.endswith("kustomization.yaml")
 ]
 METHODS = [pytest.param(m, id=m.short_name) for m in MESH]
-CALLS = [pytest.param(m, id=m.short_name) for m in MESH if m.deadline <= LONGEST_CALL]
-STREAMS = [pytest.param(m, id=m.short_name) for m in MESH if m.deadline > LONGEST_CALL]
+CALLS = [pytest.param(m, id=m.short_name) for m in MESH if not m.stays_open]
+STREAMS = [pytest.param(m, id=m.short_name) for m in MESH if m.stays_open]
 IDENTITIES = ("gateway", "auth", "survey", "health", "operator", "edge", "stranger", "nobody")
 
 

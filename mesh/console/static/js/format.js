@@ -47,6 +47,13 @@ export function ago(text) {
   return `${Math.round(seconds / 86_400)} days ago`;
 }
 
+/** As `ago`, for a time that is known to the minute. */
+export function minutesAgo(text) {
+  const minutes = Math.floor((Date.now() - new Date(text)) / 60_000);
+  if (!text || minutes >= 60) return ago(text);
+  return minutes < 1 ? "just now" : `${minutes} min ago`;
+}
+
 export function days(value) {
   if (value === null || value === undefined) return "–";
   return value >= 2 ? `${Math.floor(value)} days` : `${Math.max(0, value * 24).toFixed(value * 24 < 10 ? 1 : 0)} h`;

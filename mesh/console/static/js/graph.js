@@ -2,7 +2,7 @@
 
 import { get, every } from "./api.js";
 import { empty, facts, h, head, pill, refresh, s, show, windows } from "./dom.js";
-import { ago, count, percent, rate } from "./format.js";
+import { count, minutesAgo, percent, rate } from "./format.js";
 
 const NODE = { width: 132, height: 48 }, GAP = { x: 150, y: 44 };
 
@@ -119,7 +119,7 @@ function detail(edges) {
   return h("section", { class: "card" }, h("h2", {}, key(edges[0])), edges.map((edge) => facts([
     [edge.method || "requests", edge.declared ? pill("good", "declared") : pill("bad", "undeclared")],
     ["rate", `${rate(edge.rate)} (${count(edge.calls)} calls)`], ["failed", percent(edge.errorRatio)],
-    ["last seen", ago(edge.lastSeen)],
+    ["last seen", minutesAgo(edge.lastSeen)],
     edge.refused ? ["refused", `${count(edge.refused)} by ${edge.policy}`] : ["declared in", h("code", {}, edge.source || edge.policy || "nowhere")],
   ])));
 }
@@ -135,5 +135,5 @@ function listing(edges) {
       h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "quiet") : pill("warn", "never seen")),
       h("td", { class: "num" }, e.calls ? rate(e.rate) : "–"), h("td", { class: "num" }, e.calls ? percent(e.errorRatio) : "–"),
       h("td", { class: "num" }, e.refused ? h("span", { title: e.policy }, count(e.refused)) : "–"),
-      h("td", { class: "num" }, ago(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))));
+      h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))));
 }

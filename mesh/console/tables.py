@@ -28,7 +28,7 @@ _INSERT_SPAN = (
     " proxy, start, duration, error, code, message, probe, attributes, events)"
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-# The first process to serve it names a trace: proxies call everything "ingress".
+# The first process to serve it names a trace: it knows more than its proxy.
 _BETTER = "(excluded.root > root OR (excluded.root = root AND excluded.named_at < named_at))"
 _UPSERT_TRACE = (
     "INSERT INTO traces (trace_id, start, finish, spans, errors, probe, root, named_at, name,"  # noqa: S608 - fixed text

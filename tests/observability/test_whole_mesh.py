@@ -202,7 +202,8 @@ def test_one_trace_and_nothing_personal(told: Told) -> None:
     wait_for(lambda: wanted <= seen() and not orphans())
     assert wanted - seen() == set()
     assert [] == orphans()
-    assert "POST redcap" in {span.name for _, span in told.spans(TRACE)}
+    named = {(service, span.name) for service, span in told.spans(TRACE)}
+    assert {("survey", "POST redcap"), ("gateway-envoy", "/api/v1/surveys/data")} <= named
 
     sent = b"".join(
         message.SerializeToString()

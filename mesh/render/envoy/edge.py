@@ -130,6 +130,8 @@ def _route(name: str, match: dict[str, str], timeout: timedelta) -> dict[str, An
     return {
         "name": name,
         "match": match,
+        # The span's name, which Envoy would otherwise tell whoever it talks to.
+        "decorator": {"operation": name, "propagate": False},
         "route": {"cluster": APP, "timeout": seconds(timeout)},
     }
 

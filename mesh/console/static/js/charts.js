@@ -1,6 +1,7 @@
 // Lines over time and dots, as SVG that scales.
 
 import { h, s } from "./dom.js";
+import { clock } from "./format.js";
 
 const WIDTH = 560, HEIGHT = 170, LEFT = 48, BOTTOM = 20, TOP = 10;
 
@@ -68,8 +69,8 @@ export function dots(items, format) {
     s("line", { class: "grid-line", x1: left, x2: width, y1: y(shortest), y2: y(shortest) }),
     s("text", { x: left - 6, y: y(longest) + 4, "text-anchor": "end" }, format(longest)),
     s("text", { x: left - 6, y: y(shortest) + 4, "text-anchor": "end" }, format(shortest)),
-    s("text", { x: left, y: height - 2 }, new Date(first).toLocaleTimeString("en-GB")),
-    s("text", { x: width, y: height - 2, "text-anchor": "end" }, new Date(first + span).toLocaleTimeString("en-GB")));
+    s("text", { x: left, y: height - 2 }, clock(first, span < 10_000)),
+    s("text", { x: width, y: height - 2, "text-anchor": "end" }, clock(first + span, span < 10_000)));
   for (const item of items) {
     chart.append(s("a", { href: `/traces/${item.traceId}`, "aria-label": `${item.name}, ${format(item.durationMs)}, ${item.status}`, tabindex: -1 },
       s("circle", { class: `dot ${item.status === "error" ? "bad" : ""}`, cx: x(Date.parse(item.start)).toFixed(1), cy: y(item.durationMs).toFixed(1), r: 5 },

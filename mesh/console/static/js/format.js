@@ -11,6 +11,7 @@ export function ms(value) {
 
 export function rate(value) {
   if (!value) return "0";
+  if (value < 1 / 600) return `${(value * 3600).toFixed(1)}/h`;
   if (value < 1) return `${(value * 60).toFixed(value < 1 / 6 ? 1 : 0)}/min`;
   return `${value < 10 ? value.toFixed(1) : Math.round(value)}/s`;
 }

@@ -3,7 +3,7 @@
 import { get, every } from "./api.js";
 import { empty, h, head, pill, refresh, show, windows } from "./dom.js";
 import { lines } from "./charts.js";
-import { count, ms, percent, rate } from "./format.js";
+import { clock, count, ms, percent, rate } from "./format.js";
 
 const SECONDS = { "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "1d": 86_400 };
 
@@ -28,7 +28,7 @@ function detail(method, points, exemplars, seconds) {
   const until = Date.now() / 1000, since = until - seconds, objective = method.objective;
   const burns = Object.entries(method.burnRates ?? {});
   const left = method.budgetLeft, failed = exemplars.filter((e) => e.failed).slice(-5).reverse();
-  const marks = exemplars.map((e) => ({ at: e.at, value: e.durationMs, bad: e.failed, href: `/traces/${e.traceId}`, name: `Trace of ${new Date(e.at * 1000).toLocaleTimeString("en-GB")}: ${ms(e.durationMs)}, ${e.code}` }));
+  const marks = exemplars.map((e) => ({ at: e.at, value: e.durationMs, bad: e.failed, href: `/traces/${e.traceId}`, name: `Trace of ${clock(e.at * 1000, false)}: ${ms(e.durationMs)}, ${e.code}` }));
   return h("section", { class: "card" },
     h("h2", {}, `${method.service}.${method.method} `, method.rpc ? h("small", {}, h("a", { href: `/traces?rpc=${method.rpc}&status=error` }, "failures"), " · ",
       h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.round(objective.latencyMs)}` }, "slower than promised"), " · ",
@@ -41,7 +41,7 @@ function detail(method, points, exemplars, seconds) {
       lines("Rate", points, [["rate", "calls"]], { format: (v) => rate(v), since, until, least: 0.01 }),
       lines("Failed", points, [["errorRatio", "failed"]], { format: (v) => percent(v), target: objective ? 1 - objective.availability : null, since, until, least: 0.01 })),
     marks.length ? h("p", { class: "muted" }, "A diamond is a call; it leads to its trace.") : null,
-    failed.length ? [h("h3", {}, "Last failures"), h("ul", { class: "plain" }, failed.map((e) => h("li", {}, h("a", { href: `/traces/${e.traceId}`, "data-row": true, "data-focus": `failed ${e.traceId}` }, new Date(e.at * 1000).toLocaleTimeString("en-GB")), " ", pill("bad", e.code), ` ${ms(e.durationMs)}`)))] : null);
+    failed.length ? [h("h3", {}, "Last failures"), h("ul", { class: "plain" }, failed.map((e) => h("li", {}, h("a", { href: `/traces/${e.traceId}`, "data-row": true, "data-focus": `failed ${e.traceId}` }, clock(e.at * 1000, false)), " ", pill("bad", e.code), ` ${ms(e.durationMs)}`)))] : null);
 }
 
 function listing(items, chosen, choose, name) {

@@ -3,7 +3,7 @@
 import { get, every } from "./api.js";
 import { h, head, pill, refresh, show, windows } from "./dom.js";
 import { verdict } from "./steering.js";
-import { days, ms, percent, rate } from "./format.js";
+import { clock, days, ms, percent, rate } from "./format.js";
 
 export async function overview(main, { signal, query, keep }) {
   let window = query.get("window") ?? "5m";
@@ -39,7 +39,7 @@ function one(alert, servers) {
   const url = servers.find((server) => server.name === alert.source)?.url;
   return h("p", { class: `alert ${quiet ? "quiet" : alert.severity}`, role: "status" }, h("b", {}, alert.name), h("span", { class: "grow" }, alert.message), " ",
     alert.runbook ? [h("a", { href: alert.runbook, rel: "noreferrer", "data-focus": `runbook ${alert.name} ${alert.message}` }, "what to do"), " "] : null,
-    h("small", {}, alert.state ? `${alert.state} since ${new Date(alert.since).toLocaleTimeString("en-GB")} · ` : "", url ? h("a", { href: `${url}/`, rel: "noreferrer" }, alert.source) : alert.source));
+    h("small", {}, alert.state ? `${alert.state} since ${clock(alert.since, false)} · ` : "", url ? h("a", { href: `${url}/`, rel: "noreferrer" }, alert.source) : alert.source));
 }
 
 function service(item) {
@@ -67,7 +67,7 @@ function failures(items) {
   if (!items.length) return null;
   return h("section", { class: "card flush" }, h("h2", {}, "Latest failures"),
     h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},
-      h("td", {}, new Date(item.start).toLocaleTimeString("en-GB")),
+      h("td", {}, clock(item.start, false)),
       h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name)),
       h("td", {}, item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
       h("td", { class: "num" }, ms(item.durationMs)))))));

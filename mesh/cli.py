@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from mesh.commanding import DATA, Refused
-from mesh.console import client, terminal
+from mesh.console.terminal import client
+from mesh.console.terminal.commands import commands as console_commands
 from mesh.local import commands
 from mesh.local.layout import DataFolderError, Layout
 
@@ -250,7 +251,7 @@ def _console(data: Path) -> tuple[str, str]:
     return found["urls"]["console"], found["console"]["token"]
 
 
-for _command in terminal.commands(_console):
+for _command in console_commands(_console):
     main.add_command(_command)
 
 

@@ -8,10 +8,10 @@ import uvloop
 
 from mesh.chassis import config
 from mesh.chassis.telemetry.logs import configure_logs
-from mesh.console.access import TokenFileError
 from mesh.console.app import ListenError, console
-from mesh.console.config import ConsoleSettings
-from mesh.console.schema import DatabaseError
+from mesh.console.settings import ConsoleSettings
+from mesh.console.store.schema import DatabaseError
+from mesh.console.web.authentication import TokenFileError
 
 log = structlog.get_logger("console")
 

@@ -11,17 +11,19 @@ import structlog
 import uvicorn
 
 from mesh.chassis.background import background
-from mesh.console import receiver, runs, web
-from mesh.console.access import Access, read_token
-from mesh.console.alerting import Watch
 from mesh.console.clock import Now, steady
-from mesh.console.config import ConsoleSettings
 from mesh.console.context import Context
-from mesh.console.intake import Intake
-from mesh.console.reader import Reader
-from mesh.console.receiver import Receiver
-from mesh.console.scrape import Scraper
-from mesh.console.writer import Writer
+from mesh.console.incidents.alert_servers import Watch
+from mesh.console.intake import otlp_receiver
+from mesh.console.intake.otlp_receiver import Receiver
+from mesh.console.intake.scraper import Scraper
+from mesh.console.queries import run_history
+from mesh.console.settings import ConsoleSettings
+from mesh.console.store.intake_counters import IntakeCounters
+from mesh.console.store.reader import Reader
+from mesh.console.store.writer import Writer
+from mesh.console.web import server
+from mesh.console.web.authentication import Access, read_token
 from mesh.contract import policy
 
 SUM_UP_SECONDS = 30.0
@@ -53,7 +55,7 @@ async def console(
         ListenError, DatabaseError, TokenFileError: Something that it needs cannot be had.
     """
     clock = now or steady()
-    intake = Intake(clock)
+    intake = IntakeCounters(clock)
     access = access or Access(read_token(settings.console_token_file), clock)
     async with contextlib.AsyncExitStack() as stack:
         sockets = {
@@ -70,7 +72,7 @@ async def console(
             retention=settings.console_retention,
             service_bytes=settings.console_service_bytes,
         )
-        run = runs.begin(writer.db, clock())
+        run = run_history.begin(writer.db, clock())
         stack.enter_context(writer)
         reader = Reader(Path(settings.console_database))
         stack.callback(reader.close)
@@ -97,8 +99,8 @@ async def console(
         )
         await stack.enter_async_context(_otlp_grpc(Receiver(writer, intake), settings))
         apps = {
-            receiver.http_app(Receiver(writer, intake)): sockets["AMARRE_CONSOLE_OTLP_HTTP"],
-            web.app(context, access): sockets["AMARRE_CONSOLE_LISTEN"],
+            otlp_receiver.http_app(Receiver(writer, intake)): sockets["AMARRE_CONSOLE_OTLP_HTTP"],
+            server.app(context, access): sockets["AMARRE_CONSOLE_LISTEN"],
         }
         await stack.enter_async_context(_http(apps))
         stack.callback(context.stopping.set)
@@ -113,9 +115,9 @@ async def _sum_up(writer: Writer, run: int, now: Now) -> None:
     try:
         while True:
             await asyncio.sleep(SUM_UP_SECONDS)
-            writer.do(lambda _, db: runs.sum_up(db, run, now()))
+            writer.do(lambda _, db: run_history.sum_up(db, run, now()))
     finally:
-        writer.do(lambda _, db: runs.sum_up(db, run, now()))
+        writer.do(lambda _, db: run_history.sum_up(db, run, now()))
 
 
 @contextlib.contextmanager
@@ -141,7 +143,7 @@ def _cannot_listen(address: str, variable: str) -> ListenError:
 async def _otlp_grpc(taker: Receiver, settings: ConsoleSettings) -> AsyncIterator[None]:
     address = settings.console_otlp_grpc
     try:
-        server = receiver.grpc_server(taker, address)
+        server = otlp_receiver.grpc_server(taker, address)
     except RuntimeError as exc:
         raise _cannot_listen(address, "AMARRE_CONSOLE_OTLP_GRPC") from exc
     await server.start()

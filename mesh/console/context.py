@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mesh.console.alerting import Watch
 from mesh.console.clock import Now
-from mesh.console.intake import Intake
-from mesh.console.reader import Reader
-from mesh.console.scrape import Seen
-from mesh.console.writer import Writer
+from mesh.console.incidents.alert_servers import Watch
+from mesh.console.intake.scraper import Seen
+from mesh.console.store.intake_counters import IntakeCounters
+from mesh.console.store.reader import Reader
+from mesh.console.store.writer import Writer
 from mesh.contract.policy import Mesh
 
 
@@ -20,7 +20,7 @@ class Context:
     mesh: Mesh
     writer: Writer
     reader: Reader
-    intake: Intake
+    intake: IntakeCounters
     now: Now
     seen: list[Seen]
     """What was scraped last, kept up to date by the scraper."""

@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus
 
 import httpx
 
-from mesh.console.web import PAGES
+from mesh.console.web.server import PAGES
 
 WAIT_SECONDS = 90.0
 ENVOY = ("/stats", "/stats/prometheus", "/clusters", "/certs", "/listeners", "/runtime")

@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from mesh.chassis.testing import free_port
-from mesh.console import schema
 from mesh.console.app import ListenError, console
 from mesh.console.clock import steady
-from mesh.console.config import MEBIBYTE, ConsoleSettings
 from mesh.console.context import Context
-from mesh.console.intake import Intake
-from mesh.console.writer import Writer
+from mesh.console.settings import MEBIBYTE, ConsoleSettings
+from mesh.console.store import schema
+from mesh.console.store.intake_counters import IntakeCounters
+from mesh.console.store.writer import Writer
 
 TOKEN = "a-token-for-tests-alone"
 ADDRESSES = ("console_listen", "console_otlp_grpc", "console_otlp_http")
@@ -29,7 +29,7 @@ class Kept:
     """A running writer and a connection that sees what it wrote."""
 
     writer: Writer
-    intake: Intake
+    intake: IntakeCounters
     path: Path
 
     def take(self, signal: str, *requests: Any) -> None:
@@ -55,7 +55,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
 
         def start(**limits: Any) -> Kept:
             now = steady()
-            intake = Intake(now)
+            intake = IntakeCounters(now)
             path = tmp_path / "console.sqlite"
             usual: dict[str, Any] = {
                 "retention": timedelta(days=7),

@@ -1,0 +1,1 @@
+"""Alerts, what explains them, and their runbooks."""

@@ -1,0 +1,115 @@
+"""
+The alerts of the real Prometheus and Alertmanager, asked again and again where they run.
+
+They stand beside the console's own evaluation, which needs neither.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import structlog
+
+from mesh.console.incidents import runbooks
+from mesh.console.intake.scraper import TIMEOUT_SECONDS, fetch, phrase
+
+EVERY_SECONDS = 5.0
+MOST_ALERTS = 200
+_SEVERITIES = {"critical": "page", "page": "page"}
+"""What our rules and those of others call what wakes somebody up; all else waits for the day."""
+
+log = structlog.get_logger("alerting")
+
+
+@dataclass
+class Watched:
+    """One of the two servers, and what it said last; ``fault`` is empty while it answers."""
+
+    name: str
+    url: str
+    path: str
+    fault: str = "not asked yet"
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Watch:
+    """Asks the servers until cancelled, and keeps what they said last."""
+
+    def __init__(self, *, prometheus: str = "", alertmanager: str = "") -> None:
+        self.servers = [
+            Watched(name, url.rstrip("/"), path)
+            for name, url, path in (
+                ("alertmanager", alertmanager, "/api/v2/alerts"),
+                ("prometheus", prometheus, "/api/v1/alerts"),
+            )
+            if url
+        ]
+
+    async def run(self) -> None:
+        """Ask both, at each interval, until cancelled."""
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            while self.servers:
+                await asyncio.gather(*(_ask(client, server) for server in self.servers))
+                await asyncio.sleep(EVERY_SECONDS)
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """
+        Return each alert once, worst first.
+
+        Alertmanager says what fires, silenced and inhibited ones included; Prometheus what may
+        fire soon, and what fires while no Alertmanager answers.
+        """
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        for server in self.servers:
+            for alert in server.alerts if not server.fault else ():
+                key = tuple(sorted(f"{k}={v}" for k, v in alert["labels"].items()))
+                found.setdefault(key, alert)
+        order = {"firing": 0, "pending": 1, "suppressed": 2}
+        return sorted(
+            found.values(), key=lambda a: (order.get(a["state"], 3), a["severity"] != "page")
+        )[:MOST_ALERTS]
+
+    def described(self) -> list[dict[str, Any]]:
+        """Return the servers as the API shows them."""
+        return [{"name": s.name, "url": s.url, "fault": s.fault} for s in self.servers]
+
+
+async def _ask(client: httpx.AsyncClient, server: Watched) -> None:
+    fault = ""
+    try:
+        found = json.loads(await fetch(client, server.url + server.path))
+        read = _from_alertmanager if server.name == "alertmanager" else _from_prometheus
+        server.alerts = list(read(server, found))
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        fault = phrase(exc)
+    if fault != server.fault:
+        log.info("alerts", server=server.name, fault=fault or "none")
+    server.fault = fault
+
+
+def _from_alertmanager(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
+    for one in found:
+        state = "firing" if one["status"]["state"] in {"active", "unprocessed"} else "suppressed"
+        yield _alert(server, state, one["startsAt"], one)
+
+
+def _from_prometheus(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
+    for one in found["data"]["alerts"]:
+        yield _alert(server, one["state"], one["activeAt"], one)
+
+
+def _alert(server: Watched, state: str, since: str, found: Any) -> dict[str, Any]:
+    labels, notes = found["labels"], found["annotations"]
+    return {
+        "severity": _SEVERITIES.get(labels.get("severity", ""), "ticket"),
+        "name": labels["alertname"],
+        "message": notes.get("summary") or notes.get("description", ""),
+        "runbook": runbooks.link(notes.get("runbook_url", "")),
+        "state": state,
+        "since": since,
+        "source": server.name,
+        "labels": labels,
+    }

@@ -1,0 +1,1 @@
+"""Incoming telemetry: OTLP, scraped metrics, Envoy's admin interface; decoded and redacted."""

@@ -1,0 +1,159 @@
+"""
+Prometheus' text format and OpenMetrics, read for what the console keeps.
+
+Calls are kept as what was added since the last reading, so that sums over any time are exact
+across restarts; other metrics as they are.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from mesh.chassis.telemetry import names as emitted
+from mesh.console.naming import PROBE_PATHS
+from mesh.console.store.rows import Point
+
+RPC_SECONDS = emitted.RPC_CLIENT_DURATION
+"""As callers saw it: also calls that a proxy ended, or that found no server."""
+HTTP_SECONDS = "amarre_http_server_duration_seconds"
+CALLS = emitted.RPC_SERVER_CALLS.removesuffix("_total")
+KEPT = ("amarre_", "process_", "node_load", "node_memory_MemAvailable", "node_filesystem_avail")
+"""Families whose points are kept, by the beginning of their names."""
+GATEWAY = "gateway"
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+Key = tuple[str, str, str, str]
+"""Service, method, code, reason."""
+
+
+class Tally(NamedTuple):
+    """A histogram of calls: how many, how long in all (seconds), how many up to each bound."""
+
+    calls: float
+    seconds: float
+    buckets: Mapping[str, float]
+
+    def since(self, before: "Tally | None") -> "Tally":
+        """Return what was added since *before*; everything when the process began anew."""
+        if before is None or self.calls < before.calls:
+            return self
+        return Tally(
+            self.calls - before.calls,
+            self.seconds - before.seconds,
+            {bound: n - before.buckets.get(bound, 0) for bound, n in self.buckets.items()},
+        )
+
+
+class Exemplar(NamedTuple):
+    """A call that stands for a bucket: the trace by which it can be looked at."""
+
+    key: Key
+    bound: str
+    trace_id: bytes
+    seconds: float
+    at: int
+    """Microseconds since the epoch."""
+
+
+class Reading(NamedTuple):
+    """One reading of a process' metrics."""
+
+    tallies: dict[Key, Tally]
+    callers: dict[tuple[str, str, str], float]
+    """Calls by service, method and caller, since the process began."""
+    points: list[Point]
+    exemplars: list[Exemplar]
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_END = "# EOF"
+
+
+def read(text: str, *, process: str, at: int) -> Reading:
+    """
+    Read what *process* exposed at the time *at*; exemplars stand in OpenMetrics alone.
+
+    Raises:
+        ValueError: The text is in neither format.
+    """
+    reading = Reading({}, {}, [], [])
+    ends = text.rstrip().endswith(_END)
+    parsed = openmetrics.text_string_to_metric_families if ends else text_string_to_metric_families
+    for family in parsed(text):
+        if family.name in {RPC_SECONDS, HTTP_SECONDS}:
+            reading.tallies.update(_tallies(family.name, family.samples))
+            reading.exemplars.extend(_exemplars(family.name, family.samples, at))
+        elif family.name == CALLS:
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    labels = sample.labels
+                    key = (labels["service"], labels["method"], labels["caller"])
+                    reading.callers[key] = sample.value
+        elif family.name.startswith(KEPT):
+            reading.points.extend(_points(family, process, at))
+    return reading
+
+
+def _tallies(name: str, samples: Iterable[Sample]) -> dict[Key, Tally]:
+    parts: dict[Key, tuple[dict[str, float], dict[str, float]]] = {}
+    for sample in samples:
+        if sample.labels.get("route") in PROBE_PATHS:
+            continue
+        key = _rpc_key(sample.labels) if name == RPC_SECONDS else _http_key(sample.labels)
+        sums, buckets = parts.setdefault(key, ({}, {}))
+        if sample.name.endswith("_bucket"):
+            buckets[_bound(sample.labels["le"])] = sample.value
+        else:
+            sums[sample.name.removeprefix(name)] = sample.value
+    return {
+        key: Tally(sums.get("_count", 0), sums.get("_sum", 0), buckets)
+        for key, (sums, buckets) in parts.items()
+    }
+
+
+def _exemplars(name: str, samples: Iterable[Sample], at: int) -> Iterator[Exemplar]:
+    for sample in samples:
+        found = sample.exemplar
+        text = found.labels.get("trace_id", "") if found else ""
+        if not found or not _TRACE_ID.fullmatch(text):
+            continue
+        if sample.labels.get("route") in PROBE_PATHS:
+            continue
+        key = _rpc_key(sample.labels) if name == RPC_SECONDS else _http_key(sample.labels)
+        seen = int(float(found.timestamp) * 1e6) if found.timestamp else at
+        # A clock that is ahead of ours would hide the call behind the edge of every chart.
+        bound = _bound(sample.labels["le"])
+        yield Exemplar(key, bound, bytes.fromhex(text), found.value, min(seen, at))
+
+
+def _rpc_key(labels: Mapping[str, str]) -> Key:
+    return labels["service"], labels["method"], labels["code"], labels.get("reason", "")
+
+
+def _http_key(labels: Mapping[str, str]) -> Key:
+    route = f"{labels.get('method', '')} {labels.get('route', '')}".strip()
+    return GATEWAY, route, labels.get("status", ""), ""
+
+
+def _bound(text: str) -> str:
+    return "+Inf" if text == "+Inf" else f"{float(text):g}"
+
+
+def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
+    """Yield counters and gauges as they are, histograms as count and sum."""
+    histogram = family.type == "histogram"
+    grouped: dict[str, dict[str, float]] = {}
+    for sample in family.samples:
+        suffix = sample.name.removeprefix(family.name) if histogram else ""
+        if sample.name.endswith("_created") or suffix == "_bucket":
+            continue
+        labels = json.dumps(sample.labels, separators=(",", ":"), sort_keys=True)
+        grouped.setdefault(labels, {})[suffix] = sample.value
+    for labels, values in grouped.items():
+        value = values.get("_count" if histogram else "", 0.0)
+        yield Point(process, family.name, labels, at, value, values.get("_sum", 0.0), "")

@@ -1,0 +1,1 @@
+"""Answers from the store: traces, logs, objectives, service graph, overview."""

@@ -1,0 +1,133 @@
+"""Current state of processes, proxies and certificates, from the latest scrape."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from mesh.chassis.telemetry import names as emitted
+from mesh.console.clock import rfc3339
+from mesh.console.intake.scraper import Seen
+from mesh.console.naming import workload
+
+
+def processes(seen: Iterable[Seen]) -> list[dict[str, Any]]:
+    """Return what is known of every process that exposes metrics."""
+    return [
+        {
+            "process": one.target.process,
+            "workload": workload(one.target.process),
+            "up": not one.fault,
+            "fault": one.fault,
+            "lastScrape": rfc3339(one.at) if one.at else "",
+            "memoryBytes": one.gauges.get("process_resident_memory_bytes"),
+            "openFiles": one.gauges.get("process_open_fds"),
+            "cpuSeconds": one.gauges.get("process_cpu_seconds"),
+            "startedAt": _moment(one.gauges.get("process_start_time_seconds")),
+            "inFlight": one.gauges.get(
+                emitted.RPC_SERVER_IN_FLIGHT, one.gauges.get(emitted.HTTP_SERVER_IN_FLIGHT)
+            ),
+        }
+        for one in seen
+        if not one.target.is_envoy
+    ]
+
+
+def _moment(seconds: float | None) -> str:
+    return rfc3339(int(seconds * 1e6)) if seconds else ""
+
+
+def proxies(seen: Iterable[Seen]) -> list[dict[str, Any]]:
+    """Return what every Envoy says of itself."""
+    return [
+        {
+            "process": one.target.process,
+            "up": not one.fault,
+            "fault": one.fault,
+            **(
+                {
+                    "version": one.proxy.version,
+                    "state": one.proxy.state,
+                    "uptimeSeconds": one.proxy.uptime_seconds,
+                    "hosts": one.proxy.hosts,
+                    "routes": one.proxy.routes,
+                    "counters": one.proxy.counters,
+                }
+                if one.proxy
+                else {"hosts": [], "routes": [], "counters": {}}
+            ),
+        }
+        for one in seen
+        if one.target.is_envoy
+    ]
+
+
+def of_proxies(seen: Iterable[Seen], what: str) -> list[dict[str, Any]]:
+    """Return the ``breakers``, ``weights`` or ``faults`` of all proxies, each with its process."""
+    return [
+        {"process": one.target.process, **found}
+        for one in seen
+        if one.proxy
+        for found in getattr(one.proxy, what)
+    ]
+
+
+def ejections(seen: Iterable[Seen]) -> list[dict[str, Any]]:
+    """Return the hosts that proxies leave out."""
+    return [
+        {"process": one.target.process, **host}
+        for one in seen
+        if one.proxy
+        for host in one.proxy.hosts
+        if host["ejected"]
+    ]
+
+
+def certificates(seen: Iterable[Seen], folder: Path | None, *, now: int) -> list[dict[str, Any]]:
+    """Return every certificate that a process, a proxy or the folder shows, next to end first."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in seen:
+        process = one.target.process
+        begins = one.gauges.get(emitted.CERTIFICATE_NOT_BEFORE)
+        ends = one.gauges.get(emitted.CERTIFICATE_NOT_AFTER)
+        if begins and ends:
+            found[process] = _life(process, begins, ends, now)
+        for leaf in one.proxy.certificates if one.proxy else ():
+            try:
+                times = (_seconds(leaf["notBefore"]), _seconds(leaf["notAfter"]))
+            except ValueError:
+                continue
+            key = f"{process} {leaf['subject']}"
+            found[key] = _life(process, *times, now) | {"subject": leaf["subject"]}
+    for process, begins, ends in _installed(folder):
+        found.setdefault(process, _life(process, begins, ends, now))
+    return sorted(found.values(), key=lambda one: str(one["notAfter"]))
+
+
+def _installed(folder: Path | None) -> Iterator[tuple[str, float, float]]:
+    for path in sorted(folder.glob("*/tls.crt")) if folder else ():
+        try:
+            leaf = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError):
+            continue  # Replaced at this moment; the next look sees the new one.
+        begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        yield path.parent.name, begins.timestamp(), ends.timestamp()
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).astimezone(UTC).timestamp()
+
+
+def _life(process: str, begins: float, ends: float, now: int) -> dict[str, Any]:
+    left = ends - now / 1e6
+    return {
+        "process": process,
+        "workload": workload(process),
+        "subject": "",
+        "notBefore": rfc3339(int(begins * 1e6)),
+        "notAfter": rfc3339(int(ends * 1e6)),
+        "daysLeft": left / 86_400,
+        "lifeLeft": max(0.0, left / (ends - begins)) if ends > begins else 0.0,
+    }

@@ -1,0 +1,106 @@
+"""The graph of the mesh: what the contracts declare against what was seen."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from mesh import topology
+from mesh.console.clock import rfc3339
+from mesh.console.store.call_edges import GATEWAY, OUTSIDE
+from mesh.contract.policy import ANY_CALLER, Mesh
+
+Key = tuple[str, str, str]
+"""Source, target, rpc; the rpc is empty for what is no rpc of the contracts."""
+
+
+@dataclass
+class Seen:
+    """What was seen of one edge within the window."""
+
+    calls: int = 0
+    counted: int = 0
+    errors: int = 0
+    refused: int = 0
+    last: int = 0
+
+
+def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) -> list[Any]:
+    """
+    Return every edge, declared or seen, by source and target.
+
+    The rate is that of counters where a process has them, since traces are sampled; errors and
+    refusals are those of traces.
+    """
+    minutes = max(1, int(window.total_seconds() // 60))
+    seen = _seen(db, since=now // 60_000_000 - minutes)
+    ever = _ever(db)
+    declared = dict(_declared(mesh))
+    found = []
+    for key in sorted(declared.keys() | seen.keys() | ever.keys()):
+        source, target, rpc = key
+        one = seen.get(key, Seen())
+        calls = max(one.calls, one.counted)
+        allowed = key in declared or (ANY_CALLER, target, rpc) in declared
+        found.append(
+            {
+                "from": source,
+                "to": target,
+                "method": rpc,
+                "declared": allowed,
+                "observed": bool(calls),
+                "everObserved": key in ever,
+                "calls": calls,
+                "rate": calls / (minutes * 60),
+                "errors": one.errors,
+                "refused": one.refused,
+                "errorRatio": one.errors / one.calls if one.calls else 0.0,
+                "policy": _policy(mesh, rpc) if not allowed or one.refused else "",
+                "source": declared.get(key, ""),
+                "lastSeen": rfc3339(ever[key] * 60_000_000) if key in ever else "",
+            }
+        )
+    return [edge for edge in found if edge["from"] != ANY_CALLER]
+
+
+def _seen(db: sqlite3.Connection, *, since: int) -> dict[Key, Seen]:
+    found: dict[Key, Seen] = {}
+    rows = db.execute(
+        "SELECT source, target, rpc, counted, sum(calls), sum(errors), sum(refused), max(minute)"
+        " FROM edges WHERE minute > ? GROUP BY source, target, rpc, counted",
+        (since,),
+    )
+    for source, target, rpc, counted, calls, errors, refused, last in rows:
+        one = found.setdefault((source, target, rpc), Seen())
+        if counted:
+            one.counted = calls
+        else:
+            one.calls, one.errors, one.refused = calls, errors, refused
+        one.last = max(one.last, last)
+    return found
+
+
+def _ever(db: sqlite3.Connection) -> dict[Key, int]:
+    rows = db.execute(
+        "SELECT source, target, rpc, max(minute) FROM edges GROUP BY source, target, rpc"
+    )
+    return {(source, target, rpc): minute for source, target, rpc, minute in rows}
+
+
+def _declared(mesh: Mesh) -> Iterator[tuple[Key, str]]:
+    """Yield each declared edge and where it is declared."""
+    yield (OUTSIDE, GATEWAY, ""), "mesh/topology.py"
+    for method in mesh:
+        for caller in method.callers:
+            yield (caller, method.service, method.short_name), method.source
+    backends = {p.name for p in topology.PROCESSES if p.kind is topology.Kind.BACKEND}
+    for process in topology.PROCESSES:
+        for need in process.needs:
+            if need in backends:
+                yield (process.name, need, ""), "mesh/topology.py"
+
+
+def _policy(mesh: Mesh, rpc: str) -> str:
+    """Return the policy line that decides on *rpc*; empty for what has none."""
+    return next((method.source for method in mesh if method.short_name == rpc), "")

@@ -1,0 +1,288 @@
+"""
+Searching traces and showing one.
+
+A trace is found when one of its spans satisfies every condition. Conditions on service, rpc,
+error and duration are answered from indexes; those on attributes and names read spans window by
+window, newest first, and stop after a while with a token to go on from.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.console.clock import rfc3339
+from mesh.console.queries import critical_path
+from mesh.console.store.reader import from_token, name_ids, service_id, service_names, to_token
+
+SCANNED_AT_ONCE = 20_000
+SCAN_SECONDS = 0.15
+MOST_SPANS = 20_000
+"""The most spans of one trace that are shown."""
+_FOREVER = 2**62
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to look for; times in microseconds, empty and 0 set no condition."""
+
+    service: str = ""
+    rpc: str = ""
+    status: str = ""
+    """``error``: the span failed. ``ok``: no span of the trace failed."""
+    min_duration: int = 0
+    max_duration: int = 0
+    attribute: str = ""
+    """``key=value``, compared whole."""
+    text: str = ""
+    """Part of a span's name."""
+    since: int = 0
+    until: int = 0
+    probes: bool = False
+    """Whether health checks are shown as well."""
+    limit: int = 50
+    token: str = ""
+
+
+def search(db: sqlite3.Connection, wanted: Search) -> tuple[list[dict[str, Any]], str]:
+    """
+    Return summaries of traces, newest first, and the token of the next page.
+
+    A page may be short, even empty, and have a next one: the search stops after a while.
+
+    Raises:
+        BadRequestError: The token is none of ours.
+    """
+    before = (wanted.until or _FOREVER, 0)
+    if wanted.token:
+        start, key = from_token(wanted.token, 2)
+        before = (start, key)
+    if _needs_spans(wanted):
+        ids, token = _by_spans(db, wanted, before)
+    else:
+        ids, token = _by_traces(db, wanted, before)
+    return _summaries(db, ids), token
+
+
+def _needs_spans(wanted: Search) -> bool:
+    return bool(
+        wanted.service or wanted.rpc or wanted.attribute or wanted.text or wanted.max_duration
+    )
+
+
+_BEFORE = "start <= ? AND (start < ? OR id < ?)"
+"""Whether a row comes after a position (start, id) in the order of pages."""
+
+
+def _by_traces(
+    db: sqlite3.Connection, wanted: Search, before: tuple[int, int]
+) -> tuple[list[int], str]:
+    start, key = before
+    where, values = [_BEFORE, "start >= ?"], [start, start, key, wanted.since]
+    if not wanted.probes:
+        where.append("probe = 0")
+    if wanted.status:
+        where.append("errors > 0" if wanted.status == "error" else "errors = 0")
+    if wanted.min_duration:
+        where.append("finish - start >= ?")
+        values.append(wanted.min_duration)
+    rows = db.execute(
+        f"SELECT id, start FROM traces WHERE {' AND '.join(where)}"  # noqa: S608 - fixed conditions
+        " ORDER BY start DESC, id DESC LIMIT ?",
+        (*values, wanted.limit),
+    ).fetchall()
+    token = to_token(rows[-1][1], rows[-1][0]) if len(rows) == wanted.limit else ""
+    return [row[0] for row in rows], token
+
+
+def _by_spans(
+    db: sqlite3.Connection, wanted: Search, before: tuple[int, int]
+) -> tuple[list[int], str]:
+    condition = _conditions(db, wanted)
+    if condition is None:
+        return [], ""
+    where, values = condition
+    found: dict[int, None] = {}
+    ends = time.monotonic() + SCAN_SECONDS
+    for (newest, key), oldest in _windows(db, wanted, before):
+        rows = db.execute(
+            f"SELECT trace, start, id FROM spans WHERE {_BEFORE} AND start >= ?{where}"  # noqa: S608 - fixed conditions
+            " ORDER BY start DESC, id DESC",
+            (newest, newest, key, oldest, *values),
+        )
+        for trace, start, span in rows:
+            if trace in found or (wanted.token and _was_shown(db, trace, (where, values), before)):
+                continue
+            if wanted.status == "ok" and _has_errors(db, trace):
+                continue
+            found[trace] = None
+            if len(found) == wanted.limit:
+                return list(found), to_token(start, span)
+        if oldest <= wanted.since:
+            break
+        if time.monotonic() > ends:
+            return list(found), to_token(oldest, 0)
+    return list(found), ""
+
+
+def _was_shown(
+    db: sqlite3.Connection,
+    trace: int,
+    condition: tuple[str, list[Any]],
+    before: tuple[int, int],
+) -> bool:
+    """Say whether an earlier page found the trace by another of its spans."""
+    where, values = condition
+    start, key = before
+    return bool(
+        db.execute(
+            f"SELECT 1 FROM spans WHERE trace = ? AND NOT ({_BEFORE}){where} LIMIT 1",  # noqa: S608 - fixed conditions
+            (trace, start, start, key, *values),
+        ).fetchone()
+    )
+
+
+def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]] | None:
+    """Return SQL and its values; None when nothing can match."""
+    where, values = "", list[Any]()
+    if wanted.service:
+        service = service_id(db, wanted.service)
+        if not service:
+            return None
+        where += " AND service = ?"
+        values.append(service)
+    for text, column, part in ((wanted.rpc, "rpc", False), (wanted.text, "name", True)):
+        if text:
+            ids = name_ids(db, text, part=part)
+            if not ids:
+                return None
+            where += f" AND {column} IN ({','.join(map(str, ids))})"
+    if wanted.status == "error":
+        where += " AND error = 1"
+    if not wanted.probes:
+        where += " AND probe = 0"
+    for value, comparison in ((wanted.min_duration, ">="), (wanted.max_duration, "<=")):
+        if value:
+            where += f" AND duration {comparison} ?"
+            values.append(value)
+    if wanted.attribute:
+        where += " AND (instr(attributes, ?) OR instr(attributes, ?) OR instr(attributes, ?))"
+        values += _forms(wanted.attribute)
+    return where, values
+
+
+def _forms(attribute: str) -> list[str]:
+    """Return how ``key=value`` stands in the JSON: as text, and as number in two places."""
+    key, _, value = attribute.partition("=")
+    quoted = json.dumps(key, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    return [f"{quoted}:{text}", f"{quoted}:{value},", f"{quoted}:{value}}}"]
+
+
+def _windows(
+    db: sqlite3.Connection, wanted: Search, before: tuple[int, int]
+) -> Iterator[tuple[tuple[int, int], int]]:
+    """Yield ((newest, id), oldest) of each window; one for all when an index answers."""
+    if not (wanted.attribute or wanted.text):
+        yield before, wanted.since
+        return
+    while before[0] > wanted.since:
+        row = db.execute(
+            "SELECT start FROM spans WHERE start < ? AND start >= ? ORDER BY start DESC"
+            " LIMIT 1 OFFSET ?",
+            (before[0], wanted.since, SCANNED_AT_ONCE),
+        ).fetchone()
+        oldest = row[0] if row else wanted.since
+        yield before, oldest
+        before = (oldest, 0)
+
+
+def _has_errors(db: sqlite3.Connection, trace: int) -> bool:
+    return bool(db.execute("SELECT errors FROM traces WHERE id = ?", (trace,)).fetchone()[0])
+
+
+def _summaries(db: sqlite3.Connection, ids: list[int]) -> list[dict[str, Any]]:
+    services = service_names(db)
+    found = []
+    for key in ids:
+        row = db.execute(
+            "SELECT t.*, n.text AS title, r.text AS method FROM traces t"
+            " JOIN names n ON n.id = t.name JOIN names r ON r.id = t.rpc WHERE t.id = ?",
+            (key,),
+        ).fetchone()
+        if row is None:
+            continue  # It was evicted meanwhile.
+        involved = db.execute(
+            "SELECT service, count(*), sum(error) FROM spans WHERE trace = ? GROUP BY service",
+            (key,),
+        ).fetchall()
+        found.append(
+            {
+                "traceId": row["trace_id"].hex(),
+                "start": rfc3339(row["start"]),
+                "durationMs": (row["finish"] - row["start"]) / 1000,
+                "name": row["title"],
+                "service": services.get(row["service"], ""),
+                "rpc": row["method"],
+                "code": row["code"],
+                "status": "error" if row["errors"] else "ok",
+                "spanCount": row["spans"],
+                "errorCount": row["errors"],
+                "services": [
+                    {"name": services.get(s, ""), "spans": count, "errors": errors}
+                    for s, count, errors in involved
+                ],
+            }
+        )
+    return found
+
+
+def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
+    """Return a trace with its spans by start; None when there is none of that id."""
+    row = db.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
+    if row is None:
+        return None
+    summaries = _summaries(db, [row[0]])
+    services = service_names(db)
+    rows = db.execute(
+        "SELECT s.*, n.text AS title, r.text AS method FROM spans s JOIN names n ON n.id = s.name"
+        " JOIN names r ON r.id = s.rpc WHERE trace = ? ORDER BY start, s.id LIMIT ?",
+        (row[0], MOST_SPANS),
+    ).fetchall()
+    critical = critical_path.of(
+        [(r["span_id"], r["parent_id"], r["start"], r["start"] + r["duration"]) for r in rows]
+    )
+    spans = [_span(r, services, trace_id.hex(), critical.get(r["span_id"], 0)) for r in rows]
+    return {**(summaries[0] if summaries else {}), "spans": spans}
+
+
+_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+
+
+def _span(
+    row: sqlite3.Row, services: dict[int, str], trace_id: str, critical: int
+) -> dict[str, Any]:
+    return {
+        "traceId": trace_id,
+        "spanId": row["span_id"].hex(),
+        "parentSpanId": row["parent_id"].hex(),
+        "service": services.get(row["service"], ""),
+        "instance": row["instance"],
+        "name": row["title"],
+        "rpc": row["method"],
+        "kind": _KINDS[row["kind"]] if row["kind"] < len(_KINDS) else "UNSPECIFIED",
+        "proxy": bool(row["proxy"]),
+        "start": rfc3339(row["start"]),
+        "startUs": row["start"],
+        "durationMs": row["duration"] / 1000,
+        "status": "error" if row["error"] else "ok",
+        "code": row["code"],
+        "message": row["message"],
+        "criticalMs": critical / 1000,
+        "attributes": json.loads(row["attributes"]),
+        "events": [
+            {**event, "at": rfc3339(event["at"])} for event in json.loads(row["events"] or "[]")
+        ],
+    }

@@ -1,0 +1,1 @@
+"""The SQLite file: one writer thread, read-only connections, eviction."""

@@ -1,0 +1,320 @@
+"""
+What the writer does to the file: rows in, the oldest out.
+
+Every function here runs inside a transaction of the writer's thread.
+"""
+
+import sqlite3
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+
+from mesh.console import naming
+from mesh.console.clock import Now
+from mesh.console.intake.prometheus_text import Exemplar
+from mesh.console.store.call_edges import Edge, Edges
+from mesh.console.store.intake_counters import IntakeCounters
+from mesh.console.store.rows import Log, Point, Span
+
+MOST_NAMES = 20_000
+MANY_NAMES = "(many names)"
+MOST_SERIES = 20_000
+CHUNK = 2_000
+"""How many rows go at once, so that no transaction is long."""
+SPAN_SIZE = "(300 + length(attributes) + length(events))"
+LOG_SIZE = "(120 + length(body) + length(attributes))"
+
+_INSERT_SPAN = (
+    "INSERT OR IGNORE INTO spans (trace, span_id, parent_id, service, instance, name, rpc, kind,"
+    " proxy, start, duration, error, code, message, probe, attributes, events)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+# The first process to serve it names a trace: it knows more than its proxy.
+_BETTER = "(excluded.root > root OR (excluded.root = root AND excluded.named_at < named_at))"
+_UPSERT_TRACE = (
+    "INSERT INTO traces (trace_id, start, finish, spans, errors, probe, root, named_at, name,"  # noqa: S608 - fixed text
+    " service, rpc, code) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    " ON CONFLICT (trace_id) DO UPDATE SET start = min(start, excluded.start),"
+    " finish = max(finish, excluded.finish), spans = spans + excluded.spans,"
+    " errors = errors + excluded.errors, probe = min(probe, excluded.probe),"
+    f" name = iif({_BETTER}, excluded.name, name), rpc = iif({_BETTER}, excluded.rpc, rpc),"
+    f" service = iif({_BETTER}, excluded.service, service),"
+    f" code = iif({_BETTER}, excluded.code, code),"
+    f" named_at = iif({_BETTER}, excluded.named_at, named_at),"
+    " root = max(root, excluded.root) RETURNING id"
+)
+
+
+def _enough(excess: int, count: int, size: int) -> int:
+    """Return how many rows of the average size free *excess* bytes, at most a chunk."""
+    return min(CHUNK, excess * count // size + 1)
+
+
+def _rank(span: Span) -> int:
+    """Return how well a span names its trace: what serves before what calls, proxies last."""
+    if span.proxy:
+        return int(not span.parent_id)
+    return 4 if not span.parent_id else 3 if span.kind == naming.SERVER else 2
+
+
+class Tables:
+    """The tables and what is remembered about them between batches."""
+
+    def __init__(self, db: sqlite3.Connection, intake: IntakeCounters, now: Now) -> None:
+        self._db = db
+        self._intake = intake
+        self._now = now
+        self._edges = Edges()
+        self._names: dict[str, int] = {}
+        self._series: dict[tuple[str, str, str], int] = {}
+        self._services: dict[str, int] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Read what is remembered from the file; also after a transaction was rolled back."""
+        self._names = {t: i for i, t in self._db.execute("SELECT id, text FROM names")}
+        self._services = {t: i for i, t in self._db.execute("SELECT id, name FROM services")}
+        self._series = {
+            (process, name, labels): key
+            for key, process, name, labels in self._db.execute(
+                "SELECT id, process, name, labels FROM series"
+            )
+        }
+
+    def add_spans(self, spans: Sequence[Span]) -> None:
+        """Write spans, their traces and the edges that they show."""
+        by_trace: OrderedDict[bytes, list[Span]] = OrderedDict()
+        for span in spans:
+            by_trace.setdefault(span.trace_id, []).append(span)
+        rows = []
+        for trace_id, members in by_trace.items():
+            trace = self._trace(trace_id, members)
+            rows += [
+                (
+                    trace,
+                    span.span_id,
+                    span.parent_id,
+                    self._service(span.service),
+                    span.instance,
+                    self._name(span.name, "traces", span.service),
+                    self._name(span.rpc, "traces", span.service),
+                    *span[7:14],
+                    span.probe,
+                    span.attributes,
+                    span.events,
+                )
+                for span in members
+            ]
+        self._db.executemany(_INSERT_SPAN, rows)
+        self._count(spans, "spans", "span_bytes", latest=max(s.start for s in spans))
+        self._add_edges(self._edges.see(spans, now=self._now()))
+
+    def _trace(self, trace_id: bytes, members: Sequence[Span]) -> int:
+        first = min(members, key=lambda span: (-_rank(span), span.start))
+        (key,) = self._db.execute(
+            _UPSERT_TRACE,
+            (
+                trace_id,
+                min(span.start for span in members),
+                max(span.start + span.duration for span in members),
+                len(members),
+                sum(span.error for span in members),
+                min(span.probe for span in members),
+                _rank(first),
+                first.start,
+                self._name(first.name, "traces", first.service),
+                self._service(first.service),
+                self._name(first.rpc, "traces", first.service),
+                first.code,
+            ),
+        ).fetchone()
+        return int(key)
+
+    def _add_edges(self, edges: Iterable[Edge]) -> None:
+        calls: Counter[tuple[int, str, str, str]] = Counter()
+        errors: Counter[tuple[int, str, str, str]] = Counter()
+        refused: Counter[tuple[int, str, str, str]] = Counter()
+        for edge in edges:
+            calls[edge[:4]] += 1
+            errors[edge[:4]] += edge.error
+            refused[edge[:4]] += edge.refused
+        self.count_edges(
+            [(*key, 0, count, errors[key], refused[key]) for key, count in calls.items()]
+        )
+
+    def count_edges(self, rows: Iterable[tuple[int, str, str, str, int, int, int, int]]) -> None:
+        """Add to edges: minute, source, target, rpc, counted, calls, errors, refused."""
+        self._db.executemany(
+            "INSERT INTO edges VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET"
+            " calls = calls + excluded.calls, errors = errors + excluded.errors,"
+            " refused = refused + excluded.refused",
+            rows,
+        )
+
+    def count_calls(self, rows: Iterable[tuple[int | float | str, ...]]) -> None:
+        """Add to calls: slot, process, service, method, code, reason, calls, seconds, buckets."""
+        self._db.executemany("INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)", rows)
+
+    def add_exemplars(self, found: Iterable[Exemplar]) -> None:
+        """Keep exemplars, the last of each minute and bucket, so that their number is bounded."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO exemplars VALUES (?,?,?,?,?,?,?,?)",
+            [
+                (
+                    *one.key[:2],
+                    one.at // 60_000_000,
+                    one.key[2],
+                    *(one.bound, one.at, one.seconds, one.trace_id),
+                )
+                for one in found
+            ],
+        )
+
+    def add_logs(self, logs: Sequence[Log]) -> None:
+        """Write log records."""
+        self._db.executemany(
+            "INSERT INTO logs (at, service, instance, level, trace_id, span_id, body, attributes)"
+            " VALUES (?,?,?,?,?,?,?,?)",
+            [(log.at, self._service(log.service), *log[2:]) for log in logs],
+        )
+        self._count(logs, "logs", "log_bytes", latest=max(log.at for log in logs))
+
+    def add_points(self, points: Sequence[Point]) -> None:
+        """Write points of time series."""
+        rows = []
+        for point in points:
+            series = self._one_series(point)
+            if series:
+                rows.append((series, *point[3:]))
+        self._db.executemany("INSERT OR REPLACE INTO points VALUES (?,?,?,?,?)", rows)
+
+    def _one_series(self, point: Point) -> int:
+        key = point[:3]
+        known = self._series.get(key)
+        if known is None:
+            if len(self._series) >= MOST_SERIES:
+                self._intake.drop("metrics", "too_many_series", service=point.process)
+                return 0
+            known = self._db.execute(
+                "INSERT INTO series (process, name, labels) VALUES (?,?,?)", key
+            ).lastrowid
+            self._series[key] = known or 0
+        return known or 0
+
+    def _count(
+        self, rows: Sequence[Span] | Sequence[Log], count: str, size: str, *, latest: int
+    ) -> None:
+        counts: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
+        for row in rows:
+            counts[row.service] += 1
+            sizes[row.service] += row.size
+        self._db.executemany(
+            f"UPDATE services SET {count} = {count} + ?, {size} = {size} + ?,"  # noqa: S608 - fixed names
+            " last = max(last, ?) WHERE id = ?",
+            [(counts[s], sizes[s], latest, self._service(s)) for s in counts],
+        )
+
+    def _service(self, name: str) -> int:
+        known = self._services.get(name)
+        if known is None:
+            known = self._db.execute("INSERT INTO services (name) VALUES (?)", (name,)).lastrowid
+            self._services[name] = known or 0
+        return known or 0
+
+    def _name(self, text: str, signal: str, service: str) -> int:
+        known = self._names.get(text)
+        if known is None:
+            if len(self._names) >= MOST_NAMES and text != MANY_NAMES:
+                self._intake.drop(signal, "too_many_names", service=service)
+                return self._name(MANY_NAMES, signal, service)
+            known = self._db.execute("INSERT INTO names (text) VALUES (?)", (text,)).lastrowid
+            self._names[text] = known or 0
+        return known or 0
+
+    def evict(self, *, service_bytes: int, oldest: int) -> bool:
+        """
+        Delete one chunk of what is too much or too old.
+
+        Args:
+            service_bytes: What each service may fill; its own oldest rows go.
+            oldest: Everything before this time, in microseconds, goes.
+
+        Returns:
+            Whether there is more to delete.
+        """
+        more = False
+        for service, spans, span_bytes, logs, log_bytes in self._db.execute(
+            "SELECT id, spans, span_bytes, logs, log_bytes FROM services"
+        ).fetchall():
+            excess = span_bytes + log_bytes - service_bytes
+            if excess > 0 and span_bytes >= log_bytes:
+                count = _enough(excess, spans, span_bytes)
+                more |= self._evict_spans("service = ?", service, count)
+            elif excess > 0:
+                count = _enough(excess, logs, log_bytes)
+                more |= self._evict_logs("service = ?", service, count)
+        more |= self._evict_spans("start < ?", oldest)
+        more |= self._evict_logs("at < ?", oldest)
+        minute, slot = oldest // 60_000_000, oldest // 1_000_000
+        self._db.execute("DELETE FROM edges WHERE minute < ?", (minute,))
+        self._db.execute("DELETE FROM calls WHERE slot < ?", (slot,))
+        self._db.execute("DELETE FROM exemplars WHERE minute < ?", (minute,))
+        return more
+
+    def evict_oldest(self) -> None:
+        """Delete a chunk of the service that fills most."""
+        found = self._db.execute(
+            "SELECT id FROM services ORDER BY span_bytes + log_bytes DESC LIMIT 1"
+        ).fetchone()
+        if found:
+            self._evict_spans("service = ?", found[0])
+            self._evict_logs("service = ?", found[0])
+
+    def _evict_spans(self, where: str, value: int, count: int = CHUNK) -> bool:
+        gone = self._db.execute(
+            f"DELETE FROM spans WHERE id IN (SELECT id FROM spans WHERE {where}"  # noqa: S608 - fixed
+            f" ORDER BY start LIMIT {count}) RETURNING trace, service, {SPAN_SIZE}",
+            (value,),
+        ).fetchall()
+        self._uncount(((row[1], row[2]) for row in gone), "spans", "span_bytes")
+        self._db.executemany(
+            "DELETE FROM traces WHERE id = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = ?1)",
+            {(row[0],) for row in gone},
+        )
+        return len(gone) == CHUNK
+
+    def _evict_logs(self, where: str, value: int, count: int = CHUNK) -> bool:
+        gone = self._db.execute(
+            f"DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE {where}"  # noqa: S608 - fixed
+            f" ORDER BY at LIMIT {count}) RETURNING service, {LOG_SIZE}",
+            (value,),
+        ).fetchall()
+        self._uncount(((row[0], row[1]) for row in gone), "logs", "log_bytes")
+        return len(gone) == CHUNK
+
+    def _uncount(self, gone: Iterable[tuple[int, int]], count: str, size: str) -> None:
+        counts: Counter[int] = Counter()
+        sizes: Counter[int] = Counter()
+        for service, bytes_ in gone:
+            counts[service] += 1
+            sizes[service] += bytes_
+        self._db.executemany(
+            f"UPDATE services SET {count} = max(0, {count} - ?), {size} = max(0, {size} - ?)"  # noqa: S608 - fixed names
+            " WHERE id = ?",
+            [(counts[s], sizes[s], s) for s in counts],
+        )
+
+    def evict_points(self, *, oldest: int, chunk: int = 20_000) -> None:
+        """Delete points before *oldest* and forget series that have none left."""
+        self._db.execute(
+            "DELETE FROM points WHERE (series, at) IN"
+            " (SELECT series, at FROM points WHERE at < ? LIMIT ?)",
+            (oldest, chunk),
+        )
+        gone = self._db.execute(
+            "DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM points WHERE series = series.id)"
+            " RETURNING process, name, labels"
+        ).fetchall()
+        for key in gone:
+            self._series.pop(tuple(key), None)

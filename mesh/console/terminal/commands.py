@@ -1,0 +1,167 @@
+"""The console in a terminal: ``amarre console``, ``traces``, ``logs``, ``metrics`` and ``top``."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mesh.commanding import DATA, Refused
+from mesh.console.terminal import tables
+from mesh.console.terminal.client import Client
+
+Find = Callable[[Path], tuple[str, str]]
+"""Returns URL and token of the console of the mesh that runs from a data folder."""
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+_FOLLOW = click.option("--follow", "-f", is_flag=True, help="Go on with what comes. Ctrl-C ends.")
+_SERVICE = click.option("--service", default="", help="Of this service alone.")
+_LIMIT = click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+_WINDOW = click.option("--window", default="5m", show_default=True, help="How far back, 15m or 1h.")
+
+
+def commands(find: Find) -> list[click.Command]:
+    """Return the commands; *find* leads them to the console of a data folder."""
+
+    def client(data: Path) -> Client:
+        return Client(*find(data))
+
+    @click.command("console")
+    @DATA
+    def console(data: Path) -> None:
+        """Print a link that opens the console once, within 10 minutes."""
+        click.echo(client(data).link())
+
+    @click.command("traces")
+    @click.argument("trace_id", default="")
+    @_SERVICE
+    @click.option("--rpc", default="", help="With a call of this method, survey.ListRequests.")
+    @click.option("--status", type=click.Choice(["ok", "error"]), default=None)
+    @click.option("--min-ms", type=float, default=None, help="That took at least this long.")
+    @click.option("--attr", default="", help="With this attribute, key=value.")
+    @_LIMIT
+    @_FOLLOW
+    @_JSON
+    @DATA
+    def traces(trace_id: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
+        """Search traces, or show the one called TRACE_ID."""
+        asked = client(data)
+        if trace_id:
+            whole = asked.get(f"traces/{trace_id}")
+            _echo(whole["spans"] if as_json else tables.waterfall(whole), as_json=as_json)
+        elif follow:
+            _echo_all(asked.follow("traces", **wanted), tables.trace, as_json=as_json)
+        else:
+            _echo_all(asked.get("traces", **wanted)["items"], tables.trace, as_json=as_json)
+
+    @click.command("logs")
+    @click.argument("text", default="")
+    @_SERVICE
+    @click.option("--level", default="", help="At least this level.")
+    @click.option("--kind", default="", help="access, error, slow, security or event.")
+    @click.option("--trace", "trace_id", default="", help="Of this trace alone.")
+    @_LIMIT
+    @_FOLLOW
+    @_JSON
+    @DATA
+    def logs(text: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
+        """Search logs for TEXT, oldest first; or follow them."""
+        asked = client(data)
+        found = reversed(asked.get("logs", q=text, **wanted)["items"])
+        _echo_all(found, tables.log, as_json=as_json)
+        if follow:
+            _echo_all(asked.follow("logs", q=text, **wanted), tables.log, as_json=as_json)
+
+    @click.command("metrics")
+    @_SERVICE
+    @_WINDOW
+    @_JSON
+    @DATA
+    def metrics(data: Path, *, as_json: bool, service: str, window: str) -> None:
+        """Show every method against the objective of its contract."""
+        items = client(data).get("metrics", service=service, window=window)["items"]
+        if as_json:
+            _echo_all(items, str, as_json=True)
+        else:
+            screen = tables.screen()
+            screen.print(tables.methods(items, screen.width))
+
+    @click.command("top")
+    @_WINDOW
+    @click.option("--once", is_flag=True, help="Show it once and end.")
+    @DATA
+    def top(data: Path, *, window: str, once: bool) -> None:
+        """Watch services, methods and alerts; Ctrl-C ends."""
+        from rich.console import Group
+        from rich.live import Live
+
+        asked = client(data)
+
+        def picture() -> Group:
+            overview = asked.get("overview", window=window)
+            busy = [m for m in asked.get("metrics", window=window)["items"] if m["calls"]]
+            # What is below the screen's edge is not seen: what needs somebody stands above.
+            return Group(
+                tables.services(overview["items"], screen.width),
+                *tables.alerts(overview),
+                tables.methods(busy, screen.width),
+            )
+
+        screen = tables.screen()
+        if once:
+            screen.print(picture())
+            return
+        with Live(picture(), console=screen, screen=True, auto_refresh=False) as live:
+            try:
+                while True:
+                    time.sleep(2)
+                    live.update(picture(), refresh=True)
+            except KeyboardInterrupt:
+                return
+
+    @click.command("export")
+    @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+    @DATA
+    def export(file: Path, data: Path) -> None:
+        """Write everything that the console keeps to FILE; `amarre import` shows it again."""
+        if file.exists():
+            raise Refused(f"{file} exists; name a new file.")
+        client(data).save("export", file)
+        click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB.")
+
+    return [console, traces, logs, metrics, top, export, _show]
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--listen", default="127.0.0.1:3120", show_default=True, help="Where to show it.")
+def _show(file: Path, listen: str) -> None:
+    """Show an exported FILE in a console of its own, beside any that runs; Ctrl-C ends."""
+    import asyncio
+
+    from mesh.console.app import ListenError
+    from mesh.console.store.schema import DatabaseError
+    from mesh.console.terminal import offline_viewer
+
+    try:
+        asyncio.run(offline_viewer.show(file, listen, click.echo))
+    except KeyboardInterrupt:
+        return
+    except (ListenError, DatabaseError) as exc:
+        raise Refused(str(exc)) from exc
+
+
+def _echo_all(
+    items: Iterable[dict[str, Any]], line: Callable[[dict[str, Any]], str], *, as_json: bool
+) -> None:
+    try:
+        for item in items:
+            click.echo(json.dumps(item) if as_json else line(item))
+    except KeyboardInterrupt:
+        return
+
+
+def _echo(found: Iterable[Any], *, as_json: bool) -> None:
+    for one in found:
+        click.echo(json.dumps(one) if as_json else one)

@@ -1,0 +1,44 @@
+"""An exported file in a console of its own: a copy of it, which nothing adds to or evicts from."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from mesh.console.app import console
+from mesh.console.clock import steady
+from mesh.console.settings import ConsoleSettings
+from mesh.console.web.authentication import Access, read_token
+
+FOR_EVER = timedelta(days=36_500)
+NO_BOUND = 2**50
+
+
+async def show(file: Path, listen: str, tell: Callable[[str], None]) -> None:
+    """
+    Show *file* on *listen* until cancelled, and *tell* the link that opens it.
+
+    Raises:
+        ListenError: The address cannot be bound.
+        DatabaseError: The file cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="amarre-import-") as folder:
+        copy, token = Path(folder) / "console.sqlite", Path(folder) / "token"
+        await asyncio.to_thread(shutil.copyfile, file, copy)
+        settings = ConsoleSettings(
+            console_listen=listen,
+            # Nothing is meant to come in; any free port will do.
+            console_otlp_grpc="127.0.0.1:0",
+            console_otlp_http="127.0.0.1:0",
+            console_database=copy,
+            console_token_file=token,
+            console_scrape=(),
+            console_retention=FOR_EVER,
+            console_service_bytes=NO_BOUND,
+        )
+        access = Access(read_token(token), steady())
+        async with console(settings, access=access):
+            tell(f"http://{listen}/open?code={access.new_code()}")
+            await asyncio.Event().wait()

@@ -1,0 +1,318 @@
+"""The JSON API: what pages, the terminal and tests ask."""
+
+import asyncio
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from mesh.console.clock import rfc3339
+from mesh.console.context import Context
+from mesh.console.incidents import alerts
+from mesh.console.queries import (
+    logs,
+    mesh_status,
+    objectives,
+    overview,
+    run_history,
+    service_graph,
+    time_series,
+    traces,
+)
+from mesh.console.queries.logs import Search as LogSearch
+from mesh.console.queries.traces import Search
+from mesh.console.store.intake_counters import REASONS
+from mesh.console.store.reader import BadRequestError
+from mesh.console.web import control_actions, live_tail
+from mesh.console.web.errors import error
+from mesh.console.web.parameters import Query
+
+EXPORTED = "amarre-telemetry.sqlite"
+_TRACE_ID_LENGTH = 32
+_PAGING = ("since", "until", "limit", "page_token", "pageToken", "follow")
+_TRACE_PARAMETERS = (
+    *("service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"),
+    *_PAGING,
+)
+_LOG_PARAMETERS = ("trace_id", "service", "level", "kind", "q", *_PAGING)
+
+Answer = dict[str, Any] | Response
+
+
+class NotFoundError(Exception):
+    """There is no such thing, or no more."""
+
+
+class UnavailableError(Exception):
+    """It cannot be done at the moment; the message says what to do."""
+
+
+class Api:
+    """The endpoints, over the parts of a running console."""
+
+    def __init__(self, context: Context) -> None:
+        self._c = context
+
+    def routes(self) -> list[Route]:
+        """Return the routes, all below ``/api``."""
+        endpoints: dict[str, Callable[[Request], Awaitable[Answer]]] = {
+            "/api/overview": self.overview,
+            "/api/graph": self.graph,
+            "/api/traces": self.traces,
+            "/api/traces/{trace_id}": self.trace,
+            "/api/logs": self.logs,
+            "/api/metrics": self.metrics,
+            "/api/metrics/{rpc}": self.method,
+            "/api/series": self.series,
+            "/api/mesh": self.mesh,
+            "/api/intake": self.intake,
+            "/api/runs": self.runs,
+            "/api/export": self.export,
+        }
+        return [Route(path, _answering(endpoint)) for path, endpoint in endpoints.items()]
+
+    async def overview(self, request: Request) -> Answer:
+        """Services over ``window``, and the alerts that fire."""
+        query = Query(request.query_params, ["window"])
+        window = query.window("window", "5m")
+        c, now = self._c, self._c.now()
+        items = await c.reader.run(
+            lambda db: overview.services(db, c.mesh, c.seen, c.certs, now=now, window=window)
+        )
+        if any(item["canaryWeight"] for item in items):
+            verdicts = await control_actions.verdicts(c)
+            for item in items:
+                item["canaryVerdict"] = verdicts.get(item["service"], "")
+        firing = await c.reader.run(
+            lambda db: alerts.evaluate(db, c.mesh, c.seen, c.certs, now=now)
+        )
+        return _list(items) | {
+            "alerts": firing,
+            "serverAlerts": c.watch.alerts(),
+            "alertServers": c.watch.described(),
+            "fault": c.writer.fault,
+            "at": rfc3339(now),
+        }
+
+    async def graph(self, request: Request) -> Answer:
+        """Edges, declared and seen."""
+        query = Query(request.query_params, ["window"])
+        window = query.window("window", "15m")
+        c = self._c
+        return _list(
+            await c.reader.run(
+                lambda db: service_graph.edges(db, c.mesh, now=c.now(), window=window)
+            )
+        )
+
+    async def traces(self, request: Request) -> Answer:
+        """Traces that match, newest first; ``follow=true`` streams those that come."""
+        query = Query(request.query_params, _TRACE_PARAMETERS)
+        wanted = Search(
+            service=query.text("service"),
+            rpc=_rpc(self._c, query.text("rpc")),
+            status=query.one_of("status", "ok", "error"),
+            min_duration=query.milliseconds("min_ms"),
+            max_duration=query.milliseconds("max_ms"),
+            attribute=_attribute(query.text("attr")),
+            text=query.text("q"),
+            since=query.moment("since"),
+            until=query.moment("until"),
+            probes=query.flag("probes"),
+            limit=query.integer("limit", 50, most=500),
+            token=query.text("page_token") or query.text("pageToken"),
+        )
+        if query.flag("follow"):
+            new = live_tail.new_traces(self._c.reader, wanted, self._c.now())
+            return live_tail.stream(new, self._c.stopping)
+        items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
+        return _list(items, token)
+
+    async def trace(self, request: Request) -> Answer:
+        """One trace with its spans."""
+        Query(request.query_params, [])
+        text = request.path_params["trace_id"].lower()
+        try:
+            trace_id = bytes.fromhex(text)
+        except ValueError:
+            trace_id = b""
+        if len(text) != _TRACE_ID_LENGTH or not trace_id:
+            raise BadRequestError("A trace id has 32 hexadecimal characters.")
+        found = await self._c.reader.run(lambda db: traces.one(db, trace_id))
+        if found is None:
+            raise NotFoundError("There is no such trace; it was never seen or has been evicted.")
+        return found
+
+    async def logs(self, request: Request) -> Answer:
+        """Log records, newest first; ``follow=true`` streams those that come."""
+        query = Query(request.query_params, _LOG_PARAMETERS)
+        wanted = LogSearch(
+            trace_id=query.text("trace_id"),
+            service=query.text("service"),
+            level=query.text("level"),
+            kind=query.one_of("kind", "access", "error", "slow", "security", "event"),
+            text=query.text("q"),
+            since=query.moment("since"),
+            until=query.moment("until"),
+            limit=query.integer("limit", 100, most=1000),
+            token=query.text("page_token") or query.text("pageToken"),
+        )
+        if query.flag("follow"):
+            last = await self._c.reader.run(lambda db: logs.start(db, wanted))
+            return live_tail.stream(
+                live_tail.new_logs(self._c.reader, wanted, last), self._c.stopping
+            )
+        items, token = await self._c.reader.run(lambda db: logs.search(db, wanted))
+        return _list(items, token)
+
+    async def metrics(self, request: Request) -> Answer:
+        """Every method against its objective."""
+        query = Query(request.query_params, ["window", "service"])
+        window, service = query.window("window", "15m"), query.text("service")
+        c, now = self._c, self._c.now() // 1_000_000
+        items = await c.reader.run(
+            lambda db: objectives.methods(db, c.mesh, now=now, window=window)
+        )
+        return _list([item for item in items if service in ("", item["service"])])
+
+    async def method(self, request: Request) -> Answer:
+        """One method over time, and the calls that its charts lead to."""
+        query = Query(request.query_params, ["window"])
+        window, rpc = query.window("window", "1h"), request.path_params["rpc"]
+        c, now = self._c, self._c.now() // 1_000_000
+        items = await c.reader.run(lambda db: objectives.history(db, rpc, now=now, window=window))
+        shown = await c.reader.run(lambda db: objectives.exemplars(db, rpc, now=now, window=window))
+        return _list(items) | {"exemplars": shown}
+
+    async def series(self, request: Request) -> Answer:
+        """Time series: their names, or the points of one name."""
+        query = Query(request.query_params, ["name", "process", "window"])
+        name, process = query.text("name"), query.text("process")
+        since = self._c.now() - int(query.window("window", "1h").total_seconds() * 1e6)
+        if not name:
+            return _list(await self._c.reader.run(time_series.names))
+        return _list(
+            await self._c.reader.run(lambda db: time_series.points(db, name, process, since))
+        )
+
+    async def mesh(self, request: Request) -> Answer:
+        """Processes, proxies, certificates, breakers, ejections, weights, faults, policies."""
+        Query(request.query_params, [])
+        c, now = self._c, self._c.now()
+        return {
+            "processes": mesh_status.processes(c.seen),
+            "proxies": mesh_status.proxies(c.seen),
+            "certificates": mesh_status.certificates(c.seen, c.certs, now=now),
+            "breakers": mesh_status.of_proxies(c.seen, "breakers"),
+            "ejections": mesh_status.ejections(c.seen),
+            "weights": mesh_status.of_proxies(c.seen, "weights"),
+            "faults": mesh_status.of_proxies(c.seen, "faults"),
+            "policies": [
+                {
+                    "rpc": method.short_name,
+                    "callers": list(method.callers),
+                    "deadlineMs": method.deadline.total_seconds() * 1000,
+                    "session": method.needs_session,
+                    "retries": method.may_retry,
+                    "idempotency": method.idempotency.name,
+                    "source": method.source,
+                }
+                for method in c.mesh
+            ],
+        }
+
+    async def intake(self, request: Request) -> Answer:
+        """What came in, what was not kept and why."""
+        Query(request.query_params, [])
+        c = self._c
+        kept = await c.reader.run(
+            lambda db: [
+                dict(row)
+                for row in db.execute(
+                    "SELECT name AS service, spans, span_bytes AS spanBytes, logs,"
+                    " log_bytes AS logBytes FROM services ORDER BY name"
+                )
+            ]
+        )
+        dropped = [
+            {
+                "signal": one.signal,
+                "reason": one.reason,
+                "meaning": REASONS[one.reason],
+                "service": one.service,
+                "count": one.count,
+                "last": rfc3339(one.last),
+            }
+            for one in c.intake.dropped()
+        ]
+        return {
+            "received": c.intake.received(),
+            "dropped": dropped,
+            "kept": kept,
+            "fault": c.writer.fault,
+        }
+
+    async def runs(self, request: Request) -> Answer:
+        """The last runs with what each method did in them."""
+        Query(request.query_params, [])
+        return _list(await self._c.reader.run(run_history.last))
+
+    async def export(self, request: Request) -> Answer:
+        """Everything that is kept, as one file that another console can open."""
+        Query(request.query_params, [])
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="amarre-console-"))
+        copy = folder / EXPORTED
+        try:
+            await self._c.reader.run(lambda db: db.execute("VACUUM INTO ?", (str(copy),)))
+        except sqlite3.Error as exc:
+            await asyncio.to_thread(shutil.rmtree, folder)
+            raise UnavailableError(f"The copy could not be written ({exc}); make room.") from exc
+        return FileResponse(
+            copy,
+            media_type="application/vnd.sqlite3",
+            filename=EXPORTED,
+            background=BackgroundTask(shutil.rmtree, folder),
+        )
+
+
+def _answering(
+    endpoint: Callable[[Request], Awaitable[Answer]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            found = await endpoint(request)
+        except BadRequestError as exc:
+            return error(400, "invalid_request", str(exc))
+        except NotFoundError as exc:
+            return error(404, "not_found", str(exc))
+        except UnavailableError as exc:
+            return error(503, "unavailable", str(exc))
+        return found if isinstance(found, Response) else JSONResponse(found)
+
+    return answer
+
+
+def _list(items: list[dict[str, Any]], token: str = "") -> dict[str, Any]:
+    return {"items": items, "nextPageToken": token}
+
+
+def _rpc(context: Context, text: str) -> str:
+    """Return the name under which spans of an rpc stand, whichever form was given."""
+    method = context.mesh.by_path.get(f"/{text.removeprefix('/')}")
+    if method is not None:
+        return method.short_name
+    bare = [m.short_name for m in context.mesh if m.name == text]
+    return bare[0] if bare else text
+
+
+def _attribute(text: str) -> str:
+    if text and text.find("=") < 1:
+        raise BadRequestError("attr must be key=value.")
+    return text

@@ -1,0 +1,206 @@
+"""The application of pages and API: who is let in, headers, static files."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request, cookie_parser
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mesh.console.context import Context
+from mesh.console.incidents import runbooks
+from mesh.console.web import control_actions
+from mesh.console.web.api import Api
+from mesh.console.web.authentication import BEARER, COOKIE, SESSION, Access, admit
+from mesh.console.web.errors import error
+
+FILES = Path(__file__).parent / "static"
+PAGES = ("/", "/graph", "/traces", "/traces/{trace_id}", "/compare", "/logs", "/metrics", "/mesh")
+OPEN_TO_ALL = ("/healthz", "/open", "/static/")
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def app(context: Context, access: Access) -> Starlette:
+    """Return the application."""
+    return Starlette(
+        routes=[
+            *Api(context).routes(),
+            *control_actions.routes(context),
+            Route("/api/codes", _codes(access), methods=["POST"]),
+            Route("/open", _open(access)),
+            Route("/sign-out", _sign_out, methods=["POST"]),
+            Route("/healthz", _healthz),
+            *(Route(path, _page) for path in PAGES),
+            Route(runbooks.PATH + "/{name}", _runbook),
+            Mount("/static", StaticFiles(directory=FILES)),
+        ],
+        middleware=[Middleware(_Guard, access=access)],
+        exception_handlers={HTTPException: _refused, 500: _failed},
+    )
+
+
+class _Guard:
+    """Lets operators in, and puts the security headers on every answer."""
+
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        who = self._who(scope)
+        if who is None and not scope["path"].startswith(OPEN_TO_ALL):
+            inner: ASGIApp = _stranger(scope["path"])
+        elif who and not _proven(scope):
+            # With the cookie alone nothing but our own pages may change anything.
+            inner = error(403, "csrf_failed", "Only the console's own pages may ask for this.")
+        else:
+            admit(scope, who or BEARER)
+            inner = self._app
+        await inner(scope, receive, with_headers)
+
+    def _who(self, scope: Scope) -> str | None:
+        """Return who asks; empty for the bearer of the token; None for a stranger."""
+        headers = Headers(scope=scope)
+        if self._access.is_token(headers.get("authorization", "")):
+            return ""
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        return self._access.session(cookie) or None
+
+
+def _proven(scope: Scope) -> bool:
+    """Say whether a request changes nothing, or comes from one of our own pages."""
+    if scope["method"] in {"GET", "HEAD"}:
+        return True
+    headers = Headers(scope=scope)
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    return headers.get("origin", "") == f"{scope['scheme']}://{headers.get('host', '')}"
+
+
+def _stranger(path: str) -> Response:
+    if path.startswith("/api/"):
+        answer = error(
+            401, "unauthenticated", "Send the console's token: Authorization: Bearer TOKEN."
+        )
+        answer.headers["www-authenticate"] = 'Bearer realm="console"'
+        return answer
+    return _notice(
+        401,
+        "Operators only",
+        "Open the console with the one-time link that <code>amarre up</code> prints; "
+        "<code>amarre console</code> prints a new one.",
+    )
+
+
+def _notice(status: int, title: str, text: str, *, refresh: bool = False) -> HTMLResponse:
+    """Return a small page; *text* is HTML of ours."""
+    meta = '<meta http-equiv="refresh" content="0;url=/">' if refresh else ""
+    return HTMLResponse(
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"{meta}<title>{title} · AMARRE console</title>"
+        '<link rel="icon" href="/static/icon.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" '
+        f'href="/static/console.css"><main class="notice"><h1>{title}</h1><p>{text}</p></main>',
+        status,
+    )
+
+
+def _codes(access: Access) -> Endpoint:
+    async def codes(request: Request) -> Response:
+        """Give out a code for one browser; only for the bearer of the token itself."""
+        if not access.is_token(request.headers.get("authorization", "")):
+            return error(403, "permission_denied", "Only the bearer of the token makes links.")
+        code = access.new_code(request.query_params.get("who", ""))
+        return JSONResponse({"code": code, "path": f"/open?code={code}"})
+
+    return codes
+
+
+def _open(access: Access) -> Endpoint:
+    async def enter(request: Request) -> Response:
+        """Use a code up. The page then goes on by itself: a Strict cookie needs our own page."""
+        cookie = access.use_code(request.query_params.get("code", ""))
+        if not cookie:
+            return _notice(
+                401,
+                "This link does not work",
+                "It was used, or is older than 10 minutes. "
+                "<code>amarre console</code> prints a new one.",
+            )
+        answer = _notice(200, "Signed in", '<a href="/">Go to the console</a>', refresh=True)
+        answer.set_cookie(
+            COOKIE,
+            cookie,
+            max_age=int(SESSION.total_seconds()),
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    return enter
+
+
+async def _sign_out(request: Request) -> Response:
+    answer = _notice(200, "Signed out", "<code>amarre console</code> prints a new link.")
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+async def _healthz(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _page(request: Request) -> Response:
+    return FileResponse(FILES / "console.html")
+
+
+async def _runbook(request: Request) -> Response:
+    """What to do about an alert, in the frame of the other pages."""
+    found = runbooks.whole((FILES / "console.html").read_text(), request.path_params["name"])
+    if found is None:
+        raise HTTPException(404)
+    return HTMLResponse(found)
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    status = exc.status_code if isinstance(exc, HTTPException) else 500
+    if request.url.path.startswith("/api/"):
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
+        return error(status, code, "There is no such endpoint.")
+    return _notice(status, "Nothing here", '<a href="/">Go to the console</a>')
+
+
+async def _failed(request: Request, exc: Exception) -> Response:
+    return error(500, "internal", "Something unexpected happened; the log has the details.")

@@ -1,0 +1,136 @@
+// Which page is shown, its keys, the theme.
+
+import { get, every } from "./api.js";
+import { h, show } from "./dom.js";
+import { count } from "./format.js";
+import { overview } from "./pages/overview.js";
+import { graph } from "./pages/graph.js";
+import { traces } from "./pages/traces.js";
+import { trace } from "./pages/trace.js";
+import { compare } from "./pages/compare.js";
+import { logs } from "./pages/logs.js";
+import { metrics } from "./pages/metrics.js";
+import { mesh } from "./pages/mesh.js";
+
+const PAGES = [
+  [/^\/$/, overview, "Overview"],
+  [/^\/graph$/, graph, "Graph"],
+  [/^\/traces$/, traces, "Traces"],
+  [/^\/traces\/([0-9a-f]{32})$/i, trace, "Trace"],
+  [/^\/compare$/, compare, "Compare"],
+  [/^\/logs$/, logs, "Logs"],
+  [/^\/metrics$/, metrics, "Metrics"],
+  [/^\/mesh$/, mesh, "Mesh"],
+  [/^\/runbooks\/[a-zA-Z-]+\.md$/, runbook, "Runbook"],
+];
+const main = document.getElementById("main");
+let current = new AbortController();
+
+/** A runbook comes from the server whole: no text is ever made markup here. */
+function runbook(place) {
+  if (place.dataset.path !== location.pathname) return location.reload();
+  document.title = `${place.querySelector("h1")?.textContent} · AMARRE console`;
+}
+
+async function render() {
+  current.abort();
+  const mine = (current = new AbortController());
+  const path = location.pathname;
+  const [pattern, page, title] = PAGES.find(([p]) => p.test(path)) ?? [];
+  document.title = `${title ?? "Nothing here"} · AMARRE console`;
+  for (const link of document.querySelectorAll("nav a")) {
+    const home = link.pathname === "/";
+    const here = home ? path === "/" : path.startsWith(link.pathname) || (link.pathname === "/traces" && path === "/compare");
+    if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+  }
+  if (page !== runbook) delete main.dataset.path;
+  if (!page) return show(main, h("h1", {}, "Nothing here"));
+  const tools = { signal: mine.signal, query: new URLSearchParams(location.search), go, keep };
+  try {
+    await page(main, tools, ...pattern.exec(path).slice(1));
+  } catch (error) {
+    if (error.name !== "AbortError") show(main, h("h1", {}, title), h("p", { class: "alert page", role: "alert" }, error.message));
+  }
+}
+
+/** Goes to a page of the console. */
+export function go(address) {
+  history.pushState(null, "", address);
+  render();
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+}
+
+/** Keeps what a page shows in its address without leaving it. */
+export function keep(parameters) {
+  const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== false);
+  const query = new URLSearchParams(kept).toString();
+  history.replaceState(null, "", location.pathname + (query ? `?${query}` : ""));
+}
+
+addEventListener("popstate", render);
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href]");
+  const address = link?.href?.baseVal ?? link?.getAttribute("href");
+  if (!address?.startsWith("/") || address.startsWith("/runbooks/") || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  go(address);
+});
+
+const help = document.getElementById("help");
+/** Who speaks to the machine types by accident: single keys can be switched off (WCAG 2.1.4). */
+const keysWork = () => localStorage.getItem("keys") !== "off";
+function showKeys() {
+  const keys = [...document.querySelectorAll("nav a")].map((a) => [`g ${a.dataset.key}`, a.textContent]);
+  const rows = [...keys, ["/", "Search"], ["j k", "Next, previous row"], ["Enter", "Open the row"], ["?", "These keys"], ["Esc", "Close"]];
+  show(help, h("h2", {}, "Keys"), h("table", {}, rows.map(([key, text]) =>
+    h("tr", {}, h("td", {}, key.split(" ").map((k) => [h("kbd", {}, k), " "])), h("td", {}, text)))),
+    h("form", { method: "dialog" },
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: keysWork(), onchange: (event) => localStorage.setItem("keys", event.target.checked ? "on" : "off") }), "Keys work"),
+      h("button", {}, "Close")));
+  help.showModal();
+}
+document.getElementById("keys").addEventListener("click", showKeys);
+
+let prefix = 0;
+addEventListener("keydown", (event) => {
+  if (!keysWork() || event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  if (event.key === "?") return showKeys();
+  if (event.key === "/") {
+    event.preventDefault();
+    return main.querySelector("input")?.focus();
+  }
+  if (event.key === "j" || event.key === "k") {
+    const rows = [...main.querySelectorAll("[data-row]")];
+    const at = rows.indexOf(document.activeElement?.closest("[data-row]"));
+    return rows[event.key === "j" ? Math.min(at + 1, rows.length - 1) : Math.max(at - 1, 0)]?.focus();
+  }
+  if (Date.now() - prefix < 1200) {
+    const link = document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`);
+    prefix = 0;
+    if (link) return go(link.getAttribute("href"));
+  }
+  if (event.key === "g") prefix = Date.now();
+});
+
+const theme = document.getElementById("theme");
+const THEMES = ["", "light", "dark"];
+function useTheme(name) {
+  if (name) document.documentElement.dataset.theme = name; else delete document.documentElement.dataset.theme;
+  theme.textContent = { "": "Theme: system", light: "Theme: light", dark: "Theme: dark" }[name];
+}
+theme.addEventListener("click", () => {
+  const next = THEMES[(THEMES.indexOf(localStorage.getItem("theme") ?? "") + 1) % 3];
+  localStorage.setItem("theme", next);
+  useTheme(next);
+});
+useTheme(localStorage.getItem("theme") ?? "");
+
+const intake = document.getElementById("intake");
+every(10_000, new AbortController().signal, async () => {
+  const { kept, dropped, fault } = await get("intake");
+  const lost = dropped.filter((d) => d.reason !== "redacted").reduce((sum, d) => sum + d.count, 0);
+  show(intake, h("a", { href: "/mesh#intake" }, `${count(kept.reduce((sum, k) => sum + k.spans, 0))} spans`),
+    lost ? h("span", {}, `, ${count(lost)} not kept`) : "", fault ? h("b", { class: "level-error" }, " not writing") : "");
+});
+render();

@@ -1,0 +1,94 @@
+// Faults, canaries and restarts, ordered from here; and who ordered what.
+
+import { every, get, order } from "../api.js";
+import { choice, empty, h, pill, refresh, scrolls, show } from "../dom.js";
+
+const STATUSES = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "NOT_FOUND"];
+
+export async function control(place, signal) {
+  const said = h("p", { class: "said", role: "status" }), state = h("div", {}), journal = h("div", {});
+  let busy = false;
+  const give = async (name, given, question) => {
+    if (busy || (question && !confirm(question))) return;
+    busy = true;
+    place.setAttribute("aria-busy", "true");
+    show(said, "Under way …");
+    said.className = "said";
+    try {
+      const { told } = await order(name, given);
+      show(said, `Done: ${words(name, given)}. ${told.join(" ")}`);
+      said.className = "said good";
+    } catch (error) {
+      show(said, error.message);
+      said.className = "said bad";
+    }
+    busy = false;
+    place.removeAttribute("aria-busy");
+    await look();
+  };
+  const look = async () => {
+    const found = await get("orders", {}, signal);
+    if (!found.available) return show(place, h("p", { class: "calm" }, found.message));
+    if (!place.firstChild) {
+      const { policies } = await get("mesh", {}, signal);
+      show(place, h("section", { class: "card steer" }, h("h2", {}, "Steer"), forms(policies, give), said, state), journal);
+    }
+    refresh(state, inForce(found, give));
+    refresh(journal, orders(found.items));
+  };
+  await every(5000, signal, look);
+}
+
+function forms(policies, give) {
+  const methods = policies.map((p) => p.rpc), services = [...new Set(methods.map((m) => m.split(".")[0]))];
+  return h("div", { class: "three" },
+    form("Start a fault", [
+      choice("Method", "method", methods, "", null),
+      number("Delay, ms", "delay_ms", { min: 1, max: 600000, placeholder: "none" }),
+      choice("Abort with", "abort", STATUSES, "", "nothing"),
+      number("Of calls, %", "percent", { min: 1, max: 100, value: 100 }),
+    ], "Start fault", (data) => give("fault add", { method: data.get("method"), percent: Number(data.get("percent")), ...(data.get("delay_ms") ? { delay_ms: Number(data.get("delay_ms")) } : {}), ...(data.get("abort") ? { abort: data.get("abort") } : {}) })),
+    form("Start a canary", [
+      choice("Service", "service", services, "", null),
+      number("Weight, %", "weight", { min: 0, max: 100, value: 10 }),
+      h("label", { class: "check" }, h("input", { type: "checkbox", name: "manual" }), "verdict by hand"),
+    ], "Start canary", (data) => give("canary start", { service: data.get("service"), weight: Number(data.get("weight")), manual: data.has("manual") })),
+    form("Drain and replace", [choice("Service", "service", ["gateway", ...services], "", null)], "Restart",
+      (data) => give("restart", { service: data.get("service") }, `Drain every process of ${data.get("service")} and put new ones in their place? No call is lost.`)));
+}
+
+function form(title, fields, button, send) {
+  return h("form", { "aria-label": title, onsubmit: (event) => { event.preventDefault(); send(new FormData(event.target)); } },
+    h("h3", {}, title), h("div", { class: "filters" }, fields, h("button", { class: "primary" }, button)));
+}
+
+const number = (label, name, facts) => h("label", {}, label, h("input", { type: "number", name, ...facts }));
+
+function inForce({ faults, canaries }, give) {
+  const end = (fault) => { const method = fault.split(":")[0]; return give("fault clear", { method }); };
+  return [
+    faults.map((fault) => h("p", { class: "row" }, pill("warn", "fault"), h("span", {}, fault), h("button", { type: "button", "data-focus": `end ${fault}`, onclick: () => end(fault) }, "End fault"))),
+    canaries.filter((c) => /^(starting|running|being promoted|promotion failed)/.test(c.state)).map((c) => canary(c, give)),
+  ];
+}
+
+/** A verdict as everybody reads it: not enough calls yet, as good as the stable version, worse. */
+export const verdict = (found) => (found ? pill({ healthy: "good", bad: "bad" }[found] ?? "", { wait: "too few calls to judge" }[found] ?? found) : null);
+
+function canary({ service, state, weight, manual, verdict: found, stable, canary: own }, give) {
+  const share = (to) => h("button", { type: "button", "data-focus": `${service} ${to}`, "aria-pressed": String(to === weight), onclick: () => give("canary set", { service, weight: to }) }, `${to} %`);
+  return h("div", { class: "row" }, pill("accent", `canary of ${service}`), h("span", {}, `${state}, ${weight} %, ${manual ? "verdict by hand" : "verdict by the mesh"}`), verdict(found),
+    h("span", { class: "chips", role: "group", "aria-label": `Weight of the canary of ${service}` }, [0, 10, 25, 50, 100].map(share)),
+    h("button", { type: "button", class: "primary", "data-focus": `promote ${service}`, onclick: () => give("canary promote", { service }, `Let the canary's program take the place of every replica of ${service}?`) }, "Promote"),
+    h("button", { type: "button", "data-focus": `abort ${service}`, onclick: () => give("canary abort", { service }) }, "Abort"),
+    h("small", { class: "muted" }, `stable ${stable} · canary ${own}`));
+}
+
+const words = (name, given) => [name, ...Object.entries(given).filter(([, v]) => v !== false && v !== "").map(([key, value]) => (["method", "service"].includes(key) ? value : `${key.replace("_ms", "")} ${value === true ? "" : value}${key === "delay_ms" ? " ms" : ["percent", "weight"].includes(key) ? " %" : ""}`.trim()))].join(" ");
+
+function orders(items) {
+  return h("section", { class: "card flush" }, h("h2", {}, "Orders"), items.length
+    ? scrolls("Orders", "tall", h("table", {}, h("thead", {}, h("tr", {}, ["When", "Who", "What", "Outcome"].map((t) => h("th", {}, t)))),
+      h("tbody", {}, items.map((o) => h("tr", {}, h("td", {}, new Date(o.at).toLocaleString("en-GB")), h("td", {}, o.by), h("td", {}, h("code", {}, words(o.order, o.asked))), h("td", {}, o.fault ? pill("bad", o.fault) : pill("good", "done")))))))
+    : empty("Nobody has ordered anything yet, here or in the terminal."));
+}

@@ -1,0 +1,139 @@
+// The graph: declared edges against those that were seen.
+
+import { get, every } from "../api.js";
+import { empty, facts, h, head, pill, refresh, s, show, windows } from "../dom.js";
+import { count, minutesAgo, percent, rate } from "../format.js";
+
+const NODE = { width: 132, height: 48 }, GAP = { x: 150, y: 44 };
+
+export async function graph(main, { signal, query, keep }) {
+  let window = query.get("window") ?? "15m", chosen = query.get("edge") ?? "";
+  const picture = h("div", { class: "card scroll" }), side = h("div", {}), table = h("div", {});
+  show(main, head("Graph", "What the contracts declare against what was seen. An edge that nobody declared, or that was never seen, stands out.",
+    windows(window, (value) => { window = value; keep({ window, edge: chosen }); update(); })), picture, side, table);
+  let edges = [];
+  const choose = (key) => { chosen = key === chosen ? "" : key; keep({ window, edge: chosen }); draw(); };
+  const draw = () => {
+    refresh(picture, drawing(joined(edges), chosen, choose));
+    refresh(side, chosen ? detail(edges.filter((e) => key(e) === chosen)) : null);
+    refresh(table, listing(edges));
+  };
+  const update = async () => { ({ items: edges } = await get("graph", { window }, signal)); draw(); };
+  await every(5000, signal, update);
+}
+
+const key = (edge) => `${edge.from}→${edge.to}`;
+
+/** Returns one edge per pair of workloads. */
+function joined(edges) {
+  const pairs = new Map();
+  for (const edge of edges) {
+    const pair = pairs.get(key(edge)) ?? { key: key(edge), from: edge.from, to: edge.to, rate: 0, calls: 0, errors: 0, refused: 0, undeclared: false, observed: false, ever: false };
+    for (const name of ["rate", "calls", "errors", "refused"]) pair[name] += edge[name];
+    pair.undeclared ||= !edge.declared;
+    pair.observed ||= edge.observed;
+    pair.ever ||= edge.everObserved;
+    pairs.set(pair.key, pair);
+  }
+  return [...pairs.values()];
+}
+
+function state(edge) {
+  if (edge.undeclared) return "undeclared";
+  if (edge.calls && edge.errors / edge.calls > 0.05) return "failing";
+  return edge.observed ? "live" : edge.ever ? "quiet" : "never";
+}
+
+function drawing(edges, chosen, choose) {
+  const places = layout(edges);
+  const columns = Math.max(...[...places.values()].map((p) => p.column)) + 1;
+  const rows = Math.max(...[...places.values()].map((p) => p.rows));
+  const width = columns * NODE.width + (columns - 1) * GAP.x + 48, height = rows * (NODE.height + GAP.y) + 70;
+  for (const place of places.values()) {
+    place.x = 24 + place.column * (NODE.width + GAP.x);
+    place.y = height / 2 + (place.row - (place.rows - 1) / 2) * (NODE.height + GAP.y) - NODE.height / 2;
+  }
+  const arrow = s("defs", {}, s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse", markerUnits: "userSpaceOnUse" }, s("path", { d: "M0,0L8,4L0,8Z" })));
+  return s("svg", { class: "graph", viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Calls between workloads", style: { "max-width": `${width * 1.25}px` } },
+    arrow, edges.map((edge) => line(edge, places, chosen, choose)), [...places.values()].map(node));
+}
+
+/** Puts each workload into the column of its longest way from the browser, near what calls it. */
+function layout(edges) {
+  const names = new Set(edges.flatMap((e) => [e.from, e.to]));
+  const order = ["browser", "operator", "gateway", "health", "survey", "auth", "redcap", "outbox"];
+  const columns = new Map([["browser", 0], ["operator", 0], ["gateway", 1]]);
+  const backends = new Set(edges.filter((e) => !edges.some((o) => o.from === e.to)).map((e) => e.to));
+  for (const name of names) if (!columns.has(name)) columns.set(name, backends.has(name) && ["redcap", "outbox"].includes(name) ? 3 : edges.some((e) => e.to === name) ? 2 : 0);
+  // What only an odd, undeclared edge reaches goes to the far side rather than into the way.
+  const grouped = new Map();
+  for (const name of [...names].sort((a, b) => (order.indexOf(a) + 99) % 99 - (order.indexOf(b) + 99) % 99)) {
+    const column = columns.get(name);
+    grouped.set(column, [...(grouped.get(column) ?? []), name]);
+  }
+  const used = [...grouped.keys()].sort((a, b) => a - b);
+  const places = new Map();
+  for (const [column, members] of grouped) {
+    members.forEach((name, row) => places.set(name, { name, column: used.indexOf(column), row, rows: members.length }));
+  }
+  return places;
+}
+
+function node(place) {
+  const outside = ["browser", "operator", "redcap", "outbox"].includes(place.name);
+  return s("g", { class: `node ${outside ? "outside" : ""}` },
+    s("rect", { x: place.x, y: place.y, width: NODE.width, height: NODE.height, rx: 12 }),
+    s("text", { x: place.x + NODE.width / 2, y: place.y + 29 }, place.name));
+}
+
+function line(edge, places, chosen, choose) {
+  const from = places.get(edge.from), to = places.get(edge.to), kind = state(edge);
+  let path, at;
+  if (from.column === to.column) {
+    // Within a column: a bow on the right for calls down, on the left for calls up.
+    const down = to.row > from.row, x = down ? from.x + NODE.width : from.x, bow = (down ? 1 : -1) * (38 + 26 * Math.abs(to.row - from.row));
+    const y1 = from.y + NODE.height * 0.5, y2 = to.y + NODE.height * 0.5;
+    path = `M${x},${y1 + (down ? 8 : -8)}C${x + bow},${y1} ${x + bow},${y2} ${x + (down ? 2 : -2)},${y2 + (down ? -8 : 8)}`;
+    at = { x: x + bow * 0.78, y: (y1 + y2) / 2 };
+  } else {
+    const forward = from.column < to.column;
+    const shift = edge.from < edge.to ? -6 : 6;
+    const x1 = forward ? from.x + NODE.width : from.x, x2 = forward ? to.x - 2 : to.x + NODE.width + 2;
+    const y1 = from.y + NODE.height / 2 + (forward ? shift : -shift), y2 = to.y + NODE.height / 2 + (forward ? shift : -shift);
+    const bend = (x2 - x1) / 2;
+    path = `M${x1},${y1}C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`;
+    // Two thirds on, where edges that leave one node have parted.
+    const t = 0.62, u = 1 - t;
+    at = { x: u ** 3 * x1 + 3 * u * u * t * (x1 + bend) + 3 * u * t * t * (x2 - bend) + t ** 3 * x2, y: u ** 3 * y1 + 3 * u * u * t * y1 + 3 * u * t * t * y2 + t ** 3 * y2 };
+  }
+  const words = { live: rate(edge.rate), failing: `${rate(edge.rate)}, ${percent(edge.errors / edge.calls)} fail`, undeclared: edge.refused && edge.refused >= edge.calls ? `refused ${rate(edge.rate)}` : `undeclared ${rate(edge.rate)}`, quiet: "quiet", never: "never seen" }[kind];
+  return s("g", {
+    class: `edge ${kind} ${chosen === edge.key ? "chosen" : ""}`, tabindex: 0, role: "button", "data-focus": edge.key, "data-row": true,
+    "aria-pressed": String(chosen === edge.key), "aria-label": `${edge.from} calls ${edge.to}: ${words}`,
+    onclick: () => choose(edge.key), onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(edge.key); } },
+  }, s("path", { class: "hit", d: path }), s("path", { class: "line", d: path, "marker-end": "url(#arrow)" }), s("text", { x: at.x, y: at.y + 4 }, words));
+}
+
+function detail(edges) {
+  if (!edges.length) return null;
+  return h("section", { class: "card" }, h("h2", {}, key(edges[0])), edges.map((edge) => facts([
+    [edge.method || "requests", edge.declared ? pill("good", "declared") : pill("bad", "undeclared")],
+    ["rate", `${rate(edge.rate)} (${count(edge.calls)} calls)`], ["failed", percent(edge.errorRatio)],
+    ["last seen", minutesAgo(edge.lastSeen)],
+    edge.refused ? ["refused", `${count(edge.refused)} by ${edge.policy}`] : ["declared in", h("code", {}, edge.source || edge.policy || "nowhere")],
+  ])));
+}
+
+function listing(edges) {
+  if (!edges.length) return empty("No contract declares an edge, and none was seen.");
+  const rank = (e) => (e.declared ? 1 : 0) * 2 + (e.observed ? 0 : 1);
+  return h("section", { class: "card flush" }, h("h2", {}, "Every edge"), h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, ["From", "To", "Method", "State", "Rate", "Failed", "Refused", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
+    h("tbody", {}, [...edges].sort((a, b) => rank(a) - rank(b)).map((e) => h("tr", {},
+      h("td", {}, e.from), h("td", {}, e.to),
+      h("td", {}, e.method ? h("a", { href: `/traces?rpc=${e.method}`, "data-row": true, "data-focus": `${key(e)}${e.method}` }, e.method) : ""),
+      h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "quiet") : pill("warn", "never seen")),
+      h("td", { class: "num" }, e.calls ? rate(e.rate) : "–"), h("td", { class: "num" }, e.calls ? percent(e.errorRatio) : "–"),
+      h("td", { class: "num" }, e.refused ? h("span", { title: e.policy }, count(e.refused)) : "–"),
+      h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))));
+}

@@ -1,0 +1,74 @@
+// Services at a glance, and what needs somebody.
+
+import { get, every } from "../api.js";
+import { h, head, pill, refresh, show, windows } from "../dom.js";
+import { verdict } from "./control.js";
+import { clock, days, ms, percent, rate } from "../format.js";
+
+export async function overview(main, { signal, query, keep }) {
+  let window = query.get("window") ?? "5m";
+  const body = h("div", {});
+  show(main, head("Overview", "", windows(window, (value) => { window = value; keep({ window }); update(); })), body);
+  const update = async () => {
+    const [found, failed] = await Promise.all([
+      get("overview", { window }, signal),
+      get("traces", { status: "error", limit: 8 }, signal),
+    ]);
+    refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items));
+  };
+  await every(5000, signal, update);
+}
+
+/** What is pending for one evaluation alone, as when Prometheus starts, is no news. */
+const lasts = (alert) => alert.state !== "pending" || Date.now() - Date.parse(alert.since) > 20_000;
+
+function alerts({ alerts: own, serverAlerts, alertServers, fault }) {
+  const served = alertServers.filter((server) => !server.fault);
+  const away = alertServers.filter((server) => server.fault).map((server) => ({ severity: "ticket", name: "NobodyWatches", message: `${server.name} ${server.fault}.`, source: "console" }));
+  const writing = fault ? [{ severity: "page", name: "NotWriting", message: `Telemetry cannot be written: ${fault}.`, source: "console" }] : [];
+  const all = [...writing, ...serverAlerts.filter(lasts), ...away, ...own.map((alert) => ({ ...alert, source: "console" }))];
+  const shown = all.slice(0, 8);
+  return h("section", { class: "alerts", "aria-label": "Alerts" },
+    all.length ? shown.map((alert) => one(alert, alertServers)) : h("p", { class: "calm" }, "Nothing fires. Every objective is kept."),
+    h("p", { class: "muted" }, all.length > shown.length ? `and ${all.length - shown.length} more · ` : "", "Watched by the console",
+      served.map((server) => [", ", h("a", { href: `${server.url}/`, rel: "noreferrer", "data-focus": server.name }, server.name)])));
+}
+
+function one(alert, servers) {
+  const quiet = alert.state === "pending" || alert.state === "suppressed";
+  const url = servers.find((server) => server.name === alert.source)?.url;
+  return h("p", { class: `alert ${quiet ? "quiet" : alert.severity}`, role: "status" }, h("b", {}, alert.name), h("span", { class: "grow" }, alert.message), " ",
+    alert.runbook ? [h("a", { href: alert.runbook, rel: "noreferrer", "data-focus": `runbook ${alert.name} ${alert.message}` }, "what to do"), " "] : null,
+    h("small", {}, alert.state ? `${alert.state} since ${clock(alert.since, false)} · ` : "", url ? h("a", { href: `${url}/`, rel: "noreferrer" }, alert.source) : alert.source));
+}
+
+function service(item) {
+  const up = item.processes.filter((p) => p.up).length, all = item.processes.length;
+  const failing = item.errorRatio > 0.05 ? "bad" : item.errorRatio > 0.01 ? "warn" : "good";
+  const state = !all ? pill("", "not scraped") : up === all ? pill("good", all > 1 ? `${all} up` : "up") : pill("bad", up ? `${up} of ${all} up` : "down");
+  const figure = (name, value, small) => h("div", {}, h("dt", {}, name), h("dd", {}, value, small ? h("small", {}, ` ${small}`) : null));
+  return h("section", { class: "card service", "aria-label": item.service },
+    h("header", {}, h("h2", {}, h("a", { href: `/traces?service=${item.service}`, "data-focus": item.service }, item.service)), state),
+    h("dl", { class: "figures" },
+      figure("Rate", rate(item.rate)),
+      h("div", {}, h("dt", {}, "Errors"), h("dd", { class: failing === "good" ? "" : `level-${failing === "bad" ? "error" : "warning"}` }, percent(item.errorRatio))),
+      figure("In flight", item.inFlight ?? "–", item.saturation === null ? "" : `${percent(item.saturation, 0)} of limit`),
+      figure("p50", ms(item.p50Ms)), figure("p95", ms(item.p95Ms)), figure("p99", ms(item.p99Ms))),
+    item.saturation === null ? null : h("div", { class: `meter ${item.saturation > 0.8 ? "bad" : item.saturation > 0.5 ? "warn" : ""}` }, h("i", { style: { width: `${Math.min(100, item.saturation * 100)}%` } })),
+    h("footer", {},
+      item.certificateDays === null ? null : pill(item.certificateLife < 0.25 ? "warn" : "", `certificate ${days(item.certificateDays)}`),
+      item.openBreakers ? pill("bad", `${item.openBreakers} breaker open`) : null,
+      item.ejectedHosts ? pill("warn", `${item.ejectedHosts} ejected`) : null,
+      item.canaryWeight ? [pill("accent", `canary ${item.canaryWeight} %`), verdict(item.canaryVerdict)] : null,
+      item.processes.some((p) => p.memoryBytes) ? pill("", `${Math.round(item.processes.reduce((sum, p) => sum + (p.memoryBytes ?? 0), 0) / 1e6)} MB`) : null));
+}
+
+function failures(items) {
+  if (!items.length) return null;
+  return h("section", { class: "card flush" }, h("h2", {}, "Latest failures"),
+    h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},
+      h("td", {}, clock(item.start, false)),
+      h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name)),
+      h("td", {}, item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
+      h("td", { class: "num" }, ms(item.durationMs)))))));
+}

@@ -1,0 +1,72 @@
+// Searching traces.
+
+import { get } from "../api.js";
+import { choice, empty, h, head, pill, show } from "../dom.js";
+import { dots } from "../charts.js";
+import { clock, hue, ms } from "../format.js";
+
+const FIELDS = ["service", "rpc", "status", "min_ms", "attr", "q", "probes"];
+
+export async function traces(main, { signal, query, keep }) {
+  const wanted = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) ?? ""]));
+  const [{ kept }, { policies }] = await Promise.all([get("intake", {}, signal), get("mesh", {}, signal)]);
+  const list = h("tbody", {}), chart = h("div", {}), foot = h("div", { class: "empty", role: "status" });
+  const form = h("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
+    choice("Service", "service", kept.map((k) => k.service), wanted.service, "any"),
+    choice("Method", "rpc", policies.map((p) => p.rpc), wanted.rpc, "any"),
+    choice("Status", "status", [["error", "failed"], ["ok", "without failure"]], wanted.status, "any"),
+    h("label", {}, "At least (ms)", h("input", { name: "min_ms", type: "number", min: 0, step: "any", size: 6, value: wanted.min_ms })),
+    h("label", { class: "wide" }, "Attribute", h("input", { name: "attr", placeholder: "key=value", value: wanted.attr, spellcheck: "false" })),
+    h("label", { class: "wide" }, "Name holds", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
+    h("label", { class: "check" }, h("input", { name: "probes", type: "checkbox", checked: wanted.probes === "true" }), "health checks"),
+    h("button", { class: "primary" }, "Search"));
+  show(main, head("Traces"), form, h("div", { class: "card" }, chart, h("div", { class: "scroll" },
+    h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Trace", "Services", "Beside the longest", "Duration", "Spans", "Outcome"].map((t, i) => h("th", { class: [2, 3, 5].includes(i) ? "optional" : i === 4 ? "num" : "" }, t)))), list)), foot));
+
+  let turn = 0, items = [];
+  const search = async (token = "", started = performance.now(), quiet = false) => {
+    const mine = token ? turn : (turn += 1);
+    if (!token) { items = []; show(list); }
+    if (!quiet) show(foot, "Searching …");
+    let page;
+    try {
+      page = await get("traces", { ...wanted, limit: 50, page_token: token }, signal);
+    } catch (error) {
+      if (error.name !== "AbortError") show(foot, h("span", { class: "level-error" }, error.message));
+      return;
+    }
+    if (mine !== turn) return;
+    items.push(...page.items);
+    const longest = Math.max(...items.map((i) => i.durationMs), 1);
+    show(list, items.map((item) => row(item, longest)));
+    show(chart, dots(items.slice(0, 200), ms));
+    const more = () => search(page.nextPageToken);
+    // A search that stopped for time and found little goes on by itself for a while.
+    if (page.nextPageToken && page.items.length < 10 && performance.now() - started < 5000) return search(page.nextPageToken, started);
+    // Spans come a few seconds after their calls: who looks early need not ask again.
+    if (!items.length && !page.nextPageToken) setTimeout(() => mine === turn && !signal.aborted && search("", performance.now(), true), 2000);
+    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "Nothing yet; search further back") :
+      items.length ? `${items.length} traces; there are no older ones.` : "No trace matches yet.");
+  };
+  const changed = () => {
+    const data = new FormData(form);
+    for (const name of FIELDS) wanted[name] = (data.get(name) ?? "").trim();
+    wanted.probes = data.get("probes") ? "true" : "";
+    keep(wanted);
+    return search();
+  };
+  form.addEventListener("submit", changed);
+  form.addEventListener("change", changed);
+  await search();
+}
+
+function row(item, longest) {
+  return h("tr", {},
+    h("td", {}, clock(item.start, false)),
+    h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-row": true }, item.rpc || item.name), item.rpc && !item.name.endsWith(item.rpc.split(".")[1]) ? h("div", { class: "muted" }, item.name) : null),
+    h("td", { class: "optional" }, h("div", { class: "chips" }, item.services.map((one) => h("span", { class: `pill ${one.errors ? "bad" : ""}` }, h("i", { style: { background: hue(one.name), width: ".5rem", height: ".5rem", "border-radius": "3px" } }), one.name)))),
+    h("td", { class: "bar-cell optional" }, h("div", { class: `bar ${item.status === "error" ? "bad" : ""}`, style: { width: `${Math.max(1, (item.durationMs / longest) * 100)}%` } })),
+    h("td", { class: "num" }, ms(item.durationMs)),
+    h("td", { class: "num optional" }, item.spanCount),
+    h("td", {}, item.status === "error" ? pill("bad", item.code && item.code !== "OK" ? item.code : `${item.errorCount} failed`) : item.code && item.code !== "OK" && item.code !== "200" ? pill("warn", item.code) : pill("good", item.code || "ok")));
+}

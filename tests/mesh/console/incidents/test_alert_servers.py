@@ -1,0 +1,177 @@
+"""The alerts of Prometheus and Alertmanager, beside the console's own."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from mesh.chassis.testing import free_port
+from mesh.console.incidents import alerts, runbooks
+from tests.mesh.console.conftest import Running, Start
+
+
+def told(name: str, state: str, severity: str = "page") -> dict[str, Any]:
+    """Return an alert as Alertmanager tells it."""
+    return {
+        "labels": {"alertname": name, "severity": severity},
+        "annotations": {
+            "summary": f"{name}.",
+            "runbook_url": f"https://wiki.example.net/{name}.md",
+        },
+        "startsAt": "2026-11-26T12:00:00Z",
+        "status": {"state": state},
+    }
+
+
+def watched(name: str, state: str, severity: str = "page") -> dict[str, Any]:
+    """Return an alert as Prometheus tells it."""
+    alert = told(name, state, severity) | {"state": state, "activeAt": "2026-11-26T12:00:00Z"}
+    return {key: alert[key] for key in ("labels", "annotations", "state", "activeAt")}
+
+
+@contextlib.asynccontextmanager
+async def serving(body: Any) -> AsyncIterator[str]:
+    """Serve *body* as JSON, or as it is; yields the URL."""
+    text = (body if isinstance(body, str) else json.dumps(body)).encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + text)
+            await writer.drain()
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(answer, "127.0.0.1", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+async def once(running: Running, holds: Callable[[Any], bool]) -> Any:
+    """Return the overview once it is as wanted."""
+    async with asyncio.timeout(10):
+        while not holds(found := await running.get("overview")):
+            await asyncio.sleep(0.02)
+    return found
+
+
+def asked(found: Any) -> bool:
+    """Say whether every server has been asked."""
+    return all(s["fault"] != "not asked yet" for s in found["alertServers"])
+
+
+async def test_both(start: Start) -> None:
+    """
+    Alertmanager says what fires and what is silenced, Prometheus what may; each alert once.
+    """
+    firing = [
+        told("Silent", "suppressed"),
+        told("Slow", "active", "ticket"),
+        told("Down", "active"),
+    ]
+    rules = {"data": {"alerts": [watched("Down", "firing"), watched("Soon", "pending")]}}
+    async with (
+        serving(firing) as alertmanager,
+        serving(rules) as prometheus,
+        start(console_alertmanager=alertmanager, console_prometheus=prometheus) as running,
+    ):
+        found = await once(running, asked)
+
+    assert [
+        ("Down", "firing", "alertmanager"),
+        ("Slow", "firing", "alertmanager"),
+        ("Soon", "pending", "prometheus"),
+        ("Silent", "suppressed", "alertmanager"),
+    ] == [(a["name"], a["state"], a["source"]) for a in found["serverAlerts"]]
+    assert "https://wiki.example.net/Down.md" == found["serverAlerts"][0]["runbook"]
+    assert ["", ""] == [server["fault"] for server in found["alertServers"]]
+
+
+async def test_alertmanager_away(start: Start) -> None:
+    """
+    While Alertmanager is away its silence is told, and Prometheus says what fires.
+    """
+    rules = {"data": {"alerts": [watched("Down", "firing")]}}
+    async with (
+        serving(rules) as prometheus,
+        start(
+            console_alertmanager=f"http://127.0.0.1:{free_port()}", console_prometheus=prometheus
+        ) as running,
+    ):
+        found = await once(running, asked)
+
+    assert [("Down", "prometheus")] == [(a["name"], a["source"]) for a in found["serverAlerts"]]
+    assert ["does not answer", ""] == [server["fault"] for server in found["alertServers"]]
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", '{"data": {"alerts": [{}]}}', '{"data": null}'])
+async def test_nonsense(start: Start, body: str) -> None:
+    """
+    A server that answers something else is said to; the console goes on.
+    """
+    async with serving(body) as url, start(console_prometheus=url) as running:
+        found = await once(running, asked)
+
+    assert found["alertServers"][0]["fault"].startswith("answers what cannot be read")
+    assert [] == found["serverAlerts"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://docs.example.org/amarre/runbooks/service-down.md", "/runbooks/service-down.md"),
+        ("docs/runbooks/service-down.md", "/runbooks/service-down.md"),
+        ("https://wiki.example.net/of-others", "https://wiki.example.net/of-others"),
+        ("javascript:alert(1)", ""),
+        ("", ""),
+    ],
+)
+def test_runbook(url: str, shown: str) -> None:
+    """
+    A runbook is read in the console when it is ours, elsewhere when it is not; no link runs code.
+    """
+    assert shown == runbooks.link(url)
+
+
+@pytest.mark.parametrize("severity", ["critical", "page"])
+async def test_severity(start: Start, severity: str) -> None:
+    """
+    What wakes somebody up comes first, whoever calls it what; all else waits.
+    """
+    firing = [told("Slow", "active", "warning"), told("Down", "active", severity)]
+    async with serving(firing) as url, start(console_alertmanager=url) as running:
+        found = await once(running, asked)
+
+    assert [("Down", "page"), ("Slow", "ticket")] == [
+        (a["name"], a["severity"]) for a in found["serverAlerts"]
+    ]
+
+
+async def test_pages(running: Running) -> None:
+    """
+    Every runbook can be read, in the console's frame, and links to others; nothing else can.
+    """
+    pages = {path.name for path in runbooks.FOLDER.glob("*.md")}
+    links = set(alerts.RUNBOOK_OF.values())
+    for name in pages:
+        answer = await running.client.get(f"{running.url}/runbooks/{name}")
+        assert 200 == answer.status_code
+        assert re.search(r'<nav[^>]*>.*<article class="prose"><h1>', answer.text, re.DOTALL)
+        links |= set(re.findall(r'href="([^"/]+\.md)"', answer.text))
+
+    assert {"service-down.md", "redcap-failing.md"} <= links <= pages
+    for name in ("gone.md", "..%2Fports.md", "README"):
+        assert 404 == (await running.client.get(f"{running.url}/runbooks/{name}")).status_code
+
+
+async def test_none(running: Running) -> None:
+    """
+    Where neither is installed the console's own evaluation stands alone.
+    """
+    found = await running.get("overview")
+
+    assert ([], []) == (found["alertServers"], found["serverAlerts"])

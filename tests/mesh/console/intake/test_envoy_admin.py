@@ -1,0 +1,137 @@
+"""What a real Envoy says of itself."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import httpx
+import pytest
+
+from mesh.chassis.testing import free_port
+from mesh.console.intake import envoy_admin
+from mesh.console.settings import Target
+from mesh.local import envoy as program
+from mesh.local.journal import Journal
+from mesh.orders import Tell, listening
+from tests.mesh.console.conftest import Start
+
+pytestmark = pytest.mark.envoy
+
+CONFIGURATION = Path(__file__).with_name("envoy.yaml")
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[tuple[str, str]]:
+    """Run an Envoy whose only host is dead; yields the URLs of its admin and its listener."""
+    admin, port, dead = free_port(), free_port(), free_port()
+    file = folder / "envoy.yaml"
+    template = Template(CONFIGURATION.read_text())
+    file.write_text(template.substitute(admin=admin, port=port, dead=dead))
+    process = await asyncio.create_subprocess_exec(
+        *(str(program.binary()), "-c", str(file), "--disable-hot-restart", "--concurrency", "1"),
+        *("-l", "error"),
+    )
+    try:
+        yield f"http://127.0.0.1:{admin}", f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def ready(client: httpx.AsyncClient, admin: str) -> None:
+    """Wait until Envoy serves."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await client.get(f"{admin}/ready")).is_success:
+                    return
+            await asyncio.sleep(0.05)
+
+
+class TestEnvoy:
+    async def test_everything(self, tmp_path: Path) -> None:
+        """
+        Routes with their time-outs, weights, faults and ejected hosts are read from a real Envoy.
+        """
+        async with (
+            running(tmp_path) as (admin, url),
+            httpx.AsyncClient(trust_env=False) as client,
+            asyncio.timeout(30),
+        ):
+            await ready(client, admin)
+            proxy = await envoy_admin.read(client, admin)
+            while not any(host["ejected"] for host in proxy.hosts):
+                await client.get(f"{url}/x")
+                proxy = await envoy_admin.read(client, admin)
+
+        path = "/amarre.survey.v1.SurveyService/ListRequests"
+        assert "LIVE" == proxy.state
+        assert proxy.version.startswith("1.")
+        assert {
+            "path": path,
+            "cluster": "weighted",
+            "timeout": "5s",
+            "retries": 2,
+            "retryOn": "unavailable",
+        } == proxy.routes[0]
+        assert [{"path": path, "clusters": {"survey": 90, "survey_canary": 10}}] == proxy.weights
+        assert [("0.300s", 0.5, "")] == [
+            (fault["delay"], fault["delayShare"], fault["abort"]) for fault in proxy.faults
+        ]
+        assert ["survey"] == [host["cluster"] for host in proxy.hosts if host["ejected"]]
+
+    async def test_in_the_console(self, start: Start, tmp_path: Path) -> None:
+        """
+        The console shows what the proxy says, and an alert for the host that it leaves out.
+        """
+
+        async def verdicts(_: dict[str, Any], tell: Tell) -> list[dict[str, str]]:
+            return [{"service": "survey", "verdict": "healthy"}]
+
+        socket = tmp_path / "control.sock"
+        journal = Journal(tmp_path / "orders.jsonl")
+        async with running(tmp_path) as (admin, url):
+            target = Target(process="gateway-envoy", url=admin)
+            async with (
+                listening(socket, {"canary status": verdicts}, journal.record),
+                start(
+                    console_scrape=(target,),
+                    console_scrape_every=timedelta(seconds=0.1),
+                    console_control=socket,
+                ) as console,
+                asyncio.timeout(30),
+            ):
+                await ready(console.client, admin)
+                alerts = list[str]()
+                while "HostEjected" not in alerts:
+                    await console.client.get(f"{url}/x")
+                    found = await console.get("overview")
+                    alerts = [alert["name"] for alert in found["alerts"]]
+                # Once more: what was read of the proxy may have changed between the two halves.
+                found = await console.get("overview")
+                mesh = await console.get("mesh")
+
+        assert ["gateway-envoy"] == [proxy["process"] for proxy in mesh["proxies"]]
+        assert 1 == len(mesh["ejections"]) == len(mesh["faults"]) == len(mesh["weights"])
+        survey = next(one for one in found["items"] if one["service"] == "survey")
+        assert (1, 10, "healthy") == (
+            survey["ejectedHosts"],
+            survey["canaryWeight"],
+            survey["canaryVerdict"],
+        )
+
+    async def test_no_envoy(self) -> None:
+        """
+        Something else on the port is an error that the scraper tells, not one that breaks it.
+        """
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, json=["no", "envoy"])
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            with pytest.raises(TypeError):
+                await envoy_admin.read(client, "http://127.0.0.1:1")

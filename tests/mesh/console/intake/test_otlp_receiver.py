@@ -1,0 +1,228 @@
+"""Where telemetry comes in: real exporters, and clients that mean no good."""
+
+import asyncio
+import gzip
+import json
+import os
+import zlib
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from mesh.console.intake import otlp_receiver
+from tests.mesh.console.conftest import Running, Start
+from tests.mesh.console.telemetry import Batch, logs, now
+
+PROTOBUF = {"content-type": "application/x-protobuf"}
+EXPORT = "/opentelemetry.proto.collector.{0}.v1.{1}Service/Export"
+
+
+async def send(running: Running, body: bytes, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await running.client.post(
+        f"{running.otlp}/v1/traces", content=body, headers=PROTOBUF | named
+    )
+
+
+async def drops(running: Running) -> dict[str, int]:
+    return {one["reason"]: one["count"] for one in (await running.get("intake"))["dropped"]}
+
+
+class TestGrpc:
+    async def test_real_exporter(self, running: Running) -> None:
+        """
+        What the OpenTelemetry SDK exports over gRPC is found as a trace.
+        """
+        exporter = OTLPSpanExporter(endpoint=running.settings.console_otlp_grpc, insecure=True)
+        provider = TracerProvider(
+            resource=Resource.create({"service.name": "auth", "service.instance.id": "auth-2"}),
+            shutdown_on_exit=False,
+        )
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+        def work() -> str:
+            with provider.get_tracer("test").start_as_current_span("outer") as span:
+                pass
+            provider.shutdown()
+            return f"{span.get_span_context().trace_id:032x}"
+
+        trace_id = await asyncio.to_thread(work)
+        running.context.writer.flush()
+
+        trace = await running.get(f"traces/{trace_id}")
+        assert [("outer", "auth", "auth-2")] == [
+            (s["name"], s["service"], s["instance"]) for s in trace["spans"]
+        ]
+
+    @pytest.mark.parametrize("signal", [("trace", "Trace"), ("logs", "Logs")], ids=lambda s: s[0])
+    async def test_malformed(self, running: Running, signal: tuple[str, str]) -> None:
+        """
+        Bytes that are no request are INVALID_ARGUMENT, counted, and break nothing.
+        """
+        async with grpc.aio.insecure_channel(running.settings.console_otlp_grpc) as channel:
+            call: Any = channel.unary_unary(EXPORT.format(*signal))
+            with pytest.raises(grpc.aio.AioRpcError) as ei:
+                await call(b"\x0a\xff\xff\xff\xff\x07nonsense")
+
+        assert grpc.StatusCode.INVALID_ARGUMENT == ei.value.code()
+        assert 1 == (await drops(running))["malformed"]
+
+    async def test_throttled(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A sender that is too fast is told UNAVAILABLE with RetryInfo, which exporters retry.
+        """
+        monkeypatch.setattr(running.context.writer, "offer", lambda *_: False)
+        async with grpc.aio.insecure_channel(running.settings.console_otlp_grpc) as channel:
+            export: Any = channel.unary_unary(EXPORT.format("trace", "Trace"))
+            with pytest.raises(grpc.aio.AioRpcError) as ei:
+                await export(call_bytes())
+
+        assert grpc.StatusCode.UNAVAILABLE == ei.value.code()
+        assert "RetryInfo" in str(ei.value.trailing_metadata())
+        assert 4 == (await drops(running))["queue_full"]
+
+
+def call_bytes() -> bytes:
+    batch = Batch()
+    batch.call()
+    return batch.request.SerializeToString()
+
+
+class TestHttp:
+    @pytest.mark.parametrize(
+        ("pack", "name"),
+        [(bytes, "identity"), (gzip.compress, "gzip"), (zlib.compress, "deflate")],
+        ids=["plain", "gzip", "deflate"],
+    )
+    async def test_protobuf(self, running: Running, pack: Any, name: str) -> None:
+        """
+        Protobuf over HTTP is taken, packed or not.
+        """
+        answer = await send(running, pack(call_bytes()), content_encoding=name)
+        running.context.writer.flush()
+
+        assert 200 == answer.status_code
+        assert 1 == len((await running.get("traces"))["items"])
+
+    async def test_json(self, running: Running) -> None:
+        """
+        JSON is taken as specified: ids in hexadecimal, unknown fields passed over.
+        """
+        trace_id = os.urandom(16).hex()
+        span = {
+            "traceId": trace_id,
+            "spanId": os.urandom(8).hex(),
+            "name": "from a browser",
+            "kind": 2,
+            "startTimeUnixNano": str(now()),
+            "endTimeUnixNano": str(now()),
+            "attributes": [{"key": "number", "value": {"intValue": "3"}}],
+            "somethingNew": True,
+        }
+        resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "page"}}]}
+        body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}
+
+        answer = await running.client.post(f"{running.otlp}/v1/traces", json=body)
+        running.context.writer.flush()
+
+        assert 200 == answer.status_code
+        (kept,) = (await running.get(f"traces/{trace_id}"))["spans"]
+        assert ("page", {"number": 3}) == (kept["service"], kept["attributes"])
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "status"),
+        [
+            (b"\x0a\xff\xff\xff\xff\x07nonsense", "application/x-protobuf", 400),
+            (b"{", "application/json", 400),
+            (b"[]", "application/json", 400),
+            (b'{"resourceSpans": 3}', "application/json", 400),
+            (
+                b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}',
+                "application/json",
+                400,
+            ),
+            (b"[" * 100_000, "application/json", 400),
+            (b"{}", "text/plain", 415),
+            (b"{}", "", 415),
+        ],
+        ids=["bytes", "cut", "array", "shape", "id", "deep", "text", "no type"],
+    )
+    async def test_refused(self, running: Running, body: bytes, kind: str, status: int) -> None:
+        """
+        What is no request is refused with a status and a sentence.
+        """
+        answer = await running.client.post(
+            f"{running.otlp}/v1/traces", content=body, headers={"content-type": kind}
+        )
+
+        assert status == answer.status_code
+        if status == 400:
+            assert 1 == (await drops(running))["malformed"]
+        if kind == "application/json":
+            assert "OTLP" in json.loads(answer.content)["message"]
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"x" * (otlp_receiver.MOST_BYTES + 1),
+            gzip.compress(bytes(10 * otlp_receiver.MOST_BYTES)),
+        ],
+        ids=["plain", "packed"],
+    )
+    async def test_too_large(self, running: Running, body: bytes) -> None:
+        """
+        A request above the limit is refused, however small it is when packed.
+        """
+        packing = "gzip" if body.startswith(b"\x1f\x8b") else "identity"
+
+        assert 413 == (await send(running, body, content_encoding=packing)).status_code
+        assert 1 == (await drops(running))["too_large"]
+
+    async def test_not_packed(self, running: Running) -> None:
+        """
+        A body that is not packed as it says is refused.
+        """
+        assert 400 == (await send(running, b"plain", content_encoding="gzip")).status_code
+        assert {"malformed": 1} == await drops(running)
+        assert 415 == (await send(running, b"plain", content_encoding="br")).status_code
+
+    async def test_stops_midway(self, running: Running) -> None:
+        """
+        A client that goes away in the middle of its request leaves the receiver well, and is told
+        of among what was not kept.
+        """
+        host, _, port = running.settings.console_otlp_http.partition(":")
+        for _ in range(3):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(
+                b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+                b"Content-Type: application/x-protobuf\r\n\r\nonly a part"
+            )
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        assert 200 == (await send(running, call_bytes())).status_code
+        async with asyncio.timeout(10):
+            while (await drops(running)).get("cut_short") != 3:
+                await asyncio.sleep(0.02)
+
+
+async def test_restart_keeps(start: Start) -> None:
+    """
+    What was kept is there after a restart of the console.
+    """
+    async with start() as first:
+        await first.take("logs", logs("auth", "before the restart"))
+    async with start() as second:
+        records = (await second.get("logs"))["items"]
+        runs = (await second.get("runs"))["items"]
+
+    assert ["before the restart"] == [record["message"] for record in records]
+    assert 2 == len(runs)

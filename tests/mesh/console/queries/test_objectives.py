@@ -1,0 +1,390 @@
+"""Metrics: scraped from processes, summed up, held against objectives."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from mesh.chassis.telemetry import LATENCY_BUCKETS, names
+from mesh.chassis.testing import free_port
+from mesh.console.intake import prometheus_text
+from mesh.console.intake.prometheus_text import Tally
+from mesh.console.queries import run_history
+from mesh.console.queries.objectives import Total, quantile
+from mesh.console.settings import Target
+from mesh.console.store import schema
+from mesh.local.ca import CertificateAuthority, install
+from tests.mesh.console.conftest import Running, Start
+from tests.mesh.console.telemetry import Batch
+
+EVERY = timedelta(milliseconds=50)
+
+
+class Process:
+    """A process of the mesh, as far as its metrics go."""
+
+    def __init__(self, exposed: Callable[[CollectorRegistry], bytes] = generate_latest) -> None:
+        self.exposed = exposed
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count anew."""
+        self.registry = CollectorRegistry()
+        self.seconds = Histogram(
+            names.RPC_CLIENT_DURATION,
+            "x",
+            ["service", "method", "code"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.callers = Counter(
+            names.RPC_SERVER_CALLS, "x", ["service", "method", "caller"], registry=self.registry
+        )
+        flight = Gauge(names.RPC_SERVER_IN_FLIGHT, "x", ["service"], registry=self.registry)
+        flight.labels("survey").set(10)
+
+    def call(
+        self, code: str = "OK", seconds: float = 0.02, *, times: int = 1, trace: str = ""
+    ) -> None:
+        """Count calls of ListRequests by the gateway; *trace* is their exemplar."""
+        exemplar = {"trace_id": trace} if trace else None
+        for _ in range(times):
+            self.seconds.labels("survey", "ListRequests", code).observe(seconds, exemplar)
+            self.callers.labels("survey", "ListRequests", "gateway").inc()
+
+    @contextlib.asynccontextmanager
+    async def served(self) -> AsyncIterator[Target]:
+        """Serve ``/metrics``."""
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                body = self.exposed(self.registry)
+                head = (
+                    f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                )
+                writer.write(head.encode() + body)
+                await writer.drain()
+            writer.close()
+
+        port = free_port()
+        async with await asyncio.start_server(answer, "127.0.0.1", port):
+            yield Target(process="survey", url=f"http://127.0.0.1:{port}/metrics")
+
+
+async def method(running: Running, calls: float) -> dict[str, Any]:
+    """Return ListRequests once that many calls were scraped."""
+    async with asyncio.timeout(10):
+        while True:
+            running.context.writer.flush()
+            items = (await running.get("metrics", window="5m"))["items"]
+            found: dict[str, Any] = next(i for i in items if i["rpc"] == "survey.ListRequests")
+            if found["calls"] >= calls:
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def scraped(running: Running) -> None:
+    """Wait until the process was scraped."""
+    async with asyncio.timeout(10):
+        while not (await running.get("mesh"))["processes"][0]["up"]:
+            await asyncio.sleep(0.02)
+
+
+class TestScraped:
+    async def test_method(self, start: Start) -> None:
+        """
+        Calls of a process show as rate, errors, quantiles, budget and burn rate of its method.
+        """
+        process = Process()
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=98)
+            process.call("UNAVAILABLE", 2.0)
+            process.call("NOT_FOUND")
+            found = await method(running, 100)
+            history = (await running.get("metrics/survey.ListRequests", window="5m"))["items"]
+            overview = await running.get("overview")
+            edge = next(
+                e
+                for e in (await running.get("graph"))["items"]
+                if e["method"] == "survey.ListRequests"
+            )
+
+        assert (100, 1, 0.01) == (found["calls"], found["errors"], found["errorRatio"])
+        assert 10 < found["p50Ms"] <= 25
+        assert found["p99Ms"] <= 2500
+        assert {"OK": 98, "UNAVAILABLE": 1, "NOT_FOUND": 1} == found["codes"]
+        # 1 % failed where 0.1 % may: ten times too fast, the budget spent ten times over.
+        assert pytest.approx(10) == found["burnRates"]["1h"]
+        assert pytest.approx(-9) == found["budgetLeft"]
+        assert pytest.approx(0.99) == found["withinLatency"]
+        assert 100 == round(sum(point["rate"] * 5 for point in history))
+        survey = next(s for s in overview["items"] if s["service"] == "survey")
+        assert 100 == survey["calls"]
+        assert survey["saturation"] > 0
+        assert 100 == edge["calls"]
+
+    async def test_streams_that_stay_open(self, start: Start) -> None:
+        """
+        They count among a service's calls, at the gateway too, and not among how long calls take.
+        """
+        process = Process()
+        requests = Histogram(
+            prometheus_text.HTTP_SECONDS,
+            "x",
+            ["method", "route", "status"],
+            registry=process.registry,
+        )
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            for route, seconds in (("/", 0.02), ("/api/v1/surveys/events", 30.0)):
+                requests.labels("GET", route, 200).observe(seconds)
+            process.seconds.labels("survey", "WatchRequests", "OK").observe(30.0)
+            process.call()
+            await method(running, 1)
+            items = (await running.get("overview"))["items"]
+
+        found = {item["service"]: item for item in items}
+        for service in ("survey", "gateway"):
+            assert 2 == found[service]["calls"]
+            assert found[service]["p99Ms"] <= 25
+
+    async def test_restart(self, start: Start) -> None:
+        """
+        Calls are summed up exactly across restarts of the process.
+        """
+        process = Process()
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=10)
+            await method(running, 10)
+            process.restart()
+            process.call(times=4)
+            found = await method(running, 14)
+
+        assert 14 == found["calls"]
+
+    async def test_runs(self, start: Start) -> None:
+        """
+        A run that has ended is there to compare with the next.
+        """
+        process = Process()
+        async with process.served() as target:
+            settings = {"console_scrape": (target,), "console_scrape_every": EVERY}
+            async with start(**settings) as running:
+                await scraped(running)
+                process.call(times=7)
+                await method(running, 7)
+            async with start(**settings) as running:
+                this, last = (await running.get("runs"))["items"]
+
+        assert {} == this["methods"]
+        assert 7 == last["methods"]["survey.ListRequests"]["calls"]
+        assert last["started"] < last["seen"]
+
+    async def test_before_the_console(self, start: Start) -> None:
+        """
+        What an old process counted before the console came belongs to no time and is left out.
+        """
+        process = Process()
+        process.call(times=1000)
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=3)
+            found = await method(running, 3)
+
+        assert 3 == found["calls"]
+
+    async def test_down(self, start: Start) -> None:
+        """
+        A process that does not answer is down, and an alert says so.
+        """
+        target = Target(process="survey", url=f"http://127.0.0.1:{free_port()}/metrics")
+        async with (
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+            asyncio.timeout(10),
+        ):
+            alerts = list[Any]()
+            while not alerts:
+                alerts = (await running.get("overview"))["alerts"]
+                await asyncio.sleep(0.02)
+            (process,) = (await running.get("mesh"))["processes"]
+
+        assert [("page", "ServiceDown")] == [(a["severity"], a["name"]) for a in alerts]
+        assert (False, "does not answer") == (process["up"], process["fault"])
+
+    async def test_burning(self, start: Start) -> None:
+        """
+        A method that fails far more than it may is a page.
+        """
+        process = Process()
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+        ):
+            await scraped(running)
+            process.call(times=50)
+            process.call("INTERNAL", times=5)
+            await method(running, 55)
+            (alert,) = (await running.get("overview"))["alerts"]
+
+        assert ("page", "ErrorBudgetBurn") == (alert["severity"], alert["name"])
+        assert "survey.ListRequests" in alert["message"]
+
+    async def test_certificates(self, start: Start, svids: Path, tmp_path: Path) -> None:
+        """
+        Installed certificates are shown with their days left; one near its end is an alert.
+        """
+        folder = tmp_path / "certs"
+        authority = CertificateAuthority.create()
+        install(authority.issue_svid("auth"), folder / "auth")
+        install(authority.issue_svid("survey", lifetime=timedelta(seconds=10)), folder / "survey")
+        async with start(console_certs=folder) as running:
+            found = (await running.get("mesh"))["certificates"]
+            alerts = (await running.get("overview"))["alerts"]
+
+        assert ["survey", "auth"] == [one["process"] for one in found]
+        assert 0.9 < found[1]["daysLeft"] <= 1
+        assert ["CertificateNotRenewed"] == [alert["name"] for alert in alerts]
+
+
+class TestExposition:
+    def test_nonsense(self) -> None:
+        """
+        A text in another format is an error of its process, not of the console.
+        """
+        with pytest.raises(ValueError):
+            prometheus_text.read("<html>no</html>", process="x", at=0)
+
+    def test_since(self) -> None:
+        """
+        What was added is the difference; after a restart it is everything.
+        """
+        before = Tally(10, 5.0, {"1": 8, "+Inf": 10})
+        after = Tally(12, 6.0, {"1": 9, "+Inf": 12})
+
+        assert Tally(2, 1.0, {"1": 1, "+Inf": 2}) == after.since(before)
+        assert before == before.since(after)
+        assert after == after.since(None)
+
+
+class TestQuantile:
+    @pytest.mark.parametrize(
+        ("buckets", "share", "expected"),
+        [
+            ({}, 0.5, None),
+            ({0.1: 0, float("inf"): 0}, 0.5, None),
+            ({0.1: 10, float("inf"): 10}, 0.5, 50.0),
+            ({0.1: 0, 0.2: 10, float("inf"): 10}, 0.5, 150.0),
+            ({0.1: 0, float("inf"): 10}, 0.5, 100.0),
+            ({0.1: 5, 0.2: 10, float("inf"): 10}, 1.0, 200.0),
+        ],
+        ids=["none", "zeros", "within", "second", "beyond", "all"],
+    )
+    def test_values(
+        self, buckets: dict[float, float], share: float, expected: float | None
+    ) -> None:
+        """
+        A quantile lies within its bucket, evenly; beyond the last bound that bound is told.
+        """
+        assert expected == quantile(buckets, share)
+
+    def test_within(self) -> None:
+        """
+        The share within a latency counts the bucket that ends there.
+        """
+        total = Total()
+        total.add("OK", 10, 1.0, '{"0.1":8,"0.5":9,"+Inf":10}')
+
+        assert 0.9 == total.within(timedelta(seconds=0.5))
+        assert 0.8 == total.within(timedelta(seconds=0.1))
+
+
+def test_ten_before_this(tmp_path: Path) -> None:
+    """
+    This run is kept with the ten before it, and none older.
+    """
+    with contextlib.closing(schema.open_writer(tmp_path / "console.sqlite")) as db:
+        db.row_factory = sqlite3.Row
+        started = [run_history.begin(db, 1_000_000 * number) for number in range(1, 15)]
+        kept = [run["id"] for run in run_history.last(db)]
+
+    assert started[:-12:-1] == kept
+    assert 11 == len(kept)
+
+
+async def test_follows_file(start: Start, tmp_path: Path) -> None:
+    """
+    What the file names is scraped: an instance on other ports in place of the one before it.
+    """
+    file = tmp_path / "scraped.json"
+
+    def write(*targets: Target) -> None:
+        part = tmp_path / "part"
+        part.write_text(json.dumps([target.model_dump() for target in targets]))
+        part.replace(file)
+
+    first, second = Process(), Process()
+    async with first.served() as before, second.served() as after:
+        write(before)
+        async with start(console_scrape_file=file, console_scrape_every=EVERY) as running:
+            await scraped(running)
+            write(after)
+            async with asyncio.timeout(10):
+                while [after] != [seen.target for seen in running.context.seen]:
+                    await asyncio.sleep(0.02)
+            await scraped(running)
+            second.call(times=7)
+            found = await method(running, 7)
+            file.write_text("nonsense")
+            second.call(times=3)
+            await method(running, 10)
+            alerts = (await running.get("overview"))["alerts"]
+
+    assert 7 == found["calls"]
+    assert [] == alerts
+
+
+async def test_exemplars(start: Start) -> None:
+    """
+    Exemplars of a method lead to their traces, failures told apart, and never to one not kept.
+    """
+    process, batch = Process(openmetrics.generate_latest), Batch()
+    slow, failed = batch.call().hex(), batch.call(code="UNAVAILABLE").hex()
+    async with (
+        process.served() as target,
+        start(console_scrape=(target,), console_scrape_every=EVERY) as running,
+    ):
+        await running.take("traces", batch.request)
+        process.call(trace=slow, seconds=0.3)
+        process.call("UNAVAILABLE", trace=failed)
+        process.call(trace="f" * 32)
+        process.call(trace="no-trace-id", seconds=2.0)
+        found = await method(running, 4)
+        shown = (await running.get("metrics/survey.ListRequests", window="5m"))["exemplars"]
+
+    assert 4 == found["calls"]
+    assert {(slow, 300.0, False), (failed, 20.0, True)} == {
+        (one["traceId"], one["durationMs"], one["failed"]) for one in shown
+    }

@@ -1,0 +1,218 @@
+"""The console from a terminal."""
+
+import asyncio
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from mesh.chassis.testing import free_port
+from mesh.console.terminal import commands, offline_viewer, tables
+from tests.mesh.console.conftest import TOKEN, Running, Start
+from tests.mesh.console.queries.test_objectives import Process, scraped
+from tests.mesh.console.telemetry import Batch, logs
+
+
+async def run(running: Running, *arguments: str) -> Result:
+    """Run a command against a console."""
+    return await asyncio.to_thread(invoke, running.url, *arguments)
+
+
+def invoke(url: str, *arguments: str) -> Result:
+    group = click.Group(
+        commands={c.name or "": c for c in commands.commands(lambda _: (url, TOKEN))}
+    )
+    return CliRunner().invoke(group, arguments)
+
+
+class Screen:
+    """`amarre top` in a pseudo-terminal of so many columns."""
+
+    PROGRAM = (
+        # A shell that started these tests in the background has Ctrl-C ignored, by us and ours.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from mesh.console.terminal import commands; from click import Group; "
+        "Group(commands={c.name: c for c in commands.commands(lambda _: tuple(sys.argv[1:]))})"
+        ".main(['top'])"
+    )
+
+    def __init__(self, url: str, columns: int) -> None:
+        self._terminal, inner = pty.openpty()
+        termios.tcsetwinsize(inner, (30, columns))
+        # What the tests were started with says how wide another terminal is.
+        inherited = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
+        self._process = subprocess.Popen(
+            (sys.executable, "-c", self.PROGRAM, url, TOKEN),
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+            env={**inherited, "TERM": "xterm"},
+        )
+        os.close(inner)
+        self.text = ""
+
+    def read_until(self, wanted: str) -> None:
+        """Read what is drawn until *wanted* is; at most 20 s."""
+        ends = time.monotonic() + 20
+        while wanted not in self.text:
+            assert time.monotonic() < ends, self.text
+            if select.select([self._terminal], [], [], 0.1)[0]:
+                self.text += os.read(self._terminal, 65_536).decode(errors="replace")
+
+    def end(self) -> int:
+        """Press Ctrl-C; returns the exit status."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(20)
+        finally:
+            self._process.kill()
+            os.close(self._terminal)
+
+    def lines(self) -> list[str]:
+        """Return what was drawn, without what moves the cursor or colours."""
+        frames = self.text.split("\x1b[H")
+        return [
+            line
+            for frame in frames
+            for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()
+        ]
+
+
+class TestCommands:
+    async def test_link(self, running: Running) -> None:
+        """
+        A link is printed that opens the console.
+        """
+        result = await run(running, "console")
+
+        assert 0 == result.exit_code
+        assert 200 == (await running.client.get(result.output.strip())).status_code
+
+    async def test_traces(self, running: Running) -> None:
+        """
+        Traces are listed a line each, or as JSON; one is shown as a waterfall.
+        """
+        batch = Batch()
+        trace = batch.call().hex()
+        await running.take("traces", batch.request)
+
+        listed = await run(running, "traces", "--rpc", "survey.ListRequests")
+        lines = await run(running, "traces", "--json")
+        whole = await run(running, "traces", trace)
+
+        assert trace in listed.output
+        assert trace == json.loads(lines.output)["traceId"]
+        assert 5 == len(whole.output.splitlines())
+        assert "survey POST redcap" in whole.output
+
+    async def test_logs(self, running: Running) -> None:
+        """
+        Logs are printed oldest first.
+        """
+        await running.take("logs", logs("auth", "first"))
+        await running.take("logs", logs("auth", "second", level=17, rpc="auth.LogIn"))
+
+        result = await run(running, "logs")
+
+        assert ["first", "second"] == [line.split()[3] for line in result.output.splitlines()]
+        assert "rpc=auth.LogIn" in result.output
+
+    async def test_tables(self, running: Running) -> None:
+        """
+        Methods and services are shown as tables.
+        """
+        assert "survey.ListRequests" in (await run(running, "metrics")).output
+        assert "gateway" in (await run(running, "top", "--once")).output
+
+    @pytest.mark.parametrize("columns", [24, 48, 80, 120])
+    async def test_top(self, start: Start, columns: int) -> None:
+        """
+        In a terminal of any width `top` is drawn anew as calls come in, cuts no number, and ends
+        with Ctrl-C.
+        """
+        process = Process()
+        every = timedelta(milliseconds=50)
+        async with (
+            process.served() as target,
+            start(console_scrape=(target,), console_scrape_every=every) as running,
+        ):
+            screen = await asyncio.to_thread(Screen, running.url, columns)
+            try:
+                await scraped(running)
+                await asyncio.to_thread(screen.read_until, "service")
+                process.call(times=7)
+                await asyncio.to_thread(screen.read_until, "survey.")
+            finally:
+                status = await asyncio.to_thread(screen.end)
+
+        assert 0 == status
+        assert max(map(len, screen.lines())) <= columns
+        assert [] == re.findall(r"[\d.]+…", screen.text)
+
+    def test_alerts(self) -> None:
+        """
+        An alert is shown as it is told, square brackets included; what is silenced is not shown.
+        """
+        told = {"name": "Odd", "message": "[/red] [bold"}
+        servers = [{**told, "state": "suppressed"}, {**told, "state": "firing"}]
+
+        lines = tables.alerts({"alerts": [told], "serverAlerts": servers})
+
+        assert ["Odd [/red] [bold"] * 2 == [str(line) for line in lines]
+
+    async def test_export(self, running: Running, tmp_path: Path) -> None:
+        """
+        What is exported to a file is shown by a console of its own, however old it is.
+        """
+        batch = Batch()
+        trace = batch.call().hex()
+        await running.take("traces", batch.request)
+        file = tmp_path / "run.sqlite"
+
+        assert 0 == (await run(running, "export", str(file))).exit_code
+        assert 2 == (await run(running, "export", str(file))).exit_code
+        told: asyncio.Queue[str] = asyncio.Queue()
+        showing = asyncio.create_task(
+            offline_viewer.show(file, f"127.0.0.1:{free_port()}", told.put_nowait)
+        )
+        link = await asyncio.wait_for(told.get(), 10)
+        async with httpx.AsyncClient() as browser:
+            assert 200 == (await browser.get(link)).status_code
+            url = link.partition("/open")[0]
+            found = (await browser.get(f"{url}/api/traces")).json()["items"]
+        showing.cancel()
+        await asyncio.wait([showing])
+
+        assert [trace] == [item["traceId"] for item in found]
+
+    async def test_refused(self, running: Running) -> None:
+        """
+        What the console refuses is one message and exit status 2.
+        """
+        result = await run(running, "traces", "--attr", "nothing")
+
+        assert 2 == result.exit_code
+        assert "attr must be key=value" in result.output
+
+    def test_away(self) -> None:
+        """
+        A console that is away is one message and exit status 2.
+        """
+        result = invoke(f"http://127.0.0.1:{free_port()}", "logs")
+
+        assert 2 == result.exit_code
+        assert "does not answer" in result.output

@@ -1,1 +1,1 @@
-"""Auth: signs researchers in by magic link, keeps their sessions and vouches for them."""
+"""Auth: sign-in by magic link and passkey, sessions, and the user tokens issued for them."""

@@ -8,24 +8,27 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 
-from auth_svc import storage
-from auth_svc.addresses import AllowedDomains
 from auth_svc.config import AuthSettings
 from auth_svc.console import HttpConsole, NoConsole
-from auth_svc.contacts import SurveyContacts
-from auth_svc.database import Database
-from auth_svc.factors import SecondFactor
-from auth_svc.keys import KeyRing
-from auth_svc.keyset import published
-from auth_svc.limits import Limits
-from auth_svc.mail import Postman, SmtpServer
-from auth_svc.passkey_store import SqlPasskeys
-from auth_svc.passkeys import Passkeys, RelyingParty
+from auth_svc.mail.queue import MailQueue
+from auth_svc.mail.smtp import SmtpServer
 from auth_svc.ports import Console
-from auth_svc.providers import provider, utc_now
+from auth_svc.providers.selection import provider, utc_now
 from auth_svc.service import AuthService, register
-from auth_svc.sessions import Sessions
-from auth_svc.signin import LinkRules, SignIn
+from auth_svc.sessions.lifecycle import Sessions
+from auth_svc.sessions.second_factor import SecondFactorPolicy
+from auth_svc.sign_in.addresses import AllowedDomains
+from auth_svc.sign_in.magic_links import LinkRules, SignIn
+from auth_svc.sign_in.passkeys import Passkeys, RelyingParty
+from auth_svc.sign_in.rate_limits import RateLimits
+from auth_svc.signing_keys.jwks_endpoint import serve_key_set
+from auth_svc.signing_keys.key_ring import KeyRing
+from auth_svc.storage.counters import SqlCounters
+from auth_svc.storage.database import Database
+from auth_svc.storage.links import SqlLinks
+from auth_svc.storage.passkeys import SqlPasskeys
+from auth_svc.storage.retention import purge
+from auth_svc.survey_contacts import SurveyContacts
 from mesh.chassis import config, server
 from mesh.chassis.background import background
 from mesh.chassis.channel import channel
@@ -45,13 +48,13 @@ async def main(settings: AuthSettings) -> None:
         database = await stack.enter_async_context(aclosing(Database(settings.auth_database)))
         await database.migrate()
         ring = KeyRing(settings.auth_signing_key_file)
-        await stack.enter_async_context(published(settings.auth_key_set_listen, ring.document))
+        await stack.enter_async_context(serve_key_set(settings.auth_key_set_listen, ring.document))
         survey = await stack.enter_async_context(channel("survey", settings))
-        postman = await stack.enter_async_context(
-            Postman(_smtp(settings), settings.auth_mail_from, utc_now)
+        queue = await stack.enter_async_context(
+            MailQueue(_smtp(settings), settings.auth_mail_from, utc_now)
         )
         directory = await stack.enter_async_context(provider(settings, database))
-        limits = Limits(storage.SqlCounters(database), utc_now, off=settings.rate_limits == "off")
+        limits = RateLimits(SqlCounters(database), utc_now, off=settings.rate_limits == "off")
         sign_in = SignIn(
             LinkRules(
                 AllowedDomains(settings.allowed_email_domains),
@@ -60,16 +63,16 @@ async def main(settings: AuthSettings) -> None:
             ),
             utc_now,
             directory=directory,
-            links=storage.SqlLinks(database),
+            links=SqlLinks(database),
             limits=limits,
             contacts=SurveyContacts(survey),
-            mailer=postman,
+            mailer=queue,
         )
         sessions = Sessions(
             directory,
             ring.signing,
             utc_now,
-            second_factor=SecondFactor(settings.auth_second_factor),
+            second_factor=SecondFactorPolicy(settings.auth_second_factor),
             staleness=settings.auth_session_cache,
             operators=settings.auth_operators,
         )
@@ -80,12 +83,12 @@ async def main(settings: AuthSettings) -> None:
             directory=directory,
             limits=limits,
         )
-        await stack.enter_async_context(background(_keep_house(database, ring)))
+        await stack.enter_async_context(background(_housekeeping(database, ring)))
         await server.serve(
             SERVICE,
             settings,
             register(AuthService(sign_in, sessions, passkeys, await _console(stack, settings))),
-            checks={"database": database.answers},
+            checks={"database": database.is_reachable},
         )
 
 
@@ -111,14 +114,14 @@ def _smtp(settings: AuthSettings) -> SmtpServer:
     return SmtpServer.parse(settings.auth_smtp_url, password)
 
 
-async def _keep_house(database: Database, ring: KeyRing) -> None:
+async def _housekeeping(database: Database, ring: KeyRing) -> None:
     """Follow the key file and forget what has ended, for as long as the process lives."""
     purged_at = utc_now() - PURGE_EVERY
     while True:
         ring.refresh()
         if utc_now() - purged_at >= PURGE_EVERY:
             try:
-                await storage.purge(database, utc_now() - KEPT_AFTER_END)
+                await purge(database, utc_now() - KEPT_AFTER_END)
                 purged_at = utc_now()
             except Exception:
                 log.exception("nothing purged")

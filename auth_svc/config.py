@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from auth_svc.addresses import AllowedDomains
-from auth_svc.factors import Asked
-from auth_svc.mail import SmtpServer
+from auth_svc.mail.smtp import SmtpServer
 from auth_svc.ports import LONGEST_SESSION
+from auth_svc.sessions.second_factor import RequiredFor
+from auth_svc.sign_in.addresses import AllowedDomains
 from mesh.chassis.config import MeshSettings
 
 
@@ -60,16 +60,14 @@ class AuthSettings(MeshSettings):
     )
     """How long a verified session is believed; at most 2 s, since the gateway adds 3 s."""
     auth_passkey_origins: Listed = ()
-    """
-    The pages that may ask for passkeys, ``https://HOST[:PORT]``, separated by commas; their one
+    """The pages that may ask for passkeys, ``https://HOST[:PORT]``, separated by commas; their one
     host is what passkeys are bound to. Empty: the host of the link URL.
     """
     auth_operators: Listed = ()
     """Addresses of the people who run the mesh, separated by commas."""
-    auth_second_factor: Asked = "chosen"
-    """
-    Who must show a passkey besides a mailed link: who ``chosen`` it for themselves, ``operators``
-    as well, or ``everybody``.
+    auth_second_factor: RequiredFor = "chosen"
+    """Who must show a passkey besides a mailed link: who ``chosen`` it for themselves,
+    ``operators`` as well, or ``everybody``.
     """
     auth_console_url: str = ""
     """Where operators reach the console, ``http://HOST[:PORT]``; empty means there is none."""

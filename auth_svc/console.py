@@ -21,8 +21,7 @@ class NoConsole:
 
 
 class HttpConsole:
-    """
-    The console behind *url*, which gives one-time codes to the bearer of its token.
+    """The console behind *url*, which gives one-time codes to the bearer of its token.
 
     The token is read at each use: the console makes the file, and a new one needs no restart.
     """

@@ -1,9 +1,8 @@
-"""
-What Auth answers beyond the errors of every service.
+"""What Auth answers beyond the errors of every service.
 
-    MeshError
-    ├── InvalidEmailError          the address cannot have a link
-    └── InvalidCredentialsError    the link does not work, for whatever reason
+MeshError
+├── InvalidEmailError          the address cannot have a link
+└── InvalidCredentialsError    the link does not work, for whatever reason
 """
 
 from mesh.chassis.errors import MeshError

@@ -1,4 +1,4 @@
-"""What the rules of sign-in and sessions need from the world outside."""
+"""What the rules of sign-in and sessions need from the harness outside."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class User:
     blocked: bool = False
 
 
-def relabelled(labels: Sequence[str], label: str, *, on: bool) -> tuple[str, ...]:
+def with_label(labels: Sequence[str], label: str, *, on: bool) -> tuple[str, ...]:
     """Return *labels* with *label* once, at their end, or without it."""
     others = tuple(known for known in labels if known != label)
     return (*others, label) if on else others
@@ -34,8 +34,7 @@ def relabelled(labels: Sequence[str], label: str, *, on: bool) -> tuple[str, ...
 
 @dataclass(frozen=True)
 class Session:
-    """
-    An open session; ``expires_at`` is its absolute end.
+    """An open session; ``expires_at`` is its absolute end.
 
     A session is never renewed, so that ``created_at`` is when the person proved who they are.
     ``by_passkey`` says that they did so with both factors, and not by a mailed link alone.
@@ -79,8 +78,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Invitation:
-    """
-    What a person needs to sign in.
+    """What a person needs to sign in.
 
     ``secret`` is hexadecimal, 256 bits or more. ``mailed`` says that the directory sends the
     link by itself.
@@ -92,8 +90,7 @@ class Invitation:
 
 
 class Directory(Protocol):
-    """
-    An identity provider: users and their sessions.
+    """An identity provider: users and their sessions.
 
     Every method raises UnavailableError while the provider cannot be asked.
     """
@@ -103,8 +100,7 @@ class Directory(Protocol):
         ...
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
-        """
-        Open a session for the user who was invited with *secret*.
+        """Open a session for the user who was invited with *secret*.
 
         Raises:
             InvalidCredentialsError: The provider does not accept the secret.
@@ -112,8 +108,7 @@ class Directory(Protocol):
         ...
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
-        """
-        Open a session for a user who showed a passkey.
+        """Open a session for a user who showed a passkey.
 
         Raises:
             InvalidCredentialsError: The user is blocked, or gone.
@@ -143,8 +138,7 @@ class Directory(Protocol):
 
 @dataclass(frozen=True)
 class Link:
-    """
-    A magic link that was mailed and may be used once.
+    """A magic link that was mailed and may be used once.
 
     ``handle`` is what stands in the link as ``userId``; ``digest`` is of its secret.
     """
@@ -169,15 +163,14 @@ class Links(Protocol):
         """Keep *link*; the one before, of the same handle, no longer works."""
         ...
 
-    async def take(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
-        """
-        Use a link up, atomically: of parallel callers one gets the user's id, the others None.
+    async def consume(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
+        """Use a link up, atomically: of parallel callers one gets the user's id, the others None.
 
         A wrong digest counts as a try; after *tries* of them the link no longer works.
         """
         ...
 
-    async def give_back(self, handle: str, digest: bytes) -> None:
+    async def restore(self, handle: str, digest: bytes) -> None:
         """Make a link that was taken usable again, as the provider could not be asked."""
         ...
 
@@ -211,8 +204,7 @@ class Contacts(Protocol):
     """Knows people from before: REDCap, asked through Survey."""
 
     async def find(self, email: str) -> str:
-        """
-        Return the user id under which *email* is known; empty when it is not.
+        """Return the user id under which *email* is known; empty when it is not.
 
         Raises:
             UnavailableError: Nobody can say at the moment.
@@ -224,8 +216,7 @@ class Console(Protocol):
     """The mesh's console, where operators look and steer."""
 
     async def link_for(self, operator: str) -> str:
-        """
-        Return a link that opens the console once for the operator with this user id.
+        """Return a link that opens the console once for the operator with this user id.
 
         Raises:
             NotFoundError: This mesh has no console.
@@ -235,7 +226,7 @@ class Console(Protocol):
 
 
 @dataclass(frozen=True)
-class Letter:
+class Mail:
     """A mail to one person; after ``useful_until`` it need not be sent any more."""
 
     to: str = field(repr=False)
@@ -248,9 +239,8 @@ class Letter:
 class Mailer(Protocol):
     """Sends letters, later."""
 
-    def post(self, letter: Letter) -> None:
-        """
-        Take *letter* for sending; returns before it is sent.
+    def post(self, letter: Mail) -> None:
+        """Take *letter* for sending; returns before it is sent.
 
         Raises:
             UnavailableError: Too many letters wait already.

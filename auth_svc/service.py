@@ -1,9 +1,8 @@
-"""
-AuthService: protobuf in, domain call, protobuf out.
+"""AuthService: protobuf in, domain call, protobuf out.
 
 The pipeline of `mesh.chassis` has already identified the caller, applied the method's policy and
-validated the request. The rules are in `auth_svc.signin`,
-`auth_svc.passkeys` and `auth_svc.sessions`.
+validated the request. The rules are in `auth_svc.sign_in.magic_links`,
+`auth_svc.sign_in.passkeys` and `auth_svc.sessions.lifecycle`.
 """
 
 from datetime import datetime
@@ -14,10 +13,10 @@ from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.auth.v1 import auth_service_pb2_grpc as rpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from auth_svc.passkeys import Passkey, Passkeys
-from auth_svc.ports import SECOND_FACTOR, Console, Session, relabelled
-from auth_svc.sessions import Sessions
-from auth_svc.signin import SignIn
+from auth_svc.ports import SECOND_FACTOR, Console, Session, with_label
+from auth_svc.sessions.lifecycle import Sessions
+from auth_svc.sign_in.magic_links import SignIn
+from auth_svc.sign_in.passkeys import Passkey, Passkeys
 from mesh.chassis import call
 from mesh.chassis.errors import ConflictError, InvalidRequestError, Violation
 from mesh.chassis.interceptors.context import Context
@@ -80,14 +79,14 @@ class AuthService(rpc.AuthServiceServicer):
                 f"There is no such service; tokens are for one of {known}.",
                 violations=[Violation("audience", f"one of {known}")],
             )
-        voucher = await self._sessions.vouch(
+        issued = await self._sessions.issue_token(
             request.session_secret, audience=request.audience, caller=current.caller
         )
         return pb.VerifySessionResponse(
-            user=_user(voucher.user.id, voucher.user.email, voucher.user.labels),
-            user_token=voucher.token,
-            token_expire_time=_time(voucher.token_ends_at),
-            session_expire_time=_time(voucher.session.expires_at),
+            user=_user(issued.user.id, issued.user.email, issued.user.labels),
+            user_token=issued.token,
+            token_expire_time=_time(issued.token_expires_at),
+            session_expire_time=_time(issued.session.expires_at),
         )
 
     async def GetProfile(  # noqa: N802 - the contract's name
@@ -147,15 +146,15 @@ class AuthService(rpc.AuthServiceServicer):
         self, request: pb.RemovePasskeyRequest, context: Context
     ) -> pb.RemovePasskeyResponse:
         user = call.user()
-        await self._passkeys.remove(user.id, request.id, asked_for=SECOND_FACTOR in user.labels)
+        await self._passkeys.remove(user.id, request.id, keep_one=SECOND_FACTOR in user.labels)
         return pb.RemovePasskeyResponse(removed=True)
 
     async def SetSecondFactor(  # noqa: N802 - the contract's name
         self, request: pb.SetSecondFactorRequest, context: Context
     ) -> pb.SetSecondFactorResponse:
         user = call.user()
-        others = relabelled(user.labels, SECOND_FACTOR, on=False)
-        if not request.required and self._sessions.second_factor.is_asked_of(others):
+        others = with_label(user.labels, SECOND_FACTOR, on=False)
+        if not request.required and self._sessions.second_factor.is_required_for(others):
             raise ConflictError("This mesh asks a passkey of the user, whatever they choose.")
         await self._passkeys.ask_for(user.id, required=request.required)
         self._sessions.forget_user(user.id)

@@ -23,14 +23,14 @@ import grpc
 from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
-from auth_svc.database import Database
-from auth_svc.embedded import EmbeddedDirectory
+from auth_svc.providers.embedded import EmbeddedDirectory
 from auth_svc.service import register
+from auth_svc.storage.database import Database
 from mesh.chassis import call, telemetry
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.testing import connected, served
 from mesh.local.ca import CertificateAuthority, issue_all
-from tests.auth_svc.world import LIFE, World
+from tests.auth_svc.harness import LIFE, Harness
 
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
@@ -40,10 +40,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def world_over(database: Database, staleness: timedelta) -> World:
+def world_over(database: Database, staleness: timedelta) -> Harness:
     """Return Auth over *database* with the real clock and no limits."""
     directory = EmbeddedDirectory(database, LIFE, now)
-    return World(
+    return Harness(
         database,
         now,  # type: ignore[arg-type] # the real clock, which nobody moves
         directory,
@@ -80,25 +80,25 @@ async def handlers(database: Database, calls: int) -> None:
         ("asked of SQLite, token minted", timedelta(0), calls // 4),
     )
     for name, staleness, count in cases:
-        world = world_over(database, staleness)
-        secret = await world.use(await world.link())
+        harness = world_over(database, staleness)
+        secret = await harness.use(await harness.link())
         request = pb.VerifySessionRequest(session_secret=secret, audience="survey")
         call.enter(call.Call("auth.VerifySession", GATEWAY, float("inf")))
 
-        async def once(world: World = world, request: Any = request) -> object:
-            return await world.service.VerifySession(request, None)  # type: ignore[arg-type]
+        async def once(harness: Harness = harness, request: Any = request) -> object:
+            return await harness.service.VerifySession(request, None)  # type: ignore[arg-type]
 
         print(f"| {name} | {await cpu_us(once, count):.0f} |")
 
 
-async def whole(world: World, svids: Path, calls: int) -> None:
+async def whole(harness: Harness, svids: Path, calls: int) -> None:
     """Print what the whole rpc takes beside one that is refused at once."""
-    secret = await world.use(await world.link())
+    secret = await harness.use(await harness.link())
     good = pb.VerifySessionRequest(session_secret=secret, audience="survey")
     bare = pb.VerifySessionRequest(session_secret=secret, audience="nowhere")
     times: dict[str, list[float]] = {"VerifySession": [], "refused by its first rule": []}
     async with (
-        served(register(world.service), svids / "auth", audience="auth", key=world.key) as port,
+        served(register(harness.service), svids / "auth", audience="auth", key=harness.key) as port,
         connected("auth", port, svids / "gateway", AuthServiceStub) as auth,
     ):
         for _ in range(calls // 4):
@@ -116,16 +116,16 @@ async def whole(world: World, svids: Path, calls: int) -> None:
         print(f"| {name} | {statistics.median(seconds) * 1e3:.2f} | {p95 * 1e3:.2f} |")
 
 
-async def sign_ups(world: World, count: int) -> None:
+async def sign_ups(harness: Harness, count: int) -> None:
     """Print the time of sign-ups for known and unknown addresses."""
     known = [f"known{number}@example.org" for number in range(count // 2)]
     for address in known:
-        await world.link(address)
+        await harness.link(address)
     times: dict[str, list[float]] = {"known": [], "unknown": []}
     for number, address in enumerate(known):
         for kind, email in (("known", address), ("unknown", f"new{number}@example.org")):
             started = time.perf_counter()
-            await world.sign_in.sign_up(email, client="192.0.2.1", language="")
+            await harness.sign_in.sign_up(email, client="192.0.2.1", language="")
             times[kind].append(time.perf_counter() - started)
     print(f"\nSign-up, {count} interleaved calls, REDCap answering at once, milliseconds\n")
     print("| address | p50 | p95 |")
@@ -152,9 +152,9 @@ async def main() -> None:
         async with aclosing(Database(url)) as database:
             await database.migrate()
             await handlers(database, given.calls)
-            world = world_over(database, timedelta(seconds=2))
-            await whole(world, folder / "svids", given.calls)
-            await sign_ups(world, given.sign_ups)
+            harness = world_over(database, timedelta(seconds=2))
+            await whole(harness, folder / "svids", given.calls)
+            await sign_ups(harness, given.sign_ups)
 
 
 if __name__ == "__main__":

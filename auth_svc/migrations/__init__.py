@@ -1,1 +1,1 @@
-"""Alembic migrations of Auth's database; run at start by `auth_svc.database`."""
+"""Alembic migrations of Auth's database; run at start by `auth_svc.storage.database`."""

@@ -1,5 +1,4 @@
-"""
-``python -m auth_svc.migrations [REVISION]``: bring Auth's tables up to date, or back, and end.
+"""``python -m auth_svc.migrations [REVISION]``: bring Auth's tables up to date, or back, and end.
 
 Going back is for the version before, which does not know later revisions; run it with the later.
 """
@@ -7,13 +6,12 @@ Going back is for the version before, which does not know later revisions; run i
 import sys
 
 from auth_svc.config import AuthSettings
-from auth_svc.database import Database
+from auth_svc.storage.database import Database
 from mesh.chassis import config, server
 
 
 async def main(settings: AuthSettings, back_to: str = "") -> None:
-    """
-    Migrate the database of *settings*.
+    """Migrate the database of *settings*.
 
     Raises:
         StartError: The database cannot be reached or migrated.

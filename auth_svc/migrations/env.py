@@ -1,8 +1,8 @@
-"""What Alembic runs: the migrations, on the connection that `auth_svc.database` opened."""
+"""What Alembic runs: the migrations, on the connection that `auth_svc.storage.database` opened."""
 
 from alembic import context
 
-from auth_svc.tables import metadata
+from auth_svc.storage.tables import metadata
 
 connection = context.config.attributes["connection"]
 # The caller opened the transaction and holds the lock that keeps other replicas out.

@@ -55,8 +55,7 @@ class Access:
         self._jwt_key = secrets.token_hex(32)
 
     def caller(self, request: Request) -> Caller:
-        """
-        Return who makes *request*.
+        """Return who makes *request*.
 
         An absent, ended or unknown session makes a guest, as does an unknown key.
         """

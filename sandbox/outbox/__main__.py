@@ -48,8 +48,7 @@ def main() -> None:
 
 
 async def run(*, http: tuple[str, int], smtp_at: tuple[str, int], database: Path) -> None:
-    """
-    Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
         CannotStartError: An address cannot be bound or the file cannot be used.

@@ -36,8 +36,7 @@ class Sink:
 
 
 async def listen(store: Store, host: str, port: int) -> asyncio.Server:
-    """
-    Start taking mails.
+    """Start taking mails.
 
     Raises:
         OSError: The address cannot be bound.

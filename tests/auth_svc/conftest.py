@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from auth_svc.database import Database
-from auth_svc.tables import metadata
+from auth_svc.storage.database import Database
+from auth_svc.storage.tables import metadata
 from mesh.chassis.testing import FakeClock
-from tests.auth_svc.world import World, embedded, present_clock
+from tests.auth_svc.harness import Harness, embedded, present_clock
 from tests.postgres import postgres
 
 
@@ -48,6 +48,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def world(database: Database, clock: FakeClock) -> World:
+def harness(database: Database, clock: FakeClock) -> Harness:
     """Auth over the embedded provider."""
-    return World(database, clock, embedded(database, clock))
+    return Harness(database, clock, embedded(database, clock))

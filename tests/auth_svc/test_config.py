@@ -21,9 +21,7 @@ def settings(**values: Any) -> AuthSettings:
 
 
 def test_lists_come_with_commas() -> None:
-    """
-    Domains and operators are separated by commas; operators are compared in lower case.
-    """
+    """Domains and operators are separated by commas; operators are compared in lower case."""
     found = settings(allowed_email_domains="a.org, B.org", auth_operators="Ada@A.org,")
 
     assert ("a.org", "B.org") == found.allowed_email_domains
@@ -31,9 +29,7 @@ def test_lists_come_with_commas() -> None:
 
 
 def test_example_org_by_default() -> None:
-    """
-    Unless told otherwise only example.org may sign in, with limits.
-    """
+    """Unless told otherwise only example.org may sign in, with limits."""
     assert (("example.org",), "on") == (settings().allowed_email_domains, settings().rate_limits)
 
 
@@ -50,8 +46,8 @@ def test_example_org_by_default() -> None:
     ],
 )
 def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> None:
-    """
-    Passkeys are asked for by the page of the links, or by those named; never by an IP address.
+    """Passkeys are asked for by the page of the links, or by those named; never by an IP
+    address.
     """
     found = settings(auth_link_url=link, auth_passkey_origins=origins)
 
@@ -75,8 +71,6 @@ def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> 
     ],
 )
 def test_refused(values: dict[str, Any], message: str) -> None:
-    """
-    What cannot work is refused with what would.
-    """
+    """What cannot work is refused with what would."""
     with pytest.raises(ValidationError, match=message):
         settings(**values)

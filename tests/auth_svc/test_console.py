@@ -28,9 +28,7 @@ async def link(answer: Answer, token_file: Path) -> str:
 
 
 async def test_link(token_file: Path) -> None:
-    """
-    The console is asked for a code in the operator's name, with its token.
-    """
+    """The console is asked for a code in the operator's name, with its token."""
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -65,25 +63,19 @@ def away(request: httpx.Request) -> httpx.Response:
     ids=["away", "another token", "broken", "no JSON", "no object", "elsewhere", "a number"],
 )
 async def test_no_link(token_file: Path, answer: Answer, error: type[MeshError]) -> None:
-    """
-    A console that is away is told from one that answers nonsense, and leads nowhere else.
-    """
+    """A console that is away is told from one that answers nonsense, and leads nowhere else."""
     with pytest.raises(error) as ei:
         await link(answer, token_file)
     assert TOKEN not in str(ei.value)
 
 
 async def test_no_token_yet(tmp_path: Path) -> None:
-    """
-    A console that has not made its token yet is away.
-    """
+    """A console that has not made its token yet is away."""
     with pytest.raises(UnavailableError):
         await link(lambda _: httpx.Response(500), tmp_path / "none")
 
 
 async def test_no_console() -> None:
-    """
-    A mesh without a console says so.
-    """
+    """A mesh without a console says so."""
     with pytest.raises(NotFoundError):
         await NoConsole().link_for("ada.1")

@@ -16,7 +16,7 @@ import pytest
 from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
-from auth_svc.keyset import PATH
+from auth_svc.signing_keys.jwks_endpoint import PATH
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import connected, free_port
 from mesh.chassis.tokens import fetch_over_http, parse_key_set
@@ -86,9 +86,7 @@ async def reason_of(call: Any) -> str:
 
 class TestProgram:
     async def test_serves_and_stops(self, tmp_path: Path, svids: Path) -> None:
-        """
-        It serves, publishes its keys, refuses sign-up while Survey is away, and ends with 0.
-        """
+        """It serves, publishes its keys, refuses sign-up while Survey is away, and ends with 0."""
         env = environment(tmp_path, svids)
         async with running(env) as process, stub_of(env, svids) as auth:
             unknown = pb.VerifySessionRequest(session_secret="ab", audience="survey")
@@ -123,9 +121,7 @@ class TestProgram:
         ],
     )
     def test_cannot_start(self, tmp_path: Path, svids: Path, variable: str, value: str) -> None:
-        """
-        What cannot work ends the start with 2 and the name of the setting, without traceback.
-        """
+        """What cannot work ends the start with 2 and the name of the setting, without traceback."""
         status, written = refused(environment(tmp_path, svids, **{variable: value}))
 
         assert 2 == status
@@ -133,9 +129,7 @@ class TestProgram:
         assert "Traceback" not in written
 
     def test_appwrite_needs_more(self, tmp_path: Path, svids: Path) -> None:
-        """
-        The provider Appwrite names all that it needs.
-        """
+        """The provider Appwrite names all that it needs."""
         status, written = refused(environment(tmp_path, svids, AMARRE_AUTH_PROVIDER="appwrite"))
 
         assert 2 == status
@@ -144,9 +138,7 @@ class TestProgram:
         assert "AMARRE_ is not set" not in written
 
     def test_password_in_a_url_is_not_told(self, tmp_path: Path, svids: Path) -> None:
-        """
-        A URL that is refused is told without the password in it.
-        """
+        """A URL that is refused is told without the password in it."""
         env = environment(tmp_path, svids, AMARRE_AUTH_SMTP_URL="smtp://ada:hunter2@localhost")
         _, written = refused(env)
 
@@ -154,9 +146,7 @@ class TestProgram:
         assert "hunter2" not in written
 
     def test_everything_missing(self) -> None:
-        """
-        All missing settings are named at once.
-        """
+        """All missing settings are named at once."""
         bare = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         status, written = refused(bare)
 

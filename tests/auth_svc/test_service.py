@@ -11,21 +11,21 @@ import pytest
 from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
-from auth_svc.factors import SecondFactor
 from auth_svc.service import register
+from auth_svc.sessions.second_factor import SecondFactorPolicy
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import connected, served
 from tests.auth_svc.authenticator import Authenticator
-from tests.auth_svc.world import MailedLink, World, link_in
+from tests.auth_svc.harness import Harness, MailedLink, link_in
 
 CHROME = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36"
 
 
 @pytest.fixture
-async def auth(world: World, svids: Path) -> AsyncIterator[Any]:
+async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
     """A stub of Auth as the gateway has it."""
     async with (
-        served(register(world.service), svids / "auth", audience="auth", key=world.key) as port,
+        served(register(harness.service), svids / "auth", audience="auth", key=harness.key) as port,
         connected("auth", port, svids / "gateway", AuthServiceStub) as stub,
     ):
         yield stub
@@ -45,10 +45,10 @@ async def named(call: Any) -> str:
     return from_rpc_error(ei.value).contract.name
 
 
-async def sign_up(auth: Any, world: World, email: str = "ada@example.org") -> MailedLink:
+async def sign_up(auth: Any, harness: Harness, email: str = "ada@example.org") -> MailedLink:
     answer = await auth.SignUp(pb.SignUpRequest(email=email, client_address="192.0.2.1"))
     assert answer.signed_up
-    return link_in(world.mailer.letters[-1])
+    return link_in(harness.mailer.letters[-1])
 
 
 async def log_in(auth: Any, link: MailedLink) -> Any:
@@ -68,14 +68,13 @@ async def as_user(auth: Any, secret: str) -> tuple[tuple[str, str], ...]:
 class TestFactors:
     """What a session reaches by how, and how long ago, it began."""
 
-    async def test_not_fresh(self, auth: Any, world: World) -> None:
-        """
-        Eleven minutes after signing in, what concerns the ways to sign in asks for a fresh
+    async def test_not_fresh(self, auth: Any, harness: Harness) -> None:
+        """Eleven minutes after signing in, what concerns the ways to sign in asks for a fresh
         sign-in, and nothing else does.
         """
-        world.clock.advance(timedelta(minutes=-11))
-        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
-        world.clock.advance(timedelta(minutes=11))
+        harness.clock.advance(timedelta(minutes=-11))
+        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
+        harness.clock.advance(timedelta(minutes=11))
         who = await as_user(auth, secret)
 
         for request in (
@@ -92,12 +91,11 @@ class TestFactors:
         await auth.ListSessions(pb.ListSessionsRequest(), metadata=who)
         await auth.LogOut(pb.LogOutRequest(everywhere=True), metadata=who)
 
-    async def test_link_then_passkey(self, auth: Any, world: World) -> None:
-        """
-        Who asked for it reaches nothing but the way to the second factor by a link, and
+    async def test_link_then_passkey(self, auth: Any, harness: Harness) -> None:
+        """Who asked for it reaches nothing but the way to the second factor by a link, and
         everything once the passkey is shown.
         """
-        by_link = (await log_in(auth, await sign_up(auth, world))).session_secret
+        by_link = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who = await as_user(auth, by_link)
         device = Authenticator()
         begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
@@ -135,12 +133,12 @@ class TestFactors:
         assert not released.required
         await auth.ListSessions(pb.ListSessionsRequest(), metadata=await as_user(auth, by_link))
 
-    async def test_asked_of_everybody(self, auth: Any, world: World) -> None:
+    async def test_asked_of_everybody(self, auth: Any, harness: Harness) -> None:
+        """Where a passkey is asked of everybody, nobody turns that off or removes their last
+        one.
         """
-        Where a passkey is asked of everybody, nobody turns that off or removes their last one.
-        """
-        world.sessions.second_factor = SecondFactor("everybody")
-        who = await as_user(auth, (await log_in(auth, await sign_up(auth, world))).session_secret)
+        harness.sessions.second_factor = SecondFactorPolicy("everybody")
+        who = await as_user(auth, (await log_in(auth, await sign_up(auth, harness))).session_secret)
         device = Authenticator()
         begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
         added = await auth.AddPasskey(
@@ -163,29 +161,25 @@ class TestFactors:
         ):
             assert "CONFLICT" == await named(request)
 
-    async def test_no_console(self, auth: Any, world: World) -> None:
-        """
-        Only operators are told whether there is a console; without one they are told so.
-        """
-        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+    async def test_no_console(self, auth: Any, harness: Harness) -> None:
+        """Only operators are told whether there is a console; without one they are told so."""
+        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who = await as_user(auth, secret)
         assert "PERMISSION_DENIED" == await named(
             auth.EnterConsole(pb.EnterConsoleRequest(), metadata=who)
         )
         user = (await auth.GetProfile(pb.GetProfileRequest(), metadata=who)).user
-        await world.directory.set_label(user.id, "operator", on=True)
-        world.sessions.forget_user(user.id)
+        await harness.directory.set_label(user.id, "operator", on=True)
+        harness.sessions.forget_user(user.id)
         assert "NOT_FOUND" == await named(
             auth.EnterConsole(pb.EnterConsoleRequest(), metadata=await as_user(auth, secret))
         )
 
 
 class TestWholeWay:
-    async def test_from_sign_up_to_log_out(self, auth: Any, world: World) -> None:
-        """
-        A person signs up, opens a session, is known, sees the session, and signs out.
-        """
-        link = await sign_up(auth, world)
+    async def test_from_sign_up_to_log_out(self, auth: Any, harness: Harness) -> None:
+        """A person signs up, opens a session, is known, sees the session, and signs out."""
+        link = await sign_up(auth, harness)
         opened = await log_in(auth, link)
         assert opened.logged_in
         who = await as_user(auth, opened.session_secret)
@@ -206,12 +200,10 @@ class TestWholeWay:
         )
         assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
 
-    async def test_log_out_everywhere(self, auth: Any, world: World) -> None:
-        """
-        Signing out everywhere ends the sessions of all devices; here alone only this one.
-        """
+    async def test_log_out_everywhere(self, auth: Any, harness: Harness) -> None:
+        """Signing out everywhere ends the sessions of all devices; here alone only this one."""
         secrets = [
-            (await log_in(auth, await sign_up(auth, world))).session_secret for _ in range(3)
+            (await log_in(auth, await sign_up(auth, harness))).session_secret for _ in range(3)
         ]
         first = await as_user(auth, secrets[0])
         second = await as_user(auth, secrets[1])
@@ -228,15 +220,16 @@ class TestWholeWay:
             )
             assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
 
-    async def test_end_another_session(self, auth: Any, world: World) -> None:
-        """
-        A person ends the session of a lost device from the list of devices; one of somebody else
+    async def test_end_another_session(self, auth: Any, harness: Harness) -> None:
+        """A person ends the session of a lost device from the list of devices; one of somebody else
         or of nobody is neither ended nor told apart.
         """
         mine, lost = [
-            (await log_in(auth, await sign_up(auth, world))).session_secret for _ in range(2)
+            (await log_in(auth, await sign_up(auth, harness))).session_secret for _ in range(2)
         ]
-        foreign = (await log_in(auth, await sign_up(auth, world, "bob@example.org"))).session_secret
+        foreign = (
+            await log_in(auth, await sign_up(auth, harness, "bob@example.org"))
+        ).session_secret
         me, bob = await as_user(auth, mine), await as_user(auth, foreign)
         listed = (await auth.ListSessions(pb.ListSessionsRequest(), metadata=me)).sessions
         (other,) = [session.id for session in listed if not session.current]
@@ -251,12 +244,11 @@ class TestWholeWay:
         await as_user(auth, mine)
         await as_user(auth, foreign)
 
-    async def test_50_parallel_log_ins(self, auth: Any, world: World) -> None:
-        """
-        50 parallel log-ins with one link open one session; the others are told the same thing,
+    async def test_50_parallel_log_ins(self, auth: Any, harness: Harness) -> None:
+        """50 parallel log-ins with one link open one session; the others are told the same thing,
         unless the machine is too busy to tell them in time.
         """
-        link = await sign_up(auth, world)
+        link = await sign_up(auth, harness)
         request = pb.LogInRequest(user_id=link.user_id, secret=link.secret)
 
         results = await asyncio.gather(
@@ -269,15 +261,13 @@ class TestWholeWay:
             "invalid_credentials",
             "deadline_exceeded",
         }
-        assert 1 == len(await world.directory.sessions(link.user_id))
+        assert 1 == len(await harness.directory.sessions(link.user_id))
 
 
 class TestPasskeys:
-    async def test_whole_way(self, auth: Any, world: World) -> None:
-        """
-        Made, listed, used to sign in, removed; each step over the contract.
-        """
-        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+    async def test_whole_way(self, auth: Any, harness: Harness) -> None:
+        """Made, listed, used to sign in, removed; each step over the contract."""
+        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who, device = await as_user(auth, secret), Authenticator()
         begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
         added = await auth.AddPasskey(
@@ -309,9 +299,7 @@ class TestPasskeys:
         assert not (await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)).passkeys
 
     async def test_unknown(self, auth: Any) -> None:
-        """
-        A passkey that nobody has is invalid_credentials.
-        """
+        """A passkey that nobody has is invalid_credentials."""
         begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
         device = Authenticator(user_handle="YWRh")
         call = auth.LogInWithPasskey(
@@ -337,42 +325,34 @@ class TestSignUp:
             "a\0@example.org",
         ],
     )
-    async def test_bad_address(self, auth: Any, world: World, email: str) -> None:
-        """
-        A bad address is invalid_email, whoever notices: the contract's rules or Auth's.
-        """
+    async def test_bad_address(self, auth: Any, harness: Harness, email: str) -> None:
+        """A bad address is invalid_email, whoever notices: the contract's rules or Auth's."""
         call = auth.SignUp(pb.SignUpRequest(email=email))
 
         assert ("INVALID_ARGUMENT", "invalid_email") == await reason_of(call)
-        assert [] == world.mailer.letters
+        assert [] == harness.mailer.letters
 
-    async def test_internationalised_address(self, auth: Any, world: World) -> None:
-        """
-        Mailbox and domain may be of any script; the ASCII form of the domain is the same one.
-        """
-        first = await sign_up(auth, world, "zoé@Universität.example.org")
-        second = await sign_up(auth, world, "zoé@xn--universitt-y5a.example.org")
+    async def test_internationalised_address(self, auth: Any, harness: Harness) -> None:
+        """Mailbox and domain may be of any script; the ASCII form of the domain is the same one."""
+        first = await sign_up(auth, harness, "zoé@Universität.example.org")
+        second = await sign_up(auth, harness, "zoé@xn--universitt-y5a.example.org")
 
-        assert "zoé@universität.example.org" == world.mailer.letters[0].to
+        assert "zoé@universität.example.org" == harness.mailer.letters[0].to
         assert first.user_id == second.user_id
 
-    async def test_same_answer_for_known_and_unknown(self, auth: Any, world: World) -> None:
-        """
-        The answers to a known and to an unknown address differ in nothing.
-        """
-        await sign_up(auth, world, "ada@example.org")
+    async def test_same_answer_for_known_and_unknown(self, auth: Any, harness: Harness) -> None:
+        """The answers to a known and to an unknown address differ in nothing."""
+        await sign_up(auth, harness, "ada@example.org")
 
         known = await auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
         unknown = await auth.SignUp(pb.SignUpRequest(email="bob@example.org"))
 
         assert known == unknown
 
-    async def test_limit(self, auth: Any, world: World) -> None:
-        """
-        Beyond the limit the answer is rate_limited and says when to come back.
-        """
+    async def test_limit(self, auth: Any, harness: Harness) -> None:
+        """Beyond the limit the answer is rate_limited and says when to come back."""
         for _ in range(5):
-            await sign_up(auth, world)
+            await sign_up(auth, harness)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
@@ -381,11 +361,9 @@ class TestSignUp:
         assert error.retry_after is not None
         assert 0 < error.retry_after.total_seconds() <= 900
 
-    async def test_redcap_away(self, auth: Any, world: World) -> None:
-        """
-        While REDCap cannot answer, signing up is unavailable.
-        """
-        world.contacts.away = True
+    async def test_redcap_away(self, auth: Any, harness: Harness) -> None:
+        """While REDCap cannot answer, signing up is unavailable."""
+        harness.contacts.away = True
 
         call = auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
         assert ("UNAVAILABLE", "unavailable") == await reason_of(call)
@@ -398,39 +376,31 @@ class TestLogIn:
         ids=["no id", "no secret", "id", "secret", "long secret"],
     )
     async def test_malformed(self, auth: Any, user_id: str, secret: str) -> None:
-        """
-        What is not hexadecimal is told apart from what does not work.
-        """
+        """What is not hexadecimal is told apart from what does not work."""
         call = auth.LogIn(pb.LogInRequest(user_id=user_id, secret=secret))
 
         assert ("INVALID_ARGUMENT", "magicurl_login_validation_error") == await reason_of(call)
 
     async def test_unknown(self, auth: Any) -> None:
-        """
-        A link that was never made is invalid_credentials.
-        """
+        """A link that was never made is invalid_credentials."""
         call = auth.LogIn(pb.LogInRequest(user_id="ab", secret="cd"))
 
         assert ("UNAUTHENTICATED", "invalid_credentials") == await reason_of(call)
 
 
 class TestVerifySession:
-    async def test_unknown_audience(self, auth: Any, world: World) -> None:
-        """
-        Tokens are minted for services of the mesh alone.
-        """
-        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+    async def test_unknown_audience(self, auth: Any, harness: Harness) -> None:
+        """Tokens are minted for services of the mesh alone."""
+        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         call = auth.VerifySession(
             pb.VerifySessionRequest(session_secret=secret, audience="elsewhere")
         )
 
         assert ("INVALID_ARGUMENT", "invalid_request") == await reason_of(call)
 
-    async def test_token_for_another_service(self, auth: Any, world: World) -> None:
-        """
-        A token for Survey opens nothing at Auth.
-        """
-        secret = (await log_in(auth, await sign_up(auth, world))).session_secret
+    async def test_token_for_another_service(self, auth: Any, harness: Harness) -> None:
+        """A token for Survey opens nothing at Auth."""
+        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         verified = await auth.VerifySession(
             pb.VerifySessionRequest(session_secret=secret, audience="survey")
         )
@@ -458,26 +428,22 @@ class TestVerifySession:
     ids=["SignUp", "LogIn", "VerifySession", "GetProfile", "BeginPasskeyLogIn", "ListPasskeys"],
 )
 async def test_only_the_gateway_may_call(
-    world: World, svids: Path, caller: str, request_of: Callable[[Any], Any]
+    harness: Harness, svids: Path, caller: str, request_of: Callable[[Any], Any]
 ) -> None:
-    """
-    Every other workload of the mesh is refused before anything is looked at.
-    """
+    """Every other workload of the mesh is refused before anything is looked at."""
     async with (
-        served(register(world.service), svids / "auth", audience="auth", key=world.key) as port,
+        served(register(harness.service), svids / "auth", audience="auth", key=harness.key) as port,
         connected("auth", port, svids / caller, AuthServiceStub) as stub,
     ):
         assert ("PERMISSION_DENIED", "permission_denied") == await reason_of(request_of(stub))
-    assert [] == world.mailer.letters
+    assert [] == harness.mailer.letters
 
 
 async def test_nothing_secret_is_logged(
-    auth: Any, world: World, capsys: pytest.CaptureFixture[str]
+    auth: Any, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    No address, link, session secret, token or client address reaches a log line.
-    """
-    link = await sign_up(auth, world, "canary.ada@example.org")
+    """No address, link, session secret, token or client address reaches a log line."""
+    link = await sign_up(auth, harness, "canary.ada@example.org")
     await reason_of(auth.SignUp(pb.SignUpRequest(email="canary..bad@example.org")))
     await reason_of(auth.SignUp(pb.SignUpRequest(email="canary@example.com")))
     await reason_of(auth.LogIn(pb.LogInRequest(user_id=link.user_id, secret="c0ffee")))

@@ -6,8 +6,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
-import auth_svc.mail
-import auth_svc.signin
+import auth_svc.metrics
 import gateway.observation
 import survey_svc.creation
 import survey_svc.listing
@@ -19,8 +18,7 @@ from mesh.contract import policy
 from mesh.render import registry, signals
 
 EMITTERS = (
-    auth_svc.mail,
-    auth_svc.signin,
+    auth_svc.metrics,
     gateway.observation,
     metrics,
     survey_svc.creation,

@@ -20,8 +20,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """
-    Drop the columns.
+    """Drop the columns.
 
     Nobody who was blocked comes back by it: their sessions ended, but they can sign in again.
     """

@@ -13,9 +13,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.sql import text
 
-from auth_svc.database import Database
-from auth_svc.embedded import EmbeddedDirectory
 from auth_svc.ports import SessionLife, User
+from auth_svc.providers.embedded import EmbeddedDirectory
+from auth_svc.storage.database import Database
 from mesh.deploy.check import DEPLOY
 from survey_svc.ports import Reservation
 from survey_svc.sql_store import SqlStore

@@ -26,8 +26,8 @@ def client(appwrite: Appwrite) -> Iterator[Any]:
 
 
 def test_whole_sign_in(appwrite: Appwrite, client: Any) -> None:
-    """
-    Token, session, account, sessions, JWT, users, sign-out: each answer fits the SDK's models.
+    """Token, session, account, sessions, JWT, users, sign-out: each answer fits the SDK's
+    models.
     """
     with_key = client().set_key(KEY)
     token = Account(with_key).create_magic_url_token(
@@ -58,9 +58,7 @@ def test_whole_sign_in(appwrite: Appwrite, client: Any) -> None:
 
 
 def test_pages_of_users(client: Any) -> None:
-    """
-    Users are listed in pages, made with an id of one's choice and told apart when taken.
-    """
+    """Users are listed in pages, made with an id of one's choice and told apart when taken."""
     users = Users(client().set_key(KEY))
     for number in range(5):
         users.create(f"user{number}", email=f"a{number}@example.org")
@@ -75,9 +73,7 @@ def test_pages_of_users(client: Any) -> None:
 
 
 def test_used_link(client: Any) -> None:
-    """
-    A link that was used is the SDK's exception with Appwrite's type.
-    """
+    """A link that was used is the SDK's exception with Appwrite's type."""
     account = Account(client().set_key(KEY))
     token = account.create_magic_url_token("unique()", "ada@example.org")
     account.create_session(token.userid, token.secret)
@@ -88,9 +84,7 @@ def test_used_link(client: Any) -> None:
 
 
 def test_ends_all_sessions_of_a_user(client: Any) -> None:
-    """
-    A key ends one session of a user, or all.
-    """
+    """A key ends one session of a user, or all."""
     with_key = client().set_key(KEY)
     opened = []
     for _ in range(3):

@@ -85,9 +85,7 @@ def messages(outbox: Outbox) -> list[dict[str, object]]:
 
 class TestOutbox:
     async def test_a_mail_is_shown(self, outbox: Outbox) -> None:
-        """
-        A mail given by SMTP is in the list, with its bodies and each link once.
-        """
+        """A mail given by SMTP is in the list, with its bodies and each link once."""
         await aiosmtplib.send(a_mail("Été"), hostname="127.0.0.1", port=outbox.smtp)
 
         (message,) = messages(outbox)
@@ -98,18 +96,14 @@ class TestOutbox:
         assert "<a href" in str(message["html"])
 
     async def test_newest_first(self, outbox: Outbox) -> None:
-        """
-        The list begins with the newest mail.
-        """
+        """The list begins with the newest mail."""
         for subject in ("one", "two"):
             await aiosmtplib.send(a_mail(subject), hostname="127.0.0.1", port=outbox.smtp)
 
         assert ["two", "one"] == [message["subject"] for message in messages(outbox)]
 
     async def test_the_page_shows_mail_html_without_running_it(self, outbox: Outbox) -> None:
-        """
-        The page escapes what mails say and runs no script of theirs.
-        """
+        """The page escapes what mails say and runs no script of theirs."""
         mail = a_mail("<script>alert(1)</script>")
         await aiosmtplib.send(mail, hostname="127.0.0.1", port=outbox.smtp)
 
@@ -120,18 +114,14 @@ class TestOutbox:
         assert "default-src 'none'" in page.headers["content-security-policy"]
 
     async def test_messages_can_be_forgotten(self, outbox: Outbox) -> None:
-        """
-        DELETE empties the list.
-        """
+        """DELETE empties the list."""
         await aiosmtplib.send(a_mail(), hostname="127.0.0.1", port=outbox.smtp)
 
         assert 204 == httpx.delete(f"{outbox.url}/messages", trust_env=False).status_code
         assert [] == messages(outbox)
 
     async def test_too_large_a_mail_is_refused(self, outbox: Outbox) -> None:
-        """
-        A mail above 1 MiB is refused while it is given.
-        """
+        """A mail above 1 MiB is refused while it is given."""
         mail = a_mail()
         mail.clear_content()
         mail.set_content("x" * 70 + "\n" + ("y" * 70 + "\n") * 20_000)
@@ -141,9 +131,7 @@ class TestOutbox:
         assert [] == messages(outbox)
 
     async def test_mails_outlive_a_restart(self, outbox: Outbox, tmp_path: Path) -> None:
-        """
-        SIGTERM ends the program with 0, and what it kept is there after the next start.
-        """
+        """SIGTERM ends the program with 0, and what it kept is there after the next start."""
         await aiosmtplib.send(a_mail("kept"), hostname="127.0.0.1", port=outbox.smtp)
         assert 0 == await asyncio.to_thread(outbox.stop)
 
@@ -158,9 +146,7 @@ class TestOutbox:
 
 class TestRefusals:
     def test_production(self, tmp_path: Path) -> None:
-        """
-        It does not run in production, and says so in one sentence.
-        """
+        """It does not run in production, and says so in one sentence."""
         process = start(free_port(), free_port(), tmp_path / "o.db", AMARRE_ENV="production")
 
         assert "it does not run in production" in process.communicate()[1]
@@ -168,9 +154,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("option", ["http", "smtp"])
     def test_port_in_use(self, option: str, tmp_path: Path) -> None:
-        """
-        A port in use is named together with the option that chose it.
-        """
+        """A port in use is named together with the option that chose it."""
         with socket.create_server(("127.0.0.1", free_port())) as taken:
             ports = {"http": free_port(), "smtp": free_port(), option: taken.getsockname()[1]}
             process = start(ports["http"], ports["smtp"], tmp_path / "o.db")
@@ -181,18 +165,14 @@ class TestRefusals:
 
     @pytest.mark.parametrize("port", [0, 65_536])
     def test_bad_port(self, port: int, tmp_path: Path) -> None:
-        """
-        What is no port is refused.
-        """
+        """What is no port is refused."""
         process = start(port, free_port(), tmp_path / "o.db")
 
         assert "is no HOST:PORT" in process.communicate()[1]
         assert 2 == process.returncode
 
     def test_file_that_cannot_be_written(self, tmp_path: Path) -> None:
-        """
-        A file in a folder that does not exist is named.
-        """
+        """A file in a folder that does not exist is named."""
         process = start(free_port(), free_port(), tmp_path / "no" / "o.db")
 
         assert "--database" in process.communicate()[1]
@@ -200,9 +180,7 @@ class TestRefusals:
 
 
 def test_the_store_is_bounded(tmp_path: Path) -> None:
-    """
-    Beyond a thousand messages the oldest go.
-    """
+    """Beyond a thousand messages the oldest go."""
     store = Store(tmp_path / "o.db")
     for number in range(MOST_MESSAGES + 5):
         store.add(Message(0, datetime.now(UTC), ("a@example.org",), str(number), "", ""))

@@ -1,0 +1,1 @@
+"""Administration of users: transfer between identity providers, blocking, ending sessions."""

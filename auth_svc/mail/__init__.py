@@ -1,0 +1,1 @@
+"""The sign-in mail, its templates, and the queue that sends it over SMTP."""

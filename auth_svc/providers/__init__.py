@@ -1,0 +1,1 @@
+"""Identity providers: the embedded one and Appwrite."""

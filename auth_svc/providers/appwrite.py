@@ -1,0 +1,314 @@
+"""Appwrite as identity provider: the port ``Directory`` over its REST API."""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+import structlog
+
+from auth_svc.errors import InvalidCredentialsError, InvalidEmailError
+from auth_svc.ports import (
+    APPLICANT,
+    Clock,
+    Invitation,
+    OpenedSession,
+    Session,
+    SessionLife,
+    Use,
+    User,
+    Verified,
+    with_label,
+)
+from auth_svc.providers.appwrite_client import AppwriteClient, AppwriteError
+from mesh.chassis.errors import UnavailableError, UpstreamError
+from mesh.chassis.server import StartError
+from mesh.chassis.telemetry import names
+
+log = structlog.get_logger("appwrite")
+
+PAGE = 100
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+_COOKIE = re.compile(r"[A-Za-z0-9_-]+")
+_TO_COOKIE, _TO_BASE64 = str.maketrans("+/", "-_"), str.maketrans("-_", "+/")
+NOBODY = "nobody-amarre-start"
+"""A user id that nobody has; what is asked of it changes nothing."""
+
+
+class SessionUses(Protocol):
+    """Knows how sessions began and when they were used last; Appwrite does not."""
+
+    async def record_start(self, session_id: str, *, by_passkey: bool, now: datetime) -> None:
+        """Note that a session began, and how."""
+        ...
+
+    async def record_use(self, session_id: str, *, now: datetime) -> Use | None:
+        """Note that a session is used; None when it was idle for too long."""
+        ...
+
+
+class AppwriteDirectory:
+    """Users and sessions in Appwrite.
+
+    Appwrite mails the links by itself. Its links work for an hour, its sessions for a year; ours
+    for less, which the rules and *life* see to.
+    """
+
+    def __init__(
+        self,
+        client: AppwriteClient,
+        uses: SessionUses,
+        clock: Clock,
+        *,
+        life: SessionLife,
+        link_url: str,
+    ) -> None:
+        self._client = client
+        self._uses = uses
+        self._clock = clock
+        self._life = life
+        self._link_url = link_url
+
+    async def check(self) -> None:
+        """Check project and key with three calls that change nothing.
+
+        An Appwrite that is away does not keep Auth from starting.
+
+        Raises:
+            StartError: The project is unknown or the key lacks a scope; both are named.
+        """
+        probes = (
+            ("users.read", "GET", "/users/" + NOBODY, None),
+            ("users.write", "DELETE", f"/users/{NOBODY}/sessions", None),
+            (
+                "sessions.write",
+                "POST",
+                "/account/sessions/token",
+                {"userId": NOBODY, "secret": "0" * 64},
+            ),
+        )
+        missing = []
+        for scope, method, path, body in probes:
+            try:
+                await self._client.as_service(method, path, body)
+            except AppwriteError as refusal:
+                if refusal.kind == "project_not_found":
+                    raise StartError(
+                        "AMARRE_AUTH_APPWRITE_PROJECT names no project of this Appwrite."
+                    ) from refusal
+                if refusal.kind == "general_unauthorized_scope":
+                    missing.append(scope)
+            except UnavailableError:
+                log.warning("appwrite not checked", reason="it is away")
+                return
+        if missing:
+            raise StartError(
+                f"The key in AMARRE_AUTH_APPWRITE_KEY_FILE lacks {', '.join(missing)}:"
+                " give it these scopes in Appwrite's console, or use another key."
+            )
+
+    async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
+        """Let Appwrite find or make the user and mail the link."""
+        try:
+            token = await self._ask_for_link(email, new_id, language)
+        except AppwriteError as refusal:
+            if refusal.kind == "user_already_exists":
+                # REDCap knows this address under the id of another user; see EmbeddedDirectory.
+                log.warning("user id is taken", action="a new id was made")
+                token = await self._ask_for_link(email, secrets.token_hex(10), language)
+            elif refusal.kind == "user_blocked":
+                # Nobody learns from the answer that the address is known and blocked.
+                log.warning("blocked user asked for a link", kind=names.KIND_SECURITY)
+                return Invitation(User(new_id, email), secrets.token_hex(32), mailed=True)
+            elif refusal.kind == "general_argument_invalid":
+                raise InvalidEmailError("Appwrite does not take the e-mail address.") from refusal
+            else:
+                raise _unexpected(refusal) from refusal
+        user_id, secret = token.get("userId"), token.get("secret")
+        if not isinstance(user_id, str) or not isinstance(secret, str) or not secret:
+            raise UpstreamError("Appwrite made a link but did not tell its secret.")
+        return Invitation(User(user_id, email), secret, mailed=True)
+
+    async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
+        """Let Appwrite use the link up and open a session."""
+        try:
+            session = await self._client.as_service(
+                "POST",
+                "/account/sessions/token",
+                {"userId": user_id, "secret": secret},
+                x_forwarded_user_agent=_printable(user_agent),
+            )
+        except AppwriteError as refusal:
+            if refusal.kind in {"user_invalid_token", "user_blocked"}:
+                raise InvalidCredentialsError from refusal
+            raise _unexpected(refusal) from refusal
+        return await self._opened(session, by_passkey=False)
+
+    async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
+        """Let Appwrite open a session on the word of this service, which saw a passkey."""
+        try:
+            session = await self._client.as_service(
+                "POST",
+                f"/users/{quote(user_id, safe='')}/sessions",
+                x_forwarded_user_agent=_printable(user_agent),
+            )
+        except AppwriteError as refusal:
+            if refusal.kind in {"user_not_found", "user_blocked"}:
+                raise InvalidCredentialsError from refusal
+            raise _unexpected(refusal) from refusal
+        return await self._opened(session, by_passkey=True)
+
+    async def _opened(self, session: dict[str, Any], *, by_passkey: bool) -> OpenedSession:
+        shown = session.get("secret")
+        if not isinstance(shown, str) or not _BASE64.fullmatch(shown):
+            raise UpstreamError("Appwrite opened a session but did not tell its secret.")
+        opened = replace(self._session(session), by_passkey=by_passkey)
+        await self._uses.record_start(opened.id, by_passkey=by_passkey, now=self._clock())
+        return OpenedSession(_for_cookie(shown), opened)
+
+    async def find_session(self, secret: str) -> Verified | None:
+        """Ask Appwrite who *secret* belongs to; 401 alone means nobody."""
+        if not _COOKIE.fullmatch(secret):
+            return None
+        shown = _from_cookie(secret)
+        try:
+            account, current = await asyncio.gather(
+                self._client.as_user("/account", shown),
+                self._client.as_user("/account/sessions/current", shown),
+            )
+        except AppwriteError as refusal:
+            if refusal.status == 401 or refusal.kind in {"user_blocked", "user_session_not_found"}:
+                return None
+            raise _unexpected(refusal) from refusal
+        session, user = self._session(current), _user(account)
+        now = self._clock()
+        if session.expires_at <= now:
+            return None
+        use = await self._uses.record_use(session.id, now=now)
+        if use is None:
+            await self.end_session(user.id, session.id)
+            return None
+        return Verified(user, replace(session, by_passkey=use.by_passkey))
+
+    async def sessions(self, user_id: str) -> list[Session]:
+        """Return the user's open sessions, newest first."""
+        answer = await self._of_user("GET", user_id, "/sessions")
+        found = [self._session(one) for one in answer.get("sessions", [])]
+        now = self._clock()
+        still = [session for session in found if session.expires_at > now]
+        return sorted(still, key=lambda session: session.created_at, reverse=True)
+
+    async def end_session(self, user_id: str, session_id: str) -> None:
+        """End one session of the user."""
+        await self._of_user("DELETE", user_id, f"/sessions/{quote(session_id, safe='')}")
+
+    async def end_sessions(self, user_id: str) -> None:
+        """End all sessions of the user."""
+        await self._of_user("DELETE", user_id, "/sessions")
+
+    async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
+        """Give the user *label*, or take it away."""
+        path = f"/users/{quote(user_id, safe='')}"
+        user = _user(await self._users_call("GET", path))
+        changed = list(with_label(user.labels, label, on=on))
+        await self._users_call("PUT", f"{path}/labels", {"labels": changed})
+
+    async def block(self, user_id: str, *, on: bool) -> None:
+        """Keep the user out, whose sessions end, or let them in again."""
+        path = f"/users/{quote(user_id, safe='')}/status"
+        await self._users_call("PATCH", path, {"status": not on})
+        if on:
+            await self.end_sessions(user_id)
+
+    async def users(self) -> AsyncIterator[User]:
+        """Yield all users, page by page."""
+        last = ""
+        while True:
+            queries = [{"method": "limit", "values": [PAGE]}]
+            if last:
+                queries.append({"method": "cursorAfter", "values": [last]})
+            texts = {f"queries[{n}]": json.dumps(query) for n, query in enumerate(queries)}
+            page = (await self._users_call("GET", f"/users?{urlencode(texts)}")).get("users", [])
+            for shown in page:
+                yield _user(shown)
+            if len(page) < PAGE:
+                return
+            last = str(page[-1]["$id"])
+
+    async def add_user(self, user: User) -> None:
+        """Add *user*, who must be new, with their labels."""
+        await self._users_call("POST", "/users", {"userId": user.id, "email": user.email})
+        labels = {"labels": list(user.labels)}
+        await self._users_call("PUT", f"/users/{quote(user.id, safe='')}/labels", labels)
+        if user.blocked:
+            await self.block(user.id, on=True)
+
+    async def _users_call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        try:
+            return await self._client.as_service(method, path, body)
+        except AppwriteError as refusal:
+            raise _unexpected(refusal) from refusal
+
+    async def _ask_for_link(self, email: str, user_id: str, language: str) -> dict[str, Any]:
+        return await self._client.as_service(
+            "POST",
+            "/account/tokens/magic-url",
+            {"userId": user_id, "email": email, "url": self._link_url},
+            x_appwrite_locale=language or "fr",
+        )
+
+    async def _of_user(self, method: str, user_id: str, path: str) -> dict[str, Any]:
+        try:
+            return await self._client.as_service(method, f"/users/{quote(user_id, safe='')}{path}")
+        except AppwriteError as refusal:
+            if refusal.status == 404:
+                return {}  # What is not there has ended.
+            raise _unexpected(refusal) from refusal
+
+    def _session(self, shown: dict[str, Any]) -> Session:
+        try:
+            created_at = datetime.fromisoformat(shown["$createdAt"])
+            ends_at = datetime.fromisoformat(shown["expire"])
+            device = (str(shown.get("clientName", "")), str(shown.get("osName", "")))
+            return Session(
+                str(shown["$id"]),
+                created_at,
+                min(ends_at, created_at + self._life.absolute),
+                " on ".join(filter(None, device))[:120],
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise UpstreamError("Appwrite showed a session without its times.") from exc
+
+
+def _user(shown: dict[str, Any]) -> User:
+    try:
+        user_id, email, labels = shown["$id"], shown["email"], shown.get("labels") or [APPLICANT]
+    except KeyError as exc:
+        raise UpstreamError("Appwrite showed a user without id or address.") from exc
+    blocked = shown.get("status") is False
+    return User(str(user_id), str(email), tuple(str(label) for label in labels), blocked)
+
+
+def _for_cookie(secret: str) -> str:
+    """Return base64 in the alphabet that cookies and URLs take."""
+    return secret.rstrip("=").translate(_TO_COOKIE)
+
+
+def _from_cookie(secret: str) -> str:
+    """Return the base64 that `_for_cookie` was given."""
+    return secret.translate(_TO_BASE64) + "=" * (-len(secret) % 4)
+
+
+def _printable(text: str) -> str:
+    """Return what may stand in a header."""
+    return "".join(char for char in text if char.isascii() and char.isprintable())
+
+
+def _unexpected(refusal: AppwriteError) -> UpstreamError:
+    log.error("appwrite refused", status=refusal.status, fault=refusal.kind)
+    return UpstreamError("The identity provider refused what Auth asked of it.")

@@ -1,0 +1,125 @@
+"""Appwrite's REST API: time-outs, retries for reads alone, and what its refusals mean."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import httpx
+import structlog
+
+from auth_svc.ports import Clock
+from mesh.chassis.errors import RateLimitedError, UnavailableError, UpstreamError
+
+log = structlog.get_logger("appwrite")
+
+RESPONSE_FORMAT = "1.9.0"
+TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=20)
+_AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+
+
+class AppwriteError(Exception):
+    """Appwrite understood and refused; ``kind`` is its error type."""
+
+    def __init__(self, status: int, kind: str) -> None:
+        super().__init__(f"Appwrite answered {status} {kind}.")
+        self.status = status
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class AppwriteProject:
+    """Which project, and the API key of this service."""
+
+    endpoint: str
+    id: str
+    key: str = field(repr=False)
+
+
+class AppwriteClient:
+    """Calls one project; as this service with its key, or as a user with a session."""
+
+    def __init__(self, http: httpx.AsyncClient, project: AppwriteProject, clock: Clock) -> None:
+        # Appwrite sends the sessions that it opens as cookies too; to keep them would mix users.
+        http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self._http = http
+        self._project = project
+        self._clock = clock
+
+    async def as_service(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> dict[str, Any]:
+        """Call with the API key; *headers* in lower case, with underscores.
+
+        Raises:
+            AppwriteError: Appwrite refused.
+            UnavailableError, RateLimitedError, UpstreamError: It could not answer.
+        """
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self._call(method, path, body, {"x-appwrite-key": self._project.key, **named})
+
+    async def as_user(self, path: str, session: str) -> dict[str, Any]:
+        """Read as the user of *session*; never together with the key, which Appwrite refuses.
+
+        Raises:
+            AppwriteError, UnavailableError, RateLimitedError, UpstreamError: As above.
+        """
+        return await self._call("GET", path, None, {"x-appwrite-session": session})
+
+    async def _call(
+        self, method: str, path: str, body: object, headers: dict[str, str]
+    ) -> dict[str, Any]:
+        # What writes is never sent twice: a lost answer may have spent a link or sent a mail.
+        attempts = 2 if method == "GET" else 1
+        for left in reversed(range(attempts)):
+            try:
+                answer = await self._http.request(
+                    method,
+                    f"{self._project.endpoint}{path}",
+                    json=body,
+                    headers={
+                        "x-appwrite-project": self._project.id,
+                        "x-appwrite-response-format": RESPONSE_FORMAT,
+                        **headers,
+                    },
+                )
+            except httpx.TransportError as exc:
+                if left and isinstance(exc, httpx.ConnectError | httpx.RemoteProtocolError):
+                    continue
+                log.warning("appwrite away", fault=type(exc).__name__)
+                raise UnavailableError("The identity provider cannot be reached.") from exc
+            if not (left and answer.status_code in _AWAY):
+                return self._read(answer)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _read(self, answer: httpx.Response) -> dict[str, Any]:
+        status = answer.status_code
+        if status == HTTPStatus.NO_CONTENT:
+            return {}
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if answer.is_success and isinstance(found, dict):
+            return found
+        kind = str(found.get("type", "")) if isinstance(found, dict) else ""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.warning("appwrite failed", status=status, fault=kind)
+            raise UnavailableError("The identity provider failed; try again later.")
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise RateLimitedError(
+                "The identity provider refuses more attempts now.",
+                retry_after=self._until(answer.headers.get("x-ratelimit-reset", "")),
+            )
+        if kind:
+            raise AppwriteError(status, kind)
+        log.error("appwrite answered nonsense", status=status)
+        raise UpstreamError("The identity provider answered something that is not Appwrite's.")
+
+    def _until(self, reset: str) -> timedelta:
+        ends = int(reset) if reset.isascii() and reset.isdecimal() else 0
+        now = self._clock()
+        wait = datetime.fromtimestamp(ends, now.tzinfo) - now
+        return min(max(wait, timedelta(seconds=1)), timedelta(hours=1))

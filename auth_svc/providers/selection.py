@@ -1,0 +1,61 @@
+"""Makes the identity provider that the settings choose."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import httpx
+
+from auth_svc.config import AuthSettings
+from auth_svc.ports import SessionLife
+from auth_svc.providers.appwrite import AppwriteDirectory
+from auth_svc.providers.appwrite_client import LIMITS, TIMEOUT, AppwriteClient, AppwriteProject
+from auth_svc.providers.embedded import EmbeddedDirectory
+from auth_svc.storage.database import Database
+from auth_svc.storage.session_uses import SqlSessionUses
+from mesh.chassis.server import StartError
+from mesh.chassis.telemetry import observed
+
+Provider = EmbeddedDirectory | AppwriteDirectory
+
+
+def utc_now() -> datetime:
+    """Return the present time."""
+    return datetime.now(UTC)
+
+
+@contextlib.asynccontextmanager
+async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[Provider]:
+    """Yield the provider; closes its connections at the end.
+
+    Raises:
+        StartError: Appwrite's key cannot be read, or lacks a scope, or the project is unknown.
+    """
+    life = SessionLife(settings.auth_session_lifetime, settings.auth_session_idle)
+    if settings.auth_provider == "embedded":
+        yield EmbeddedDirectory(database, life, utc_now)
+        return
+    pool = observed("appwrite", httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False))
+    async with httpx.AsyncClient(timeout=TIMEOUT, transport=pool, trust_env=False) as http:
+        client = AppwriteClient(http, _project(settings), utc_now)
+        directory = AppwriteDirectory(
+            client,
+            SqlSessionUses(database, life),
+            utc_now,
+            life=life,
+            link_url=settings.auth_link_url,
+        )
+        await directory.check()
+        yield directory
+
+
+def _project(settings: AuthSettings) -> AppwriteProject:
+    file = settings.auth_appwrite_key_file
+    try:
+        key = file.read_text().strip() if file else ""
+    except OSError as exc:
+        raise StartError(f"AMARRE_AUTH_APPWRITE_KEY_FILE {file}: {exc.strerror}.") from exc
+    if not key.isascii() or not key.isprintable() or not key:
+        raise StartError(f"AMARRE_AUTH_APPWRITE_KEY_FILE {file} holds no API key.")
+    endpoint = settings.auth_appwrite_endpoint.rstrip("/")
+    return AppwriteProject(endpoint, settings.auth_appwrite_project, key)

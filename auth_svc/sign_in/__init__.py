@@ -1,0 +1,1 @@
+"""Rules of signing in: addresses, magic links, passkeys, rate limits."""

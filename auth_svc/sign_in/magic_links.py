@@ -1,0 +1,120 @@
+"""The rules of signing in by magic link: who gets one, and what makes it a session."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+import structlog
+
+from auth_svc.errors import InvalidCredentialsError
+from auth_svc.hashing import digest, link_handle
+from auth_svc.mail.sign_in_mail import sign_in_mail
+from auth_svc.metrics import OPENED_BY_LINK
+from auth_svc.ports import Clock, Contacts, Directory, Link, Links, Mailer, OpenedSession
+from auth_svc.sign_in.addresses import AllowedDomains
+from auth_svc.sign_in.rate_limits import RateLimits
+from mesh.chassis.errors import UnavailableError
+from mesh.chassis.telemetry import pseudonym
+
+log = structlog.get_logger("signin")
+
+
+@dataclass(frozen=True)
+class LinkRules:
+    """Who may have a link, where it leads, how long it works and how often it may be tried."""
+
+    domains: AllowedDomains
+    url: str
+    lifetime: timedelta = timedelta(minutes=10)
+    tries: int = 5
+
+
+class SignIn:
+    """Mails magic links and opens sessions from them."""
+
+    def __init__(
+        self,
+        rules: LinkRules,
+        clock: Clock,
+        *,
+        directory: Directory,
+        links: Links,
+        limits: RateLimits,
+        contacts: Contacts,
+        mailer: Mailer,
+    ) -> None:
+        self._rules = rules
+        self._clock = clock
+        self._directory = directory
+        self._links = links
+        self._limits = limits
+        self._contacts = contacts
+        self._mailer = mailer
+
+    async def sign_up(self, email: str, *, client: str, language: str) -> datetime:
+        """Mail a link to *email*; returns when the wish was taken.
+
+        REDCap is asked about every address, also one that the directory knows: so the time
+        that an answer takes, and whether there is one, tell nothing about the address.
+
+        Raises:
+            InvalidEmailError: The address may have no link.
+            RateLimitedError: Too many links were asked for.
+            UnavailableError: REDCap, the directory or the mail cannot take it at the moment.
+        """
+        address = self._rules.domains.parse(email)
+        await self._limits.count_link_request(address, client)
+        known_as = await self._contacts.find(address)
+        invitation = await self._directory.invite(
+            address, new_id=known_as or secrets.token_hex(10), language=language
+        )
+        now = self._clock()
+        user = invitation.user
+        link = Link(
+            handle=link_handle(user.id),
+            user_id=user.id,
+            digest=digest(invitation.secret),
+            expires_at=now + self._rules.lifetime,
+        )
+        await self._links.put(link)
+        if not invitation.mailed:
+            letter = sign_in_mail(
+                user.email,
+                self._url(link, invitation.secret),
+                language=language,
+                lifetime=self._rules.lifetime,
+                expires_at=link.expires_at,
+            )
+            self._mailer.post(letter)
+        log.info("link made", user=pseudonym(user.id))
+        return now
+
+    async def log_in(
+        self, handle: str, secret: str, *, client: str, user_agent: str
+    ) -> OpenedSession:
+        """Open a session from the two parts of a link.
+
+        Raises:
+            InvalidCredentialsError: The link is unknown, used, replaced or too old.
+            RateLimitedError: This client tried too often.
+            UnavailableError: The directory cannot be asked; the link still works.
+        """
+        await self._limits.count_login_attempt(client)
+        name, shown = handle.lower(), digest(secret.lower())
+        user_id = await self._links.consume(name, shown, now=self._clock(), tries=self._rules.tries)
+        if user_id is None:
+            raise InvalidCredentialsError
+        try:
+            opened = await self._directory.open_session(
+                user_id, secret.lower(), user_agent=user_agent
+            )
+        except UnavailableError:
+            await self._links.restore(name, shown)
+            raise
+        OPENED_BY_LINK.inc()
+        log.info("session opened", user=pseudonym(user_id))
+        return opened
+
+    def _url(self, link: Link, secret: str) -> str:
+        return f"{self._rules.url}?{urlencode({'userId': link.handle, 'secret': secret})}"

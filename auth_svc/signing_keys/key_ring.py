@@ -1,0 +1,123 @@
+"""The keys that sign user tokens, and the key set that tells everybody their public halves.
+
+The file holds one or more Ed25519 private keys in PEM, one after the other. The first signs, all
+are published. So a rotation is: append a new key, wait until every verifier has fetched the key
+set (a minute), move it to the front, wait until the last old token has ended (a minute), drop
+the old one. The file is read again when it changes.
+"""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from mesh.chassis.server import StartError
+from mesh.chassis.tokens import SigningKey
+
+log = structlog.get_logger("keys")
+
+_PEM = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----\s*", re.DOTALL)
+
+
+class KeyRing:
+    """The keys of a file, followed as it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the keys; makes the file where there is none.
+
+        Raises:
+            StartError: As for `load_or_make`.
+        """
+        self._path = path
+        self._keys = load_or_make(path)
+        self._read_at = path.stat().st_mtime_ns
+
+    def signing(self) -> SigningKey:
+        """Return the key that signs now."""
+        return self._keys[0]
+
+    def document(self) -> dict[str, object]:
+        """Return the public halves of all keys as a JSON Web Key Set."""
+        return {"keys": [key.jwk() for key in self._keys]}
+
+    def refresh(self) -> bool:
+        """Read the file again if it changed; a file that cannot be used changes nothing."""
+        try:
+            changed_at = self._path.stat().st_mtime_ns
+            if changed_at == self._read_at:
+                return False
+            self._keys = parse(self._path.read_bytes())
+        except (OSError, ValueError) as exc:
+            log.error("keys kept", reason=str(exc))  # noqa: TRY400 - a sentence, no traceback
+            return False
+        self._read_at = changed_at
+        log.info("keys read", signing=self._keys[0].kid, published=len(self._keys))
+        return True
+
+
+def load_or_make(path: Path) -> list[SigningKey]:
+    """Return the keys in *path*, the signing one first; makes the file where there is none.
+
+    Raises:
+        StartError: The file cannot be read or made, or holds something else.
+    """
+    try:
+        if not path.exists():
+            _make(path)
+        return parse(path.read_bytes())
+    except OSError as exc:
+        raise StartError(
+            f"AMARRE_AUTH_SIGNING_KEY_FILE {path}: {exc.strerror}; name a file in a folder that"
+            " Auth may write to, or one with an Ed25519 key that it may read."
+        ) from exc
+    except ValueError as exc:
+        raise StartError(f"AMARRE_AUTH_SIGNING_KEY_FILE {path}: {exc}.") from exc
+
+
+def parse(pem: bytes) -> list[SigningKey]:
+    """Return the keys in *pem*, in order.
+
+    Raises:
+        ValueError: There is none, or one is of another kind.
+    """
+    blocks = _PEM.findall(pem)
+    if not blocks:
+        raise ValueError("it holds no private key in PEM (PKCS#8, not encrypted)")
+    keys = []
+    for block in blocks:
+        try:
+            key = load_pem_private_key(block, password=None)
+        except (TypeError, UnsupportedAlgorithm) as exc:
+            raise ValueError("a key in it cannot be read") from exc
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("a key in it is not Ed25519")  # noqa: TRY004 - one kind of fault
+        keys.append(SigningKey.of(key))
+    return keys
+
+
+def to_pem(key: SigningKey) -> bytes:
+    """Return *key* as it stands in the file."""
+    return key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _make(path: Path) -> None:
+    """Write a new key, readable by this user alone; of replicas that race the first wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.touch(mode=0o600, exist_ok=False)
+        draft.write_bytes(to_pem(SigningKey.generate()))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink(missing_ok=True)

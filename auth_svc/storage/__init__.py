@@ -1,0 +1,1 @@
+"""Auth's SQL database: connections, tables and the stores built on them."""

@@ -1,0 +1,154 @@
+"""Auth's database, SQLite or PostgreSQL: connections, migrations, and what an outage means."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Table, event, literal, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+import auth_svc
+from mesh.chassis.errors import UnavailableError
+from mesh.chassis.server import StartError
+from mesh.chassis.sqlite import write_ahead
+
+DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
+WAIT_SECONDS = 3
+POOL_SIZE = 8
+_MIGRATIONS = Path(auth_svc.__file__).parent / "migrations"
+_LOCK = 0x414D_4152_5245  # any number that no other program locks in this database
+
+
+class Database:
+    """One database and its pool of connections."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare the pool; connects only when used.
+
+        Raises:
+            StartError: *url* is none that can be used.
+        """
+        try:
+            parsed = make_url(url)
+        except ArgumentError as exc:
+            raise StartError(f"AMARRE_AUTH_DATABASE is no database URL: {exc}") from exc
+        if parsed.drivername not in DRIVERS:
+            raise StartError(
+                f"AMARRE_AUTH_DATABASE begins with {parsed.drivername!r}; use one of"
+                f" {', '.join(DRIVERS)}."
+            )
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {
+            "pool_size": POOL_SIZE,
+            "max_overflow": 0,
+            "pool_timeout": WAIT_SECONDS,
+        }
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": WAIT_SECONDS}
+        else:
+            options["connect_args"] = {"timeout": WAIT_SECONDS, "command_timeout": WAIT_SECONDS}
+            options["pool_pre_ping"] = True
+        self._engine = create_async_engine(parsed, **options)
+        if self.is_sqlite:
+            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection in a transaction, committed at the end of the body.
+
+        Raises:
+            UnavailableError: The database cannot be reached, or is too busy.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except (PoolTimeoutError, OSError, TimeoutError) as exc:
+            raise UnavailableError("The database of Auth cannot be reached.") from exc
+        except DBAPIError as exc:
+            if not _is_outage(exc):
+                raise
+            raise UnavailableError("The database of Auth cannot be used now.") from exc
+
+    def insert(self, table: Table) -> Any:
+        """Return an INSERT that knows ON CONFLICT in the dialect of this database."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    async def migrate(self, back_to: str = "") -> None:
+        """Bring the tables up to date; replicas that start together wait for one another.
+
+        Args:
+            back_to: The revision to go back to instead, ``0001``, for a version that knows no
+                later one.
+
+        Raises:
+            StartError: The database cannot be reached or migrated.
+        """
+        lock = "BEGIN IMMEDIATE" if self.is_sqlite else f"SELECT pg_advisory_xact_lock({_LOCK})"
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(text(lock))
+                await connection.run_sync(_move, back_to)
+        except CommandError as exc:
+            raise StartError(
+                f"The tables of AMARRE_AUTH_DATABASE cannot be migrated: {exc}. A database that a"
+                " later version has migrated is taken back by that version:"
+                " python -m auth_svc.migrations REVISION"
+            ) from exc
+        except (SQLAlchemyError, OSError, TimeoutError) as exc:
+            raise StartError(
+                f"The database of AMARRE_AUTH_DATABASE cannot be used: {_cause(exc)}"
+            ) from exc
+
+    async def is_reachable(self) -> bool:
+        """Say whether the database can be asked."""
+        async with self.transaction() as connection:
+            return (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+def insert_where(table: Table, values: Mapping[str, Any], condition: Any) -> Any:
+    """Return one INSERT of a row that is made only while *condition* holds."""
+    row = select(*(literal(value, table.c[name].type) for name, value in values.items()))
+    return table.insert().from_select([*values], row.where(condition))
+
+
+def _move(connection: Connection, back_to: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    if back_to:
+        command.downgrade(config, back_to)
+    else:
+        command.upgrade(config, "head")
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    write_ahead(connection)
+    cursor = connection.cursor()
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _is_outage(exc: DBAPIError) -> bool:
+    """Say whether *exc* speaks of the database itself and not of what it was asked."""
+    return exc.connection_invalidated or type(exc).__name__ in {
+        "OperationalError",
+        "InterfaceError",
+    }
+
+
+def _cause(exc: BaseException) -> str:
+    return str(getattr(exc, "orig", None) or exc).splitlines()[0]

@@ -1,0 +1,20 @@
+"""Deletion of expired rows."""
+
+from datetime import datetime
+
+from sqlalchemy import delete
+
+from auth_svc.ports import LONGEST_SESSION
+from auth_svc.storage.database import Database
+from auth_svc.storage.tables import ceremonies, counters, links, sessions, uses
+
+
+async def purge(database: Database, before: datetime) -> None:
+    """Forget links, counters, sessions and ceremonies that ended before *before*."""
+    async with database.transaction() as connection:
+        await connection.execute(delete(ceremonies).where(ceremonies.c.expires_at < before))
+        await connection.execute(delete(sessions).where(sessions.c.expires_at < before))
+        await connection.execute(delete(links).where(links.c.expires_at < before))
+        await connection.execute(delete(counters).where(counters.c.since < before))
+        # Sessions have ended by then; to forget one before would make it look fresh.
+        await connection.execute(delete(uses).where(uses.c.seen_at < before - LONGEST_SESSION))

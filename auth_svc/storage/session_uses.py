@@ -1,0 +1,38 @@
+"""When sessions were last used, for a provider that does not record it."""
+
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from auth_svc.ports import SessionLife, Use
+from auth_svc.storage.database import Database
+from auth_svc.storage.tables import uses
+
+
+class SqlSessionUses:
+    """How sessions began and when they were used last, for a provider that does not know."""
+
+    def __init__(self, database: Database, life: SessionLife) -> None:
+        self._database = database
+        self._life = life
+
+    async def record_start(self, session_id: str, *, by_passkey: bool, now: datetime) -> None:
+        """Note that a session began, and how."""
+        row = {"session_id": session_id, "seen_at": now, "by_passkey": by_passkey}
+        async with self._database.transaction() as connection:
+            await connection.execute(uses.insert().values(row))
+
+    async def record_use(self, session_id: str, *, now: datetime) -> Use | None:
+        """Note that a session is used; None when it was idle for too long."""
+        mine = uses.c.session_id == session_id
+        first = self._database.insert(uses).values(session_id=session_id, seen_at=now)
+        async with self._database.transaction() as connection:
+            known = (await connection.execute(select(uses).where(mine))).one_or_none()
+            if known is None:
+                await connection.execute(first.on_conflict_do_nothing())
+                return Use(by_passkey=False)
+            if now - known.seen_at >= self._life.idle:
+                return None
+            if now - known.seen_at >= self._life.noted_every:
+                await connection.execute(update(uses).where(mine).values(seen_at=now))
+        return Use(known.by_passkey)

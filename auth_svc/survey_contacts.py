@@ -1,0 +1,35 @@
+"""Asks Survey, which asks REDCap, whether an address is known from before."""
+
+import grpc
+import structlog
+from amarre.survey.v1 import survey_service_pb2 as pb
+from amarre.survey.v1 import survey_service_pb2_grpc as rpc
+
+from mesh.chassis.errors import UnavailableError, from_rpc_error
+
+log = structlog.get_logger("contacts")
+
+
+class SurveyContacts:
+    """Contacts of REDCap; the port ``Contacts``."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._survey = rpc.SurveyServiceStub(channel)
+
+    async def find(self, email: str) -> str:
+        """Return the user id that REDCap has for *email*; empty when it has none.
+
+        Raises:
+            UnavailableError: Survey or REDCap did not answer, or answered nonsense. To go on
+                would give a second identity to somebody who has one.
+        """
+        try:
+            answer = await self._survey.FindContact(pb.FindContactRequest(email=email))
+        except grpc.aio.AioRpcError as exc:
+            reason = from_rpc_error(exc).contract.name
+            log.warning("contact not looked up", reason=reason)
+            raise UnavailableError(
+                "It cannot be said now whether the address is known; try again later.",
+                cause=reason,
+            ) from exc
+        return answer.user_id

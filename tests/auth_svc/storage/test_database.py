@@ -1,0 +1,77 @@
+"""Auth's database: migrations and outages."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from auth_svc.storage.database import POOL_SIZE, Database
+from auth_svc.storage.tables import metadata
+from mesh.chassis.errors import UnavailableError
+from mesh.chassis.testing import free_port
+
+
+async def test_migrations_make_the_tables(database: Database) -> None:
+    """The migrations leave what the tables say, no less and no more."""
+
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": "auth_alembic_version"}
+        )
+        return list(compare_metadata(context, metadata))
+
+    async with database.transaction() as connection:
+        assert [] == await connection.run_sync(differences)
+
+
+async def test_replicas_migrate_together(database_url: str) -> None:
+    """Replicas that start together on an empty database migrate it once, and again changes
+    nothing.
+    """
+    async with (
+        aclosing(Database(database_url)) as one,
+        aclosing(Database(database_url)) as two,
+        aclosing(Database(database_url)) as three,
+    ):
+        if not one.is_sqlite:
+            async with one.transaction() as connection:
+                await connection.execute(text("DROP SCHEMA public CASCADE"))
+                await connection.execute(text("CREATE SCHEMA public"))
+
+        await asyncio.gather(*(database.migrate() for database in (one, two, three)))
+        await one.migrate()
+
+        assert await three.is_reachable()
+
+
+async def test_server_away() -> None:
+    """A database that cannot be reached is unavailable, not an internal error."""
+    url = f"postgresql+asyncpg://x@127.0.0.1:{free_port()}/x"
+    async with aclosing(Database(url)) as database:
+        with pytest.raises(UnavailableError):
+            await database.is_reachable()
+
+
+async def test_busy(database: Database) -> None:
+    """When all connections are taken for too long the next caller is told that it is
+    unavailable.
+    """
+    hold = asyncio.Event()
+    taken = asyncio.Semaphore(0)
+
+    async def keep() -> None:
+        async with database.transaction():
+            taken.release()
+            await hold.wait()
+
+    async with asyncio.timeout(20):
+        keepers = [asyncio.create_task(keep()) for _ in range(POOL_SIZE)]
+        for _ in keepers:
+            await taken.acquire()
+        with pytest.raises(UnavailableError):
+            await database.is_reachable()
+        hold.set()
+        await asyncio.gather(*keepers)

@@ -22,7 +22,7 @@ import httpx
 
 from mesh.chassis import telemetry
 from mesh.local.ca import CertificateAuthority, issue_all
-from survey_svc import profile as profiles
+from survey_svc.study import profile as profiles
 from tests.survey_svc.sandbox import Sandbox
 from tests.survey_svc.world import World, running
 

@@ -14,21 +14,21 @@ from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_t
 from mesh.chassis import config, server
 from mesh.chassis.background import background
 from mesh.chassis.errors import MeshError
-from survey_svc import profile as profiles
-from survey_svc.cache import MemoryCache
 from survey_svc.config import SurveySettings, read_token
-from survey_svc.creation import Creation
-from survey_svc.listing import Listing
 from survey_svc.ports import Cache, Store
-from survey_svc.profile import Profile, ProfileError
-from survey_svc.redcap.api import RedcapApi
+from survey_svc.redcap.client import RedcapApi
 from survey_svc.redcap.project import RedcapProject
-from survey_svc.redis_cache import RedisCache
-from survey_svc.redis_store import RedisStore
+from survey_svc.requests.creation import Creation
+from survey_svc.requests.listing import Listing
+from survey_svc.requests.watching import Watching
 from survey_svc.service import SurveyService
-from survey_svc.sql_store import SqlStore
-from survey_svc.study import Study
-from survey_svc.watching import Watching
+from survey_svc.storage.memory_cache import MemoryCache
+from survey_svc.storage.redis_cache import RedisCache
+from survey_svc.storage.redis_store import RedisStore
+from survey_svc.storage.sql_store import SqlStore
+from survey_svc.study import profile as profiles
+from survey_svc.study.profile import Profile, ProfileError
+from survey_svc.study.study import Study
 
 log = structlog.get_logger("survey")
 

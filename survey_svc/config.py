@@ -51,8 +51,7 @@ class SurveySettings(MeshSettings):
 
 
 def read_token(path: Path) -> SecretStr:
-    """
-    Read REDCap's API token from its file.
+    """Read REDCap's API token from its file.
 
     Raises:
         StartError: The file cannot be read or holds no token.

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from survey_svc.dictionary import Dictionary
-from survey_svc.requests import Row
+from survey_svc.requests.rules import Row
+from survey_svc.study.dictionary import Dictionary
 
 Clock = Callable[[], datetime]
 """Returns the time now, aware, in UTC."""
 
 
 class Project(Protocol):
-    """
-    The REDCap project of the study.
+    """The REDCap project of the study.
 
     Every method raises UnavailableError when REDCap is away, DeadlineExceededError when it takes
     longer than the call may, and UpstreamError when it answers what it must not answer.
@@ -37,8 +36,7 @@ class Project(Protocol):
         ...
 
     async def save(self, row: Row) -> None:
-        """
-        Create or complete the record that *row* names; doing it twice changes nothing.
+        """Create or complete the record that *row* names; doing it twice changes nothing.
 
         Raises:
             RefusedError: REDCap has said no, so that nothing was stored.
@@ -46,8 +44,7 @@ class Project(Protocol):
         ...
 
     async def link(self, record: str, instrument: str) -> str:
-        """
-        Return the survey link of a record.
+        """Return the survey link of a record.
 
         Raises:
             InvalidUrlError: REDCap answered something else.
@@ -69,8 +66,7 @@ class Project(Protocol):
 
 @dataclass(frozen=True)
 class Reservation:
-    """
-    A user's place for one new request.
+    """A user's place for one new request.
 
     It is taken before REDCap is asked for anything. ``record`` and ``created_at`` never change
     while it exists, so that whoever carries the creation on writes the same record.
@@ -115,8 +111,7 @@ class Consent:
 
 @dataclass(frozen=True)
 class Claim:
-    """
-    The outcome of asking for a place.
+    """The outcome of asking for a place.
 
     ``reservation`` is the one in force: ours when its holder is ours. ``before`` is the one that
     ours took the place of, whose creation may or may not have reached REDCap.
@@ -130,8 +125,7 @@ class Store(Protocol):
     """Shared by every replica; each method is atomic."""
 
     async def claim(self, wish: Reservation, now: datetime) -> Claim:
-        """
-        Take the user's place when it is free or its holder's time is over.
+        """Take the user's place when it is free or its holder's time is over.
 
         Taking over keeps the record and its time of creation.
         """

@@ -1,5 +1,4 @@
-"""
-SurveyService: protobuf in, domain call, protobuf out.
+"""SurveyService: protobuf in, domain call, protobuf out.
 
 The pipeline has already identified the caller, verified the user and validated the request.
 Whose a record is comes first in every method that names one.
@@ -18,15 +17,15 @@ from google.protobuf import timestamp_pb2
 
 from mesh.chassis import call
 from mesh.chassis.interceptors.context import Context
-from survey_svc.creation import Applicant, Creation
-from survey_svc.export import FORMATS, export
-from survey_svc.listing import MOST_SHOWN, Listing
-from survey_svc.paging import page
+from survey_svc.export.records import FORMATS, export
 from survey_svc.ports import Project
-from survey_svc.profile import OpinionKind
-from survey_svc.requests import Request, Status, Step, StepKind, StepState
-from survey_svc.study import Study
-from survey_svc.watching import Event, Kind, Watching
+from survey_svc.requests.creation import Applicant, Creation
+from survey_svc.requests.listing import MOST_SHOWN, Listing
+from survey_svc.requests.paging import page
+from survey_svc.requests.rules import Request, Status, Step, StepKind, StepState
+from survey_svc.requests.watching import Event, Kind, Watching
+from survey_svc.study.profile import OpinionKind
+from survey_svc.study.study import Study
 
 PIECE_BYTES = 64 * 1024
 

@@ -1,6 +1,4 @@
-"""
-Composition root: command line -> store -> application -> server.
-"""
+"""Composition root: command line -> store -> application -> server."""
 
 import asyncio
 import logging

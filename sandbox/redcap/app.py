@@ -1,5 +1,4 @@
-"""
-The HTTP face: the API, survey pages, a page to look around, controls for tests.
+"""The HTTP face: the API, survey pages, a page to look around, controls for tests.
 
 Work on the database happens in threads, so the event loop never waits for it.
 """
@@ -18,20 +17,19 @@ from starlette.staticfiles import StaticFiles
 
 from sandbox.redcap.api import dispatch
 from sandbox.redcap.api.params import Params
-from sandbox.redcap.bodies import BadBodyError, params_of, submission_of
 from sandbox.redcap.errors import ApiError, UnsupportedError
-from sandbox.redcap.faults import Calls, Faults
 from sandbox.redcap.pages import overview, surveys
 from sandbox.redcap.pages.surveys import Visit
-from sandbox.redcap.sending import sent, whole
 from sandbox.redcap.store import Store
+from sandbox.redcap.transport.fault_injection import Calls, Faults
+from sandbox.redcap.transport.request_body import BadBodyError, params_of, submission_of
+from sandbox.redcap.transport.streaming import sent, whole
 
 log = structlog.get_logger(__name__)
 
 
 class Sandbox:
-    """
-    The application around one store.
+    """The application around one store.
 
     Args:
         store: The data.

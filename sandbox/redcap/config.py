@@ -1,6 +1,4 @@
-"""
-How the sandbox is started: the command line, checked.
-"""
+"""How the sandbox is started: the command line, checked."""
 
 import argparse
 import re
@@ -8,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.redcap.study import AMARRE
+from sandbox.redcap.design.study_files import AMARRE
 
 
 class ConfigError(Exception):
@@ -29,8 +27,7 @@ class Config:
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
-    """
-    Read the command line.
+    """Read the command line.
 
     Raises:
         ConfigError: It is production, an address is malformed, a file cannot be

@@ -1,9 +1,8 @@
-"""
-What the API answers when it refuses: a status and one sentence.
+"""What the API answers when it refuses: a status and one sentence.
 
-    ApiError              400, the request is wrong
-    ├── ForbiddenError    403, token or right missing
-    └── UnsupportedError  501, no such operation
+ApiError              400, the request is wrong
+├── ForbiddenError    403, token or right missing
+└── UnsupportedError  501, no such operation
 """
 
 

@@ -1,11 +1,9 @@
-"""
-The database made ready: tables, the first study, the tokens.
-"""
+"""The database made ready: tables, the first study, the tokens."""
 
 import sqlite3
 
-from sandbox.redcap import study
 from sandbox.redcap.config import Config, ConfigError
+from sandbox.redcap.design import study_files as study
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.store import Store, add_project, add_token, project_ids
 
@@ -14,8 +12,7 @@ SUPER = 0
 
 
 def open_store(config: Config) -> Store:
-    """
-    Open the database, with the study in it when it is new.
+    """Open the database, with the study in it when it is new.
 
     Raises:
         ConfigError: The database or the study cannot be used.

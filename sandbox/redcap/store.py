@@ -1,5 +1,4 @@
-"""
-The SQLite file: one writer at a time, readers that never wait for it.
+"""The SQLite file: one writer at a time, readers that never wait for it.
 
 Every statement is a constant; what clients send travels as bound parameters.
 """
@@ -13,8 +12,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sandbox.redcap import project as projects
-from sandbox.redcap.project import Project
+from sandbox.redcap.design import project as projects
+from sandbox.redcap.design.project import Project
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS project (
@@ -74,8 +73,7 @@ def server_time() -> str:
 
 
 class Store:
-    """
-    The sandbox's data; safe to use from any number of threads.
+    """The sandbox's data; safe to use from any number of threads.
 
     Args:
         path: The SQLite file, created with its tables when missing.
@@ -121,8 +119,7 @@ class Store:
             self._idle.get().close()
 
     def project(self, db: sqlite3.Connection, project_id: int) -> Project:
-        """
-        The design of a project as *db* sees it; parsed once per revision.
+        """The design of a project as *db* sees it; parsed once per revision.
 
         Not for a design saved in the same transaction: what is remembered here
         must have been committed.

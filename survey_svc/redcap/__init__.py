@@ -1,5 +1,4 @@
-"""
-The adapter to REDCap: its HTTP API, and the study's project on top of it.
+"""The adapter to REDCap: its HTTP API, and the study's project on top of it.
 
 Source:
     REDCap API, version 16.1.9.

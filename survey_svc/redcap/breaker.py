@@ -23,8 +23,7 @@ class Breaker:
         self._next_try = 0.0
 
     def admit(self) -> None:
-        """
-        Let a call go out.
+        """Let a call go out.
 
         Raises:
             UnavailableError: The circuit is open.

@@ -1,5 +1,4 @@
-"""
-Values in REDCap's filter logic, which has no escape character.
+"""Values in REDCap's filter logic, which has no escape character.
 
 Only allow-listed values are written into logic; whoever gets the rows checks them again.
 """
@@ -22,8 +21,7 @@ class UnsafeValueError(MeshError):
 
 
 def is_one_of(variable: str, values: Sequence[str]) -> str:
-    """
-    Return logic that holds for records where *variable* is one of *values*.
+    """Return logic that holds for records where *variable* is one of *values*.
 
     Raises:
         UnsafeValueError: A value has other characters than letters, digits and ``._+@-``.
@@ -34,8 +32,7 @@ def is_one_of(variable: str, values: Sequence[str]) -> str:
 
 
 def may_be_email(variable: str, email: str) -> str:
-    """
-    Return logic that holds for records where *variable* is *email*, and perhaps for some more.
+    """Return logic that holds for records where *variable* is *email*, and perhaps for some more.
 
     Case does not matter. Of an address with other characters than the allow-listed ones, say an
     apostrophe, only the part behind the last of them is written: it holds the domain.

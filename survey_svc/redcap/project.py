@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mesh.chassis.errors import MeshError, UpstreamError
-from survey_svc.dictionary import Dictionary, Field, parse_choices
 from survey_svc.errors import InvalidUrlError
-from survey_svc.profile import Profile
-from survey_svc.redcap.api import RedcapApi
+from survey_svc.redcap.client import RedcapApi
 from survey_svc.redcap.filter_logic import SAFE, is_one_of, may_be_email
-from survey_svc.requests import Row
+from survey_svc.requests.rules import Row
+from survey_svc.study.dictionary import Dictionary, Field, parse_choices
+from survey_svc.study.profile import Profile
 
 ALIVE_SECONDS = 10.0
 """How long one good answer of REDCap counts as it being there."""

@@ -8,11 +8,11 @@ from prometheus_client.registry import Collector
 
 import auth_svc.metrics
 import gateway.observation
-import survey_svc.creation
-import survey_svc.listing
-import survey_svc.redcap.api
 import survey_svc.redcap.breaker
-import survey_svc.watching
+import survey_svc.redcap.client
+import survey_svc.requests.creation
+import survey_svc.requests.listing
+import survey_svc.requests.watching
 from mesh.chassis.telemetry import metrics, names
 from mesh.contract import policy
 from mesh.render import registry, signals
@@ -21,11 +21,11 @@ EMITTERS = (
     auth_svc.metrics,
     gateway.observation,
     metrics,
-    survey_svc.creation,
-    survey_svc.listing,
-    survey_svc.redcap.api,
+    survey_svc.requests.creation,
+    survey_svc.requests.listing,
+    survey_svc.redcap.client,
     survey_svc.redcap.breaker,
-    survey_svc.watching,
+    survey_svc.requests.watching,
 )
 """The modules that define metrics."""
 SCHEMA = signals.schema()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from survey_svc import profile as profiles
-from survey_svc.profile import Profile
+from survey_svc.study import profile as profiles
+from survey_svc.study.profile import Profile
 from tests.postgres import postgres
 from tests.survey_svc import servers
 from tests.survey_svc.sandbox import Sandbox

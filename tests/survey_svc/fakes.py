@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from mesh.chassis.errors import MeshError, UnavailableError
-from survey_svc.dictionary import Dictionary, Field
-from survey_svc.profile import Profile, complete
-from survey_svc.requests import Row
+from survey_svc.requests.rules import Row
+from survey_svc.study.dictionary import Dictionary, Field
+from survey_svc.study.profile import Profile, complete
 
 
 class FakeProject:

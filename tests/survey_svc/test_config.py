@@ -27,9 +27,7 @@ class TestSettings:
         ],
     )
     def test_good(self, more: dict[str, Any]) -> None:
-        """
-        Every store and cache that there is can be named.
-        """
+        """Every store and cache that there is can be named."""
         assert SurveySettings(**GOOD | more)
 
     @pytest.mark.parametrize(
@@ -47,9 +45,7 @@ class TestSettings:
         ],
     )
     def test_bad(self, more: dict[str, Any], named: str) -> None:
-        """
-        What cannot be used is refused with what can be.
-        """
+        """What cannot be used is refused with what can be."""
         with pytest.raises(ValidationError) as ei:
             SurveySettings(**GOOD | more)
 
@@ -58,9 +54,7 @@ class TestSettings:
 
 class TestToken:
     def test_good(self, tmp_path: Path) -> None:
-        """
-        A token is read without the line's end, and does not show itself.
-        """
+        """A token is read without the line's end, and does not show itself."""
         file = tmp_path / "token"
         file.write_text("0123456789ABCDEF0123456789abcdef\n")
 
@@ -71,9 +65,7 @@ class TestToken:
 
     @pytest.mark.parametrize("text", ["", "s3cr3t!", "x" * 64, "0123456789ABCDEF 123456789ABCDEF"])
     def test_bad(self, tmp_path: Path, text: str) -> None:
-        """
-        What is no token is refused by its file's name, not shown.
-        """
+        """What is no token is refused by its file's name, not shown."""
         file = tmp_path / "token"
         file.write_text(text)
 

@@ -90,9 +90,7 @@ class TestStart:
     async def test_gets_ready_and_drains(
         self, sandbox: Sandbox, svids: Path, tmp_path: Path
     ) -> None:
-        """
-        With a REDCap that fits the profile the process serves, and SIGTERM ends it with 0.
-        """
+        """With a REDCap that fits the profile the process serves, and SIGTERM ends it with 0."""
         environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
 
         with _started(environment, tmp_path) as process:
@@ -104,9 +102,7 @@ class TestStart:
     async def test_does_not_wait_for_watchers(
         self, sandbox: Sandbox, svids: Path, tmp_path: Path
     ) -> None:
-        """
-        Streams that stay open are ended by SIGTERM; the process does not wait for them.
-        """
+        """Streams that stay open are ended by SIGTERM; the process does not wait for them."""
         key = tokens.SigningKey.generate()
         with key_set(key) as url:
             environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
@@ -133,9 +129,7 @@ class TestStart:
         assert DRAIN_SECONDS / 2 > time.monotonic() - asked_at
 
     async def test_redcap_is_away(self, svids: Path, tmp_path: Path) -> None:
-        """
-        Without REDCap the process stays and says that it does not serve.
-        """
+        """Without REDCap the process stays and says that it does not serve."""
         token = tmp_path / "token"
         token.write_text(secrets.token_hex(16))
         nobody = f"http://127.0.0.1:{free_port()}/api/"
@@ -146,9 +140,7 @@ class TestStart:
             assert process.poll() is None
 
     async def test_redcap_comes_back(self, sandbox: Sandbox, svids: Path, tmp_path: Path) -> None:
-        """
-        A process that started without REDCap serves once REDCap is there.
-        """
+        """A process that started without REDCap serves once REDCap is there."""
         sandbox.fault(mode="html")
         environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
 
@@ -160,9 +152,7 @@ class TestStart:
 
 class TestRefusals:
     def test_wrong_profile(self, sandbox: Sandbox, svids: Path, tmp_path: Path) -> None:
-        """
-        A profile that does not fit REDCap stops the process, and every fault is listed.
-        """
+        """A profile that does not fit REDCap stops the process, and every fault is listed."""
         profile = tmp_path / "wrong.yaml"
         profile.write_text(
             "name: wrong\n"
@@ -182,9 +172,7 @@ class TestRefusals:
             assert fault in said
 
     def test_wrong_token(self, sandbox: Sandbox, svids: Path, tmp_path: Path) -> None:
-        """
-        A token that REDCap refuses stops the process with a sentence that says what to do.
-        """
+        """A token that REDCap refuses stops the process with a sentence that says what to do."""
         token = tmp_path / "token"
         token.write_text(secrets.token_hex(16))
 
@@ -205,9 +193,7 @@ class TestRefusals:
     def test_bad_setting(
         self, sandbox: Sandbox, svids: Path, tmp_path: Path, variable: str, value: str
     ) -> None:
-        """
-        A setting that leads nowhere ends with 2 and its name.
-        """
+        """A setting that leads nowhere ends with 2 and its name."""
         environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
 
         code, said = _output(environment | {variable: value})

@@ -26,9 +26,7 @@ def _request(user: str, record: str, **values: str) -> dict[str, str]:
 
 class TestCreateRequest:
     async def test_creates_one_record(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A creation stores one record with its owner, address and time, and says its id.
-        """
+        """A creation stores one record with its owner, address and time, and says its id."""
         answer = await world.create(user)
 
         [record] = sandbox.records(user)
@@ -39,9 +37,7 @@ class TestCreateRequest:
         assert record["created_at"].endswith("Z")
 
     async def test_needs_consent(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        Without consent nothing is asked of REDCap and nothing created.
-        """
+        """Without consent nothing is asked of REDCap and nothing created."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.create(user, consent=False)
 
@@ -49,9 +45,7 @@ class TestCreateRequest:
         assert {} == sandbox.calls()
 
     async def test_open_request_stands_in_the_way(self, world: World, user: str) -> None:
-        """
-        While a request's form is not complete there is no second one.
-        """
+        """While a request's form is not complete there is no second one."""
         await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -62,9 +56,7 @@ class TestCreateRequest:
     async def test_after_the_form_is_complete(
         self, world: World, sandbox: Sandbox, user: str
     ) -> None:
-        """
-        A request whose form is complete does not stand in the way of a new one.
-        """
+        """A request whose form is complete does not stand in the way of a new one."""
         first = await world.create(user)
         sandbox.save({"record_id": first.id, "form_complete": "2"})
 
@@ -74,9 +66,7 @@ class TestCreateRequest:
         assert 2 == len(sandbox.records(user))
 
     async def test_hundred_at_once(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A hundred creations of one user at the same time make exactly one record.
-        """
+        """A hundred creations of one user at the same time make exactly one record."""
         outcomes = await asyncio.gather(
             *(world.create(user) for _ in range(100)), return_exceptions=True
         )
@@ -88,9 +78,7 @@ class TestCreateRequest:
         assert [created[0].id] == [record["record_id"] for record in sandbox.records(user)]
 
     async def test_same_key_same_answer(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A repeat with the same key and input gets the same answer and creates nothing.
-        """
+        """A repeat with the same key and input gets the same answer and creates nothing."""
         first = await world.create(user, idempotency_key="k1")
         again = await world.create(user, idempotency_key="k1")
 
@@ -98,9 +86,7 @@ class TestCreateRequest:
         assert 1 == len(sandbox.records(user))
 
     async def test_same_key_at_once(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        Repeats that overtake one another all get the same answer.
-        """
+        """Repeats that overtake one another all get the same answer."""
         answers = await asyncio.gather(
             *(world.create(user, idempotency_key="k1") for _ in range(10))
         )
@@ -109,9 +95,7 @@ class TestCreateRequest:
         assert 1 == len(sandbox.records(user))
 
     async def test_same_key_other_input(self, world: World, user: str) -> None:
-        """
-        A key does not serve for other input.
-        """
+        """A key does not serve for other input."""
         await world.create(user, idempotency_key="k1", notice_version="2026-01")
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -130,9 +114,7 @@ class TestCreateRequest:
     async def test_redcap_fails(
         self, world: World, sandbox: Sandbox, user: str, mode: str, reasons: set[str]
     ) -> None:
-        """
-        When REDCap does not answer as it should, nothing is created, and the next try works.
-        """
+        """When REDCap does not answer as it should, nothing is created, and the next try works."""
         sandbox.fault(mode=mode)
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.create(user)
@@ -144,9 +126,7 @@ class TestCreateRequest:
         assert 1 == len(sandbox.records(user))
 
     async def test_filter_ignored(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A REDCap that ignores filters does not make others' open requests ours.
-        """
+        """A REDCap that ignores filters does not make others' open requests ours."""
         sandbox.save(_request("somebody-else", f"open-{user}"))
         sandbox.fault(mode="ignore_filter")
 
@@ -158,9 +138,7 @@ class TestCreateRequest:
 
 class TestListRequests:
     async def test_shows_new_request(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A new request has its form to do, with a link, and its final validation closed.
-        """
+        """A new request has its form to do, with a link, and its final validation closed."""
         created = await world.create(user)
 
         [request] = (await world.list(user)).requests
@@ -174,9 +152,7 @@ class TestListRequests:
         assert "" == final.url
 
     async def test_shows_labels(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        Titles and display fields are labels, not codes.
-        """
+        """Titles and display fields are labels, not codes."""
         sandbox.save(
             _request(
                 user,
@@ -198,9 +174,7 @@ class TestListRequests:
         assert pb.REQUEST_STATUS_TO_FOLLOW == request.status
 
     async def test_newest_first_in_pages(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        Pages follow one another, newest first, none twice.
-        """
+        """Pages follow one another, newest first, none twice."""
         sandbox.save(
             *(
                 _request(user, f"{user}-{n}", form_complete="2")
@@ -219,9 +193,7 @@ class TestListRequests:
         assert "" == token
 
     async def test_foreign_page_token(self, world: World, user: str) -> None:
-        """
-        A page token that is none of ours is refused.
-        """
+        """A page token that is none of ours is refused."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.list(user, page_token="bm9uc2Vuc2U=")
 
@@ -229,9 +201,7 @@ class TestListRequests:
 
     @pytest.mark.parametrize("n", [1, 10, 50])
     async def test_constant_calls(self, world: World, sandbox: Sandbox, user: str, n: int) -> None:
-        """
-        Whatever the number of requests, a list costs at most 3 calls, and then none for a while.
-        """
+        """A list costs at most 3 calls for any number of requests, then none while cached."""
         final = {"form_complete": "2", "invite_nom": "Bo"}
         sandbox.save(*(_request(user, f"{user}-{at}", **final) for at in range(n)))
         for at in range(n):
@@ -247,9 +217,7 @@ class TestListRequests:
 
     @pytest.mark.parametrize("mode", ["html", "empty", "500"])
     async def test_redcap_fails(self, world: World, sandbox: Sandbox, user: str, mode: str) -> None:
-        """
-        An outage is an error, never an empty list.
-        """
+        """An outage is an error, never an empty list."""
         sandbox.fault(mode=mode)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -258,9 +226,7 @@ class TestListRequests:
         assert reason_of(ei.value) in {"UPSTREAM_ERROR", "UNAVAILABLE"}
 
     async def test_redcap_hangs(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A REDCap that hangs is given up within the caller's deadline.
-        """
+        """A REDCap that hangs is given up within the caller's deadline."""
         sandbox.fault(mode="hang")
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -281,9 +247,7 @@ async def _ask_link(sandbox: Sandbox, record: str) -> None:
 
 class TestGetLink:
     async def test_own(self, world: World, user: str) -> None:
-        """
-        The applicant gets the links of the form and of the final validation.
-        """
+        """The applicant gets the links of the form and of the final validation."""
         created = await world.create(user)
 
         assert (await world.link(user, created.id, "form")).startswith("http://")
@@ -291,9 +255,7 @@ class TestGetLink:
 
     @pytest.mark.parametrize("instrument", ["labo", "admin", "contact", "nonsense"])
     async def test_not_the_applicants(self, world: World, user: str, instrument: str) -> None:
-        """
-        Nobody gets the link of an approver's form, of what is no survey, or of nothing.
-        """
+        """Nobody gets the link of an approver's form, of what is no survey, or of nothing."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -305,9 +267,7 @@ class TestGetLink:
         "instrument", ["form", "labo", "nonsense", pytest.param("x" * 10_000, id="endless")]
     )
     async def test_foreign(self, world: World, user: str, instrument: str) -> None:
-        """
-        Somebody else's record looks absent, whatever else is wrong.
-        """
+        """Somebody else's record looks absent, whatever else is wrong."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -330,9 +290,7 @@ class TestGetLink:
         ],
     )
     async def test_weird_records(self, world: World, user: str, record: str) -> None:
-        """
-        Ids with quotes, brackets, control characters or escapes are just absent.
-        """
+        """Ids with quotes, brackets, control characters or escapes are just absent."""
         await world.create(user)
 
         for call in (
@@ -346,9 +304,7 @@ class TestGetLink:
 
 class TestGetPdf:
     async def test_own(self, world: World, user: str) -> None:
-        """
-        The applicant gets a PDF under a name with the id.
-        """
+        """The applicant gets a PDF under a name with the id."""
         created = await world.create(user)
 
         media_type, name, data = await world.file(
@@ -360,9 +316,7 @@ class TestGetPdf:
         assert data.startswith(b"%PDF-")
 
     async def test_foreign(self, world: World, user: str) -> None:
-        """
-        Somebody else's PDF looks absent.
-        """
+        """Somebody else's PDF looks absent."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -371,9 +325,7 @@ class TestGetPdf:
         assert "NOT_FOUND" == reason_of(ei.value)
 
     async def test_name_is_harmless(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A record id with quotes and line ends does not get into a file name.
-        """
+        """A record id with quotes and line ends does not get into a file name."""
         sandbox.save(_request(user, f'{user} "x";y'))
 
         _, name, _ = await world.file(
@@ -384,9 +336,7 @@ class TestGetPdf:
 
     @pytest.mark.parametrize("mode", ["html", "empty", "500"])
     async def test_no_pdf(self, world: World, sandbox: Sandbox, user: str, mode: str) -> None:
-        """
-        Something that is no PDF is never passed on as one.
-        """
+        """Something that is no PDF is never passed on as one."""
         created = await world.create(user)
         await world.list(user)  # Whose it is, is known; only the PDF itself meets the fault.
         sandbox.fault(mode=mode)
@@ -399,9 +349,7 @@ class TestGetPdf:
 
 class TestExportData:
     async def test_json(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        The JSON export is an array of objects: raw names, labels, and of this user only.
-        """
+        """The JSON export is an array of objects: raw names, labels, and of this user only."""
         sandbox.save(
             _request(user, f"{user}-a", demandeur_statut="1", demandeur_nom="Ada"),
             _request(f"{user}x", f"{user}-b", demandeur_statut="2", demandeur_nom="Eve"),
@@ -416,9 +364,7 @@ class TestExportData:
         assert not {"userid", "email", "avis_laboratoire_position"} & set(row)
 
     async def test_csv(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        The CSV export is RFC 4180, and no spreadsheet takes an answer for a formula.
-        """
+        """The CSV export is RFC 4180, and no spreadsheet takes an answer for a formula."""
         sandbox.save(
             _request(user, f"{user}-a", demandeur_nom='=HYPERLINK("x")', demandeur_prenom="a, b\nc")
         )
@@ -435,18 +381,14 @@ class TestExportData:
 
     @pytest.mark.parametrize(("form", "expected"), [("json", b"[]"), ("csv", b"demandeur_nom,")])
     async def test_nothing(self, world: World, user: str, form: str, expected: bytes) -> None:
-        """
-        Who has no requests gets an empty array, or a header alone.
-        """
+        """Who has no requests gets an empty array, or a header alone."""
         _, _, data = await world.file("ExportData", user, messages.ExportDataRequest(format=form))
 
         assert data.startswith(expected)
         assert 2 >= len(data.splitlines())
 
     async def test_filter_ignored(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        A REDCap that ignores filters gives nobody else's answers away.
-        """
+        """A REDCap that ignores filters gives nobody else's answers away."""
         sandbox.save(_request(user, f"{user}-a"), _request(f"{user}x", f"{user}-b"))
         sandbox.fault(mode="ignore_filter")
 
@@ -474,9 +416,7 @@ class TestFindContact:
     async def test_known(
         self, auth: Any, sandbox: Sandbox, user: str, stored: str, asked: str
     ) -> None:
-        """
-        A known address gives its user id, whatever its case, with odd characters too.
-        """
+        """A known address gives its user id, whatever its case, with odd characters too."""
         sandbox.save(_request(user, f"c-{user}", email=stored.format(user)))
 
         answer = await auth.FindContact(messages.FindContactRequest(email=asked.format(user)))
@@ -487,9 +427,7 @@ class TestFindContact:
         "email", ["nobody@example.org", "' or 1=1 #@example.org", '"x" or 1=1 #@example.org', "x"]
     )
     async def test_unknown(self, auth: Any, sandbox: Sandbox, user: str, email: str) -> None:
-        """
-        An unknown address gives no id, nor does one that tries to get into the filter.
-        """
+        """An unknown address gives no id, nor does one that tries to get into the filter."""
         sandbox.save(_request(user, f"c-{user}", email=f"x{user}@example.org"))
 
         answer = await auth.FindContact(messages.FindContactRequest(email=email))
@@ -497,9 +435,7 @@ class TestFindContact:
         assert "" == answer.user_id
 
     async def test_redcap_fails(self, auth: Any, sandbox: Sandbox) -> None:
-        """
-        When REDCap cannot say, nobody is called unknown.
-        """
+        """When REDCap cannot say, nobody is called unknown."""
         sandbox.fault(mode="html")
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -508,9 +444,7 @@ class TestFindContact:
         assert "UPSTREAM_ERROR" == reason_of(ei.value)
 
     async def test_gateway_may_not(self, world: World) -> None:
-        """
-        The gateway may not ask whose an address is.
-        """
+        """The gateway may not ask whose an address is."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.stub.FindContact(messages.FindContactRequest(email="ada@example.org"))
 

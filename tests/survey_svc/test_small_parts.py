@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from mesh.chassis.errors import InvalidRequestError, UnavailableError
-from survey_svc import profile as profiles
-from survey_svc.cache import MemoryCache
-from survey_svc.dictionary import parse_choices
-from survey_svc.export import harmless
-from survey_svc.paging import page
-from survey_svc.profile import ProfileError
+from survey_svc.export.records import harmless
 from survey_svc.redcap.breaker import FAILURES, REST_SECONDS, Breaker
 from survey_svc.redcap.project import is_link
-from survey_svc.requests import Request, Status
+from survey_svc.requests.paging import page
+from survey_svc.requests.rules import Request, Status
 from survey_svc.service import safe_name
+from survey_svc.storage.memory_cache import MemoryCache
+from survey_svc.study import profile as profiles
+from survey_svc.study.dictionary import parse_choices
+from survey_svc.study.profile import ProfileError
 
 
 class Ticks:
@@ -42,9 +42,7 @@ class TestChoices:
         ],
     )
     def test_parse(self, kind: str, text: str, expected: dict[str, str]) -> None:
-        """
-        Choices are read as the dictionary writes them.
-        """
+        """Choices are read as the dictionary writes them."""
         assert expected == parse_choices(kind, text)
 
 
@@ -59,9 +57,7 @@ class TestProfileFiles:
         ids=["missing", "no mapping", "no YAML"],
     )
     def test_faults(self, tmp_path: Path, text: str, named: list[str]) -> None:
-        """
-        What is wrong with a profile is said at once and in full.
-        """
+        """What is wrong with a profile is said at once and in full."""
         file = tmp_path / "p.yaml"
         file.write_text(text)
 
@@ -73,9 +69,7 @@ class TestProfileFiles:
 
 class TestMemoryCache:
     async def test_forgets_in_time(self) -> None:
-        """
-        A value is there until its time is over.
-        """
+        """A value is there until its time is over."""
         clock = Ticks()
         cache = MemoryCache(now=clock)
         await cache.put("k", b"v", timedelta(seconds=2))
@@ -86,9 +80,7 @@ class TestMemoryCache:
         assert await cache.get("k") is None
 
     async def test_bounded(self) -> None:
-        """
-        What was used least recently goes first when the cache is full.
-        """
+        """What was used least recently goes first when the cache is full."""
         cache = MemoryCache(most_bytes=30)
         for key in "abc":
             await cache.put(key, b"x" * 9, timedelta(hours=1))
@@ -99,9 +91,7 @@ class TestMemoryCache:
         assert await cache.get("b") is None
 
     async def test_drop(self) -> None:
-        """
-        What is dropped is gone; dropping nothing is no fault.
-        """
+        """What is dropped is gone; dropping nothing is no fault."""
         cache = MemoryCache()
         await cache.put("k", b"v", timedelta(hours=1))
         await cache.drop("k")
@@ -116,9 +106,7 @@ class TestPages:
         return [Request(f"r{n:05}", time, "", Status.DONE, (), {}) for n in range(count, 0, -1)]
 
     def test_walk(self) -> None:
-        """
-        Pages together are the whole, also where times are equal.
-        """
+        """Pages together are the whole, also where times are equal."""
         requests = self._requests(7)
         seen: list[Request] = []
         token = ""
@@ -131,9 +119,7 @@ class TestPages:
         assert requests == seen
 
     def test_capped(self) -> None:
-        """
-        A page holds at most 1000, whatever is asked for.
-        """
+        """A page holds at most 1000, whatever is asked for."""
         shown, token = page(self._requests(1001), 5000, "")
 
         assert slice(0, 1000) == shown
@@ -141,9 +127,7 @@ class TestPages:
 
     @pytest.mark.parametrize("token", ["x", "!", "e30=", "WzEsMiwzXQ==", "WyJhIiwiYiJd"])
     def test_foreign_token(self, token: str) -> None:
-        """
-        A token that is none of ours is refused.
-        """
+        """A token that is none of ours is refused."""
         with pytest.raises(InvalidRequestError):
             page(self._requests(1), 1, token)
 
@@ -153,16 +137,12 @@ class TestHarmless:
         "value", ["=1+1", "+33 6 12", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", " =1", "＝1"]
     )
     def test_formulas(self, value: str) -> None:
-        """
-        What a spreadsheet would compute becomes text.
-        """
+        """What a spreadsheet would compute becomes text."""
         assert f"'{value}" == harmless(value)
 
     @pytest.mark.parametrize("value", ["", "a=b", "-12", "+3.5", "-0,5", "2026-01-01", "é"])
     def test_others(self, value: str) -> None:
-        """
-        Numbers and ordinary text stay as they are.
-        """
+        """Numbers and ordinary text stay as they are."""
         assert value == harmless(value)
 
 
@@ -183,25 +163,19 @@ class TestLinks:
         ],
     )
     def test_is_link(self, text: str, expected: bool) -> None:
-        """
-        Only http and https URLs that fit the contract are links.
-        """
+        """Only http and https URLs that fit the contract are links."""
         assert expected is is_link(text)
 
 
 class TestSafeName:
     def test_name(self) -> None:
-        """
-        A record id in a file name keeps letters, digits, dots, dashes and underscores.
-        """
+        """A record id in a file name keeps letters, digits, dots, dashes and underscores."""
         assert "a_b____c.d-e" == safe_name('a_b"\r\n/c.d-e')
 
 
 class TestBreaker:
     def test_opens_and_closes(self) -> None:
-        """
-        After failures in a row calls are refused; after a rest one may try, and success closes.
-        """
+        """Consecutive failures open the circuit; later one call may probe, success closes it."""
         clock = Ticks()
         breaker = Breaker(clock)
         for _ in range(FAILURES):

@@ -23,18 +23,18 @@ from mesh.chassis.call import User
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.testing import connected, served
-from survey_svc.cache import MemoryCache
-from survey_svc.creation import Creation
-from survey_svc.listing import Listing
 from survey_svc.ports import Cache, Store
-from survey_svc.profile import Profile
-from survey_svc.redcap.api import RedcapApi
+from survey_svc.redcap.client import RedcapApi
 from survey_svc.redcap.project import RedcapProject
-from survey_svc.redis_store import RedisStore
+from survey_svc.requests.creation import Creation
+from survey_svc.requests.listing import Listing
+from survey_svc.requests.watching import Watching
 from survey_svc.service import SurveyService
-from survey_svc.sql_store import SqlStore
-from survey_svc.study import Study
-from survey_svc.watching import Watching
+from survey_svc.storage.memory_cache import MemoryCache
+from survey_svc.storage.redis_store import RedisStore
+from survey_svc.storage.sql_store import SqlStore
+from survey_svc.study.profile import Profile
+from survey_svc.study.study import Study
 from tests.survey_svc.sandbox import Sandbox
 
 REUSED_SECONDS = 30

@@ -1,3 +1,1 @@
-"""
-The API: one address, many operations, told apart by ``content`` and ``action``.
-"""
+"""The API: one address, many operations, told apart by ``content`` and ``action``."""

@@ -1,18 +1,17 @@
-"""
-Changing a project's design: read it afresh, replace it, note it in the log.
-"""
+"""Changing a project's design: read it afresh, replace it, note it in the log."""
 
 from collections.abc import Callable
 
-from sandbox.redcap import history, records, store
+from sandbox.redcap import store
 from sandbox.redcap.api.formats import read_rows
 from sandbox.redcap.api.operation import Call
-from sandbox.redcap.project import Project
+from sandbox.redcap.design.project import Project
+from sandbox.redcap.records import audit_log as history
+from sandbox.redcap.records import storage as records
 
 
 def change(call: Call, edit: Callable[[Project], Project], *, details: str) -> Project:
-    """
-    Replace the design by what *edit* makes of the present one.
+    """Replace the design by what *edit* makes of the present one.
 
     The design is read inside the writer's transaction, so that two changes at
     once never undo one another.

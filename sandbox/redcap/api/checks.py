@@ -1,6 +1,4 @@
-"""
-What rows and parameters that change a design must hold.
-"""
+"""What rows and parameters that change a design must hold."""
 
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
@@ -17,8 +15,7 @@ def needed(row: Mapping[str, str], key: str) -> str:
 
 
 def must_exist(parameter: str, given: Iterable[object], known: Container[object]) -> None:
-    """
-    Check that everything given is known.
+    """Check that everything given is known.
 
     Raises:
         ApiError: Some is not; the message names it and the parameter.

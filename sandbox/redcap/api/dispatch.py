@@ -1,12 +1,12 @@
-"""
-From parameters to an answer: who asks, what for, and may they.
-"""
+"""From parameters to an answer: who asks, what for, and may they."""
 
 import re
 
 import structlog
 
-from sandbox.redcap.api import (
+from sandbox.redcap.api.formats import MEDIA_TYPES, error_body
+from sandbox.redcap.api.operation import Answer, Call, Operations
+from sandbox.redcap.api.operations import (
     dictionary,
     events,
     files,
@@ -19,8 +19,6 @@ from sandbox.redcap.api import (
     surveys,
     users,
 )
-from sandbox.redcap.api.formats import MEDIA_TYPES, error_body
-from sandbox.redcap.api.operation import Answer, Call, Operations
 from sandbox.redcap.api.params import Params
 from sandbox.redcap.errors import ApiError, ForbiddenError, UnsupportedError
 from sandbox.redcap.store import Store, find_token
@@ -50,8 +48,7 @@ _NO_API = "You do not have permissions to use the API"
 
 
 def answer(params: Params, store: Store, *, base_url: str) -> Answer:
-    """
-    Serve one call, refusals included.
+    """Serve one call, refusals included.
 
     Args:
         params: What the client sent.

@@ -1,6 +1,4 @@
-"""
-Rows in and out as json, csv and xml.
-"""
+"""Rows in and out as json, csv and xml."""
 
 import csv
 import io
@@ -38,8 +36,7 @@ def dump_json(value: object) -> str:
 
 
 def csv_line(values: Iterable[object], delimiter: str = ",") -> str:
-    """
-    One csv line with its line end.
+    """One csv line with its line end.
 
     A value is quoted when it holds the delimiter, a quote, a line break, a tab
     or a space; quotes inside are doubled.
@@ -68,8 +65,7 @@ def write_rows(
     root: str = "records",
     delimiter: str = ",",
 ) -> Iterator[str]:
-    """
-    Yield *rows* piece by piece in the wanted shape.
+    """Yield *rows* piece by piece in the wanted shape.
 
     Args:
         rows: Mappings by column name.
@@ -105,8 +101,7 @@ def _xml_value(value: object) -> str:
 
 
 def read_rows(text: str, shape: Format, *, delimiter: str = ",") -> list[dict[str, str]]:
-    """
-    Read rows that a client sent; every value becomes text, null a blank.
+    """Read rows that a client sent; every value becomes text, null a blank.
 
     Raises:
         ApiError: The text is not of that shape.
@@ -165,8 +160,7 @@ def _read_csv(text: str, delimiter: str) -> list[dict[str, str]]:
 
 
 def parse_xml(text: str) -> Element:
-    """
-    Read XML without entities or outside references.
+    """Read XML without entities or outside references.
 
     Raises:
         ApiError: It is not well-formed, or declares entities.

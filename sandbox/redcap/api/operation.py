@@ -1,13 +1,11 @@
-"""
-What an operation gets and what it gives.
-"""
+"""What an operation gets and what it gives."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sandbox.redcap.api.formats import MEDIA_TYPES, Row, write_rows
 from sandbox.redcap.api.params import Params
-from sandbox.redcap.project import Project
+from sandbox.redcap.design.project import Project
 from sandbox.redcap.store import Store
 
 
@@ -34,8 +32,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """
-    One thing the API does.
+    """One thing the API does.
 
     *right* is the user right it takes; *privileges* names it in a refusal.
     """

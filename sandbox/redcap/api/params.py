@@ -1,6 +1,4 @@
-"""
-What a client sent: names and values, read the several ways clients write them.
-"""
+"""What a client sent: names and values, read the several ways clients write them."""
 
 import re
 from collections.abc import Iterable
@@ -26,8 +24,7 @@ class Upload:
 
 
 class Params:
-    """
-    The parameters of one call.
+    """The parameters of one call.
 
     Args:
         items: Name and value of each form field, in order, ``records[0]`` unread.

@@ -1,23 +1,20 @@
-"""
-Logic for the browser: the tree as JSON, with everything the page cannot change put in.
-"""
+"""Logic for the browser: the tree as JSON, with everything the page cannot change put in."""
 
 import json
 from collections.abc import Collection
 
+from sandbox.redcap.design.project import Project
 from sandbox.redcap.filter_logic.evaluate import Row, compile_logic
 from sandbox.redcap.filter_logic.nodes import Binary, Call, Literal, Node, Ref, Unary, refs, walk
 from sandbox.redcap.filter_logic.parser import parse
 from sandbox.redcap.filter_logic.values import is_true, to_text
-from sandbox.redcap.project import Project
 
 IN_BROWSER = frozenset({"if", "isblankormissingcode", "isblanknotmissingcode", "contains"})
 """The functions that the script of the page knows; a test holds both lists together."""
 
 
 def browser_logic(text: str, project: Project, on_page: Collection[str], row: Row) -> str:
-    """
-    When a field is shown, as JSON for the page's script.
+    """When a field is shown, as JSON for the page's script.
 
     Returns:
         An empty text when the page's answers do not matter, or when the logic

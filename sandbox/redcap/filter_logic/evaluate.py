@@ -1,5 +1,4 @@
-"""
-From a tree to an answer for one row of a record.
+"""From a tree to an answer for one row of a record.
 
 :func:`compile_logic` holds the tree against a project first, so that an unknown
 field or function is a refusal before any record is read; what it returns never
@@ -10,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, DecimalException
 
-from sandbox.redcap.dictionary import STATUS_OPTIONS, Field
+from sandbox.redcap.design.dictionary import STATUS_OPTIONS, Field
+from sandbox.redcap.design.project import Event, Project
 from sandbox.redcap.filter_logic.functions import FUNCTIONS
 from sandbox.redcap.filter_logic.nodes import Binary, Call, Literal, Node, Ref, Unary
 from sandbox.redcap.filter_logic.parser import LogicError, parse
 from sandbox.redcap.filter_logic.values import BLANK, Value, compare, is_true, to_number
-from sandbox.redcap.project import Event, Project
-from sandbox.redcap.records import Answer, Place, Record
+from sandbox.redcap.records.storage import Answer, Place, Record
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ _SMART: dict[str, Compiled] = {
 
 
 def condition(text: str, project: Project) -> Condition:
-    """
-    Make a test of rows out of logic; blank logic holds always.
+    """Make a test of rows out of logic; blank logic holds always.
 
     Raises:
         LogicError: The text is no logic, or names what the project lacks.
@@ -52,8 +50,7 @@ def condition(text: str, project: Project) -> Condition:
 
 
 def compile_logic(node: Node, project: Project) -> Compiled:
-    """
-    Make a function of a row out of a tree.
+    """Make a function of a row out of a tree.
 
     Raises:
         LogicError: It names a field, choice, event or function that does not exist.

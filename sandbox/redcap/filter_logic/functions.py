@@ -1,5 +1,4 @@
-"""
-The functions that logic may call.
+"""The functions that logic may call.
 
 Text tests ignore case; a number asked of something else gives a blank.
 """

@@ -1,6 +1,4 @@
-"""
-The tree that logic text becomes.
-"""
+"""The tree that logic text becomes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

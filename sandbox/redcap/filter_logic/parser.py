@@ -1,6 +1,4 @@
-"""
-From logic text to a tree.
-"""
+"""From logic text to a tree."""
 
 import re
 from functools import lru_cache, reduce
@@ -28,8 +26,7 @@ class LogicError(ApiError):
 
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Node:
-    """
-    Read logic.
+    """Read logic.
 
     Raises:
         LogicError: The text does not follow the grammar, is too long or nests
@@ -62,8 +59,7 @@ def _explain(text: str, exc: UnexpectedInput) -> str:
 
 
 def reference(text: str) -> Ref:
-    """
-    Read brackets alone, ``[event][field]``, as they stand in labels.
+    """Read brackets alone, ``[event][field]``, as they stand in labels.
 
     Raises:
         LogicError: They name no field.

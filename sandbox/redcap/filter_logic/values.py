@@ -1,6 +1,4 @@
-"""
-Values of logic: text, numbers and truth, and how one becomes another.
-"""
+"""Values of logic: text, numbers and truth, and how one becomes another."""
 
 import re
 from decimal import Decimal

@@ -1,5 +1,4 @@
-"""
-CDISC ODM with REDCap's extensions: project XML, and records as XML documents.
+"""CDISC ODM with REDCap's extensions: project XML, and records as XML documents.
 
 ``design`` reads a project, ``answers`` reads records, ``writing`` writes them.
 """

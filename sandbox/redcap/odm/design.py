@@ -1,17 +1,15 @@
-"""
-A project's design from project XML.
-"""
+"""A project's design from project XML."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from sandbox.redcap import dictionary, rights
-from sandbox.redcap.dictionary import Dictionary
-from sandbox.redcap.names import unique_group_name, unique_role_name
+from sandbox.redcap.design import dictionary, rights
+from sandbox.redcap.design.dictionary import Dictionary
+from sandbox.redcap.design.names import unique_group_name, unique_role_name
+from sandbox.redcap.design.project import Arm, Event, Project, QueueEntry, Survey
+from sandbox.redcap.design.settings import DEFAULTS, parse, project_settings
 from sandbox.redcap.odm.elements import attribute, each, text_of
-from sandbox.redcap.project import Arm, Event, Project, QueueEntry, Survey
-from sandbox.redcap.settings import DEFAULTS, parse, project_settings
 
 _SETTINGS = {
     "RecordAutonumberingEnabled": "record_autonumbering_enabled",
@@ -41,8 +39,7 @@ _ATTRIBUTES = {
 
 
 def read(root: Element) -> Project:
-    """
-    Read everything of a project but its records.
+    """Read everything of a project but its records.
 
     Raises:
         ApiError: The dictionary in it is not sound.
@@ -217,8 +214,7 @@ def _surveys(root: Element, fields: Dictionary) -> Iterator[tuple[str, Survey]]:
 
 
 def _queue(root: Element, project: Project) -> tuple[QueueEntry, ...]:
-    """
-    Surveys of the queue.
+    """Surveys of the queue.
 
     No specimen of their attributes is at hand, so they are known by what they
     hold: a survey's name, an event's name, logic.

@@ -1,6 +1,4 @@
-"""
-Finding one's way in a document whose namespaces writers treat freely.
-"""
+"""Finding one's way in a document whose namespaces writers treat freely."""
 
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
@@ -15,8 +13,7 @@ def local(tag: str) -> str:
 
 
 def parse(text: str) -> Element:
-    """
-    Read an ODM document.
+    """Read an ODM document.
 
     Raises:
         ApiError: It is not XML, or not ODM.

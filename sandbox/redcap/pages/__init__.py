@@ -1,3 +1,1 @@
-"""
-Pages for people: surveys behind their links, and a look at what is stored.
-"""
+"""Pages for people: surveys behind their links, and a look at what is stored."""

@@ -1,20 +1,19 @@
-"""
-A look around for a person trying things out.
-"""
+"""A look around for a person trying things out."""
 
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from sandbox.redcap import records, responses
 from sandbox.redcap.api.operation import Answer
-from sandbox.redcap.api.surveys import survey_url
-from sandbox.redcap.dictionary import STATUS_OPTIONS, status_field
+from sandbox.redcap.api.operations.surveys import survey_url
+from sandbox.redcap.design.dictionary import STATUS_OPTIONS, status_field
+from sandbox.redcap.design.project import Project
 from sandbox.redcap.pages.templates import page
-from sandbox.redcap.pages.words import words
-from sandbox.redcap.project import Project
-from sandbox.redcap.records import Place
+from sandbox.redcap.pages.texts import words
+from sandbox.redcap.records import storage as records
+from sandbox.redcap.records.storage import Place
 from sandbox.redcap.store import Store, project_ids
+from sandbox.redcap.surveys import responses
 
 PER_PAGE = 50
 """Records on one page."""

@@ -1,18 +1,16 @@
-"""
-From a survey's fields to what a template draws.
-"""
+"""From a survey's fields to what a template draws."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from sandbox.redcap.answering import Reading, Sheet
-from sandbox.redcap.dictionary import Field, checkbox_column
+from sandbox.redcap.design.dictionary import Field, checkbox_column
+from sandbox.redcap.design.validation import format_of
 from sandbox.redcap.filter_logic.browser import browser_logic
-from sandbox.redcap.piping import Piping
-from sandbox.redcap.records import Answer
-from sandbox.redcap.validation import format_of
+from sandbox.redcap.records.storage import Answer
+from sandbox.redcap.surveys.answering import Reading, Sheet
+from sandbox.redcap.surveys.piping import Piping
 
 
 @dataclass(frozen=True)

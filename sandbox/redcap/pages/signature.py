@@ -1,6 +1,4 @@
-"""
-Signatures: drawn in the browser, typed, or an image that was sent.
-"""
+"""Signatures: drawn in the browser, typed, or an image that was sent."""
 
 import base64
 import binascii
@@ -10,9 +8,9 @@ from dataclasses import replace
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sandbox.redcap.answering import Submission
 from sandbox.redcap.api.params import Upload
-from sandbox.redcap.dictionary import Field
+from sandbox.redcap.design.dictionary import Field
+from sandbox.redcap.surveys.answering import Submission
 
 _PNG = "data:image/png;base64,"
 _MAX_NAME = 80

@@ -1,6 +1,4 @@
-"""
-What a survey link opens, and what happens to what is sent back.
-"""
+"""What a survey link opens, and what happens to what is sent back."""
 
 import hmac
 import sqlite3
@@ -9,20 +7,23 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sandbox.redcap import answering, documents, history, records, responses
-from sandbox.redcap.answering import Reading, Sheet, Submission
-from sandbox.redcap.api.files import file_answer
 from sandbox.redcap.api.operation import Answer
-from sandbox.redcap.api.surveys import queue_url, survey_url
+from sandbox.redcap.api.operations.files import file_answer
+from sandbox.redcap.api.operations.surveys import queue_url, survey_url
+from sandbox.redcap.design.project import Project
 from sandbox.redcap.filter_logic.evaluate import Row, condition
 from sandbox.redcap.pages.questions import questions
 from sandbox.redcap.pages.signature import signed
 from sandbox.redcap.pages.templates import page
-from sandbox.redcap.pages.words import words
-from sandbox.redcap.piping import Piping
-from sandbox.redcap.project import Project
-from sandbox.redcap.records import Place, Record
+from sandbox.redcap.pages.texts import words
+from sandbox.redcap.records import audit_log as history
+from sandbox.redcap.records import documents
+from sandbox.redcap.records import storage as records
+from sandbox.redcap.records.storage import Place, Record
 from sandbox.redcap.store import Store, server_time
+from sandbox.redcap.surveys import answering, responses
+from sandbox.redcap.surveys.answering import Reading, Sheet, Submission
+from sandbox.redcap.surveys.piping import Piping
 
 RESPONDENT = "[survey respondent]"
 """Who the log names when answers come through a survey."""
@@ -283,7 +284,7 @@ def _file(db: sqlite3.Connection, sheet: Sheet, name: str) -> Answer:
 
 def _pdf(sheet: Sheet) -> Answer:
     # Loaded when first needed, for the same reason as in the API.
-    from sandbox.redcap import pdf
+    from sandbox.redcap.surveys import pdf
 
     return Answer(pdf.render(sheet.project, [sheet.form], [sheet.record]), "application/pdf")
 

@@ -1,6 +1,4 @@
-"""
-Templates into answers.
-"""
+"""Templates into answers."""
 
 from pathlib import Path
 from typing import Any
@@ -31,8 +29,7 @@ _ENVIRONMENT = Environment(
 
 
 def page(template: str, *, status: int = 200, leads_to: str = "", **facts: Any) -> Answer:
-    """
-    Draw a page.
+    """Draw a page.
 
     Args:
         template: Its file.

@@ -18,7 +18,7 @@ from auth_svc.providers.embedded import EmbeddedDirectory
 from auth_svc.storage.database import Database
 from mesh.deploy.check import DEPLOY
 from survey_svc.ports import Reservation
-from survey_svc.sql_store import SqlStore
+from survey_svc.storage.sql_store import SqlStore
 from tests.postgres import postgres, required
 
 SCRIPTS = DEPLOY / "ansible" / "roles" / "backups" / "files"

@@ -1,6 +1,4 @@
-"""
-A sandbox in this process for most tests, a real one for clients that speak HTTP themselves.
-"""
+"""A sandbox in this process for most tests, a real one for clients that speak HTTP themselves."""
 
 import asyncio
 import json
@@ -19,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.redcap import study
 from sandbox.redcap.app import Sandbox
 from sandbox.redcap.config import Config
+from sandbox.redcap.design import study_files as study
 from sandbox.redcap.setup import open_store
 from sandbox.redcap.store import Store
 

@@ -1,6 +1,4 @@
-"""
-Two studies as project XML: a garden club (classic) and a bird count (longitudinal).
-"""
+"""Two studies as project XML: a garden club (classic) and a bird count (longitudinal)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,6 +1,4 @@
-"""
-Survey pages in a real browser: branching while answering, drawing, and no script at all.
-"""
+"""Survey pages in a real browser: branching while answering, drawing, and no script at all."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -60,9 +58,7 @@ async def fill(page: Page) -> None:
 
 class TestWithScript:
     async def test_branching(self, browser: Browser, server: Server) -> None:
-        """
-        Questions come and go with the answers, chains of them too, before anything is sent.
-        """
+        """Questions come and go with the answers, chains of them too, before anything is sent."""
         page = await browser.new_page()
         faults: list[str] = []
         page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
@@ -80,9 +76,7 @@ class TestWithScript:
         assert [] == faults
 
     async def test_submission(self, browser: Browser, server: Server) -> None:
-        """
-        A filled form is taken; one with a gap comes back with the gap in focus.
-        """
+        """A filled form is taken; one with a gap comes back with the gap in focus."""
         page = await browser.new_page()
         await page.goto(link(server, "b2", "form"))
         await fill(page)
@@ -96,9 +90,7 @@ class TestWithScript:
         await expect(page.locator("main")).to_have_attribute("data-state", "completed")
 
     async def test_drawn_signature(self, browser: Browser, server: Server) -> None:
-        """
-        A signature drawn with the pointer is stored as an image.
-        """
+        """A signature drawn with the pointer is stored as an image."""
         page = await browser.new_page()
         await page.goto(link(server, "b3", "demandeur_composante"))
         await page.fill("#avis_composante_directeur_nom", "Grace Hopper")
@@ -117,9 +109,7 @@ class TestWithScript:
 
 class TestWithoutScript:
     async def test_whole_form(self, browser: Browser, server: Server) -> None:
-        """
-        Without JavaScript the form can be filled by updating it on the way.
-        """
+        """Without JavaScript the form can be filled by updating it on the way."""
         context = await browser.new_context(java_script_enabled=False)
         page = await context.new_page()
         await page.goto(link(server, "b4", "form"))

@@ -1,6 +1,4 @@
-"""
-A project's design and people: made, changed, refused, held apart.
-"""
+"""A project's design and people: made, changed, refused, held apart."""
 
 import json
 import re
@@ -22,9 +20,7 @@ async def club(api: Api) -> Api:
 
 class TestCreation:
     async def test_from_settings(self, api: Api) -> None:
-        """
-        A title and a purpose make a project with one field; the answer is its token.
-        """
+        """A title and a purpose make a project with one field; the answer is its token."""
         made = await api.create(project_notes="n", record_autonumbering_enabled=0)
         about = await made.json("project")
         assert ("Test", "n", 0, 0) == (
@@ -46,15 +42,11 @@ class TestCreation:
         ],
     )
     async def test_incomplete(self, api: Api, data: str) -> None:
-        """
-        Without title or purpose, or with unknown settings, nothing is made.
-        """
+        """Without title or purpose, or with unknown settings, nothing is made."""
         await api.error("project", token=SUPER_TOKEN, data=data)
 
     async def test_bad_documents(self, api: Api) -> None:
-        """
-        A document that is no project XML makes nothing, not half a project.
-        """
+        """A document that is no project XML makes nothing, not half a project."""
         data = '[{"project_title": "x", "purpose": 0}]'
         birds = studies.bird_count()
         visit = 'StudyEventRepeatKey="1" redcap:UniqueEventName="visit_1_arm_1"'
@@ -68,17 +60,13 @@ class TestCreation:
         assert 15 == len(await made.json("metadata"))
 
     async def test_tokens_are_not_interchangeable(self, api: Api) -> None:
-        """
-        A project's token makes no project, the super token opens none.
-        """
+        """A project's token makes no project, the super token opens none."""
         data = '[{"project_title": "x", "purpose": 0}]'
         await api.error("project", token=TOKEN, data=data, status=403)
         await api.error("record", token=SUPER_TOKEN, status=403)
 
     async def test_documents_in_xml(self, api: Api) -> None:
-        """
-        Documents in the XML become answers to file fields.
-        """
+        """Documents in the XML become answers to file fields."""
         items = [studies.Item("record_id", "ID"), studies.Item("doc", "Doc", "file")]
         odm = (
             f"{studies.HEAD}<Study><GlobalVariables><StudyName>F</StudyName></GlobalVariables>"
@@ -97,9 +85,7 @@ class TestCreation:
 
 class TestDictionary:
     async def test_amarre(self, api: Api) -> None:
-        """
-        The default project is the AMARRE study, 11 instruments, 9 of them surveys.
-        """
+        """The default project is the AMARRE study, 11 instruments, 9 of them surveys."""
         names = [i["instrument_name"] for i in await api.json("instrument")]
         assert ["contact", "form", "demandeur_composante", "labo", "encadrant"] == names[:5]
         assert 11 == len(names)
@@ -109,17 +95,13 @@ class TestDictionary:
             assert (200 if name not in {"contact", "admin"} else 400) == known.status_code
 
     async def test_filters(self, api: Api) -> None:
-        """
-        Metadata of some fields and forms; unknown ones are refused.
-        """
+        """Metadata of some fields and forms; unknown ones are refused."""
         rows = await api.json("metadata", fields=["email"], forms=["reviewer_1"])
         assert ["email", "pertinence_scientifique"] == [r["field_name"] for r in rows][:2]
         await api.error("metadata", forms=["x"])
 
     async def test_both_headers(self, api: Api) -> None:
-        """
-        A dictionary is read under the API's names and under those of a dictionary file.
-        """
+        """A dictionary is read under the API's names and under those of a dictionary file."""
         made = await api.create()
         text = (
             'Variable / Field Name,Form Name,Field Type,Field Label\nid,f,text,"A, b"\nx,f,calc,\n'
@@ -140,16 +122,12 @@ class TestDictionary:
         ],
     )
     async def test_unsound(self, club: Api, fields: list[dict[str, str]]) -> None:
-        """
-        A dictionary that is not sound is refused, and the old one stays.
-        """
+        """A dictionary that is not sound is refused, and the old one stays."""
         await club.error("metadata", data=json.dumps(fields))
         assert 15 == len(await club.json("metadata"))
 
     async def test_answers_outlive_it(self, club: Api) -> None:
-        """
-        Answers of a field that was removed come back with it.
-        """
+        """Answers of a field that was removed come back with it."""
         whole = await club.json("metadata")
         await club.json(
             "metadata", data=json.dumps([f for f in whole if f["field_name"] != "soil"])
@@ -159,9 +137,7 @@ class TestDictionary:
         assert "2" == (await club.export())[0]["soil"]
 
     async def test_export_names(self, api: Api) -> None:
-        """
-        One row per column; files and descriptive texts have none.
-        """
+        """One row per column; files and descriptive texts have none."""
         birds = await api.create(studies.bird_count())
         rows = await birds.json("exportFieldNames", field="seasons")
         assert [("seasons", "1", "seasons___1"), ("seasons", "2", "seasons___2")] == [
@@ -172,18 +148,14 @@ class TestDictionary:
         await api.error("exportFieldNames", field="nope")
 
     async def test_validations(self, api: Api) -> None:
-        """
-        The formats are told with their expressions.
-        """
+        """The formats are told with their expressions."""
         found = {r["validation_type"]: r["regex"] for r in await api.json("fieldValidation")}
         assert {"email", "date_dmy", "integer", "number"} <= set(found)
 
 
 class TestSettings:
     async def test_change(self, club: Api) -> None:
-        """
-        Known settings change, those that follow from others do not; unknown ones are refused.
-        """
+        """Known settings change, those that follow from others do not; unknown ones are refused."""
         data = {"project_title": "Other", "in_production": 1, "custom_record_label": "[a]"}
         assert 2 == await club.json("project_settings", data=json.dumps(data))
         about = await club.json("project")
@@ -194,9 +166,7 @@ class TestSettings:
         await club.error("project_settings", data='{"surveys_enabled": "maybe"}')
 
     async def test_csv_and_xml(self, club: Api) -> None:
-        """
-        Project information is one line of csv, one item of xml.
-        """
+        """Project information is one line of csv, one item of xml."""
         text = await club.text("project", format="csv")
         assert 2 == len(text.splitlines())
         assert text.startswith("project_id,project_title,creation_time,")
@@ -205,9 +175,7 @@ class TestSettings:
 
 class TestGroups:
     async def test_members_see_their_own(self, club: Api) -> None:
-        """
-        Who is in a group exports, numbers and changes records of that group alone.
-        """
+        """Who is in a group exports, numbers and changes records of that group alone."""
         await club.save({"record_id": "2", "redcap_data_access_group": "north_gate"})
         rows = await club.export(exportDataAccessGroups="true")
         assert ["", "north_gate", ""] == [row["redcap_data_access_group"] for row in rows]
@@ -222,9 +190,7 @@ class TestGroups:
         await club.error("dag", action="switch", dag="nowhere")
 
     async def test_labels(self, club: Api) -> None:
-        """
-        Label exports say the group's label; unknown groups are refused.
-        """
+        """Label exports say the group's label; unknown groups are refused."""
         await club.save({"record_id": "2", "redcap_data_access_group": "north_gate"})
         (row,) = await club.export(records=["2"], rawOrLabel="label", exportDataAccessGroups="true")
         assert "North gate" == row["redcap_data_access_group"]
@@ -233,9 +199,7 @@ class TestGroups:
 
 class TestUsers:
     async def test_rights(self, club: Api) -> None:
-        """
-        Rights are integers, also of forms; in csv the latter are pairs.
-        """
+        """Rights are integers, also of forms; in csv the latter are pairs."""
         user: dict[str, Any] = {"username": "zoe", "api_export": 1, "forms": {"members": 2}}
         assert 1 == await club.json("user", data=json.dumps([user]))
         found = {u["username"]: u for u in await club.json("user")}["zoe"]
@@ -247,9 +211,7 @@ class TestUsers:
         await club.error("user", action="delete", users=["nobody"])
 
     async def test_role_decides(self, club: Api) -> None:
-        """
-        Who has a role has its rights instead of their own.
-        """
+        """Who has a role has its rights instead of their own."""
         (role,) = await club.json("userRole")
         assert "0" == role["api_export"]
         (user,) = await club.json("user")
@@ -262,9 +224,7 @@ class TestUsers:
 
 class TestLog:
     async def test_what_happened(self, club: Api) -> None:
-        """
-        Creations, changes, deletions and exports are told apart, newest first.
-        """
+        """Creations, changes, deletions and exports are told apart, newest first."""
         await club.save({"record_id": "9", "first_name": "A"})
         await club.save({"record_id": "9", "first_name": "B"})
         await club.export()
@@ -283,9 +243,7 @@ class TestLog:
 
 class TestEvents:
     async def test_deleted_events_leave_nothing(self, api: Api) -> None:
-        """
-        An event made after another was deleted begins without answers.
-        """
+        """An event made after another was deleted begins without answers."""
         birds = await api.create(studies.bird_count())
         assert 1 == await birds.json("event", action="delete", events=["first_visit_arm_2"])
         new = [{"event_name": "New", "arm_num": "2"}]
@@ -299,9 +257,7 @@ class TestEvents:
         assert [] == rows
 
     async def test_refused(self, api: Api) -> None:
-        """
-        Arms, events and forms that do not exist are named.
-        """
+        """Arms, events and forms that do not exist are named."""
         birds = await api.create(studies.bird_count())
         wrong: list[tuple[str, dict[str, str]]] = [
             ("event", {"event_name": "X", "arm_num": "9"}),
@@ -324,9 +280,7 @@ class TestEvents:
 
 class TestPdf:
     async def test_pdf(self, api: Api) -> None:
-        """
-        A PDF of one record, of all, or blank; an error is no PDF.
-        """
+        """A PDF of one record, of all, or blank; an error is no PDF."""
         await api.save({"record_id": "1", "demandeur_nom": "Œuvre – 漢字", "demandeur_statut": "2"})
         for params in ({}, {"record": "1"}, {"record": "1", "instrument": "form"},
                        {"allRecords": "true", "compactDisplay": "true"}):  # fmt: skip

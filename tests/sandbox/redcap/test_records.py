@@ -1,6 +1,4 @@
-"""
-Records: what an export says, what an import takes.
-"""
+"""Records: what an export says, what an import takes."""
 
 import json
 from typing import Any
@@ -46,9 +44,7 @@ async def types(api: Api) -> Api:
 
 class TestFlatExport:
     async def test_columns(self, types: Api) -> None:
-        """
-        Dictionary order; one column per choice; status after each form; no descriptive text.
-        """
+        """Dictionary order; one column per choice; status after each form; no descriptive text."""
         await types.save({"id": "1"})
         assert [
             "id", "note", "n", "i", "day", "at", "mail", "yes", "pick", "box___1", "box___b_2",
@@ -65,9 +61,7 @@ class TestFlatExport:
         assert ("1", "0", "0") == (row["box___1"], row["box___b_2"], row["all_complete"])
 
     async def test_labels(self, types: Api) -> None:
-        """
-        Labels for codes; Checked and Unchecked, or the choice, for boxes.
-        """
+        """Labels for codes; Checked and Unchecked, or the choice, for boxes."""
         await types.save({"id": "1", "yes": "0", "pick": "1", "box___1": "1", "all_complete": "2"})
         (row,) = await types.export(rawOrLabel="label")
         assert ("No", "One, or so", "Complete") == (row["yes"], row["pick"], row["all_complete"])
@@ -76,9 +70,7 @@ class TestFlatExport:
         assert ("One", "") == (row["box___1"], row["box___b_2"])
 
     async def test_label_headers_are_for_csv(self, types: Api) -> None:
-        """
-        Label headers change csv; JSON keeps the names.
-        """
+        """Label headers change csv; JSON keeps the names."""
         await types.save({"id": "1"})
         text = await types.text(
             "record", format="csv", rawOrLabelHeaders="label", fields=["id", "box", "all_complete"]
@@ -89,9 +81,7 @@ class TestFlatExport:
         assert [{"id": "1"}] == rows
 
     async def test_csv_quoting(self, types: Api) -> None:
-        """
-        Values with a delimiter, quote, line break, tab or space are quoted, others not.
-        """
+        """Values with a delimiter, quote, line break, tab or space are quoted, others not."""
         await types.save({"id": "1", "note": 'a "b"\nc'}, {"id": "2", "note": "d;e"})
         text = await types.text("record", format="csv", fields=["id", "note"])
         assert 'id,note\n1,"a ""b""\nc"\n2,d;e\n' == text
@@ -101,9 +91,7 @@ class TestFlatExport:
         assert "id\tn\n1\t\n2\t\n" == text
 
     async def test_xml(self, types: Api) -> None:
-        """
-        XML holds the values as character data, whatever is in them.
-        """
+        """XML holds the values as character data, whatever is in them."""
         await types.save({"id": "1", "note": "<&]]>"})
         text = await types.text("record", format="xml", fields=["id", "note"])
         assert (
@@ -112,58 +100,44 @@ class TestFlatExport:
         ) == text
 
     async def test_nothing_found(self, types: Api) -> None:
-        """
-        Nothing: an empty list, a header, an empty root.
-        """
+        """Nothing: an empty list, a header, an empty root."""
         assert [] == await types.export()
         assert "id\n" == await types.text("record", format="csv", fields=["id"])
         assert (await types.text("record")).endswith("<records></records>")
 
     async def test_record_id_only_when_asked(self, types: Api) -> None:
-        """
-        Restricting fields leaves the record id out, and equal rows stay apart.
-        """
+        """Restricting fields leaves the record id out, and equal rows stay apart."""
         await types.save({"id": "1", "n": "5"}, {"id": "2", "n": "5"}, {"id": "3"})
         assert [{"n": "5"}, {"n": "5"}, {"n": ""}] == await types.export(fields=["n"])
         assert ["twice", "more_complete"] == list((await types.export(forms=["more"]))[0])
 
     async def test_natural_order(self, types: Api) -> None:
-        """
-        Records come in the order in which people number them.
-        """
+        """Records come in the order in which people number them."""
         await types.save(*({"id": name} for name in ("10", "9", "b10", "b9", "01")))
         names = [row["id"] for row in await types.export(fields=["id"])]
         assert ["01", "9", "10", "b9", "b10"] == names
 
     async def test_decimal_comma_and_grey_status(self, types: Api) -> None:
-        """
-        A comma in numbers and a blank for untouched forms, when asked.
-        """
+        """A comma in numbers and a blank for untouched forms, when asked."""
         await types.save({"id": "1", "n": "1.5", "note": "1.5"})
         (row,) = await types.export(decimalCharacter=",", exportBlankForGrayFormStatus="true")
         assert ("1,5", "1.5", "") == (row["n"], row["note"], row["all_complete"])
 
     async def test_combined_boxes(self, types: Api) -> None:
-        """
-        One column per checkbox, when asked.
-        """
+        """One column per checkbox, when asked."""
         await types.save({"id": "1", "box___1": "1", "box___b_2": "1"})
         (row,) = await types.export(fields=["box"], combineCheckboxOptions="true")
         assert {"box": "1,B-2"} == row
 
     async def test_date_range(self, types: Api) -> None:
-        """
-        Only what changed within the range.
-        """
+        """Only what changed within the range."""
         await types.save({"id": "1"})
         assert [] == await types.export(dateRangeBegin="2199-01-01 00:00:00")
         assert [] == await types.export(dateRangeEnd="2001-01-01 00:00:00")
         assert 1 == len(await types.export(dateRangeBegin="2001-01-01 00:00:00"))
 
     async def test_unknown_names(self, types: Api) -> None:
-        """
-        Unknown fields and forms are 400 and named; pseudo-fields count as unknown.
-        """
+        """Unknown fields and forms are 400 and named; pseudo-fields count as unknown."""
         message = await types.error("record", fields=["x", "id", "y"])
         assert "The following values in the parameter \"fields\" are not valid: 'x', 'y'" == message
         await types.error("record", fields=["redcap_event_name"])
@@ -172,9 +146,7 @@ class TestFlatExport:
 
 class TestEav:
     async def test_rows(self, types: Api) -> None:
-        """
-        One row per stored answer and per ticked choice, the record id among them.
-        """
+        """One row per stored answer and per ticked choice, the record id among them."""
         await types.save({"id": "1", "n": "2", "box___1": "1", "box___b_2": "1", "note": ""})
         pairs = [(r["field_name"], r["value"]) for r in await types.export(type="eav")]
         assert [("id", "1"), ("n", "2"), ("box", "1"), ("box", "B-2"), ("twice", "4")] == pairs
@@ -182,9 +154,7 @@ class TestEav:
         assert ["One", "Two"] == [row["value"] for row in rows]
 
     async def test_import(self, types: Api) -> None:
-        """
-        Eav rows of one record are one import; a box is ``field___code`` with 0 or 1.
-        """
+        """Eav rows of one record are one import; a box is ``field___code`` with 0 or 1."""
         rows = [
             {"record": "1", "field_name": "n", "value": "3"},
             {"record": "1", "field_name": "box___b_2", "value": "1"},
@@ -196,9 +166,7 @@ class TestEav:
 
 class TestImport:
     async def test_answers(self, types: Api) -> None:
-        """
-        Count counts records, not rows; a lone object imports nothing.
-        """
+        """Count counts records, not rows; a lone object imports nothing."""
         rows = [{"id": "1", "n": "1"}, {"id": "1", "i": "2"}, {"id": "2"}]
         assert {"count": 2} == await types.save(*rows)
         assert ["1", "2"] == await types.save(*rows, returnContent="ids")
@@ -213,16 +181,12 @@ class TestImport:
         assert '<?xml version="1.0" encoding="UTF-8" ?><count>1</count>' == answer
 
     async def test_background(self, types: Api) -> None:
-        """
-        A background import answers success, whatever else was asked.
-        """
+        """A background import answers success, whatever else was asked."""
         got = await types.save({"id": "1"}, backgroundProcess="true", returnContent="ids")
         assert {"success": True} == got
 
     async def test_all_or_nothing(self, types: Api) -> None:
-        """
-        One bad value among many rows: nothing is stored, every fault is named.
-        """
+        """One bad value among many rows: nothing is stored, every fault is named."""
         rows = [{"id": "1", "n": "1"}, {"id": "2", "n": "x", "mail": "no"}]
         message = await types.error("record", data=json.dumps(rows))
         reason = "could not be validated because it does not follow the expected format"
@@ -247,17 +211,13 @@ class TestImport:
         ],
     )
     async def test_formats(self, types: Api, field: str, good: str, bad: str) -> None:
-        """
-        Every format has values that it takes and values that it refuses; labels are no codes.
-        """
+        """Every format has values that it takes and values that it refuses; labels are no codes."""
         await types.save({"id": "1", field: good})
         assert good == (await types.export())[0][field]
         await types.error("record", data=json.dumps([{"id": "1", field: bad}]))
 
     async def test_dates_by_order(self, types: Api) -> None:
-        """
-        dateFormat says how days are written; they are stored year first.
-        """
+        """dateFormat says how days are written; they are stored year first."""
         await types.save({"id": "1", "day": "31/12/2026"}, dateFormat="DMY")
         assert [{"day": "2026-12-31"}] == await types.export(fields=["day"])
         await types.save({"id": "1", "day": "12-30-2026"}, dateFormat="MDY")
@@ -265,9 +225,7 @@ class TestImport:
         await types.error("record", data='[{"id": "1", "day": "31/12/2026"}]')
 
     async def test_overwriting(self, types: Api) -> None:
-        """
-        Blanks are ignored, or erase when asked; what is not named always stays.
-        """
+        """Blanks are ignored, or erase when asked; what is not named always stays."""
         await types.save({"id": "1", "n": "1", "i": "2", "box___1": "1"})
         await types.save({"id": "1", "n": "", "box___1": ""})
         assert "1" == (await types.export())[0]["n"]
@@ -276,9 +234,7 @@ class TestImport:
         assert ("", "2", "0") == (row["n"], row["i"], row["box___1"])
 
     async def test_extras(self, types: Api) -> None:
-        """
-        Calculated fields and timestamps are accepted and ignored; unknown columns are not.
-        """
+        """Calculated fields and timestamps are accepted and ignored; unknown columns are not."""
         await types.save({"id": "1", "n": "4", "twice": "99", "all_timestamp": "2020-01-01"})
         assert "8" == (await types.export())[0]["twice"]
         message = await types.error("record", data='[{"id": "1", "a": "1", "b": "2"}]')
@@ -287,27 +243,21 @@ class TestImport:
         ) == message
 
     async def test_names(self, types: Api) -> None:
-        """
-        Names are trimmed, at most 100 characters, never blank.
-        """
+        """Names are trimmed, at most 100 characters, never blank."""
         await types.save({"id": "  x y  "})
         assert ["x y"] == [row["id"] for row in await types.export(fields=["id"])]
         for name in ("", "a" * 101, "a\x00b"):
             await types.error("record", data=json.dumps([{"id": name}]))
 
     async def test_odd_names_are_data(self, types: Api) -> None:
-        """
-        Quotes, brackets and percent signs in names harm nothing.
-        """
+        """Quotes, brackets and percent signs in names harm nothing."""
         names = ["a'b", 'a"b', "[x]", "%00", "'; drop table record; --", "é"]
         await types.save(*({"id": name} for name in names))
         for name in names:
             assert [{"id": name}] == await types.export(fields=["id"], records=[name])
 
     async def test_auto_numbers(self, types: Api) -> None:
-        """
-        Given names only group rows; new ones follow the highest number.
-        """
+        """Given names only group rows; new ones follow the highest number."""
         await types.save({"id": "41"}, {"id": "x9"})
         rows = [{"id": "a", "n": "1"}, {"id": "b"}, {"id": "a", "i": "2"}]
         got = await types.save(*rows, forceAutoNumber="true", returnContent="auto_ids")
@@ -329,17 +279,13 @@ class TestImport:
         ],
     )
     async def test_broken_data(self, types: Api, shape: str, data: str) -> None:
-        """
-        Data that is not of its format is 400 with a sentence.
-        """
+        """Data that is not of its format is 400 with a sentence."""
         await types.error("record", action="import", data=data, format=shape)
 
 
 class TestDeleteAndRename:
     async def test_delete(self, types: Api) -> None:
-        """
-        An array of names is needed; an unknown one stops everything; the answer is a number.
-        """
+        """An array of names is needed; an unknown one stops everything; the answer is a number."""
         await types.save({"id": "1"}, {"id": "2"})
         with_right = {"username": "sandbox", "record_delete": 1}
         assert 1 == await types.json("user", data=json.dumps([with_right]))
@@ -352,18 +298,14 @@ class TestDeleteAndRename:
         assert [] == await types.export()
 
     async def test_delete_form(self, api: Api) -> None:
-        """
-        Deleting an instrument of a record leaves its other answers.
-        """
+        """Deleting an instrument of a record leaves its other answers."""
         await api.save({"record_id": "1", "email": "a@example.org", "demandeur_nom": "A"})
         assert 1 == await api.json("record", action="delete", records=["1"], instrument="form")
         (row,) = await api.export(fields=["email", "demandeur_nom"])
         assert {"email": "a@example.org", "demandeur_nom": ""} == row
 
     async def test_rename(self, api: Api) -> None:
-        """
-        A renamed record keeps its answers and its links.
-        """
+        """A renamed record keeps its answers and its links."""
         await api.save({"record_id": "1", "email": "a@example.org"}, {"record_id": "2"})
         link = await api.link("1", "form")
         params: dict[str, Any] = {"action": "rename", "record": "1"}
@@ -374,9 +316,7 @@ class TestDeleteAndRename:
         await api.error("record", action="rename", record="one", new_record_name="2")
 
     async def test_delete_arm(self, api: Api) -> None:
-        """
-        Deleting an arm of a record leaves its other arms; without any row it is gone.
-        """
+        """Deleting an arm of a record leaves its other arms; without any row it is gone."""
         birds = await api.create(studies.bird_count())
         right = {"username": "sandbox", "record_delete": 1}
         await birds.json("user", data=json.dumps([right]))
@@ -392,9 +332,7 @@ class TestDeleteAndRename:
 
 class TestOdm:
     async def test_round_trip(self, api: Api) -> None:
-        """
-        Records exported as ODM can be imported again, repeated rows included.
-        """
+        """Records exported as ODM can be imported again, repeated rows included."""
         birds = await api.create(studies.bird_count())
         row = {
             "study_id": "1", "redcap_event_name": "visit_1_arm_1",
@@ -408,18 +346,14 @@ class TestOdm:
         assert before == await copy.export()
 
     async def test_not_odm(self, api: Api) -> None:
-        """
-        Other documents are refused with a sentence.
-        """
+        """Other documents are refused with a sentence."""
         message = await api.error("record", action="import", format="odm", data="<html/>")
         assert "is not a CDISC ODM document" in message
 
 
 class TestRepeating:
     async def test_repeating_columns(self, api: Api) -> None:
-        """
-        The number of an instance is an integer, blank where nothing repeats.
-        """
+        """The number of an instance is an integer, blank where nothing repeats."""
         birds = await api.create(studies.bird_count())
         base: dict[str, Any] = {"study_id": "1", "redcap_event_name": "visit_1_arm_1"}
         await birds.save({**base, "redcap_repeat_instrument": "rings", "ring": "A"})
@@ -431,9 +365,7 @@ class TestRepeating:
 
 class TestRepeatingEvents:
     async def test_rows(self, api: Api) -> None:
-        """
-        A repeating event has numbered rows without an instrument, in flat and eav.
-        """
+        """A repeating event has numbered rows without an instrument, in flat and eav."""
         odm = studies.bird_count().replace(
             "<redcap:RepeatingInstruments>",
             '<redcap:RepeatingEvent redcap:UniqueEventName="look_1_arm_1"/>'
@@ -462,9 +394,7 @@ class TestRepeatingEvents:
         assert 1 == first["redcap_repeat_instance"]
 
     async def test_survey_of_an_instance(self, api: Api) -> None:
-        """
-        Each instance has a survey link of its own, and its answers go to its row.
-        """
+        """Each instance has a survey link of its own, and its answers go to its row."""
         odm = studies.bird_count().replace(
             "<redcap:SurveysGroup>",
             '<redcap:SurveysGroup><redcap:Surveys form_name="rings" title="Ring"/>',
@@ -489,17 +419,13 @@ class TestRepeatingEvents:
 
 
 async def test_half_characters(api: Api) -> None:
-    """
-    Half of a surrogate pair, which nothing can store, is replaced.
-    """
+    """Half of a surrogate pair, which nothing can store, is replaced."""
     assert {"count": 1} == await api.json("record", data='[{"record_id": "a\\ud800"}]')
     assert [{"record_id": "a?"}] == await api.export(fields=["record_id"])
 
 
 async def test_abandoned_exports(server: Server) -> None:
-    """
-    Clients that leave in the middle of a long export leave nothing behind.
-    """
+    """Clients that leave in the middle of a long export leave nothing behind."""
     rows = [{"record_id": f"long{n}", "demandeur_nom": "x" * 9_000} for n in range(400)]
     form = {"token": TOKEN, "content": "record", "format": "json"}
     async with httpx.AsyncClient(timeout=60) as http:
@@ -515,9 +441,7 @@ async def test_abandoned_exports(server: Server) -> None:
 
 
 async def test_stored_once(api: Api, store: Store) -> None:
-    """
-    Importing the same rows again changes nothing.
-    """
+    """Importing the same rows again changes nothing."""
     row = {"record_id": "1", "email": "a@example.org"}
     await api.save(row)
     before = await api.export()

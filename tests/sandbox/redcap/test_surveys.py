@@ -1,6 +1,4 @@
-"""
-Survey pages: what a link opens, what a respondent may send, what is kept.
-"""
+"""Survey pages: what a link opens, what a respondent may send, what is kept."""
 
 import re
 from typing import Any
@@ -69,26 +67,20 @@ def shown(page: httpx.Response) -> list[str]:
 
 class TestLinks:
     async def test_one_per_record_and_form(self, api: Api, link: str) -> None:
-        """
-        A link is an address with 16 capitals and digits, the same each time.
-        """
+        """A link is an address with 16 capitals and digits, the same each time."""
         assert re.fullmatch(r"/surveys/\?s=[A-Z0-9]{16}", link)
         assert link == await api.link("r1", "form")
         assert link != await api.link("r1", "labo")
 
     async def test_refused(self, api: Api, link: str) -> None:
-        """
-        No link for unknown records and instruments, nor for what is no survey.
-        """
+        """No link for unknown records and instruments, nor for what is no survey."""
         message = await api.error("surveyLink", record="-1", instrument="form")
         assert 'The record "-1" does not exist' == message
         for instrument in ("nope", "contact", ""):
             await api.error("surveyLink", record="r1", instrument=instrument)
 
     async def test_participants(self, api: Api, link: str) -> None:
-        """
-        Every record is listed with its link and how far it is.
-        """
+        """Every record is listed with its link and how far it is."""
         (row,) = await api.json("participantList", instrument="form")
         assert ("r1", 0, f"http://sandbox.test{link}") == (
             row["record"], row["response_status"], row["survey_link"],
@@ -99,25 +91,19 @@ class TestLinks:
 
     @pytest.mark.parametrize("query", ["", "?s=", "?s=AAAAAAAAAAAAAAAA", "?sq=X", "?s='"])
     async def test_unknown(self, api: Api, query: str) -> None:
-        """
-        An unknown link opens a page that says so, with 404.
-        """
+        """An unknown link opens a page that says so, with 404."""
         page = await api.http.get(f"/surveys/{query}")
         assert (404, "unknown") == (page.status_code, state_of(page.text))
 
     async def test_gone_with_its_record(self, api: Api, link: str) -> None:
-        """
-        The link of a deleted record opens nothing.
-        """
+        """The link of a deleted record opens nothing."""
         await api.json("record", action="delete", records=["r1"])
         assert 404 == (await api.http.get(link)).status_code
 
 
 class TestPage:
     async def test_language_and_safety(self, api: Api, link: str) -> None:
-        """
-        The page speaks the study's language and lets nothing foreign run or leak.
-        """
+        """The page speaks the study's language and lets nothing foreign run or leak."""
         page = await api.http.get(link)
         assert '<html lang="fr">' in page.text
         policy = page.headers["content-security-policy"]
@@ -128,9 +114,7 @@ class TestPage:
         assert not re.search(r"<script(?![^>]*src=)|style=|onclick=", page.text)
 
     async def test_labels_for_everything(self, api: Api, link: str) -> None:
-        """
-        Every control has a label or stands in a fieldset with a legend.
-        """
+        """Every control has a label or stands in a fieldset with a legend."""
         page = (await api.http.get(link)).text
         controls = re.findall(r'<(?:input|select|textarea)[^>]* id="(\w+)"', page)
         assert 40 < len(controls)
@@ -138,17 +122,13 @@ class TestPage:
         assert page.count("<fieldset") == page.count("<legend>")
 
     async def test_only_what_branching_shows(self, api: Api, link: str) -> None:
-        """
-        Before any answer only the first questions show; the rest waits, hidden.
-        """
+        """Before any answer only the first questions show; the rest waits, hidden."""
         page = await api.http.get(link)
         assert ["demandeur_nom", "demandeur_prenom", "demandeur_statut"] == shown(page)
         assert "data-logic=" in page.text
 
     async def test_refresh_without_script(self, api: Api, link: str) -> None:
-        """
-        Without script a button shows what the answers ask for next, and stores nothing.
-        """
+        """Without script a button shows what the answers ask for next, and stores nothing."""
         form = {"demandeur_nom": "A", "demandeur_statut": "1", "__action": "refresh"}
         page = await api.http.post(link, data=form)
         assert "mobilite_type" in shown(page)
@@ -157,17 +137,13 @@ class TestPage:
         assert [{"demandeur_nom": ""}] == await api.export(fields=["demandeur_nom"])
 
     async def test_answers_of_others_in_labels(self, api: Api, link: str) -> None:
-        """
-        Labels hold other answers, as text whatever they contain; unknown ones are underlined.
-        """
+        """Labels hold other answers, as text whatever they contain; unknown ones are underlined."""
         await api.save({"record_id": "r1", "demandeur_prenom": "<b>Ada</b>"})
         page = await api.http.get(await api.link("r1", "labo"))
         assert "Demande de &lt;b&gt;Ada&lt;/b&gt; ______" in page.text
 
     async def test_status_in_labels(self, api: Api, link: str) -> None:
-        """
-        The final validation shows how far each opinion is.
-        """
+        """The final validation shows how far each opinion is."""
         await api.save({"record_id": "r1", "demandeur_statut": "2"})
         address = await api.link("r1", "validation_finale")
         page = await api.http.get(address)
@@ -177,9 +153,7 @@ class TestPage:
 
 class TestSubmission:
     async def test_complete(self, api: Api, link: str) -> None:
-        """
-        A whole submission is stored, marks the form complete and gives it a time.
-        """
+        """A whole submission is stored, marks the form complete and gives it a time."""
         page = await api.http.post(link, data=INVITATION, files=CV)
         assert (200, "completed") == (page.status_code, state_of(page.text)), faults(page)
         (row,) = await api.export(forms=["form"], exportSurveyFields="true")
@@ -192,9 +166,7 @@ class TestSubmission:
         assert 'application/pdf; name="cv.pdf";charset=UTF-8' == file.headers["content-type"]
 
     async def test_once(self, api: Api, link: str) -> None:
-        """
-        A completed survey takes nothing more and shows no answer.
-        """
+        """A completed survey takes nothing more and shows no answer."""
         await api.http.post(link, data=INVITATION, files=CV)
         for page in (
             await api.http.get(link),
@@ -205,9 +177,7 @@ class TestSubmission:
         assert [{"invite_nom": "Charles Babbage"}] == await api.export(fields=["invite_nom"])
 
     async def test_required(self, api: Api, link: str) -> None:
-        """
-        What is shown and required must be answered; nothing is stored until then.
-        """
+        """What is shown and required must be answered; nothing is stored until then."""
         page = await api.http.post(link, data={**INVITATION, "invite_nom": " "})
         assert 422 == page.status_code
         assert ["invite_nom", "cv_invite"] == faults(page)
@@ -225,25 +195,19 @@ class TestSubmission:
         ],
     )
     async def test_formats(self, api: Api, link: str, field: str, value: str) -> None:
-        """
-        Formats, limits and choices hold.
-        """
+        """Formats, limits and choices hold."""
         page = await api.http.post(link, data={**INVITATION, field: value}, files=CV)
         assert [field] == faults(page)
 
     async def test_day_in_the_order_shown(self, api: Api, link: str) -> None:
-        """
-        A day may be typed day first and is stored year first.
-        """
+        """A day may be typed day first and is stored year first."""
         form = {**INVITATION, "invite_date_naissance": "26/12/1991"}
         await api.http.post(link, data=form, files=CV)
         rows = await api.export(fields=["invite_date_naissance"])
         assert [{"invite_date_naissance": "1991-12-26"}] == rows
 
     async def test_hidden_answers_are_cleared(self, api: Api, link: str) -> None:
-        """
-        What branching hides is not kept, nor what hangs on it, whoever sent it.
-        """
+        """What branching hides is not kept, nor what hangs on it, whoever sent it."""
         await api.save({"record_id": "r1", "mobilite_type": "1", "invitation_type": "1"})
         form = {**INVITATION, "mobilite_type": "1", "invitation_type": "1"}
         page = await api.http.post(link, data=form, files=CV)
@@ -252,18 +216,14 @@ class TestSubmission:
         assert {"mobilite_type": "", "invitation_type": ""} == row
 
     async def test_fields_of_other_forms_are_ignored(self, api: Api, link: str) -> None:
-        """
-        A respondent writes to the form of the link only.
-        """
+        """A respondent writes to the form of the link only."""
         form = {**INVITATION, "userid": "mallory", "statut_dossier": "5", "contact_complete": "2"}
         await api.http.post(link, data=form, files=CV)
         (row,) = await api.export(fields=["userid", "statut_dossier", "contact_complete"])
         assert {"userid": "u1", "statut_dossier": "", "contact_complete": "0"} == row
 
     async def test_signature(self, api: Api, link: str) -> None:
-        """
-        An opinion is signed by an image, or by typing one's name, which becomes one.
-        """
+        """An opinion is signed by an image, or by typing one's name, which becomes one."""
         address = await api.link("r1", "demandeur_composante")
         page = await api.http.post(address, data=OPINION)
         assert ["avis_composante_signature"] == faults(page)
@@ -275,9 +235,7 @@ class TestSubmission:
         assert file.content.startswith(b"\x89PNG")
 
     async def test_empty_page_can_be_sent(self, api: Api, link: str) -> None:
-        """
-        A survey without a question, such as the final validation, is completed by sending it.
-        """
+        """A survey without a question, such as the final validation, is completed by sending it."""
         address = await api.link("r1", "validation_finale")
         assert "completed" == state_of((await api.http.post(address)).text)
         rows = await api.export(fields=["validation_finale_complete"], rawOrLabel="label")
@@ -286,9 +244,7 @@ class TestSubmission:
 
 class TestReturning:
     async def test_save_and_return(self, api: Api, link: str) -> None:
-        """
-        Saved answers wait behind a code, which the API tells too.
-        """
+        """Saved answers wait behind a code, which the API tells too."""
         page = await api.http.post(link, data={"demandeur_nom": "Lovelace", "__action": "save"})
         assert "saved" == state_of(page.text)
         code = await api.text("surveyReturnCode", record="r1", instrument="form")
@@ -310,9 +266,7 @@ class TestReturning:
         assert "completed" == state_of(page.text), faults(page)
 
     async def test_nobody_submits_without_the_code(self, api: Api, link: str) -> None:
-        """
-        A partial response cannot be overwritten without its code.
-        """
+        """A partial response cannot be overwritten without its code."""
         await api.http.post(link, data={"demandeur_nom": "Lovelace", "__action": "save"})
         page = await api.http.post(link, data=INVITATION, files=CV)
         assert "code" == state_of(page.text)
@@ -332,9 +286,7 @@ async def club(api: Api, **attributes: str) -> Api:
 
 class TestSettings:
     async def test_sections_are_pages(self, api: Api) -> None:
-        """
-        A section begins a page; going back keeps what was answered.
-        """
+        """A section begins a page; going back keeps what was answered."""
         members = await club(api, question_by_section="1")
         await members.save({"record_id": "9"})
         link = await members.link("9", "members")
@@ -351,9 +303,7 @@ class TestSettings:
         assert "completed" == state_of(page.text)
 
     async def test_editing_later(self, api: Api) -> None:
-        """
-        Where the survey says so, a completed response can be opened and sent again.
-        """
+        """Where the survey says so, a completed response can be opened and sent again."""
         members = await club(api, edit_completed_response="1")
         link = await members.link("1", "members")
         for name in ("Dee", "Eve"):
@@ -365,9 +315,7 @@ class TestSettings:
         "attributes", [{"survey_expiration": "2020-01-01 00:00"}, {"response_limit": "1"}]
     )
     async def test_closed(self, api: Api, attributes: dict[str, str]) -> None:
-        """
-        An expired survey, or one with enough responses, takes no more.
-        """
+        """An expired survey, or one with enough responses, takes no more."""
         members = await club(api, **attributes)
         await api.http.post(await members.link("1", "members"), data={"first_name": "Dee"})
         link = await members.link("2", "members")
@@ -376,9 +324,7 @@ class TestSettings:
         assert "Bo" == (await members.export(records=["2"]))[0]["first_name"]
 
     async def test_redirect(self, api: Api) -> None:
-        """
-        A survey may send its respondents elsewhere at its end.
-        """
+        """A survey may send its respondents elsewhere at its end."""
         members = await club(api, end_survey_redirect_url="https://example.org/thanks")
         link = await members.link("1", "members")
         policy = (await api.http.get(link)).headers["content-security-policy"]
@@ -387,18 +333,14 @@ class TestSettings:
         assert (303, "https://example.org/thanks") == (page.status_code, page.headers["location"])
 
     async def test_code_not_asked(self, api: Api) -> None:
-        """
-        With the code bypass on, the link alone opens what was saved.
-        """
+        """With the code bypass on, the link alone opens what was saved."""
         members = await club(api, save_and_return="1", save_and_return_code_bypass="1")
         link = await members.link("1", "members")
         await api.http.post(link, data={"first_name": "Dee", "__action": "save"})
         assert "open" == state_of((await api.http.get(link)).text)
 
     async def test_queue(self, api: Api) -> None:
-        """
-        The queue of a record lists its surveys and which of them are done.
-        """
+        """The queue of a record lists its surveys and which of them are done."""
         members = await api.create(studies.garden_club())
         url = await members.text("surveyQueueLink", record="1")
         queue = url.removeprefix("http://sandbox.test")
@@ -414,9 +356,7 @@ class TestSettings:
 
 class TestFiles:
     async def test_replace_and_delete(self, api: Api, link: str) -> None:
-        """
-        A document comes and goes through the API; exports name it, eav numbers it.
-        """
+        """A document comes and goes through the API; exports name it, eav numbers it."""
         where: dict[str, Any] = {"record": "r1", "field": "cv_invite"}
         await api.error("file", action="export", **where)
         for name in ("one.txt", "two.txt"):
@@ -434,9 +374,7 @@ class TestFiles:
         assert "The field 'email' does not exist or is not a 'file' field" == message
 
     async def test_link_in_a_label(self, api: Api, link: str) -> None:
-        """
-        The reviewers' page links to the CV, and to no document that it does not name.
-        """
+        """The reviewers' page links to the CV, and to no document that it does not name."""
         await api.http.post(link, data=INVITATION, files=CV)
         address = await api.link("r1", "dossier_reviewer")
         page = (await api.http.get(address)).text
@@ -449,9 +387,7 @@ class TestFiles:
 
 
 async def test_overview(api: Api, link: str) -> None:
-    """
-    The first page shows records, the state of each form and links to their surveys.
-    """
+    """The first page shows records, the state of each form and links to their surveys."""
     await api.create(studies.bird_count())
     page = (await api.http.get("/")).text
     assert "r1" in page

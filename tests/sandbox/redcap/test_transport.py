@@ -1,6 +1,4 @@
-"""
-One address, one envelope: transport, tokens, errors, rights, faults and counts.
-"""
+"""One address, one envelope: transport, tokens, errors, rights, faults and counts."""
 
 import json
 from typing import Any
@@ -18,25 +16,19 @@ class TestTransport:
         ("method", "path"), [("GET", "/api/"), ("POST", "/api"), ("GET", "/api"), ("PUT", "/api/")]
     )
     async def test_only_post_with_slash(self, api: Api, method: str, path: str) -> None:
-        """
-        Anything but POST to the address with its slash is 501, in the envelope.
-        """
+        """Anything but POST to the address with its slash is 501, in the envelope."""
         answer = await api.http.request(method, path)
         assert 501 == answer.status_code
         assert "<error>The requested method is not implemented.</error>" in answer.text
 
     async def test_multipart_is_taken_everywhere(self, api: Api) -> None:
-        """
-        A multipart body works for every operation.
-        """
+        """A multipart body works for every operation."""
         form = {"token": TOKEN, "content": "version"}
         answer = await api.http.post("/api/", data=form, files={"unused": ("", b"")})
         assert "16.1.9" == answer.text
 
     async def test_arrays_and_lists(self, api: Api) -> None:
-        """
-        ``fields[0]``, ``fields[]`` and a list with commas mean the same.
-        """
+        """``fields[0]``, ``fields[]`` and a list with commas mean the same."""
         await api.save({"record_id": "1", "email": "a@example.org"})
         expected = [{"record_id": "1", "email": "a@example.org"}]
         assert expected == await api.export(fields=["record_id", "email"])
@@ -47,9 +39,7 @@ class TestTransport:
         assert expected == answer.json()
 
     async def test_empty_means_absent(self, api: Api) -> None:
-        """
-        The calls of the application send every parameter, most of them empty.
-        """
+        """The calls of the application send every parameter, most of them empty."""
         await api.save({"record_id": "1", "userid": "u", "email": "a@example.org"})
         rows = await api.export(
             action="export", type="flat", csvDelimiter="", records="", fields="userid", forms="",
@@ -64,9 +54,7 @@ class TestTransport:
         [("json", "application/json"), ("csv", "text/csv"), ("xml", "text/xml")],
     )
     async def test_media_types(self, api: Api, shape: str, media: str) -> None:
-        """
-        Data comes under the media type of its format; links and versions as plain text.
-        """
+        """Data comes under the media type of its format; links and versions as plain text."""
         answer = await api.post("metadata", format=shape)
         assert f"{media}; charset=utf-8" == answer.headers["content-type"]
         answer = await api.post("version", format=shape)
@@ -76,21 +64,15 @@ class TestTransport:
 class TestErrors:
     @pytest.mark.parametrize("token", ["", "C" * 32, "x", "A" * 31, "A" * 64, "' or 1=1 --"])
     async def test_bad_tokens(self, api: Api, token: str) -> None:
-        """
-        An unknown, malformed or missing token is 403, whatever is asked.
-        """
+        """An unknown, malformed or missing token is 403, whatever is asked."""
         assert NO_API == await api.error("record", token=token, status=403)
 
     async def test_token_case(self, api: Api) -> None:
-        """
-        The hexadecimal digits of a token may be in either case.
-        """
+        """The hexadecimal digits of a token may be in either case."""
         assert "16.1.9" == await api.text("version", token=TOKEN.lower())
 
     async def test_envelopes(self, api: Api) -> None:
-        """
-        The error comes in returnFormat, else in format, else as xml.
-        """
+        """The error comes in returnFormat, else in format, else as xml."""
         sentence = 'The value of the parameter "content" is not valid'
         answer = await api.post("nonsense", format="csv", returnFormat="json")
         assert (400, {"error": sentence}) == (answer.status_code, answer.json())
@@ -100,16 +82,12 @@ class TestErrors:
         ) == (await api.post("nonsense")).text
 
     async def test_xml_error_is_escaped(self, api: Api) -> None:
-        """
-        What a client sent cannot break the envelope.
-        """
+        """What a client sent cannot break the envelope."""
         answer = await api.post("surveyLink", record="<1>&", instrument="form")
         assert 'The record "&lt;1&gt;&amp;" does not exist' in answer.text
 
     async def test_unknown_action(self, api: Api) -> None:
-        """
-        An action that the content has not is 501; one sent to an export-only content passes.
-        """
+        """An action that the content has not is 501; one sent to an export-only content passes."""
         await api.error("record", action="explode", status=501)
         assert "16.1.9" == await api.text("version", action="import")
 
@@ -129,9 +107,7 @@ class TestErrors:
     async def test_bad_values(
         self, api: Api, content: str, params: dict[str, Any], name: str
     ) -> None:
-        """
-        A value outside those allowed is 400 and names its parameter.
-        """
+        """A value outside those allowed is 400 and names its parameter."""
         message = await api.error(content, **params)
         assert f'The value of the parameter "{name}" is not valid' == message
 
@@ -148,9 +124,7 @@ async def guest(api: Api) -> Api:
 
 class TestRights:
     async def test_without_rights(self, guest: Api) -> None:
-        """
-        What a user may not do is 403 and names the privilege.
-        """
+        """What a user may not do is 403 and names the privilege."""
         message = await guest.error("record", data="[]", status=403)
         assert "You do not have API Import/Update privileges" == message
         message = await guest.error("record", action="delete", records=["1"], status=403)
@@ -158,9 +132,7 @@ class TestRights:
         await guest.error("metadata", data="[]", status=403)
 
     async def test_projects_are_apart(self, api: Api, guest: Api) -> None:
-        """
-        A token sees its own project only.
-        """
+        """A token sees its own project only."""
         assert [] == await api.export()
         assert ["1"] == [row["record_id"] for row in await guest.export()]
 
@@ -173,9 +145,7 @@ async def put(http: httpx.AsyncClient, **faults: object) -> None:
 
 class TestControl:
     async def test_counts(self, api: Api) -> None:
-        """
-        Calls are counted by content and action until cleared; controls are not calls.
-        """
+        """Calls are counted by content and action until cleared; controls are not calls."""
         await api.save({"record_id": "1"})
         await api.export()
         await api.post("nonsense<script>")
@@ -189,9 +159,7 @@ class TestControl:
         ("mode", "status", "body"), [("500", 500, "Internal"), ("html", 200, "<!doctype html>")]
     )
     async def test_modes(self, api: Api, mode: str, status: int, body: str) -> None:
-        """
-        A mode befalls every call but those to the controls.
-        """
+        """A mode befalls every call but those to the controls."""
         await put(api.http, mode=mode)
         answer = await api.post("version")
         assert status == answer.status_code
@@ -201,25 +169,19 @@ class TestControl:
         assert "16.1.9" == await api.text("version")
 
     async def test_empty(self, api: Api) -> None:
-        """
-        Mode empty answers 200 with zero bytes.
-        """
+        """Mode empty answers 200 with zero bytes."""
         await put(api.http, mode="empty", error_rate=1.0)
         answer = await api.post("version")
         assert (200, b"") == (answer.status_code, answer.content)
 
     async def test_rate(self, api: Api) -> None:
-        """
-        A rate without a mode makes that share of calls fail with 500.
-        """
+        """A rate without a mode makes that share of calls fail with 500."""
         await put(api.http, error_rate=0.5)
         statuses = {(await api.post("version")).status_code for _ in range(60)}
         assert {200, 500} == statuses
 
     async def test_ignored_filter(self, api: Api) -> None:
-        """
-        Mode ignore_filter exports what the filter should have left out.
-        """
+        """Mode ignore_filter exports what the filter should have left out."""
         await api.save({"record_id": "1", "userid": "u1"}, {"record_id": "2", "userid": "u2"})
         logic = "[userid] = 'u1'"
         assert 1 == len(await api.export(filterLogic=logic))
@@ -238,7 +200,5 @@ class TestControl:
         ],
     )
     async def test_bad_faults(self, api: Api, faults: object) -> None:
-        """
-        Switches that do not exist or are out of range are refused.
-        """
+        """Switches that do not exist or are out of range are refused."""
         assert 400 == (await api.http.put("/_control/faults", json=faults)).status_code

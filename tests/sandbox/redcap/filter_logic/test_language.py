@@ -1,6 +1,4 @@
-"""
-The logic language: what is true of a row, and what is refused before any row is read.
-"""
+"""The logic language: what is true of a row, and what is refused before any row is read."""
 
 import contextlib
 import json
@@ -13,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.redcap.dictionary import Dictionary, Field
+from sandbox.redcap.design.dictionary import Dictionary, Field
+from sandbox.redcap.design.project import Event, Project
 from sandbox.redcap.filter_logic import browser
 from sandbox.redcap.filter_logic.browser import browser_logic
 from sandbox.redcap.filter_logic.evaluate import Row, condition
 from sandbox.redcap.filter_logic.functions import FUNCTIONS
 from sandbox.redcap.filter_logic.nodes import Binary, Literal, Node, Ref, Unary
 from sandbox.redcap.filter_logic.parser import MAX_DEPTH, LogicError, parse
-from sandbox.redcap.filter_logic.sieve import required_text
-from sandbox.redcap.project import Event, Project
-from sandbox.redcap.records import Answers, Place, Record
+from sandbox.redcap.filter_logic.prefilter import required_text
+from sandbox.redcap.records.storage import Answers, Place, Record
 
 
 def field(name: str, kind: str = "text", choices: str = "") -> Field:
@@ -120,9 +118,7 @@ class TestTruth:
         ],
     )
     def test_true(self, logic: str) -> None:
-        """
-        These hold of the row.
-        """
+        """These hold of the row."""
         assert holds(logic)
 
     @pytest.mark.parametrize(
@@ -140,15 +136,11 @@ class TestTruth:
         ],
     )
     def test_false(self, logic: str) -> None:
-        """
-        These do not.
-        """
+        """These do not."""
         assert not holds(logic)
 
     def test_blank(self) -> None:
-        """
-        What was never filled is blank; zero is not; a form not begun is incomplete.
-        """
+        """What was never filled is blank; zero is not; a form not begun is incomplete."""
         assert holds("[a] = '' and [box(1)] = '0' and [f_complete] = 0", row())
         assert not holds("[a] = ''", row({"a": "0"}))
 
@@ -212,15 +204,11 @@ class TestFunctions:
         ],
     )
     def test_value(self, call: str, value: str) -> None:
-        """
-        Each call gives its value.
-        """
+        """Each call gives its value."""
         assert holds(f"{call} = {value}")
 
     def test_all_are_tried(self) -> None:
-        """
-        No function goes without a test of its value.
-        """
+        """No function goes without a test of its value."""
         source = Path(__file__).read_text(encoding="utf-8")
         assert [] == [name for name in FUNCTIONS if f"{name}(" not in source.replace("def ", "")]
 
@@ -253,17 +241,13 @@ class TestRefusals:
         ],
     )
     def test_says_why(self, logic: str, says: str) -> None:
-        """
-        What is no logic, or names what is not there, is refused with what is wrong and where.
-        """
+        """What is no logic, or names what is not there, is refused with what is wrong and where."""
         with pytest.raises(LogicError) as ei:
             condition(logic, PROJECT)
         assert says in ei.value.message
 
     def test_long_chains_are_fine(self) -> None:
-        """
-        Many alternatives in a row are not deep.
-        """
+        """Many alternatives in a row are not deep."""
         assert holds(" or ".join(["1 = 2"] * 3_000 + ["1 = 1"]))
 
 
@@ -285,17 +269,13 @@ class TestSieve:
         ],
     )
     def test_what_must_be_there(self, logic: str, found: tuple[str, str] | None) -> None:
-        """
-        Only a text that every true row holds is searched for beforehand.
-        """
+        """Only a text that every true row holds is searched for beforehand."""
         assert found == required_text(logic, PROJECT)
 
 
 class TestBrowser:
     def test_partly_known(self) -> None:
-        """
-        What the page cannot change is put in; what it can stays a question.
-        """
+        """What the page cannot change is put in; what it can stays a question."""
         tree = browser_logic("[a] = 5 and [pick] = '2'", PROJECT, {"a"}, ROW)
         assert ["and", ["=", {"field": "a"}, "5"], True] == json.loads(tree)
         tree = browser_logic("[box(x)] = '1'", PROJECT, {"box"}, ROW)
@@ -303,15 +283,11 @@ class TestBrowser:
 
     @pytest.mark.parametrize("logic", ["", "[b] = 'x'", "round([a]) = 5", "[two_arm_1][a] = 1"])
     def test_left_to_the_server(self, logic: str) -> None:
-        """
-        Nothing is sent where the page has no say, or the script lacks a function.
-        """
+        """Nothing is sent where the page has no say, or the script lacks a function."""
         assert "" == browser_logic(logic, PROJECT, {"a"}, ROW)
 
     def test_same_functions_in_the_script(self) -> None:
-        """
-        The script of the page knows every function that is sent to it.
-        """
+        """The script of the page knows every function that is sent to it."""
         script = Path(browser.__file__).parents[1] / "pages" / "static" / "survey.js"
         known = set(re.findall(r'^  "?(\w+)"?: ', script.read_text(encoding="utf-8"), re.MULTILINE))
         assert set() == browser.IN_BROWSER - known
@@ -359,58 +335,44 @@ def written(node: Node) -> str:
 class TestProperties:
     @given(nodes())
     def test_text_and_tree(self, node: Node) -> None:
-        """
-        A tree written as text is read as the same tree, and computes without failing.
-        """
+        """A tree written as text is read as the same tree, and computes without failing."""
         assert node == parse(written(node))
         assert holds(written(node)) in {True, False}
 
     @given(st.text(max_size=60))
     def test_any_text(self, text: str) -> None:
-        """
-        Any text is either logic or refused; nothing else happens.
-        """
+        """Any text is either logic or refused; nothing else happens."""
         with contextlib.suppress(LogicError):
             holds(text)
 
     @given(st.text(st.sampled_from(list("[ab]()'\"=<>!andornot 05+-#/^")), max_size=40))
     def test_any_shuffle(self, text: str) -> None:
-        """
-        So it is with pieces of logic in any order.
-        """
+        """So it is with pieces of logic in any order."""
         with contextlib.suppress(LogicError):
             holds(text)
 
     @given(TEXTS, TEXTS)
     def test_equality_of_texts(self, left: str, right: str) -> None:
-        """
-        Texts that are no numbers are equal when they are the same.
-        """
+        """Texts that are no numbers are equal when they are the same."""
         marked = f"x{left}", f"x{right}"
         assert (marked[0] == marked[1]) == holds(f"'{marked[0]}' = '{marked[1]}'")
 
     @given(NUMBERS, NUMBERS)
     def test_order_of_numbers(self, left: Decimal, right: Decimal) -> None:
-        """
-        Numbers compare as numbers, however they are written.
-        """
+        """Numbers compare as numbers, however they are written."""
         assert (left < right) == holds(f"'{left}' < '{right}'")
         assert (left == right) == holds(f"'{left}' = '{right}'")
         assert (left >= right) == holds(f"'{left}' >= '{right}'")
 
     @given(nodes(), nodes())
     def test_de_morgan(self, left: Node, right: Node) -> None:
-        """
-        Not both is the same as one of them not.
-        """
+        """Not both is the same as one of them not."""
         both, one, other = written(Binary("and", left, right)), written(left), written(right)
         assert holds(f"not {both}") == holds(f"(not ({one})) or (not ({other}))")
 
     @given(st.text(string.ascii_letters + " -'é", min_size=1, max_size=12))
     def test_sieve_never_hides(self, text: str) -> None:
-        """
-        A row that makes the logic true holds what the sieve looks for.
-        """
+        """A row that makes the logic true holds what the sieve looks for."""
         quote = '"' if "'" in text else "'"
         logic = f"[a] = {quote}{text}{quote} and 1 = 1"
         wanted = required_text(logic, PROJECT)

@@ -1,0 +1,52 @@
+"""``content=log``: what happened in a project."""
+
+import re
+
+from sandbox.redcap.api.operation import Answer, Call, Operation, Operations, rows_answer
+from sandbox.redcap.api.params import Params, invalid
+from sandbox.redcap.records import audit_log as history
+
+_KINDS = (
+    "",
+    "export",
+    "manage",
+    "user",
+    "record",
+    "record_add",
+    "record_edit",
+    "record_delete",
+    "lock_record",
+    "page_view",
+)
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
+
+
+def export_log(call: Call) -> Answer:
+    """The events asked for, newest first."""
+    params = call.params
+    search = history.Search(
+        kind=params.choice("logtype", _KINDS, ""),
+        user=params.text("user"),
+        record=params.text("record"),
+        group=params.text("dag"),
+        begin=_moment(params, "beginTime"),
+        # An event within the last minute asked for is part of it.
+        end=_moment(params, "endTime") and _moment(params, "endTime").ljust(19, "~"),
+    )
+    columns = ("timestamp", "username", "action", "details", "record")
+    with call.store.reading() as db:
+        rows = [
+            {name: getattr(event, name) for name in columns}
+            for event in history.read(db, call.project.id, search)
+        ]
+    return rows_answer(call, rows, columns=columns)
+
+
+def _moment(params: Params, name: str) -> str:
+    value = params.text(name)
+    if value and not _MOMENT.fullmatch(value):
+        raise invalid(name)
+    return value
+
+
+OPERATIONS: Operations = {("log", "export"): Operation(export_log, "logging", "Logging")}

@@ -1,0 +1,1 @@
+"""A project's design: dictionary, events, settings and rights."""

@@ -1,0 +1,226 @@
+"""A project's design: everything about it but its records.
+
+One immutable value, stored as one JSON document and replaced as a whole, so
+that a reader never sees half a change.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Self
+
+from sandbox.redcap.design import dictionary
+from sandbox.redcap.design.dictionary import Dictionary
+from sandbox.redcap.errors import ApiError
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A group of events that a record goes through."""
+
+    arm_num: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A moment at which forms are filled."""
+
+    event_id: int
+    event_name: str
+    arm_num: int
+    unique_event_name: str
+    custom_event_label: str = ""
+    day_offset: int = 1
+    offset_min: int = 0
+    offset_max: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """How an instrument behaves when it is filled through a link."""
+
+    title: str = ""
+    instructions: str = ""
+    acknowledgement: str = ""
+    save_and_return: bool = False
+    return_without_code: bool = False
+    edit_completed_response: bool = False
+    question_by_section: bool = False
+    survey_expiration: str = ""
+    """``YYYY-MM-DD HH:MM``, server time; empty when it never expires."""
+    response_limit: int = 0
+    """Completed responses after which the survey closes; 0 when there is no limit."""
+    end_survey_redirect_url: str = ""
+    offer_pdf: bool = False
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """When the survey queue offers a survey."""
+
+    form_name: str
+    unique_event_name: str
+    condition: str = ""
+    after_form: str = ""
+    """The survey that must be complete first; empty when none."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """One project as clients see it, without its records."""
+
+    id: int
+    dictionary: Dictionary
+    settings: Mapping[str, Any]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Instrument labels by name."""
+    arms: tuple[Arm, ...] = (Arm(1, "Arm 1"),)
+    events: tuple[Event, ...] = (Event(1, "Event 1", 1, "event_1_arm_1"),)
+    mappings: frozenset[tuple[str, str]] = frozenset()
+    """Pairs of unique event name and form; every form when the project is classic."""
+    repeating: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Custom labels by unique event name and form; an empty form repeats the whole event."""
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
+    queue: tuple[QueueEntry, ...] = ()
+    users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    roles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Rights by unique role name."""
+    role_of: Mapping[str, str] = field(default_factory=dict)
+    """Unique role name by user."""
+    groups: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Id and label of data access groups by unique name."""
+    group_of: Mapping[str, str] = field(default_factory=dict)
+    """Unique group name by user."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return str(self.settings.get("project_title", ""))
+
+    @property
+    def is_longitudinal(self) -> bool:
+        """Its forms are filled at events that clients name."""
+        return bool(int(self.settings.get("is_longitudinal", 0) or 0))
+
+    @property
+    def is_french(self) -> bool:
+        """Its pages speak French rather than English."""
+        return str(self.settings.get("project_language", "")).lower().startswith("fr")
+
+    @cached_property
+    def event_by_name(self) -> dict[str, Event]:
+        """Events by unique name."""
+        return {event.unique_event_name: event for event in self.events}
+
+    @cached_property
+    def event_by_id(self) -> dict[int, Event]:
+        """Events by id."""
+        return {event.event_id: event for event in self.events}
+
+    @cached_property
+    def event_rank(self) -> dict[int, int]:
+        """Position of each event in the order of exports, by id."""
+        return {event.event_id: rank for rank, event in enumerate(self.events)}
+
+    def label(self, form: str) -> str:
+        """The label of an instrument."""
+        return self.labels.get(form) or prettify(form)
+
+    def forms_at(self, event: Event) -> tuple[str, ...]:
+        """The forms designated for *event*, in dictionary order."""
+        forms = tuple(self.dictionary.forms)
+        if not self.is_longitudinal:
+            return forms
+        return tuple(f for f in forms if (event.unique_event_name, f) in self.mappings)
+
+    def repeats_form(self, event: Event, form: str) -> bool:
+        """Whether *form* itself repeats at *event*."""
+        return (event.unique_event_name, form) in self.repeating
+
+    def repeats_event(self, event: Event) -> bool:
+        """Whether *event* repeats as a whole."""
+        return (event.unique_event_name, "") in self.repeating
+
+    def default_event(self) -> Event:
+        """The only event of a classic project, the first of a longitudinal one."""
+        if not self.events:
+            raise ApiError("The project has no event.")
+        return self.events[0]
+
+    def rights_of(self, username: str) -> Mapping[str, Any]:
+        """The rights of a user, those of the user's role where one is assigned."""
+        role = self.role_of.get(username, "")
+        own = self.users.get(username, {})
+        return {**own, **self.roles[role]} if role in self.roles else own
+
+    def replaced(self, **changes: Any) -> Self:
+        """The project with some of its parts replaced."""
+        return replace(self, **changes)
+
+    def with_settings(self, **settings: Any) -> Self:
+        """The project with some settings changed."""
+        return self.replaced(settings={**self.settings, **settings})
+
+
+def prettify(name: str) -> str:
+    """A label made from a name: ``reviewer_1`` is ``Reviewer 1``."""
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def unique_event_name(label: str, arm_num: int) -> str:
+    """The name by which clients call an event.
+
+    Source:
+        Lower case, other characters as ``_``, 18 characters kept, ``_arm_N``.
+    """
+    kept = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")[:18].rstrip("_")
+    return f"{kept}_arm_{arm_num}"
+
+
+def dump(project: Project) -> str:
+    """The project as the JSON document that is stored."""
+    return json.dumps(
+        {
+            "fields": project.dictionary.rows(),
+            "settings": dict(project.settings),
+            "labels": dict(project.labels),
+            "arms": [asdict(arm) for arm in project.arms],
+            "events": [asdict(event) for event in project.events],
+            "mappings": sorted(project.mappings),
+            "repeating": [[*key, label] for key, label in project.repeating.items()],
+            "surveys": {form: asdict(survey) for form, survey in project.surveys.items()},
+            "queue": [asdict(entry) for entry in project.queue],
+            "users": {name: dict(rights) for name, rights in project.users.items()},
+            "roles": {name: dict(rights) for name, rights in project.roles.items()},
+            "role_of": dict(project.role_of),
+            "groups": {name: list(group) for name, group in project.groups.items()},
+            "group_of": dict(project.group_of),
+        },
+        ensure_ascii=False,
+    )
+
+
+def load(project_id: int, document: str) -> Project:
+    """The project from its stored document; the inverse of :func:`dump`."""
+    data = json.loads(document)
+    return Project(
+        id=project_id,
+        dictionary=dictionary.from_rows(data["fields"]),
+        settings=data["settings"],
+        labels=data["labels"],
+        arms=tuple(Arm(**arm) for arm in data["arms"]),
+        events=tuple(Event(**event) for event in data["events"]),
+        mappings=frozenset((event, form) for event, form in data["mappings"]),
+        repeating={(event, form): label for event, form, label in data["repeating"]},
+        surveys={form: Survey(**survey) for form, survey in data["surveys"].items()},
+        queue=tuple(QueueEntry(**entry) for entry in data["queue"]),
+        users=data["users"],
+        roles=data["roles"],
+        role_of=data["role_of"],
+        groups={name: (number, label) for name, (number, label) in data["groups"].items()},
+        group_of=data["group_of"],
+    )

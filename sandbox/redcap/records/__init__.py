@@ -1,0 +1,1 @@
+"""Records: storage, export, import, deletion, documents and the audit log."""

@@ -1,0 +1,1 @@
+"""Surveys: links, answering, piping and PDF."""

@@ -1,0 +1,1 @@
+"""HTTP details: request bodies, streamed responses and injected faults."""

@@ -1,0 +1,1 @@
+"""Mobility requests: the rules, creating one, listing them and watching them change."""

@@ -1,0 +1,262 @@
+"""Creating a request: exactly one, whatever crashes, repeats or runs at the same time.
+
+A user's place is reserved in a store that every replica shares. The reservation carries the
+record id, so that the import is an upsert which anybody may repeat. Whatever cannot be known is
+looked up in REDCap; what cannot be looked up refuses and creates nothing new.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import Counter
+
+from mesh.chassis import call
+from mesh.chassis.errors import MeshError, UnavailableError
+from survey_svc.errors import (
+    ConsentRequiredError,
+    IdempotencyKeyReusedError,
+    OpenRequestExistsError,
+    RefusedError,
+)
+from survey_svc.ports import Clock, Project, Reservation, Store
+from survey_svc.requests.listing import Listing
+from survey_svc.requests.rules import Row, is_open
+from survey_svc.study.profile import Profile, complete
+
+log = structlog.get_logger("creation")
+
+CREATED = Counter("amarre_survey_requests_created", "Requests that were created.")
+
+LEASE = timedelta(seconds=12)
+"""Longer than a creation's deadline in the contract: a holder whose time is over has answered."""
+REMEMBERED = timedelta(hours=24)
+"""How long an idempotency key gives the same answer."""
+FORGOTTEN = timedelta(hours=1)
+"""After this long a reservation that never reached REDCap is given up."""
+LOOK_SECONDS = 0.05
+PATIENCE_SECONDS = 1.0
+"""How long a repeat waits for the attempt before it, until it carries the creation on itself."""
+IMPORT_SHARE = 0.6
+"""How much of the time left the import may take; the rest is for looking whether it worked."""
+UNVERIFIED = "1"
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Without letters that people take for others; 32 of them."""
+
+
+@dataclass(frozen=True)
+class Applicant:
+    """The user for whom a request is created."""
+
+    id: str
+    email: str = field(repr=False)
+
+
+class Creation:
+    """Creates requests and clears up after creations that broke off."""
+
+    def __init__(
+        self, profile: Profile, project: Project, store: Store, listing: Listing, now: Clock
+    ) -> None:
+        self._profile = profile
+        self._project = project
+        self._store = store
+        self._listing = listing
+        self._now = now
+
+    async def create(self, applicant: Applicant, *, consent: bool, notice: str, key: str) -> str:
+        """Create a request.
+
+        Args:
+            applicant: For whom.
+            consent: Whether they consent to the processing of personal data.
+            notice: The version of the notice that they saw.
+            key: The idempotency key; empty without one.
+
+        Returns:
+            The id of the request.
+
+        Raises:
+            ConsentRequiredError, OpenRequestExistsError, IdempotencyKeyReusedError: The rules.
+            UnavailableError, DeadlineExceededError, UpstreamError: REDCap; nothing was created,
+                or the same call again finds what was.
+        """
+        if not consent:
+            raise ConsentRequiredError
+        wish = self._wish(applicant, notice, key)
+        known = await self._known(wish)
+        if known is not None:
+            return known
+        while True:
+            claim = await self._store.claim(wish, self._now())
+            held = claim.reservation
+            if held.holder != wish.holder:
+                if not key or held.key != wish.key:
+                    raise OpenRequestExistsError
+                return await self._join(applicant, wish, held)
+            # An attempt with our key may have been settled since we asked: then its place was
+            # free for us to take, and its answer is ours.
+            known = await self._known_now(wish, held)
+            if known is not None:
+                return known
+            if claim.before is None or not await self._reached(wish, claim.before):
+                return await self._carry_out(applicant, held)
+            # The creation before ours had reached REDCap: settle it, then ask for a place again.
+            await self._finish(claim.before)
+
+    async def sweep(self) -> None:
+        """Settle the reservations whose holders are gone.
+
+        Raises:
+            MeshError: REDCap or the store is away; what is left is settled next time.
+        """
+        for reservation in await self._store.abandoned(self._now()):
+            if await self._exists(reservation):
+                await self._finish(reservation)
+            elif self._now() - reservation.ends_at > FORGOTTEN:
+                await self._store.drop(reservation)
+
+    def _wish(self, applicant: Applicant, notice: str, key: str) -> Reservation:
+        now = self._now()
+        return Reservation(
+            user=applicant.id,
+            record=new_record_id(now),
+            created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            holder=secrets.token_hex(16),
+            ends_at=now + LEASE,
+            notice=notice,
+            consented_at=now,
+            key=digest(key) if key else "",
+            input=digest(notice),
+        )
+
+    async def _known(self, wish: Reservation) -> str | None:
+        if not wish.key:
+            return None
+        answer = await self._store.answered(wish.user, wish.key, self._now())
+        if answer is None:
+            return None
+        if answer.input != wish.input:
+            raise IdempotencyKeyReusedError
+        return answer.record
+
+    async def _known_now(self, wish: Reservation, held: Reservation) -> str | None:
+        """Look again for the key's answer, and give the place back when there is one."""
+        try:
+            known = await self._known(wish)
+        except IdempotencyKeyReusedError:
+            await self._store.drop(held)
+            raise
+        if known is not None:
+            await self._store.drop(held)
+        return known
+
+    async def _join(self, applicant: Applicant, wish: Reservation, held: Reservation) -> str:
+        """Wait for the attempt with the same key, or carry the same creation on in its place."""
+        if held.input != wish.input:
+            raise IdempotencyKeyReusedError
+        ends_at = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while asyncio.get_running_loop().time() < ends_at:
+            known = await self._known(wish)
+            if known is not None:
+                return known
+            await asyncio.sleep(LOOK_SECONDS)
+        return await self._carry_out(applicant, held)
+
+    async def _reached(self, wish: Reservation, before: Reservation) -> bool:
+        """Say whether the creation whose place was taken over has reached REDCap after all."""
+        if wish.key and before.key == wish.key:
+            return False  # It is the same one: carrying it out comes to the same record.
+        try:
+            return await self._exists(before)
+        except MeshError:
+            await self._let_go(wish)
+            raise
+
+    async def _carry_out(self, applicant: Applicant, held: Reservation) -> str:
+        settled = False
+        try:
+            rows = await self._listing.rows(held.user, now=True)
+            if not self._is_in(rows, held):
+                if any(is_open(self._profile, row) for row in rows):
+                    await self._store.drop(held)
+                    settled = True
+                    raise OpenRequestExistsError
+                await self._import(applicant, held)
+            await self._finish(held)
+            settled = True
+        except RefusedError:
+            await self._store.drop(held)
+            settled = True
+            raise
+        finally:
+            if not settled:
+                # Also when the caller hangs up: the place must not stay taken for nothing.
+                await asyncio.shield(self._let_go(held))
+        log.info("request created", record=held.record)
+        return held.record
+
+    async def _import(self, applicant: Applicant, held: Reservation) -> None:
+        """Store the record; when REDCap's answer leaves it open, look whether it did."""
+        left = call.remaining_seconds()
+        share = None if left is None else left * IMPORT_SHARE
+        try:
+            async with asyncio.timeout(share):
+                await self._project.save(self._row(applicant, held))
+        except RefusedError:
+            raise
+        except (MeshError, TimeoutError) as fault:
+            log.warning("creation uncertain", record=held.record, fault=type(fault).__name__)
+            if not await self._exists(held):
+                raise UnavailableError("REDCap did not store the request; try again.") from fault
+
+    def _row(self, applicant: Applicant, held: Reservation) -> Row:
+        names = self._profile.variables
+        row = {
+            names.record: held.record,
+            names.created_at: _iso(held.created_at),
+            names.user: applicant.id,
+            names.email: applicant.email,
+        }
+        if self._profile.registration is not None:
+            row[complete(self._profile.registration)] = UNVERIFIED
+        if names.consent_time is not None and held.consented_at is not None:
+            row[names.consent_time] = _iso(held.consented_at)
+        if names.consent_notice is not None:
+            row[names.consent_notice] = held.notice
+        return row
+
+    async def _exists(self, reservation: Reservation) -> bool:
+        rows = await self._listing.rows(reservation.user, now=True)
+        return self._is_in(rows, reservation)
+
+    def _is_in(self, rows: Sequence[Row], reservation: Reservation) -> bool:
+        name = self._profile.variables.record
+        return any(row[name] == reservation.record for row in rows)
+
+    async def _finish(self, reservation: Reservation) -> None:
+        await self._store.finish(reservation, remember=REMEMBERED)
+        CREATED.inc()
+        await self._listing.forget(reservation.user)
+
+    async def _let_go(self, reservation: Reservation) -> None:
+        await self._listing.forget(reservation.user)
+        await self._store.let_go(reservation, self._now())
+
+
+def new_record_id(now: datetime) -> str:
+    """Return a record id: the day, and 65 random bits that no two requests share."""
+    return f"{now:%Y%m%d}-" + "".join(secrets.choice(_ALPHABET) for _ in range(13))
+
+
+def digest(text: str) -> str:
+    """Return what stands for *text* where it is compared, not read."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,49 @@
+"""Pages of a list of requests; the token says after which one the next page begins."""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+
+from mesh.chassis.errors import InvalidRequestError, Violation
+from survey_svc.requests.rules import Request, order
+
+MOST = 1000
+
+
+def page(requests: Sequence[Request], size: int, token: str) -> tuple[slice, str]:
+    """Find one page.
+
+    Args:
+        requests: All of them, newest first.
+        size: The most on a page; 0 and what is above `MOST` mean `MOST`.
+        token: That of the previous page; empty for the first one.
+
+    Returns:
+        Which requests are on the page, and the token of the next one; empty on the last.
+
+    Raises:
+        InvalidRequestError: The token is none of ours.
+    """
+    start = 0
+    if token:
+        last = _decode(token)
+        # The request that the token names may be gone; the next one is what comes after it.
+        start = sum(order(request) >= last for request in requests)
+    end = min(start + min(size or MOST, MOST), len(requests))
+    return slice(start, end), _encode(order(requests[end - 1])) if end < len(requests) else ""
+
+
+def _encode(last: tuple[float, str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(last).encode()).decode()
+
+
+def _decode(token: str) -> tuple[float, str]:
+    try:
+        time, record = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+        return float(time), str(record)
+    except (ValueError, TypeError, binascii.Error) as exc:
+        raise InvalidRequestError(
+            "The page token is not one of ours; begin with the first page.",
+            violations=[Violation("page_token", "must be a next_page_token", "page_token")],
+        ) from exc

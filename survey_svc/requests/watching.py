@@ -1,0 +1,212 @@
+"""Telling watchers what changes, with one export per second for all of them together.
+
+An event id names what a client knows after it. What ids stand for is remembered for a while, so
+that a client that comes back gets the difference; from an unknown id it gets everything again.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+
+import structlog
+from prometheus_client import Gauge
+
+from mesh.chassis.errors import MeshError, RateLimitedError
+from survey_svc.ports import Project
+from survey_svc.requests.listing import Listing
+from survey_svc.requests.rules import Request, Row
+from survey_svc.study.profile import Profile
+
+log = structlog.get_logger("watching")
+
+POLL_SECONDS = 1.0
+HEARTBEAT_SECONDS = 15.0
+MOST_WATCHERS = 500
+MOST_PER_USER = 5
+USERS_PER_EXPORT = 50
+"""As many users as fit into one filter of a few kilobytes."""
+VIEWS_KEPT = 4096
+
+WATCHERS = Gauge("amarre_survey_watchers", "Streams of changes that are open.")
+
+View = Mapping[str, str]
+"""What a client knows: the digest of each request by its id."""
+
+
+class Kind(Enum):
+    """What happened to a request."""
+
+    HEARTBEAT = auto()
+    CURRENT = auto()
+    CHANGED = auto()
+    REMOVED = auto()
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event; a heartbeat has neither id nor request, a removed request only its id."""
+
+    kind: Kind
+    id: str = ""
+    request: Request | None = None
+    removed: str = ""
+
+
+class _Watched:
+    """A user with watchers: the requests as they are, and who waits for others."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests = requests
+        self.changed = asyncio.Event()
+
+    def publish(self, requests: Sequence[Request]) -> None:
+        if requests != self.requests:
+            self.requests = requests
+            self.changed.set()
+            self.changed = asyncio.Event()
+
+
+class Watching:
+    """Watches REDCap for everybody who watches; ``async with`` starts and ends it."""
+
+    def __init__(self, profile: Profile, project: Project, listing: Listing) -> None:
+        self._user_variable = profile.variables.user
+        self._project = project
+        self._listing = listing
+        self._watched: dict[str, _Watched] = {}
+        self._watchers: Counter[str] = Counter()
+        self._views: OrderedDict[str, View] = OrderedDict()
+        self._some = asyncio.Event()
+
+    async def watch(self, user: str, last_event_id: str) -> AsyncGenerator[Event]:
+        """Yield the user's requests as they are, then every change, and heartbeats.
+
+        Args:
+            user: Whose requests.
+            last_event_id: What the client has seen; empty shows everything.
+
+        Raises:
+            RateLimitedError: Too many watch.
+            MeshError: REDCap is away at the beginning. Later that only delays events.
+        """
+        with self._admitted(user):
+            watched = self._watched.get(user)
+            if watched is None:
+                requests = await self._listing.requests(user)
+                watched = self._watched.setdefault(user, _Watched(requests))
+            self._some.set()
+            view = self._known(last_event_id, watched.requests)
+            silent = True
+            while True:
+                changed = watched.changed
+                for event in _difference(view, watched.requests):
+                    view = _after(view, event)
+                    silent = False
+                    yield Event(event.kind, self._name(view), event.request, event.removed)
+                if silent:
+                    yield Event(Kind.HEARTBEAT)
+                silent = not await _within(HEARTBEAT_SECONDS, changed)
+
+    @contextlib.contextmanager
+    def _admitted(self, user: str) -> Iterator[None]:
+        if self._watchers.total() >= MOST_WATCHERS or self._watchers[user] >= MOST_PER_USER:
+            raise RateLimitedError(
+                "Too many watch already; close another window or ask for the list instead.",
+                retry_after=timedelta(seconds=30),
+            )
+        self._watchers[user] += 1
+        WATCHERS.inc()
+        try:
+            yield
+        finally:
+            WATCHERS.dec()
+            self._watchers[user] -= 1
+            if not self._watchers[user]:
+                del self._watchers[user]
+                self._watched.pop(user, None)
+
+    async def run(self) -> None:
+        """Look for changes until cancelled; idle while nobody watches."""
+        while True:
+            if not self._watched:
+                self._some.clear()
+                await self._some.wait()
+            try:
+                await self._look()
+            except MeshError as fault:
+                log.warning("changes not seen", fault=type(fault).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self) -> None:
+        users = list(self._watched)
+        for at in range(0, len(users), USERS_PER_EXPORT):
+            some = users[at : at + USERS_PER_EXPORT]
+            rows: dict[str, list[Row]] = {user: [] for user in some}
+            since = self._listing.writes()
+            for row in await self._project.rows(some):
+                rows[row[self._user_variable]].append(row)
+            for user in some:
+                await self._listing.keep(user, rows[user], since=since)
+                requests = await self._listing.present(user, rows[user])
+                watched = self._watched.get(user)
+                if watched is not None:
+                    watched.publish(requests)
+
+    def _known(self, event_id: str, requests: Sequence[Request]) -> View:
+        if not event_id:
+            return {}
+        current = {request.id: _digest(request) for request in requests}
+        if event_id == _name(current):
+            return current  # Another replica, or this one before a restart, gave it.
+        return self._views.get(event_id, {})
+
+    def _name(self, view: View) -> str:
+        name = _name(view)
+        self._views[name] = view
+        self._views.move_to_end(name)
+        if len(self._views) > VIEWS_KEPT:
+            self._views.popitem(last=False)
+        return name
+
+
+def _difference(view: View, requests: Sequence[Request]) -> list[Event]:
+    """Return what leads from *view* to *requests*, oldest request first, without ids."""
+    events = [
+        Event(Kind.CHANGED if request.id in view else Kind.CURRENT, request=request)
+        for request in reversed(requests)
+        if view.get(request.id) != _digest(request)
+    ]
+    gone = set(view) - {request.id for request in requests}
+    return events + [Event(Kind.REMOVED, removed=record) for record in sorted(gone)]
+
+
+def _after(view: View, event: Event) -> View:
+    after = dict(view)
+    if event.request is not None:
+        after[event.request.id] = _digest(event.request)
+    after.pop(event.removed, None)
+    return after
+
+
+def _digest(request: Request) -> str:
+    return hashlib.sha256(repr(request).encode()).hexdigest()[:16]
+
+
+def _name(view: View) -> str:
+    return hashlib.sha256(json.dumps(view, sort_keys=True).encode()).hexdigest()[:32]
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Say whether *event* happens within *seconds*."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

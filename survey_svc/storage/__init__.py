@@ -1,0 +1,1 @@
+"""Stores and caches: SQL, Redis and memory."""

@@ -1,0 +1,1 @@
+"""The study being served: its profile and its REDCap data dictionary."""

@@ -1,0 +1,86 @@
+"""The study being served: its profile, and the dictionary that the profile was checked against."""
+
+import asyncio
+
+import structlog
+
+from mesh.chassis.errors import MeshError, UnavailableError
+from survey_svc.errors import RefusedError
+from survey_svc.ports import Project
+from survey_svc.study.dictionary import Dictionary, faults
+from survey_svc.study.profile import Profile, ProfileError
+
+log = structlog.get_logger("study")
+
+AGAIN_SECONDS = 300.0
+"""After this long the dictionary is read again: people change labels and variables."""
+RETRY_SECONDS = 2.0
+
+
+class Study:
+    """Holds a profile and, once REDCap has answered and it fits, the dictionary."""
+
+    def __init__(self, profile: Profile, project: Project) -> None:
+        self.profile = profile
+        self._project = project
+        self._dictionary: Dictionary | None = None
+        self._faults: list[str] = []
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """The study's dictionary.
+
+        Raises:
+            UnavailableError: REDCap has not answered yet, or the profile does not fit it.
+        """
+        if self._dictionary is None:
+            raise UnavailableError("REDCap has not shown the study's dictionary yet.")
+        return self._dictionary
+
+    async def check(self) -> None:
+        """Read the dictionary and hold the profile against it.
+
+        Raises:
+            ProfileError: The profile does not fit, or REDCap refuses the token.
+            MeshError: REDCap is away or answers nonsense; what is known stays in force.
+        """
+        try:
+            dictionary = await self._project.dictionary()
+        except RefusedError as exc:
+            raise ProfileError(
+                "REDCap refuses to show the study's dictionary; put an API token of the project, "
+                "with the rights to export, import and distribute surveys, into the file that "
+                "AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
+            ) from exc
+        found = faults(self.profile, dictionary)
+        if found:
+            self._dictionary = None
+            lines = "\n".join(f"  {fault}" for fault in found)
+            raise ProfileError(
+                f"The profile {self.profile.name!r} does not fit the REDCap project:\n{lines}"
+            )
+        self._dictionary = dictionary
+
+    async def is_ready(self) -> bool:
+        """Say whether requests can be served."""
+        return self._dictionary is not None
+
+    async def keep(self) -> None:
+        """Read the dictionary again and again, soon while it is missing, until cancelled."""
+        while True:
+            await asyncio.sleep(RETRY_SECONDS if self._dictionary is None else AGAIN_SECONDS)
+            try:
+                await self.check()
+            except ProfileError as error:
+                self._tell([str(error)])
+            except MeshError as fault:
+                # What is known stays in force.
+                log.warning("dictionary not read", fault=type(fault).__name__)
+            else:
+                self._tell([])
+
+    def _tell(self, found: list[str]) -> None:
+        if found != self._faults:
+            self._faults = found
+            if found:
+                log.error("profile does not fit", message=found[0])

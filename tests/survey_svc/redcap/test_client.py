@@ -1,0 +1,346 @@
+"""The REDCap client against answers that REDCap must not give, and servers that break off."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from mesh.chassis import call
+from mesh.chassis.errors import DeadlineExceededError, UnavailableError, UpstreamError
+from mesh.chassis.identity import SpiffeId
+from mesh.chassis.testing import free_port
+from survey_svc.errors import InvalidUrlError, RefusedError
+from survey_svc.redcap.breaker import FAILURES
+from survey_svc.redcap.client import ATTEMPTS, RedcapApi
+from survey_svc.redcap.project import RedcapProject, _rows
+from survey_svc.requests.rules import Row
+from survey_svc.study.profile import Profile
+
+TOKEN = "0123456789ABCDEF0123456789ABCDEF"
+HTML = "<!DOCTYPE html><html><body>REDCap is in maintenance</body></html>"
+GOOD = {"record_id": "r1", "userid": "ada", "created_at": "2026-01-01"}
+
+
+class Redcap:
+    """Answers what it is told, one answer after the other, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.answers: list[httpx.Response] = []
+        self.asked: list[dict[str, str]] = []
+        self.urls: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.urls.append(str(request.url))
+        body = parse_qs(request.content.decode(), keep_blank_values=True)
+        self.asked.append({name: values[0] for name, values in body.items()})
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.fixture
+def redcap() -> Redcap:
+    """What stands for REDCap."""
+    return Redcap()
+
+
+@pytest.fixture
+async def project(redcap: Redcap, profile: Profile) -> AsyncIterator[RedcapProject]:
+    """The adapter on it."""
+    api = RedcapApi(
+        "http://redcap.test/api/", SecretStr(TOKEN), transport=httpx.MockTransport(redcap)
+    )
+    yield RedcapProject(api, profile)
+    await api.close()
+
+
+def _json(value: Any, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, json=value)
+
+
+class TestNonsense:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            pytest.param(httpx.Response(200, text=HTML), id="HTML"),
+            pytest.param(httpx.Response(200, text=""), id="empty"),
+            pytest.param(_json({"error": "out of memory"}), id="error with 200"),
+            pytest.param(_json({"count": 1}), id="object"),
+            pytest.param(_json(["r1"]), id="list of texts"),
+            pytest.param(_json([{"record_id": "r1"}]), id="row without the user"),
+            pytest.param(_json("r1"), id="text"),
+            pytest.param(httpx.Response(200, content=b"\xff\xfe["), id="no text"),
+            pytest.param(httpx.Response(302, headers={"location": "/login"}), id="redirect"),
+            pytest.param(httpx.Response(404, text=HTML), id="404"),
+            pytest.param(httpx.Response(403, text=HTML), id="403 that is not REDCap's"),
+        ],
+    )
+    async def test_rows(
+        self, project: RedcapProject, redcap: Redcap, answer: httpx.Response
+    ) -> None:
+        """What is no list of rows is UPSTREAM_ERROR, and is not asked for again."""
+        redcap.answers = [answer]
+
+        with pytest.raises(UpstreamError) as ei:
+            await project.rows(["ada"])
+
+        assert not isinstance(ei.value, RefusedError)
+        assert 1 == len(redcap.asked)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            pytest.param(_json({"count": 0}), id="nothing stored"),
+            pytest.param(_json({"count": 2}), id="too much stored"),
+            pytest.param(_json(["r1"]), id="ids"),
+            pytest.param(httpx.Response(200, text=HTML), id="HTML"),
+            pytest.param(httpx.Response(200, text=""), id="empty"),
+        ],
+    )
+    async def test_save(
+        self, project: RedcapProject, redcap: Redcap, answer: httpx.Response
+    ) -> None:
+        """An import counts only when REDCap says that it stored one record."""
+        redcap.answers = [answer]
+
+        with pytest.raises(UpstreamError):
+            await project.save(GOOD)
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ("hello", InvalidUrlError),
+            ("javascript:alert(1)", InvalidUrlError),
+            ("http://a b", InvalidUrlError),
+            (HTML, UpstreamError),
+            ("", UpstreamError),
+            ('{"error":"no"}', UpstreamError),
+        ],
+    )
+    async def test_link(
+        self, project: RedcapProject, redcap: Redcap, text: str, error: type[Exception]
+    ) -> None:
+        """What is no http or https URL never becomes a link."""
+        redcap.answers = [httpx.Response(200, text=text)]
+
+        with pytest.raises(error):
+            await project.link("r1", "form")
+
+    async def test_links(self, project: RedcapProject, redcap: Redcap) -> None:
+        """Of a participant list only rows with a record and a link count."""
+        url = "http://redcap.test/surveys/?s=A"
+        redcap.answers = [
+            _json(
+                [
+                    {"record": "r1", "survey_link": url},
+                    {"record": "", "survey_link": url},
+                    {"survey_link": url},
+                    {"record": "r2", "survey_link": "javascript:alert(1)"},
+                    {"record": "r3", "survey_link": None},
+                ]
+            )
+        ]
+
+        assert {"r1": url} == await project.links("form")
+
+    @pytest.mark.parametrize("body", [HTML.encode(), b"", b'{"error":"no"}', b"%PD"])
+    async def test_pdf(self, project: RedcapProject, redcap: Redcap, body: bytes) -> None:
+        """What does not begin like a PDF is none; nothing of it is passed on."""
+        redcap.answers = [httpx.Response(200, content=body)]
+
+        with pytest.raises(UpstreamError):
+            await anext(project.pdf("r1", "form"))
+
+    async def test_foreign_rows(self, project: RedcapProject, redcap: Redcap) -> None:
+        """Rows that were not asked for are left out."""
+        redcap.answers = [_json([GOOD, {**GOOD, "record_id": "r2", "userid": "eve"}])]
+
+        assert ["r1"] == [row["record_id"] for row in await project.rows(["ada"])]
+        assert ["r1"] == await project.records("ada")
+        assert 1 == len(await project.answers("ada", ["r1", "r2"]))
+
+
+class TestRetries:
+    @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
+    async def test_export(self, project: RedcapProject, redcap: Redcap, status: int) -> None:
+        """A passing failure of an export is not seen."""
+        redcap.answers = [httpx.Response(status), httpx.Response(status), _json([GOOD])]
+
+        assert 1 == len(await project.rows(["ada"]))
+
+    async def test_upsert(self, project: RedcapProject, redcap: Redcap) -> None:
+        """An import is sent again too: with its own record id it changes nothing twice."""
+        redcap.answers = [httpx.Response(503), _json({"count": 1})]
+
+        await project.save(GOOD)
+
+        assert redcap.asked[0]["data"] == redcap.asked[1]["data"]
+
+    @pytest.mark.parametrize(
+        ("status", "error"),
+        [(503, UnavailableError), (504, UnavailableError), (500, UpstreamError)],
+    )
+    async def test_gives_up(
+        self, project: RedcapProject, redcap: Redcap, status: int, error: type[Exception]
+    ) -> None:
+        """A failure that stays is told after a few attempts."""
+        redcap.answers = [httpx.Response(status)]
+
+        with pytest.raises(error):
+            await project.rows(["ada"])
+
+        assert ATTEMPTS == len(redcap.asked)
+
+    async def test_refusal(self, project: RedcapProject, redcap: Redcap) -> None:
+        """What REDCap refuses is not sent again, and its words stay inside."""
+        redcap.answers = [_json({"error": "ada@example.org is not valid"}, 400)]
+
+        with pytest.raises(RefusedError) as ei:
+            await project.save(GOOD)
+
+        assert 1 == len(redcap.asked)
+        assert "ada" not in str(ei.value)
+
+    async def test_breaker(self, project: RedcapProject, redcap: Redcap) -> None:
+        """After failures in a row REDCap is left alone."""
+        redcap.answers = [httpx.Response(200, text=HTML)]
+        for _ in range(FAILURES):
+            with pytest.raises(UpstreamError):
+                await project.rows(["ada"])
+
+        with pytest.raises(UnavailableError):
+            await project.rows(["ada"])
+
+        assert FAILURES == len(redcap.asked)
+
+
+class TestSecrets:
+    async def test_token(self, project: RedcapProject, redcap: Redcap) -> None:
+        """The token is in the body of each call and in no URL."""
+        redcap.answers = [_json([GOOD])]
+        await project.rows(["ada"])
+
+        assert TOKEN == redcap.asked[0]["token"]
+        assert all(TOKEN not in url for url in redcap.urls)
+        assert TOKEN not in repr(vars(project))
+
+    async def test_weird_record(self, project: RedcapProject, redcap: Redcap) -> None:
+        """A record id goes as a value of its own, whatever it holds."""
+        record = "x' or 1=1 #&token=y"
+        redcap.answers = [httpx.Response(200, text="http://redcap.test/surveys/?s=A")]
+        await project.link(record, "form")
+
+        assert record == redcap.asked[0]["record"]
+        assert TOKEN == redcap.asked[0]["token"]
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def _broken(serve: Serve, profile: Profile) -> AsyncIterator[RedcapProject]:
+    """The adapter on a server that does what *serve* does."""
+
+    handling = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handling.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError):
+            await serve(reader, writer)
+        writer.close()
+
+    port = free_port()
+    server = await asyncio.start_server(handle, "127.0.0.1", port)
+    api = RedcapApi(f"http://127.0.0.1:{port}/api/", SecretStr(TOKEN))
+    async with server:
+        yield RedcapProject(api, profile)
+        await api.close()
+        await asyncio.gather(*(task for task in handling if task))
+
+
+async def _reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def _cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n%PDF-1.7")
+    await writer.drain()
+
+
+async def _silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def _trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n[")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+class TestBrokenServers:
+    @pytest.mark.parametrize("serve", [_reset, _cut], ids=["reset", "cut"])
+    async def test_breaks_off(self, profile: Profile, serve: Serve) -> None:
+        """A REDCap that breaks connections off is UNAVAILABLE."""
+        async with _broken(serve, profile) as project:
+            with pytest.raises(UnavailableError):
+                await project.rows(["ada"])
+
+    async def test_pdf_breaks_off(self, profile: Profile) -> None:
+        """A PDF that ends too early is an error, not a short file."""
+        async with _broken(_cut, profile) as project:
+            with pytest.raises(UnavailableError):
+                [piece async for piece in project.pdf("r1", "form")]
+
+    @pytest.mark.parametrize("serve", [_silent, _trickle], ids=["silent", "trickle"])
+    async def test_never_ends(self, profile: Profile, serve: Serve) -> None:
+        """A REDCap that never finishes is given up before the call's own deadline."""
+        loop = asyncio.get_running_loop()
+        caller = SpiffeId("amarre.local", "amarre", "gateway")
+        async with _broken(serve, profile) as project:
+            call.enter(call.Call("survey.ListRequests", caller, loop.time() + 1.0))
+            started = loop.time()
+            with pytest.raises(DeadlineExceededError):
+                await project.rows(["ada"])
+
+        assert 1.0 > loop.time() - started
+
+    async def test_down(self, profile: Profile) -> None:
+        """A REDCap that is down is UNAVAILABLE, and not alive."""
+        api = RedcapApi(f"http://127.0.0.1:{free_port()}/api/", SecretStr(TOKEN))
+        project = RedcapProject(api, profile)
+
+        with pytest.raises(UnavailableError):
+            await project.rows(["ada"])
+        assert not await project.is_alive()
+        await api.close()
+
+
+class TestIsAlive:
+    async def test_asks_rarely(self, project: RedcapProject, redcap: Redcap) -> None:
+        """While REDCap answers it is not asked whether it does."""
+        redcap.answers = [httpx.Response(200, text="16.1.9")]
+
+        assert all([await project.is_alive() for _ in range(5)])
+        assert ["version"] == [asked["content"] for asked in redcap.asked]
+
+    @pytest.mark.parametrize("text", [HTML, "", '{"error":"x"}'])
+    async def test_nonsense(self, project: RedcapProject, redcap: Redcap, text: str) -> None:
+        """What is no version is no life."""
+        redcap.answers = [httpx.Response(200, text=text)]
+
+        assert not await project.is_alive()
+
+
+def test_rows_are_texts() -> None:
+    """Numbers and nulls of a row become texts."""
+    rows: list[Row] = _rows(json.loads('[{"a": 1, "b": null, "c": "x"}]'))
+
+    assert [{"a": "1", "b": "", "c": "x"}] == rows

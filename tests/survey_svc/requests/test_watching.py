@@ -1,0 +1,268 @@
+"""Watching: the state first, then changes, soon, bounded, and again from where one left off."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import pytest
+from amarre.survey.v1 import survey_pb2 as pb
+from amarre.survey.v1 import survey_service_pb2 as messages
+
+from mesh.chassis.background import background
+from mesh.chassis.errors import RateLimitedError, UnavailableError
+from survey_svc.requests import watching as module
+from survey_svc.requests.listing import Listing
+from survey_svc.requests.watching import MOST_PER_USER, Event, Kind, Watching
+from survey_svc.storage.memory_cache import MemoryCache
+from survey_svc.study.profile import Profile
+from survey_svc.study.study import Study
+from tests.survey_svc.fakes import FakeProject
+from tests.survey_svc.sandbox import Sandbox
+from tests.survey_svc.world import World, reason_of
+
+SOON_SECONDS = 2.0
+
+
+@pytest.fixture
+def project(profile: Profile) -> FakeProject:
+    """An empty REDCap project."""
+    return FakeProject(profile)
+
+
+async def _watching(profile: Profile, project: FakeProject) -> Watching:
+    study = Study(profile, project)
+    await study.check()
+    return Watching(profile, project, Listing(study, project, MemoryCache()))
+
+
+@pytest.fixture
+async def watching(
+    profile: Profile, project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Watching]:
+    """A watching that looks often, so that tests do not wait."""
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    watching = await _watching(profile, project)
+    async with background(watching.run()):
+        yield watching
+
+
+async def _next(events: AsyncGenerator[Event]) -> Event:
+    return await asyncio.wait_for(anext(events), SOON_SECONDS)
+
+
+async def _next_news(events: AsyncGenerator[Event]) -> Event:
+    """Return the next event that is no heartbeat."""
+    while True:
+        event = await _next(events)
+        if event.kind is not Kind.HEARTBEAT:
+            return event
+
+
+async def _store(project: FakeProject, record: str, **values: str) -> None:
+    await project.save({"record_id": record, "userid": "ada", "created_at": "2026-01-01", **values})
+
+
+def _said(event: Event) -> tuple[Kind, str]:
+    return event.kind, event.request.id if event.request else event.removed
+
+
+class TestEvents:
+    async def test_current_then_changes(self, watching: Watching, project: FakeProject) -> None:
+        """What is comes first, then what becomes different, and what is gone."""
+        await _store(project, "r1")
+        async with aclosing(watching.watch("ada", "")) as events:
+            first = await _next(events)
+            await _store(project, "r1", form_complete="2")
+            second = await _next(events)
+            await _store(project, "r2")
+            third = await _next(events)
+            del project.stored["r1"]
+            fourth = await _next(events)
+
+        assert [Kind.CURRENT, Kind.CHANGED, Kind.CURRENT, Kind.REMOVED] == [
+            event.kind for event in (first, second, third, fourth)
+        ]
+        assert second.request is not None
+        assert second.request.steps[0].state.name == "DONE"
+        assert "r1" == fourth.removed
+        assert 4 == len({event.id for event in (first, second, third, fourth)})
+
+    async def test_resumes(self, watching: Watching, project: FakeProject) -> None:
+        """Who comes back with the last event id gets what changed since, and no more."""
+        for record in ("r1", "r2", "r3"):
+            await _store(project, record)
+        async with aclosing(watching.watch("ada", "")) as events:
+            seen = [await _next(events) for _ in range(3)]
+        del project.stored["r1"]
+        await _store(project, "r2", invite_nom="Bo")
+        await asyncio.sleep(0)
+
+        async with aclosing(watching.watch("ada", seen[-1].id)) as events:
+            changes = {_said(await _next_news(events)) for _ in range(2)}
+
+        assert {(Kind.CHANGED, "r2"), (Kind.REMOVED, "r1")} == changes
+
+    async def test_resumes_in_the_middle(self, watching: Watching, project: FakeProject) -> None:
+        """Who left during the first events gets the rest of them."""
+        await _store(project, "r1")
+        await _store(project, "r2")
+        async with aclosing(watching.watch("ada", "")) as events:
+            first = await _next(events)
+
+        async with aclosing(watching.watch("ada", first.id)) as events:
+            second = await _next(events)
+
+        assert first.request is not None
+        assert second.request is not None
+        assert {"r1", "r2"} == {first.request.id, second.request.id}
+
+    async def test_resumes_elsewhere(
+        self, watching: Watching, profile: Profile, project: FakeProject
+    ) -> None:
+        """Another replica knows a client that has seen everything, and only that one."""
+        await _store(project, "r1")
+        async with aclosing(watching.watch("ada", "")) as events:
+            seen = await _next(events)
+        other = await _watching(profile, project)
+
+        async with aclosing(other.watch("ada", seen.id)) as events:
+            nothing = await _next(events)
+        async with aclosing(other.watch("ada", "unknown")) as events:
+            everything = await _next(events)
+
+        assert Kind.HEARTBEAT is nothing.kind
+        assert Kind.CURRENT is everything.kind
+
+    async def test_heartbeat(self, watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While nothing happens there are heartbeats, without id."""
+        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
+        async with aclosing(watching.watch("ada", "")) as events:
+            beats = [await _next(events) for _ in range(3)]
+
+        assert [Event(Kind.HEARTBEAT)] * 3 == beats
+
+    async def test_outage_delays(self, watching: Watching, project: FakeProject) -> None:
+        """While REDCap is away streams stay open; changes come when it is back."""
+        await _store(project, "r1")
+        async with aclosing(watching.watch("ada", "")) as events:
+            await _next(events)
+            project.away = 3
+            await _store(project, "r1", invite_nom="Bo")
+
+            assert Kind.CHANGED is (await _next(events)).kind
+
+    async def test_outage_at_the_beginning(self, watching: Watching, project: FakeProject) -> None:
+        """A stream that cannot begin with the truth does not begin."""
+        project.away = -1
+
+        with pytest.raises(UnavailableError):
+            await _next(watching.watch("ada", ""))
+
+
+class TestBounds:
+    async def test_per_user(self, watching: Watching, project: FakeProject) -> None:
+        """A user has a few streams; one more is refused until one is closed."""
+        await _store(project, "r1")
+        streams = [watching.watch("ada", "") for _ in range(MOST_PER_USER)]
+        for stream in streams:
+            await _next(stream)
+
+        with pytest.raises(RateLimitedError):
+            await _next(watching.watch("ada", ""))
+        await streams[0].aclose()
+        again = watching.watch("ada", "")
+        await _next(again)
+
+        for stream in [*streams, again]:
+            await stream.aclose()
+
+    async def test_one_look_for_all(self, watching: Watching, project: FakeProject) -> None:
+        """However many watch, REDCap is asked once per look."""
+        streams = [watching.watch(f"user{n}", "") for n in range(20)]
+        for stream in streams:
+            await _next(stream)
+        before = project.looks
+        await watching._look()
+
+        # On a slow machine the watch may have looked by itself meanwhile.
+        assert project.looks - before in {1, 2}
+        for stream in streams:
+            await stream.aclose()
+
+    async def test_idle(self, watching: Watching, project: FakeProject) -> None:
+        """When the last one leaves, REDCap is left in peace."""
+        async with aclosing(watching.watch("ada", "")) as events:
+            await _next(events)
+
+        assert {} == watching._watched
+
+
+class TestService:
+    async def test_change_within_two_seconds(
+        self, world: World, sandbox: Sandbox, user: str
+    ) -> None:
+        """A change in REDCap is on the stream within 2 s."""
+        created = await world.create(user)
+        stream = world.stub.WatchRequests(
+            messages.WatchRequestsRequest(), metadata=world.as_user(user)
+        )
+        first = await stream.read()
+        sandbox.save({"record_id": created.id, "form_complete": "2"})
+        changed_at = time.monotonic()
+        second = await _until(stream, pb.CHANGE_KIND_CHANGED)
+        took = time.monotonic() - changed_at
+        stream.cancel()
+
+        assert created.id == first.change.request.id
+        assert pb.STEP_STATE_DONE == second.change.request.steps[0].state
+        assert second.event_id not in {"", first.event_id}
+        assert SOON_SECONDS > took
+
+    async def test_other_users_see_nothing(self, world: World, sandbox: Sandbox, user: str) -> None:
+        """A change of one user is not on another's stream, whatever REDCap does with filters."""
+        sandbox.fault(mode="ignore_filter")
+        stream = world.stub.WatchRequests(
+            messages.WatchRequestsRequest(), metadata=world.as_user(f"{user}x")
+        )
+        first = await stream.read()
+        await world.create(user)
+        own = world.stub.WatchRequests(
+            messages.WatchRequestsRequest(), metadata=world.as_user(user)
+        )
+        seen = await own.read()
+        stream.cancel()
+        own.cancel()
+
+        assert pb.CHANGE_KIND_UNSPECIFIED == first.change.kind
+        assert pb.CHANGE_KIND_CURRENT == seen.change.kind
+
+    async def test_too_many(self, world: World, user: str) -> None:
+        """One stream too many is RATE_LIMITED."""
+        streams = []
+        for _ in range(MOST_PER_USER):
+            streams.append(
+                world.stub.WatchRequests(
+                    messages.WatchRequestsRequest(), metadata=world.as_user(user)
+                )
+            )
+            await streams[-1].read()
+        extra = world.stub.WatchRequests(
+            messages.WatchRequestsRequest(), metadata=world.as_user(user)
+        )
+
+        with pytest.raises(grpc.aio.AioRpcError) as ei:
+            await extra.read()
+
+        assert "RATE_LIMITED" == reason_of(ei.value)
+        for stream in streams:
+            stream.cancel()
+
+
+async def _until(stream: Any, kind: int) -> messages.WatchRequestsResponse:
+    while True:
+        event: messages.WatchRequestsResponse = await stream.read()
+        if event.change.kind == kind:
+            return event

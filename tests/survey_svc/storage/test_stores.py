@@ -1,0 +1,240 @@
+"""One contract for every store, on real servers."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mesh.chassis.errors import UnavailableError
+from mesh.chassis.testing import free_port
+from survey_svc.ports import Answer, Consent, Reservation, Store
+from tests.survey_svc import servers
+from tests.survey_svc.world import opened
+
+NOW = datetime(2026, 3, 1, 10, 0, 0, 123000, tzinfo=UTC)
+LEASE = timedelta(seconds=12)
+DAY = timedelta(hours=24)
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """A store, shared with the other tests."""
+    store = await opened(store_url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(store_url: str) -> AsyncIterator[Store]:
+    """The same store, as another replica sees it."""
+    store = await opened(store_url)
+    yield store
+    await store.close()
+
+
+def wish(user: str, *, now: datetime = NOW, key: str = "", given: str = "") -> Reservation:
+    """Return a reservation that nobody has made yet."""
+    return Reservation(
+        user=user,
+        record=secrets.token_hex(8),
+        created_at=now,
+        holder=secrets.token_hex(16),
+        ends_at=now + LEASE,
+        notice="2026-01",
+        consented_at=now,
+        key=key,
+        input=given,
+    )
+
+
+class TestClaim:
+    async def test_free(self, store: Store, user: str) -> None:
+        """A free place is ours, as we wished it."""
+        mine = wish(user, key="k", given="i")
+
+        claim = await store.claim(mine, NOW)
+
+        assert (mine, None) == (claim.reservation, claim.before)
+
+    async def test_taken(self, store: Store, other: Store, user: str) -> None:
+        """A place that is taken stays with its holder, on every replica."""
+        first = wish(user, key="k")
+        await store.claim(first, NOW)
+
+        claim = await other.claim(wish(user), NOW + LEASE - timedelta(seconds=1))
+
+        assert (first, None) == (claim.reservation, claim.before)
+
+    async def test_taken_over(self, store: Store, other: Store, user: str) -> None:
+        """When the holder's time is over the next one has the place, with the same record."""
+        first = wish(user)
+        await store.claim(first, NOW)
+        later = NOW + LEASE
+        second = wish(user, now=later, key="k")
+
+        claim = await other.claim(second, later)
+
+        assert replace(second, record=first.record, created_at=NOW) == claim.reservation
+        assert first == claim.before
+
+    async def test_let_go(self, store: Store, user: str) -> None:
+        """A place that was let go can be taken at once, with the same record."""
+        first = wish(user)
+        await store.claim(first, NOW)
+        await store.let_go(first, NOW)
+
+        claim = await store.claim(wish(user), NOW)
+
+        assert first.record == claim.reservation.record
+        assert claim.before is not None
+
+    async def test_let_go_too_late(self, store: Store, user: str) -> None:
+        """Who has lost the place cannot let it go."""
+        first = wish(user)
+        await store.claim(first, NOW)
+        second = wish(user, now=NOW + LEASE)
+        await store.claim(second, NOW + LEASE)
+        await store.let_go(first, NOW)
+
+        claim = await store.claim(wish(user), NOW + LEASE)
+
+        assert second.holder == claim.reservation.holder
+
+    async def test_hundred_at_once(self, store: Store, other: Store, user: str) -> None:
+        """Of a hundred who ask on two replicas at the same time one gets the place."""
+        wishes = [wish(user) for _ in range(100)]
+
+        claims = await asyncio.gather(
+            *((store, other)[at % 2].claim(mine, NOW) for at, mine in enumerate(wishes))
+        )
+
+        winners = {claim.reservation.holder for claim in claims}
+        assert 1 == len(winners)
+        assert 1 == sum(
+            claim.reservation == mine for claim, mine in zip(claims, wishes, strict=True)
+        )
+
+    async def test_hundred_take_over(self, store: Store, other: Store, user: str) -> None:
+        """Of a hundred who find an abandoned place one takes it over."""
+        first = wish(user)
+        await store.claim(first, NOW)
+        later = NOW + LEASE
+        wishes = [wish(user, now=later) for _ in range(100)]
+
+        claims = await asyncio.gather(
+            *((store, other)[at % 2].claim(mine, later) for at, mine in enumerate(wishes))
+        )
+
+        assert 1 == len({claim.reservation.holder for claim in claims})
+        assert 1 == sum(claim.before is not None for claim in claims)
+        assert {first.record} == {claim.reservation.record for claim in claims}
+
+
+class TestFinish:
+    async def test_frees_and_remembers(self, store: Store, other: Store, user: str) -> None:
+        """A finished creation frees the place, remembers its answer and keeps the consent."""
+        mine = wish(user, key="k", given="i")
+        await store.claim(mine, NOW)
+        await store.finish(mine, remember=DAY)
+
+        assert Answer(mine.record, "i") == await other.answered(user, "k", NOW)
+        assert Consent(user, NOW, "2026-01") == await other.consent(mine.record)
+        assert (await other.claim(wish(user), NOW)).before is None
+
+    async def test_without_key(self, store: Store, user: str) -> None:
+        """Without a key there is nothing to remember."""
+        mine = wish(user)
+        await store.claim(mine, NOW)
+        await store.finish(mine, remember=DAY)
+
+        assert await store.answered(user, "", NOW) is None
+
+    async def test_twice(self, store: Store, user: str) -> None:
+        """Finishing again changes nothing, not even a place taken since."""
+        mine = wish(user, key="k")
+        await store.claim(mine, NOW)
+        await store.finish(mine, remember=DAY)
+        second = wish(user)
+        await store.claim(second, NOW)
+        await store.finish(replace(mine, notice="other"), remember=DAY)
+
+        assert second == (await store.claim(wish(user), NOW)).reservation
+        assert Consent(user, NOW, "2026-01") == await store.consent(mine.record)
+
+    async def test_forgotten_after_a_day(self, store: Store, user: str) -> None:
+        """After 24 hours a key is free again."""
+        mine = wish(user, key="k")
+        await store.claim(mine, NOW)
+        await store.finish(mine, remember=DAY)
+
+        assert await store.answered(user, "k", NOW + DAY - timedelta(seconds=1)) is not None
+        assert await store.answered(user, "k", NOW + DAY) is None
+
+    async def test_keys_are_the_users(self, store: Store, user: str) -> None:
+        """The same key of another user is another key."""
+        mine = wish(user, key="k")
+        await store.claim(mine, NOW)
+        await store.finish(mine, remember=DAY)
+
+        assert await store.answered(f"{user}x", "k", NOW) is None
+
+
+class TestAbandoned:
+    async def test_found(self, store: Store, other: Store, user: str) -> None:
+        """Places whose holders' time is over are found, those in use or free are not."""
+        gone, here, done = wish(user), wish(f"{user}h", now=NOW + LEASE), wish(f"{user}d")
+        for mine in (gone, here, done):
+            await store.claim(mine, NOW)
+        await store.drop(done)
+
+        found = [r for r in await other.abandoned(NOW + LEASE) if r.user.startswith(user)]
+
+        assert [gone] == found
+
+    async def test_drop(self, store: Store, user: str) -> None:
+        """A dropped place is free, and a foreign one cannot be dropped."""
+        mine = wish(user)
+        await store.claim(mine, NOW)
+        await store.drop(wish(user))
+        assert mine == (await store.claim(wish(user), NOW)).reservation
+        await store.drop(mine)
+
+        assert (await store.claim(second := wish(user), NOW)).reservation == second
+
+
+class TestOpen:
+    async def test_at_once(self, tmp_path: Path) -> None:
+        """Replicas that start together on a new database all get it."""
+        for n in range(5):
+            url = f"sqlite+aiosqlite:///{tmp_path}/new{n}.sqlite"
+            for store in await asyncio.gather(*(opened(url) for _ in range(8))):
+                await store.close()
+
+
+class TestAway:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "redis://127.0.0.1:{port}/0",
+            "postgresql+asyncpg://x@127.0.0.1:{port}/x",
+            "sqlite+aiosqlite:////nowhere/x.sqlite",
+        ],
+    )
+    async def test_cannot_open(self, url: str) -> None:
+        """A store that is away is UNAVAILABLE, whichever it is."""
+        with pytest.raises(UnavailableError):
+            await opened(url.format(port=free_port()))
+
+    @pytest.mark.redis
+    async def test_dies_later(self, tmp_path: Path, user: str) -> None:
+        """A store that dies makes calls UNAVAILABLE, not something unexpected."""
+        with contextlib.ExitStack() as stack:
+            store = await opened(stack.enter_context(servers.redis(tmp_path)))
+        with pytest.raises(UnavailableError):
+            await store.claim(wish(user), NOW)
+        await store.close()

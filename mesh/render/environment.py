@@ -68,6 +68,8 @@ def environment(deployed: Deployment, workload: Workload, place: Place) -> dict[
         ),
         "AMARRE_ALLOWED_EMAIL_DOMAINS": "example.org",
         "OTEL_EXPORTER_OTLP_ENDPOINT": place.collector,
+        # Prometheus scrapes /metrics: pushed as well, every series would exist twice.
+        "OTEL_METRICS_EXPORTER": "none",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": "0.05",
         "PYTHONUNBUFFERED": "1",

@@ -1,20 +1,14 @@
-"""What the workloads stand on: PostgreSQL, Redis, and the stand-ins of trials."""
+"""The workloads' backends: PostgreSQL, Redis, and the sandbox of trials."""
 
 from typing import Any
 
 from mesh import topology
 from mesh.render.compose.workloads import hardened, image
 from mesh.render.docker import STATE
+from mesh.render.readers import READERS
 
 Service = dict[str, Any]
-SECRETS = (
-    "postgres-password",
-    "postgres-auth-password",
-    "postgres-survey-password",
-    "redis.conf",
-    "redcap-super-token",
-    "grafana-password",
-)
+SECRETS = (*READERS["postgres"].secrets, *READERS["redis"].secrets, "redcap-super-token")
 _MOUNT = "/run/secrets"
 
 
@@ -35,7 +29,7 @@ def files() -> dict[str, str]:
 
 INIT = """\
 #!/usr/bin/env bash
-# Makes a database and a role for each service that keeps something, when the volume is new.
+# Creates a role and a database for each service that stores data, when the volume is new.
 set -euo pipefail
 for service in auth survey; do
   password=$(cat "/run/secrets/postgres-$service-password")
@@ -49,53 +43,58 @@ done
 
 
 def _postgres() -> Service:
-    names = [name for name in SECRETS if name.startswith("postgres")]
+    reader = READERS["postgres"]
+    # Over TCP with the password: the server of the first start has only a socket.
+    connects = (
+        f"PGPASSWORD=$$(cat {_MOUNT}/postgres-survey-password)"
+        " psql --host 127.0.0.1 --username survey --dbname survey --command 'select 1'"
+    )
     return {
-        "image": "docker.io/library/postgres:16-alpine",
+        "image": reader.image,
+        "user": reader.user,
         "environment": {
             "POSTGRES_USER": "postgres",
             "POSTGRES_PASSWORD_FILE": f"{_MOUNT}/postgres-password",
             "POSTGRES_INITDB_ARGS": "--auth-host=scram-sha-256 --data-checksums",
         },
         "volumes": [
-            "postgres:/var/lib/postgresql/data",
+            f"postgres:{reader.data}",
             "./postgres/init.sh:/docker-entrypoint-initdb.d/init.sh:ro",
         ],
-        "tmpfs": ["/run/postgresql", "/tmp"],  # noqa: S108 - the container's own
-        "secrets": names,
+        "tmpfs": [f"/run/postgresql:uid={reader.uid},gid={reader.gid},mode=0775", "/tmp"],  # noqa: S108 - the container's own
+        "secrets": list(reader.secrets),
         "networks": ["data"],
         "healthcheck": {
-            "test": ["CMD", "pg_isready", "--username", "postgres", "--dbname", "survey"],
+            "test": ["CMD-SHELL", connects],
             "interval": "5s",
             "timeout": "3s",
             "start_period": "30s",
         },
         "stop_grace_period": "60s",
         **hardened("512M"),
-        # Its entry point gives the data to its own user before it becomes that user.
-        "cap_add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"],
     }
 
 
 def _redis() -> Service:
+    reader = READERS["redis"]
     return {
-        "image": "docker.io/library/redis:7-alpine",
+        "image": reader.image,
+        "user": reader.user,
         "command": ["redis-server", f"{_MOUNT}/redis.conf"],
-        "volumes": ["redis:/data"],
-        "secrets": ["redis.conf"],
+        "volumes": [f"redis:{reader.data}"],
+        "secrets": list(reader.secrets),
         "networks": ["data"],
         "healthcheck": {
-            # Without the password it answers NOAUTH, which is alive; no answer is not.
+            # Without the password it answers NOAUTH, which proves that it is alive.
             "test": ["CMD", "redis-cli", "ping"],
             "interval": "5s",
             "timeout": "3s",
         },
         **hardened("256M"),
-        "cap_add": ["CHOWN", "SETGID", "SETUID"],
     }
 
 
-def _stand_in(name: str, command: list[str]) -> Service:
+def _stand_in(name: str, command: list[str], *published: int) -> Service:
     return {
         **image(name),
         "profiles": ["sandbox"],
@@ -103,6 +102,7 @@ def _stand_in(name: str, command: list[str]) -> Service:
         "environment": {"AMARRE_ENV": "development"},
         "volumes": [f"stand-ins:{STATE}"],
         "networks": ["outside"],
+        "ports": [f"127.0.0.1:{port}:{port}" for port in published],
         **hardened("512M"),
     }
 
@@ -112,11 +112,13 @@ def _redcap() -> Service:
     found = _stand_in(
         "redcap",
         [
-            *("--listen", f"0.0.0.0:{port}", "--base-url", f"http://redcap:{port}"),
+            # Browsers open survey links, so they carry the published address.
+            *("--listen", f"0.0.0.0:{port}", "--base-url", f"http://localhost:{port}"),
             *("--database", f"{STATE}/redcap.sqlite"),
             *("--token-file", f"{_MOUNT}/redcap-token"),
             *("--super-token-file", f"{_MOUNT}/redcap-super-token"),
         ],
+        port,
     )
     found["secrets"] = ["redcap-token", "redcap-super-token"]
     return found
@@ -130,4 +132,5 @@ def _outbox() -> Service:
             *("--http", f"0.0.0.0:{http}", "--smtp", f"0.0.0.0:{smtp}"),
             *("--database", f"{STATE}/outbox.sqlite"),
         ],
+        http,
     )

@@ -33,8 +33,8 @@ def container(workload: Workload) -> str:
 
 
 def proxy(deployed: Deployment, workload: Workload) -> Proxy:
-    """Return where the Envoy beside *workload* stands."""
-    edge = Edge(http=f"0.0.0.0:{HTTP}", https=f"0.0.0.0:{HTTPS}", tls_dir=EDGE_TLS)
+    """Return the addresses and folders of the Envoy of *workload*."""
+    edge = Edge(http=f"0.0.0.0:{HTTP}", https=f"0.0.0.0:{HTTPS}", tls_dir=EDGE_TLS, redirect=True)
     return Proxy(
         name=container(workload),
         workload=workload.name,

@@ -1,4 +1,4 @@
-"""Prometheus and Alertmanager always; collector, traces, logs and Grafana in profiles."""
+"""Prometheus and Alertmanager; collector, traces, logs and Grafana in profiles."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -7,6 +7,7 @@ from typing import Any
 from mesh.render.compose import envoys
 from mesh.render.compose.workloads import hardened
 from mesh.render.deployment import Deployment
+from mesh.render.readers import READERS
 from mesh.render.rules import scraping
 from mesh.render.rules.scraping import Target
 
@@ -15,7 +16,8 @@ OBSERVABILITY = "../../observability"
 PROFILE = "telemetry"
 DAYS = 30
 HOST = "host"
-"""What Prometheus calls the machine below, whose node exporter it reads."""
+"""What Prometheus calls the machine that runs the containers; its node exporter is scraped."""
+(SECRET,) = READERS["grafana"].secrets
 
 
 def services() -> dict[str, Service]:
@@ -24,24 +26,24 @@ def services() -> dict[str, Service]:
         "prometheus": _prometheus(),
         "alertmanager": _alertmanager(),
         "otel-collector": _backend(
-            "docker.io/otel/opentelemetry-collector-contrib:0.139.0",
+            "otel-collector",
             ["--config=/etc/otelcol/otel-collector.yaml"],
             [_committed("collector/otel-collector.yaml", "/etc/otelcol")],
         ),
         "tempo": _backend(
-            "docker.io/grafana/tempo:2.9.0",
+            "tempo",
             ["-config.file=/etc/tempo/tempo.yaml"],
-            [_committed("tempo/tempo.yaml", "/etc/tempo"), "tempo:/var/tempo"],
+            [_committed("tempo/tempo.yaml", "/etc/tempo")],
         ),
         "jaeger": _backend(
-            "docker.io/jaegertracing/jaeger:2.11.0",
+            "jaeger",
             ["--config=/etc/jaeger/jaeger.yaml"],
-            [_committed("jaeger/jaeger.yaml", "/etc/jaeger"), "jaeger:/var/lib/jaeger"],
+            [_committed("jaeger/jaeger.yaml", "/etc/jaeger")],
         ),
         "loki": _backend(
-            "docker.io/grafana/loki:3.5.7",
+            "loki",
             ["-config.file=/etc/loki/loki.yaml"],
-            [_committed("loki/loki.yaml", "/etc/loki"), "loki:/loki"],
+            [_committed("loki/loki.yaml", "/etc/loki")],
         ),
         "grafana": _grafana(),
         "alloy": _alloy(),
@@ -55,7 +57,7 @@ def volumes() -> dict[str, Any]:
 
 
 def files(deployed: Deployment) -> dict[str, str]:
-    """Return what stands here alone: where this Prometheus looks."""
+    """Return the scrape configuration, which only this place has."""
     return {
         "telemetry/prometheus.yaml": scraping.configuration(
             list(_targets(deployed)), alertmanager="alertmanager:9093", host=HOST
@@ -75,67 +77,74 @@ def _committed(name: str, folder: str) -> str:
     return f"{OBSERVABILITY}/{name}:{folder}/{PurePosixPath(name).name}:ro"
 
 
-def _prometheus() -> Service:
+def _program(name: str, mounted: list[str], limit: str) -> Service:
+    """Return *name* as its reader's user, with its data in the volume of that name."""
+    reader = READERS[name]
+    data = [f"{name}:{reader.data}"] if reader.data else []
     return {
-        "image": "docker.io/prom/prometheus:v3.7.3",
-        "user": "65534:65534",
+        "image": reader.image,
+        "user": reader.user,
+        "volumes": [*mounted, *data],
+        **hardened(limit),
+    }
+
+
+def _prometheus() -> Service:
+    mounted = [
+        "./telemetry/prometheus.yaml:/etc/prometheus/prometheus.yaml:ro",
+        _committed("prometheus/rules", "/etc/prometheus"),
+        # Other applications of the site: docs/observability/other-applications.md
+        _committed("prometheus/applications", "/etc/prometheus"),
+    ]
+    return {
+        **_program("prometheus", mounted, "1G"),
         "command": [
             "--config.file=/etc/prometheus/prometheus.yaml",
-            "--storage.tsdb.path=/prometheus",
+            f"--storage.tsdb.path={READERS['prometheus'].data}",
             f"--storage.tsdb.retention.time={DAYS}d",
             "--enable-feature=exemplar-storage",
-            # The collector and Tempo hand in what they count.
+            # Tempo writes its service graph; applications push through the collector.
             "--web.enable-remote-write-receiver",
-        ],
-        "volumes": [
-            "./telemetry/prometheus.yaml:/etc/prometheus/prometheus.yaml:ro",
-            _committed("prometheus/rules", "/etc/prometheus"),
-            "prometheus:/prometheus",
         ],
         "networks": ["telemetry", "outside"],
         "extra_hosts": {HOST: "${AMARRE_HOST_ADDRESS:-host-gateway}"},
-        **hardened("1G"),
     }
 
 
 def _alertmanager() -> Service:
+    mounted = [
+        _committed("alertmanager/alertmanager.yaml", "/etc/alertmanager"),
+        _committed("alertmanager/amarre.tmpl", "/etc/alertmanager"),
+        "./secrets/alertmanager:/etc/alertmanager/secrets:ro",
+    ]
     return {
-        "image": "docker.io/prom/alertmanager:v0.29.0",
-        "user": "65534:65534",
+        **_program("alertmanager", mounted, "128M"),
         "command": [
             "--config.file=/etc/alertmanager/alertmanager.yaml",
-            "--storage.path=/alertmanager",
-        ],
-        "volumes": [
-            _committed("alertmanager/alertmanager.yaml", "/etc/alertmanager"),
-            _committed("alertmanager/amarre.tmpl", "/etc/alertmanager"),
-            "./secrets/alertmanager:/etc/alertmanager/secrets:ro",
-            "alertmanager:/alertmanager",
+            f"--storage.path={READERS['alertmanager'].data}",
+            # One replica: without peers there is nothing to gossip.
+            "--cluster.listen-address=",
         ],
         "networks": ["telemetry", "outside"],
-        **hardened("128M"),
     }
 
 
 def _backend(name: str, command: list[str], mounted: list[str]) -> Service:
     return {
-        "image": name,
+        **_program(name, mounted, "512M"),
         "profiles": [PROFILE],
         "command": command,
-        "volumes": mounted,
         "tmpfs": ["/tmp"],  # noqa: S108 - the container's own
         "networks": ["telemetry"],
-        **hardened("512M"),
     }
 
 
 def _grafana() -> Service:
     found = _backend(
-        "docker.io/grafana/grafana:12.3.0",
+        "grafana",
         [],
         [
             _committed("grafana/provisioning", "/etc/grafana"),
-            "grafana:/var/lib/grafana",
             _committed("grafana/dashboards", "/var/lib/grafana"),
         ],
     )
@@ -144,24 +153,23 @@ def _grafana() -> Service:
         "GF_AUTH_ANONYMOUS_ENABLED": "false",
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
-        "GF_SECURITY_ADMIN_PASSWORD__FILE": "/run/secrets/grafana-password",
+        "GF_SECURITY_ADMIN_PASSWORD__FILE": f"/run/secrets/{SECRET}",
     }
-    found["secrets"] = ["grafana-password"]
-    # Reached by an SSH tunnel to the host; nothing but the edge is published to others.
+    found["secrets"] = [SECRET]
+    # Published on loopback only: reach it through an SSH tunnel to the host.
     found["networks"] = ["telemetry", "outside"]
     found["ports"] = ["127.0.0.1:3300:3000"]
     return found
 
 
 def _alloy() -> Service:
-    """Return what brings the lines of containers, the proxies' among them, to Loki."""
+    """Return what sends the log lines of containers, the proxies' among them, to Loki."""
     found = _backend(
-        "docker.io/grafana/alloy:v1.11.3",
-        ["run", "--storage.path=/var/lib/alloy", "/etc/alloy/config.alloy"],
+        "alloy",
+        ["run", f"--storage.path={READERS['alloy'].data}", "/etc/alloy/config.alloy"],
         [
             _committed("alloy/config.alloy", "/etc/alloy"),
             "/var/run/docker.sock:/var/run/docker.sock:ro",
-            "alloy:/var/lib/alloy",
         ],
     )
     found["profiles"] = ["container-logs"]

@@ -1,16 +1,17 @@
-"""The workloads, each with its Envoy, and the authority that gives the Envoys certificates."""
+"""The workloads, each with its Envoy, and the authority that issues the Envoys' certificates."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from mesh import topology
 from mesh.render.compose import envoys
 from mesh.render.deployment import DRAIN_SECONDS, SOCKETS, Deployment, Workload
-from mesh.render.docker import STATE, USER, version
+from mesh.render.docker import STATE, version
 from mesh.render.environment import SECRETS, Place, environment, secret_files
 from mesh.render.envoy import arguments
+from mesh.render.readers import READERS, WORKLOADS
 
 Service = dict[str, Any]
-ENVOY_IMAGE = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
 MEMORY = {"gateway": "384M", "survey": "384M", "auth": "384M", "health": "256M"}
 SITE_VARIABLES = {
     "AMARRE_ENV": "production",
@@ -23,7 +24,21 @@ SITE_VARIABLES = {
     "AMARRE_HEALTH_BACKENDS": '{"redcap": "https://redcap.example.org/"}',
     "AMARRE_SURVEY_REDCAP_URL": "https://redcap.example.org/api/",
 }
-"""What a site says of itself in ``site.env``; there is no default that would go unnoticed."""
+"""What each site sets in ``site.env``; none has a default that could go unnoticed."""
+_REDCAP = f"http://redcap:{topology.PORT_BASE + topology.REDCAP}"
+SANDBOX_VARIABLES = {
+    "AMARRE_ENV": "development",
+    "AMARRE_ALLOWED_EMAIL_DOMAINS": "example.org",
+    "AMARRE_AUTH_LINK_URL": "https://localhost/login",
+    "AMARRE_AUTH_MAIL_FROM": "AMARRE <no-reply@example.org>",
+    "AMARRE_AUTH_SMTP_URL": f"smtp://outbox:{topology.PORT_BASE + topology.SMTP}",
+    "AMARRE_GATEWAY_ORIGINS": "https://localhost",
+    "AMARRE_HEALTH_ALLOWED_HOSTS": "redcap",
+    "AMARRE_HEALTH_BACKENDS": f'{{"redcap": "{_REDCAP}/"}}',
+    "AMARRE_SURVEY_REDCAP_URL": f"{_REDCAP}/api/",
+}
+"""The same variables for a trial on one machine, with the profile ``sandbox``."""
+COLLECTOR = "http://otel-collector:4317"
 
 
 def place() -> Place:
@@ -32,7 +47,8 @@ def place() -> Place:
         site="https://amarre.example.org",
         address=lambda _: f"unix:{SOCKETS}/egress.sock",
         authority="auth",
-        collector="http://otel-collector:4317",
+        # The collector runs in a profile: without it nothing is exported.
+        collector="${AMARRE_OTLP_ENDPOINT:-}",
         namespace="amarre",
         key_set_socket=f"{envoys.KEYS}/keys.sock",
         key_set_listen=f"unix:{envoys.KEYS}/keys.sock",
@@ -46,7 +62,7 @@ def secrets(deployed: Deployment) -> set[str]:
 
 def services(deployed: Deployment) -> dict[str, Service]:
     """Return the services."""
-    found = {"authority": _authority()}
+    found = {"authority": _authority(deployed)}
     for workload in deployed.workloads:
         found[workload.name] = _workload(deployed, workload)
         found[envoys.container(workload)] = _envoy(deployed, workload)
@@ -54,20 +70,25 @@ def services(deployed: Deployment) -> dict[str, Service]:
 
 
 def volumes(deployed: Deployment) -> dict[str, Any]:
-    """Return the volumes: sockets and certificates in memory, the authority's root on disk."""
-    in_memory = {f"sockets-{w.name}": "1m" for w in deployed.workloads}
-    in_memory |= {"keys": "1m", "certs": "4m"}
-    return {name: memory(size) for name, size in in_memory.items()} | {"authority": {}}
+    """Return the volumes: sockets in memory, the authority's root and certificates on disk."""
+    in_memory = {f"sockets-{w.name}": "1m" for w in deployed.workloads} | {"keys": "1m"}
+    on_disk: dict[str, Any] = {"authority": {}, **{certificates(w): {} for w in deployed.workloads}}
+    return {name: memory(size) for name, size in in_memory.items()} | on_disk
+
+
+def certificates(workload: Workload) -> str:
+    """Return the volume with the certificate of *workload*: on disk, so that restarts find it."""
+    return f"certs-{workload.name}"
 
 
 def memory(size: str) -> dict[str, Any]:
-    """Return a volume in memory that the containers' user owns."""
-    options = f"size={size},uid={USER},gid={USER},mode=0770"
+    """Return a volume in memory that the workloads' user owns."""
+    options = f"size={size},uid={WORKLOADS.uid},gid={WORKLOADS.gid},mode=0770"
     return {"driver": "local", "driver_opts": {"type": "tmpfs", "device": "tmpfs", "o": options}}
 
 
 def hardened(limit: str) -> Service:
-    """Return what every container has: no rights, no writable root, a limit, restarts."""
+    """Return what all containers share: no capabilities, a read-only root, limits, restarts."""
     return {
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -90,37 +111,62 @@ def image(target: str) -> Service:
             "target": target,
             "args": {"PYTHON_DIGEST": "${PYTHON_DIGEST:-}", "VERSION": "${AMARRE_VERSION:-}"},
         },
-        "user": f"{USER}:{USER}",
+        "user": WORKLOADS.user,
     }
 
 
 def from_site(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return *variables*, with those that a site states to be read from its ``site.env``."""
+    """Return *variables*, with those that each site sets taken from its ``site.env``."""
     return {
-        key: f"${{{key}:?state it in site.env}}" if key in SITE_VARIABLES else value
+        key: f"${{{key}:?set it in site.env}}" if key in SITE_VARIABLES else value
         for key, value in variables.items()
     }
 
 
-def site_example() -> str:
-    """Return an example of ``site.env``."""
+def site_examples() -> dict[str, str]:
+    """Return the examples of ``site.env``: for a site, and for a trial with the sandbox."""
+    return {
+        "site.env.example": _site_example(
+            "Copy to site.env and change every value; Compose does not start without them.",
+            SITE_VARIABLES,
+            profiles="# COMPOSE_PROFILES=telemetry",
+        ),
+        "site.env.sandbox": _site_example(
+            "Copy to site.env for a trial at https://localhost with the REDCap sandbox.",
+            SANDBOX_VARIABLES,
+            profiles="COMPOSE_PROFILES=sandbox",
+        ),
+    }
+
+
+def _site_example(title: str, variables: Mapping[str, str], *, profiles: str) -> str:
     lines = [
-        "# Copy to site.env and state what holds for this site; compose refuses to start without.",
+        f"# {title}",
         "AMARRE_REGISTRY=registry.example.org/amarre",
         f"AMARRE_VERSION={version()}",
-        *(f"{key}='{value}'" for key, value in SITE_VARIABLES.items()),
-        "# Where node exporter listens; left out: at the address of Docker's bridge.",
+        *(f"{key}='{value}'" for key, value in variables.items()),
+        "# Profiles to start, separated by commas.",
+        profiles,
+        "# Where processes send telemetry; set it together with the profile telemetry.",
+        f"# AMARRE_OTLP_ENDPOINT='{COLLECTOR}'",
+        "# Where node exporter listens. Default: the address of Docker's bridge.",
         "# AMARRE_HOST_ADDRESS='10.0.0.5'",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _authority() -> Service:
+def _authority(deployed: Deployment) -> Service:
     command = [f"{STATE}/ca", envoys.CERTS]
+    user = f"uid={WORKLOADS.uid},gid={WORKLOADS.gid}"
     return {
         **image("authority"),
         "command": ["run", *command],
-        "volumes": [f"authority:{STATE}", f"certs:{envoys.CERTS}"],
+        "volumes": [
+            f"authority:{STATE}",
+            *(f"{certificates(w)}:{envoys.CERTS}/{w.name}" for w in deployed.workloads),
+        ],
+        # Identities without a container, such as the operator's, stay here.
+        "tmpfs": [f"{envoys.CERTS}:{user},mode=0700,size=1m"],
         "network_mode": "none",
         "healthcheck": {
             "test": ["CMD", "python", "-m", "mesh.deploy.authority", "check", *command],
@@ -134,7 +180,7 @@ def _authority() -> Service:
 
 def _workload(deployed: Deployment, workload: Workload) -> Service:
     variables = environment(deployed, workload, place())
-    # On its own networks alone; Prometheus fetches it there.
+    # Prometheus scrapes it over the network telemetry.
     variables["AMARRE_METRICS_LISTEN"] = f"0.0.0.0:{workload.metrics_port}"
     variables["AMARRE_INSTANCE"] = workload.name
     mounted = [f"sockets-{workload.name}:{SOCKETS}"]
@@ -146,9 +192,9 @@ def _workload(deployed: Deployment, workload: Workload) -> Service:
     elif workload.name == "health":
         networks.append("outside")
     depends = {"postgres": "service_healthy", "redis": "service_healthy"}
-    return {
+    found: Service = {
         **image(workload.name),
-        # Whoever collects what containers write leaves this one out: it sends lines itself.
+        # Log collectors leave it out: with an endpoint it sends its lines over OTLP.
         "labels": {"amarre.logs": "otlp"},
         "environment": from_site(variables),
         "volumes": mounted,
@@ -165,27 +211,37 @@ def _workload(deployed: Deployment, workload: Workload) -> Service:
         "stop_grace_period": "30s",
         **hardened(MEMORY.get(workload.name, "384M")),
     }
+    if not workload.is_grpc:
+        found["healthcheck"] = _edge_check(workload)
+    return found
+
+
+def _edge_check(workload: Workload) -> Service:
+    """Return the gateway's health check: HTTPS through its Envoy, whose image has no program."""
+    address = f"{envoys.container(workload)}:{envoys.HTTPS}"
+    return {
+        "test": [
+            *("CMD", "python", "-m", "mesh.chassis.probe", "https", address),
+            *(workload.process.probe_path, "alive"),
+        ],
+        "interval": "10s",
+        "timeout": "5s",
+        "start_period": "30s",
+    }
 
 
 def _envoy(deployed: Deployment, workload: Workload) -> Service:
-    name = envoys.container(workload)
-    certs = {
-        "type": "volume",
-        "source": "certs",
-        "target": envoys.CERTS,
-        "read_only": True,
-        "volume": {"subpath": workload.name},
-    }
-    mounted: list[Any] = [
+    name, reader = envoys.container(workload), READERS["envoy"]
+    mounted = [
         f"./envoy/{name}:{envoys.FOLDER}:ro",
         f"sockets-{workload.name}:{SOCKETS}",
-        certs,
+        f"{certificates(workload)}:{envoys.CERTS}:ro",
     ]
     if deployed.needs_keys(workload.name):
         mounted.append(f"keys:{envoys.KEYS}")
     found: Service = {
-        "image": ENVOY_IMAGE,
-        "user": f"{USER}:{USER}",
+        "image": reader.image,
+        "user": reader.user,
         "command": list(arguments(envoys.FOLDER, DRAIN_SECONDS)),
         "volumes": mounted,
         "networks": ["mesh", "telemetry"],

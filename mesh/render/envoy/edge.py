@@ -12,6 +12,7 @@ from mesh.render.envoy.clusters import APP
 from mesh.render.envoy.errors import json_replies
 from mesh.render.envoy.placement import EDGE, Edge, Proxy, seconds, typed
 
+HEALTH = "/healthz"
 SESSION_COOKIE = "__Host-amarre_session"
 BODY_BYTES = 64 * 1024
 HEADERS_KIB = 16
@@ -99,7 +100,13 @@ def _manager(
         **telemetry.tracing(proxy, EDGE),
         route_config={
             "name": name,
-            "virtual_hosts": [{"name": "app", "domains": ["*"], "routes": _routes(mesh)}],
+            "virtual_hosts": [
+                {
+                    "name": "app",
+                    "domains": ["*"],
+                    "routes": _to_https() if edge.redirect and hsts is None else _routes(mesh),
+                }
+            ],
         },
         http_filters=[
             *([telemetry.trace_response()] if proxy.telemetry.otlp else []),
@@ -117,13 +124,22 @@ def _routes(mesh: Mesh) -> list[dict[str, Any]]:
     The names are what logs and spans tell of a request: other paths are whatever somebody typed.
     """
     longest = LONGEST_CALL + timedelta(seconds=5)
-    timeouts: dict[str, timedelta] = {"/healthz": longest}
+    timeouts: dict[str, timedelta] = {HEALTH: longest}
     for method in mesh:
         # A stream stays open until one side ends it.
         limit = timedelta() if method.stays_open else longest
         timeouts |= dict.fromkeys((route.path for route in method.routes), limit)
     found = [_route(path, {"path": path}, limit) for path, limit in timeouts.items()]
     return [*found, _route("other", {"prefix": "/"}, longest)]
+
+
+def _to_https() -> list[dict[str, Any]]:
+    """Return the routes of an HTTP listener whose only answer, health checks apart, is HTTPS."""
+    redirect = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
+    return [
+        _route(HEALTH, {"path": HEALTH}, LONGEST_CALL),
+        {"name": "to_https", "match": {"prefix": "/"}, "redirect": redirect},
+    ]
 
 
 def _route(name: str, match: dict[str, str], timeout: timedelta) -> dict[str, Any]:

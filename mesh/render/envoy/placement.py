@@ -35,6 +35,8 @@ class Edge:
     """Empty means no HTTPS listener."""
     tls_dir: str = ""
     """Folder with ``tls.crt`` and ``tls.key`` of the HTTPS listener."""
+    redirect: bool = False
+    """Whether the HTTP listener sends browsers to HTTPS, health checks excepted."""
     rate_limits: bool = True
     hsts: timedelta = timedelta(minutes=5)
 

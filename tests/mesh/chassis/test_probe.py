@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -96,6 +97,29 @@ class TestHttp:
         A server that is away is not ready.
         """
         assert 1 == await exit_status("http", f"unix:{tmp_path / 'x.sock'}", "/healthz")
+
+    @pytest.mark.parametrize(
+        ("tls", "expected"), [pytest.param(True, 0, id="TLS"), pytest.param(False, 1, id="none")]
+    )
+    async def test_https(self, svids: Path, tls: bool, expected: int) -> None:
+        """
+        Over HTTPS any certificate is enough, and a server that speaks no TLS is not alive.
+        """
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                await writer.drain()
+            writer.close()
+
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(svids / "edge/tls.crt", svids / "edge/tls.key")
+        async with await asyncio.start_server(
+            answer, "127.0.0.1", 0, ssl=context if tls else None
+        ) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert expected == await exit_status("https", f"127.0.0.1:{port}", "/", "alive")
 
 
 def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:

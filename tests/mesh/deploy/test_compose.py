@@ -1,11 +1,13 @@
 """Compose for staging: the file, its proxies' files, its secrets."""
 
 import copy
+import json
+import os
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ import yaml
 from mesh import topology
 from mesh.deploy import authority, compose_check, compose_secrets
 from mesh.local import envoy
-from mesh.render import compose, registry
-from mesh.render.compose import envoys
+from mesh.render import alertmanager, compose, docker, registry
+from mesh.render.compose import digests, envoys
+from mesh.render.compose.workloads import SITE_VARIABLES
+from mesh.render.readers import READERS, WORKLOADS, owners
 from mesh.topology import Stage
 from tests.mesh.deploy.containers import load
 
@@ -25,6 +29,9 @@ FOLDER = registry.committed("compose")
 CONTENT: Content = yaml.safe_load(FILES["compose.yaml"])
 SERVICES: Content = CONTENT["services"]
 DEPLOYED = load()
+DOCKER = docker.render()
+OWNERS = owners()
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change owners")
 
 
 def test_committed() -> None:
@@ -137,15 +144,214 @@ def test_only_proxies_meet() -> None:
         assert not {"data", "outside"} & set(proxy)
 
 
+def mounted(service: str) -> dict[str, str]:
+    """Return what *service* mounts, by the path inside of the container."""
+    parts = (volume.split(":") for volume in SERVICES[service]["volumes"])
+    return {part[1]: part[0] for part in parts}
+
+
 def test_a_proxy_has_its_own_certificate_only() -> None:
     """
-    Each proxy sees the certificate of its workload and no other key.
+    Each proxy mounts the certificate volume of its workload and no other; engines before API
+    1.45 ignore a sub-path silently, so none is used.
     """
     for workload in DEPLOYED.workloads:
-        mounted = SERVICES[envoys.container(workload)]["volumes"]
-        (certs,) = [v for v in mounted if isinstance(v, dict)]
+        found = mounted(envoys.container(workload))
 
-        assert {"subpath": workload.name} == certs["volume"]
+        assert f"certs-{workload.name}" == found[envoys.CERTS]
+        assert 1 == len([source for source in found.values() if source.startswith("certs-")])
+        assert f"certs-{workload.name}" == mounted("authority")[f"{envoys.CERTS}/{workload.name}"]
+    assert "subpath" not in FILES["compose.yaml"]
+
+
+def test_certificates_outlive_the_engine() -> None:
+    """
+    Certificates are on disk: after a restart of the engine every proxy finds its own.
+    """
+    for workload in DEPLOYED.workloads:
+        assert {} == CONTENT["volumes"][f"certs-{workload.name}"]
+
+
+class TestReaders:
+    """Whatever a container reads or writes belongs to the user it runs as."""
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_user(self, name: str) -> None:
+        """
+        Each container runs as its reader's user; none depends on the image's default.
+        """
+        reader = READERS.get(name.removeprefix("gateway-"), WORKLOADS)
+        if name.endswith("-envoy"):
+            reader = READERS["envoy"]
+        expected = "0:0" if name == "volume-owners" else reader.user
+
+        assert expected == SERVICES[name]["user"]
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_secrets(self, name: str) -> None:
+        """
+        Each secret that a container mounts is owned by the user of that container.
+        """
+        names = [
+            s["source"] if isinstance(s, dict) else s for s in SERVICES[name].get("secrets", [])
+        ]
+        names += [
+            secret
+            for source in (v.partition(":")[0] for v in SERVICES[name].get("volumes", []))
+            for secret in OWNERS
+            if source.startswith("./secrets/")
+            and secret.startswith(source.removeprefix("./secrets/") + "/")
+        ]
+        for secret in names:
+            assert OWNERS[secret].user == SERVICES[name]["user"], secret
+
+    def test_volumes(self) -> None:
+        """
+        Each volume on disk is given to the user of the containers that write to it, before they
+        start.
+        """
+        given = {
+            words[2].rpartition("/")[2]: words[1]
+            for words in map(str.split, SERVICES["volume-owners"]["command"][0].splitlines())
+        }
+        on_disk = {name for name, options in CONTENT["volumes"].items() if not options}
+
+        assert on_disk == set(given)
+        for name, service in SERVICES.items():
+            for volume in service.get("volumes", []):
+                source, _, rest = volume.partition(":")
+                if source in on_disk and not rest.endswith(":ro") and name != "volume-owners":
+                    assert given[source] == service["user"], (name, source)
+                    assert "volume-owners" in service["depends_on"], name
+
+    def test_file(self) -> None:
+        """
+        The table that the host's script reads names every secret of the Compose file.
+        """
+        assert set(CONTENT["secrets"]) <= set(json.loads(FILES["readers.json"]))
+
+
+class TestHealth:
+    """Health checks tell liveness, and that the edge answers."""
+
+    def test_images(self) -> None:
+        """
+        A dependency that is unavailable makes no image unhealthy: any answer is enough.
+        """
+        checks = [line for line in DOCKER["Dockerfile"].splitlines() if "HEALTHCHECK -" in line]
+
+        assert len(checks) > 5
+        assert [] == [line for line in checks if not line.endswith('"alive"]')]
+
+    def test_edge(self) -> None:
+        """
+        `up --wait` waits until the edge answers over HTTPS.
+        """
+        test = SERVICES["gateway"]["healthcheck"]["test"]
+
+        assert ["https", "gateway-envoy:8443", "/healthz"] == test[4:7]
+        assert {"telemetry"} <= set(SERVICES["gateway-envoy"]["networks"])
+
+    def test_database(self) -> None:
+        """
+        PostgreSQL is healthy only when a service can sign in to its own database over TCP.
+        """
+        (_, command) = SERVICES["postgres"]["healthcheck"]["test"]
+
+        assert "--host 127.0.0.1" in command
+        assert "--dbname survey" in command
+
+
+class TestDigests:
+    """`up` recreates a container whose mounted files have changed."""
+
+    def test_changed(self) -> None:
+        """
+        The label changes with the files of the container, and of that container only.
+        """
+        services: Content = {
+            name: {"volumes": list(SERVICES[name]["volumes"])} for name in ("auth-envoy", "loki")
+        }
+        labels = []
+        for text in ("a", "a", "b"):
+            digests.label(services, {"envoy/auth-envoy/envoy.yaml": text})
+            labels.append(tuple(service["labels"][digests.LABEL] for service in services.values()))
+
+        assert labels[0] == labels[1]
+        assert labels[1][0] != labels[2][0]
+        assert labels[1][1] == labels[2][1]
+
+    @pytest.mark.parametrize("name", SERVICES)
+    def test_every_container(self, name: str) -> None:
+        """
+        Every container that mounts a committed file has the label.
+        """
+        sources = [v.partition(":")[0] for v in SERVICES[name].get("volumes", [])]
+        committed = any(s.startswith(".") and not s.startswith("./secrets") for s in sources)
+
+        assert committed is (digests.LABEL in SERVICES[name].get("labels", {}))
+
+
+class TestTelemetry:
+    def test_profiles(self) -> None:
+        """
+        Without the profile telemetry nothing is exported: the endpoint comes from site.env.
+        """
+        for workload in DEPLOYED.workloads:
+            variables = SERVICES[workload.name]["environment"]
+
+            assert "${AMARRE_OTLP_ENDPOINT:-}" == variables["OTEL_EXPORTER_OTLP_ENDPOINT"]
+
+    def test_one_path(self) -> None:
+        """
+        Metrics are scraped and not pushed as well, so that each series exists once.
+        """
+        for workload in DEPLOYED.workloads:
+            assert "none" == SERVICES[workload.name]["environment"]["OTEL_METRICS_EXPORTER"]
+
+    def test_other_applications(self) -> None:
+        """
+        Prometheus finds the scrape targets that a site adds.
+        """
+        source = mounted("prometheus")["/etc/prometheus/applications"]
+
+        assert (FOLDER / source).is_dir()
+
+
+def test_redirect() -> None:
+    """
+    Port 80 redirects to HTTPS, health checks excepted; port 443 serves the application.
+    """
+    bootstrap = yaml.safe_load(FILES["envoy/gateway-envoy/envoy.yaml"])
+    routes = {}
+    for listener in bootstrap["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            for found in chain["filters"]:
+                config = found["typed_config"].get("route_config", {})
+                for host in config.get("virtual_hosts", []):
+                    routes[config["name"]] = host["routes"]
+
+    http = routes["edge_http"]
+    assert ["/healthz", "/"] == [next(iter(route["match"].values())) for route in http]
+    assert http[1]["redirect"]["https_redirect"]
+    assert not any("redirect" in route for route in routes["edge_https"])
+
+
+def test_sandbox_settings() -> None:
+    """
+    Both examples of site.env set every value that Compose asks for, the sandbox's with names
+    that containers resolve; browsers reach the sandbox on loopback.
+    """
+    for name in ("site.env.example", "site.env.sandbox"):
+        lines = dict(
+            line.split("=", 1) for line in FILES[name].splitlines() if not line.startswith("#")
+        )
+        assert set(SITE_VARIABLES) <= set(lines), name
+    assert "'smtp://outbox:3012'" in FILES["site.env.sandbox"]
+    assert "COMPOSE_PROFILES=sandbox" in FILES["site.env.sandbox"]
+    assert ["127.0.0.1:3010:3010"] == SERVICES["redcap"]["ports"]
+    assert ["127.0.0.1:3011:3011"] == SERVICES["outbox"]["ports"]
+    assert "http://localhost:3010" in SERVICES["redcap"]["command"]
 
 
 @pytest.mark.envoy
@@ -177,7 +383,28 @@ class TestSecrets:
         wanted = set(compose_secrets.missing(tmp_path / "secrets"))
 
         assert set(CONTENT["secrets"]) <= made | wanted
-        assert {"redcap-token", "smtp-password"} <= wanted
+        assert {"redcap-token", "smtp-password", "alertmanager/webhook-token"} <= wanted
+
+    def test_trial(self, tmp_path: Path) -> None:
+        """
+        For a trial with the sandbox nothing is left for a person to add.
+        """
+        compose_secrets.make(tmp_path, sandbox=True)
+
+        assert {} == compose_secrets.missing(tmp_path)
+        assert set(OWNERS) <= {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+
+    def test_alertmanager(self, tmp_path: Path) -> None:
+        """
+        Every secret file that Alertmanager's configuration names is asked for, and the chat's is
+        a URL, since Alertmanager refuses anything else at each alert.
+        """
+        compose_secrets.make(tmp_path, sandbox=True)
+        words = set(alertmanager.render()["alertmanager.yaml"].split())
+        named = {PurePosixPath(word).name for word in words if "/secrets/" in word}
+
+        assert named == {p.name for p in (tmp_path / "alertmanager").iterdir()}
+        assert (tmp_path / "alertmanager/slack-url").read_text().startswith("http")
 
     def test_second_run(self, tmp_path: Path) -> None:
         """
@@ -202,13 +429,74 @@ class TestSecrets:
         assert f"survey:{read('postgres-survey-password')}@" in read("amarre_survey_store")
         assert f":{read('redis.conf').split()[1]}@redis" in read("amarre_survey_cache")
 
-    def test_private(self, tmp_path: Path) -> None:
+    @needs_root
+    def test_owners(self, tmp_path: Path) -> None:
         """
-        Nobody else can read them.
+        Each file belongs to its reader and only its reader can read it.
         """
-        compose_secrets.make(tmp_path)
+        compose_secrets.make(tmp_path, sandbox=True)
+        compose_secrets.give(tmp_path)
 
-        assert {0o600} == {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
+        for name, reader in OWNERS.items():
+            found = (tmp_path / name).stat()
+            assert (reader.uid, reader.gid, 0o400) == (
+                found.st_uid,
+                found.st_gid,
+                stat.S_IMODE(found.st_mode),
+            ), name
+
+    @needs_root
+    def test_edge_certificate(self, tmp_path: Path) -> None:
+        """
+        The edge's certificate is behind the link that Envoy watches; a new one moves the link,
+        the same one does not.
+        """
+        compose_secrets.make(tmp_path, sandbox=True)
+        links = []
+        for renew in (False, False, True):
+            if renew:
+                for file in ("tls.crt", "tls.key"):
+                    (tmp_path / "edge" / file).unlink()
+                compose_secrets.make(tmp_path, sandbox=True)
+            compose_secrets.give(tmp_path)
+            links.append((tmp_path / "edge/..data").readlink())
+            for file in ("tls.crt", "tls.key"):
+                text = (tmp_path / "edge" / file).read_text()
+                assert text == (tmp_path / "edge/..data" / file).read_text()
+
+        assert links[0] == links[1] != links[2]
+
+    @needs_root
+    def test_wrong_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """
+        A key that does not belong to the certificate is named, and nothing is published.
+        """
+        compose_secrets.make(tmp_path, sandbox=True)
+        (tmp_path / "edge/tls.key").write_text((tmp_path / "auth-signing-key.pem").read_text())
+
+        assert 2 == compose_secrets.main([str(tmp_path)])
+        assert "is not the private key of" in capsys.readouterr().err
+        assert not (tmp_path / "edge/..data").exists()
+
+    def test_not_root(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Without the right to change owners it says so in one sentence.
+        """
+        monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+        assert 2 == compose_secrets.main([str(tmp_path)])
+        assert "Run this as root" in capsys.readouterr().err
+
+    def test_bare_host(self, tmp_path: Path) -> None:
+        """
+        It runs on a host that has Python and openssl only, by its path.
+        """
+        program = [sys.executable, "-I", "-S", compose_secrets.__file__, "--sandbox", str(tmp_path)]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+
+        assert (0 if os.geteuid() == 0 else 2) == done.returncode, done.stderr
 
 
 class TestAuthority:

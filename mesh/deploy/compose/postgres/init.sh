@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a database and a role for each service that keeps something, when the volume is new.
+# Creates a role and a database for each service that stores data, when the volume is new.
 set -euo pipefail
 for service in auth survey; do
   password=$(cat "/run/secrets/postgres-$service-password")

@@ -3,8 +3,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# PYTHON=python3.12 chooses the interpreter; otherwise the newest supported one is found.
+PYTHON ?=
 BIN := .venv/bin
+# `make up` installs what runs; every other target also installs the tools for checks and tests.
+BOOTSTRAP := $(or $(shell command -v python3 || command -v python),$(PYTHON)) mesh/local/bootstrap.py \
+	    $(if $(PYTHON),--python $(PYTHON)) $(if $(filter-out up,$(MAKECMDGOALS)),--dev)
 ARGS ?=
 TESTS ?= tests
 CONTRACTS := $(shell find protos/amarre -name '*.proto')
@@ -26,6 +30,7 @@ check: $(IMAGE) check-contracts check-rendered check-deploy ## Lint, types, impo
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 
 check-contracts: $(IMAGE)
 	$(BIN)/buf format -d --exit-code --path protos/amarre
@@ -33,10 +38,7 @@ check-contracts: $(IMAGE)
 	$(BIN)/buf breaking $(IMAGE) --against protos/baseline.binpb
 
 check-rendered: $(IMAGE)
-	@for target in $$($(BIN)/python -m mesh.render.registry); do \
-	    $(BIN)/amarre render $$target --check \
-	    || { echo "The committed files of $$target differ from the contract; run: make render"; exit 1; }; \
-	done
+	$(BIN)/python -m mesh.render.registry --check
 
 check-deploy: $(IMAGE) ## Check images, Compose, Kubernetes, Istio, Terraform and Ansible, offline.
 	$(BIN)/python -m mesh.deploy.check
@@ -46,9 +48,7 @@ generate: ## Make code from the contracts.
 	@$(MAKE) --no-print-directory $(IMAGE)
 
 render: $(IMAGE) ## Render the contracts into every committed file.
-	@for target in $$($(BIN)/python -m mesh.render.registry); do \
-	    $(BIN)/amarre render $$target --commit || exit 1; \
-	done
+	$(BIN)/python -m mesh.render.registry
 
 format: .venv/.installed ## Format code and contracts.
 	$(BIN)/ruff check --fix -q . || true
@@ -61,10 +61,15 @@ baseline: $(IMAGE) ## Accept the contracts as they are as what later changes mus
 wheel: .venv/.installed ## Build the wheel that other teams install.
 	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python -o dist
 
-lock: ## Resolve the dependencies anew into requirements.lock.
-	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --universal \
-	    --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	    -q -o requirements.lock
+LOCK := $(BIN)/uv pip compile --python-version 3.11 --universal --generate-hashes -q \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+# Each smaller lock holds the versions of the largest one.
+lock: .venv/.installed ## Resolve the dependencies again into the locks. LOCK_ARGS="--upgrade" takes newer versions.
+	$(LOCK) pyproject.toml --extra local --group dev $(LOCK_ARGS) -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra local --group build -c requirements-dev.lock -o requirements.lock
+	$(LOCK) pyproject.toml --extra services --extra telemetry --extra sandbox -c requirements-dev.lock -o mesh/deploy/docker/requirements.lock
+	$(LOCK) --group build -c requirements-dev.lock -o mesh/deploy/docker/build.lock
 
 tools:
 	@bash tests/tools.sh
@@ -75,18 +80,8 @@ clean: ## Remove what was built; keeps the data of the local mesh.
 $(IMAGE): $(CONTRACTS) protos/generate.py .venv/.installed
 	@$(BIN)/python protos/generate.py
 
-# uv is in the lock like everything else; pip installs it alone and it installs the rest, which
-# takes seconds where pip takes a minute. Where there is no uv for this machine pip does it all.
-.venv/.installed: requirements.lock pyproject.toml
-	@echo "Installing into .venv …"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-	    || { echo "Python 3.11 is needed; this is $$($(PYTHON) --version). Set PYTHON=…"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@awk '/^uv==/ {p=1} p {print} p && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock \
-	    && $(BIN)/uv pip sync -q --require-hashes --python $(BIN)/python requirements.lock \
-	    || $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	@$(BIN)/python protos/generate.py
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . 2>/dev/null \
-	    || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+# Each run asks whether the environment is whole, in its place and what the lock says: 0.1 s.
+.venv/.installed: FORCE
+	@$(BOOTSTRAP)
+
+FORCE:

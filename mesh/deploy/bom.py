@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
+from packaging.requirements import Requirement
+
 from mesh.render import docker
 
 SPECIFICATION = "1.6"
@@ -45,16 +47,16 @@ class UnknownLicenceError(Exception):
 
 def packages() -> Iterator[Package]:
     """
-    Yield the packages of the images, in order.
+    Yield the packages that images install on this version of Python, in the order of the lock.
 
     Raises:
         UnknownLicenceError: A package names no licence.
     """
-    lock = docker.render()["requirements.lock"]
-    for entry in re.split(r"\n(?=\S)", lock.strip()):
-        name, _, rest = entry.partition("==")
-        version = re.split(r"[\s;\\]", rest, maxsplit=1)[0]
-        yield Package(name, version, licence(name), tuple(_HASH.findall(entry)))
+    for entry in re.split(r"\n(?=\S)", docker.LOCK.read_text().strip()):
+        pinned = Requirement(entry.partition("\\")[0])
+        if pinned.marker is None or pinned.marker.evaluate():
+            version = str(pinned.specifier).removeprefix("==")
+            yield Package(pinned.name, version, licence(pinned.name), tuple(_HASH.findall(entry)))
 
 
 def licence(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mesh.local import bootstrap
 from mesh.local.layout import Layout
 from mesh.local.plan import Options, Plan
 from mesh.local.runner import is_free
@@ -48,8 +49,8 @@ def examine(layout: Layout, port_base: int) -> list[Finding]:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    ok = sys.version_info[:2] == (3, 11)
-    return Finding(f"Python {version}", ok, "Install Python 3.11.")
+    ok = bootstrap.OLDEST <= sys.version_info[:2] <= bootstrap.NEWEST
+    return Finding(f"Python {version}", ok, "Install Python 3.11 to 3.14 and run `make` again.")
 
 
 def _generated() -> Finding:

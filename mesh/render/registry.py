@@ -1,9 +1,11 @@
 """
 The targets of ``amarre render``: what each writes and where the committed copy stands.
 
-``python -m mesh.render.registry`` prints their names.
+``python -m mesh.render.registry`` writes the committed files of all targets in one process;
+with ``--check`` it fails when one differs.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -82,5 +84,19 @@ def write(files: Files, folder: Path) -> None:
         path.write_text(text)
 
 
+def main(arguments: list[str]) -> int:
+    """Write the committed files, or with ``--check`` compare them; return the exit status."""
+    differing = []
+    for target in TARGETS:
+        files = render(target)
+        if "--check" in arguments:
+            differing += [f"{TARGETS[target][1]}/{n}" for n in drift(files, committed(target))]
+        else:
+            write(files, committed(target))
+    if differing:
+        print("Differ from the contract or topology; run `make render`:", *differing, sep="\n  ")
+    return bool(differing)
+
+
 if __name__ == "__main__":
-    print(*TARGETS)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,211 @@
+"""
+Create or repair the virtual environment of a checkout.
+
+``make`` runs this file with whatever Python it finds, before anything is installed, so it needs
+the standard library only and nothing newer than Python 3.8. It does nothing when the environment
+already holds what the lock says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".venv"
+STAMP = VENV / ".installed"
+PYTHON = VENV / "bin" / "python"
+OLDEST = (3, 11)
+NEWEST = (3, 14)
+LOCKS = {False: ROOT / "requirements.lock", True: ROOT / "requirements-dev.lock"}
+"""The lock by whether the tools for checks and tests are wanted, too."""
+
+# pip reads these from its configuration files, PIP_* variables and command line; uv reads its own
+# variables only. Behind a company proxy or CA the same settings must serve both.
+UV_VARIABLES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "no-index": "UV_NO_INDEX",
+    "cert": "SSL_CERT_FILE",
+    "client-cert": "SSL_CLIENT_CERT",
+    "proxy": "ALL_PROXY",
+    "trusted-host": "UV_INSECURE_HOST",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+}
+
+
+def main() -> None:
+    """Bring ``.venv`` to the state of the lock, and say what was done."""
+    parser = argparse.ArgumentParser(description="Create or repair .venv from the lock.")
+    parser.add_argument(
+        "--dev", action="store_true", help="also install what checks and tests need"
+    )
+    parser.add_argument("--python", help="interpreter to use; default: the newest supported one")
+    options = parser.parse_args()
+    found = _state()
+    if _is_current(found, options.python, dev=options.dev):
+        return
+    dev = options.dev or bool(found.get("dev"))
+    interpreter, version = _interpreter(options.python, found)
+    print(f"Using Python {version} ({interpreter}) for .venv", flush=True)
+    if not found and VENV.exists():
+        print("The environment in .venv is incomplete or was moved: creating it again", flush=True)
+    if not found or found["version"] != version:
+        shutil.rmtree(VENV, ignore_errors=True)
+        _run(interpreter, "-m", "venv", str(VENV), why="create .venv")
+    STAMP.unlink(missing_ok=True)  # an interrupted installation starts from nothing next time
+    print("Installing into .venv …", flush=True)
+    _install(LOCKS[dev])
+    STAMP.write_text(json.dumps({**_wanted(dev=dev), "version": version}))
+
+
+def _state() -> dict[str, Any]:
+    """Return what the stamp says, or nothing if the environment is missing, broken or moved."""
+    try:
+        found = json.loads(STAMP.read_text())
+        whole = found["root"] == str(ROOT) and subprocess.run(
+            [str(PYTHON), "-c", "import pip"], stderr=subprocess.DEVNULL, check=False
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if whole and whole.returncode == 0 else {}
+
+
+def _wanted(*, dev: bool) -> dict[str, Any]:
+    described = LOCKS[dev].read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    return {"root": str(ROOT), "dev": dev, "lock": hashlib.sha256(described).hexdigest()}
+
+
+def _is_current(found: dict[str, Any], python: str | None, *, dev: bool) -> bool:
+    if not found or (dev and not found["dev"]):
+        return False
+    if python and _version_of(python) != found["version"]:
+        return False
+    return bool(_wanted(dev=found["dev"])["lock"] == found["lock"])
+
+
+def _interpreter(asked: str | None, found: dict[str, Any]) -> tuple[str, str]:
+    """Return the interpreter to use and its version: the one asked for, or the newest."""
+    if asked:
+        version = _version_of(asked)
+        if version is None:
+            _fail(
+                f"{asked} is not a Python with venv and ensurepip. Pass another one: make PYTHON=…"
+            )
+        if not OLDEST <= _minor(version) <= NEWEST:
+            _fail(f"{asked} is Python {version}; {_range()} is needed.")
+        return asked, version
+    if found:
+        return str(PYTHON), str(found["version"])
+    for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
+        for candidate in _candidates(f"3.{minor}"):
+            version = _version_of(candidate)
+            if version is not None and _minor(version) == (3, minor):
+                return candidate, version
+    _fail(
+        f"{_range()} with venv is needed, and none was found (tried python3.{NEWEST[1]} to "
+        f"python3.{OLDEST[1]} and python3). Install one (Debian: apt install python3-venv), or "
+        "name one: make PYTHON=…"
+    )
+
+
+def _candidates(version: str) -> list[str]:
+    """Return commands that may be Python *version*: on PATH, then among pyenv's versions."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))) / "versions"
+    kept = sorted(pyenv.glob(f"{version}*/bin/python{version}"), reverse=True)
+    named = [shutil.which(f"python{version}"), shutil.which("python3"), *map(str, kept)]
+    return [candidate for candidate in named if candidate]
+
+
+def _version_of(python: str) -> str | None:
+    """Return the version, or None for what is not a Python that can make environments."""
+    ask = "import ensurepip, platform, venv; print(platform.python_version())"
+    try:
+        # A pyenv shim of an inactive version exists and fails.
+        done = subprocess.run(
+            [python, "-c", ask], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _minor(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _range() -> str:
+    return f"Python {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+
+
+def _install(lock: Path) -> None:
+    # uv is in the lock like everything else: pip installs it alone and uv installs the rest, which
+    # takes seconds where pip takes a minute. Where no uv exists for this machine pip does it all.
+    pip = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+    uv = str(VENV / "bin" / "uv")
+    alone = VENV / "uv.lock"
+    alone.write_text(_entry(lock.read_text(), "uv"))
+    settings = {**os.environ, **_uv_settings()}
+    quick = _succeeds([*pip, "--require-hashes", "-r", str(alone)]) and _succeeds(
+        [uv, "pip", "sync", "-q", "--require-hashes", "--python", str(PYTHON), str(lock)],
+        settings,
+    )
+    if not quick:
+        print("uv could not install; pip does it, which takes a minute or two.", flush=True)
+        _run(*pip, "--require-hashes", "-r", str(lock), why=f"install {lock.name}")
+    _run(str(PYTHON), str(ROOT / "protos" / "generate.py"), why="generate code from the contracts")
+    _run(*pip, "--no-build-isolation", "-e", str(ROOT), why="install the project")
+
+
+def _entry(lock: str, name: str) -> str:
+    """Return the lines of *lock* that pin *name*, hashes included."""
+    lines = lock.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{name}=="))
+    end = next((i for i in range(start, len(lines)) if not lines[i].endswith("\\")), start)
+    return "\n".join(lines[start : end + 1]) + "\n"
+
+
+def _uv_settings() -> dict[str, str]:
+    """Return pip's configuration as variables for uv; what is set for uv already stays."""
+    listed = subprocess.run(
+        [str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
+    entries = [line.partition("=") for line in listed.stdout.splitlines()]
+    # As in pip, a variable beats a section for `pip install`, which beats the global section.
+    entries.sort(key=lambda entry: (entry[0].startswith(":env:"), entry[0].startswith("install.")))
+    settings = {}
+    for key, _, value in entries:
+        variable = UV_VARIABLES.get(key.rpartition(".")[2])
+        if variable and variable not in os.environ:
+            settings[variable] = " ".join(value.strip("'\"").replace("\\n", " ").split())
+    return settings
+
+
+def _succeeds(command: list[str], environment: dict[str, str] | None = None) -> bool:
+    try:
+        return subprocess.run(command, env=environment, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _run(*command: str, why: str) -> None:
+    if not _succeeds(list(command)):
+        _fail(f"Could not {why}; the messages above say why. Failed command: {' '.join(command)}")
+
+
+def _fail(message: str) -> NoReturn:
+    sys.exit(message)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from auth_svc.ports import Console
 from auth_svc.providers.selection import provider, utc_now
 from auth_svc.service import AuthService, register
 from auth_svc.sessions.lifecycle import Sessions
+from auth_svc.sessions.revocations import Revocations
 from auth_svc.sessions.second_factor import SecondFactorPolicy
 from auth_svc.sign_in.addresses import AllowedDomains
 from auth_svc.sign_in.magic_links import LinkRules, SignIn
@@ -28,6 +29,7 @@ from auth_svc.storage.database import Database
 from auth_svc.storage.links import SqlLinks
 from auth_svc.storage.passkeys import SqlPasskeys
 from auth_svc.storage.retention import purge
+from auth_svc.storage.revocations import SqlRevocations
 from auth_svc.survey_contacts import SurveyContacts
 from mesh.chassis import config, server
 from mesh.chassis.background import background
@@ -68,10 +70,12 @@ async def main(settings: AuthSettings) -> None:
             contacts=SurveyContacts(survey),
             mailer=queue,
         )
+        revocations = Revocations(SqlRevocations(database), utc_now)
         sessions = Sessions(
             directory,
             ring.signing,
             utc_now,
+            revocations=revocations,
             second_factor=SecondFactorPolicy(settings.auth_second_factor),
             staleness=settings.auth_session_cache,
             operators=settings.auth_operators,
@@ -83,12 +87,22 @@ async def main(settings: AuthSettings) -> None:
             directory=directory,
             limits=limits,
         )
+        await stack.enter_async_context(background(revocations.follow()))
         await stack.enter_async_context(background(_housekeeping(database, ring)))
         await server.serve(
             SERVICE,
             settings,
-            register(AuthService(sign_in, sessions, passkeys, await _console(stack, settings))),
+            register(
+                AuthService(
+                    sign_in,
+                    sessions,
+                    passkeys,
+                    revocations=revocations,
+                    console=await _console(stack, settings),
+                )
+            ),
             checks={"database": database.is_reachable},
+            revoked=revocations,
         )
 
 

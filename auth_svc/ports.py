@@ -123,12 +123,12 @@ class Directory(Protocol):
         """Return the user's open sessions, newest first."""
         ...
 
-    async def end_session(self, user_id: str, session_id: str) -> None:
-        """End one session of the user; one that has ended is no fault."""
+    async def end_session(self, user_id: str, session_id: str) -> bool:
+        """End one session of the user; return False if the user has no such session."""
         ...
 
-    async def end_sessions(self, user_id: str) -> None:
-        """End all sessions of the user."""
+    async def end_sessions(self, user_id: str) -> list[str]:
+        """End all sessions of the user and return their ids."""
         ...
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
@@ -197,6 +197,27 @@ class Counters(Protocol):
 
     async def count(self, allowances: Sequence[Allowance], *, now: datetime) -> Exceeded | None:
         """Count one more under every allowance; or, when one is used up, under none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """A session that ended before its time, or a user whose labels or second factor changed."""
+
+    session_id: str
+    user_id: str
+    at: datetime
+
+
+class RevocationStore(Protocol):
+    """Revocations of all replicas, each with a position that grows."""
+
+    async def add(self, added: Sequence[Revocation]) -> None:
+        """Store *added*."""
+        ...
+
+    async def after(self, position: int, *, since: datetime) -> dict[int, Revocation]:
+        """Return the revocations behind *position* and made after *since*, by position."""
         ...
 
 

@@ -5,6 +5,7 @@ validated the request. The rules are in `auth_svc.sign_in.magic_links`,
 `auth_svc.sign_in.passkeys` and `auth_svc.sessions.lifecycle`.
 """
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from auth_svc.ports import SECOND_FACTOR, Console, Session, with_label
 from auth_svc.sessions.lifecycle import Sessions
+from auth_svc.sessions.revocations import Revocations
 from auth_svc.sign_in.magic_links import SignIn
 from auth_svc.sign_in.passkeys import Passkey, Passkeys
 from mesh.chassis import call
@@ -27,11 +29,18 @@ class AuthService(rpc.AuthServiceServicer):
     """Serve ``amarre.auth.v1.AuthService``."""
 
     def __init__(
-        self, sign_in: SignIn, sessions: Sessions, passkeys: Passkeys, console: Console
+        self,
+        sign_in: SignIn,
+        sessions: Sessions,
+        passkeys: Passkeys,
+        *,
+        revocations: Revocations,
+        console: Console,
     ) -> None:
         self._sign_in = sign_in
         self._sessions = sessions
         self._passkeys = passkeys
+        self._revocations = revocations
         self._console = console
 
     async def SignUp(  # noqa: N802 - the contract's name
@@ -87,7 +96,17 @@ class AuthService(rpc.AuthServiceServicer):
             user_token=issued.token,
             token_expire_time=_time(issued.token_expires_at),
             session_expire_time=_time(issued.session.expires_at),
+            session_id=issued.session.id,
         )
+
+    async def WatchRevocations(  # noqa: N802 - the contract's name
+        self, request: pb.WatchRevocationsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRevocationsResponse]:
+        async for found in self._revocations.watch():
+            yield pb.WatchRevocationsResponse(
+                session_ids=[one.session_id for one in found if one.session_id],
+                user_ids=[one.user_id for one in found if one.user_id],
+            )
 
     async def GetProfile(  # noqa: N802 - the contract's name
         self, request: pb.GetProfileRequest, context: Context
@@ -157,7 +176,7 @@ class AuthService(rpc.AuthServiceServicer):
         if not request.required and self._sessions.second_factor.is_required_for(others):
             raise ConflictError("This mesh asks a passkey of the user, whatever they choose.")
         await self._passkeys.ask_for(user.id, required=request.required)
-        self._sessions.forget_user(user.id)
+        await self._sessions.user_changed(user.id)
         return pb.SetSecondFactorResponse(required=request.required)
 
     async def EnterConsole(  # noqa: N802 - the contract's name

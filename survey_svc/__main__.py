@@ -13,7 +13,9 @@ from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_t
 
 from mesh.chassis import config, server
 from mesh.chassis.background import background
+from mesh.chassis.channel import channel
 from mesh.chassis.errors import MeshError
+from mesh.chassis.revocations import RevokedSessions
 from survey_svc.config import SurveySettings, read_token
 from survey_svc.ports import Cache, Store
 from survey_svc.redcap.client import RedcapApi
@@ -21,6 +23,7 @@ from survey_svc.redcap.project import RedcapProject
 from survey_svc.requests.creation import Creation
 from survey_svc.requests.listing import Listing
 from survey_svc.requests.watching import Watching
+from survey_svc.revocations import watch
 from survey_svc.service import SurveyService
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.storage.redis_cache import RedisCache
@@ -61,9 +64,13 @@ async def main(settings: SurveySettings) -> None:
         await stack.enter_async_context(background(watching.run()))
         await stack.enter_async_context(background(study.keep()))
         await stack.enter_async_context(background(_sweep(creation)))
+        revoked = RevokedSessions()
+        if "auth" in settings.peers:
+            auth = await stack.enter_async_context(channel("auth", settings))
+            await stack.enter_async_context(background(revoked.follow(lambda: watch(auth))))
         register: Callable[[Any], None] = partial(add_SurveyServiceServicer_to_server, service)
         checks = {"redcap": project.is_alive, "profile": study.is_ready}
-        await server.serve("survey", settings, register, checks=checks)
+        await server.serve("survey", settings, register, checks=checks, revoked=revoked)
 
 
 def _profile(settings: SurveySettings) -> Profile:

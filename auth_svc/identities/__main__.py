@@ -20,9 +20,11 @@ from pathlib import Path
 from auth_svc.config import AuthSettings
 from auth_svc.identities.administration import ACTIONS, IdentitiesError, act, find
 from auth_svc.identities.transfer import apply_plan, export_users, plan_import, read_users
-from auth_svc.providers.selection import provider
+from auth_svc.providers.selection import provider, utc_now
+from auth_svc.sessions.revocations import Revocations
 from auth_svc.storage.database import Database
 from auth_svc.storage.passkeys import SqlPasskeys
+from auth_svc.storage.revocations import SqlRevocations
 from mesh.chassis import config
 from mesh.chassis.errors import MeshError
 from mesh.chassis.server import START_FAULTS
@@ -40,7 +42,9 @@ async def _run(arguments: argparse.Namespace, settings: AuthSettings) -> str:
         async with provider(settings, database) as roster:
             if arguments.action in ACTIONS:
                 user = await find(arguments.user, roster)
-                return await act(arguments.action, user, roster, SqlPasskeys(database))
+                revocations = Revocations(SqlRevocations(database), utc_now)
+                passkeys = SqlPasskeys(database)
+                return await act(arguments.action, user, roster, passkeys, revocations)
             if arguments.action == "export":
                 count = await export_users(arguments.file, roster)
                 return f"Exported {count} users of {settings.auth_provider} to {arguments.file}."

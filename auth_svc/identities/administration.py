@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from auth_svc.ports import SECOND_FACTOR, User
+from auth_svc.sessions.revocations import Revocations
 from auth_svc.sign_in.passkeys import PasskeyStore
 
 ACTIONS = {
@@ -29,12 +30,12 @@ class Roster(Protocol):
         """Add a user with this id, address, labels and blocked state."""
         ...
 
-    async def block(self, user_id: str, *, on: bool) -> None:
-        """Block the user and end their sessions, or unblock them."""
+    async def block(self, user_id: str, *, on: bool) -> list[str]:
+        """Block the user and return the ids of the sessions that end, or unblock them."""
         ...
 
-    async def end_sessions(self, user_id: str) -> None:
-        """End all sessions of the user."""
+    async def end_sessions(self, user_id: str) -> list[str]:
+        """End all sessions of the user and return their ids."""
         ...
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
@@ -54,22 +55,28 @@ async def find(wanted: str, roster: Roster) -> User:
     raise IdentitiesError("No user has this id or address.")
 
 
-async def act(action: str, user: User, roster: Roster, passkeys: PasskeyStore) -> str:
+async def act(
+    action: str,
+    user: User,
+    roster: Roster,
+    passkeys: PasskeyStore,
+    revocations: Revocations,
+) -> str:
     """Apply *action* to *user* and return a sentence that states the result."""
     match action:
         case "block":
-            await roster.block(user.id, on=True)
+            await revocations.revoke(await roster.block(user.id, on=True))
             return f"{user.id} is blocked and has no sessions."
         case "unblock":
             await roster.block(user.id, on=False)
             return f"{user.id} may sign in."
         case "end-sessions":
-            await roster.end_sessions(user.id)
+            await revocations.revoke(await roster.end_sessions(user.id))
             return f"{user.id} has no sessions and may sign in."
         case _:
             known = await passkeys.of_user(user.id)
             for passkey in known:
                 await passkeys.remove(user.id, passkey.id)
             await roster.set_label(user.id, SECOND_FACTOR, on=False)
-            await roster.end_sessions(user.id)
+            await revocations.revoke(await roster.end_sessions(user.id))
             return f"Removed {len(known)} passkeys of {user.id}; a mailed link signs in."

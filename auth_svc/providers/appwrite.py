@@ -198,18 +198,21 @@ class AppwriteDirectory:
     async def sessions(self, user_id: str) -> list[Session]:
         """Return the user's open sessions, newest first."""
         answer = await self._of_user("GET", user_id, "/sessions")
-        found = [self._session(one) for one in answer.get("sessions", [])]
+        found = [self._session(one) for one in (answer or {}).get("sessions", [])]
         now = self._clock()
         still = [session for session in found if session.expires_at > now]
         return sorted(still, key=lambda session: session.created_at, reverse=True)
 
-    async def end_session(self, user_id: str, session_id: str) -> None:
-        """End one session of the user."""
-        await self._of_user("DELETE", user_id, f"/sessions/{quote(session_id, safe='')}")
+    async def end_session(self, user_id: str, session_id: str) -> bool:
+        """End one session of the user; return False if the user has no such session."""
+        path = f"/sessions/{quote(session_id, safe='')}"
+        return await self._of_user("DELETE", user_id, path) is not None
 
-    async def end_sessions(self, user_id: str) -> None:
-        """End all sessions of the user."""
+    async def end_sessions(self, user_id: str) -> list[str]:
+        """End all sessions of the user and return their ids."""
+        open_sessions = await self.sessions(user_id)
         await self._of_user("DELETE", user_id, "/sessions")
+        return [session.id for session in open_sessions]
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
         """Give the user *label*, or take it away."""
@@ -218,12 +221,11 @@ class AppwriteDirectory:
         changed = list(with_label(user.labels, label, on=on))
         await self._users_call("PUT", f"{path}/labels", {"labels": changed})
 
-    async def block(self, user_id: str, *, on: bool) -> None:
-        """Keep the user out, whose sessions end, or let them in again."""
+    async def block(self, user_id: str, *, on: bool) -> list[str]:
+        """Block the user and return the ids of the sessions that end, or unblock them."""
         path = f"/users/{quote(user_id, safe='')}/status"
         await self._users_call("PATCH", path, {"status": not on})
-        if on:
-            await self.end_sessions(user_id)
+        return await self.end_sessions(user_id) if on else []
 
     async def users(self) -> AsyncIterator[User]:
         """Yield all users, page by page."""
@@ -262,12 +264,13 @@ class AppwriteDirectory:
             x_appwrite_locale=language or "fr",
         )
 
-    async def _of_user(self, method: str, user_id: str, path: str) -> dict[str, Any]:
+    async def _of_user(self, method: str, user_id: str, path: str) -> dict[str, Any] | None:
+        """Call for one user; None if the user or what is asked for does not exist."""
         try:
             return await self._client.as_service(method, f"/users/{quote(user_id, safe='')}{path}")
         except AppwriteError as refusal:
             if refusal.status == 404:
-                return {}  # What is not there has ended.
+                return None
             raise _unexpected(refusal) from refusal
 
     def _session(self, shown: dict[str, Any]) -> Session:

@@ -115,18 +115,18 @@ class EmbeddedDirectory:
         async with self._database.transaction() as connection:
             return [_session(row) for row in await connection.execute(query)]
 
-    async def end_session(self, user_id: str, session_id: str) -> None:
-        """End one session of the user."""
+    async def end_session(self, user_id: str, session_id: str) -> bool:
+        """End one session of the user; return False if the user has no such session."""
         statement = delete(sessions).where(
             sessions.c.user_id == user_id, sessions.c.id == session_id
         )
         async with self._database.transaction() as connection:
-            await connection.execute(statement)
+            return (await connection.execute(statement)).rowcount > 0
 
-    async def end_sessions(self, user_id: str) -> None:
-        """End all sessions of the user."""
+    async def end_sessions(self, user_id: str) -> list[str]:
+        """End all sessions of the user and return their ids."""
         async with self._database.transaction() as connection:
-            await connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
+            return list(await connection.scalars(_all_of(user_id)))
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
         """Give the user *label*, or take it away."""
@@ -136,13 +136,12 @@ class EmbeddedDirectory:
             changed = list(with_label(labels, label, on=on))
             await connection.execute(update(users).where(mine).values(labels=changed))
 
-    async def block(self, user_id: str, *, on: bool) -> None:
-        """Keep the user out, whose sessions end, or let them in again."""
+    async def block(self, user_id: str, *, on: bool) -> list[str]:
+        """Block the user and return the ids of the sessions that end, or unblock them."""
         mine = users.c.id == user_id
         async with self._database.transaction() as connection:
             await connection.execute(update(users).where(mine).values(blocked=on))
-            if on:
-                await connection.execute(delete(sessions).where(sessions.c.user_id == user_id))
+            return list(await connection.scalars(_all_of(user_id))) if on else []
 
     async def users(self) -> AsyncIterator[User]:
         """Yield all users, oldest first."""
@@ -184,6 +183,10 @@ class EmbeddedDirectory:
             id=new_id, email=email, labels=[APPLICANT], created_at=self._clock()
         )
         await connection.execute(statement.on_conflict_do_nothing(index_elements=["email"]))
+
+
+def _all_of(user_id: str) -> Any:
+    return delete(sessions).where(sessions.c.user_id == user_id).returning(sessions.c.id)
 
 
 def _beyond_the_most(user_id: str) -> Any:

@@ -1,4 +1,4 @@
-"""The rules of sessions: who a secret belongs to, which tokens it earns, and when it ends."""
+"""Verifies, lists and ends sessions, and issues the user tokens of verified ones."""
 
 import base64
 import binascii
@@ -11,7 +11,17 @@ import structlog
 
 from auth_svc.hashing import digest
 from auth_svc.metrics import ALL_ENDED, ENDED
-from auth_svc.ports import OPERATOR, SECOND_FACTOR, Clock, Directory, Session, User, Verified
+from auth_svc.ports import (
+    OPERATOR,
+    SECOND_FACTOR,
+    Clock,
+    Directory,
+    Revocation,
+    Session,
+    User,
+    Verified,
+)
+from auth_svc.sessions.revocations import Revocations
 from auth_svc.sessions.second_factor import SecondFactorPolicy
 from mesh.chassis import call
 from mesh.chassis.errors import InvalidRequestError, UnauthenticatedError, Violation
@@ -23,13 +33,13 @@ log = structlog.get_logger("sessions")
 
 MAX_CACHED_SESSIONS = 10_000
 TOKEN_MARGIN = timedelta(seconds=30)
-"""A token that is handed out again is good for at least so long."""
-PAGE_SIZE, LARGEST_PAGE = 50, 200
+"""A cached token that is handed out is valid for at least this long."""
+PAGE_SIZE, MAX_PAGE_SIZE = 50, 200
 
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """Who the user is, and a token that says so to one service."""
+    """A user token for one service, and the session that it was issued for."""
 
     user: User
     session: Session
@@ -38,8 +48,8 @@ class IssuedToken:
 
 
 @dataclass
-class _Remembered:
-    """A verified secret: since when, and the tokens minted for it."""
+class _CachedSession:
+    """A verified session: since when, and the tokens issued for it by audience and caller."""
 
     verified: Verified
     at: datetime
@@ -47,10 +57,11 @@ class _Remembered:
 
 
 class Sessions:
-    """Verifies, lists and ends sessions.
+    """
+    Verifies, lists and ends sessions.
 
-    A verified secret is believed for `staleness` without asking the directory again. Sessions
-    that end here are forgotten at once; those that end at another replica within that time.
+    A verified session is cached for `staleness`. Revocations remove it from the cache: at once
+    when they are made by this replica, within a second when another one makes them.
     """
 
     def __init__(
@@ -59,6 +70,7 @@ class Sessions:
         signing_key: Callable[[], SigningKey],
         clock: Clock,
         *,
+        revocations: Revocations,
         second_factor: SecondFactorPolicy,
         staleness: timedelta = timedelta(seconds=2),
         operators: Collection[str] = (),
@@ -66,21 +78,24 @@ class Sessions:
         self._directory = directory
         self._signing_key = signing_key
         self._clock = clock
+        self._revocations = revocations
         self.second_factor = second_factor
         self._staleness = staleness
         self._operators = frozenset(operators)
-        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
-        self._ends = 0
+        self._cache: OrderedDict[bytes, _CachedSession] = OrderedDict()
+        self._generation = 0
+        revocations.listen(self._forget)
 
     async def issue_token(self, secret: str, *, audience: str, caller: SpiffeId) -> IssuedToken:
-        """Return who *secret* belongs to, with a token for *caller* to show to *audience*.
+        """
+        Return a token of the session behind *secret*, valid for *audience* if *caller* shows it.
 
         Raises:
             UnauthenticatedError: The session is unknown or has ended.
-            UnavailableError: The directory cannot be asked.
+            UnavailableError: The identity provider is unavailable.
         """
         now = self._clock()
-        found = self._recall(digest(secret), now) or await self._verify(secret, now)
+        found = self._cached(digest(secret), now) or await self._verify(secret, now)
         wanted = audience, str(caller)
         issued = found.tokens.get(wanted)
         if issued is None or issued.token_expires_at - now < TOKEN_MARGIN:
@@ -89,73 +104,69 @@ class Sessions:
         return issued
 
     async def page(self, user_id: str, *, size: int, token: str) -> tuple[list[Session], str]:
-        """Return one page of the user's sessions, newest first, and the token of the next page.
+        """
+        Return one page of the user's sessions, newest first, and the token of the next page.
 
         Raises:
-            InvalidRequestError: The page token is none that was given.
+            InvalidRequestError: The page token was not issued by this service.
         """
         start = _decode(token)
-        size = min(size or PAGE_SIZE, LARGEST_PAGE)
+        size = min(size or PAGE_SIZE, MAX_PAGE_SIZE)
         found = await self._directory.sessions(user_id)
         page = found[start : start + size]
         more = start + size < len(found)
         return page, _encode(start + size) if more else ""
 
     async def end(self, user_id: str, session_id: str) -> None:
-        """End one session of the user."""
-        try:
-            await self._directory.end_session(user_id, session_id)
-        finally:
-            self._forget(lambda known: known.session.id == session_id)
+        """End one session of the user and revoke its tokens."""
+        if await self._directory.end_session(user_id, session_id):
+            await self._revocations.revoke([session_id])
         ENDED.inc()
         log.info("session ended", user=pseudonym(user_id))
 
     async def end_all(self, user_id: str) -> None:
-        """End all sessions of the user."""
-        try:
-            await self._directory.end_sessions(user_id)
-        finally:
-            self.forget_user(user_id)
+        """End all sessions of the user and revoke their tokens."""
+        await self._revocations.revoke(await self._directory.end_sessions(user_id))
         ALL_ENDED.inc()
         log.info("all sessions ended", user=pseudonym(user_id))
 
-    def forget_user(self, user_id: str) -> None:
-        """Ask the directory anew about every session of the user."""
-        self._forget(lambda known: known.user.id == user_id)
+    async def user_changed(self, user_id: str) -> None:
+        """Verify every session of the user again, here and wherever it is cached."""
+        await self._revocations.user_changed(user_id)
 
-    def _recall(self, key: bytes, now: datetime) -> _Remembered | None:
-        known = self._remembered.get(key)
-        if known is None:
+    def _cached(self, key: bytes, now: datetime) -> _CachedSession | None:
+        cached = self._cache.get(key)
+        if cached is None:
             return None
         if (
-            timedelta(0) <= now - known.at < self._staleness
-            and now < known.verified.session.expires_at
+            timedelta(0) <= now - cached.at < self._staleness
+            and now < cached.verified.session.expires_at
         ):
-            return known
-        del self._remembered[key]
+            return cached
+        del self._cache[key]
         return None
 
-    async def _verify(self, secret: str, now: datetime) -> _Remembered:
-        ends = self._ends
+    async def _verify(self, secret: str, now: datetime) -> _CachedSession:
+        generation = self._generation
         verified = await self._directory.find_session(secret)
         if verified is None or verified.session.expires_at <= now:
             raise UnauthenticatedError("The session is unknown or has ended; sign in again.")
-        known = _Remembered(replace(verified, user=self._with_roles(verified.user)), now, {})
-        # A session that ended while the directory was asked must not be remembered.
-        if ends == self._ends:
-            self._remembered[digest(secret)] = known
-            while len(self._remembered) > MAX_CACHED_SESSIONS:
-                self._remembered.popitem(last=False)
-        return known
+        found = _CachedSession(replace(verified, user=self._with_roles(verified.user)), now, {})
+        # A session that ended while the provider was asked must not be cached.
+        if generation == self._generation:
+            self._cache[digest(secret)] = found
+            while len(self._cache) > MAX_CACHED_SESSIONS:
+                self._cache.popitem(last=False)
+        return found
 
     def _with_roles(self, user: User) -> User:
-        """Return *user* with the labels that the settings give, besides those of the provider."""
-        given = dict.fromkeys(user.labels)
+        """Return *user* with the labels that the settings add to those of the provider."""
+        labels = dict.fromkeys(user.labels)
         if user.email in self._operators:
-            given[OPERATOR] = None
-        if self.second_factor.is_required_for(given):
-            given[SECOND_FACTOR] = None
-        return replace(user, labels=tuple(given))
+            labels[OPERATOR] = None
+        if self.second_factor.is_required_for(labels):
+            labels[SECOND_FACTOR] = None
+        return replace(user, labels=tuple(labels))
 
     def _mint(
         self, verified: Verified, audience: str, caller: SpiffeId, now: datetime
@@ -178,11 +189,16 @@ class Sessions:
         )
         return IssuedToken(user, session, token, ends_at)
 
-    def _forget(self, ended: Callable[[Verified], bool]) -> None:
-        self._ends += 1
-        gone = [key for key, known in self._remembered.items() if ended(known.verified)]
-        for key in gone:
-            del self._remembered[key]
+    def _forget(self, revoked: Revocation) -> None:
+        self._generation += 1
+        stale = [
+            key
+            for key, cached in self._cache.items()
+            if revoked.session_id == cached.verified.session.id
+            or revoked.user_id == cached.verified.user.id
+        ]
+        for key in stale:
+            del self._cache[key]
 
 
 def _encode(start: int) -> str:
@@ -198,7 +214,7 @@ def _decode(token: str) -> int:
         start = -1
     if not 0 <= start <= 1_000_000 or _encode(start) != token:
         raise InvalidRequestError(
-            "The page token is none that was given.",
-            violations=[Violation("page_token", "use next_page_token of the previous page")],
+            "The page token was not issued by this service.",
+            violations=[Violation("page_token", "use the next_page_token of the previous page")],
         )
     return start

@@ -6,7 +6,7 @@ from sqlalchemy import delete
 
 from auth_svc.ports import LONGEST_SESSION
 from auth_svc.storage.database import Database
-from auth_svc.storage.tables import ceremonies, counters, links, sessions, uses
+from auth_svc.storage.tables import ceremonies, counters, links, revocations, sessions, uses
 
 
 async def purge(database: Database, before: datetime) -> None:
@@ -16,5 +16,6 @@ async def purge(database: Database, before: datetime) -> None:
         await connection.execute(delete(sessions).where(sessions.c.expires_at < before))
         await connection.execute(delete(links).where(links.c.expires_at < before))
         await connection.execute(delete(counters).where(counters.c.since < before))
+        await connection.execute(delete(revocations).where(revocations.c.revoked_at < before))
         # Sessions have ended by then; to forget one before would make it look fresh.
         await connection.execute(delete(uses).where(uses.c.seen_at < before - LONGEST_SESSION))

@@ -109,6 +109,17 @@ ceremonies = Table(
     Column("expires_at", UtcTime, nullable=False),
 )
 
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    # One of the two is empty.
+    Column("session_id", String(64), nullable=False),
+    Column("user_id", String(36), nullable=False),
+    Column("revoked_at", UtcTime, nullable=False),
+    Index("revocations_by_time", "revoked_at"),
+)
+
 counters = Table(
     "counters",
     metadata,

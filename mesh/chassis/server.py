@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -143,6 +143,7 @@ async def serve(
     register: Register,
     *,
     checks: Mapping[str, Check] | None = None,
+    revoked: Container[str] = (),
 ) -> None:
     """
     Serve until SIGTERM or SIGINT, then drain: no call that was taken is lost.
@@ -152,22 +153,28 @@ async def serve(
         settings: As for `Server`.
         register: As for `Server`.
         checks: As for `Server`.
+        revoked: The sessions whose user tokens are refused.
 
     Raises:
         PolicyError, ListenError, SvidFilesError: As for `Server`.
     """
-    async with Server(settings, register, tokens=token_verifier(service, settings), checks=checks):
+    tokens = token_verifier(service, settings, revoked)
+    async with Server(settings, register, tokens=tokens, checks=checks):
         log.info("serving", listen=settings.listen, transport=settings.transport)
         await until_told_to_stop()
         log.info("draining")
     log.info("stopped")
 
 
-def token_verifier(service: str, settings: MeshSettings) -> TokenVerifier:
+def token_verifier(
+    service: str, settings: MeshSettings, revoked: Container[str] = ()
+) -> TokenVerifier:
     """Return what verifies user tokens for *service* with the key set that Auth publishes."""
     socket = str(settings.key_set_socket) if settings.key_set_socket else None
     return TokenVerifier(
-        RemoteKeys(fetch_over_http(settings.key_set_url, socket)), audience=service
+        RemoteKeys(fetch_over_http(settings.key_set_url, socket)),
+        audience=service,
+        revoked=revoked,
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ async def served(
     key: SigningKey | None = None,
     checks: Mapping[str, Check] | None = None,
     mesh: Mesh | None = None,
+    revoked: Container[str] = (),
 ) -> AsyncIterator[int]:
     """
     Serve over real mTLS with the SVID in *svid_dir*; yields the port.
@@ -74,7 +75,7 @@ async def served(
     settings = MeshSettings(
         listen=f"127.0.0.1:{free_port()}", svid_dir=svid_dir, drain_timeout=timedelta(seconds=1)
     )
-    tokens = TokenVerifier(FixedKeys(key), audience=audience) if key else None
+    tokens = TokenVerifier(FixedKeys(key), audience=audience, revoked=revoked) if key else None
     server = Server(settings, register, tokens=tokens, checks=checks, mesh=mesh)
     async with server:
         yield server.port

@@ -15,7 +15,7 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -129,9 +129,17 @@ def mint(
 class TokenVerifier:
     """Verifies tokens for one audience; a token once verified is remembered for its life."""
 
-    def __init__(self, keys: Keys, *, audience: str, now: Clock = time.time) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        audience: str,
+        now: Clock = time.time,
+        revoked: Container[str] = (),
+    ) -> None:
         self._keys = keys
         self._audience = audience
+        self._revoked = revoked
         self.now = now
         self._verified: OrderedDict[bytes, tuple[float, str, User]] = OrderedDict()
 
@@ -154,6 +162,8 @@ class TokenVerifier:
             raise InvalidTokenError("The token has ended.")
         if authorized_party != str(caller):
             raise InvalidTokenError("The token was minted for another caller.")
+        if user.session_id in self._revoked:
+            raise InvalidTokenError("The session of the token has ended.")
         return user
 
     async def _verify(self, token: str) -> tuple[float, str, User]:

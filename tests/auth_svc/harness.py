@@ -14,6 +14,7 @@ from auth_svc.providers.appwrite_client import AppwriteClient, AppwriteProject
 from auth_svc.providers.embedded import EmbeddedDirectory
 from auth_svc.service import AuthService
 from auth_svc.sessions.lifecycle import Sessions
+from auth_svc.sessions.revocations import Revocations
 from auth_svc.sessions.second_factor import SecondFactorPolicy
 from auth_svc.sign_in.addresses import AllowedDomains
 from auth_svc.sign_in.magic_links import LinkRules, SignIn
@@ -23,6 +24,7 @@ from auth_svc.storage.counters import SqlCounters
 from auth_svc.storage.database import Database
 from auth_svc.storage.links import SqlLinks
 from auth_svc.storage.passkeys import SqlPasskeys
+from auth_svc.storage.revocations import SqlRevocations
 from auth_svc.storage.session_uses import SqlSessionUses
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.testing import FakeClock
@@ -108,10 +110,12 @@ class Harness:
             contacts=self.contacts,
             mailer=self.mailer,
         )
+        self.revocations = Revocations(SqlRevocations(self.database), self.clock)
         self.sessions = Sessions(
             self.directory,
             lambda: self.key,
             self.clock,
+            revocations=self.revocations,
             second_factor=self.second_factor,
             staleness=self.staleness,
             operators=self.operators,
@@ -123,7 +127,13 @@ class Harness:
             directory=self.directory,
             limits=limits,
         )
-        self.service = AuthService(self.sign_in, self.sessions, self.passkeys, NoConsole())
+        self.service = AuthService(
+            self.sign_in,
+            self.sessions,
+            self.passkeys,
+            revocations=self.revocations,
+            console=NoConsole(),
+        )
 
     async def link(self, email: str = "ada@example.org") -> MailedLink:
         """Ask for a link and return what was mailed."""

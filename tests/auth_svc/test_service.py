@@ -25,7 +25,13 @@ CHROME = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/5
 async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
     """A stub of Auth as the gateway has it."""
     async with (
-        served(register(harness.service), svids / "auth", audience="auth", key=harness.key) as port,
+        served(
+            register(harness.service),
+            svids / "auth",
+            audience="auth",
+            key=harness.key,
+            revoked=harness.revocations,
+        ) as port,
         connected("auth", port, svids / "gateway", AuthServiceStub) as stub,
     ):
         yield stub
@@ -170,10 +176,37 @@ class TestFactors:
         )
         user = (await auth.GetProfile(pb.GetProfileRequest(), metadata=who)).user
         await harness.directory.set_label(user.id, "operator", on=True)
-        harness.sessions.forget_user(user.id)
+        await harness.sessions.user_changed(user.id)
         assert "NOT_FOUND" == await named(
             auth.EnterConsole(pb.EnterConsoleRequest(), metadata=await as_user(auth, secret))
         )
+
+
+class TestRevocations:
+    async def test_token_taken_before_log_out(self, auth: Any, harness: Harness) -> None:
+        """A token issued before log-out is refused at once, although it has not expired."""
+        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
+        who = await as_user(auth, secret)
+        await auth.LogOut(pb.LogOutRequest(), metadata=who)
+
+        begin = auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
+
+        assert "UNAUTHENTICATED" == await named(begin)
+
+    async def test_stream(self, auth: Any, harness: Harness) -> None:
+        """Callers of the stream learn which sessions end and which users change."""
+        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
+        verified = await auth.VerifySession(
+            pb.VerifySessionRequest(session_secret=secret, audience="survey")
+        )
+        stream = auth.WatchRevocations(pb.WatchRevocationsRequest())
+        assert pb.WatchRevocationsResponse() == await stream.read()
+
+        await harness.sessions.user_changed(verified.user.id)
+        assert [verified.user.id] == (await stream.read()).user_ids
+        await auth.LogOut(pb.LogOutRequest(), metadata=await as_user(auth, secret))
+        assert [verified.session_id] == (await stream.read()).session_ids
+        stream.cancel()
 
 
 class TestWholeWay:
@@ -432,7 +465,13 @@ async def test_only_the_gateway_may_call(
 ) -> None:
     """Every other workload of the mesh is refused before anything is looked at."""
     async with (
-        served(register(harness.service), svids / "auth", audience="auth", key=harness.key) as port,
+        served(
+            register(harness.service),
+            svids / "auth",
+            audience="auth",
+            key=harness.key,
+            revoked=harness.revocations,
+        ) as port,
         connected("auth", port, svids / caller, AuthServiceStub) as stub,
     ):
         assert ("PERMISSION_DENIED", "permission_denied") == await reason_of(request_of(stub))

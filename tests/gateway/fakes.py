@@ -65,6 +65,8 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         self.does = Behaviour()
         self.sessions: dict[str, call.User] = {}
         self.passkeys: list[auth_pb2.Passkey] = []
+        self.revocations: asyncio.Queue[Any] = asyncio.Queue()
+        """Responses of WatchRevocations; None ends the stream."""
         self._key = key
         self.next_secret = "f" * 43
 
@@ -133,10 +135,17 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         response = auth_service_pb2.VerifySessionResponse(
             user=auth_pb2.User(id=user.id, email=user.email, labels=user.labels),
             user_token=token,
+            session_id=user.session_id,
         )
         response.token_expire_time.FromDatetime(ends_at)
         response.session_expire_time.FromDatetime(ends_at + timedelta(hours=1))
         return response
+
+    async def WatchRevocations(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.does.take("WatchRevocations", request)
+        yield auth_service_pb2.WatchRevocationsResponse()
+        while (response := await self.revocations.get()) is not None:
+            yield response
 
     async def GetProfile(self, request: Any, context: Any) -> Any:
         self.does.take("GetProfile", request)

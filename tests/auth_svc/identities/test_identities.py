@@ -16,12 +16,14 @@ from auth_svc.identities.transfer import apply_plan, export_users, plan_import, 
 from auth_svc.ports import User
 from auth_svc.providers.appwrite import AppwriteDirectory
 from auth_svc.providers.embedded import EmbeddedDirectory
+from auth_svc.sessions.revocations import Revocations
 from auth_svc.sign_in.passkeys import Passkey
 from auth_svc.storage.database import Database
 from auth_svc.storage.passkeys import SqlPasskeys
+from auth_svc.storage.revocations import SqlRevocations
 from mesh.chassis.testing import FakeClock
 from sandbox.appwrite.app import create
-from tests.auth_svc.harness import APPWRITE_KEY, PROJECT, AppwriteHarness, embedded
+from tests.auth_svc.harness import APPWRITE_KEY, PROJECT, AppwriteHarness, embedded, present_clock
 
 PEOPLE = [
     User(f"64b7f0c2a1d3e4f5{n:04x}", f"a{n}@example.org", ("applicant",)) for n in range(250)
@@ -143,16 +145,17 @@ class TestOne:
     async def test_kept_out(self, rosters: dict[str, Roster], sql: Database, here: str) -> None:
         """A user is blocked, let in again, and has no session after each of them ended."""
         roster, passkeys = rosters[here], SqlPasskeys(sql)
+        revocations = Revocations(SqlRevocations(sql), present_clock())
         assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
         ada = User("ada1", "ada@example.org")
         await roster.add_user(ada)
 
-        assert "blocked" in await act("block", ada, roster, passkeys)
+        assert "blocked" in await act("block", ada, roster, passkeys, revocations)
         assert {replace(ada, blocked=True)} == await everybody(roster)
-        assert "may sign in" in await act("unblock", ada, roster, passkeys)
+        assert "may sign in" in await act("unblock", ada, roster, passkeys, revocations)
         assert {ada} == await everybody(roster)
         await roster.open_session_of(ada.id, user_agent="")
-        await act("end-sessions", ada, roster, passkeys)
+        await act("end-sessions", ada, roster, passkeys, revocations)
         assert [] == await roster.sessions(ada.id)
 
     async def test_lost_passkeys(
@@ -160,6 +163,7 @@ class TestOne:
     ) -> None:
         """Who lost their passkeys signs in by link alone again, and whoever found them does not."""
         roster, passkeys = rosters[here], SqlPasskeys(sql)
+        revocations = Revocations(SqlRevocations(sql), present_clock())
         assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
         ada = User("ada1", "ada@example.org", ("applicant", "secondfactor"))
         await roster.add_user(ada)
@@ -167,7 +171,7 @@ class TestOne:
         for key in ("one", "two"):
             await passkeys.add(Passkey(key, ada.id, b"", 0, "", clock()), most=20)
 
-        assert "2 passkeys" in await act("forget-passkeys", ada, roster, passkeys)
+        assert "2 passkeys" in await act("forget-passkeys", ada, roster, passkeys, revocations)
 
         assert [] == await passkeys.of_user(ada.id)
         assert [] == await roster.sessions(ada.id)

@@ -158,7 +158,7 @@ class TestFactors:
         by_link = await signed_in(run)
         ada = (await issue_token(run, by_link)).user
         await run.directory.set_label(ada.id, SECOND_FACTOR, on=chosen)
-        run.sessions.forget_user(ada.id)
+        await run.sessions.user_changed(ada.id)
         began = int(run.clock.time())
         run.clock.advance(timedelta(minutes=11))
         by_passkey = (await run.directory.open_session_of(ada.id, user_agent="")).secret

@@ -150,7 +150,7 @@ class TestOurContracts:
         """
         Twenty-five methods of three services, each with a policy.
         """
-        assert 25 == len(list(policy.load()))
+        assert 26 == len(list(policy.load()))
 
     def test_retries_follow_idempotency(self) -> None:
         """

@@ -81,7 +81,11 @@ class TestPromises:
             if "service_method:amarre_latency:objective" == rule["record"]
         }
 
-        assert {m.name for m in MESH} - timed == {"WatchRequests", "WatchStatus"}
+        assert {m.name for m in MESH} - timed == {
+            "WatchRequests",
+            "WatchRevocations",
+            "WatchStatus",
+        }
 
 
 class TestStories:

@@ -1,4 +1,4 @@
-"""A whole console: file, writer, receivers, scraper, pages; ``async with`` starts and ends it."""
+"""Assembles a console: store, receivers, scraper, pages; ``async with`` runs it."""
 
 import asyncio
 import contextlib
@@ -15,6 +15,8 @@ from mesh.console.clock import Now, steady
 from mesh.console.context import Context
 from mesh.console.incidents.alert_servers import Watch
 from mesh.console.intake import otlp_receiver
+from mesh.console.intake.clock_offset import ClockOffsets
+from mesh.console.intake.otlp_decoder import Decoder
 from mesh.console.intake.otlp_receiver import Receiver
 from mesh.console.intake.scraper import Scraper
 from mesh.console.queries import run_history
@@ -55,7 +57,7 @@ async def console(
         ListenError, DatabaseError, TokenFileError: Something that it needs cannot be had.
     """
     clock = now or steady()
-    intake = IntakeCounters(clock)
+    intake, clocks = IntakeCounters(clock), ClockOffsets(clock)
     access = access or Access(read_token(settings.console_token_file), clock)
     async with contextlib.AsyncExitStack() as stack:
         sockets = {
@@ -95,11 +97,18 @@ async def console(
             seen=scraper.seen,
             certs=settings.console_certs,
             watch=watch,
+            clocks=clocks,
             control=settings.console_control,
         )
-        await stack.enter_async_context(_otlp_grpc(Receiver(writer, intake), settings))
+        decoder = Decoder(clock, intake, settings.console_retention, clocks.observe)
+        token = (
+            read_token(settings.console_otlp_token_file) if settings.console_otlp_token_file else ""
+        )
+        otlp = Receiver(writer, intake, decoder, token=token)
+        stack.callback(otlp.close)
+        await stack.enter_async_context(_otlp_grpc(otlp, settings))
         apps = {
-            otlp_receiver.http_app(Receiver(writer, intake)): sockets["AMARRE_CONSOLE_OTLP_HTTP"],
+            otlp_receiver.http_app(otlp): sockets["AMARRE_CONSOLE_OTLP_HTTP"],
             server.app(context, access): sockets["AMARRE_CONSOLE_LISTEN"],
         }
         await stack.enter_async_context(_http(apps))
@@ -140,10 +149,10 @@ def _cannot_listen(address: str, variable: str) -> ListenError:
 
 
 @contextlib.asynccontextmanager
-async def _otlp_grpc(taker: Receiver, settings: ConsoleSettings) -> AsyncIterator[None]:
+async def _otlp_grpc(receiver: Receiver, settings: ConsoleSettings) -> AsyncIterator[None]:
     address = settings.console_otlp_grpc
     try:
-        server = otlp_receiver.grpc_server(taker, address)
+        server = otlp_receiver.grpc_server(receiver, address)
     except RuntimeError as exc:
         raise _cannot_listen(address, "AMARRE_CONSOLE_OTLP_GRPC") from exc
     await server.start()

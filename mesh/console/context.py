@@ -1,11 +1,12 @@
-"""What the API works with: the parts of a running console."""
+"""The parts of a running console, as the API uses them."""
 
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mesh.console.clock import Now
+from mesh.console.clock import Now, steady
 from mesh.console.incidents.alert_servers import Watch
+from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.store.intake_counters import IntakeCounters
 from mesh.console.store.reader import Reader
@@ -23,11 +24,13 @@ class Context:
     intake: IntakeCounters
     now: Now
     seen: list[Seen]
-    """What was scraped last, kept up to date by the scraper."""
+    """The latest scrape of each target, kept up to date by the scraper."""
     certs: Path | None = None
     watch: Watch = field(default_factory=Watch)
-    """The alerts of Prometheus and Alertmanager."""
+    """Alerts of Prometheus and Alertmanager."""
     control: Path | None = None
-    """Where orders to the mesh go, if it takes any."""
+    """Socket for control actions, if the mesh accepts any."""
+    clocks: ClockOffsets = field(default_factory=lambda: ClockOffsets(steady()))
+    """Clock offsets of the senders of telemetry."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when streams must end."""

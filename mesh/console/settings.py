@@ -1,4 +1,4 @@
-"""The settings of the console."""
+"""Settings of the console."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class Target(BaseModel):
-    """Something that is scraped; an address that does not end in ``/metrics`` is Envoy's admin."""
+    """A scrape target; a URL that does not end in ``/metrics`` is an Envoy admin interface."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,30 +32,33 @@ class ConsoleSettings(BaseSettings):
     console_listen: str = "127.0.0.1:3020"
     """Address of pages and API."""
     console_otlp_grpc: str = "127.0.0.1:3021"
-    """Address where OTLP over gRPC comes in."""
+    """Address that accepts OTLP over gRPC."""
     console_otlp_http: str = "127.0.0.1:3022"
-    """Address where OTLP over HTTP comes in, protobuf or JSON."""
+    """Address that accepts OTLP over HTTP, protobuf or JSON."""
+    console_otlp_token_file: Path | None = None
+    """File with the bearer token that OTLP senders must present; made when absent. Unset: every
+    sender is accepted, which is meant for the loopback interface only."""
     console_database: Path = Path("console.sqlite")
-    """The file that keeps the telemetry; made when absent."""
+    """The SQLite file that holds the telemetry; created when absent."""
     console_token_file: Path = Path("console-token")
-    """File with the bearer token of the API; made, for this user alone, when absent."""
+    """File with the bearer token of the API; created, readable only by this user, when absent."""
     console_scrape: tuple[Target, ...] = ()
     """What to scrape, as JSON: ``[{"process": "auth", "url": "http://127.0.0.1:3052/metrics"}]``."""
     console_scrape_file: Path | None = None
-    """A file with such JSON in place of the variable; it is followed as it changes."""
+    """A file with such JSON instead of the variable; it is read again when it changes."""
     console_prometheus: str = ""
-    """URL of the Prometheus whose alerts are shown; empty means none."""
+    """URL of the Prometheus whose alerts are shown; empty for none."""
     console_alertmanager: str = ""
-    """URL of the Alertmanager whose alerts are shown; empty means none."""
+    """URL of the Alertmanager whose alerts are shown; empty for none."""
     console_scrape_every: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0))
-    """How often that is scraped."""
+    """The scrape interval."""
     console_certs: Path | None = None
-    """Folder of SVID folders whose end is shown; none means certificates are not shown."""
+    """Folder of SVID folders whose certificates are shown; unset shows none from files."""
     console_control: Path | None = None
-    """Unix socket where the runner of a local mesh takes orders; none means it is only watched."""
+    """Unix socket of the local runner's control interface; unset makes the console read-only."""
     console_retention: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1))
     """How long telemetry is kept."""
     console_service_bytes: int = Field(default=512 * MEBIBYTE, ge=MEBIBYTE)
-    """How much one service may fill, spans and logs together, before its oldest go."""
+    """The quota of one service, spans and logs together; beyond it its oldest rows are evicted."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least level that is logged."""
+    """The lowest level that is logged."""

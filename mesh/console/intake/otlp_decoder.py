@@ -1,40 +1,85 @@
 """
-OTLP messages to rows.
+OTLP messages to rows, item by item.
 
-Nothing that a client sends can break this: what makes no sense is counted and left out, what is
-too large is cut, what must not be stored is removed.
+Nothing that a client sends can break this: an item that makes no sense is rejected on its own and
+counted, what is too large is cut, what must not be stored is removed.
+
+Source:
+    OTLP specification 1.9 (Partial Success); OpenTelemetry protocol definitions 1.9.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+import structlog
 
 from mesh.console import naming
 from mesh.console.clock import Now
 from mesh.console.intake import redaction
-from mesh.console.store.intake_counters import IntakeCounters
-from mesh.console.store.rows import Log, Point, Span
+from mesh.console.store.intake_counters import REASONS, IntakeCounters
+from mesh.console.store.rows import Link, Log, Point, Row, Span
 
 FUTURE = timedelta(days=1)
-MOST_SERVICES = 64
+MAX_SERVICES = 64
 OTHER_SERVICES = "(others)"
-MOST_ATTRIBUTES = 96
-MOST_CHARACTERS = 2048
-MOST_TEXT = 16_384
-MOST_EVENTS = 32
-MOST_DEPTH = 4
-_KEPT_BODY = 8192
+MAX_ATTRIBUTES = 96
+MAX_CHARACTERS = 2048
+MAX_TEXT = 16_384
+MAX_EVENTS = 32
+MAX_LINKS = 32
+MAX_DEPTH = 4
+EXACT_INTEGER = 2**53
+"""Integers above this lose digits in JavaScript; they are kept as text."""
+_MAX_BODY = 8192
+_NO_RECORDED_VALUE = 1
+_KINDS = range(6)
+_SEVERITIES = range(1, 25)
+_STATUS_ERROR = 2
+_DELTA = 1
 _KEPT_OF_RESOURCE = frozenset(
     {"service.version", "host.name", "process.pid", "deployment.environment.name"}
 )
+_SEVERITY_TEXTS = {
+    **dict.fromkeys(("TRACE", "FINEST", "VERBOSE"), 1),
+    **dict.fromkeys(("DEBUG", "FINE", "FINER"), 5),
+    **dict.fromkeys(("INFO", "INFORMATION", "INFORMATIONAL", "NOTICE"), 9),
+    **dict.fromkeys(("WARN", "WARNING"), 13),
+    **dict.fromkeys(("ERROR", "ERR", "SEVERE"), 17),
+    **dict.fromkeys(("FATAL", "CRITICAL", "CRIT", "ALERT", "EMERGENCY", "EMERG", "PANIC"), 21),
+}
+
+log = structlog.get_logger("otlp")
+
+
+class RejectedError(Exception):
+    """One item cannot be kept; carries a reason of `REASONS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class Decoded:
+    """The rows of a request, and how many of its items were rejected for which reason."""
+
+    rows: list[Row] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def message(self) -> str:
+        """A sentence for the sender; empty when everything was kept."""
+        return "; ".join(f"{count} {REASONS[why]}" for why, count in self.rejected.items())
+
+
+Observe = Callable[[str, int], None]
+"""Called with a process and the time that it gave one of its items, in microseconds."""
 
 
 @dataclass
@@ -44,135 +89,175 @@ class Decoder:
     now: Now
     intake: IntakeCounters
     oldest: timedelta
+    observe: Observe = lambda process, at: None
     _services: set[str] = field(default_factory=set)
 
-    def spans(self, request: Any) -> Iterator[Span]:
-        """Yield the spans of an ExportTraceServiceRequest."""
+    def decode(self, signal: str, request: Any) -> Decoded:
+        """Decode a request of one of the three signals."""
+        items = {"traces": self._spans, "logs": self._logs, "metrics": self._points}[signal]
+        found = Decoded()
+        for service, decode in items(request):
+            try:
+                row = decode()
+            except RejectedError as exc:
+                self._reject(found, signal, service, exc.reason)
+            except Exception:
+                log.exception("item cannot be read", signal=signal, service=service)
+                self._reject(found, signal, service, "unreadable")
+            else:
+                if row is not None:
+                    found.rows.append(row)
+        return found
+
+    def _reject(self, found: Decoded, signal: str, service: str, reason: str) -> None:
+        found.rejected[reason] += 1
+        self.intake.drop(signal, reason, service=service)
+
+    def _spans(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_spans:
             service, instance, resource = self._resource(part.resource, "traces")
             for scope in part.scope_spans:
-                yield from self._spans(scope.spans, service, instance, resource)
+                for span in scope.spans:
+                    yield service, partial(self._span, span, service, instance, resource)
 
-    def _spans(
-        self, spans: Iterable[Any], service: str, instance: str, resource: dict[str, Any]
-    ) -> Iterator[Span]:
-        earliest, latest = self._window()
-        for span in spans:
-            if len(span.trace_id) != 16 or len(span.span_id) != 8:
-                self.intake.drop("traces", "no_ids", service=service)
-                continue
-            start = span.start_time_unix_nano // 1000
-            if not earliest <= start <= latest:
-                reason = "too_old" if start < earliest else "in_future"
-                self.intake.drop("traces", reason, service=service)
-                continue
-            attributes = self._attributes(span.attributes, "traces", service)
-            name = span.name[:200]
-            rpc = naming.rpc(attributes, name)
-            code = naming.code(attributes)
-            end = min(span.end_time_unix_nano // 1000, latest)
-            yield Span(
-                trace_id=span.trace_id,
-                span_id=span.span_id,
-                parent_id=span.parent_span_id,
-                service=service,
-                instance=instance,
-                name=redaction.clean(name),
-                rpc=rpc,
-                kind=span.kind,
-                proxy=int(naming.is_proxy(service, attributes)),
-                start=start,
-                duration=max(0, end - start),
-                error=int(_failed(span.status.code, code)),
-                code=code,
-                message=redaction.clean(span.status.message[:500]),
-                probe=int(naming.is_probe(attributes, rpc, name)),
-                peer=naming.peer(span.kind, attributes, name),
-                attributes=_json(attributes | resource),
-                events=self._events(span.events, service) if span.events else "",
-            )
+    def _span(self, span: Any, service: str, instance: str, resource: dict[str, Any]) -> Span:
+        if not (_is_id(span.trace_id, 16) and _is_id(span.span_id, 8)):
+            raise RejectedError("no_ids")
+        start = span.start_time_unix_nano // 1000
+        self._check_time(start)
+        attributes = self._attributes(span.attributes, "traces", service)
+        name = span.name[:200]
+        rpc = naming.rpc(attributes, name)
+        code = naming.code(attributes)
+        end = min(span.end_time_unix_nano // 1000, self._latest())
+        self.observe(instance or service, max(start, end))
+        kind = span.kind if span.kind in _KINDS else 0
+        return Span(
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            # An id of zeros is invalid and means the same as none: the span is a root.
+            parent_id=span.parent_span_id if _is_id(span.parent_span_id, 8) else b"",
+            service=service,
+            instance=instance,
+            name=redaction.clean(name),
+            rpc=rpc,
+            kind=kind,
+            proxy=int(naming.is_proxy(service, attributes)),
+            start=start,
+            duration=max(0, end - start),
+            error=int(_failed(span.status.code, code)),
+            code=code,
+            message=redaction.clean(span.status.message[:500]),
+            probe=int(naming.is_probe(attributes, rpc, name)),
+            peer=naming.peer(kind, attributes, name),
+            attributes=_json(attributes | resource),
+            events=self._events(span.events, service) if span.events else "",
+            links=tuple(self._links(span.links, service)),
+        )
 
     def _events(self, events: Iterable[Any], service: str) -> str:
         kept = list(events)
-        if len(kept) > MOST_EVENTS:
+        if len(kept) > MAX_EVENTS:
             self.intake.drop("traces", "attributes_cut", service=service)
         return _json(
             [
                 {
-                    "name": event.name[:200],
+                    "name": redaction.clean(event.name[:200]),
                     "at": event.time_unix_nano // 1000,
                     "attributes": self._attributes(event.attributes, "traces", service),
                 }
-                for event in kept[:MOST_EVENTS]
+                for event in kept[:MAX_EVENTS]
             ]
         )
 
-    def logs(self, request: Any) -> Iterator[Log]:
-        """Yield the records of an ExportLogsServiceRequest."""
-        earliest, latest = self._window()
+    def _links(self, links: Iterable[Any], service: str) -> Iterator[Link]:
+        good = [one for one in links if _is_id(one.trace_id, 16) and _is_id(one.span_id, 8)]
+        if len(good) > MAX_LINKS:
+            self.intake.drop("traces", "attributes_cut", service=service)
+        for one in good[:MAX_LINKS]:
+            attributes = self._attributes(one.attributes, "traces", service)
+            yield Link(one.trace_id, one.span_id, _json(attributes))
+
+    def _logs(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_logs:
             service, instance, _ = self._resource(part.resource, "logs")
             for scope in part.scope_logs:
                 for record in scope.log_records:
-                    at = (record.time_unix_nano or record.observed_time_unix_nano) // 1000
-                    if not earliest <= at <= latest:
-                        reason = "too_old" if at < earliest else "in_future"
-                        self.intake.drop("logs", reason, service=service)
-                        continue
-                    body = _value(record.body, MOST_DEPTH)
-                    text = body if isinstance(body, str) else _json(body)
-                    if len(text) > _KEPT_BODY:
-                        self.intake.drop("logs", "attributes_cut", service=service)
-                    attributes = self._attributes(record.attributes, "logs", service)
-                    yield Log(
-                        at=at,
-                        service=service,
-                        instance=instance,
-                        level=min(max(record.severity_number, 0), 24),
-                        trace_id=record.trace_id if len(record.trace_id) == 16 else b"",
-                        span_id=record.span_id if len(record.span_id) == 8 else b"",
-                        body=redaction.clean(text[:_KEPT_BODY]),
-                        attributes=_json(attributes),
-                    )
+                    yield service, partial(self._log, record, service, instance)
 
-    def points(self, request: Any) -> Iterator[Point]:
-        """Yield the points of an ExportMetricsServiceRequest; exponential histograms as sums."""
-        earliest, latest = self._window()
+    def _log(self, record: Any, service: str, instance: str) -> Log:
+        told = record.time_unix_nano or record.observed_time_unix_nano
+        # A record without any time happened no later than it was received.
+        at = told // 1000 if told else self.now()
+        self._check_time(at)
+        if told:
+            self.observe(instance or service, at)
+        attributes = self._attributes(record.attributes, "logs", service)
+        text = _text(record, attributes)
+        level = _severity(record.severity_number, record.severity_text)
+        if not (text or attributes or level):
+            raise RejectedError("empty")
+        if len(text) > _MAX_BODY:
+            self.intake.drop("logs", "attributes_cut", service=service)
+        return Log(
+            at=at,
+            service=service,
+            instance=instance,
+            level=level,
+            trace_id=record.trace_id if _is_id(record.trace_id, 16) else b"",
+            span_id=record.span_id if _is_id(record.span_id, 8) else b"",
+            body=redaction.clean(text[:_MAX_BODY]),
+            attributes=_json(attributes),
+        )
+
+    def _points(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_metrics:
             service, instance, _ = self._resource(part.resource, "metrics")
             for scope in part.scope_metrics:
                 for metric in scope.metrics:
                     kind = metric.WhichOneof("data")
                     for point in getattr(metric, kind).data_points if kind else ():
-                        at = point.time_unix_nano // 1000
-                        if earliest <= at <= latest:
-                            attributes = self._attributes(point.attributes, "metrics", service)
-                            value, total, buckets = _measured(kind, point)
-                            yield Point(
-                                process=instance or service,
-                                name=metric.name[:200],
-                                labels=_json(attributes, sort=True),
-                                at=at,
-                                value=value,
-                                total=total,
-                                buckets=buckets,
-                            )
-                        else:
-                            reason = "too_old" if at < earliest else "in_future"
-                            self.intake.drop("metrics", reason, service=service)
+                        read = partial(self._point, metric, kind or "", point, service, instance)
+                        yield service, read
 
-    def _window(self) -> tuple[int, int]:
-        now = self.now()
-        return (
-            now - int(self.oldest.total_seconds() * 1e6),
-            now + int(FUTURE.total_seconds() * 1e6),
+    def _point(
+        self, metric: Any, kind: str, point: Any, service: str, instance: str
+    ) -> Point | None:
+        at = point.time_unix_nano // 1000
+        self._check_time(at)
+        if point.flags & _NO_RECORDED_VALUE:
+            # The series ended: a gap, not a value, and no fault of its sender.
+            self.intake.drop("metrics", "no_recorded_value", service=service)
+            return None
+        value, total, buckets = _measured(kind, point)
+        if not (math.isfinite(value) and math.isfinite(total)):
+            raise RejectedError("not_finite")
+        attributes = self._attributes(point.attributes, "metrics", service)
+        return Point(
+            process=instance or service,
+            name=redaction.clean(metric.name[:200]),
+            labels=_json(attributes, sort=True),
+            at=at,
+            value=value,
+            total=total,
+            buckets=buckets,
+            kind=_series_kind(kind, getattr(metric, kind)),
         )
+
+    def _check_time(self, at: int) -> None:
+        if at < self.now() - int(self.oldest.total_seconds() * 1e6):
+            raise RejectedError("too_old")
+        if at > self._latest():
+            raise RejectedError("in_future")
+
+    def _latest(self) -> int:
+        return self.now() + int(FUTURE.total_seconds() * 1e6)
 
     def _resource(self, resource: Any, signal: str) -> tuple[str, str, dict[str, Any]]:
         attributes = self._attributes(resource.attributes, signal, "")
         service = str(attributes.get("service.name") or "unknown")[:64]
         if service not in self._services:
-            if len(self._services) >= MOST_SERVICES:
+            if len(self._services) >= MAX_SERVICES:
                 self.intake.drop(signal, "too_many_names", service=OTHER_SERVICES)
                 service = OTHER_SERVICES
             self._services.add(service)
@@ -182,36 +267,55 @@ class Decoder:
 
     def _attributes(self, pairs: Iterable[Any], signal: str, service: str) -> dict[str, Any]:
         kept: dict[str, Any] = {}
-        room, cut = MOST_TEXT, False
+        room, cut = MAX_TEXT, False
         for pair in pairs:
-            key = pair.key
-            if redaction.is_forbidden(key):
-                kept[key[:200]] = redaction.REDACTED
+            value = _value(pair.value, MAX_DEPTH)
+            if isinstance(value, str) and len(value) > MAX_CHARACTERS:
+                value, cut = f"{value[:MAX_CHARACTERS]}… ({len(value)} characters)", True
+            value = redaction.value(pair.key, value)
+            if value == redaction.REDACTED:
                 self.intake.drop(signal, "redacted", service=service)
-                continue
-            value = _value(pair.value, MOST_DEPTH)
-            if isinstance(value, str):
-                if len(value) > MOST_CHARACTERS:
-                    value, cut = f"{value[:MOST_CHARACTERS]}… ({len(value)} characters)", True
-                value = redaction.clean(value)
-                room -= len(value)
-            elif isinstance(value, list | dict):
+            if isinstance(value, list | dict):
                 text = _json(value)
                 room -= len(text)
-                if len(text) > MOST_CHARACTERS:
-                    value, cut = f"{text[:MOST_CHARACTERS]}… ({len(text)} characters)", True
-            room -= len(key)
-            if room < 0 or len(kept) >= MOST_ATTRIBUTES:
+                if len(text) > MAX_CHARACTERS:
+                    value, cut = f"{text[:MAX_CHARACTERS]}… ({len(text)} characters)", True
+            elif isinstance(value, str):
+                room -= len(value)
+            room -= len(pair.key)
+            if room < 0 or len(kept) >= MAX_ATTRIBUTES:
                 cut = True
                 break
-            kept[key[:200]] = value
+            kept[redaction.clean(pair.key[:200])] = value
         if cut:
             self.intake.drop(signal, "attributes_cut", service=service)
         return kept
 
 
+def _is_id(found: bytes, length: int) -> bool:
+    """Say whether an id is valid: of its length and not all zeros (W3C Trace Context)."""
+    return len(found) == length and any(found)
+
+
 def _failed(status: int, code: str) -> bool:
-    return naming.is_failure(code) or (status == 2 and code not in naming.CALLERS_FAULT)
+    return naming.is_failure(code) or (status == _STATUS_ERROR and code not in naming.CALLERS_FAULT)
+
+
+def _severity(number: int, text: str) -> int:
+    """Return the severity number, read from the text where there is no valid number."""
+    if number in _SEVERITIES:
+        return number
+    word = text.strip().upper()
+    base = _SEVERITY_TEXTS.get(word.rstrip("234"), 0)
+    return base + (int(word[-1]) - 1 if base and word[-1] in "234" else 0)
+
+
+def _text(record: Any, attributes: Mapping[str, Any]) -> str:
+    """Return the text of a log record; for an event without body, its name."""
+    body = _value(record.body, MAX_DEPTH)
+    if body is None:
+        return str(record.event_name or attributes.get("event.name") or "")[:_MAX_BODY]
+    return body if isinstance(body, str) else _json(redaction.value("", body))
 
 
 def _value(value: Any, depth: int) -> Any:
@@ -220,34 +324,28 @@ def _value(value: Any, depth: int) -> Any:
     match kind:
         case None:
             return None
-        case "string_value":
-            return value.string_value
-        case "int_value" | "bool_value":
+        case "string_value" | "bool_value":
             return getattr(value, kind)
+        case "int_value":
+            number = value.int_value
+            return number if abs(number) <= EXACT_INTEGER else str(number)
         case "double_value":
             number = value.double_value
             return number if abs(number) < 1e300 else str(number)
         case "bytes_value":
-            return value.bytes_value[:MOST_CHARACTERS].hex()
+            return value.bytes_value[:MAX_CHARACTERS].hex()
         case _ if depth == 0:
             return "…"
         case "array_value":
-            inner = (_value(one, depth - 1) for one in value.array_value.values[:MOST_ATTRIBUTES])
-            return [redaction.clean(one) if isinstance(one, str) else one for one in inner]
+            return [_value(one, depth - 1) for one in value.array_value.values[:MAX_ATTRIBUTES]]
         case _:
             return {
-                pair.key[:200]: redaction.REDACTED
-                if redaction.is_forbidden(pair.key)
-                else _clean(_value(pair.value, depth - 1))
-                for pair in value.kvlist_value.values[:MOST_ATTRIBUTES]
+                pair.key[:200]: _value(pair.value, depth - 1)
+                for pair in value.kvlist_value.values[:MAX_ATTRIBUTES]
             }
 
 
-def _clean(value: Any) -> Any:
-    return redaction.clean(value) if isinstance(value, str) else value
-
-
-def _measured(kind: str | None, point: Any) -> tuple[float, float, str]:
+def _measured(kind: str, point: Any) -> tuple[float, float, str]:
     if kind == "histogram":
         bounds = [*(f"{bound:g}" for bound in point.explicit_bounds), "+Inf"]
         buckets = dict(zip(bounds, point.bucket_counts, strict=False))
@@ -255,17 +353,19 @@ def _measured(kind: str | None, point: Any) -> tuple[float, float, str]:
     if kind in {"exponential_histogram", "summary"}:
         return float(point.count), point.sum, ""
     which = point.WhichOneof("value")
-    return (float(getattr(point, which)) if which else 0.0), 0.0, ""
+    if which is None:
+        raise RejectedError("no_value")
+    return float(getattr(point, which)), 0.0, ""
+
+
+def _series_kind(kind: str, data: Any) -> str:
+    """Return how the points of a metric are to be read: ``delta`` ones are not totals."""
+    if kind in {"gauge", "summary"}:
+        return kind
+    form = {"sum": "counter" if getattr(data, "is_monotonic", False) else "sum"}.get(kind, kind)
+    return f"{form}, delta" if data.aggregation_temporality == _DELTA else form
 
 
 def _json(value: object, *, sort: bool = False) -> str:
     """Return compact JSON; searches rely on its exact form."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=sort)
-
-
-REQUESTS: Mapping[str, Any] = {
-    "traces": ExportTraceServiceRequest,
-    "logs": ExportLogsServiceRequest,
-    "metrics": ExportMetricsServiceRequest,
-}
-"""The request message of each signal."""

@@ -1,23 +1,22 @@
 """
-Where OTLP comes in: gRPC, and HTTP with protobuf or JSON.
+The OTLP endpoints: gRPC, and HTTP with protobuf or JSON.
 
-Requests are parsed here, so that a malformed one is answered at once; the writer does the rest.
-When more waits than may wait, senders are told to come back: exporters retry that.
+Requests are read and decoded here, so that a malformed one is answered at once and a sender learns
+which of its items were rejected; the writer does the rest. When too much is waiting, senders are
+told to retry, which exporters do.
 
 Source:
-    OTLP specification 1.9: failures, throttling, JSON encoding.
+    OTLP specification 1.9: failures, partial success, throttling.
 """
 
-import base64
-import binascii
-import json
-import zlib
+import asyncio
+import hmac
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
@@ -27,13 +26,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mesh.console.intake.otlp_decoder import REQUESTS
+from mesh.console.intake import otlp_reader
+from mesh.console.intake.otlp_decoder import Decoded, Decoder
+from mesh.console.intake.otlp_reader import (
+    JSON,
+    MAX_BYTES,
+    PROTOBUF,
+    REQUESTS,
+    Decompressor,
+    MalformedError,
+    TooLargeError,
+)
 from mesh.console.store.intake_counters import IntakeCounters
 from mesh.console.store.writer import Writer
 
-MOST_BYTES = 16 * 1024 * 1024
-COME_BACK_SECONDS = 1
-PROTOBUF, JSON = "application/x-protobuf", "application/json"
+RETRY_AFTER_SECONDS = 1
 RESPONSES: dict[str, Any] = {
     "traces": trace_service_pb2.ExportTraceServiceResponse,
     "logs": logs_service_pb2.ExportLogsServiceResponse,
@@ -44,12 +51,16 @@ SERVICES = {
     "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
     "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
 }
-_IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
-_GRPC = {400: 3, 413: 8, 429: 14}
+_REJECTED = {
+    "traces": "rejected_spans",
+    "logs": "rejected_log_records",
+    "metrics": "rejected_data_points",
+}
+_GRPC = {400: 3, 401: 16, 413: 8, 429: 14}
 
 
-class RefusedError(Exception):
-    """A request is not taken; carries the HTTP status and a sentence for the sender."""
+class RejectedError(Exception):
+    """A request is rejected as a whole; carries the HTTP status and a sentence for the sender."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -57,43 +68,88 @@ class RefusedError(Exception):
 
 
 class Receiver:
-    """Takes requests of either protocol and hands them to the writer."""
+    """Takes requests of either protocol and hands their rows to the writer."""
 
-    def __init__(self, writer: Writer, intake: IntakeCounters) -> None:
+    def __init__(
+        self, writer: Writer, intake: IntakeCounters, decoder: Decoder, *, token: str = ""
+    ) -> None:
+        """
+        Args:
+            writer: Where rows go.
+            intake: Counts what is received and dropped.
+            decoder: Makes rows of messages.
+            token: The bearer token that senders must present; empty accepts every sender.
+        """
         self._writer = writer
         self._intake = intake
+        self._decoder = decoder
+        self._token = token.encode()
+        # One thread: the event loop keeps serving pages, and the decoder needs no locks.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="otlp")
 
-    def take(self, signal: str, body: bytes, *, encoding: str = PROTOBUF) -> Any:
+    def close(self) -> None:
+        """Wait for the request at hand."""
+        self._thread.shutdown()
+
+    def authenticate(self, signal: str, authorization: str) -> None:
         """
-        Take one request and return the answer to it.
+        Check the ``Authorization`` header of a sender.
 
         Raises:
-            RefusedError: It is malformed, or too much is waiting.
+            RejectedError: A token is required and this is not it.
         """
-        try:
-            request = _parsed(signal, body, encoding)
-        except (DecodeError, json_format.ParseError, ValueError, RecursionError) as exc:
-            raise self.malformed(signal, f"This is no OTLP request for {signal}.") from exc
-        count = _count(signal, request)
-        if not self._writer.offer(signal, request, len(body)):
-            self._intake.drop(signal, "queue_full", count=count)
-            raise RefusedError(429, "More is waiting than can be written; come back in a second.")
-        self._intake.took(signal, count)
-        return RESPONSES[signal]()
+        scheme, _, given = authorization.partition(" ")
+        valid = scheme.lower() == "bearer" and hmac.compare_digest(
+            given.strip().encode(), self._token
+        )
+        if self._token and not valid:
+            self._intake.drop(signal, "unauthenticated")
+            raise RejectedError(
+                401, "Send the OTLP token of this console: Authorization: Bearer TOKEN."
+            )
 
-    def malformed(self, signal: str, told: str) -> RefusedError:
-        """Count a request that cannot be read and return what to tell its sender."""
+    async def take(self, signal: str, body: bytes, *, encoding: str = PROTOBUF) -> Any:
+        """
+        Take one request and return the response to it.
+
+        Raises:
+            RejectedError: It is malformed, or too much is waiting.
+        """
+        run = asyncio.get_running_loop().run_in_executor
+        try:
+            found = await run(self._thread, self._decode, signal, body, encoding)
+        except MalformedError as exc:
+            raise self.malformed(signal, str(exc)) from exc
+        if found.rows and not self._writer.offer(signal, found.rows, len(body)):
+            self._intake.drop(signal, "queue_full", count=len(found.rows))
+            raise RejectedError(429, "The write queue is full; retry in a second.")
+        self._intake.receive(signal, len(found.rows))
+        return _response(signal, found)
+
+    def _decode(self, signal: str, body: bytes, encoding: str) -> Decoded:
+        return self._decoder.decode(signal, otlp_reader.read(signal, body, encoding))
+
+    def malformed(self, signal: str, message: str) -> RejectedError:
+        """Count a request that cannot be decoded and return the error for its sender."""
         self._intake.drop(signal, "malformed")
-        return RefusedError(400, told)
+        return RejectedError(400, message)
 
     def cut_short(self, signal: str) -> None:
-        """Count a request whose sender went away; nobody is left to be told."""
+        """Count a request whose sender disconnected before its end."""
         self._intake.drop(signal, "cut_short")
 
-    def too_large(self, signal: str) -> RefusedError:
-        """Count a request above the limit and return what to tell its sender."""
+    def too_large(self, signal: str) -> RejectedError:
+        """Count a request above the limit and return the error for its sender."""
         self._intake.drop(signal, "too_large")
-        return RefusedError(413, f"A request may have {MOST_BYTES} bytes; send smaller batches.")
+        return RejectedError(413, f"A request may have {MAX_BYTES} bytes; send smaller batches.")
+
+
+def _response(signal: str, found: Decoded) -> Any:
+    response = RESPONSES[signal]()
+    if found.rejected:
+        setattr(response.partial_success, _REJECTED[signal], found.rejected.total())
+        response.partial_success.error_message = f"Rejected: {found.message}."
+    return response
 
 
 def grpc_server(receiver: Receiver, address: str) -> grpc.aio.Server:
@@ -105,7 +161,7 @@ def grpc_server(receiver: Receiver, address: str) -> grpc.aio.Server:
     """
     server = grpc.aio.server(
         options=[
-            ("grpc.max_receive_message_length", MOST_BYTES),
+            ("grpc.max_receive_message_length", MAX_BYTES),
             ("grpc.max_concurrent_streams", 32),
             ("grpc.so_reuseport", 0),
         ]
@@ -124,14 +180,17 @@ def grpc_server(receiver: Receiver, address: str) -> grpc.aio.Server:
 
 def _export(receiver: Receiver, signal: str) -> Callable[[bytes, Any], Awaitable[Any]]:
     async def export(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        metadata = dict(context.invocation_metadata() or ())
         try:
-            return receiver.take(signal, body)
-        except RefusedError as exc:
-            code = grpc.StatusCode.INVALID_ARGUMENT
-            trailers: tuple[tuple[str, bytes], ...] = ()
-            if exc.status == 429:
+            receiver.authenticate(signal, str(metadata.get("authorization", "")))
+            return await receiver.take(signal, body)
+        except RejectedError as exc:
+            code = {
+                401: grpc.StatusCode.UNAUTHENTICATED,
                 # UNAVAILABLE with RetryInfo is what every exporter retries.
-                code, trailers = grpc.StatusCode.UNAVAILABLE, _retry_info(str(exc))
+                429: grpc.StatusCode.UNAVAILABLE,
+            }.get(exc.status, grpc.StatusCode.INVALID_ARGUMENT)
+            trailers = _retry_info(str(exc)) if exc.status == 429 else ()
             await context.abort(code, str(exc), trailers)
 
     return export
@@ -140,13 +199,13 @@ def _export(receiver: Receiver, signal: str) -> Callable[[bytes, Any], Awaitable
 def _retry_info(message: str) -> tuple[tuple[str, bytes], ...]:
     status = status_pb2.Status(code=_GRPC[429], message=message)
     info = error_details_pb2.RetryInfo()
-    info.retry_delay.FromSeconds(COME_BACK_SECONDS)
+    info.retry_delay.FromSeconds(RETRY_AFTER_SECONDS)
     status.details.add().Pack(info)
     return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 def http_app(receiver: Receiver) -> Starlette:
-    """Return the application that takes ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics``."""
+    """Return the application that serves ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics``."""
     return Starlette(
         routes=[
             Route(f"/v1/{signal}", _endpoint(receiver, signal), methods=["POST"])
@@ -159,26 +218,29 @@ def _endpoint(receiver: Receiver, signal: str) -> Callable[[Request], Awaitable[
     async def take(request: Request) -> Response:
         encoding = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if encoding not in {PROTOBUF, JSON}:
-            # Also what keeps other web pages out: a browser sends neither type unasked.
-            return _refusal(RefusedError(415, f"Send {PROTOBUF} or {JSON}."), JSON)
+            # This also rejects other web pages: a browser sends neither type unasked.
+            return _error(RejectedError(415, f"Send {PROTOBUF} or {JSON}."), JSON)
         try:
+            receiver.authenticate(signal, request.headers.get("authorization", ""))
             body = await _body(request, receiver, signal)
-            answer = receiver.take(signal, body, encoding=encoding)
-        except RefusedError as exc:
-            return _refusal(exc, encoding)
+            response = await receiver.take(signal, body, encoding=encoding)
+        except RejectedError as exc:
+            return _error(exc, encoding)
         except ClientDisconnect:
             receiver.cut_short(signal)
             return Response(status_code=400)  # Nobody reads it.
         if encoding == JSON:
-            return Response(json_format.MessageToJson(answer), media_type=JSON)
-        return Response(answer.SerializeToString(), media_type=PROTOBUF)
+            return Response(json_format.MessageToJson(response), media_type=JSON)
+        return Response(response.SerializeToString(), media_type=PROTOBUF)
 
     return take
 
 
-def _refusal(error: RefusedError, encoding: str) -> Response:
+def _error(error: RejectedError, encoding: str) -> Response:
     status = status_pb2.Status(code=_GRPC.get(error.status, 3), message=str(error))
-    headers = {"Retry-After": str(COME_BACK_SECONDS)} if error.status == 429 else {}
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status == 429 else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="otlp"'
     body: str | bytes = status.SerializeToString()
     if encoding == JSON:
         body = json_format.MessageToJson(status)
@@ -186,50 +248,17 @@ def _refusal(error: RefusedError, encoding: str) -> Response:
 
 
 async def _body(request: Request, receiver: Receiver, signal: str) -> bytes:
-    """Read the body, unpacked where it is packed, never more than the limit."""
-    packing = request.headers.get("content-encoding", "identity").lower()
-    if packing not in {"identity", "gzip", "deflate"}:
-        raise RefusedError(415, "Send identity, gzip or deflate.")
-    unpack = zlib.decompressobj(wbits=47) if packing != "identity" else None
-    body = bytearray()
-    async for chunk in request.stream():
-        try:
-            body += unpack.decompress(chunk, MOST_BYTES + 1 - len(body)) if unpack else chunk
-        except zlib.error as exc:
-            raise receiver.malformed(signal, f"The body is not {packing}.") from exc
-        if len(body) > MOST_BYTES:
-            raise receiver.too_large(signal)
-    return bytes(body)
-
-
-def _parsed(signal: str, body: bytes, encoding: str) -> Any:
-    message = REQUESTS[signal]()
-    if encoding == JSON:
-        text = json.loads(body, object_pairs_hook=_with_ids)
-        if not isinstance(text, dict):
-            raise ValueError("a request is a JSON object")
-        return json_format.ParseDict(text, message, ignore_unknown_fields=True)
-    message.ParseFromString(body)
-    return message
-
-
-def _with_ids(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the JSON object with its ids in base64: OTLP writes them in hexadecimal."""
-    return {key: _base64(value) if key in _IDS else value for key, value in pairs}
-
-
-def _base64(value: Any) -> Any:
+    """Read the body, decompressed, never more than the limit."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
     try:
-        return base64.b64encode(bytes.fromhex(value)).decode()
-    except (TypeError, ValueError, binascii.Error):
-        raise ValueError("an id is not hexadecimal") from None
-
-
-def _count(signal: str, request: Any) -> int:
-    match signal:
-        case "traces":
-            return sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
-        case "logs":
-            return sum(len(s.log_records) for r in request.resource_logs for s in r.scope_logs)
-        case _:
-            return sum(len(s.metrics) for r in request.resource_metrics for s in r.scope_metrics)
+        body = Decompressor(coding)
+    except LookupError:
+        raise RejectedError(415, "Send the content coding identity, gzip or deflate.") from None
+    try:
+        async for chunk in request.stream():
+            body.feed(chunk)
+        return body.finish()
+    except MalformedError as exc:
+        raise receiver.malformed(signal, str(exc)) from exc
+    except TooLargeError:
+        raise receiver.too_large(signal) from None

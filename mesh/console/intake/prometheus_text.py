@@ -6,6 +6,7 @@ across restarts; other metrics as they are.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -155,5 +156,7 @@ def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
         labels = json.dumps(sample.labels, separators=(",", ":"), sort_keys=True)
         grouped.setdefault(labels, {})[suffix] = sample.value
     for labels, values in grouped.items():
-        value = values.get("_count" if histogram else "", 0.0)
-        yield Point(process, family.name, labels, at, value, values.get("_sum", 0.0), "")
+        value, total = values.get("_count" if histogram else "", 0.0), values.get("_sum", 0.0)
+        # NaN marks what a process does not know at the moment; it is a gap, not a value.
+        if math.isfinite(value) and math.isfinite(total):
+            yield Point(process, family.name, labels, at, value, total, "", family.type)

@@ -9,11 +9,12 @@ from cryptography import x509
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console.clock import rfc3339
+from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import workload
 
 
-def processes(seen: Iterable[Seen]) -> list[dict[str, Any]]:
+def processes(seen: Iterable[Seen], clocks: ClockOffsets) -> list[dict[str, Any]]:
     """Return what is known of every process that exposes metrics."""
     return [
         {
@@ -23,6 +24,7 @@ def processes(seen: Iterable[Seen]) -> list[dict[str, Any]]:
             "fault": one.fault,
             "lastScrape": rfc3339(one.at) if one.at else "",
             "memoryBytes": one.gauges.get("process_resident_memory_bytes"),
+            "clockOffsetSeconds": clocks.seconds(one.target.process),
             "openFiles": one.gauges.get("process_open_fds"),
             "cpuSeconds": one.gauges.get("process_cpu_seconds"),
             "startedAt": _moment(one.gauges.get("process_start_time_seconds")),

@@ -1,11 +1,12 @@
-"""One line per service: how much, how well, how full, and what needs somebody."""
+"""One row per service: traffic, errors, latency, saturation, certificates."""
 
 import sqlite3
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.queries import mesh_status
 from mesh.console.queries.objectives import Total, totals
@@ -18,6 +19,7 @@ def services(
     mesh: Mesh,
     seen: Sequence[Seen],
     certificates: Path | None,
+    clocks: ClockOffsets,
     *,
     now: int,
     window: timedelta,
@@ -25,7 +27,7 @@ def services(
     """Return the gateway and every service of the contracts over *window*."""
     seconds = int(window.total_seconds())
     by_method = totals(db, since=now // 1_000_000 - seconds, until=now // 1_000_000 + 1)
-    processes = mesh_status.processes(seen)
+    processes = mesh_status.processes(seen, clocks)
     lives = mesh_status.certificates(seen, certificates, now=now)
     breakers = mesh_status.of_proxies(seen, "breakers")
     ejected = mesh_status.ejections(seen)
@@ -59,9 +61,16 @@ def services(
                 (w["clusters"].get(f"{name}_canary", 0) for w in weights), default=0
             ),
             "canaryVerdict": "",
+            "clockOffsetSeconds": _largest(
+                p["clockOffsetSeconds"] for p in processes if p["workload"] == name
+            ),
         }
         for name in (GATEWAY, *limits)
     ]
+
+
+def _largest(offsets: Iterable[float | None]) -> float | None:
+    return max((one for one in offsets if one is not None), key=abs, default=None)
 
 
 def _sum(by_method: dict[str, Total], service: str, lasting: Container[str]) -> Total:

@@ -21,7 +21,7 @@ def points(db: sqlite3.Connection, name: str, process: str, since: int) -> list[
     Points are pairs of seconds since the epoch and value, from *since* (microseconds) on.
     """
     found = db.execute(
-        "SELECT id, process, labels FROM series WHERE name = ? AND (? = '' OR process = ?)"
+        "SELECT id, process, labels, kind FROM series WHERE name = ? AND (? = '' OR process = ?)"
         " ORDER BY process, labels LIMIT 200",
         (name, process, process),
     ).fetchall()
@@ -30,6 +30,7 @@ def points(db: sqlite3.Connection, name: str, process: str, since: int) -> list[
             "name": name,
             "process": row["process"],
             "labels": json.loads(row["labels"]),
+            "kind": row["kind"],
             "points": [
                 [at / 1e6, value]
                 for at, value in db.execute(

@@ -21,6 +21,7 @@ SCANNED_AT_ONCE = 20_000
 SCAN_SECONDS = 0.15
 MOST_SPANS = 20_000
 """The most spans of one trace that are shown."""
+MOST_BACK_LINKS = 100
 _FOREVER = 2**62
 
 
@@ -254,8 +255,56 @@ def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
     critical = critical_path.of(
         [(r["span_id"], r["parent_id"], r["start"], r["start"] + r["duration"]) for r in rows]
     )
-    spans = [_span(r, services, trace_id.hex(), critical.get(r["span_id"], 0)) for r in rows]
-    return {**(summaries[0] if summaries else {}), "spans": spans}
+    links = _links(db, row[0])
+    spans = [
+        _span(r, services, trace_id.hex(), critical.get(r["span_id"], 0))
+        | {"links": links.get(r["span_id"], [])}
+        for r in rows
+    ]
+    return {
+        **(summaries[0] if summaries else {}),
+        "spans": spans,
+        "linkedFrom": _linked_from(db, trace_id),
+    }
+
+
+def _links(db: sqlite3.Connection, trace: int) -> dict[bytes, list[dict[str, Any]]]:
+    """Return the links of each span of a trace; ``kept`` says whether their target is here."""
+    found: dict[bytes, list[dict[str, Any]]] = {}
+    for span_id, to_trace, to_span, attributes, kept in db.execute(
+        "SELECT l.span_id, l.to_trace, l.to_span, l.attributes, t.id IS NOT NULL FROM links l"
+        " LEFT JOIN traces t ON t.trace_id = l.to_trace WHERE l.trace = ?",
+        (trace,),
+    ):
+        found.setdefault(span_id, []).append(
+            {
+                "traceId": to_trace.hex(),
+                "spanId": to_span.hex(),
+                "attributes": json.loads(attributes),
+                "kept": bool(kept),
+            }
+        )
+    return found
+
+
+def _linked_from(db: sqlite3.Connection, trace_id: bytes) -> list[dict[str, Any]]:
+    """Return the spans of all traces that link to a trace, the latest first."""
+    rows = db.execute(
+        "SELECT t.trace_id, l.span_id, l.to_span, n.text, t.start FROM links l"
+        " JOIN traces t ON t.id = l.trace JOIN names n ON n.id = t.name"
+        " WHERE l.to_trace = ? ORDER BY t.start DESC LIMIT ?",
+        (trace_id, MOST_BACK_LINKS),
+    )
+    return [
+        {
+            "traceId": source.hex(),
+            "spanId": span_id.hex(),
+            "toSpanId": to_span.hex(),
+            "name": name,
+            "start": rfc3339(start),
+        }
+        for source, span_id, to_span, name, start in rows
+    ]
 
 
 _KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")

@@ -1,4 +1,4 @@
-"""What came in, what was not kept and why: the console says it rather than losing it silently."""
+"""Counters of received and dropped telemetry, with the reason for each loss."""
 
 import threading
 from collections import Counter
@@ -8,25 +8,34 @@ from mesh.console.clock import Now
 
 MOST_KINDS = 500
 REASONS = {
-    "malformed": "could not be read as OTLP",
-    "cut_short": "its sender went away in the middle of it",
-    "too_large": "one request was above the limit of its receiver",
-    "queue_full": "came faster than it could be written",
-    "no_ids": "a span without trace or span id",
-    "too_old": "older than what is kept",
-    "in_future": "more than a day in the future",
+    "malformed": "requests that are not valid OTLP",
+    "cut_short": "the sender disconnected before the end of the request",
+    "too_large": "requests above the size limit",
+    "queue_full": "items that arrived faster than they could be written",
+    "unauthenticated": "requests without the OTLP token",
+    "no_ids": "spans without a valid trace id and span id",
+    "too_old": "items older than the retention",
+    "in_future": "items more than a day in the future",
+    "empty": "log records without text, attributes or severity",
+    "no_value": "data points without a value",
+    "not_finite": "data points that are NaN or infinite",
+    "no_recorded_value": "data points that only mark the end of a series",
+    "unreadable": "items that could not be read",
+    "duplicate": "spans that had been received before",
     "attributes_cut": "attributes above the limits were cut; the rest was kept",
-    "redacted": "attributes that may open a door or tell of a person were removed",
+    "redacted": "attributes that hold credentials or personal data were removed",
     "too_many_names": "more different names than are kept apart were joined",
     "too_many_series": "more time series than are kept",
-    "disk_full": "the disk or the quota of the file is full",
-    "not_written": "the file could not be written",
+    "disk_full": "items lost because the disk or the quota of the file is full",
+    "not_written": "items that could not be written to the file",
 }
+HARMLESS = frozenset({"redacted", "duplicate", "no_recorded_value"})
+"""Reasons that lose nothing a reader would miss."""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """One kind of loss: which signal, why, of whom, how often and when last (microseconds)."""
+    """One kind of loss: signal, reason, sender, count and last time (microseconds)."""
 
     signal: str
     reason: str
@@ -36,7 +45,7 @@ class Dropped:
 
 
 class IntakeCounters:
-    """Counts; used by receivers and the writer at once."""
+    """Thread-safe counters, used by receivers and the writer."""
 
     def __init__(self, now: Now) -> None:
         self._now = now
@@ -44,13 +53,13 @@ class IntakeCounters:
         self._received: Counter[str] = Counter()
         self._dropped: dict[tuple[str, str, str], tuple[int, int]] = {}
 
-    def took(self, signal: str, count: int) -> None:
-        """Count what came in."""
+    def receive(self, signal: str, count: int) -> None:
+        """Count received items."""
         with self._lock:
             self._received[signal] += count
 
     def drop(self, signal: str, reason: str, *, service: str = "", count: int = 1) -> None:
-        """Count what was not kept, or not as it came, for a reason of `REASONS`."""
+        """Count items that were dropped or changed, for a reason of `REASONS`."""
         if count:
             with self._lock:
                 key = (signal, reason, service)
@@ -59,7 +68,7 @@ class IntakeCounters:
                 self._dropped[key] = (self._dropped.get(key, (0, 0))[0] + count, self._now())
 
     def received(self) -> dict[str, int]:
-        """Return how many items of each signal came in since the start."""
+        """Return the number of items of each signal received since the start."""
         with self._lock:
             return dict(self._received)
 

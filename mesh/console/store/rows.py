@@ -1,6 +1,14 @@
-"""One line each of what is kept: spans, log records and points of time series."""
+"""Rows as the store keeps them: spans, links, log records and points of time series."""
 
 from typing import NamedTuple
+
+
+class Link(NamedTuple):
+    """A link from a span to a span of this or another trace; ``attributes`` is JSON."""
+
+    trace_id: bytes
+    span_id: bytes
+    attributes: str
 
 
 class Span(NamedTuple):
@@ -29,6 +37,7 @@ class Span(NamedTuple):
     peer: str
     attributes: str
     events: str
+    links: tuple[Link, ...] = ()
 
     @property
     def size(self) -> int:
@@ -64,3 +73,8 @@ class Point(NamedTuple):
     value: float
     total: float
     buckets: str
+    kind: str = "gauge"
+    """How values are to be read: ``gauge``, ``counter``, ``histogram, delta`` and so on."""
+
+
+Row = Span | Log | Point

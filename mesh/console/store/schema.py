@@ -2,7 +2,7 @@
 The file: tables, how it is opened, and what happens when it is damaged.
 
 Names of services, spans and rpcs stand once in ``names``. The indexes of ``spans`` cover what a
-search filters by, so that a search reads no row that it does not show. An edge is told twice: by
+search filters by, so that a search reads no row that it does not show. An edge is counted twice: by
 spans and, where ``counted`` is 1, by counters that no sampling thins out.
 """
 
@@ -11,7 +11,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 SCHEMA = """
 CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE services (
@@ -40,6 +40,12 @@ CREATE INDEX spans_service ON spans (service, start, duration, rpc, probe, error
 CREATE INDEX spans_rpc ON spans (rpc, start, duration, service, probe, error, trace);
 CREATE INDEX spans_start ON spans (start, duration, service, rpc, probe, error, trace);
 CREATE INDEX spans_error ON spans (start, duration, service, rpc, probe, trace) WHERE error = 1;
+CREATE TABLE links (
+    trace INTEGER NOT NULL, span_id BLOB NOT NULL,
+    to_trace BLOB NOT NULL, to_span BLOB NOT NULL, attributes TEXT NOT NULL,
+    PRIMARY KEY (trace, span_id, to_trace, to_span)
+) WITHOUT ROWID;
+CREATE INDEX links_back ON links (to_trace);
 CREATE TABLE logs (
     id INTEGER PRIMARY KEY, at INTEGER NOT NULL, service INTEGER NOT NULL, instance TEXT NOT NULL,
     level INTEGER NOT NULL, trace_id BLOB NOT NULL, span_id BLOB NOT NULL,
@@ -57,6 +63,7 @@ CREATE TABLE edges (
 ) WITHOUT ROWID;
 CREATE TABLE series (
     id INTEGER PRIMARY KEY, process TEXT NOT NULL, name TEXT NOT NULL, labels TEXT NOT NULL,
+    kind TEXT NOT NULL,
     UNIQUE (process, name, labels)
 );
 CREATE TABLE points (

@@ -1,11 +1,11 @@
 """
-What the writer does to the file: rows in, the oldest out.
+Inserting rows and evicting the oldest ones.
 
 Every function here runs inside a transaction of the writer's thread.
 """
 
 import sqlite3
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mesh.console import naming
@@ -81,13 +81,15 @@ class Tables:
         }
 
     def add_spans(self, spans: Sequence[Span]) -> None:
-        """Write spans, their traces and the edges that they show."""
-        by_trace: OrderedDict[bytes, list[Span]] = OrderedDict()
-        for span in spans:
-            by_trace.setdefault(span.trace_id, []).append(span)
-        rows = []
+        """Write spans, their traces and the edges that they show; duplicates change nothing."""
+        by_trace = self._without_duplicates(spans)
+        fresh = [span for members in by_trace.values() for span in members]
+        if not fresh:
+            return
+        rows, links = [], list[tuple[int | bytes | str, ...]]()
         for trace_id, members in by_trace.items():
             trace = self._trace(trace_id, members)
+            links += [(trace, span.span_id, *link) for span in members for link in span.links]
             rows += [
                 (
                     trace,
@@ -105,8 +107,32 @@ class Tables:
                 for span in members
             ]
         self._db.executemany(_INSERT_SPAN, rows)
-        self._count(spans, "spans", "span_bytes", latest=max(s.start for s in spans))
-        self._add_edges(self._edges.see(spans, now=self._now()))
+        self._db.executemany("INSERT OR IGNORE INTO links VALUES (?,?,?,?,?)", links)
+        self._count(fresh, "spans", "span_bytes", latest=max(s.start for s in fresh))
+        self._add_edges(self._edges.see(fresh, now=self._now()))
+
+    def _without_duplicates(self, spans: Sequence[Span]) -> dict[bytes, list[Span]]:
+        """
+        Return the spans by trace, without those already kept: senders repeat a batch when in doubt.
+
+        Source:
+            OTLP specification, Duplicate Data: (trace id, span id) identifies a span.
+        """
+        found: dict[bytes, dict[bytes, Span]] = {}
+        for span in spans:
+            found.setdefault(span.trace_id, {}).setdefault(span.span_id, span)
+        for trace_id, members in found.items():
+            row = self._db.execute(
+                "SELECT id FROM traces WHERE trace_id = ?", (trace_id,)
+            ).fetchone()
+            for span_id in tuple(members) if row else ():
+                if self._db.execute(
+                    "SELECT 1 FROM spans WHERE trace = ? AND span_id = ?", (row[0], span_id)
+                ).fetchone():
+                    del members[span_id]
+        fresh = {trace_id: list(members.values()) for trace_id, members in found.items() if members}
+        self._intake.drop("traces", "duplicate", count=len(spans) - sum(map(len, fresh.values())))
+        return fresh
 
     def _trace(self, trace_id: bytes, members: Sequence[Span]) -> int:
         first = min(members, key=lambda span: (-_rank(span), span.start))
@@ -184,7 +210,7 @@ class Tables:
         for point in points:
             series = self._one_series(point)
             if series:
-                rows.append((series, *point[3:]))
+                rows.append((series, *point[3:7]))
         self._db.executemany("INSERT OR REPLACE INTO points VALUES (?,?,?,?,?)", rows)
 
     def _one_series(self, point: Point) -> int:
@@ -195,7 +221,8 @@ class Tables:
                 self._intake.drop("metrics", "too_many_series", service=point.process)
                 return 0
             known = self._db.execute(
-                "INSERT INTO series (process, name, labels) VALUES (?,?,?)", key
+                "INSERT INTO series (process, name, labels, kind) VALUES (?,?,?,?)",
+                (*key, point.kind),
             ).lastrowid
             self._series[key] = known or 0
         return known or 0
@@ -280,6 +307,11 @@ class Tables:
         self._db.executemany(
             "DELETE FROM traces WHERE id = ?1"
             " AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = ?1)",
+            {(row[0],) for row in gone},
+        )
+        self._db.executemany(
+            "DELETE FROM links WHERE trace = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM traces WHERE id = ?1)",
             {(row[0],) for row in gone},
         )
         return len(gone) == CHUNK

@@ -1,13 +1,14 @@
 """
-The one thread that writes: requests in by a bounded queue, rows out in batches.
+The one thread that writes: rows arrive through a bounded queue and are written in batches.
 
-A full disk or a damaged page costs the batch at hand, which is counted; the thread goes on.
+Writing never breaks serving: a full disk costs the rows at hand, which are counted, and a row that
+the file does not accept is dropped without the rest of its batch. The thread always continues.
 """
 
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +17,9 @@ from typing import Any
 import structlog
 
 from mesh.console.clock import Now
-from mesh.console.intake.otlp_decoder import Decoder
 from mesh.console.store import schema
 from mesh.console.store.intake_counters import IntakeCounters
-from mesh.console.store.rows import Point
+from mesh.console.store.rows import Point, Row
 from mesh.console.store.tables import Tables
 
 QUEUE_BYTES = 32 * 1024 * 1024
@@ -30,10 +30,17 @@ PATIENCE_SECONDS = 0.1
 TIDY_EVERY_SECONDS = 5.0
 POINTS_KEPT = timedelta(hours=6)
 
+_NO_ROWS = frozenset({"work", "flush"})
+_BAD_ROW = (
+    *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
+    *(OverflowError, ValueError, TypeError),
+)
+"""What SQLite raises because of a row, not because of the file."""
+
 log = structlog.get_logger("writer")
 
 Work = Callable[[Tables, sqlite3.Connection], None]
-"""Something to do in a transaction of the writer."""
+"""Work to do in a transaction of the writer."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class _Item:
 
 
 class Writer:
-    """Takes requests from any thread and writes them on its own; ``with`` starts and ends it."""
+    """Takes rows from any thread and writes them on its own; ``with`` starts and ends it."""
 
     def __init__(
         self,
@@ -77,7 +84,6 @@ class Writer:
         self._retention = retention
         self._service_bytes = service_bytes
         self._queue_bytes = queue_bytes
-        self._decoder = Decoder(now, intake, retention)
         self._tables = Tables(self.db, intake, now)
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._waiting = 0
@@ -98,16 +104,16 @@ class Writer:
         self._thread.join()
         self.db.close()
 
-    def offer(self, signal: str, request: Any, size: int) -> bool:
-        """Take an OTLP request to be written; False when too much is waiting already."""
-        return self._put(_Item(signal, size, request))
+    def offer(self, signal: str, rows: Sequence[Row], size: int) -> bool:
+        """Queue rows of about *size* bytes; False when too much is waiting already."""
+        return self._put(_Item(signal, size, rows))
 
-    def offer_points(self, points: list[Point]) -> bool:
-        """Take points of time series to be written."""
-        return self._put(_Item("points", 200 * len(points), points))
+    def offer_points(self, points: Sequence[Point]) -> bool:
+        """Queue points of time series."""
+        return self.offer("metrics", points, 200 * len(points))
 
     def do(self, work: Work) -> bool:
-        """Take something to do in a transaction, after what was taken before."""
+        """Queue something to do in a transaction, after what was queued before."""
         return self._put(_Item("work", 0, work))
 
     def _put(self, item: _Item) -> bool:
@@ -119,11 +125,11 @@ class Writer:
         return True
 
     def flush(self, timeout: float = 30.0) -> None:
-        """Wait until everything taken so far is written, or was lost; for tests and the end."""
+        """Wait until everything queued so far is written or lost; for tests and the end."""
         done = threading.Event()
         self._queue.put(_Item("flush", 0, done))
         if not done.wait(timeout):
-            raise TimeoutError("the writer does not keep up")
+            raise TimeoutError("the writer cannot keep up")
 
     def _run(self) -> None:
         going = True
@@ -132,12 +138,12 @@ class Writer:
             try:
                 self._write(batch)
                 self._tidy()
-                self._tell("")
+                self._report("")
             except sqlite3.Error as exc:
                 self._lose(batch, exc)
-            except Exception:
+            except Exception as exc:
                 log.exception("batch lost")
-                self._intake.drop("all", "not_written", count=len(batch))
+                self._lose(batch, exc)
             with self._lock:
                 self._waiting -= sum(item.size for item in batch)
             for item in batch:
@@ -164,32 +170,50 @@ class Writer:
         return batch, True
 
     def _write(self, batch: list[_Item]) -> None:
-        rows = list(self._decoded(batch))
-        if not rows:
+        parts = list(_joined(batch))
+        if not parts:
             return
         self.db.execute("BEGIN IMMEDIATE")
         try:
-            for signal, content in rows:
-                self._apply(signal, content)
+            for signal, content in parts:
+                self._apply_or_split(signal, content)
             self.db.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
 
-    def _decoded(self, batch: list[_Item]) -> Iterator[tuple[str, Any]]:
-        joined: dict[str, list[Any]] = {"traces": [], "logs": [], "points": []}
-        for item in batch:
-            match item.signal:
-                case "traces":
-                    joined["traces"] += self._decoder.spans(item.content)
-                case "logs":
-                    joined["logs"] += self._decoder.logs(item.content)
-                case "metrics":
-                    joined["points"] += self._decoder.points(item.content)
-                case "points":
-                    joined["points"] += item.content
-        yield from ((signal, rows) for signal, rows in joined.items() if rows)
-        yield from (("work", item.content) for item in batch if item.signal == "work")
+    def _apply_or_split(self, signal: str, content: Any) -> None:
+        """Write rows together; when the file does not accept one, all but that one."""
+        try:
+            self._in_savepoint(signal, content)
+        except _BAD_ROW as exc:
+            if signal == "work":
+                self._lose_row(signal, "", exc)
+                return
+            for row in content:
+                self._apply_one(signal, row)
+
+    def _apply_one(self, signal: str, row: Row) -> None:
+        try:
+            self._in_savepoint(signal, [row])
+        except _BAD_ROW as exc:
+            self._lose_row(signal, getattr(row, "service", ""), exc)
+
+    def _in_savepoint(self, signal: str, content: Any) -> None:
+        self.db.execute("SAVEPOINT part")
+        try:
+            self._apply(signal, content)
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK TO part")
+                self.db.execute("RELEASE part")
+                self._tables.load()
+            raise
+        self.db.execute("RELEASE part")
+
+    def _lose_row(self, signal: str, service: str, exc: Exception) -> None:
+        log.warning("row not written", signal=signal, service=service, fault=str(exc)[:200])
+        self._intake.drop(signal, "not_written", service=service)
 
     def _apply(self, signal: str, content: Any) -> None:
         match signal:
@@ -197,7 +221,7 @@ class Writer:
                 self._tables.add_spans(content)
             case "logs":
                 self._tables.add_logs(content)
-            case "points":
+            case "metrics":
                 self._tables.add_points(content)
             case _:
                 content(self._tables, self.db)
@@ -228,11 +252,13 @@ class Writer:
             self.db.execute("ROLLBACK")
         self._tables.load()
 
-    def _lose(self, batch: list[_Item], exc: sqlite3.Error) -> None:
+    def _lose(self, batch: list[_Item], exc: Exception) -> None:
         full = "full" in str(exc)
         for item in batch:
-            self._intake.drop(item.signal, "disk_full" if full else "not_written")
-        self._tell(f"{type(exc).__name__}: {exc}")
+            if item.signal not in _NO_ROWS:
+                reason = "disk_full" if full else "not_written"
+                self._intake.drop(item.signal, reason, count=len(item.content))
+        self._report(f"{type(exc).__name__}: {exc}")
         if full:
             self._make_room()
 
@@ -247,13 +273,22 @@ class Writer:
             self._roll_back()
             log.warning("no room can be made", fault=str(exc))
 
-    def _tell(self, fault: str) -> None:
+    def _report(self, fault: str) -> None:
         if fault != self.fault:
             self.fault = fault
             if fault:
                 log.error("telemetry cannot be written", fault=fault)
             else:
                 log.info("telemetry is written again")
+
+
+def _joined(batch: list[_Item]) -> Iterator[tuple[str, Any]]:
+    """Yield the rows of each signal together, then work in its order."""
+    for signal in ("traces", "logs", "metrics"):
+        rows = [row for item in batch if item.signal == signal for row in item.content]
+        if rows:
+            yield signal, rows
+    yield from (("work", item.content) for item in batch if item.signal == "work")
 
 
 def _microseconds(duration: timedelta) -> int:

@@ -28,7 +28,7 @@ from mesh.console.queries import (
 )
 from mesh.console.queries.logs import Search as LogSearch
 from mesh.console.queries.traces import Search
-from mesh.console.store.intake_counters import REASONS
+from mesh.console.store.intake_counters import HARMLESS, REASONS
 from mesh.console.store.reader import BadRequestError
 from mesh.console.web import control_actions, live_tail
 from mesh.console.web.errors import error
@@ -84,7 +84,9 @@ class Api:
         window = query.window("window", "5m")
         c, now = self._c, self._c.now()
         items = await c.reader.run(
-            lambda db: overview.services(db, c.mesh, c.seen, c.certs, now=now, window=window)
+            lambda db: overview.services(
+                db, c.mesh, c.seen, c.certs, c.clocks, now=now, window=window
+            )
         )
         if any(item["canaryWeight"] for item in items):
             verdicts = await control_actions.verdicts(c)
@@ -207,7 +209,7 @@ class Api:
         Query(request.query_params, [])
         c, now = self._c, self._c.now()
         return {
-            "processes": mesh_status.processes(c.seen),
+            "processes": mesh_status.processes(c.seen, c.clocks),
             "proxies": mesh_status.proxies(c.seen),
             "certificates": mesh_status.certificates(c.seen, c.certs, now=now),
             "breakers": mesh_status.of_proxies(c.seen, "breakers"),
@@ -246,6 +248,7 @@ class Api:
                 "signal": one.signal,
                 "reason": one.reason,
                 "meaning": REASONS[one.reason],
+                "harmless": one.reason in HARMLESS,
                 "service": one.service,
                 "count": one.count,
                 "last": rfc3339(one.last),

@@ -15,9 +15,11 @@ from mesh.chassis.testing import free_port
 from mesh.console.app import ListenError, console
 from mesh.console.clock import steady
 from mesh.console.context import Context
+from mesh.console.intake.otlp_decoder import Decoder
 from mesh.console.settings import MEBIBYTE, ConsoleSettings
 from mesh.console.store import schema
 from mesh.console.store.intake_counters import IntakeCounters
+from mesh.console.store.rows import Row
 from mesh.console.store.writer import Writer
 
 TOKEN = "a-token-for-tests-alone"
@@ -31,12 +33,18 @@ class Kept:
     writer: Writer
     intake: IntakeCounters
     path: Path
+    decoder: Decoder
 
     def take(self, signal: str, *requests: Any) -> None:
-        """Write requests and wait until they are written, or lost."""
+        """Decode and write requests; return when they are written or lost."""
         for request in requests:
-            assert self.writer.offer(signal, request, request.ByteSize())
+            rows = self.rows_of(signal, request)
+            assert not rows or self.writer.offer(signal, rows, request.ByteSize())
         self.writer.flush()
+
+    def rows_of(self, signal: str, request: Any) -> list[Row]:
+        """Return the rows of a request."""
+        return self.decoder.decode(signal, request).rows
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
         """Return what a query finds."""
@@ -62,7 +70,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
                 "service_bytes": 100 * MEBIBYTE,
             }
             writer = Writer(path, now=now, intake=intake, **(usual | limits))
-            return Kept(stack.enter_context(writer), intake, path)
+            decoder = Decoder(now, intake, (usual | limits)["retention"])
+            return Kept(stack.enter_context(writer), intake, path, decoder)
 
         yield start
 

@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 
-from mesh.console.intake.otlp_decoder import MOST_TEXT
+from mesh.console.intake.otlp_decoder import MAX_TEXT
 from mesh.console.settings import MEBIBYTE
 from mesh.console.store import schema
 from tests.mesh.console.conftest import Kept
 from tests.mesh.console.telemetry import Batch, logs, now
 
+COUNTED = {
+    "traces": "SELECT spans, errors FROM traces",
+    "services": "SELECT name, spans, span_bytes FROM services ORDER BY name",
+    "edges": "SELECT source, target, rpc, calls, errors FROM edges ORDER BY 1, 2, 3",
+}
 DAY = 86_400 * 1_000_000_000
 
 
@@ -53,14 +58,24 @@ class TestSpans:
 
     def test_twice(self, kept: Kept) -> None:
         """
-        A batch that an exporter sends again is stored once.
+        A batch that an exporter sends again is stored and counted once: spans, traces, edges.
+
+        Source: OTLP specification, Duplicate Data.
         """
         batch = Batch()
         batch.call()
         kept.take("traces", batch.request)
+        before = COUNTED.items()
+        counts = {name: kept.rows(sql) for name, sql in before}
         kept.take("traces", batch.request)
+        twice = Batch()
+        twice.request.CopyFrom(batch.request)
+        twice.request.resource_spans.extend(batch.request.resource_spans)
+        kept.take("traces", twice.request)
 
         assert [(4,)] == kept.rows("SELECT count(*) FROM spans")
+        assert counts == {name: kept.rows(sql) for name, sql in COUNTED.items()}
+        assert {("duplicate", ""): 12} == kept.dropped()
 
     @pytest.mark.parametrize(
         ("code", "error"),
@@ -141,7 +156,7 @@ class TestBadInput:
         kept.take("traces", batch.request)
 
         ((text,),) = kept.rows("SELECT attributes FROM spans")
-        assert len(text) < MOST_TEXT
+        assert len(text) < MAX_TEXT
         assert '"small":"b"' in text
         assert {("attributes_cut", "survey"): 1} == kept.dropped()
 
@@ -155,7 +170,7 @@ class TestBadInput:
         kept.take("traces", batch.request)
 
         ((size,),) = kept.rows("SELECT length(attributes) FROM spans")
-        assert size < MOST_TEXT
+        assert size < MAX_TEXT
 
     def test_many_services(self, kept: Kept) -> None:
         """
@@ -299,18 +314,19 @@ class TestBounds:
         batch = Batch()
         batch.call()
 
-        took = [kept.writer.offer("traces", batch.request, 600) for _ in range(3)]
+        rows = kept.rows_of("traces", batch.request)
+        took = [kept.writer.offer("traces", rows, 600) for _ in range(3)]
         gate.set()
         kept.writer.flush()
 
         assert [True, False, False] == took
-        assert kept.writer.offer("traces", batch.request, 600)
+        assert kept.writer.offer("traces", rows, 600)
 
 
 class TestFullDisk:
     def test_full(self, make: Callable[..., Kept]) -> None:
         """
-        A full disk costs batches, which are counted; afterwards the newest are kept again.
+        A full disk costs records, which are counted; afterwards the newest are kept again.
         """
         kept = make()
 
@@ -326,7 +342,7 @@ class TestFullDisk:
         kept.take("logs", last)
         kept.take("logs", last)
 
-        assert 0 < lost[("disk_full", "")] < 12
+        assert 0 < lost[("disk_full", "")] < 12 * 200
         assert 0 < kept.rows("SELECT count(*) FROM logs WHERE body = 'the last one'")[0][0]
         assert "" == kept.writer.fault
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from mesh.console.intake import otlp_receiver
+from mesh.console.intake.otlp_reader import MAX_BYTES
 from tests.mesh.console.conftest import Running, Start
 from tests.mesh.console.telemetry import Batch, logs, now
 
@@ -170,8 +170,8 @@ class TestHttp:
     @pytest.mark.parametrize(
         "body",
         [
-            b"x" * (otlp_receiver.MOST_BYTES + 1),
-            gzip.compress(bytes(10 * otlp_receiver.MOST_BYTES)),
+            b"x" * (MAX_BYTES + 1),
+            gzip.compress(bytes(10 * MAX_BYTES)),
         ],
         ids=["plain", "packed"],
     )

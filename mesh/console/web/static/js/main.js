@@ -129,7 +129,7 @@ useTheme(localStorage.getItem("theme") ?? "");
 const intake = document.getElementById("intake");
 every(10_000, new AbortController().signal, async () => {
   const { kept, dropped, fault } = await get("intake");
-  const lost = dropped.filter((d) => d.reason !== "redacted").reduce((sum, d) => sum + d.count, 0);
+  const lost = dropped.filter((d) => !d.harmless).reduce((sum, d) => sum + d.count, 0);
   show(intake, h("a", { href: "/mesh#intake" }, `${count(kept.reduce((sum, k) => sum + k.spans, 0))} spans`),
     lost ? h("span", {}, `, ${count(lost)} not kept`) : "", fault ? h("b", { class: "level-error" }, " not writing") : "");
 });

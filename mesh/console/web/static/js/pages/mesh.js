@@ -2,6 +2,7 @@
 
 import { get, every } from "../api.js";
 import { control } from "./control.js";
+import { offset } from "./overview.js";
 import { empty, h, head, pill, refresh, scrolls, show } from "../dom.js";
 import { ago, bytes, count, days, ms, percent } from "../format.js";
 
@@ -13,7 +14,7 @@ export async function mesh(main, { signal }) {
   await every(5000, signal, async () => {
     const [found, intake, runs] = await Promise.all([get("mesh", {}, signal), get("intake", {}, signal), get("runs", {}, signal)]);
     refresh(body,
-      table("Processes", ["Process", "State", "Memory", "In flight", "Started", "Files"], found.processes, (p) => [p.process, p.up ? pill("good", "up") : pill("bad", p.fault), bytes(p.memoryBytes), p.inFlight ?? "–", ago(p.startedAt), p.openFiles ?? "–"], "Nothing is scraped."),
+      table("Processes", ["Process", "State", "Memory", "In flight", "Started", "Files"], found.processes, (p) => [p.process, h("span", { class: "chips" }, p.up ? pill("good", "up") : pill("bad", p.fault), p.clockOffsetSeconds === null ? null : pill("bad", offset(p.clockOffsetSeconds))), bytes(p.memoryBytes), p.inFlight ?? "–", ago(p.startedAt), p.openFiles ?? "–"], "Nothing is scraped."),
       table("Certificates", ["Of", "Life left", "Ends", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), h("code", {}, c.subject)], "No process tells of a certificate."),
       h("div", { class: "two" },
         table("Faults in force", ["Proxy", "Path", "Delay", "Abort"], found.faults, (f) => [f.process, h("code", {}, f.path), f.delay ? `${f.delay} for ${percent(f.delayShare, 0)}` : "–", f.abort ? `${f.abort} for ${percent(f.abortShare, 0)}` : "–"], "None."),
@@ -24,7 +25,7 @@ export async function mesh(main, { signal }) {
       shut("Policies as compiled", ["Method", "Callers", "Deadline", "User", "Retries", "Declared in"], found.policies, (p) => [p.rpc, p.callers.join(", "), ms(p.deadlineMs), p.session ? "needed" : "–", p.retries ? "yes" : "no", h("code", {}, p.source)], "There is no contract."),
       h("div", { id: "intake", class: "two" },
         table("Kept", ["Service", "Spans", "Logs", "Size"], intake.kept, (k) => [k.service, count(k.spans), count(k.logs), bytes(k.spanBytes + k.logBytes)], "Nothing has come in yet."),
-        table("Not kept, or not as it came", ["What", "Of", "Count", "Last"], intake.dropped, (d) => [h("span", { title: d.meaning }, `${d.signal}: ${d.meaning}`), d.service, count(d.count), ago(d.last)], "Everything that came was kept.")),
+        table("Dropped or changed", ["What", "Service", "Count", "Last"], intake.dropped, (d) => [h("span", { title: d.meaning }, `${d.signal}: ${d.meaning}`), d.service, count(d.count), ago(d.last)], "Everything received was kept.")),
       compared(runs.items));
   });
 }

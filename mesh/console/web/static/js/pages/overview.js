@@ -57,11 +57,15 @@ function service(item) {
     item.saturation === null ? null : h("div", { class: `meter ${item.saturation > 0.8 ? "bad" : item.saturation > 0.5 ? "warn" : ""}` }, h("i", { style: { width: `${Math.min(100, item.saturation * 100)}%` } })),
     h("footer", {},
       item.certificateDays === null ? null : pill(item.certificateLife < 0.25 ? "warn" : "", `certificate ${days(item.certificateDays)}`),
+      item.clockOffsetSeconds === null ? null : pill("bad", offset(item.clockOffsetSeconds)),
       item.openBreakers ? pill("bad", `${item.openBreakers} breaker open`) : null,
       item.ejectedHosts ? pill("warn", `${item.ejectedHosts} ejected`) : null,
       item.canaryWeight ? [pill("accent", `canary ${item.canaryWeight} %`), verdict(item.canaryVerdict)] : null,
       item.processes.some((p) => p.memoryBytes) ? pill("", `${Math.round(item.processes.reduce((sum, p) => sum + (p.memoryBytes ?? 0), 0) / 1e6)} MB`) : null));
 }
+
+/** A clock that is wrong makes every time of its service wrong: say by how much. */
+export const offset = (seconds) => `clock ${ms(Math.abs(seconds) * 1000)} ${seconds > 0 ? "ahead" : "behind"}`;
 
 function failures(items) {
   if (!items.length) return null;

@@ -63,6 +63,7 @@ export async function trace(main, { signal, keep, query }, id) {
       found.services.map((one) => pill("", h("i", { style: { background: hue(one.name), width: ".5rem", height: ".5rem", "border-radius": "3px" } }), `${one.name} ${one.spans}`))),
     h("p", { class: "muted", style: { margin: ".6rem 0 1rem" } }, "Critical path: ", busiest.map((s, i) => [i ? ", " : "", h("b", {}, `${s.service} ${ms(s.criticalMs)}`)]), ". Proxies are outlined, processes filled; the dark line is the time that the whole trace waited for."),
     h("section", { class: "card flush scroll" }, rows),
+    found.linkedFrom.length ? h("section", { class: "card flush" }, h("h2", {}, "Linked from"), h("div", { class: "scroll" }, h("table", {}, found.linkedFrom.map((one) => h("tr", {}, h("td", {}, clock(one.start)), h("td", {}, h("a", { href: `/traces/${one.traceId}?span=${one.spanId}`, "data-row": true }, one.name))))))) : null,
     logs.length ? h("section", { class: "card flush" }, h("h2", {}, `Logs of this trace`), h("div", { class: "logs" }, [...logs].reverse().map(record))) : null);
   draw();
   const wanted = rows.querySelector(`[data-span="${CSS.escape(query.get("span") ?? "")}"]`);
@@ -103,6 +104,7 @@ function detail(span, logs) {
     span.code ? ["code", span.code] : null, span.message ? ["message", span.message] : null, ["on the critical path", ms(span.criticalMs)], ...attributes,
   ].filter(Boolean)),
   span.events.length ? [h("h3", {}, "Events"), facts(span.events.map((event) => [clock(event.at), `${event.name} ${Object.keys(event.attributes).length ? text(event.attributes) : ""}`]))] : null,
+  span.links.length ? [h("h3", {}, "Links"), facts(span.links.map((link) => [link.kept ? h("a", { class: "mono", href: `/traces/${link.traceId}?span=${link.spanId}` }, link.traceId) : h("span", { class: "mono" }, link.traceId), [link.kept ? "" : "not kept. ", Object.keys(link.attributes).length ? text(link.attributes) : ""].join("")]))] : null,
   logs.length ? [h("h3", {}, "Logs"), h("div", { class: "logs" }, logs.map(record))] : null);
 }
 

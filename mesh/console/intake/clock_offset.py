@@ -1,0 +1,62 @@
+"""
+Clock offsets of senders: how far the times in their telemetry differ from the time of receipt.
+
+Telemetry is sent after it happened, so the latest time of a sender within a minute is close to now
+and never after it. A later one shows a clock that is ahead; one that stays far behind shows a
+clock that is behind.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mesh.console.clock import Now
+
+AHEAD = timedelta(seconds=2)
+BEHIND = timedelta(seconds=45)
+"""Beyond which a clock is called wrong: batches, retries and tail sampling delay telemetry."""
+_PERIOD = 30_000_000
+_MAX_SENDERS = 500
+
+
+@dataclass
+class _Sender:
+    period: int
+    current: int
+    previous: int | None = None
+
+
+class ClockOffsets:
+    """Observes the times that senders give; safe for one writing and many reading threads."""
+
+    def __init__(self, now: Now) -> None:
+        self._now = now
+        self._senders: dict[str, _Sender] = {}
+
+    def observe(self, process: str, at: int) -> None:
+        """Note that *process* gave the time *at*, in microseconds, to something it just sent."""
+        now = self._now()
+        period, difference = now // _PERIOD, at - now
+        known = self._senders.get(process)
+        if known is None:
+            if len(self._senders) < _MAX_SENDERS:
+                self._senders[process] = _Sender(period, difference)
+        elif known.period == period:
+            known.current = max(known.current, difference)
+        else:
+            known.previous = known.current if period == known.period + 1 else None
+            known.period, known.current = period, difference
+
+    def seconds(self, process: str) -> float | None:
+        """Return by how much the clock of *process* is wrong; None while it looks right."""
+        known = self._senders.get(process)
+        if known is None or self._now() // _PERIOD - known.period > 2:
+            return None
+        latest = max(known.current, known.current if known.previous is None else known.previous)
+        offset = latest / 1e6
+        wrong = offset > AHEAD.total_seconds() or offset < -BEHIND.total_seconds()
+        return round(offset, 1) if wrong else None
+
+    def wrong(self) -> dict[str, float]:
+        """Return the offset in seconds of every process whose clock is wrong."""
+        found = {process: self.seconds(process) for process in tuple(self._senders)}
+        return {process: offset for process, offset in found.items() if offset is not None}

@@ -1,0 +1,155 @@
+"""
+The strict OTLP reader: bytes of a request in, its message out, or the reason why not.
+
+Source:
+    OTLP specification 1.9 (JSON Protobuf Encoding, OTLP/HTTP Request); ProtoJSON; RFC 8259;
+    RFC 1952 section 2.2 (a gzip file consists of members) and RFC 9110 section 8.4.1.
+"""
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+MAX_BYTES = 16 * 1024 * 1024
+"""The most bytes of one request, once decompressed."""
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+REQUESTS: Mapping[str, Any] = {
+    "traces": ExportTraceServiceRequest,
+    "logs": ExportLogsServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+}
+"""The request message of each signal."""
+_ROOTS = {
+    "traces": {"resourceSpans", "resource_spans"},
+    "logs": {"resourceLogs", "resource_logs"},
+    "metrics": {"resourceMetrics", "resource_metrics"},
+}
+_IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+class MalformedError(Exception):
+    """The request cannot be decoded; the message is for its sender."""
+
+
+class TooLargeError(Exception):
+    """The request exceeds `MAX_BYTES` once decompressed."""
+
+
+class Decompressor:
+    """
+    Decompresses a body chunk by chunk, never beyond `MAX_BYTES`.
+
+    A gzip body may consist of several members; one that ends early or goes on with something else
+    is malformed.
+    """
+
+    def __init__(self, coding: str) -> None:
+        """
+        Raises:
+            LookupError: *coding* is not supported.
+        """
+        self._coding = coding
+        self._bits = 0 if coding in {"", "identity"} else _WINDOW_BITS[coding]
+        self._member = zlib.decompressobj(wbits=self._bits) if self._bits else None
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        """
+        Take the next chunk.
+
+        Raises:
+            MalformedError, TooLargeError: See the classes.
+        """
+        if self._member is None:
+            self._body += chunk
+        while self._member is not None and chunk:
+            if self._member.eof:
+                if self._bits != _WINDOW_BITS["gzip"]:
+                    raise MalformedError(f"The body continues after its {self._coding} stream.")
+                self._member = zlib.decompressobj(wbits=self._bits)
+            try:
+                self._body += self._member.decompress(chunk, MAX_BYTES + 1 - len(self._body))
+            except zlib.error as exc:
+                raise MalformedError(f"The body is not valid {self._coding}.") from exc
+            if len(self._body) > MAX_BYTES:
+                break
+            chunk = self._member.unused_data or self._member.unconsumed_tail
+        if len(self._body) > MAX_BYTES:
+            raise TooLargeError
+
+    def finish(self) -> bytes:
+        """
+        Return the whole body.
+
+        Raises:
+            MalformedError: The compressed stream is incomplete.
+        """
+        if self._member is not None and not self._member.eof:
+            raise MalformedError(f"The {self._coding} stream ends too early.")
+        return bytes(self._body)
+
+
+def read(signal: str, body: bytes, encoding: str) -> Any:
+    """
+    Return the request message in *body*.
+
+    Raises:
+        MalformedError: It is not an OTLP request for *signal*.
+    """
+    try:
+        if encoding == JSON:
+            return _from_json(signal, body)
+        message = REQUESTS[signal]()
+        message.ParseFromString(body)
+    except (DecodeError, json_format.ParseError, ValueError, RecursionError) as exc:
+        raise MalformedError(f"This is not a valid OTLP request for {signal}.") from exc
+    return message
+
+
+def _from_json(signal: str, body: bytes) -> Any:
+    # RFC 8259: UTF-8 without alternatives; json.loads would guess UTF-16 and UTF-32.
+    found = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_not_json)
+    if not isinstance(found, dict):
+        raise MalformedError(f"This is not a valid OTLP request for {signal}: not an object.")
+    for other, roots in _ROOTS.items():
+        if other != signal and not roots.isdisjoint(found):
+            raise MalformedError(
+                f"This request holds {other} and is not a valid OTLP request for {signal}; "
+                f"send it to /v1/{other}."
+            )
+    return json_format.ParseDict(found, REQUESTS[signal](), ignore_unknown_fields=True)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object with its ids in base64: OTLP writes them in hexadecimal."""
+    found = dict[str, Any]()
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key[:60]} is given twice")
+        found[key] = _base64(value) if key in _IDS else value
+    return found
+
+
+def _base64(value: Any) -> str | None:
+    if value is None:
+        return None  # ProtoJSON: null is an absent field.
+    try:
+        return base64.b64encode(bytes.fromhex(value)).decode()
+    except (TypeError, ValueError, binascii.Error):
+        raise ValueError("an id is not hexadecimal") from None
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON; ProtoJSON writes it as a string")

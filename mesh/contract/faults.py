@@ -1,5 +1,6 @@
 """
-What a contract may not say: each refusal has a stable number and a page in ``docs/policy.md``.
+Contradictions that a contract is refused for; each has a number, explained in
+``docs/reference/policy.md``.
 """
 
 from collections.abc import Callable, Iterator

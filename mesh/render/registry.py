@@ -23,9 +23,9 @@ TARGETS: Mapping[str, tuple[str, str]] = {
     "grpc": ("mesh.render.grpc", "mesh/deploy/grpc"),
     "istio": ("mesh.render.istio", "mesh/istio"),
     "kubernetes": ("mesh.render.kubernetes", "mesh/deploy/kubernetes"),
-    "openapi": ("mesh.render.openapi", "docs/api"),
+    "openapi": ("mesh.render.openapi", "docs/reference/rendered"),
     "rules": ("mesh.render.rules", "mesh/observability/prometheus"),
-    "signals": ("mesh.render.signals", "docs/signals"),
+    "signals": ("mesh.render.signals", "docs/reference/rendered"),
 }
 """Module with ``render() -> Files``, and the folder of the committed files."""
 

@@ -69,7 +69,7 @@ def edges(contract: Mesh) -> frozenset[tuple[str, str]]:
 
 def render() -> Files:
     """Return the page about signals."""
-    return {"README.md": "\n".join(_page(policy.load())) + "\n"}
+    return {"signals.md": "\n".join(_page(policy.load())) + "\n"}
 
 
 def _page(contract: Mesh) -> list[str]:

@@ -68,7 +68,7 @@ def test_all_found() -> None:
     The pages have their diagrams: the parts, three deployments, the flow of data, the flows.
     """
     pages = [diagram.page for diagram in DIAGRAMS]
-    assert 3 == pages.count("docs/architecture/deployment.md")
-    assert 2 == pages.count("docs/architecture/data-flow.md")
-    assert 7 == pages.count("docs/architecture/flows.md")
-    assert 2 <= pages.count("docs/architecture.md")
+    assert 3 == pages.count("docs/explanation/deployment.md")
+    assert 2 == pages.count("docs/explanation/data-flow.md")
+    assert 7 == pages.count("docs/explanation/flows.md")
+    assert 2 <= pages.count("docs/explanation/architecture.md")

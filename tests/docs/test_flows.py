@@ -19,7 +19,7 @@ from tests.docs.diagrams import Diagram, Message, messages, of
 from tests.integration.researcher import Researcher
 from tests.live import running
 
-PAGE = "docs/architecture/flows.md"
+PAGE = "docs/explanation/flows.md"
 OBSERVABILITY = ROOT / "mesh/observability"
 COMPOSE = ROOT / "mesh/deploy/compose"
 SERVICES = {service.full_name: service.name for service in policy.load().services}

@@ -13,7 +13,7 @@ from mesh.chassis.telemetry.logs import sensitive_names
 from mesh.render import collector, registry, signals
 
 FOLDER = registry.ROOT / "mesh/observability"
-DOCS = registry.ROOT / "docs/observability"
+DOCS = registry.ROOT / "docs/how-to"
 COLLECTOR = yaml.safe_load(collector.render()["otel-collector.yaml"])
 ALLOY = (FOLDER / "alloy/config.alloy").read_text()
 LABELS = {"level", "kind", "service"}
@@ -205,7 +205,7 @@ class TestDocuments:
         """
         The Python examples for other applications are Python.
         """
-        text = (DOCS / "other-applications.md").read_text()
+        text = (DOCS / "observe-other-applications.md").read_text()
         examples = re.findall(r"```python\n(.*?)```", text, re.S)
 
         assert 2 == len(examples)

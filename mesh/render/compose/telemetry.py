@@ -93,7 +93,7 @@ def _prometheus() -> Service:
     mounted = [
         "./telemetry/prometheus.yaml:/etc/prometheus/prometheus.yaml:ro",
         _committed("prometheus/rules", "/etc/prometheus"),
-        # Other applications of the site: docs/observability/other-applications.md
+        # Other applications of the site: docs/how-to/observe-other-applications.md
         _committed("prometheus/applications", "/etc/prometheus"),
     ]
     return {

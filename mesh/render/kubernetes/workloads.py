@@ -196,7 +196,7 @@ def _container(workload: Workload) -> Resource:
                 "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
             }
         ],
-        # Measured: 97 to 130 MB at rest; see docs/operations/capacity.md.
+        # Measured: 97 to 130 MB at rest; see docs/explanation/capacity.md.
         "resources": {
             "requests": {"cpu": "100m", "memory": "160Mi"},
             "limits": {"memory": "384Mi"},

@@ -74,7 +74,7 @@ def configuration(
                     "static_configs": [{"targets": [f"{host}:{NODE_EXPORTER}"]}],
                 },
                 {
-                    # Other applications: docs/observability/other-applications.md
+                    # Other applications: docs/how-to/observe-other-applications.md
                     "job_name": "applications",
                     "file_sd_configs": [{"files": ["applications/*.yaml", "applications/*.json"]}],
                 },

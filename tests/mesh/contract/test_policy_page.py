@@ -1,11 +1,11 @@
-"""Every refusal of a contract has its section in docs/policy.md."""
+"""Every refusal of a contract has its section in docs/reference/policy.md."""
 
 import re
 from pathlib import Path
 
 from mesh.contract import faults
 
-PAGE = Path(__file__).parents[3] / "docs" / "policy.md"
+PAGE = Path(__file__).parents[3] / "docs/reference/policy.md"
 
 
 def test_every_number_has_its_section() -> None:

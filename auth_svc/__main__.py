@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
@@ -87,8 +88,10 @@ async def main(settings: AuthSettings) -> None:
             directory=directory,
             limits=limits,
         )
-        await stack.enter_async_context(background(revocations.follow()))
-        await stack.enter_async_context(background(_housekeeping(database, ring)))
+        await stack.enter_async_context(background("follow revocations", revocations.follow))
+        await stack.enter_async_context(
+            background("auth housekeeping", partial(_housekeeping, database, ring))
+        )
         await server.serve(
             SERVICE,
             settings,

@@ -61,13 +61,14 @@ async def main(settings: SurveySettings) -> None:
         service = SurveyService(
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )
-        await stack.enter_async_context(background(watching.run()))
-        await stack.enter_async_context(background(study.keep()))
-        await stack.enter_async_context(background(_sweep(creation)))
+        await stack.enter_async_context(background("watch requests", watching.run))
+        await stack.enter_async_context(background("study refresh", study.keep))
+        await stack.enter_async_context(background("reservation sweep", partial(_sweep, creation)))
         revoked = RevokedSessions()
         if "auth" in settings.peers:
             auth = await stack.enter_async_context(channel("auth", settings))
-            await stack.enter_async_context(background(revoked.follow(lambda: watch(auth))))
+            follow = partial(revoked.follow, lambda: watch(auth))
+            await stack.enter_async_context(background("follow revocations", follow))
         register: Callable[[Any], None] = partial(add_SurveyServiceServicer_to_server, service)
         checks = {"redcap": project.is_alive, "profile": study.is_ready}
         await server.serve("survey", settings, register, checks=checks, revoked=revoked)

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -60,7 +61,9 @@ async def serve_key_set(
                 " with a free port, or unix:/PATH in a folder that Auth may write to."
             ) from exc
         if listen.startswith("unix:"):
-            await stack.enter_async_context(background(_keep_claimed(_path(listen))))
+            await stack.enter_async_context(
+                background("key set socket", partial(_keep_claimed, _path(listen)))
+            )
         task = asyncio.create_task(server.serve(sockets=[bound]))
         try:
             yield

@@ -16,7 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
 from grpc_reflection.v1alpha import reflection
 
+from mesh.chassis import background as tasks
 from mesh.chassis import telemetry
+from mesh.chassis.background import background
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.interceptors.peer import identify
 from mesh.chassis.interceptors.pipeline import Pipeline
@@ -109,14 +111,13 @@ class Server:
 
     async def __aenter__(self) -> "Server":
         await self._server.start()
-        self._watch = asyncio.create_task(self._keep_health())
+        self._tasks = contextlib.AsyncExitStack()
+        await self._tasks.enter_async_context(background("health checks", self._keep_health))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Refuse new calls, let those in flight finish within the drain time-out."""
-        self._watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watch
+        await self._tasks.aclose()
         await self._health.enter_graceful_shutdown()
         self._pipeline.end_open_streams()
         await self._server.stop(self._settings.drain_timeout.total_seconds())
@@ -125,16 +126,33 @@ class Server:
         was: bool | None = None
         while True:
             failing = [name for name, check in self._checks.items() if not await _holds(check)]
+            failing += [task_name(task) for task in tasks.failing(critical=True)]
+            await self._report_tasks()
             if was is not (not failing):
                 was = not failing
                 await self._set_health(serving=was)
                 log.info("health", serving=was, failing=failing)
             await asyncio.sleep(CHECK_SECONDS)
 
+    async def _report_tasks(self) -> None:
+        """Report each background task to gRPC health under a name of its own."""
+        failing = tasks.failing()
+        for task in tasks.names():
+            await self._health.set(task_name(task), _status(serving=task not in failing))
+
     async def _set_health(self, *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse
         for name in ("", *self._services):
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+            await self._health.set(name, _status(serving=serving))
+
+
+def task_name(task: str) -> str:
+    """Return the name under which gRPC health reports a background task."""
+    return f"background/{task}"
+
+
+def _status(*, serving: bool) -> Any:
+    status = health_pb2.HealthCheckResponse
+    return status.SERVING if serving else status.NOT_SERVING
 
 
 async def serve(

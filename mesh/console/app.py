@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,11 @@ async def console(
         }
         await stack.enter_async_context(_http(apps))
         stack.callback(context.stopping.set)
-        await stack.enter_async_context(background(scraper.run()))
-        await stack.enter_async_context(background(watch.run()))
-        await stack.enter_async_context(background(_sum_up(writer, run, clock)))
+        await stack.enter_async_context(background("metrics scraper", scraper.run))
+        await stack.enter_async_context(background("watch", watch.run))
+        await stack.enter_async_context(
+            background("roll-ups", partial(_sum_up, writer, run, clock))
+        )
         yield context
 
 

@@ -119,7 +119,7 @@ async def running(
         service = SurveyService(
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )
-        await stack.enter_async_context(background(watching.run()))
+        await stack.enter_async_context(background("watch requests", watching.run))
         key = tokens.SigningKey.generate()
         register = partial(add_SurveyServiceServicer_to_server, service)
         port = await stack.enter_async_context(

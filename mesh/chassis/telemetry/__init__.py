@@ -77,11 +77,10 @@ def start(service: str, settings: MeshSettings) -> None:
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[None]:
     """Watch the event loop while the body runs; what waits to be exported goes out at the end."""
-    watch = asyncio.create_task(watch_loop())
+    from mesh.chassis.background import background  # It counts failures with our metrics.
+
     try:
-        yield
+        async with background("event loop lag", watch_loop):
+            yield
     finally:
-        watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watch
         await asyncio.to_thread(otlp.stop)

@@ -4,13 +4,14 @@ Logs: JSON lines on stdout, told apart by ``kind``, without what the contracts c
 ``kind`` is ``access``, ``error``, ``slow`` or ``security``, and ``event`` for everything else.
 """
 
+import contextlib
 import functools
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from google.protobuf.descriptor import Descriptor
@@ -20,6 +21,7 @@ from structlog.typing import EventDict, Processor
 
 from mesh.chassis import call
 from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry.metrics import LOG_LINES_LOST
 from mesh.chassis.telemetry.pseudonym import pseudonym
 from mesh.chassis.telemetry.tracing import trace_id
 from mesh.contract import policy, sensitivity
@@ -65,14 +67,15 @@ def configure_logs(
         structlog.processors.format_exc_info,
         redact,
     ]
+    lines = _Lines(sys.stdout)
     last: list[Processor] = [_emit, renderer or structlog.processors.JSONRenderer(default=str)]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
@@ -160,8 +163,39 @@ def _emit(_: Any, __: str, event: EventDict) -> EventDict:
     # What the exporters complain of stays here: it would only feed them.
     if not str(event.get("logger", "")).startswith(_SDK):
         for emit in _also_emit:
-            emit(event)
+            with contextlib.suppress(Exception):  # Exporting a line never fails what wrote it.
+                emit(event)
     return event
+
+
+class _Lines:
+    """Writes lines to *file*; counts those that cannot be written and never raises."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def msg(self, message: str) -> None:
+        try:
+            self._file.write(f"{message}\n")
+            self._file.flush()
+        except (OSError, ValueError):  # ValueError: the file is closed, or the text has surrogates.
+            LOG_LINES_LOST.inc()
+
+    debug = info = warning = error = critical = msg
+
+
+class _Handler(logging.Handler):
+    """Writes what libraries log to the same file."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.msg(self.format(record))
+        except Exception:
+            LOG_LINES_LOST.inc()
 
 
 class _OncePerMinute(logging.Filter):

@@ -37,6 +37,11 @@ LOOP_LAG = Histogram(
     "How much later than asked the event loop woke up.",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
+LOG_LINES_LOST = Counter(names.LOG_LINES_LOST, "Log lines that could not be written.")
+BACKGROUND_FAILURES = Counter(names.BACKGROUND_FAILURES, "Failures of background tasks.", ["task"])
+BACKGROUND_UP = Gauge(
+    names.BACKGROUND_UP, "Whether a background task runs: 1, or 0 while it fails.", ["task"]
+)
 HTTP_CLIENT_SECONDS = Histogram(
     names.HTTP_CLIENT_DURATION,
     "How long systems outside of the mesh took to answer.",

@@ -45,7 +45,7 @@ async def watching(
     """A watching that looks often, so that tests do not wait."""
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     watching = await _watching(profile, project)
-    async with background(watching.run()):
+    async with background("watch requests", watching.run):
         yield watching
 
 

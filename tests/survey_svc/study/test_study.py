@@ -50,7 +50,7 @@ async def study(
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
     study = Study(profile, project)
-    async with background(study.keep()):
+    async with background("study refresh", study.keep):
         yield study
 
 

@@ -1,0 +1,57 @@
+"""Logging never fails the call that is logged."""
+
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from amarre.health.v1 import health_service_pb2 as pb
+from amarre.health.v1 import health_service_pb2_grpc as rpc
+from prometheus_client import REGISTRY
+
+from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry.logs import configure_logs
+from mesh.chassis.testing import connected, served
+
+
+class Health(rpc.HealthServiceServicer):
+    """Answers at once, and a library that it uses logs a warning."""
+
+    async def GetStatus(self, request: object, context: object) -> pb.GetStatusResponse:
+        logging.getLogger("a.library").warning("something to note")
+        structlog.get_logger("health").warning("something else to note")
+        return pb.GetStatusResponse()
+
+
+def lost() -> float:
+    return REGISTRY.get_sample_value(names.LOG_LINES_LOST) or 0.0
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every write to the log fail with ENOSPC, as on a full disk."""
+    with io.FileIO("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        configure_logs("health", "health", "INFO")
+        yield
+        monkeypatch.undo()
+        configure_logs("health", "health", "INFO")
+
+
+@pytest.mark.usefixtures("full_disk")
+async def test_full_disk(svids: Path) -> None:
+    """A call succeeds while the log disk is full, and the lost lines are counted."""
+
+    def register(server: object) -> None:
+        rpc.add_HealthServiceServicer_to_server(Health(), server)  # type: ignore[abstract, arg-type] # one method is called
+
+    before = lost()
+    async with (
+        served(register, svids / "health") as port,
+        connected("health", port, svids / "gateway", rpc.HealthServiceStub) as stub,
+    ):
+        await stub.GetStatus(pb.GetStatusRequest())
+    assert lost() - before >= 2

@@ -21,7 +21,6 @@ from typing import Any
 from amarre.health.v1 import health_service_pb2 as pb
 from amarre.health.v1 import health_service_pb2_grpc as rpc
 
-from mesh.chassis import call
 from mesh.chassis.telemetry import logs, otlp, tracing
 from mesh.chassis.testing import connected, free_port, served
 from mesh.local.ca import CertificateAuthority, issue_all
@@ -48,7 +47,7 @@ async def cpu_us(stub: Any, calls: int, *, flags: str) -> float:
     """Return the processor time of one call whose trace has these flags."""
     started = time.process_time()
     for _ in range(calls):
-        call.traceparent.set(f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{flags}")
+        tracing.resume(f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{flags}")
         await stub.GetStatus(pb.GetStatusRequest())
     return (time.process_time() - started) / calls * 1e6
 

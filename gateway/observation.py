@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import Gauge, Histogram
 from starlette.types import Scope
 
-from mesh.chassis import call, telemetry
+from mesh.chassis import telemetry
 from mesh.chassis.telemetry import names, tracing
 from mesh.contract.policy import Method
 
@@ -46,14 +46,14 @@ class Observation:
         self._started = time.perf_counter()
         # Source: W3C Trace Context, section 3.2.
         known = _TRACEPARENT.fullmatch(traceparent)
-        call.traceparent.set(traceparent if known else tracing.new_traceparent())
+        tracing.resume(traceparent if known else tracing.new_traceparent())
         self._verb = scope["method"] if scope["method"] in _VERBS else "other"
         self._span = None
         if scope["path"] != PROBE_PATH:
             facts = {names.HTTP_METHOD: self._verb}
             self._span = tracing.start(self._verb, SpanKind.SERVER, facts, first=not known)
             tracing.enter(self._span)
-        self.traceresponse = call.traceparent.get()
+        self.traceresponse = tracing.traceparent()
         """Where this request is in its trace, for the client."""
         HTTP_IN_FLIGHT.inc()
 
@@ -75,7 +75,7 @@ class Observation:
             tracing.end(self._span, attributes, error=error)
         elif kind in {names.KIND_ERROR, names.KIND_SLOW}:
             attributes[names.HTTP_METHOD] = self._verb
-            tracing.tell_late(name, attributes, seconds=seconds, error=error)
+            tracing.record_late(name, attributes, seconds=seconds, error=error)
 
     def _kind(self, status: int, seconds: float) -> str:
         code = "INTERNAL" if status >= 500 else _SECURITY.get(status, "OK")

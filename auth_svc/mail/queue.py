@@ -10,7 +10,6 @@ import structlog
 from auth_svc.mail.smtp import SmtpServer, compose
 from auth_svc.metrics import MAILS, WAITING
 from auth_svc.ports import Clock, Mail
-from mesh.chassis import call
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.telemetry import names, tracing
 
@@ -52,7 +51,7 @@ class MailQueue:
             UnavailableError: As many letters wait as may.
         """
         try:
-            self._queue.put_nowait((letter, call.traceparent.get()))
+            self._queue.put_nowait((letter, tracing.traceparent()))
         except asyncio.QueueFull as exc:
             MAILS.labels("refused").inc()
             raise UnavailableError("Too many mails wait to be sent; try again later.") from exc
@@ -76,7 +75,7 @@ class MailQueue:
         while True:
             letter, traceparent = await self._queue.get()
             # Its lines and spans belong to the request that wrote it.
-            call.traceparent.set(traceparent)
+            tracing.resume(traceparent)
             try:
                 outcome = await self._deliver(letter)
                 MAILS.labels(outcome).inc()

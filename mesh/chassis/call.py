@@ -32,11 +32,9 @@ class Call:
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
-traceparent: ContextVar[str] = ContextVar("traceparent", default="")
-"""The W3C trace context that came in; forwarded on every outgoing call."""
 CANARY_HEADER = "x-canary"
 to_canary: ContextVar[bool] = ContextVar("to_canary", default=False)
-"""Whether ``x-canary: 1`` came in, which goes on to canaries behind; forwarded likewise."""
+"""Whether ``x-canary: 1`` came in; it is forwarded on every outgoing call."""
 
 
 def enter(call: Call) -> None:

@@ -1,22 +1,23 @@
-"""
-Typed client channels: mTLS, the server checked, deadlines that shrink, retries by contract.
+"""Typed client channels: mTLS, server identity, shrinking deadlines, retries by contract.
 
-``Stub(channel(...))`` is all that a client of the mesh needs.
+``Stub(channel(...))`` is all that a client of the mesh needs. This module needs the base
+installation only. Importing `mesh.chassis.telemetry` adds spans, propagation and metrics to every
+channel, see `instrument`.
 """
 
 import asyncio
+import functools
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 import grpc
-from opentelemetry.trace import Span, SpanKind
 
-from mesh.chassis import call, telemetry
+from mesh.chassis import call
 from mesh.chassis.config import MeshSettings
-from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.tls import SvidFiles, channel_credentials
 from mesh.contract import policy
+from mesh.contract.model import Method
 from mesh.contract.service_config import service_config
 
 HOP_SECONDS = 0.02
@@ -25,20 +26,52 @@ RETIRE_SECONDS = 60.0
 """How long calls in flight may stay on a channel whose certificate was replaced."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 
+Options = list[tuple[str, Any]]
+Metadata = list[tuple[str, str | bytes]]
+
+
+class Telemetry(Protocol):
+    """What a channel needs of telemetry."""
+
+    def is_sampled(self) -> bool:
+        """Whether the current trace is sampled, so that a call made now becomes a span."""
+        ...
+
+    def interceptors(self) -> Sequence[grpc.aio.ClientInterceptor]:
+        """Return the interceptors that create the span of a sampled call."""
+        ...
+
+    def inject(self, metadata: Metadata) -> None:
+        """Add the headers that propagate the current trace context."""
+        ...
+
+    def ended(self, method: Method, code: str, seconds: float) -> None:
+        """Record a call that has ended with the gRPC status *code*."""
+        ...
+
+
+_telemetry: Telemetry | None = None
+
+
+def instrument(telemetry: Telemetry) -> None:
+    """Let *telemetry* observe the calls of every channel of this process."""
+    global _telemetry
+    _telemetry = telemetry
+
 
 def channel(service: str, settings: MeshSettings) -> grpc.aio.Channel:
-    """
-    Return a channel to *service* (``survey``), for use with its generated stub.
+    """Return a channel to *service* (``survey``), for use with its generated stub.
 
-    Every call gets the deadline of its contract, or what is left of the call being served when
-    that is less, and the trace context of the latter.
+    Each call gets the deadline of its contract, or what is left of the call being served if that
+    is less. Channels never use a proxy, whatever ``http_proxy`` and ``grpc_proxy`` say.
 
     Raises:
         SvidFilesError: The SVID of this process cannot be read.
-        KeyError: ``AMARRE_PEERS`` does not say where the service is.
+        KeyError: ``AMARRE_PEERS`` does not name the service.
     """
     target = settings.peers[service]
-    options: list[tuple[str, Any]] = [
+    options: Options = [
+        ("grpc.enable_http_proxy", 0),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 5_000),
@@ -50,7 +83,7 @@ def channel(service: str, settings: MeshSettings) -> grpc.aio.Channel:
         options.append(("grpc.enable_retries", 0))
         if not _is_host_name(target):
             options.append(("grpc.default_authority", name))
-        return _MeshChannel(lambda: grpc.aio.insecure_channel(target, options=options), lambda: "")
+        return _MeshChannel(functools.partial(_plain, target, options), lambda: "")
     files = SvidFiles(settings.svid_dir)
     options += [
         # The local CA binds this DNS name to one identity; a Python client cannot check the
@@ -58,37 +91,80 @@ def channel(service: str, settings: MeshSettings) -> grpc.aio.Channel:
         ("grpc.ssl_target_name_override", name),
         ("grpc.service_config", service_config(policy.load().service(service))),
     ]
-    return _MeshChannel(
-        lambda: grpc.aio.secure_channel(target, channel_credentials(files), options=options),
-        files.version,
-    )
+    return _MeshChannel(functools.partial(_mutual_tls, target, options, files), files.version)
+
+
+def _plain(target: str, options: Options) -> "_Connections":
+    def connect(extra: Options, interceptors: Sequence[Any]) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(
+            target, options=[*options, *extra], interceptors=interceptors
+        )
+
+    return _Connections(connect)
+
+
+def _mutual_tls(target: str, options: Options, files: SvidFiles) -> "_Connections":
+    # One object for all, since connections are shared between channels of equal credentials.
+    credentials = channel_credentials(files)
+
+    def connect(extra: Options, interceptors: Sequence[Any]) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(
+            target, credentials, options=[*options, *extra], interceptors=interceptors
+        )
+
+    return _Connections(connect)
+
+
+class _Connections:
+    """The gRPC channels behind one mesh channel; each is created when it is first used.
+
+    Streams that stay open have connections of their own: a server admits 100 streams per
+    connection, and watchers must not use up those of unary calls. Sampled calls go through
+    interceptors, which gRPC fixes when it creates a channel. The connection itself is shared.
+    """
+
+    def __init__(self, connect: Callable[[Options, Sequence[Any]], grpc.aio.Channel]) -> None:
+        self._connect = connect
+        self._channels: dict[tuple[bool, bool], grpc.aio.Channel] = {}
+
+    def get(self, *, stays_open: bool = False, sampled: bool = False) -> grpc.aio.Channel:
+        found = self._channels.get((stays_open, sampled))
+        if found is None:
+            extra: Options = [("amarre.stays_open", 1)] if stays_open else []
+            interceptors = _telemetry.interceptors() if sampled and _telemetry else ()
+            found = self._connect(extra, interceptors)
+            self._channels[stays_open, sampled] = found
+        return found
+
+    async def close(self, grace: float | None = None) -> None:
+        await asyncio.gather(*(each.close(grace) for each in self._channels.values()))
 
 
 def _is_host_name(target: str) -> bool:
-    """Say whether *target* is HOST:PORT with a name, by which an injected sidecar routes."""
+    """Whether *target* is HOST:PORT with a host name, by which an injected sidecar routes."""
     host = target.rpartition(":")[0]
     return "." in host and ":" not in host and not host.replace(".", "").isdecimal()
 
 
 class _MeshChannel(grpc.aio.Channel):
-    """A channel that is built anew when the certificate behind it is replaced."""
+    """A channel that is recreated when the certificate behind it is replaced."""
 
-    def __init__(self, build: Callable[[], grpc.aio.Channel], version: Callable[[], str]) -> None:
+    def __init__(self, build: Callable[[], _Connections], version: Callable[[], str]) -> None:
         self._build = build
         self._version = version
         self._built = version()
-        self._channel = build()
+        self._connections = build()
         self._retiring: set[asyncio.Task[None]] = set()
 
-    def current(self) -> grpc.aio.Channel:
-        """Return the channel with the present certificate."""
+    def current(self) -> _Connections:
+        """Return the connections that use the present certificate."""
         version = self._version()
         if version != self._built:
-            old, self._channel, self._built = self._channel, self._build(), version
+            old, self._connections, self._built = self._connections, self._build(), version
             task = asyncio.get_running_loop().create_task(old.close(RETIRE_SECONDS))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
-        return self._channel
+        return self._connections
 
     async def __aenter__(self) -> "_MeshChannel":
         return self
@@ -99,16 +175,16 @@ class _MeshChannel(grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         for task in self._retiring:
             task.cancel()
-        await self._channel.close(grace)
+        await self._connections.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - gRPC's signature
-        return self._channel.get_state(try_to_connect)
+        return self._connections.get().get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        await self._channel.wait_for_state_change(last_observed_state)
+        await self._connections.get().wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        await self.current().channel_ready()
+        await self.current().get().channel_ready()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return _Callable(self, "unary_unary", method, args, kwargs)
@@ -124,20 +200,17 @@ class _MeshChannel(grpc.aio.Channel):
 
 
 class _Callable:
-    """One method of a stub: adds deadline and trace context, then calls on the live channel."""
+    """One method of a stub: adds deadline and trace context and calls on the present channel."""
 
     def __init__(
         self, channel: _MeshChannel, kind: str, method: str, args: Any, kwargs: dict[str, Any]
     ) -> None:
         self._channel = channel
         self._make = kind, method, args, kwargs
-        self._made_on: grpc.aio.Channel | None = None
-        self._call: Any = None
-        known = policy.load().by_path.get(method)
-        self._deadline = known.deadline.total_seconds() if known else None
-        self._labels = (known.service, known.name) if known else None
-        self._name = names.span_of(method)
-        self._facts = {names.RPC_SYSTEM: "grpc", names.RPC_METHOD: self._name}
+        self._made_on: _Connections | None = None
+        self._calls: dict[bool, Any] = {}
+        self._method = policy.load().by_path.get(method)
+        self._deadline = self._method.deadline.total_seconds() if self._method else None
 
     def __call__(
         self,
@@ -147,38 +220,40 @@ class _Callable:
         metadata: Any = None,
         **kwargs: Any,
     ) -> Any:
-        live = self._channel.current()
-        if live is not self._made_on:
-            kind, method, args, options = self._make
-            self._call, self._made_on = getattr(live, kind)(method, *args, **options), live
-        pairs = tuple(metadata or ())
-        started = time.perf_counter()
-        span = tracing.start(self._name, SpanKind.CLIENT, self._facts)
-        context = tracing.traceparent_of(span) if span else call.traceparent.get()
-        if context and not any(key == "traceparent" for key, _ in pairs):
-            pairs += (("traceparent", context),)
+        pairs: Metadata = list(metadata or ())
         if call.to_canary.get():
-            pairs += ((call.CANARY_HEADER, "1"),)
-        made = self._call(
-            request, timeout=_shorter(timeout, self._deadline), metadata=pairs, **kwargs
+            pairs.append((call.CANARY_HEADER, "1"))
+        sampled = _telemetry is not None and _telemetry.is_sampled()
+        if _telemetry is not None and not sampled:
+            _telemetry.inject(pairs)
+        started = time.perf_counter()
+        made = self._callable(sampled=sampled)(
+            request, timeout=_shorter(timeout, self._deadline), metadata=tuple(pairs), **kwargs
         )
-        made.add_done_callback(lambda ended: self._tell(ended, started, span, context))
+        if _telemetry is not None and self._method is not None:
+            made.add_done_callback(functools.partial(self._ended, started))
         return made
 
-    def _tell(self, ended: Any, started: float, span: Span | None, context: str) -> None:
-        """Count and trace a call that has ended, as whoever made it saw it."""
-        code = _known(ended.code()).name
-        if self._labels is not None:
-            telemetry.RPC_CLIENT_SECONDS.labels(*self._labels, code).observe(
-                time.perf_counter() - started, telemetry.exemplar(context)
-            )
-        if span is not None:
-            error = code if code in names.FAULT_CODES else ""
-            tracing.end(span, {names.RPC_STATUS: code}, error=error)
+    def _callable(self, *, sampled: bool) -> Any:
+        live = self._channel.current()
+        if live is not self._made_on:
+            self._calls, self._made_on = {}, live
+        found = self._calls.get(sampled)
+        if found is None:
+            kind, method, args, options = self._make
+            stays_open = self._method is not None and self._method.stays_open
+            on = live.get(stays_open=stays_open, sampled=sampled)
+            found = self._calls[sampled] = getattr(on, kind)(method, *args, **options)
+        return found
+
+    def _ended(self, started: float, ended: Any) -> None:
+        if _telemetry is not None and self._method is not None:
+            code = _known(ended.code()).name
+            _telemetry.ended(self._method, code, time.perf_counter() - started)
 
 
 def _known(answer: Coroutine[Any, Any, grpc.StatusCode]) -> grpc.StatusCode:
-    """Return what *answer* comes to at once, as that of a call which has ended does."""
+    """Return the result of *answer*, which is available at once for a call that has ended."""
     try:
         answer.send(None)
     except StopIteration as done:

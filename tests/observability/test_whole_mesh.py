@@ -17,10 +17,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mesh.chassis import call
 from mesh.chassis.channel import channel
 from mesh.chassis.config import MeshSettings
-from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
 from mesh.contract.policy import Method
@@ -106,7 +105,7 @@ async def ask(told: Told, method: Method) -> None:
     settings = MeshSettings(
         peers={method.service: told.ready["grpc"][method.service]}, svid_dir=folder
     )
-    call.traceparent.set(f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01")
+    tracing.resume(f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01")
     request: Any = b""
     streamed: Any
     async with channel(method.service, settings) as live:

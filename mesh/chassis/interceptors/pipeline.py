@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import structlog
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span
 
 from mesh.chassis import call, telemetry
 from mesh.chassis.errors import (
@@ -30,7 +30,7 @@ from mesh.chassis.interceptors.authorization import authorize_caller, authorize_
 from mesh.chassis.interceptors.context import Context
 from mesh.chassis.interceptors.peer import Identify
 from mesh.chassis.interceptors.validation import validate
-from mesh.chassis.telemetry import names, tracing
+from mesh.chassis.telemetry import names, rpc, tracing
 from mesh.chassis.tokens import TokenVerifier
 from mesh.contract.policy import Mesh, Method
 
@@ -45,10 +45,17 @@ _Handler = Any
 class Pipeline(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server in what its contract asks for."""
 
-    def __init__(self, mesh: Mesh, identify: Identify, tokens: TokenVerifier | None) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        identify: Identify,
+        tokens: TokenVerifier | None,
+        transport: str = "direct",
+    ) -> None:
         self._mesh = mesh
         self._identify = identify
         self._tokens = tokens
+        self._behind_proxy = transport == "sidecar"
         self._wrapped: dict[str, _Handler] = {}
         self._in_flight = 0
         self._open: set[asyncio.Timeout] = set()
@@ -112,10 +119,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
         started = time.perf_counter()
         failed: MeshError | None = None
         code = ""
-        call.traceparent.set(_traceparent(context))
-        call.to_canary.set((call.CANARY_HEADER, "1") in (context.invocation_metadata() or ()))
-        span = tracing.start(names.span_of(method.path), SpanKind.SERVER, _SPAN_FACTS)
-        tracing.enter(span)
+        metadata = context.invocation_metadata()
+        span = rpc.server_span(metadata)
+        call.to_canary.set((call.CANARY_HEADER, "1") in (metadata or ()))
         try:
             async with self._admitted(method, context) as seconds, asyncio.timeout(seconds) as end:
                 with self._ends(method, end):
@@ -137,7 +143,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             failed = MeshError("Something unexpected happened; the log has the details.")
         finally:
             code = code or ("OK" if failed is None else failed.code.name)
-            _tell(method, code, failed, seconds=time.perf_counter() - started, span=span)
+            self._record(method, code, failed, seconds=time.perf_counter() - started, span=span)
         if failed is not None:
             await context.abort(failed.code, failed.message, to_trailers(failed))
 
@@ -203,28 +209,49 @@ class Pipeline(grpc.aio.ServerInterceptor):
             serve, handler.request_deserializer, handler.response_serializer
         )
 
+    def _record(
+        self,
+        method: Method,
+        code: str,
+        failed: MeshError | None,
+        *,
+        seconds: float,
+        span: Span | None,
+    ) -> None:
+        """Record a call that has ended: metrics, span, log line."""
+        reason = "" if failed is None else failed.contract.name
+        current = call.current()
+        caller = "none" if current is None else current.caller.name
+        kind = telemetry.kind_of(code, seconds, method.objective.latency)
+        telemetry.RPC_SECONDS.labels(method.service, method.name, code, reason).observe(
+            seconds, telemetry.exemplar()
+        )
+        telemetry.RPC_CALLS.labels(method.service, method.name, caller).inc()
+        if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
+            telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
+        if self._is_logged(kind, span):
+            _log(method, code, failed, kind=kind, seconds=seconds)
+        if span is not None or kind in {names.KIND_ERROR, names.KIND_SLOW}:
+            _trace(method, code, reason, caller=caller, seconds=seconds, span=span)
 
-def _tell(
-    method: Method, code: str, failed: MeshError | None, *, seconds: float, span: Span | None
-) -> None:
-    """Count, trace and log a call that has ended."""
-    reason = "" if failed is None else failed.contract.name
-    current = call.current()
-    caller = "none" if current is None else current.caller.name
-    kind = telemetry.kind_of(code, seconds, method.objective.latency)
-    telemetry.RPC_SECONDS.labels(method.service, method.name, code, reason).observe(
-        seconds, telemetry.exemplar()
-    )
-    telemetry.RPC_CALLS.labels(method.service, method.name, caller).inc()
+    def _is_logged(self, kind: str, span: Span | None) -> bool:
+        """Whether a call gets a line: always an unusual one, an ordinary one if sampled.
+
+        Behind a sidecar the proxy writes the access line of an ordinary call.
+        """
+        return kind != names.KIND_ACCESS or (
+            not self._behind_proxy and (span is not None or tracing.share() >= 1)
+        )
+
+
+def _log(method: Method, code: str, failed: MeshError | None, *, kind: str, seconds: float) -> None:
     facts: dict[str, Any] = {"code": code, "duration_ms": round(seconds * 1000, 2), "kind": kind}
     if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
-        telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
         facts["policy"] = method.source
     if failed is not None:
+        reason = failed.contract.name
         facts |= {"reason": reason, "message": failed.message, **failed.metadata}
     log.info("call", rpc=method.short_name, **facts)
-    if span is not None or kind in {names.KIND_ERROR, names.KIND_SLOW}:
-        _trace(method, code, reason, caller=caller, seconds=seconds, span=span)
 
 
 def _trace(
@@ -239,9 +266,9 @@ def _trace(
         facts[names.POLICY] = method.source
     error = reason if code in names.FAULT_CODES else ""
     if span is not None:
-        tracing.end(span, facts, error=error)
+        tracing.mark(span, facts, error=error)
     else:
-        tracing.tell_late(
+        tracing.record_late(
             names.span_of(method.path), {**_SPAN_FACTS, **facts}, seconds=seconds, error=error
         )
 
@@ -258,10 +285,3 @@ def _for_the_caller(error: MeshError) -> MeshError:
         log.error("another service refused", reason=error.contract.name, message=error.message)
         return MeshError("Another service refused what this one asked of it.")
     return error
-
-
-def _traceparent(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == "traceparent" and isinstance(value, str):
-            return value
-    return ""

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 
 from prometheus_client import REGISTRY
 
+from mesh.chassis import channel
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.telemetry import clients, otlp, tracing
 from mesh.chassis.telemetry.clients import observed
@@ -33,6 +34,7 @@ from mesh.chassis.telemetry.metrics import (
     watch_loop,
 )
 from mesh.chassis.telemetry.pseudonym import load_key, pseudonym
+from mesh.chassis.telemetry.rpc import ChannelTelemetry
 from mesh.chassis.telemetry.tracing import exemplar, new_traceparent, trace_id
 
 __all__ = [
@@ -54,6 +56,8 @@ __all__ = [
     "start",
     "trace_id",
 ]
+
+channel.instrument(ChannelTelemetry())
 
 
 def start(service: str, settings: MeshSettings) -> None:

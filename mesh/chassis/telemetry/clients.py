@@ -1,13 +1,13 @@
-"""What leaves the mesh: HTTP systems behind a service, and databases. Timed, and in the trace."""
+"""Telemetry of systems outside the mesh: HTTP back-ends and databases."""
 
 import sys
 import time
 from typing import Any
 
 import httpx
+from opentelemetry import propagate
 from opentelemetry.trace import SpanKind
 
-from mesh.chassis import call
 from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.telemetry.metrics import DB_CONNECTIONS, DB_SECONDS, HTTP_CLIENT_SECONDS
 
@@ -20,9 +20,9 @@ def observed(
     backend: str, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncBaseTransport:
     """
-    Return a transport for httpx that times *backend* (``redcap``) and makes a span per request.
+    Return a transport for httpx that measures and traces requests to *backend* (``redcap``).
 
-    Neither path nor query is told: they hold ids of users.
+    Neither path nor query is recorded: they hold ids of users.
     """
     return _Observed(backend, transport or httpx.AsyncHTTPTransport(trust_env=False))
 
@@ -33,30 +33,21 @@ class _Observed(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        span = tracing.start(
-            f"{request.method} {self._backend}",
-            SpanKind.CLIENT,
-            {names.HTTP_METHOD: request.method, names.SERVER_ADDRESS: request.url.host},
-        )
-        context = tracing.traceparent_of(span) if span else call.traceparent.get()
-        if context:
-            request.headers["traceparent"] = context
+        facts = {names.HTTP_METHOD: request.method, names.SERVER_ADDRESS: request.url.host}
         started = time.perf_counter()
-        status, error = "error", ""
-        facts: dict[str, int] = {}
-        try:
-            response = await self._inner.handle_async_request(request)
-            status = f"{response.status_code // 100}xx"
-            facts[names.HTTP_STATUS] = response.status_code
-            error = str(response.status_code) if response.status_code >= 500 else ""
-        except BaseException as exc:
-            error = type(exc).__name__
-            raise
-        finally:
-            HTTP_CLIENT_SECONDS.labels(self._backend, status).observe(
-                time.perf_counter() - started, tracing.exemplar()
-            )
-            tracing.end(span, facts, error=error)
+        status = "error"
+        with tracing.client(f"{request.method} {self._backend}", facts) as span:
+            propagate.inject(request.headers)
+            try:
+                response = await self._inner.handle_async_request(request)
+                status = f"{response.status_code // 100}xx"
+            finally:
+                HTTP_CLIENT_SECONDS.labels(self._backend, status).observe(
+                    time.perf_counter() - started, tracing.exemplar()
+                )
+            if span is not None:
+                error = str(response.status_code) if response.status_code >= 500 else ""
+                tracing.mark(span, {names.HTTP_STATUS: response.status_code}, error=error)
         return response
 
     async def aclose(self) -> None:
@@ -64,7 +55,7 @@ class _Observed(httpx.AsyncBaseTransport):
 
 
 def watch_databases() -> None:
-    """Time every statement of every SQLAlchemy engine, where the process uses SQLAlchemy."""
+    """Measure and trace every statement of SQLAlchemy, if the process uses it."""
     global _watching
     if _watching or "sqlalchemy" not in sys.modules:
         return
@@ -94,14 +85,14 @@ def _begin(_: Any, __: Any, statement: str, ___: Any, context: Any, ____: Any) -
 
 
 def _finish(_: Any, __: Any, ___: Any, ____: Any, context: Any, _____: Any) -> None:
-    _told(context, "")
+    _ended(context, "")
 
 
 def _fail(failure: Any) -> None:
-    _told(failure.execution_context, type(failure.original_exception).__name__)
+    _ended(failure.execution_context, type(failure.original_exception).__name__)
 
 
-def _told(context: Any, error: str) -> None:
+def _ended(context: Any, error: str) -> None:
     begun = context.__dict__.pop(_BEGUN, None) if context is not None else None
     if begun is None:
         return

@@ -17,13 +17,13 @@ import structlog
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
 from mesh.chassis import call
 from mesh.chassis.telemetry import names
 from mesh.chassis.telemetry.metrics import LOG_LINES_LOST
 from mesh.chassis.telemetry.pseudonym import pseudonym
-from mesh.chassis.telemetry.tracing import trace_id
 from mesh.contract import policy, sensitivity
 from mesh.contract.model import LONGEST_CALL
 
@@ -140,10 +140,10 @@ def _sensitive(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
 
 
 def _add_call(_: object, __: str, event: EventDict) -> EventDict:
-    context = call.traceparent.get()
-    if context:
-        event.setdefault("trace_id", trace_id(context))
-        event.setdefault("span_id", context[36:52])
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event.setdefault("trace_id", f"{span.trace_id:032x}")
+        event.setdefault("span_id", f"{span.span_id:016x}")
     current = call.current()
     if current is not None:
         event.setdefault("rpc", current.method)

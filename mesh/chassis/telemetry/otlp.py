@@ -91,14 +91,19 @@ def _resource(service: str, instance: str, env: str) -> "Resource":
 
 
 def _start_traces(resource: "Resource") -> None:
+    from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
-    # Whether a call is sampled was decided before a span is made.
-    provider = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    from mesh.chassis.telemetry.conventions import Conventions
+
+    sampler = ParentBasedTraceIdRatio(tracing.share())
+    provider = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
+    provider.add_span_processor(Conventions(BatchSpanProcessor(OTLPSpanExporter())))
+    # The global provider, so that instrumentations of libraries and of users' own code nest.
+    trace.set_tracer_provider(provider)
     tracing.use(provider.get_tracer("mesh.chassis"))
     _stops.append(provider.shutdown)
 
@@ -124,7 +129,6 @@ def _record(event: EventDict) -> dict[str, Any]:
 
     level = str(event.get("level", "info"))
     return {
-        "context": tracing.current_context(),
         "severity_text": level.upper(),
         "severity_number": {
             "debug": SeverityNumber.DEBUG,

@@ -1,8 +1,8 @@
-"""
-Spans for sampled calls; for the rest the trace context is passed on and that is all.
+"""The trace that a task is part of, in OpenTelemetry's own context.
 
-``call.traceparent`` says where this task is in its trace. Errors and slow calls that were not
-sampled get one span afterwards, so that they can always be found.
+A sampled trace gets spans as it goes. For any other the context is only propagated, and errors and
+slow calls get one span afterwards, so that they can always be found. `mesh.chassis.telemetry.rpc`
+creates the spans of RPCs; the functions here are for everything else.
 """
 
 import os
@@ -12,39 +12,56 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from opentelemetry import trace
+from opentelemetry import context as otel_context
+from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 
-from mesh.chassis import call
 from mesh.chassis.telemetry import names
 
 Attributes = Mapping[str, str | bool | int | float]
+TRACEPARENT = "traceparent"
 
 _tracer: Tracer | None = None
 _share = 1.0
 
 
 def use(tracer: Tracer | None) -> None:
-    """Make spans with *tracer* from now on; None makes none."""
+    """Create spans with *tracer* from now on, or none."""
     global _tracer
     _tracer = tracer
 
 
 def used() -> Tracer | None:
-    """Return what makes spans now."""
+    """Return the tracer that creates spans now."""
     return _tracer
 
 
+def resume(traceparent: str) -> None:
+    """Make this task part of the trace of a W3C *traceparent*; of none if that is malformed."""
+    otel_context.attach(propagate.extract({TRACEPARENT: traceparent}, Context()))
+
+
+def traceparent() -> str:
+    """Return the W3C ``traceparent`` of the current span; the empty text outside of a trace."""
+    current = trace.get_current_span().get_span_context()
+    return _format(current) if current.is_valid else ""
+
+
+def _format(context: SpanContext) -> str:
+    sampled = int(context.trace_flags.sampled)
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{sampled:02x}"
+
+
 def sample(share: float) -> None:
-    """Begin this share of new traces sampled, 0 to 1."""
+    """Sample this share of new traces, 0 to 1."""
     global _share
     _share = share
 
 
 def share_from(environment: Mapping[str, str], default: float) -> float:
     """
-    Return which share of new traces ``OTEL_TRACES_SAMPLER`` and its argument ask for.
+    Return the share of new traces that ``OTEL_TRACES_SAMPLER`` and its argument ask for.
 
     Source:
         OpenTelemetry, general SDK configuration.
@@ -60,14 +77,14 @@ def share_from(environment: Mapping[str, str], default: float) -> float:
 
 
 def new_traceparent() -> str:
-    """Return the beginning of a new trace, sampled or not as was decided for this process."""
+    """Return the context of a new trace, sampled with the probability set by `sample`."""
     flags = "01" if _share >= 1 or random.random() < _share else "00"  # noqa: S311 - no secret
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{flags}"
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Say whether a W3C ``traceparent`` is sampled; false for anything else."""
-    # The last bit alone: version 1.45 of the SDK sends flags 03 and 02.
+    """Whether a W3C ``traceparent`` is sampled; false for anything else."""
+    # Only the last bit counts: version 1.45 of the SDK sends flags 03 and 02.
     try:
         return len(traceparent) >= 55 and bool(int(traceparent[53:55], 16) & 1)
     except ValueError:
@@ -75,73 +92,86 @@ def is_sampled(traceparent: str) -> bool:
 
 
 def trace_id(traceparent: str) -> str:
-    """Return the trace id of a W3C ``traceparent``; empty when it is none."""
+    """Return the trace id of a W3C ``traceparent``; the empty text if it is malformed."""
     parts = traceparent.split("-")
     return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
 
 
-def exemplar(context: str | None = None) -> dict[str, str] | None:
-    """
-    Return what ties a measured value to a trace; None when that is not sampled.
+def share() -> float:
+    """Return the share of new traces that is sampled."""
+    return _share
 
-    The trace is that of *context*, a traceparent, or else of this task.
-    """
-    if context is None:
-        context = call.traceparent.get()
-    return {"trace_id": trace_id(context)} if is_sampled(context) else None
+
+def exemplar() -> dict[str, str] | None:
+    """Return the labels that link a measurement to the current trace; None if it is unsampled."""
+    current = trace.get_current_span().get_span_context()
+    return {"trace_id": f"{current.trace_id:032x}"} if current.trace_flags.sampled else None
 
 
 def start(name: str, kind: SpanKind, attributes: Attributes, *, first: bool = False) -> Span | None:
+    """Start a span below the current one, or as the *first* of a new trace.
+
+    Returns:
+        The span, to be made the current one with `enter`; None if the trace is not sampled.
     """
-    Begin a span below where this task is, or as the *first* of a trace of its own, to be entered;
-    None when the task's trace is not sampled.
-    """
-    context = call.traceparent.get()
-    if _tracer is None or not is_sampled(context):
+    if _tracer is None:
         return None
-    parent = Context() if first else _parent(context)
-    return None if parent is None else _tracer.start_span(name, parent, kind, attributes)
+    if first:
+        root = _tracer.start_span(name, Context(), kind, attributes)
+        if root.is_recording():
+            return root
+        enter(root)
+        return None
+    if not trace.get_current_span().get_span_context().trace_flags.sampled:
+        return None
+    return _tracer.start_span(name, None, kind, attributes)
 
 
 def enter(span: Span | None) -> None:
-    """Make what this task does from now on part of *span*."""
+    """Make *span* the current one of this task until the task ends."""
     if span is not None:
-        call.traceparent.set(traceparent_of(span))
-
-
-def traceparent_of(span: Span) -> str:
-    """Return the trace context to pass on from within *span*."""
-    context = span.get_span_context()
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+        otel_context.attach(trace.set_span_in_context(span))
 
 
 def end(span: Span | None, attributes: Attributes, *, error: str = "") -> None:
-    """End *span*; *error* is what the server is to blame for, empty when nothing."""
+    """End *span*; *error* names a fault of the server, and is empty if there was none."""
     if span is None:
         return
+    mark(span, attributes, error=error)
+    span.end()
+
+
+def mark(span: Span, attributes: Attributes, *, error: str = "") -> None:
+    """Set *attributes* on *span*, and its status if there was an *error*."""
     span.set_attributes(attributes)
     if error:
         span.set_attribute(names.ERROR_TYPE, error)
         span.set_status(Status(StatusCode.ERROR))
-    span.end()
 
 
-def tell_late(name: str, attributes: Attributes, *, seconds: float, error: str = "") -> None:
-    """Make the one span of an unsampled call that turned out to be worth keeping."""
-    parent = _parent(call.traceparent.get())
-    if _tracer is None or parent is None:
+def record_late(name: str, attributes: Attributes, *, seconds: float, error: str = "") -> None:
+    """Create the one span of an unsampled call that turned out to be worth keeping."""
+    current = trace.get_current_span().get_span_context()
+    if _tracer is None or not current.is_valid:
         return
-    now = time.time_ns()
+    sampled = SpanContext(
+        current.trace_id, current.span_id, is_remote=True, trace_flags=TraceFlags(1)
+    )
     span = _tracer.start_span(
-        name, parent, SpanKind.SERVER, {names.LATE: True}, start_time=now - int(seconds * 1e9)
+        name,
+        trace.set_span_in_context(trace.NonRecordingSpan(sampled), Context()),
+        SpanKind.SERVER,
+        {names.LATE: True},
+        start_time=time.time_ns() - int(seconds * 1e9),
     )
     end(span, attributes, error=error)
 
 
 @contextmanager
 def client(name: str, attributes: Attributes) -> Iterator[Span | None]:
-    """Wrap one use of something outside of this process; an exception marks the span."""
+    """Trace one use of a system outside this process; an exception marks the span."""
     span = start(name, SpanKind.CLIENT, attributes)
+    token = otel_context.attach(trace.set_span_in_context(span)) if span else None
     error = ""
     try:
         yield span
@@ -150,27 +180,10 @@ def client(name: str, attributes: Attributes) -> Iterator[Span | None]:
         raise
     finally:
         end(span, {}, error=error)
-
-
-def _parent(traceparent: str) -> Context | None:
-    """Return the trace context as the SDK wants it, sampled; None when it is malformed."""
-    try:
-        context = SpanContext(
-            trace_id=int(traceparent[3:35], 16),
-            span_id=int(traceparent[36:52], 16),
-            is_remote=True,
-            trace_flags=TraceFlags(TraceFlags.SAMPLED),
-        )
-    except ValueError:
-        return None
-    return trace.set_span_in_context(trace.NonRecordingSpan(context)) if context.is_valid else None
-
-
-def current_context() -> Context:
-    """Return where this task is in its trace, as the SDK wants it; empty outside of one."""
-    return _parent(call.traceparent.get()) or Context()
+        if token is not None:
+            otel_context.detach(token)
 
 
 def default_share(env: str) -> float:
-    """Return the share of new traces to sample: all of them, in production 5 in 100."""
+    """Return the share of new traces to sample; default: all, in production 5 %."""
     return share_from(os.environ, 0.05 if env == "production" else 1.0)

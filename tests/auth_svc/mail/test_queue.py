@@ -15,8 +15,8 @@ from auth_svc.mail.queue import MailQueue
 from auth_svc.mail.sign_in_mail import sign_in_mail
 from auth_svc.mail.smtp import SmtpServer, compose
 from auth_svc.ports import Mail
-from mesh.chassis import call
 from mesh.chassis.errors import UnavailableError
+from mesh.chassis.telemetry import tracing
 from mesh.chassis.testing import FakeClock, free_port
 from tests.mesh.chassis.telemetry import recorded
 
@@ -115,9 +115,9 @@ class TestPostman:
         sink = Sink("451 later")
         with recorded() as spans:
             async with listening(sink) as port, queue(port, clock) as mailer:
-                token = call.traceparent.set(f"00-{trace}-b7ad6b7169203331-01")
+                tracing.resume(f"00-{trace}-b7ad6b7169203331-01")
                 mailer.post(letter(clock))
-                call.traceparent.reset(token)
+                tracing.resume("")
                 await until(lambda: bool(sink.mails))
                 mailer.post(letter(clock))
 

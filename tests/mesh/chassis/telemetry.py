@@ -1,21 +1,24 @@
 """What the tests of telemetry share: spans kept in memory, and a collector that listens."""
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
 import grpc
+from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
 from mesh.chassis.telemetry import tracing
+from mesh.chassis.telemetry.conventions import Conventions
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SAMPLED[:-2] + "00"
@@ -39,13 +42,22 @@ class Spans:
         return [span for span in self if span.kind.name == kind]
 
 
+@functools.cache
+def _exporter() -> InMemorySpanExporter:
+    """Make the provider of this process, which OpenTelemetry allows to be set once."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
+    provider.add_span_processor(Conventions(SimpleSpanProcessor(exporter)))
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
 @contextlib.contextmanager
 def recorded() -> Iterator[Spans]:
-    """Keep the spans that this process makes within the body."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.use(provider.get_tracer("test"))
+    """Keep the spans that this process creates within the body."""
+    exporter = _exporter()
+    exporter.clear()
+    tracing.use(trace.get_tracer("test"))
     try:
         yield Spans(exporter)
     finally:

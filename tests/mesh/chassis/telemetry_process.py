@@ -7,7 +7,7 @@ import sys
 import structlog
 from amarre.auth.v1 import auth_service_pb2 as pb
 
-from mesh.chassis import call, config, server, telemetry
+from mesh.chassis import config, server, telemetry
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.telemetry import tracing
 
@@ -17,7 +17,7 @@ log = structlog.get_logger("test")
 
 async def main() -> None:
     """Write one line of each sort, make one span, measure one call."""
-    call.traceparent.set(TRACEPARENT)
+    tracing.resume(TRACEPARENT)
     log.info("session opened", link_age_s=3)
     log.info("call", kind="access", email="ada@example.org", note="from ada@example.org to me")
     log.info("asked", request=pb.SignUpRequest(email="ada@example.org", language="en"))

@@ -16,6 +16,7 @@ from mesh.chassis.channel import channel
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.identity import SpiffeId
+from mesh.chassis.telemetry import tracing
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
 from mesh.local.ca import CertificateAuthority, install
@@ -125,7 +126,7 @@ class TestCallBeingServed:
         The outgoing call belongs to the trace of the incoming one.
         """
         flaky.failures = 0
-        call.traceparent.set(TRACE)
+        tracing.resume(TRACE)
 
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             await stub.ListRequests(pb.ListRequestsRequest(), metadata=bearer())

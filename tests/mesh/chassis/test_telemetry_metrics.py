@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from mesh.chassis import call, telemetry
-from mesh.chassis.telemetry import clients, metrics, names
+from mesh.chassis import telemetry
+from mesh.chassis.telemetry import clients, metrics, names, tracing
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
 from mesh.contract.model import LONGEST_CALL
@@ -46,11 +46,11 @@ class TestExposition:
         """
         A sampled call leaves its trace id at the bucket that it fell into.
         """
-        call.traceparent.set(SAMPLED)
+        tracing.resume(SAMPLED)
         telemetry.RPC_SECONDS.labels("survey", "GetLink", "OK", "").observe(
             0.2, telemetry.exemplar()
         )
-        call.traceparent.set("")
+        tracing.resume("")
 
         (bucket,) = [
             sample
@@ -140,13 +140,13 @@ class TestSaturation:
         before = value(f"{names.DB_DURATION}_count", selects)
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/x.sqlite")
         with recorded() as spans:
-            call.traceparent.set(SAMPLED)
+            tracing.resume(SAMPLED)
             async with engine.connect() as connection:
                 assert 1 == value(names.DB_CONNECTIONS, {})
                 await connection.execute(text("select 'ada@example.org'"))
                 with pytest.raises(OperationalError):
                     await connection.execute(text("select * from nowhere"))
-            call.traceparent.set("")
+            tracing.resume("")
         await engine.dispose()
 
         assert 2 == value(f"{names.DB_DURATION}_count", selects) - before

@@ -13,7 +13,7 @@ from amarre.survey.v1 import survey_service_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2_grpc as rpc
 from opentelemetry.trace import StatusCode
 
-from mesh.chassis import call, telemetry
+from mesh.chassis import telemetry
 from mesh.chassis.call import User
 from mesh.chassis.errors import NotFoundError
 from mesh.chassis.identity import SpiffeId
@@ -69,12 +69,12 @@ async def stub(svids: Path) -> AsyncIterator[Any]:
 
 async def get_link(stub: Any, record: str, context: str) -> None:
     token, _ = mint(KEY, ADA, audience="survey", caller=GATEWAY)
-    call.traceparent.set(context)
+    tracing.resume(context)
     await stub.GetLink(
         pb.GetLinkRequest(record=record, instrument="form"),
         metadata=(("authorization", f"Bearer {token}"),),
     )
-    call.traceparent.set("")
+    tracing.resume("")
 
 
 async def told(spans: Spans, count: int) -> None:
@@ -143,10 +143,10 @@ class TestSampledCall:
         """
         A refused call names the policy line that refused it.
         """
-        call.traceparent.set(SAMPLED)
+        tracing.resume(SAMPLED)
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.GetLink(pb.GetLinkRequest(record="one", instrument="form"))
-        call.traceparent.set("")
+        tracing.resume("")
         await told(spans, 2)
 
         (server,) = spans.of("SERVER")
@@ -259,9 +259,9 @@ class TestSampling:
         """
         A trace context that is no hexadecimal makes no span and no exception.
         """
-        call.traceparent.set("00-" + "x" * 32 + "-" + "y" * 16 + "-01")
+        tracing.resume("00-" + "x" * 32 + "-" + "y" * 16 + "-01")
         with tracing.client("anything", {}) as span:
             assert span is None
-        call.traceparent.set("")
+        tracing.resume("")
 
         assert 0 == len(spans)

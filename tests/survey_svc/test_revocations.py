@@ -35,7 +35,7 @@ async def test_follows_auth(svids: Path) -> None:
         settings = MeshSettings(peers=peers, svid_dir=svids / "survey")
         async with (
             channel("auth", settings) as live,
-            background(revoked.follow(lambda: watch(live))),
+            background("follow revocations", lambda: revoked.follow(lambda: watch(live))),
         ):
             auth.revocations.put_nowait(WatchRevocationsResponse(session_ids=["one"]))
             await until(revoked, "one")

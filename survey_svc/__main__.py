@@ -18,8 +18,9 @@ from mesh.chassis.errors import MeshError
 from mesh.chassis.revocations import RevokedSessions
 from survey_svc.config import SurveySettings, read_token
 from survey_svc.ports import Cache, Store
+from survey_svc.redcap.breaker import LOOKUPS_OPEN, Breaker
 from survey_svc.redcap.client import RedcapApi
-from survey_svc.redcap.project import RedcapProject
+from survey_svc.redcap.project import LOOKUP_MAX_BYTES, LOOKUPS_RUNNING, RedcapProject
 from survey_svc.requests.creation import Creation
 from survey_svc.requests.listing import Listing
 from survey_svc.requests.watching import Watching
@@ -45,7 +46,15 @@ async def main(settings: SurveySettings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         api = RedcapApi(settings.survey_redcap_url, token)
         stack.push_async_callback(api.close)
-        project = RedcapProject(api, profile)
+        lookups = RedcapApi(
+            settings.survey_redcap_url,
+            token,
+            connections=LOOKUPS_RUNNING,
+            max_bytes=LOOKUP_MAX_BYTES,
+            breaker=Breaker(gauge=LOOKUPS_OPEN),
+        )
+        stack.push_async_callback(lookups.close)
+        project = RedcapProject(api, profile, lookups=lookups)
         study = Study(profile, project)
         await _check(study)
         store = await _open_store(settings)

@@ -20,7 +20,7 @@ from mesh.chassis.interceptors.context import Context
 from survey_svc.export.records import FORMATS, export
 from survey_svc.ports import Project
 from survey_svc.requests.creation import Applicant, Creation
-from survey_svc.requests.listing import MOST_SHOWN, Listing
+from survey_svc.requests.listing import MAX_USERS, Listing
 from survey_svc.requests.paging import page
 from survey_svc.requests.rules import Request, Status, Step, StepKind, StepState
 from survey_svc.requests.watching import Event, Kind, Watching
@@ -28,6 +28,8 @@ from survey_svc.study.profile import OpinionKind
 from survey_svc.study.study import Study
 
 PIECE_BYTES = 64 * 1024
+MAX_FIRST_PAGES = 4
+"""How many page sizes of one list are kept as ready responses."""
 
 
 class SurveyService(rpc.SurveyServiceServicer):
@@ -47,7 +49,7 @@ class SurveyService(rpc.SurveyServiceServicer):
         self._listing = listing
         self._creation = creation
         self._watching = watching
-        self._made = _Made()
+        self._responses = _Responses()
 
     async def CreateRequest(  # noqa: N802 - the contract's name
         self, request: messages.CreateRequestRequest, context: Context
@@ -65,9 +67,9 @@ class SurveyService(rpc.SurveyServiceServicer):
         self, request: messages.ListRequestsRequest, context: Context
     ) -> messages.ListRequestsResponse:
         requests = await self._listing.requests(call.user().id)
-        shown, token = page(requests, request.page_size, request.page_token)
-        made = self._made.of(call.user().id, requests)
-        return messages.ListRequestsResponse(requests=made[shown], next_page_token=token)
+        return self._responses.page(
+            call.user().id, requests, size=request.page_size, token=request.page_token
+        )
 
     async def GetLink(  # noqa: N802
         self, request: messages.GetLinkRequest, context: Context
@@ -109,22 +111,43 @@ class SurveyService(rpc.SurveyServiceServicer):
         return messages.FindContactResponse(user_id=await self._project.find_user(request.email))
 
 
-class _Made:
-    """What was made of the lists that were asked for last: most are asked for again, unchanged."""
+class _Responses:
+    """Responses built from the latest lists: most are asked for again, unchanged."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[str, tuple[Sequence[Request], list[pb.Request]]] = OrderedDict()
+        self._lists: OrderedDict[str, _BuiltList] = OrderedDict()
 
-    def of(self, user: str, requests: Sequence[Request]) -> list[pb.Request]:
-        """Return the messages of *requests*, the same ones for the same object."""
-        kept = self._made.get(user)
-        if kept is None or kept[0] is not requests:
-            kept = requests, [_to_proto(request) for request in requests]
-            self._made[user] = kept
-        self._made.move_to_end(user)
-        if len(self._made) > MOST_SHOWN:
-            self._made.popitem(last=False)
-        return kept[1]
+    def page(
+        self, user: str, requests: Sequence[Request], *, size: int, token: str
+    ) -> messages.ListRequestsResponse:
+        """Return one page of *requests*: the same message while the list is the same object."""
+        built = self._lists.get(user)
+        if built is None or built.requests is not requests:
+            built = _BuiltList(requests)
+            self._lists[user] = built
+        self._lists.move_to_end(user)
+        if len(self._lists) > MAX_USERS:
+            self._lists.popitem(last=False)
+        return built.page(size, token)
+
+
+class _BuiltList:
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self.requests = requests
+        self._messages = [_to_proto(request) for request in requests]
+        self._first: dict[int, messages.ListRequestsResponse] = {}
+
+    def page(self, size: int, token: str) -> messages.ListRequestsResponse:
+        known = None if token else self._first.get(size)
+        if known is not None:
+            return known
+        shown, next_token = page(self.requests, size, token)
+        response = messages.ListRequestsResponse(
+            requests=self._messages[shown], next_page_token=next_token
+        )
+        if not token and len(self._first) < MAX_FIRST_PAGES:
+            self._first[size] = response
+        return response
 
 
 def safe_name(record: str) -> str:
@@ -169,6 +192,7 @@ _OPINION = {
 }
 _CHANGE = {
     Kind.HEARTBEAT: pb.CHANGE_KIND_UNSPECIFIED,
+    Kind.RESET: pb.CHANGE_KIND_RESET,
     Kind.CURRENT: pb.CHANGE_KIND_CURRENT,
     Kind.CHANGED: pb.CHANGE_KIND_CHANGED,
     Kind.REMOVED: pb.CHANGE_KIND_REMOVED,

@@ -1,4 +1,4 @@
-"""A circuit breaker: when REDCap fails again and again, callers are told at once."""
+"""Circuit breaker: after failures in a row, calls to REDCap fail at once for a while."""
 
 import time
 from collections.abc import Callable
@@ -8,6 +8,9 @@ from prometheus_client import Gauge
 from mesh.chassis.errors import UnavailableError
 
 OPEN = Gauge("amarre_redcap_breaker_open", "1 while calls to REDCap are refused at once.")
+LOOKUPS_OPEN = Gauge(
+    "amarre_redcap_lookup_breaker_open", "1 while address look-ups in REDCap are refused at once."
+)
 FAILURES = 8
 """How many failures in a row open the circuit."""
 REST_SECONDS = 2.0
@@ -17,8 +20,9 @@ REST_SECONDS = 2.0
 class Breaker:
     """Counts failures in a row; while open, lets one call through per rest."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, gauge: Gauge = OPEN) -> None:
         self._now = now
+        self._gauge = gauge
         self._failures = 0
         self._next_try = 0.0
 
@@ -31,17 +35,17 @@ class Breaker:
         if self._failures < FAILURES:
             return
         if self._now() < self._next_try:
-            raise UnavailableError("REDCap has failed again and again; it is given a moment.")
+            raise UnavailableError("REDCap failed repeatedly; calls resume shortly.")
         self._next_try = self._now() + REST_SECONDS
 
     def succeeded(self) -> None:
         """Close the circuit."""
         self._failures = 0
-        OPEN.set(0)
+        self._gauge.set(0)
 
     def failed(self) -> None:
         """Count a failure."""
         self._failures += 1
         if self._failures == FAILURES:
-            OPEN.set(1)
+            self._gauge.set(1)
             self._next_try = self._now() + REST_SECONDS

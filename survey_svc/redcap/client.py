@@ -1,4 +1,4 @@
-"""One POST to REDCap: pool, time, retries, and what it must not answer.
+"""REDCap's HTTP API: connection pool, deadlines, retries and a circuit breaker.
 
 The token is in the body, never in a URL or a log; neither are filter values, nor REDCap's own
 error messages, which repeat them.
@@ -6,7 +6,6 @@ error messages, which repeat them.
 
 import asyncio
 import contextlib
-import json
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -17,13 +16,15 @@ import structlog
 from prometheus_client import Histogram
 from pydantic import SecretStr
 
-from mesh.chassis import call
 from mesh.chassis.errors import DeadlineExceededError, MeshError, UnavailableError, UpstreamError
 from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, observed
+from survey_svc import deadline
 from survey_svc.errors import RefusedError
+from survey_svc.redcap import responses
 from survey_svc.redcap.breaker import Breaker
 
 log = structlog.get_logger("redcap")
+S = TypeVar("S")
 T = TypeVar("T")
 Params = Mapping[str, str | Sequence[str]]
 """Parameters of one operation; sequences become ``name[0]``, ``name[1]`` and so on."""
@@ -31,13 +32,12 @@ Params = Mapping[str, str | Sequence[str]]
 CONNECT_SECONDS = 2.0
 CONNECTIONS = 32
 BUDGET_SECONDS = 10.0
-"""How long an operation may take where no call says."""
-MARGIN_SECONDS = 0.25
-"""What is kept of a call's time to answer in."""
+"""How long an operation may take outside of a call."""
 ATTEMPTS = 3
-MOST_BYTES = 64 * 1024 * 1024
-_AGAIN = {408, 429, 500, 502, 503, 504}
-_AWAY = _AGAIN - {500}
+MAX_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 1024 * 1024
+_RETRIABLE = {408, 429, 500, 502, 503, 504}
+_UNAVAILABLE = _RETRIABLE - {500}
 
 SECONDS = Histogram(
     "amarre_redcap_duration_seconds",
@@ -48,16 +48,33 @@ SECONDS = Histogram(
 
 
 class RedcapApi:
-    """REDCap's API for one token."""
+    """REDCap's API for one token.
+
+    Args:
+        url: Its address, with the slash at the end.
+        token: The project's API token.
+        connections: Most connections at a time.
+        max_bytes: Largest response that is read.
+        breaker: Opens after failures in a row; each instance has its own.
+        transport: Replaces the connection pool in tests.
+    """
 
     def __init__(
-        self, url: str, token: SecretStr, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        token: SecretStr,
+        *,
+        connections: int = CONNECTIONS,
+        max_bytes: int = MAX_BYTES,
+        breaker: Breaker | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = url
         self._token = token
-        self._breaker = Breaker()
+        self._max_bytes = max_bytes
+        self._breaker = breaker or Breaker()
         self._client = httpx.AsyncClient(
-            transport=observed("redcap", transport or _pool()),
+            transport=observed("redcap", transport or _pool(connections)),
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             trust_env=False,
             headers={"user-agent": "amarre-survey"},
@@ -77,26 +94,30 @@ class RedcapApi:
             retry: Whether it may be sent again; only for exports and upserts.
 
         Raises:
-            UnavailableError: REDCap is away.
-            DeadlineExceededError: It did not answer in the time that is left.
-            RefusedError: It has understood and said no.
+            UnavailableError: REDCap is unavailable.
+            DeadlineExceededError: It did not answer in the time that was left.
+            RefusedError: It understood the operation and refused it.
             UpstreamError: It answered something else.
         """
 
         async def once() -> str:
             async with self._answer(params) as response:
-                return _text(await _read(response))
+                return responses.text(await self._read(response))
 
-        return await self._with_retries(once, params, retry=retry)
+        return await self._with_retries(once, params, _unchanged, retry=retry)
 
-    async def json(self, params: Params, *, retry: bool = True) -> Any:
-        """Return the JSON of one operation; raises as `text` does."""
+    async def json(self, params: Params, check: Callable[[Any], T], *, retry: bool = True) -> T:
+        """Return what *check* makes of the JSON of one operation.
+
+        *check* may raise an error of `responses.TRANSIENT` to have the operation sent again;
+        other errors are as those of `text`.
+        """
 
         async def once() -> Any:
             async with self._answer({"format": "json", **params}) as response:
-                return _json(await _read(response))
+                return responses.parse_json(await self._read(response))
 
-        return await self._with_retries(once, params, retry=retry)
+        return await self._with_retries(once, params, check, retry=retry)
 
     async def pieces(self, params: Params, *, start: bytes) -> AsyncGenerator[bytes]:
         """Yield the body of one export as it comes, once it is known to begin with *start*.
@@ -110,35 +131,46 @@ class RedcapApi:
                 response = await stack.enter_async_context(self._answer(params))
                 pieces = response.aiter_bytes(64 * 1024)
                 first = await anext(pieces, b"")
+                if not first:
+                    raise responses.EmptyResponseError
                 if not first.startswith(start):
-                    raise UpstreamError("REDCap answered something that is not the file.")
+                    raise UpstreamError("REDCap returned something other than the file.")
                 return first, pieces
 
-            first, rest = await self._with_retries(once, params, retry=True)
+            first, rest = await self._with_retries(once, params, _unchanged, retry=True)
             yield first
             try:
                 async for piece in rest:
                     yield piece
             except httpx.HTTPError as exc:
-                raise UnavailableError("REDCap broke off in the middle of a file.") from exc
+                raise UnavailableError("REDCap closed the connection within a file.") from exc
 
     async def _with_retries(
-        self, once: Callable[[], Awaitable[T]], params: Params, *, retry: bool
+        self,
+        once: Callable[[], Awaitable[S]],
+        params: Params,
+        check: Callable[[S], T],
+        *,
+        retry: bool,
     ) -> T:
         loop = asyncio.get_running_loop()
-        ends_at = loop.time() + _budget()
+        limit = deadline.current(BUDGET_SECONDS)
         attempt = 1
         while True:
-            left = ends_at - loop.time()
+            # Whoever joins a shared call may move its deadline between attempts.
+            left = limit.remaining_seconds()
             final = not retry or attempt == ATTEMPTS
             try:
                 # An attempt that hangs leaves time for another one.
-                return await self._timed(once, params, left if final else left * 0.6)
-            except _Transient as transient:
+                return check(await self._timed(once, params, left if final else left * 0.6))
+            except (_Transient, *responses.TRANSIENT) as error:
+                fault = error.fault if isinstance(error, _Transient) else error
                 pause = random.uniform(0.05, 0.15) * 2**attempt  # noqa: S311 - jitter
-                if final or loop.time() + pause >= ends_at:
-                    raise transient.fault from transient.__cause__
-                log.warning("redcap again", attempt=attempt, fault=transient.fault.reason)
+                if final or loop.time() + pause >= limit.ends_at:
+                    if fault is error:
+                        raise
+                    raise fault from error.__cause__
+                log.warning("redcap retried", attempt=attempt, fault=fault.reason)
             await asyncio.sleep(pause)
             attempt += 1
 
@@ -177,6 +209,9 @@ class RedcapApi:
         if outcome == "ok":
             self.answered_at = time.monotonic()
 
+    async def _read(self, response: httpx.Response) -> bytes:
+        return await _read(response, self._max_bytes)
+
     @contextlib.asynccontextmanager
     async def _answer(self, params: Params) -> AsyncIterator[httpx.Response]:
         body = {"token": self._token.get_secret_value(), "returnFormat": "json", **_flat(params)}
@@ -187,21 +222,22 @@ class RedcapApi:
 
 
 class _Transient(Exception):  # noqa: N818 - never leaves this module
-    """A fault after which the same call may be sent again."""
+    """An error after which the same call may be sent again."""
 
     def __init__(self, fault: MeshError) -> None:
         super().__init__(fault.message)
         self.fault = fault
 
 
-def _pool() -> httpx.AsyncBaseTransport:
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=16)
+def _pool(connections: int) -> httpx.AsyncBaseTransport:
+    limits = httpx.Limits(
+        max_connections=connections, max_keepalive_connections=max(1, connections // 2)
+    )
     return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
 
 
-def _budget() -> float:
-    left = call.remaining_seconds()
-    return BUDGET_SECONDS if left is None else max(0.0, left - MARGIN_SECONDS)
+def _unchanged(value: T) -> T:
+    return value
 
 
 def _flat(params: Params) -> dict[str, str]:
@@ -214,47 +250,27 @@ def _flat(params: Params) -> dict[str, str]:
     return flat
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
     body = bytearray()
     async for piece in response.aiter_bytes():
         body += piece
-        if len(body) > MOST_BYTES:
-            raise UpstreamError("REDCap's answer is larger than 64 MiB.")
+        if len(body) > max_bytes:
+            raise UpstreamError(f"REDCap's response is larger than {max_bytes // 1024} KiB.")
     return bytes(body)
 
 
-def _json(body: bytes) -> Any:
-    try:
-        value = json.loads(body)
-    except ValueError as exc:
-        raise UpstreamError("REDCap answered something that is no JSON.") from exc
-    if isinstance(value, dict) and "error" in value:
-        raise UpstreamError("REDCap reported an error with status 200.")
-    return value
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as exc:
-        raise UpstreamError("REDCap answered something that is no text.") from exc
-
-
 async def _fault(response: httpx.Response) -> Exception:
-    """Say what a status means; of the body only that it is REDCap's own error counts."""
+    """Return the error for a status; of the body only that it is REDCap's own error counts."""
     status = response.status_code
-    if status in _AWAY:
-        return _Transient(
-            UnavailableError(f"REDCap answered with status {status}.", status=str(status))
+    message = f"REDCap answered with status {status}."
+    if status in _UNAVAILABLE:
+        return _Transient(UnavailableError(message, status=str(status)))
+    if status in _RETRIABLE:
+        return _Transient(UpstreamError(message, status=str(status)))
+    if status in {400, 401, 403, 406} and responses.is_error(
+        await _read(response, MAX_ERROR_BYTES)
+    ):
+        return RefusedError(
+            f"REDCap refused the operation with status {status}.", status=str(status)
         )
-    if status in _AGAIN:
-        return _Transient(
-            UpstreamError(f"REDCap answered with status {status}.", status=str(status))
-        )
-    try:
-        envelope = json.loads(await _read(response))
-    except ValueError:
-        envelope = None
-    if status in {400, 401, 403, 406} and isinstance(envelope, dict) and "error" in envelope:
-        return RefusedError(f"REDCap refused with status {status}.", status=str(status))
-    return UpstreamError(f"REDCap answered with status {status}.", status=str(status))
+    return UpstreamError(message, status=str(status))

@@ -1,23 +1,29 @@
 """Values in REDCap's filter logic, which has no escape character.
 
-Only allow-listed values are written into logic; whoever gets the rows checks them again.
+A value is written between quotes that it does not hold, or refused before REDCap is asked;
+whoever gets the rows checks them again.
+
+Source:
+    REDCap API 16.1.9, section 2.4.
 """
 
 import re
 from collections.abc import Sequence
 
-from mesh.chassis.errors import MeshError
+from mesh.chassis.errors import InvalidRequestError, MeshError, Violation
 
 SAFE = re.compile(r"[A-Za-z0-9._+@-]{1,254}")
-_SAFE_END = re.compile(r"[A-Za-z0-9._+@-]+$")
+MAX_LENGTH = 254
+# A backslash is no escape character but confuses some versions; brackets name fields.
+_UNQUOTABLE = re.compile(r"[\\\[\]]")
 _NEVER_STORED = re.compile(r"[\s\"\x00-\x1f\x7f]")
 
 
 class UnsafeValueError(MeshError):
-    """A value holds characters that must not get into filter logic."""
+    """A value has characters that must not get into filter logic."""
 
     def __init__(self, variable: str) -> None:
-        super().__init__(f"A value for {variable!r} has characters that no id of ours has.")
+        super().__init__(f"A value for {variable!r} has characters that none of our ids has.")
 
 
 def is_one_of(variable: str, values: Sequence[str]) -> str:
@@ -31,20 +37,25 @@ def is_one_of(variable: str, values: Sequence[str]) -> str:
     return " or ".join(f"[{variable}] = '{value}'" for value in values)
 
 
-def may_be_email(variable: str, email: str) -> str:
-    """Return logic that holds for records where *variable* is *email*, and perhaps for some more.
-
-    Case does not matter. Of an address with other characters than the allow-listed ones, say an
-    apostrophe, only the part behind the last of them is written: it holds the domain.
+def is_email(variable: str, email: str) -> str:
+    """Return logic that holds for records where *variable* is *email*, whatever its case.
 
     Returns:
-        The logic; empty for what REDCap cannot hold as an address: without ``@``, with white
-        space, double quotes or control characters, or ending in an unsafe character.
+        The logic; empty for what REDCap does not store as an address: without ``@``, with white
+        space, double quotes or control characters.
+
+    Raises:
+        InvalidRequestError: The address cannot be written in filter logic.
     """
-    if "@" not in email or _NEVER_STORED.search(email):
-        return ""
     address = email.lower()
-    if SAFE.fullmatch(address):
-        return f"lower([{variable}]) = '{address}'"
-    end = _SAFE_END.search(address)
-    return f"ends_with(lower([{variable}]), '{end[0]}')" if end else ""
+    if "@" not in address or _NEVER_STORED.search(address):
+        return ""
+    if len(address) > MAX_LENGTH or not address.isprintable() or _UNQUOTABLE.search(address):
+        raise InvalidRequestError(
+            "REDCap cannot search for this address.",
+            violations=[
+                Violation("email", "must not hold backslashes or square brackets", "searchable")
+            ],
+        )
+    quote = '"' if "'" in address else "'"
+    return f"lower([{variable}]) = {quote}{address}{quote}"

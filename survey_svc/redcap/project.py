@@ -1,15 +1,17 @@
-"""The study's project: what the rules ask of REDCap, in REDCap's terms."""
+"""The study's REDCap project: implements the port on REDCap's API."""
 
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from functools import partial
 from urllib.parse import urlsplit
 
 from mesh.chassis.errors import MeshError, UpstreamError
 from survey_svc.errors import InvalidUrlError
+from survey_svc.redcap import responses
+from survey_svc.redcap.bulkhead import Bulkhead
 from survey_svc.redcap.client import RedcapApi
-from survey_svc.redcap.filter_logic import SAFE, is_one_of, may_be_email
+from survey_svc.redcap.filter_logic import SAFE, is_email, is_one_of
 from survey_svc.requests.rules import Row
 from survey_svc.study.dictionary import Dictionary, Field, parse_choices
 from survey_svc.study.profile import Profile
@@ -18,14 +20,32 @@ ALIVE_SECONDS = 10.0
 """How long one good answer of REDCap counts as it being there."""
 MOST_USER_ID = 36
 """The longest user id of the contract."""
+LOOKUPS_RUNNING = 4
+"""Most look-ups of addresses in REDCap at a time; also the size of their connection pool."""
+LOOKUPS_WAITING = 16
+"""Most look-ups that wait for a slot: 5 rounds of 4 fit into the 3 s deadline of FindContact."""
+LOOKUP_MAX_BYTES = 256 * 1024
+"""Largest response to a look-up: a few rows, never all addresses of a domain."""
 _EXPORT = {"content": "record", "action": "export", "type": "flat"}
 
 
 class RedcapProject:
     """Implements `survey_svc.ports.Project` for *profile*."""
 
-    def __init__(self, api: RedcapApi, profile: Profile) -> None:
+    def __init__(
+        self, api: RedcapApi, profile: Profile, *, lookups: RedcapApi | None = None
+    ) -> None:
+        """Make the adapter.
+
+        Args:
+            api: For everything that signed-in users and the service itself ask.
+            profile: The study's profile.
+            lookups: For look-ups of addresses, which strangers can cause; has a pool and a
+                circuit breaker of its own.
+        """
         self._api = api
+        self._lookups = lookups or api
+        self._lookup_slots = Bulkhead(running=LOOKUPS_RUNNING, waiting=LOOKUPS_WAITING)
         self._profile = profile
         self._variables = profile.variables
 
@@ -40,9 +60,10 @@ class RedcapProject:
         return version.strip().strip('"')[:1].isdigit()
 
     async def dictionary(self) -> Dictionary:
-        metadata = _rows(await self._api.json({"content": "metadata", "action": "export"}))
-        instruments = _rows(await self._api.json({"content": "instrument", "action": "export"}))
-        names = _rows(await self._api.json({"content": "exportFieldNames", "action": "export"}))
+        metadata, instruments, names = [
+            await self._api.json({"content": content, "action": "export"}, responses.rows)
+            for content in ("metadata", "instrument", "exportFieldNames")
+        ]
         try:
             fields = [_field(row) for row in metadata]
             columns = [column for field in fields for column in field.columns]
@@ -61,7 +82,7 @@ class RedcapProject:
         logic = is_one_of(self._variables.user, users)
         params = {**_EXPORT, "fields": self._profile.columns, "filterLogic": logic}
         wanted = set(users)
-        rows = _rows(await self._api.json(params), self._variables.record, self._variables.user)
+        rows = await self._rows(params, self._variables.record, self._variables.user)
         # REDCap is asked for these users only, and not believed.
         return [row for row in rows if row[self._variables.user] in wanted]
 
@@ -70,7 +91,7 @@ class RedcapProject:
         logic = is_one_of(variables.user, [user])
         fields = [variables.record, variables.user]
         params = {**_EXPORT, "fields": fields, "filterLogic": logic}
-        rows = _rows(await self._api.json(params), *fields)
+        rows = await self._rows(params, *fields)
         return [row[variables.record] for row in rows if row[variables.user] == user]
 
     async def answers(self, user: str, records: Sequence[str]) -> list[Row]:
@@ -83,7 +104,12 @@ class RedcapProject:
             "fields": own,
             "forms": self._profile.export,
         }
-        rows = _rows(await self._api.json(params), *own)
+
+        def check(value: object) -> list[Row]:
+            found = responses.rows(value, *own)
+            return responses.every_record(found, self._variables.record, records)
+
+        rows = await self._api.json(params, check)
         # Both were asked for to check the rows; an export of answers does not hold them.
         return [
             {name: value for name, value in row.items() if name not in own}
@@ -101,22 +127,21 @@ class RedcapProject:
             "returnContent": "count",
             "data": _dump([row]),
         }
-        answer = await self._api.json(params)
-        if not isinstance(answer, dict) or str(answer.get("count")) != "1":
-            raise UpstreamError("REDCap did not say that it stored one record.")
+        if not await self._api.json(params, responses.is_one_stored):
+            raise UpstreamError("REDCap did not report one stored record.")
 
     async def link(self, record: str, instrument: str) -> str:
         params = {"content": "surveyLink", "record": record, "instrument": instrument}
         text = (await self._api.text(params)).strip()
         if text.startswith(("<", "{")) or not text:
-            raise UpstreamError("REDCap answered something that is no survey link.")
+            raise UpstreamError("REDCap returned something other than a survey link.")
         if not is_link(text):
             raise InvalidUrlError
         return text
 
     async def links(self, instrument: str) -> Mapping[str, str]:
         params = {"content": "participantList", "action": "export", "instrument": instrument}
-        rows = _rows(await self._api.json(params))
+        rows = await self._api.json(params, responses.rows)
         found = {row.get("record", ""): row.get("survey_link", "") for row in rows}
         return {record: link for record, link in found.items() if record and is_link(link)}
 
@@ -126,18 +151,23 @@ class RedcapProject:
 
     async def find_user(self, email: str) -> str:
         variables = self._variables
-        logic = may_be_email(variables.email, email)
+        logic = is_email(variables.email, email)
         if not logic:
             return ""
         fields = [variables.email, variables.user, variables.created_at]
         params = {**_EXPORT, "fields": fields, "filterLogic": logic}
+        async with self._lookup_slots.slot():
+            rows = await self._lookups.json(params, partial(_needing, fields))
         found = [
             (row[variables.created_at], row[variables.user])
-            for row in _rows(await self._api.json(params), *fields)
+            for row in rows
             if row[variables.email].lower() == email.lower() and _is_user_id(row[variables.user])
         ]
         # Should an address have several ids, the first one ever given stays.
         return min(found)[1] if found else ""
+
+    async def _rows(self, params: Mapping[str, str | Sequence[str]], *columns: str) -> list[Row]:
+        return await self._api.json(params, partial(_needing, columns))
 
 
 def is_link(text: str) -> bool:
@@ -161,16 +191,8 @@ def _field(row: Row) -> Field:
     return Field(row["field_name"], row["form_name"], kind, choices)
 
 
-def _rows(answer: Any, *needed: str) -> list[Row]:
-    """Return a list of flat objects with text values, each with the columns *needed*."""
-    if not isinstance(answer, list):
-        raise UpstreamError("REDCap answered something that is no list.")
-    rows: list[Row] = []
-    for item in answer:
-        if not isinstance(item, dict) or any(name not in item for name in needed):
-            raise UpstreamError("REDCap answered a row that lacks what was asked for.")
-        rows.append({name: "" if value is None else str(value) for name, value in item.items()})
-    return rows
+def _needing(columns: Sequence[str], value: object) -> list[Row]:
+    return responses.rows(value, *columns)
 
 
 def _dump(rows: list[Row]) -> str:

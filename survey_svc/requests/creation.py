@@ -6,9 +6,10 @@ looked up in REDCap; what cannot be looked up refuses and creates nothing new.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -98,15 +99,17 @@ class Creation:
                 if not key or held.key != wish.key:
                     raise OpenRequestExistsError
                 return await self._join(applicant, wish, held)
-            # An attempt with our key may have been settled since we asked: then its place was
-            # free for us to take, and its answer is ours.
-            known = await self._known_now(wish, held)
-            if known is not None:
-                return known
-            if claim.before is None or not await self._reached(wish, claim.before):
-                return await self._carry_out(applicant, held)
-            # The creation before ours had reached REDCap: settle it, then ask for a place again.
-            await self._finish(claim.before)
+            async with self._let_go_on_failure(held):
+                # An attempt with our key may have been settled since we asked: then its place
+                # was free for us to take, and its answer is ours.
+                known = await self._known_now(wish, held)
+                if known is not None:
+                    return known
+                if claim.before is None or not await self._reached(wish, claim.before):
+                    return await self._carry_out(applicant, held)
+                # The creation before ours had reached REDCap: settle it, then ask for a place
+                # again.
+                await self._finish(claim.before)
 
     async def sweep(self) -> None:
         """Settle the reservations whose holders are gone.
@@ -165,40 +168,42 @@ class Creation:
             if known is not None:
                 return known
             await asyncio.sleep(LOOK_SECONDS)
-        return await self._carry_out(applicant, held)
+        async with self._let_go_on_failure(held):
+            return await self._carry_out(applicant, held)
 
     async def _reached(self, wish: Reservation, before: Reservation) -> bool:
         """Say whether the creation whose place was taken over has reached REDCap after all."""
         if wish.key and before.key == wish.key:
             return False  # It is the same one: carrying it out comes to the same record.
-        try:
-            return await self._exists(before)
-        except MeshError:
-            await self._let_go(wish)
-            raise
+        return await self._exists(before)
 
     async def _carry_out(self, applicant: Applicant, held: Reservation) -> str:
-        settled = False
         try:
             rows = await self._listing.rows(held.user, now=True)
             if not self._is_in(rows, held):
                 if any(is_open(self._profile, row) for row in rows):
                     await self._store.drop(held)
-                    settled = True
                     raise OpenRequestExistsError
                 await self._import(applicant, held)
             await self._finish(held)
-            settled = True
         except RefusedError:
             await self._store.drop(held)
-            settled = True
             raise
-        finally:
-            if not settled:
-                # Also when the caller hangs up: the place must not stay taken for nothing.
-                await asyncio.shield(self._let_go(held))
         log.info("request created", record=held.record)
         return held.record
+
+    @contextlib.asynccontextmanager
+    async def _let_go_on_failure(self, held: Reservation) -> AsyncIterator[None]:
+        """Free the place whatever goes wrong, also when the caller hangs up.
+
+        Otherwise the next attempt would report a conflict although REDCap was unavailable.
+        """
+        try:
+            yield
+        except BaseException:
+            # A place that was dropped before is no longer ours: then this changes nothing.
+            await asyncio.shield(self._let_go(held))
+            raise
 
     async def _import(self, applicant: Applicant, held: Reservation) -> None:
         """Store the record; when REDCap's answer leaves it open, look whether it did."""

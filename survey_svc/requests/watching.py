@@ -1,7 +1,8 @@
-"""Telling watchers what changes, with one export per second for all of them together.
+"""Streams of changes, with one export per second for all watchers together.
 
-An event id names what a client knows after it. What ids stand for is remembered for a while, so
-that a client that comes back gets the difference; from an unknown id it gets everything again.
+An event id names what a client knows after it. What ids stand for is remembered per user for a
+while, so that a client that comes back gets the difference; after an unknown id it is told to
+forget everything and gets all requests again.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ class Kind(Enum):
     """What happened to a request."""
 
     HEARTBEAT = auto()
+    RESET = auto()
     CURRENT = auto()
     CHANGED = auto()
     REMOVED = auto()
@@ -50,7 +52,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """One event; a heartbeat has neither id nor request, a removed request only its id."""
+    """One event; a heartbeat has neither id nor request, a reset no request."""
 
     kind: Kind
     id: str = ""
@@ -73,7 +75,7 @@ class _Watched:
 
 
 class Watching:
-    """Watches REDCap for everybody who watches; ``async with`` starts and ends it."""
+    """Watches REDCap for all watchers; `run` belongs into a supervised background task."""
 
     def __init__(self, profile: Profile, project: Project, listing: Listing) -> None:
         self._user_variable = profile.variables.user
@@ -81,7 +83,7 @@ class Watching:
         self._listing = listing
         self._watched: dict[str, _Watched] = {}
         self._watchers: Counter[str] = Counter()
-        self._views: OrderedDict[str, View] = OrderedDict()
+        self._views: OrderedDict[tuple[str, str], View] = OrderedDict()
         self._some = asyncio.Event()
 
     async def watch(self, user: str, last_event_id: str) -> AsyncGenerator[Event]:
@@ -93,7 +95,7 @@ class Watching:
 
         Raises:
             RateLimitedError: Too many watch.
-            MeshError: REDCap is away at the beginning. Later that only delays events.
+            MeshError: REDCap is unavailable at the beginning. Later that only delays events.
         """
         with self._admitted(user):
             watched = self._watched.get(user)
@@ -101,14 +103,18 @@ class Watching:
                 requests = await self._listing.requests(user)
                 watched = self._watched.setdefault(user, _Watched(requests))
             self._some.set()
-            view = self._known(last_event_id, watched.requests)
+            known = self._known(user, last_event_id, watched.requests)
+            view: View = known or {}
             silent = True
+            if known is None:
+                silent = False
+                yield Event(Kind.RESET, self._name(user, view))
             while True:
                 changed = watched.changed
                 for event in _difference(view, watched.requests):
                     view = _after(view, event)
                     silent = False
-                    yield Event(event.kind, self._name(view), event.request, event.removed)
+                    yield Event(event.kind, self._name(user, view), event.request, event.removed)
                 if silent:
                     yield Event(Kind.HEARTBEAT)
                 silent = not await _within(HEARTBEAT_SECONDS, changed)
@@ -158,18 +164,19 @@ class Watching:
                 if watched is not None:
                     watched.publish(requests)
 
-    def _known(self, event_id: str, requests: Sequence[Request]) -> View:
+    def _known(self, user: str, event_id: str, requests: Sequence[Request]) -> View | None:
+        """Return what the client knows; None if the id is none that *user* was given lately."""
         if not event_id:
             return {}
         current = {request.id: _digest(request) for request in requests}
-        if event_id == _name(current):
+        if event_id == _name(user, current):
             return current  # Another replica, or this one before a restart, gave it.
-        return self._views.get(event_id, {})
+        return self._views.get((user, event_id))
 
-    def _name(self, view: View) -> str:
-        name = _name(view)
-        self._views[name] = view
-        self._views.move_to_end(name)
+    def _name(self, user: str, view: View) -> str:
+        name = _name(user, view)
+        self._views[user, name] = view
+        self._views.move_to_end((user, name))
         if len(self._views) > VIEWS_KEPT:
             self._views.popitem(last=False)
         return name
@@ -198,8 +205,8 @@ def _digest(request: Request) -> str:
     return hashlib.sha256(repr(request).encode()).hexdigest()[:16]
 
 
-def _name(view: View) -> str:
-    return hashlib.sha256(json.dumps(view, sort_keys=True).encode()).hexdigest()[:32]
+def _name(user: str, view: View) -> str:
+    return hashlib.sha256(json.dumps([user, view], sort_keys=True).encode()).hexdigest()[:32]
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

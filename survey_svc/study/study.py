@@ -59,7 +59,8 @@ class Study:
             raise ProfileError(
                 f"The profile {self.profile.name!r} does not fit the REDCap project:\n{lines}"
             )
-        self._dictionary = dictionary
+        if dictionary != self._dictionary:  # Others compare by identity, which is cheap.
+            self._dictionary = dictionary
 
     async def is_ready(self) -> bool:
         """Say whether requests can be served."""

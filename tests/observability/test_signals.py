@@ -9,9 +9,11 @@ from prometheus_client.registry import Collector
 import auth_svc.metrics
 import gateway.observation
 import survey_svc.redcap.breaker
+import survey_svc.redcap.bulkhead
 import survey_svc.redcap.client
 import survey_svc.requests.creation
-import survey_svc.requests.listing
+import survey_svc.requests.links
+import survey_svc.requests.misses
 import survey_svc.requests.watching
 from mesh.chassis.telemetry import metrics, names
 from mesh.contract import policy
@@ -22,9 +24,11 @@ EMITTERS = (
     gateway.observation,
     metrics,
     survey_svc.requests.creation,
-    survey_svc.requests.listing,
+    survey_svc.requests.links,
+    survey_svc.requests.misses,
     survey_svc.redcap.client,
     survey_svc.redcap.breaker,
+    survey_svc.redcap.bulkhead,
     survey_svc.requests.watching,
 )
 """The modules that define metrics."""

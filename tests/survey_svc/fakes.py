@@ -1,4 +1,4 @@
-"""A REDCap project in memory that fails when told to."""
+"""In-memory REDCap project that fails on request."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence

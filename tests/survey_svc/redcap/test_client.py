@@ -18,8 +18,7 @@ from mesh.chassis.testing import free_port
 from survey_svc.errors import InvalidUrlError, RefusedError
 from survey_svc.redcap.breaker import FAILURES
 from survey_svc.redcap.client import ATTEMPTS, RedcapApi
-from survey_svc.redcap.project import RedcapProject, _rows
-from survey_svc.requests.rules import Row
+from survey_svc.redcap.project import LOOKUPS_RUNNING, LOOKUPS_WAITING, RedcapProject
 from survey_svc.study.profile import Profile
 
 TOKEN = "0123456789ABCDEF0123456789ABCDEF"
@@ -67,12 +66,19 @@ class TestNonsense:
         "answer",
         [
             pytest.param(httpx.Response(200, text=HTML), id="HTML"),
-            pytest.param(httpx.Response(200, text=""), id="empty"),
             pytest.param(_json({"error": "out of memory"}), id="error with 200"),
             pytest.param(_json({"count": 1}), id="object"),
             pytest.param(_json(["r1"]), id="list of texts"),
             pytest.param(_json([{"record_id": "r1"}]), id="row without the user"),
             pytest.param(_json("r1"), id="text"),
+            pytest.param(_json([GOOD | {"email": ["x"]}]), id="list as a value"),
+            pytest.param(_json([GOOD | {"email": {"a": 1}}]), id="object as a value"),
+            pytest.param(httpx.Response(200, text='[{"record_id": NaN}]'), id="NaN"),
+            pytest.param(httpx.Response(200, text='[{"record_id": "r1"'), id="truncated"),
+            pytest.param(
+                httpx.Response(200, text=json.dumps([GOOD | {"email": "\ud800"}])),
+                id="lone surrogate",
+            ),
             pytest.param(httpx.Response(200, content=b"\xff\xfe["), id="no text"),
             pytest.param(httpx.Response(302, headers={"location": "/login"}), id="redirect"),
             pytest.param(httpx.Response(404, text=HTML), id="404"),
@@ -90,6 +96,16 @@ class TestNonsense:
 
         assert not isinstance(ei.value, RefusedError)
         assert 1 == len(redcap.asked)
+
+    async def test_deeply_nested(self, project: RedcapProject, redcap: Redcap) -> None:
+        """JSON nested beyond the parser's limit is an upstream error, also in an error body."""
+        redcap.answers = [httpx.Response(200, text="[" * 200_000)]
+        with pytest.raises(UpstreamError):
+            await project.rows(["ada"])
+
+        redcap.answers = [httpx.Response(400, text="[" * 200_000)]
+        with pytest.raises(UpstreamError):
+            await project.rows(["ada"])
 
     @pytest.mark.parametrize(
         "answer",
@@ -172,6 +188,52 @@ class TestRetries:
 
         assert 1 == len(await project.rows(["ada"]))
 
+    async def test_empty(self, project: RedcapProject, redcap: Redcap) -> None:
+        """An empty response with status 200 is transient: asked again, then UPSTREAM_ERROR."""
+        redcap.answers = [httpx.Response(200, text=""), _json([GOOD])]
+        assert 1 == len(await project.rows(["ada"]))
+
+        redcap.asked.clear()
+        redcap.answers = [httpx.Response(200, text=" \n")]
+        with pytest.raises(UpstreamError):
+            await project.rows(["ada"])
+        assert ATTEMPTS == len(redcap.asked)
+
+    async def test_empty_kinds(self, project: RedcapProject, redcap: Redcap) -> None:
+        """Links, imports and files are asked for again after an empty response, too."""
+        redcap.answers = [httpx.Response(200), httpx.Response(200, text="http://redcap.test/s")]
+        assert "http://redcap.test/s" == await project.link("r1", "form")
+
+        redcap.answers = [httpx.Response(200), _json({"count": 1})]
+        await project.save(GOOD)
+
+        redcap.answers = [httpx.Response(200), httpx.Response(200, content=b"%PDF-1.7")]
+        assert b"%PDF-1.7" == b"".join([piece async for piece in project.pdf("r1", "form")])
+
+    async def test_missing_record(self, project: RedcapProject, redcap: Redcap) -> None:
+        """An export that lacks a record is asked for again and then refused, never passed on."""
+        both = [GOOD, GOOD | {"record_id": "r2"}]
+        redcap.answers = [_json([GOOD]), _json(both)]
+        assert 2 == len(await project.answers("ada", ["r1", "r2"]))
+
+        redcap.asked.clear()
+        redcap.answers = [_json([GOOD])]
+        with pytest.raises(UpstreamError):
+            await project.answers("ada", ["r1", "r2"])
+        assert ATTEMPTS == len(redcap.asked)
+
+    async def test_bad_row_leaves_circuit_closed(
+        self, project: RedcapProject, redcap: Redcap
+    ) -> None:
+        """Rows that are refused for their content do not count as failures of REDCap."""
+        redcap.answers = [_json([GOOD | {"email": ["x"]}])]
+        for _ in range(FAILURES + 1):
+            with pytest.raises(UpstreamError):
+                await project.rows(["ada"])
+
+        redcap.answers = [_json([GOOD])]
+        assert 1 == len(await project.rows(["ada"]))
+
     async def test_upsert(self, project: RedcapProject, redcap: Redcap) -> None:
         """An import is sent again too: with its own record id it changes nothing twice."""
         redcap.answers = [httpx.Response(503), _json({"count": 1})]
@@ -216,6 +278,74 @@ class TestRetries:
             await project.rows(["ada"])
 
         assert FAILURES == len(redcap.asked)
+
+
+class TestLookups:
+    @pytest.fixture
+    async def lookups(self, redcap: Redcap, profile: Profile) -> AsyncIterator[RedcapProject]:
+        """The adapter with a client of its own for look-ups of addresses."""
+        apis = [
+            RedcapApi(
+                "http://redcap.test/api/",
+                SecretStr(TOKEN),
+                max_bytes=most,
+                transport=httpx.MockTransport(redcap),
+            )
+            for most in (1024 * 1024, 1024)
+        ]
+        yield RedcapProject(apis[0], profile, lookups=apis[1])
+        for api in apis:
+            await api.close()
+
+    async def test_breaker(self, lookups: RedcapProject, redcap: Redcap) -> None:
+        """Look-ups that fail do not open the circuit of signed-in users."""
+        redcap.answers = [httpx.Response(200, text=HTML)]
+        for _ in range(FAILURES):
+            with pytest.raises(UpstreamError):
+                await lookups.find_user("ada@example.org")
+        with pytest.raises(UnavailableError):
+            await lookups.find_user("ada@example.org")
+
+        redcap.answers = [_json([GOOD])]
+        assert 1 == len(await lookups.rows(["ada"]))
+
+    async def test_large(self, lookups: RedcapProject, redcap: Redcap) -> None:
+        """A response with more than a few rows is refused while it comes."""
+        row = {"email": "x@example.org", "userid": "ada", "created_at": "2026-01-01"}
+        redcap.answers = [_json([row] * 100)]
+
+        with pytest.raises(UpstreamError):
+            await lookups.find_user("ada@example.org")
+
+    async def test_bulkhead(self, profile: Profile) -> None:
+        """Few look-ups run, few wait, and the rest is refused at once."""
+        asked = 0
+        answered = asyncio.Event()
+
+        async def serve(_: httpx.Request) -> httpx.Response:
+            nonlocal asked
+            asked += 1
+            await answered.wait()
+            return _json([])
+
+        transport = httpx.MockTransport(serve)
+        api = RedcapApi("http://redcap.test/api/", SecretStr(TOKEN), transport=transport)
+        project = RedcapProject(api, profile)
+        most = LOOKUPS_RUNNING + LOOKUPS_WAITING
+        waiting = [
+            asyncio.create_task(project.find_user(f"{number}@example.org"))
+            for number in range(most)
+        ]
+        while asked < LOOKUPS_RUNNING:
+            await asyncio.sleep(0)
+
+        with pytest.raises(UnavailableError):
+            await project.find_user("one-more@example.org")
+        assert LOOKUPS_RUNNING == asked
+        answered.set()
+        assert [""] * most == await asyncio.gather(*waiting)
+        assert "" == await project.find_user("one-more@example.org")
+        await api.close()
 
 
 class TestSecrets:
@@ -337,10 +467,3 @@ class TestIsAlive:
         redcap.answers = [httpx.Response(200, text=text)]
 
         assert not await project.is_alive()
-
-
-def test_rows_are_texts() -> None:
-    """Numbers and nulls of a row become texts."""
-    rows: list[Row] = _rows(json.loads('[{"a": 1, "b": null, "c": "x"}]'))
-
-    assert [{"a": "1", "b": "", "c": "x"}] == rows

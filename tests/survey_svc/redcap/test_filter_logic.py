@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from survey_svc.redcap.filter_logic import UnsafeValueError, is_one_of, may_be_email
+from mesh.chassis.errors import InvalidRequestError
+from survey_svc.redcap.filter_logic import UnsafeValueError, is_email, is_one_of
 
 
 class TestIsOneOf:
@@ -19,30 +20,47 @@ class TestIsOneOf:
             is_one_of("u", [value])
 
 
-class TestMayBeEmail:
+class TestIsEmail:
     @pytest.mark.parametrize(
         ("email", "logic"),
         [
             ("Ada@Example.org", "lower([m]) = 'ada@example.org'"),
-            ("o'brien@example.org", "ends_with(lower([m]), 'brien@example.org')"),
-            ("a/b#c@example.org", "ends_with(lower([m]), 'c@example.org')"),
+            ("'x'@example.org", "lower([m]) = \"'x'@example.org\""),
+            ("o'brien@example.org", 'lower([m]) = "o\'brien@example.org"'),
+            ("a/b#c@example.org", "lower([m]) = 'a/b#c@example.org'"),
+            ("josé@example.org", "lower([m]) = 'josé@example.org'"),
             ("no-address", ""),
             ('"a"@example.org', ""),
             ("a b@example.org", ""),
-            ("a@example.org'", ""),
+            ("a@example.org'", 'lower([m]) = "a@example.org\'"'),
         ],
     )
     def test_logic(self, email: str, logic: str) -> None:
-        """Only the allow-listed end of an address is written; impossible ones are not asked for."""
-        assert logic == may_be_email("m", email)
+        """The whole address is compared, in the quotes that it lacks.
+
+        Source:
+            REDCap API 16.1.9, section 2.4: either quote, no escape character.
+        """
+        assert logic == is_email("m", email)
+
+    @pytest.mark.parametrize("email", ["a\\b@x", "a[b@x", "a]b@x", f"{'a' * 254}@x", "a\u200e@x"])
+    def test_refused(self, email: str) -> None:
+        """An address that cannot be quoted safely is refused before REDCap is asked."""
+        with pytest.raises(InvalidRequestError):
+            is_email("m", email)
 
     @given(st.text(max_size=60).map(lambda text: f"{text}@example.org"))
     def test_cannot_get_out(self, email: str) -> None:
-        """Whatever the address, the logic has one text in quotes and nothing of it outside."""
-        logic = may_be_email("m", email)
-
-        assert logic == "" or (
-            logic.count("'") == 2
-            and logic.split("'")[0] in {"lower([m]) = ", "ends_with(lower([m]), "}
-            and logic.split("'")[2] in {"", ")"}
-        )
+        """Whatever the address, the logic is one comparison with one quoted text."""
+        try:
+            logic = is_email("m", email)
+        except InvalidRequestError:
+            return
+        if logic:
+            start = "lower([m]) = "
+            quote = logic[len(start)]
+            assert logic.startswith(start)
+            assert quote in "'\""
+            assert 2 == logic.count(quote)
+            assert logic.endswith(quote)
+            assert email.lower() == logic[len(start) + 1 : -1]

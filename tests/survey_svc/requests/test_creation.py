@@ -1,7 +1,7 @@
 """Creation where things break: crashes, lost answers, repeats, callers who hang up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from survey_svc.errors import OpenRequestExistsError, RefusedError
 from survey_svc.ports import Answer, Reservation, Store
 from survey_svc.requests.creation import FORGOTTEN, LEASE, Applicant, Creation, digest
 from survey_svc.requests.listing import Listing
+from survey_svc.requests.rules import Row
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.storage.sql_store import SqlStore
 from survey_svc.study.profile import Profile
@@ -91,6 +92,40 @@ async def test_counted_once(replica: Replica, clock: FakeClock) -> None:
     await replica.creation.sweep()
     await replica.creation.sweep()
     assert counted() == before + 2
+
+
+class TestOutage:
+    async def test_is_no_conflict(self, replica: Replica) -> None:
+        """While REDCap is unavailable every attempt says so; none reports a conflict (C14)."""
+        replica.project.away = -1
+        for _ in range(4):
+            with pytest.raises(UnavailableError):
+                await replica.create()
+
+        replica.project.away = 0
+        assert await replica.create()
+        assert 1 == len(replica.project.stored)
+
+    async def test_hanging_up(self, replica: Replica, clock: FakeClock) -> None:
+        """Whoever hangs up while the fate of an older creation is looked up blocks nobody."""
+        await _crashed(replica, clock)
+        clock.advance(LEASE)
+        looked = asyncio.Event()
+        rows = replica.project.rows
+
+        async def hang(users: Sequence[str]) -> list[Row]:
+            looked.set()
+            await asyncio.Event().wait()
+            return []
+
+        replica.project.rows = hang  # type: ignore[method-assign]
+        attempt = asyncio.create_task(replica.create())
+        await asyncio.wait_for(looked.wait(), 10)
+        attempt.cancel()
+        await asyncio.wait([attempt])
+        replica.project.rows = rows  # type: ignore[method-assign]
+
+        assert await replica.create()
 
 
 class TestCrash:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from mesh.chassis.errors import NotFoundError, UnavailableError
+from mesh.chassis.errors import NotFoundError, RateLimitedError, UnavailableError
 from survey_svc.errors import RefusedError
 from survey_svc.requests.listing import Listing
+from survey_svc.requests.misses import BURST
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.study.profile import Profile
 from survey_svc.study.study import Study
@@ -24,11 +25,16 @@ class CountingProject(FakeProject):
         self.asked_one = 0
         self.asked_all = 0
         self.hold: asyncio.Event | None = None
+        self.cancelled = asyncio.Event()
 
     async def rows(self, users: object) -> list[Mapping[str, str]]:
         found = await super().rows(users)  # type: ignore[arg-type]
         if self.hold is not None:
-            await self.hold.wait()
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
         return found
 
     async def link(self, record: str, instrument: str) -> str:
@@ -82,6 +88,16 @@ class TestFlights:
         assert 3 == len(await second)
         assert 1 == project.looks
 
+    async def test_all_give_up(self, listing: Listing, project: CountingProject) -> None:
+        """When the last one gives up, the call to REDCap is cancelled (H3)."""
+        project.hold = asyncio.Event()
+        waiters = [asyncio.create_task(listing.rows("ada")) for _ in range(2)]
+        while not project.looks:
+            await asyncio.sleep(0)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.wait_for(project.cancelled.wait(), 10)
+
     async def test_failure_is_not_kept(self, listing: Listing, project: CountingProject) -> None:
         """All who wait for a call that fails are told; the next one asks again."""
         project.away = 1
@@ -121,6 +137,28 @@ class TestOwnership:
         """Foreign, absent and merely similar records are not found."""
         with pytest.raises(NotFoundError):
             await listing.require_own("ada", record)
+
+    async def test_guessing(self, listing: Listing, project: CountingProject) -> None:
+        """A user who tries unknown ids soon costs REDCap nothing and is RATE_LIMITED (H8)."""
+        outcomes = []
+        for number in range(400):
+            try:
+                await listing.require_own("ada", f"guess{number}")
+            except (NotFoundError, RateLimitedError) as error:
+                outcomes.append(type(error))
+
+        assert 400 == len(outcomes)
+        assert BURST + 3 >= outcomes.count(NotFoundError)
+        assert BURST + 5 >= project.looks
+        await listing.require_own("ada", "r1")
+
+    async def test_same_miss(self, listing: Listing, project: CountingProject) -> None:
+        """The same unknown id is looked for once."""
+        for _ in range(5):
+            with pytest.raises(NotFoundError):
+                await listing.require_own("ada", "e1")
+
+        assert 2 == project.looks
 
     async def test_made_elsewhere(self, listing: Listing, project: CountingProject) -> None:
         """A record that another replica has just made is found, whatever is kept here."""

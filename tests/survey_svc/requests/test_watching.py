@@ -131,10 +131,40 @@ class TestEvents:
         async with aclosing(other.watch("ada", seen.id)) as events:
             nothing = await _next(events)
         async with aclosing(other.watch("ada", "unknown")) as events:
-            everything = await _next(events)
+            everything = [await _next(events) for _ in range(2)]
 
         assert Kind.HEARTBEAT is nothing.kind
-        assert Kind.CURRENT is everything.kind
+        assert [Kind.RESET, Kind.CURRENT] == [event.kind for event in everything[:2]]
+        assert everything[0].id
+        assert everything[0].request is None
+
+    async def test_deleted_while_unknown(self, watching: Watching, project: FakeProject) -> None:
+        """After an unknown id one RESET tells the client to forget what was deleted (C6)."""
+        await _store(project, "r1")
+        async with aclosing(watching.watch("ada", "")) as events:
+            seen = await _next(events)
+        watching._views.clear()
+        del project.stored["r1"]
+        await watching._listing.forget("ada")
+
+        async with aclosing(watching.watch("ada", seen.id)) as events:
+            first = await _next(events)
+
+        assert Kind.RESET is first.kind
+        async with aclosing(watching.watch("ada", first.id)) as events:
+            assert Kind.HEARTBEAT is (await _next(events)).kind
+
+    async def test_id_of_another_user(self, watching: Watching, project: FakeProject) -> None:
+        """Another user's event id is unknown: nothing of their requests is revealed (H4)."""
+        await _store(project, "r1")
+        async with aclosing(watching.watch("ada", "")) as events:
+            seen = await _next(events)
+
+        async with aclosing(watching.watch("eve", seen.id)) as events:
+            first = await _next(events)
+
+        assert (Kind.RESET, None, "") == (first.kind, first.request, first.removed)
+        assert seen.id != first.id
 
     async def test_heartbeat(self, watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
         """While nothing happens there are heartbeats, without id."""

@@ -1,0 +1,123 @@
+"""Reader of REDCap's responses: the only place that decides what is acceptable.
+
+Tolerant where real servers differ (numbers, booleans and null as values), strict everywhere
+else: empty bodies, HTML, truncated or deeply nested JSON, wrong types and text that is not
+Unicode are upstream errors, never exceptions of a parser.
+
+Source:
+    REDCap API 16.1.9, sections 1 and 2; RFC 8259 (no NaN or Infinity, no lone surrogates).
+"""
+
+import json
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+from mesh.chassis.errors import UpstreamError
+from survey_svc.requests.rules import Row
+
+
+class EmptyResponseError(UpstreamError):
+    """REDCap answered with status 200 and no body; another attempt may succeed."""
+
+    def __init__(self) -> None:
+        super().__init__("REDCap returned an empty response.")
+
+
+class IncompleteExportError(UpstreamError):
+    """An export lacks records that exist; another attempt may succeed."""
+
+    def __init__(self) -> None:
+        super().__init__("REDCap left records out of an export.")
+
+
+TRANSIENT = EmptyResponseError, IncompleteExportError
+"""Errors that another attempt may cure."""
+
+
+def text(body: bytes) -> str:
+    """Return the text of a response."""
+    if not body.strip():
+        raise EmptyResponseError
+    try:
+        return body.decode()
+    except UnicodeDecodeError as exc:
+        raise UpstreamError("REDCap returned a response that is not UTF-8 text.") from exc
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value of a response; numbers stay text, as REDCap wrote them."""
+    try:
+        value = json.loads(
+            text(body), parse_int=str, parse_float=str, parse_constant=_reject_constant
+        )
+    except RecursionError as exc:
+        raise UpstreamError("REDCap returned JSON that is nested too deeply.") from exc
+    except ValueError as exc:
+        raise UpstreamError("REDCap returned a response that is not valid JSON.") from exc
+    if isinstance(value, dict) and "error" in value:
+        raise UpstreamError("REDCap reported an error with status 200.")
+    return value
+
+
+def is_error(body: bytes) -> bool:
+    """Say whether *body* is REDCap's own error object."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "error" in value
+
+
+def rows(value: Any, *needed: str) -> list[Row]:
+    """Return a list of flat objects with text values, each with the columns *needed*."""
+    if not isinstance(value, list):
+        raise UpstreamError("REDCap returned something other than a list.")
+    return [_row(item, needed) for item in value]
+
+
+def every_record(found: list[Row], column: str, asked: Collection[str]) -> list[Row]:
+    """Return *found* if it holds every record that was *asked* for.
+
+    Raises:
+        IncompleteExportError: A record is missing.
+    """
+    if set(asked) - {row[column] for row in found}:
+        raise IncompleteExportError
+    return found
+
+
+def is_one_stored(value: Any) -> bool:
+    """Say whether an import reports exactly one stored record."""
+    return isinstance(value, dict) and value.get("count") == "1"
+
+
+def _row(item: Any, needed: Collection[str]) -> Row:
+    if not isinstance(item, dict) or any(name not in item for name in needed):
+        raise UpstreamError("REDCap returned a row without the requested columns.")
+    return {_unicode(name): _cell(value) for name, value in item.items()}
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case str():
+            return _unicode(value)
+        case None:
+            return ""
+        case bool():
+            return "1" if value else "0"
+        case _:
+            raise UpstreamError("REDCap returned a row with a value that is not text.")
+
+
+def _unicode(value: str) -> str:
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise UpstreamError("REDCap returned text with unpaired surrogates.") from exc
+    return value
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,61 @@
+"""Misses: ids that are not the user's, remembered for a while and limited per user."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import timedelta
+
+from prometheus_client import Counter
+
+from mesh.chassis.errors import RateLimitedError
+
+REJECTED = Counter(
+    "amarre_survey_misses_rejected", "Calls rejected because a user named too many unknown ids."
+)
+
+REMEMBERED_SECONDS = 10.0
+"""How long an id that was not found is not looked for again."""
+BURST = 30
+"""Misses a user may have at once; pages and clients name only ids they were given."""
+PER_SECOND = 0.5
+"""Misses a user may have in the long run."""
+MAX_KEPT = 4096
+"""Bounds memory; what is dropped costs one call to REDCap."""
+
+
+class Misses:
+    """Remembers which ids users did not own, and limits how many they may try."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._until: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def is_remembered(self, user: str, record: str) -> bool:
+        """Say whether *record* was looked for lately and is not the user's.
+
+        Raises:
+            RateLimitedError: The user has named too many unknown ids.
+        """
+        self._spend(user)
+        return self._until.get((user, record), 0.0) > self._now()
+
+    def remember(self, user: str, record: str) -> None:
+        """Remember that *record* is not the user's."""
+        self._until[user, record] = self._now() + REMEMBERED_SECONDS
+        self._until.move_to_end((user, record))
+        if len(self._until) > MAX_KEPT:
+            self._until.popitem(last=False)
+
+    def _spend(self, user: str) -> None:
+        left, at = self._budgets.pop(user, (float(BURST), self._now()))
+        left = min(float(BURST), left + (self._now() - at) * PER_SECOND)
+        self._budgets[user] = max(0.0, left - 1.0), self._now()
+        if len(self._budgets) > MAX_KEPT:
+            self._budgets.popitem(last=False)
+        if left < 1.0:
+            REJECTED.inc()
+            raise RateLimitedError(
+                "Too many unknown requests were asked for; wait and use the ids of the list.",
+                retry_after=timedelta(seconds=(1.0 - left) / PER_SECOND),
+            )

@@ -1,0 +1,59 @@
+"""Misses are remembered and limited per user."""
+
+import pytest
+
+from mesh.chassis.errors import RateLimitedError
+from survey_svc.requests import misses as module
+from survey_svc.requests.misses import BURST, PER_SECOND, REMEMBERED_SECONDS, Misses
+
+
+class Ticks:
+    """A monotonic clock that moves on request."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_remembered() -> None:
+    """A miss is remembered for a while, for its user only."""
+    clock = Ticks()
+    misses = Misses(clock)
+    misses.remember("ada", "r9")
+
+    assert misses.is_remembered("ada", "r9")
+    assert not misses.is_remembered("ada", "r8")
+    assert not misses.is_remembered("eve", "r9")
+    clock.now += REMEMBERED_SECONDS
+    assert not misses.is_remembered("ada", "r9")
+
+
+def test_limited() -> None:
+    """One user who guesses is refused with the time to wait; others are not."""
+    clock = Ticks()
+    misses = Misses(clock)
+    for number in range(BURST):
+        misses.is_remembered("eve", f"r{number}")
+
+    with pytest.raises(RateLimitedError) as ei:
+        misses.is_remembered("eve", "r")
+
+    assert ei.value.retry_after is not None
+    assert 0 < ei.value.retry_after.total_seconds() <= 1 / PER_SECOND
+    misses.is_remembered("ada", "r")
+    clock.now += ei.value.retry_after.total_seconds()
+    misses.is_remembered("eve", "r")
+
+
+def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded whatever is guessed."""
+    monkeypatch.setattr(module, "MAX_KEPT", 10)
+    misses = Misses(Ticks())
+    for number in range(100):
+        misses.is_remembered(f"user{number}", "r")
+        misses.remember(f"user{number}", "r")
+
+    assert 10 == len(misses._until)
+    assert 10 == len(misses._budgets)

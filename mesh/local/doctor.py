@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mesh import topology
+from mesh.chassis import otel_environment
 from mesh.local import bootstrap
 from mesh.local.layout import Layout
-from mesh.local.plan import Options, Plan
+from mesh.local.plan import Options, Plan, PlanError
 from mesh.local.runner import is_free
 
 LEAST_FREE_MIB = 500
@@ -44,7 +46,17 @@ def examine(layout: Layout, port_base: int) -> list[Finding]:
         _ports(layout, port_base),
         *(_program(name, *facts) for name, facts in OPTIONAL_PROGRAMS.items()),
         _postgres(),
+        _telemetry(port_base),
     ]
+
+
+def _telemetry(port_base: int) -> Finding:
+    console = f"http://127.0.0.1:{port_base + topology.OTLP_GRPC}"
+    try:
+        where = otel_environment.description(os.environ, console)
+    except otel_environment.OtelVariableError as error:
+        return Finding("telemetry", ok=False, advice=str(error))
+    return Finding(f"telemetry goes to {'; '.join(where)}", ok=True)
 
 
 def _python() -> Finding:
@@ -84,7 +96,10 @@ def _space(folder: Path) -> Finding:
 
 
 def _ports(layout: Layout, port_base: int) -> Finding:
-    wanted = Plan(layout, Options(port_base)).ports_in_use()
+    try:
+        wanted = Plan(layout, Options(port_base)).ports_in_use()
+    except PlanError as error:
+        return Finding(f"ports from {port_base}", ok=False, advice=str(error))
     taken = [f"{port} ({name})" for port, name in sorted(wanted.items()) if not is_free(port)]
     return Finding(
         f"ports from {port_base}",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh import topology
+from mesh.chassis import otel_environment
 from mesh.contract import policy
 from mesh.local import envoy, settings
 from mesh.local.layout import Layout
@@ -19,7 +20,7 @@ from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
 KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
-"""What a process gets of the runner's own environment, besides every AMARRE_ and OTEL_ variable."""
+"""What a process gets of the runner's own environment, besides AMARRE_ and OTEL_ variables."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ class Plan:
                 raise PlanError(f"--replicas {name}={count}: 1 to 4 are possible here.")
         if not 1024 <= self.options.port_base <= 32_000:
             raise PlanError(f"--port-base {self.options.port_base}: 1024 to 32000 is possible.")
+        try:
+            otel_environment.inherited(os.environ)
+        except otel_environment.OtelVariableError as error:
+            raise PlanError(str(error)) from error
+        collector = otel_environment.endpoint(os.environ)
+        if collector is not None and collector.tls and not self.options.direct:
+            raise PlanError(
+                f"The local proxies cannot send telemetry over TLS to {collector}. Use an http://"
+                " endpoint, such as a collector on this machine, or start with --direct."
+            )
 
     def _replicas(self, process: Process) -> int:
         return self.options.replicas.get(process.name, 1)
@@ -172,7 +183,10 @@ class Plan:
             inbound="" if at_edge else f"{HOST}:{where.port}",
             key_set="" if at_edge else f"unix:{self.site.key_set}",
             edge=self._edge() if at_edge else None,
-            telemetry=Telemetry(otlp=self.site.collector),
+            telemetry=Telemetry(
+                otlp=self.site.collector,
+                sampling_percent=100 * otel_environment.sampling_share(os.environ, 1.0),
+            ),
         )
         return Unit(
             process=unit.process,
@@ -200,8 +214,8 @@ class Plan:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if key in KEPT or key.startswith(("AMARRE_", "OTEL_"))
-        }
+            if key in KEPT or key.startswith("AMARRE_")
+        } | otel_environment.inherited(os.environ)
         common = {
             "AMARRE_INSTANCE": name,
             "AMARRE_TRANSPORT": "direct" if self.options.direct else "sidecar",

@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mesh import topology
+from mesh.chassis import otel_environment
 from mesh.local.layout import Layout
 
 HOST = "127.0.0.1"
@@ -43,11 +43,9 @@ class Site:
 
     @property
     def collector(self) -> str:
-        """Where spans go: what the user's environment says, or the console."""
-        asked = urlsplit(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
-        if asked.scheme == "http" and asked.port:
-            return asked.netloc
-        return self.address(topology.OTLP_GRPC)
+        """Where proxies send spans: the endpoint in the user's environment, or the console."""
+        asked = otel_environment.endpoint(os.environ)
+        return asked.address if asked else self.address(topology.OTLP_GRPC)
 
     def urls(self) -> dict[str, str]:
         """Return the URLs of the ready file."""

@@ -175,6 +175,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             seconds = min(seconds, left)
         ends_at = asyncio.get_running_loop().time() + seconds
         call.enter(call.Call(method.short_name, caller, ends_at))
+        if method.stays_open:  # Its end may be hours away, but its caller is known now.
+            telemetry.RPC_CALLS.labels(method.service, method.name, caller.name).inc()
         authorize_caller(method, caller)
         user = await authorize_user(method, caller, context, self._tokens)
         if user is not None:
@@ -226,7 +228,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         telemetry.RPC_SECONDS.labels(method.service, method.name, code, reason).observe(
             seconds, telemetry.exemplar()
         )
-        telemetry.RPC_CALLS.labels(method.service, method.name, caller).inc()
+        if not method.stays_open or current is None:
+            telemetry.RPC_CALLS.labels(method.service, method.name, caller).inc()
         if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
             telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
         if self._is_logged(kind, span):

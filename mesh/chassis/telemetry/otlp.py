@@ -1,9 +1,8 @@
-"""
-Traces, logs and metrics over OTLP, to wherever the standard ``OTEL_`` variables say.
+"""Export of traces, logs and metrics over OTLP, to where the standard ``OTEL_`` variables say.
 
 Everything goes out in batches from threads of its own, over bounded queues: when the collector is
-away, telemetry is dropped and the process neither waits nor fails. The SDK is not even imported
-when no endpoint is given.
+unavailable, telemetry is dropped and the process neither waits nor fails. The SDK is imported only
+when there is an endpoint.
 """
 
 import logging
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.typing import EventDict
 
+from mesh.chassis.otel_environment import endpoint as otlp_endpoint
+from mesh.chassis.otel_environment import is_exported
 from mesh.chassis.telemetry import logs, tracing
 
 if TYPE_CHECKING:
@@ -26,25 +27,8 @@ _STOP_SECONDS = 2.0
 _stops: list[Callable[[], None]] = []
 
 
-def is_exported(signal: str, environment: Mapping[str, str]) -> bool:
-    """
-    Say whether *signal* (``traces``, ``logs``, ``metrics``) is exported.
-
-    Source:
-        OpenTelemetry, environment variable specification and OTLP exporter configuration.
-    """
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    if environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp") != "otlp":
-        return False
-    return bool(
-        environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        or environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
-    )
-
-
 def start(service: str, instance: str, env: str) -> None:
-    """Begin to export each signal that has an endpoint; a variable that cannot be used is told."""
+    """Start exporting each signal that has an endpoint; log a variable that cannot be used."""
     starters = {"traces": _start_traces, "logs": _start_logs, "metrics": _start_metrics}
     wanted = [signal for signal in starters if is_exported(signal, os.environ)]
     if not wanted:
@@ -52,7 +36,7 @@ def start(service: str, instance: str, env: str) -> None:
     resource = _resource(service, instance, env)
     for signal in wanted:
         try:
-            starters[signal](resource)
+            starters[signal](resource, _options(signal))
         except Exception as exc:  # a wrong variable must not keep the service from serving
             logging.getLogger("telemetry").warning("%s are not exported: %s", signal, exc)
 
@@ -60,7 +44,8 @@ def start(service: str, instance: str, env: str) -> None:
 def start_logs(service: str, instance: str, env: str, endpoint: str) -> None:
     """Export log lines, and nothing else, to *endpoint*, unless the variables say otherwise."""
     if is_exported("logs", {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **os.environ}):
-        _start_logs(_resource(service, instance, env), endpoint)
+        where = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **os.environ}
+        _start_logs(_resource(service, instance, env), _options("logs", where))
 
 
 def stop() -> None:
@@ -90,7 +75,21 @@ def _resource(service: str, instance: str, env: str) -> "Resource":
     return Resource.create(ours)
 
 
-def _start_traces(resource: "Resource") -> None:
+def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return the options of the exporter of *signal*.
+
+    Raises:
+        OtelVariableError: The endpoint cannot be used.
+    """
+    where = otlp_endpoint(environment, signal)
+    if where is None:
+        return {}
+    # A collector on this machine is never behind a proxy, whatever http_proxy says.
+    options = (("grpc.enable_http_proxy", 0),) if where.is_loopback else None
+    return {"endpoint": str(where), "insecure": not where.tls, "channel_options": options}
+
+
+def _start_traces(resource: "Resource", options: dict[str, Any]) -> None:
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
@@ -101,20 +100,20 @@ def _start_traces(resource: "Resource") -> None:
 
     sampler = ParentBasedTraceIdRatio(tracing.share())
     provider = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
-    provider.add_span_processor(Conventions(BatchSpanProcessor(OTLPSpanExporter())))
+    provider.add_span_processor(Conventions(BatchSpanProcessor(OTLPSpanExporter(**options))))
     # The global provider, so that instrumentations of libraries and of users' own code nest.
     trace.set_tracer_provider(provider)
     tracing.use(provider.get_tracer("mesh.chassis"))
     _stops.append(provider.shutdown)
 
 
-def _start_logs(resource: "Resource", endpoint: str | None = None) -> None:
+def _start_logs(resource: "Resource", options: dict[str, Any]) -> None:
     from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
     provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(endpoint)))
+    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(**options)))
     logger = provider.get_logger("mesh.chassis")
 
     def emit(event: EventDict) -> None:
@@ -145,9 +144,9 @@ def _record(event: EventDict) -> dict[str, Any]:
     }
 
 
-def _start_metrics(resource: "Resource") -> None:
+def _start_metrics(resource: "Resource", options: dict[str, Any]) -> None:
     from mesh.chassis.telemetry.otlp_metrics import MetricsPusher
 
-    pusher = MetricsPusher(resource)
+    pusher = MetricsPusher(resource, options)
     pusher.start()
     _stops.append(pusher.stop)

@@ -33,9 +33,9 @@ _SCOPE = InstrumentationScope("prometheus_client")
 class MetricsPusher:
     """Exports the registry of this process again and again, from a thread of its own."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, options: dict[str, Any] | None = None) -> None:
         self._resource = resource
-        self._exporter = OTLPMetricExporter()
+        self._exporter = OTLPMetricExporter(**(options or {}))
         self._started = time.time_ns()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otlp-metrics", daemon=True)

@@ -5,6 +5,7 @@ slow calls get one span afterwards, so that they can always be found. `mesh.chas
 creates the spans of RPCs; the functions here are for everything else.
 """
 
+import logging
 import os
 import random
 import secrets
@@ -17,6 +18,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
 
+from mesh.chassis.otel_environment import OtelVariableError, sampling_share
 from mesh.chassis.telemetry import names
 
 Attributes = Mapping[str, str | bool | int | float]
@@ -57,23 +59,6 @@ def sample(share: float) -> None:
     """Sample this share of new traces, 0 to 1."""
     global _share
     _share = share
-
-
-def share_from(environment: Mapping[str, str], default: float) -> float:
-    """
-    Return the share of new traces that ``OTEL_TRACES_SAMPLER`` and its argument ask for.
-
-    Source:
-        OpenTelemetry, general SDK configuration.
-    """
-    sampler = environment.get("OTEL_TRACES_SAMPLER", "").removeprefix("parentbased_")
-    if sampler in {"always_on", "always_off"}:
-        return float(sampler == "always_on")
-    try:
-        share = float(environment.get("OTEL_TRACES_SAMPLER_ARG", default))
-    except ValueError:
-        return default
-    return share if 0 <= share <= 1 else default
 
 
 def new_traceparent() -> str:
@@ -186,4 +171,9 @@ def client(name: str, attributes: Attributes) -> Iterator[Span | None]:
 
 def default_share(env: str) -> float:
     """Return the share of new traces to sample; default: all, in production 5 %."""
-    return share_from(os.environ, 0.05 if env == "production" else 1.0)
+    default = 0.05 if env == "production" else 1.0
+    try:
+        return sampling_share(os.environ, default)
+    except OtelVariableError as error:
+        logging.getLogger("telemetry").warning("%s Sampling %s of traces.", error, default)
+        return default

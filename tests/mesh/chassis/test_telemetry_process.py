@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from mesh.chassis.telemetry import otlp, otlp_metrics
+from mesh.chassis.otel_environment import is_exported
+from mesh.chassis.telemetry import otlp_metrics
 from mesh.chassis.testing import free_port
 from tests.mesh.chassis.telemetry import TRACE, Collector, collecting
 
@@ -228,7 +229,7 @@ class TestVariables:
         """
         The standard variables decide signal by signal.
         """
-        assert exported == otlp.is_exported("traces", environment)
+        assert exported == is_exported("traces", environment)
 
     @pytest.mark.parametrize(
         ("milliseconds", "seconds"), [("5000", 5.0), ("", 60.0), ("soon", 60.0)]

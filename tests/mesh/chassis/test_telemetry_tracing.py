@@ -225,23 +225,6 @@ class TestSampling:
         """
         assert sampled == tracing.is_sampled(traceparent)
 
-    @pytest.mark.parametrize(
-        ("environment", "share"),
-        [
-            pytest.param({}, 0.05, id="default"),
-            pytest.param({"OTEL_TRACES_SAMPLER": "always_on"}, 1.0, id="all"),
-            pytest.param({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, 0.0, id="none"),
-            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "0.25"}, 0.25, id="a share"),
-            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "much"}, 0.05, id="no number"),
-            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "7"}, 0.05, id="no share"),
-        ],
-    )
-    def test_standard_variables(self, environment: dict[str, str], share: float) -> None:
-        """
-        The standard variables say how many new traces are sampled.
-        """
-        assert share == tracing.share_from(environment, 0.05)
-
     def test_share(self) -> None:
         """
         New traces are well formed and sampled as often as was asked for.

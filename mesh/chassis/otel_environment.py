@@ -1,0 +1,174 @@
+"""The standard ``OTEL_`` variables, read by one parser for processes and proxies alike.
+
+A runner that starts processes and proxies gives each process what `inherited` returns, and each
+proxy the same `endpoint` and `sampling_share`.
+
+Source:
+    OpenTelemetry, environment variable specification; OTLP exporter configuration.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+SIGNALS = ("traces", "logs", "metrics")
+_SAMPLERS = ("always_on", "always_off", "traceidratio")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_ONE_SERVICE = frozenset({"service.name", "service.instance.id", "service.version"})
+_OBEYED = (
+    "OTEL_SDK_DISABLED",
+    *(f"OTEL_{signal.upper()}_EXPORTER" for signal in SIGNALS),
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+)
+
+
+class OtelVariableError(ValueError):
+    """An ``OTEL_`` variable cannot be used; the message names it and what it accepts."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where OTLP over gRPC is sent."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    @property
+    def address(self) -> str:
+        """Return HOST:PORT, an IPv6 host in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        """Return the URL that every exporter understands."""
+        return f"{'https' if self.tls else 'http'}://{self.address}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the collector runs on this machine."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+
+def endpoint(environment: Mapping[str, str], signal: str = "traces") -> Endpoint | None:
+    """Return where *signal* is sent; None if no variable says so.
+
+    ``HOST:PORT`` without a scheme means plain text, as ``http://HOST:PORT`` does.
+
+    Raises:
+        OtelVariableError: The endpoint or the protocol cannot be used.
+    """
+    particular = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+    name = particular if environment.get(particular) else ENDPOINT
+    text = environment.get(name, "").strip()
+    if not text:
+        return None
+    _check_protocol(environment, signal)
+    try:
+        url = urlsplit(text if _SCHEME.match(text) else f"http://{text}")
+        host, port = url.hostname, url.port
+    except ValueError:  # A port that is not a number, or a bracket without its partner.
+        url, host, port = urlsplit(""), None, None
+    if url.scheme not in {"http", "https"} or not host or not port or url.path not in {"", "/"}:
+        raise OtelVariableError(
+            f"{name} is {text!r}. Set it to http://HOST:PORT or https://HOST:PORT of an OTLP/gRPC"
+            " receiver, usually port 4317, without a path."
+        )
+    return Endpoint(host, port, tls=url.scheme == "https")
+
+
+def _check_protocol(environment: Mapping[str, str], signal: str) -> None:
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = environment.get(name, "")
+        if protocol not in {"", "grpc"}:
+            raise OtelVariableError(
+                f"{name} is {protocol!r}, but only OTLP over gRPC is supported. Unset it or set it"
+                " to grpc, and point the endpoint to the receiver's gRPC port, usually 4317."
+            )
+
+
+def sampling_share(environment: Mapping[str, str], default: float) -> float:
+    """Return the share of new traces to sample, 0 to 1, for processes and proxies alike.
+
+    Raises:
+        OtelVariableError: The sampler is unknown, or its argument is not a number from 0 to 1.
+    """
+    name = environment.get("OTEL_TRACES_SAMPLER", "").strip()
+    sampler = name.removeprefix("parentbased_")
+    if sampler and sampler not in _SAMPLERS:
+        raise OtelVariableError(
+            f"OTEL_TRACES_SAMPLER is {name!r}. Use one of {', '.join(_SAMPLERS)}, each also with"
+            " the prefix parentbased_."
+        )
+    if sampler in {"always_on", "always_off"}:
+        return float(sampler == "always_on")
+    text = environment.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    if not text:
+        return 1.0 if sampler else default
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not 0 <= share <= 1:
+        raise OtelVariableError(
+            f"OTEL_TRACES_SAMPLER_ARG is {text!r}. Set it to a share from 0 to 1, such as 0.05."
+        )
+    return share
+
+
+def is_exported(signal: str, environment: Mapping[str, str]) -> bool:
+    """Whether the variables ask for *signal* (``traces``, ``logs``, ``metrics``) to be exported."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if environment.get(f"OTEL_{signal.upper()}_EXPORTER", "") not in {"", "otlp"}:
+        return False
+    return bool(
+        environment.get(ENDPOINT)
+        or environment.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+    )
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the ``OTEL_`` variables that many processes may share, endpoints normalized.
+
+    Names of one service (``OTEL_SERVICE_NAME``, ``service.name`` among the resource attributes)
+    are left out: they would rename every process.
+
+    Raises:
+        OtelVariableError: A variable cannot be used.
+    """
+    found = {key: value for key, value in environment.items() if key.startswith("OTEL_")}
+    found.pop("OTEL_SERVICE_NAME", None)
+    attributes = found.pop("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
+    kept = [a for a in attributes if a and a.partition("=")[0].strip() not in _ONE_SERVICE]
+    if kept:
+        found["OTEL_RESOURCE_ATTRIBUTES"] = ",".join(kept)
+    for signal in SIGNALS:
+        name = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+        if where := endpoint(environment, signal):
+            found[name if environment.get(name) else ENDPOINT] = str(where)
+    sampling_share(environment, 1.0)
+    return found
+
+
+def description(environment: Mapping[str, str], default: str, share: float = 1.0) -> list[str]:
+    """Return the lines that say where telemetry goes and which variables are obeyed.
+
+    Raises:
+        OtelVariableError: A variable cannot be used.
+    """
+    lines = []
+    for signal in SIGNALS:
+        defaulted = {ENDPOINT: default, **environment}
+        where = endpoint(defaulted, signal) if is_exported(signal, defaulted) else None
+        lines.append(f"{signal}: {where or 'not exported'}")
+    lines.append(f"sampling: {sampling_share(environment, share):.0%} of new traces")
+    obeyed = [name for name in _OBEYED if environment.get(name)]
+    if obeyed:
+        lines.append(f"set in the environment: {', '.join(obeyed)}")
+    if environment.get("OTEL_SERVICE_NAME"):
+        lines.append("ignored, since it names one service: OTEL_SERVICE_NAME")
+    return lines

@@ -1,0 +1,122 @@
+"""The standard telemetry variables: one parser for processes and proxies.
+
+Source: OpenTelemetry, environment variable specification and OTLP exporter configuration.
+"""
+
+import pytest
+
+from mesh.chassis.otel_environment import (
+    OtelVariableError,
+    description,
+    endpoint,
+    inherited,
+    is_exported,
+    sampling_share,
+)
+
+URL = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+class TestEndpoint:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            pytest.param("http://localhost:4317", "http://localhost:4317", id="URL"),
+            pytest.param("localhost:4317", "http://localhost:4317", id="no scheme"),
+            pytest.param("HTTP://Collector:4317/", "http://collector:4317", id="capitals, slash"),
+            pytest.param("https://otel.example:443", "https://otel.example:443", id="TLS"),
+            pytest.param("http://[::1]:4317", "http://[::1]:4317", id="IPv6"),
+        ],
+    )
+    def test_usable(self, text: str, expected: str) -> None:
+        """Every spelling of an endpoint means the same to processes and proxies."""
+        assert str(endpoint({URL: text})) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        ["http://localhost", "localhost", "http://localhost:abc", "http://localhost:70000",
+         "ftp://localhost:4317", "http://:4317", "http://localhost:4318/v1/traces", "http://[::1"],
+    )  # fmt: skip
+    def test_unusable(self, text: str) -> None:
+        """An endpoint that some would read otherwise is refused by the name of its variable."""
+        with pytest.raises(OtelVariableError, match=URL):
+            endpoint({URL: text})
+
+    def test_of_one_signal(self) -> None:
+        """The variable of a signal takes precedence over the common one."""
+        environment = {URL: "http://a:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://b:2"}
+        assert str(endpoint(environment, "traces")) == "http://b:2"
+        assert str(endpoint(environment, "logs")) == "http://a:1"
+
+    def test_protocol(self) -> None:
+        """A protocol other than gRPC is refused, since nothing here speaks it."""
+        with pytest.raises(OtelVariableError, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
+            endpoint({URL: "http://a:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"})
+
+
+class TestSampler:
+    @pytest.mark.parametrize(
+        ("environment", "share"),
+        [
+            pytest.param({}, 0.05, id="default"),
+            pytest.param({"OTEL_TRACES_SAMPLER": "always_on"}, 1.0, id="all"),
+            pytest.param({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, 0.0, id="none"),
+            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "0.25"}, 0.25, id="a share"),
+            pytest.param({"OTEL_TRACES_SAMPLER": "traceidratio"}, 1.0, id="ratio, no argument"),
+        ],
+    )
+    def test_share(self, environment: dict[str, str], share: float) -> None:
+        """The standard variables set the share of new traces that is sampled."""
+        assert sampling_share(environment, 0.05) == share
+
+    @pytest.mark.parametrize(
+        "environment",
+        [
+            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "much"}, id="not a number"),
+            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "7"}, id="above 1"),
+            pytest.param({"OTEL_TRACES_SAMPLER_ARG": "nan"}, id="NaN"),
+            pytest.param({"OTEL_TRACES_SAMPLER": "jaeger_remote"}, id="unknown sampler"),
+        ],
+    )
+    def test_unusable(self, environment: dict[str, str]) -> None:
+        """A sampler that cannot be obeyed is refused by the name of its variable."""
+        with pytest.raises(OtelVariableError, match="OTEL_TRACES_SAMPLER"):
+            sampling_share(environment, 0.05)
+
+
+class TestInherited:
+    def test_names_of_one_service(self) -> None:
+        """What names one service does not rename every process; the rest is handed on."""
+        environment = {
+            "OTEL_SERVICE_NAME": "mine",
+            "OTEL_RESOURCE_ATTRIBUTES": "service.name=mine,team=study, service.instance.id=1",
+            "OTEL_TRACES_SAMPLER": "always_on",
+            URL: "localhost:4317",
+            "HOME": "/home/ada",
+        }
+        assert inherited(environment) == {
+            "OTEL_RESOURCE_ATTRIBUTES": "team=study",
+            "OTEL_TRACES_SAMPLER": "always_on",
+            URL: "http://localhost:4317",
+        }
+
+    def test_one_endpoint_per_signal(self) -> None:
+        """The endpoint of one signal leaves the common one as it is."""
+        environment = {URL: "a:1", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "b:2"}
+        assert inherited(environment) == {
+            URL: "http://a:1",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://b:2",
+        }
+
+
+class TestDescription:
+    def test_silenced(self) -> None:
+        """What silences a signal is named, so that nobody wonders about an empty console."""
+        lines = description({"OTEL_SDK_DISABLED": "true"}, "http://127.0.0.1:3021")
+        assert "traces: not exported" in lines
+        assert any("OTEL_SDK_DISABLED" in line for line in lines)
+
+    def test_default(self) -> None:
+        """Without variables everything goes to the console."""
+        assert "logs: http://127.0.0.1:3021" in description({}, "http://127.0.0.1:3021")
+        assert not is_exported("logs", {})

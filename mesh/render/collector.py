@@ -1,5 +1,5 @@
 """
-The OpenTelemetry Collector: keeps what matters, takes out what the contracts call sensitive.
+The OpenTelemetry Collector: keeps errors and slow calls, removes what contracts call sensitive.
 
 Processes sample when a trace begins and redact what they send; the collector does both again, for
 whatever else reports to it.
@@ -15,6 +15,7 @@ Files = dict[str, str]
 
 SLOW_MILLISECONDS = 1000
 SPANS_A_SECOND = 500
+OWN_METRICS = 8888
 E_MAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"
 TOKEN = r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"  # noqa: S105 - its form, not one
 REDCAP_TOKEN = r"\b[0-9A-F]{32}\b|\b[0-9A-F]{64}\b"  # noqa: S105
@@ -24,7 +25,7 @@ def render() -> Files:
     """Return the configuration of the collector, contrib distribution."""
     return {
         "otel-collector.yaml": document(
-            "Takes OTLP, keeps errors and slow calls, redacts, batches, hands on.\n"
+            "Receives OTLP, keeps errors and slow calls, redacts, batches, exports.\n"
             "Made from the contracts by `amarre render collector`; needs the contrib distribution.",
             configuration(),
         )
@@ -45,23 +46,28 @@ def configuration() -> dict[str, Any]:
         },
         "processors": _processors(),
         "exporters": {
-            "otlp/tempo": {"endpoint": "tempo:4317", "tls": {"insecure": True}},
-            "otlp/jaeger": {"endpoint": "jaeger:4317", "tls": {"insecure": True}},
-            "otlphttp/loki": {"endpoint": "http://loki:3100/otlp"},
-            "prometheusremotewrite": {
+            "otlp_grpc/tempo": {"endpoint": "tempo:4317", "tls": {"insecure": True}},
+            "otlp_grpc/jaeger": {"endpoint": "jaeger:4317", "tls": {"insecure": True}},
+            "otlp_http/loki": {"endpoint": "http://loki:3100/otlp"},
+            "prometheus_remote_write": {
                 "endpoint": "http://prometheus:9090/api/v1/write",
-                "resource_to_telemetry_conversion": {"enabled": True},
+                "resource_constant_labels": {"included": ["*"]},
             },
         },
         "service": {
             "extensions": ["health_check"],
+            "telemetry": {"metrics": {"readers": [_OWN]}},
             "pipelines": {
-                "traces": _pipeline("tail_sampling", to=["otlp/tempo", "otlp/jaeger"]),
-                "logs": _pipeline(to=["otlphttp/loki"]),
-                "metrics": _pipeline(to=["prometheusremotewrite"]),
+                "traces": _pipeline("tail_sampling", to=["otlp_grpc/tempo", "otlp_grpc/jaeger"]),
+                "logs": _pipeline(to=["otlp_http/loki"]),
+                "metrics": _pipeline(to=["prometheus_remote_write"]),
             },
         },
     }
+
+
+_OWN = {"pull": {"exporter": {"prometheus": {"host": "0.0.0.0", "port": OWN_METRICS}}}}
+"""Its own metrics, such as what it could not deliver, for Prometheus to scrape."""
 
 
 def _processors() -> dict[str, Any]:
@@ -87,7 +93,7 @@ def _processors() -> dict[str, Any]:
                     "latency": {"threshold_ms": SLOW_MILLISECONDS},
                 },
                 {
-                    "name": "told-late",
+                    "name": "late",
                     "type": "boolean_attribute",
                     "boolean_attribute": {"key": names.LATE, "value": True},
                 },

@@ -73,7 +73,7 @@ READERS: Mapping[str, Reader] = {
         image="docker.io/prom/alertmanager:v0.29.0",
     ),
     "otel-collector": Reader(
-        10001, 10001, image="docker.io/otel/opentelemetry-collector-contrib:0.139.0"
+        10001, 10001, image="docker.io/otel/opentelemetry-collector-contrib:0.161.0"
     ),
     "tempo": Reader(10001, 10001, data="/var/tempo", image="docker.io/grafana/tempo:2.9.0"),
     "jaeger": Reader(

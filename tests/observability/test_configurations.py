@@ -76,13 +76,13 @@ class TestCollector:
 
     def test_what_is_kept(self) -> None:
         """
-        Errors, slow calls and spans told late are kept whatever the rate.
+        Errors, slow calls and late spans are kept whatever the rate.
         """
         policies = {p["name"]: p for p in COLLECTOR["processors"]["tail_sampling"]["policies"]}
 
         assert ["ERROR"] == policies["errors"]["status_code"]["status_codes"]
         assert 1000 == policies["slow"]["latency"]["threshold_ms"]
-        assert names.LATE == policies["told-late"]["boolean_attribute"]["key"]
+        assert names.LATE == policies["late"]["boolean_attribute"]["key"]
 
     def test_committed(self) -> None:
         """
@@ -133,7 +133,7 @@ class TestLogs:
         marked = {
             name
             for name, one in services.items()
-            if one.get("labels", {}) == {"amarre.logs": "otlp"}
+            if one.get("labels", {}).get("amarre.logs") == "otlp"
         }
         promtail = loaded("promtail/promtail.yaml")["scrape_configs"]
         docker = next(job for job in promtail if "docker_sd_configs" in job)
@@ -197,7 +197,7 @@ class TestTraces:
 
         for name, protocols in (("tempo", tempo), ("jaeger", jaeger)):
             port = protocols["grpc"]["endpoint"].rpartition(":")[2]
-            assert f"{name}:{port}" == exporters[f"otlp/{name}"]["endpoint"]
+            assert f"{name}:{port}" == exporters[f"otlp_grpc/{name}"]["endpoint"]
 
 
 class TestDocuments:

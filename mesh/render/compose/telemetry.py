@@ -1,9 +1,10 @@
 """Prometheus and Alertmanager; collector, traces, logs and Grafana in profiles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from mesh.render import collector
 from mesh.render.compose import envoys
 from mesh.render.compose.workloads import hardened
 from mesh.render.deployment import Deployment
@@ -39,6 +40,8 @@ def services() -> dict[str, Service]:
             "jaeger",
             ["--config=/etc/jaeger/jaeger.yaml"],
             [_committed("jaeger/jaeger.yaml", "/etc/jaeger")],
+            # Its own spans would be a service in the graph.
+            {"OTEL_TRACES_SAMPLER": "always_off"},
         ),
         "loki": _backend(
             "loki",
@@ -60,9 +63,19 @@ def files(deployed: Deployment) -> dict[str, str]:
     """Return the scrape configuration, which only this place has."""
     return {
         "telemetry/prometheus.yaml": scraping.configuration(
-            list(_targets(deployed)), alertmanager="alertmanager:9093", host=HOST
+            list(_targets(deployed)),
+            alertmanager="alertmanager:9093",
+            host=HOST,
+            watched=_WATCHED,
         )
     }
+
+
+_WATCHED = {
+    "prometheus": "localhost:9090",
+    "alertmanager": "alertmanager:9093",
+    "otel-collector": f"otel-collector:{collector.OWN_METRICS}",
+}
 
 
 def _targets(deployed: Deployment) -> Iterator[Target]:
@@ -129,13 +142,19 @@ def _alertmanager() -> Service:
     }
 
 
-def _backend(name: str, command: list[str], mounted: list[str]) -> Service:
+def _backend(
+    name: str,
+    command: list[str],
+    mounted: list[str],
+    variables: Mapping[str, str] | None = None,
+) -> Service:
     return {
         **_program(name, mounted, "512M"),
         "profiles": [PROFILE],
         "command": command,
         "tmpfs": ["/tmp"],  # noqa: S108 - the container's own
         "networks": ["telemetry"],
+        **({"environment": dict(variables)} if variables else {}),
     }
 
 

@@ -112,7 +112,8 @@ def gateway() -> Board:
                         "Answers of the gateway by route",
                         {
                             "{{route}} {{status}}": "sum by (route, status) "
-                            f'(rate({seconds}_count{{status=~"4..|5.."}}[$__rate_interval]))'
+                            f'(rate({seconds}_count{{status=~"4..|5.."}}[$__rate_interval])) or '
+                            + _none(f"rate({seconds}_count[$__rate_interval])", "route")
                         },
                         Unit.CALLS,
                         about="Those that are errors.",
@@ -135,12 +136,20 @@ def gateway() -> Board:
     )
 
 
+def _none(rate: str, label: str) -> str:
+    """Return zero under the name ``none`` where *rate* has data: what did not happen is zero."""
+    return f'label_replace(sum({rate}) * 0, "{label}", "none", "", "")'
+
+
 def _overview(service: Service, of: str) -> tuple[Panel, ...]:
-    faults = f'sum(rate({CALLS}{{{of},code=~"{FAULTS}"}}[5m]))'
+    every = f"sum(rate({CALLS}{{{of}}}[5m]))"
+    # A series of failures exists only after the first one: until then zero, not "no data".
+    faults = f'(sum(rate({CALLS}{{{of},code=~"{FAULTS}"}}[5m])) or {every} * 0)'
+    errors = f'rate({SERVED}{{{of},code!="OK"}}[$__rate_interval])'
     in_flight = f"{names.RPC_SERVER_IN_FLIGHT}{{{of}}}"
     return (
         Figure("Calls a second", f"sum(rate({CALLS}{{{of}}}[5m]))", Unit.CALLS),
-        Figure("Failing", f"{faults} / sum(rate({CALLS}{{{of}}}[5m]))", Unit.SHARE),
+        Figure("Failing", f"{faults} / ({every} > 0)", Unit.SHARE),
         Figure(
             "95th percentile",
             f"histogram_quantile(0.95, sum by (le) (rate({BUCKETS}{{{of}}}[5m])))",
@@ -160,8 +169,8 @@ def _overview(service: Service, of: str) -> tuple[Panel, ...]:
         Chart(
             "Errors by reason",
             {
-                "{{code}} {{reason}}": "sum by (code, reason) "
-                f'(rate({SERVED}{{{of},code!="OK"}}[$__rate_interval]))'
+                "{{code}} {{reason}}": f"sum by (code, reason) ({errors}) or "
+                + _none(f"rate({SERVED}{{{of}}}[$__rate_interval])", "code")
             },
             Unit.CALLS,
         ),

@@ -20,7 +20,7 @@ def component(deployed: Deployment) -> Files:
         resource("v1 Namespace", MONITORING),
     )
     files.add("pod-monitor-mesh.yaml", _WHY, _pod_monitor(deployed))
-    for path, text in rule_files(deployed.mesh, runbooks=deployed.runbooks).items():
+    for path, text in rule_files(deployed.mesh, runbooks=deployed.runbooks, watchers=True).items():
         name = path.rpartition("/")[2].removesuffix(".yaml")
         files.add(
             f"prometheus-rule-{name}.yaml",
@@ -73,6 +73,7 @@ def _pod_monitor(deployed: Deployment) -> Resource:
                         {"action": "replace", "replacement": "amarre", "targetLabel": "job"},
                         relabel(f"{pod}_name", "process"),
                         relabel(f"{pod}_label_app", "workload"),
+                        relabel(f"{pod}_node_name", "host"),
                         relabel(f"{pod}_label_rollouts_pod_template_hash", "revision"),
                     ],
                 }

@@ -1,4 +1,4 @@
-"""An alert: when it fires, what it tells, and two stories that prove it."""
+"""An alert: when it fires, what it says, and two stories that test it."""
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,11 @@ _LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
 
 
 class Severity(StrEnum):
-    """Who hears of it: somebody now, or the team by day."""
+    """Who hears of it: somebody now, the team by day, or a machine that expects it always."""
 
     CRITICAL = "critical"
     WARNING = "warning"
+    HEARTBEAT = "heartbeat"
 
 
 class Team(StrEnum):
@@ -61,7 +62,16 @@ class Quiet:
 
 @dataclass(frozen=True)
 class Alert:
-    """One alerting rule. ``minutes`` is how long its condition must hold."""
+    """
+    One alerting rule.
+
+    Args:
+        minutes: How long its condition must hold.
+        service: The service that it is about, where the expression has no label ``service``;
+            inhibition compares it.
+        keeps_firing: Minutes for which it goes on after its condition, so that a cause outlasts
+            the effects that it keeps quiet.
+    """
 
     name: str
     expr: str
@@ -71,7 +81,10 @@ class Alert:
     summary: str
     description: str
     fires: Fires
-    quiet: Quiet
+    quiet: Quiet | None
+    """None: it always fires."""
+    service: str = ""
+    keeps_firing: float = 0
 
     @property
     def page(self) -> str:
@@ -80,8 +93,9 @@ class Alert:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What Alertmanager routes by."""
-        return {"severity": str(self.severity), "team": str(self.team)}
+        """What Alertmanager routes and inhibits by."""
+        found = {"severity": str(self.severity), "team": str(self.team)}
+        return found | ({"service": self.service} if self.service else {})
 
     def rule(self, pace: Pace, runbooks: str) -> dict[str, Any]:
         """Return the rule as Prometheus reads it; its link leads below *runbooks*."""
@@ -89,6 +103,7 @@ class Alert:
             "alert": self.name,
             "expr": self.expr,
             "for": pace(minutes=self.minutes),
+            **({"keep_firing_for": pace(minutes=self.keeps_firing)} if self.keeps_firing else {}),
             "labels": self.labels,
             "annotations": {
                 "summary": self.summary,
@@ -97,10 +112,13 @@ class Alert:
             },
         }
 
-    def told(self, runbooks: str) -> dict[str, Any]:
+    def expected(self, runbooks: str) -> dict[str, Any]:
         """Return the alert that its first story ends with, as promtool expects it."""
         return {
-            "exp_labels": {**self.labels, **self.fires.labels},
+            "exp_labels": {
+                **{name: self._filled(text) for name, text in self.labels.items()},
+                **self.fires.labels,
+            },
             "exp_annotations": {
                 "summary": self._filled(self.summary),
                 "description": self._filled(self.description),

@@ -22,16 +22,25 @@ def alerts(pace: Pace) -> Iterator[Alert]:
 
 
 def _presence(pace: Pace) -> Iterator[Alert]:
-    up = f'up{{job="amarre",{_OF_SURVEY}}}'
+    up = 'up{job="envoy",workload="survey",process="survey-envoy"}'
     yield Alert(
         name="ServiceDown",
-        expr=f'avg by (workload) (avg_over_time(up{{job="amarre"}}[{pace(minutes=5)}])) < 0.99',
+        # A proxy that hangs takes its service with it; one missed scrape is no outage.
+        expr="avg by (workload, process) "
+        f'(avg_over_time(up{{job=~"amarre|envoy"}}[{pace(minutes=5)}])) < 0.9',
         minutes=1,
         severity=Severity.CRITICAL,
         team=Team.MESH,
-        summary="{{ $labels.workload }} is down, or was.",
-        description="It answered {{ $value | humanizePercentage }} of the last scrapes.",
-        fires=Fires(series={up: "1x5 0x20"}, at=15, labels={"workload": "survey"}, value="0%"),
+        summary="{{ $labels.process }} is down, or was.",
+        description="It answered {{ $value | humanizePercentage }} of the scrapes in 5 minutes.",
+        service="{{ $labels.workload }}",
+        keeps_firing=5,
+        fires=Fires(
+            series={up: "1x5 0x20"},
+            at=15,
+            labels={"workload": "survey", "process": "survey-envoy"},
+            value="0%",
+        ),
         quiet=Quiet(series={up: "1x30"}, at=15),
     )
     yield Alert(
@@ -40,10 +49,10 @@ def _presence(pace: Pace) -> Iterator[Alert]:
         minutes=5,
         severity=Severity.CRITICAL,
         team=Team.MESH,
-        summary="Prometheus sees no process of the mesh.",
-        description="Every other alert is blind until this one ends.",
+        summary="Prometheus scrapes no process of the mesh.",
+        description="No other alert works until this one ends.",
         fires=Fires(series={'up{job="node"}': "1x20"}, at=10, labels={"job": "amarre"}),
-        quiet=Quiet(series={up: "0x20"}, at=10),
+        quiet=Quiet(series={f'up{{job="amarre",{_OF_SURVEY}}}': "0x20"}, at=10),
     )
 
 
@@ -122,13 +131,13 @@ def _loop(pace: Pace) -> Alert:
     }
     return Alert(
         name="EventLoopLate",
-        expr="histogram_quantile(0.95, sum by (workload, process, le) "
+        expr="histogram_quantile(0.95, sum by (host, workload, process, le) "
         f"(rate({buckets}[{pace(minutes=5)}]))) > 0.25",
         minutes=5,
         severity=Severity.WARNING,
         team=Team.MESH,
         summary="{{ $labels.process }} blocks its event loop.",
-        description="It wakes up {{ $value | humanizeDuration }} late.",
+        description="It runs {{ $value | humanizeDuration }} late.",
         fires=Fires(series=late, at=20, labels=_SURVEY, value="487.5ms"),
         quiet=Quiet(series={**late, f'{buckets}{{{_OF_SURVEY},le="0.25"}}': "0+119x30"}, at=20),
     )
@@ -162,7 +171,7 @@ def _security(pace: Pace) -> Iterator[Alert]:
         minutes=0,
         severity=Severity.WARNING,
         team=Team.SECURITY,
-        summary="{{ $labels.service }}.{{ $labels.method }} is called by somebody who may not.",
+        summary="{{ $labels.service }}.{{ $labels.method }} refuses callers without permission.",
         description="{{ $value | humanize }} calls were refused in 5 minutes.",
         fires=Fires(
             series={_REFUSED: "0+10x20"},
@@ -181,7 +190,7 @@ def _security(pace: Pace) -> Iterator[Alert]:
         minutes=0,
         severity=Severity.WARNING,
         team=Team.SECURITY,
-        summary="Somebody tries links that do not work.",
+        summary="Many sign-ins fail.",
         description="{{ $value | humanize }} attempts to sign in failed in 10 minutes.",
         fires=Fires(series={failed: "0+30x30"}, at=20, value="300"),
         quiet=Quiet(series={failed: "0+5x30"}, at=20),

@@ -26,13 +26,15 @@ def _redcap(pace: Pace) -> Alert:
     window, bad = pace(minutes=5), 'outcome=~"timeout|away|nonsense"'
     return Alert(
         name="RedcapFailing",
+        service="survey",
+        keeps_firing=5,
         expr=f"sum(rate({_REDCAP}{{{bad}}}[{window}]))\n/\n"
         f'sum(rate({_REDCAP}{{outcome!="cancelled"}}[{window}]))\n> 0.2',
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.SURVEYS,
         summary="REDCap fails.",
-        description="{{ $value | humanizePercentage }} of the calls to it went wrong.",
+        description="{{ $value | humanizePercentage }} of the calls to it failed.",
         fires=Fires(
             series={
                 f'{_REDCAP}{{content="record",outcome="ok"}}': "0+50x20",
@@ -56,18 +58,20 @@ def _redcap_breaker() -> Alert:
     breaker = "amarre_redcap_breaker_open"
     return Alert(
         name="RedcapBreakerOpen",
+        service="survey",
+        keeps_firing=5,
         expr=f"max by (process) ({breaker}) > 0",
         minutes=0.25,
         severity=Severity.CRITICAL,
         team=Team.SURVEYS,
-        summary="{{ $labels.process }} has stopped asking REDCap.",
-        description="REDCap failed again and again; callers are told at once that it is away.",
+        summary="{{ $labels.process }} has stopped calling REDCap.",
+        description="REDCap failed again and again; callers get an error at once.",
         fires=Fires(
             series={f'{breaker}{{process="survey"}}': "0x5 1x10"},
             at=10,
             labels={"process": "survey"},
         ),
-        quiet=Quiet(series={f'{breaker}{{process="survey"}}': "1x5 0x10"}, at=10),
+        quiet=Quiet(series={f'{breaker}{{process="survey"}}': "1x5 0x10"}, at=14),
     )
 
 
@@ -75,13 +79,15 @@ def _appwrite(pace: Pace) -> Alert:
     window, of = pace(minutes=5), 'backend="appwrite"'
     return Alert(
         name="AppwriteFailing",
+        service="auth",
+        keeps_firing=5,
         expr=f'sum(rate({_APPWRITE}{{{of},status=~"5xx|error"}}[{window}]))\n/\n'
         f"sum(rate({_APPWRITE}{{{of}}}[{window}]))\n> 0.2",
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.IDENTITY,
         summary="Appwrite fails.",
-        description="{{ $value | humanizePercentage }} of the calls to it went wrong.",
+        description="{{ $value | humanizePercentage }} of the calls to it failed.",
         fires=Fires(
             series={
                 f'{_APPWRITE}{{{of},status="2xx"}}': "0+50x20",
@@ -109,7 +115,7 @@ def _mails() -> Alert:
         minutes=5,
         severity=Severity.CRITICAL,
         team=Team.IDENTITY,
-        summary="Mails with sign-in links do not go out.",
+        summary="Mails with sign-in links are not sent.",
         description="{{ $value }} wait; a link works for 10 minutes.",
         fires=Fires(series={f'{waiting}{{process="auth"}}': "30x20"}, at=10, value="30"),
         quiet=Quiet(series={f'{waiting}{{process="auth"}}': "30x3 0x20"}, at=10),
@@ -118,16 +124,21 @@ def _mails() -> Alert:
 
 def _hosts(pace: Pace) -> Iterator[Alert]:
     idle = 'node_cpu_seconds_total{mode="idle"}'
-    series = 'node_cpu_seconds_total{instance="host",cpu="0",mode="idle"}'
+    series = 'node_cpu_seconds_total{instance="host",host="host",cpu="0",mode="idle"}'
     yield Alert(
         name="HostCpuHigh",
-        expr=f"1 - avg by (instance) (rate({idle}[{pace(minutes=5)}])) > 0.8",
+        expr=f"1 - avg by (instance, host) (rate({idle}[{pace(minutes=5)}])) > 0.8",
         minutes=10,
         severity=Severity.WARNING,
         team=Team.HOSTS,
         summary="The processors of {{ $labels.instance }} are busy.",
         description="{{ $value | humanizePercentage }} of their time is used.",
-        fires=Fires(series={series: "0+6x40"}, at=30, labels={"instance": "host"}, value="90%"),
+        fires=Fires(
+            series={series: "0+6x40"},
+            at=30,
+            labels={"instance": "host", "host": "host"},
+            value="90%",
+        ),
         quiet=Quiet(series={series: "0+18x40"}, at=30),
     )
     free, total = "node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes"

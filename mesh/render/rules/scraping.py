@@ -1,17 +1,20 @@
-"""Where Prometheus looks, which rules it follows and whom it tells: from the topology."""
+"""The configuration of Prometheus: targets, rules, where alerts go. From the topology."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mesh import topology
 from mesh.render.envoy.text import document
 from mesh.render.rules.pace import REAL, Pace
+from mesh.render.signals import schema
 from mesh.topology import Kind
 
 HOST = "127.0.0.1"
 NODE_EXPORTER = 9100
+MACHINE = "host"
+"""The label ``host`` of everything on the one machine of a laptop or of Compose."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def configuration(
     host: str = HOST,
     pace: Pace = REAL,
     from_files: bool = False,
+    watched: Mapping[str, str] | None = None,
 ) -> str:
     """
     Return the configuration of Prometheus.
@@ -52,7 +56,8 @@ def configuration(
         alertmanager: Where alerts go, HOST:PORT.
         host: Where node exporter listens, if anywhere.
         pace: Of scraping and of the rules.
-        from_files: Whether what to scrape stands in `target_files` rather than here.
+        from_files: Whether targets are read from `target_files` rather than listed here.
+        watched: The programs of monitoring itself that are scraped, HOST:PORT by name.
     """
     every = pace(minutes=0.25)
     known = list(targets() if found is None else found)
@@ -71,8 +76,11 @@ def configuration(
                 *jobs,
                 {
                     "job_name": "node",
-                    "static_configs": [{"targets": [f"{host}:{NODE_EXPORTER}"]}],
+                    "static_configs": [
+                        {"targets": [f"{host}:{NODE_EXPORTER}"], "labels": {"host": MACHINE}}
+                    ],
                 },
+                *([_monitoring(watched)] if watched else []),
                 {
                     # Other applications: docs/how-to/observe-other-applications.md
                     "job_name": "applications",
@@ -92,18 +100,45 @@ def target_files(found: Iterable[Target]) -> dict[str, str]:
     }
 
 
+def _monitoring(watched: Mapping[str, str]) -> dict[str, Any]:
+    targets = [
+        {"targets": [address], "labels": {"process": name}} for name, address in watched.items()
+    ]
+    return {"job_name": "monitoring", "static_configs": targets}
+
+
 _PATHS = {"amarre": "/metrics", "envoy": "/stats/prometheus"}
 """Where each job's metrics are."""
 
 
 def _listed(name: str, known: Iterable[Target]) -> dict[str, Any]:
     entries = [_entry(target) for target in known if target.job == name]
-    return {"job_name": name, "metrics_path": _PATHS[name], "static_configs": entries}
+    return {
+        "job_name": name,
+        "metrics_path": _PATHS[name],
+        "static_configs": entries,
+        **_kept(name),
+    }
 
 
 def _followed(name: str) -> dict[str, Any]:
     files = {"files": [_target_file(name)]}
-    return {"job_name": name, "metrics_path": _PATHS[name], "file_sd_configs": [files]}
+    return {
+        "job_name": name,
+        "metrics_path": _PATHS[name],
+        "file_sd_configs": [files],
+        **_kept(name),
+    }
+
+
+def _kept(name: str) -> dict[str, Any]:
+    """Keep of Envoy's series those that a rule or a dashboard reads: 2 in 100 of them."""
+    if name != "envoy":
+        return {}
+    read = "|".join(sorted(schema()["foreign_metrics"]["envoy"]))
+    return {
+        "metric_relabel_configs": [{"source_labels": ["__name__"], "regex": read, "action": "keep"}]
+    }
 
 
 def _target_file(name: str) -> str:
@@ -111,5 +146,5 @@ def _target_file(name: str) -> str:
 
 
 def _entry(target: Target) -> dict[str, Any]:
-    labels = {"process": target.process, "workload": target.workload}
+    labels = {"host": MACHINE, "process": target.process, "workload": target.workload}
     return {"targets": [target.address], "labels": labels}

@@ -3,7 +3,8 @@ Alerts on what the contracts promise: error budgets that burn, methods that are 
 
 A budget is what an objective leaves: 99.9 % available leaves 1 call in 1000. Burning it 14.4 times
 too fast spends 2 % of a month's budget in an hour. Two windows each: the long one says that it
-matters, the short one that it still goes on.
+matters, the short one that it still goes on. Short windows are shorter than in the book, so that
+nobody is paged for a fault that is over, and an incident of minutes is no slow burn.
 
 Source:
     The Site Reliability Workbook, chapter 5.
@@ -17,8 +18,10 @@ from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
 from mesh.render.rules.pace import Pace
 from mesh.render.rules.recording import BUCKETS, BY_METHOD, CALLS, FAULTS, is_timed
 
-FAST = ((14.4, "1h", "5m"), (6, "6h", "30m"))
-SLOW = ((3, "1d", "2h"), (1, "3d", "6h"))
+FAST = ((14.4, "1h", "5m"), (6, "6h", "5m"))
+SLOW = ((3, "1d", "1h"), (1, "3d", "1h"))
+SLOW_MINUTES = 75
+"""Longer than the short window: an incident of less than 15 minutes is left to FAST."""
 ENOUGH_CALLS = 5
 """Bad calls below which nobody is woken: one failure in a quiet night says little."""
 
@@ -32,14 +35,14 @@ def alerts(contract: Mesh, pace: Pace) -> Iterator[Alert]:
     yield from _availability(pace)
     yield from _latency(contract, pace)
     yield _errors(pace)
-    yield _gateway_errors(pace)
+    yield _gateway_errors(contract, pace)
     yield from _percentiles(contract, pace)
 
 
 def _availability(pace: Pace) -> Iterator[Alert]:
     for name, pairs, severity, minutes, hours in (
         ("AvailabilityBudgetBurnsFast", FAST, Severity.CRITICAL, 2, 6),
-        ("AvailabilityBudgetBurnsSlowly", SLOW, Severity.WARNING, 15, 72),
+        ("AvailabilityBudgetBurnsSlowly", SLOW, Severity.WARNING, SLOW_MINUTES, 72),
     ):
         window = pace(minutes=hours * 60)
         yield Alert(
@@ -54,21 +57,21 @@ def _availability(pace: Pace) -> Iterator[Alert]:
             description="{{ $value | humanizePercentage }} of its calls fail by our own fault.",
             fires=Fires(
                 series={
-                    f'{CALLS}{{{_LIST},code="OK"}}': "0+90x60",
-                    f'{CALLS}{{{_LIST},code="UNAVAILABLE"}}': "0+10x60",
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+90x120",
+                    f'{CALLS}{{{_LIST},code="UNAVAILABLE"}}': "0+10x120",
                 },
-                at=30,
+                at=30 + minutes,
                 labels=_WHICH,
                 value="10%",
             ),
             quiet=Quiet(
                 series={
                     # The callers' own mistakes cost nothing, and one failure is not yet a reason.
-                    f'{CALLS}{{{_LIST},code="OK"}}': "0+2x60",
-                    f'{CALLS}{{{_LIST},code="NOT_FOUND"}}': "0+10x60",
-                    f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0x10 1x50",
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+2x120",
+                    f'{CALLS}{{{_LIST},code="NOT_FOUND"}}': "0+10x120",
+                    f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0x10 1x110",
                 },
-                at=30,
+                at=30 + minutes,
             ),
         )
 
@@ -77,7 +80,7 @@ def _latency(contract: Mesh, pace: Pace) -> Iterator[Alert]:
     bound = contract.method("survey.ListRequests").objective.latency.total_seconds()
     for name, pairs, severity, minutes, hours in (
         ("LatencyBudgetBurnsFast", FAST, Severity.CRITICAL, 2, 6),
-        ("LatencyBudgetBurnsSlowly", SLOW, Severity.WARNING, 15, 72),
+        ("LatencyBudgetBurnsSlowly", SLOW, Severity.WARNING, SLOW_MINUTES, 72),
     ):
         window = pace(minutes=hours * 60)
         yield Alert(
@@ -92,19 +95,19 @@ def _latency(contract: Mesh, pace: Pace) -> Iterator[Alert]:
             description="{{ $value | humanizePercentage }} of its calls take longer than promised.",
             fires=Fires(
                 series={
-                    f'{CALLS}{{{_LIST},code="OK"}}': "0+100x60",
-                    f'{BUCKETS}{{{_LIST},code="OK",le="{bound}"}}': "0+10x60",
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+100x120",
+                    f'{BUCKETS}{{{_LIST},code="OK",le="{bound}"}}': "0+10x120",
                 },
-                at=30,
+                at=30 + minutes,
                 labels=_WHICH,
                 value="90%",
             ),
             quiet=Quiet(
                 series={
-                    f'{CALLS}{{{_LIST},code="OK"}}': "0+100x60",
-                    f'{BUCKETS}{{{_LIST},code="OK",le="{bound}"}}': "0+97x60",
+                    f'{CALLS}{{{_LIST},code="OK"}}': "0+100x120",
+                    f'{BUCKETS}{{{_LIST},code="OK",le="{bound}"}}': "0+97x120",
                 },
-                at=30,
+                at=30 + minutes,
             ),
         )
 
@@ -126,6 +129,7 @@ def _errors(pace: Pace) -> Alert:
     failed = f'{CALLS}{{code=~"{FAULTS}"}}'
     return Alert(
         name="ErrorsAboveFivePercent",
+        keeps_firing=5,
         expr=f"sum by (service) (rate({failed}[{window}]))\n/\n"
         f"sum by (service) (rate({CALLS}[{window}]))\n> 0.05\nand on (service)\n"
         f"sum by (service) (increase({failed}[{window}])) >= {ENOUGH_CALLS}",
@@ -154,12 +158,20 @@ def _errors(pace: Pace) -> Alert:
     )
 
 
-def _gateway_errors(pace: Pace) -> Alert:
-    count, window = "amarre_http_server_duration_seconds_count", pace(minutes=5)
+def _gateway_errors(contract: Mesh, pace: Pace) -> Alert:
+    # Probes answer 503 by design while a part is unhealthy; nobody waits for them.
+    probes = "|".join(
+        ["/healthz", *(r.path for m in contract if m.service == "health" for r in m.routes)]
+    )
+    series, window = "amarre_http_server_duration_seconds_count", pace(minutes=5)
+    of = f'route!~"{probes}"'
+    bad = f'{series}{{{of},status=~"5.."}}[{window}]'
+    every = f"{series}{{{of}}}[{window}]"
     return Alert(
         name="GatewayErrors",
-        expr=f'sum(rate({count}{{status=~"5.."}}[{window}]))\n/\nsum(rate({count}[{window}]))\n'
-        f'> 0.05\nand sum(increase({count}{{status=~"5.."}}[{window}])) >= {ENOUGH_CALLS}',
+        expr=f"sum(rate({bad}))\n/\nsum(rate({every}))\n> 0.05\n"
+        f"and sum(increase({bad})) >= {ENOUGH_CALLS}",
+        service="gateway",
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.MESH,
@@ -167,16 +179,17 @@ def _gateway_errors(pace: Pace) -> Alert:
         description="{{ $value | humanizePercentage }} of the answers of the gateway are 5xx.",
         fires=Fires(
             series={
-                f'{count}{{method="GET",route="/",status="200"}}': "0+50x60",
-                f'{count}{{method="GET",route="/",status="503"}}': "0+50x60",
+                f'{series}{{method="GET",route="/",status="200"}}': "0+50x60",
+                f'{series}{{method="GET",route="/",status="503"}}': "0+50x60",
             },
             at=15,
             value="50%",
         ),
         quiet=Quiet(
             series={
-                f'{count}{{method="GET",route="/",status="200"}}': "0+50x60",
-                f'{count}{{method="GET",route="/",status="404"}}': "0+50x60",
+                f'{series}{{method="GET",route="/",status="200"}}': "0+50x60",
+                f'{series}{{method="GET",route="/",status="404"}}': "0+50x60",
+                f'{series}{{method="GET",route="/healthz",status="503"}}': "0+50x60",
             },
             at=15,
         ),

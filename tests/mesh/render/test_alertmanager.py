@@ -1,6 +1,7 @@
 """Who hears of which alert, judged by Alertmanager's own tool."""
 
 import itertools
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,7 +41,11 @@ def test_valid(tmp_path: Path) -> None:
 @needs_amtool
 @pytest.mark.parametrize(
     ("team", "severity"),
-    [pytest.param(t, s, id=f"{t}, {s}") for t, s in itertools.product(Team, Severity)],
+    [
+        pytest.param(team, severity, id=f"{team}, {severity}")
+        for team, severity in itertools.product(Team, Severity)
+        if severity is not Severity.HEARTBEAT
+    ],
 )
 def test_routes(team: Team, severity: Severity, tmp_path: Path) -> None:
     """
@@ -83,13 +88,101 @@ def test_inhibitions() -> None:
     """
     What keeps others quiet is an alert that there is.
     """
-    sources = {
-        matcher.partition("=")[2].strip('"')
-        for rule in CONFIGURATION["inhibit_rules"]
-        for matcher in rule["source_matchers"]
+    named = {
+        name
+        for rule in alertmanager.INHIBITIONS
+        for name in f"{rule.cause}|{rule.effects}".split("|")
     }
 
-    assert sources <= set(ALERTS)
+    assert named <= set(ALERTS)
+
+
+def quiet(cause: dict[str, str], effect: dict[str, str]) -> bool:
+    """Say whether *cause* keeps *effect* quiet, as Alertmanager decides it."""
+
+    def matches(matchers: list[str], labels: dict[str, str]) -> bool:
+        pairs = (matcher.split("=~") for matcher in matchers)
+        return all(re.fullmatch(text.strip('"'), labels.get(name, "")) for name, text in pairs)
+
+    return any(
+        matches(rule["source_matchers"], cause)
+        and matches(rule["target_matchers"], effect)
+        and all(cause.get(name) == effect.get(name) for name in rule.get("equal", ()))
+        for rule in CONFIGURATION["inhibit_rules"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("cause", "effect", "expected"),
+    [
+        ("ServiceDown survey", "ErrorsAboveFivePercent survey", True),
+        ("ServiceDown survey", "AvailabilityBudgetBurnsFast survey", True),
+        ("ServiceDown survey", "GatewayErrors gateway", True),
+        ("ServiceDown survey", "ErrorsAboveFivePercent auth", False),
+        ("ServiceDown survey", "RedcapBreakerOpen survey", True),
+        ("RedcapFailing survey", "RedcapBreakerOpen survey", True),
+        ("RedcapFailing survey", "LatencyBudgetBurnsFast survey", True),
+        ("RedcapFailing survey", "ServiceDown survey", False),
+        ("RedcapFailing survey", "CallersRefused survey", False),
+        ("RedcapFailing survey", "ServiceSaturated survey", False),
+        ("RedcapFailing survey", "ErrorsAboveFivePercent auth", False),
+        ("AppwriteFailing auth", "ErrorsAboveFivePercent auth", True),
+        ("AppwriteFailing auth", "ErrorsAboveFivePercent survey", False),
+        ("LatencyBudgetBurnsFast survey", "MethodAboveOneSecond survey", True),
+        ("ErrorsAboveFivePercent survey", "AvailabilityBudgetBurnsFast survey", True),
+        ("AvailabilityBudgetBurnsFast survey", "ErrorsAboveFivePercent survey", False),
+    ],
+)
+def test_one_page_per_cause(cause: str, effect: str, expected: bool) -> None:
+    """
+    A cause keeps the effects that it explains quiet, in its own service, and no other alert.
+    """
+    labels = [
+        dict(zip(("alertname", "service"), alert.split(), strict=True)) for alert in (cause, effect)
+    ]
+
+    assert expected is quiet(*labels)
+
+
+def test_hosts() -> None:
+    """
+    A busy host explains slow processes on that host and on no other.
+    """
+    busy = {"alertname": "HostCpuHigh", "host": "a"}
+
+    assert quiet(busy, {"alertname": "EventLoopLate", "host": "a"})
+    assert not quiet(busy, {"alertname": "EventLoopLate", "host": "b"})
+    assert not quiet(busy, {"alertname": "EventLoopLate"})
+
+
+def test_causes_last() -> None:
+    """
+    An alert that keeps others quiet for the same service ends after them, so that nobody is paged
+    for what is over.
+    """
+    for rule in alertmanager.INHIBITIONS:
+        if "GatewayErrors" not in rule.effects and rule.equal != ("service",):
+            continue
+        for name in rule.cause.split("|"):
+            assert ALERTS[name].keeps_firing >= 5, name
+
+
+@needs_amtool
+def test_heartbeat(tmp_path: Path) -> None:
+    """
+    The heartbeat goes to the service that expects it, every minute, and wakes nobody.
+    """
+    receiver = amtool(
+        tmp_path,
+        *("config", "routes", "test", "--config.file=alertmanager.yaml"),
+        *("alertname=Watchdog", "team=mesh", "severity=heartbeat"),
+    )
+    route = CONFIGURATION["route"]["routes"][0]
+
+    assert "heartbeat" == receiver.strip()
+    assert ("heartbeat", "1m") == (route["receiver"], route["repeat_interval"])
+    (heartbeat,) = [r for r in CONFIGURATION["receivers"] if "heartbeat" == r["name"]]
+    assert {"name", "webhook_configs"} == set(heartbeat)
 
 
 def test_committed() -> None:

@@ -113,6 +113,25 @@ def limit(panel: dict[str, Any]) -> float | None:
     return steps[-1]["value"] if len(steps) > 1 else None
 
 
+@pytest.mark.parametrize(
+    "title", ["Failing", "Errors by reason", "Answers of the gateway by route"]
+)
+def test_zero(title: str) -> None:
+    """
+    While nothing has failed the panels of failures show zero rather than no data: a series of
+    failures does not exist before the first one.
+    """
+    found = [
+        target["expr"]
+        for board in BOARDS.values()
+        for name, target in queries(board)
+        if name == title and "ratio_rate" not in target["expr"]
+    ]
+
+    assert found
+    assert [] == [expr for expr in found if "* 0" not in expr]
+
+
 def test_links_between_signals() -> None:
     """
     From a point to its trace, from a trace to its lines, from a line to its trace.

@@ -10,23 +10,76 @@ import contextlib
 import http.client
 import socket
 import sys
+from typing import BinaryIO
 
 SECONDS = 2.0
 USAGE = "python -m mesh.chassis.probe (grpc ADDRESS SERVICE | http|https ADDRESS PATH) [alive]"
 
 
 def ask_grpc(address: str, service: str) -> bool | None:
-    """Say whether the gRPC server at *address* calls *service* SERVING; None when it is silent."""
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    """
+    Say whether the gRPC server at *address* calls *service* SERVING; None when it is silent.
 
-    request = health_pb2.HealthCheckRequest(service=service)
-    with grpc.insecure_channel(address) as channel:
+    Written out in HTTP/2 frames: importing grpc costs ten times the CPU of the whole check.
+
+    Source:
+        gRPC over HTTP/2; GRPC Health Checking Protocol; RFC 9113, section 4.1; RFC 7541, 6.2.2.
+    """
+    with _connected(address) as connection:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=SECONDS)
-        except grpc.RpcError:
+            connection.sendall(_check(service))
+            with connection.makefile("rb") as answer:
+                return _is_serving(answer)
+        except OSError:
             return None
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_END_STREAM, _END_HEADERS = 0x1, 0x4
+_SERVING = b"\x08\x01"
+
+
+def _check(service: str) -> bytes:
+    """Return the bytes of a call to ``Check``: preface, settings, headers, message."""
+    name = service.encode()
+    message = b"\x0a" + bytes([len(name)]) + name
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/grpc.health.v1.Health/Check",
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    # Each a literal without indexing: a zero, then both texts after their lengths.
+    block = b"".join(
+        b"\0" + bytes([len(key)]) + key.encode() + bytes([len(value)]) + value.encode()
+        for key, value in fields.items()
+    )
+    return (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + _frame(_SETTINGS, 0, 0, b"")
+        + _frame(_HEADERS, _END_HEADERS, 1, block)
+        + _frame(_DATA, _END_STREAM, 1, b"\0" + len(message).to_bytes(4, "big") + message)
+    )
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    head = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big")
+    return head + payload
+
+
+def _is_serving(answer: BinaryIO) -> bool | None:
+    """Read frames until the call is answered; None when the connection ends before."""
+    while len(head := answer.read(9)) == 9:
+        payload = answer.read(int.from_bytes(head[:3], "big"))
+        kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+        if stream == 1 and kind == _DATA:
+            return payload[5:] == _SERVING
+        if stream == 1 and kind == _HEADERS and flags & _END_STREAM:
+            # Answered with an error, for example because the service is unknown.
+            return False
+    return None
 
 
 def ask_http(address: str, path: str, *, tls: bool = False) -> bool | None:

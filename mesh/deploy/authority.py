@@ -1,13 +1,12 @@
 """
-``python -m mesh.deploy.authority run|check CA CERTS``: the certificates of Compose's proxies.
+``python -m mesh.deploy.authority run CA CERTS``: issue the certificates of Compose's proxies.
 
-On Kubernetes istiod does this. ``run`` issues an SVID for every workload and looks again every
-hour whether one is past half its life; ``check`` says whether all are there.
+On Kubernetes istiod does this. It issues an SVID for every workload, and every hour a new one for
+each that is past half its life.
 """
 
 import asyncio
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -20,12 +19,11 @@ from mesh.local import ca
 log = structlog.get_logger("authority")
 
 HOUR_SECONDS = 3600.0
-FILES = ("tls.crt", "tls.key", "ca.crt")
 
 
 async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECONDS) -> None:
     """
-    Issue what is missing or old, again and again, until told to stop.
+    Issue what is missing or old, every hour, until told to stop.
 
     Raises:
         CaError: The authority in its folder is damaged or has expired.
@@ -37,22 +35,12 @@ async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECO
         await asyncio.wait([stop], timeout=every)
 
 
-def missing(certs: Path) -> list[str]:
-    """Return the workloads that have no certificate yet."""
-    return sorted(
-        name for name in WORKLOADS if not all((certs / name / file).is_file() for file in FILES)
-    )
-
-
 def main(arguments: list[str]) -> int:
-    """Do what *arguments* say; returns the exit status."""
-    kinds: Mapping[str, int] = {"run": 3, "check": 3}
-    if not arguments or len(arguments) != kinds.get(arguments[0]):
-        sys.stderr.write("python -m mesh.deploy.authority run|check CA_FOLDER CERTS_FOLDER\n")
+    """Issue certificates as *arguments* say until told to stop; return the exit status."""
+    if len(arguments) != 3 or arguments[0] != "run":
+        sys.stderr.write("python -m mesh.deploy.authority run CA_FOLDER CERTS_FOLDER\n")
         return 2
-    action, authority, certs = arguments[0], Path(arguments[1]), Path(arguments[2])
-    if action == "check":
-        return 1 if missing(certs) else 0
+    authority, certs = Path(arguments[1]), Path(arguments[2])
     telemetry.configure_logs("authority", "authority", "INFO")
     try:
         asyncio.run(keep_issuing(authority, certs))

@@ -7,16 +7,10 @@ The rules are those of production, sixty times faster: a window of 5 minutes tak
 
 import asyncio
 import contextlib
-import json
-import os
 import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,13 +24,12 @@ from mesh.contract import policy
 from mesh.render import alertmanager, registry, rules
 from mesh.render.rules import scraping
 from mesh.render.rules.pace import Pace
-from tests.sidecars.running import Load, Running, mesh
+from tests.observability.servers import get, pager, researcher_at_work, running, wait_for
+from tests.sidecars.running import Running, mesh
 
 PROGRAMS = {name: shutil.which(name) for name in ("prometheus", "prometheus-alertmanager")}
 PACE = Pace(60)
-WAIT_SECONDS = 90.0
 ALERT = "ErrorsAboveFivePercent"
-CALLS_A_SECOND = 20
 
 pytestmark = [
     pytest.mark.envoy,
@@ -45,83 +38,6 @@ pytestmark = [
         reason=f"missing: {[n for n, p in PROGRAMS.items() if p is None]}; apt-get install them",
     ),
 ]
-
-
-def wait_for(what: str, holds: Callable[[], Any]) -> Any:
-    """Return what *holds* says once it is true."""
-    ends = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < ends:
-        with contextlib.suppress(httpx.HTTPError):
-            if found := holds():
-                return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen within {WAIT_SECONDS} s")
-
-
-def get(url: str, **query: str) -> Any:
-    answer = httpx.get(url, params=query, trust_env=False, timeout=5)
-    answer.raise_for_status()
-    return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
-
-
-@contextlib.contextmanager
-def running(*command: str, log: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a process group of its own, and end it."""
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, text=True, start_new_session=True, **options
-        )
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate(timeout=10)
-
-
-@contextlib.contextmanager
-def pager() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The webhook of whoever is on call: its URL, and what it was sent."""
-    taken: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            taken.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", taken
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextlib.contextmanager
-def researcher_at_work(running_one: Running) -> Iterator[None]:
-    """Somebody signed in who lists requests, many times a second, from a thread."""
-    done = Event()
-
-    async def work() -> None:
-        async with running_one.client() as client:
-            await running_one.sign_in(client)
-            async with Load(client, "/api/v1/surveys/requests", CALLS_A_SECOND):
-                await asyncio.to_thread(done.wait)
-
-    thread = Thread(target=lambda: asyncio.run(work()))
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class Hospital:

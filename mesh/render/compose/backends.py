@@ -68,7 +68,7 @@ def _postgres() -> Service:
             "test": ["CMD-SHELL", connects],
             "interval": "5s",
             "timeout": "3s",
-            "start_period": "30s",
+            "start_period": "120s",
         },
         "stop_grace_period": "60s",
         **hardened("512M"),

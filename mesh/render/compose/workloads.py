@@ -156,11 +156,11 @@ def _site_example(title: str, variables: Mapping[str, str], *, profiles: str) ->
 
 
 def _authority(deployed: Deployment) -> Service:
-    command = [f"{STATE}/ca", envoys.CERTS]
+    keys = (f"test -s {envoys.CERTS}/{w.name}/tls.key" for w in deployed.workloads)
     user = f"uid={WORKLOADS.uid},gid={WORKLOADS.gid}"
     return {
         **image("authority"),
-        "command": ["run", *command],
+        "command": ["run", f"{STATE}/ca", envoys.CERTS],
         "volumes": [
             f"authority:{STATE}",
             *(f"{certificates(w)}:{envoys.CERTS}/{w.name}" for w in deployed.workloads),
@@ -169,10 +169,10 @@ def _authority(deployed: Deployment) -> Service:
         "tmpfs": [f"{envoys.CERTS}:{user},mode=0700,size=1m"],
         "network_mode": "none",
         "healthcheck": {
-            "test": ["CMD", "python", "-m", "mesh.deploy.authority", "check", *command],
-            "interval": "5s",
-            "timeout": "3s",
-            "start_period": "20s",
+            "test": ["CMD-SHELL", " && ".join(keys)],
+            "interval": "2s",
+            "timeout": "5s",
+            "start_period": "120s",
         },
         **hardened("128M"),
     }
@@ -226,7 +226,7 @@ def _edge_check(workload: Workload) -> Service:
         ],
         "interval": "10s",
         "timeout": "5s",
-        "start_period": "30s",
+        "start_period": "120s",
     }
 
 

@@ -1,7 +1,7 @@
 """What researchers do: sign in, open requests, follow them, download."""
 
 from mesh.chassis.telemetry import names
-from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit
+from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit, none
 from mesh.render.rules.recording import CALLS, SERVED
 
 
@@ -64,14 +64,16 @@ _STOPS: tuple[Panel, ...] = (
         "Sign-ins that failed, by reason",
         {
             "{{reason}}": "sum by (reason) "
-            f'(increase({SERVED}{{service="auth",method="LogIn",code!="OK"}}[1h]))'
+            f'(increase({SERVED}{{service="auth",method="LogIn",code!="OK"}}[1h])) or '
+            + none(f'increase({SERVED}{{service="auth",method="LogIn"}}[1h])', "reason")
         },
     ),
     Chart(
         "Requests not created, by reason",
         {
             "{{reason}}": "sum by (reason) "
-            f'(increase({SERVED}{{service="survey",method="CreateRequest",code!="OK"}}[1h]))'
+            f'(increase({SERVED}{{service="survey",method="CreateRequest",code!="OK"}}[1h])) or '
+            + none(f'increase({SERVED}{{service="survey",method="CreateRequest"}}[1h])', "reason")
         },
     ),
     Chart(

@@ -2,8 +2,8 @@
 
 from mesh.chassis.telemetry import names
 from mesh.contract.policy import Mesh
-from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit
-from mesh.render.rules.recording import BY_METHOD, CALLS, FAULTS
+from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit, none
+from mesh.render.rules.recording import BY_METHOD, CALLS, FAULTS, SERVED
 
 _MONTH = "30d"
 
@@ -153,7 +153,8 @@ _TRUST: tuple[Panel, ...] = (
         "Refusals by reason",
         {
             "{{service}}.{{method}} {{reason}}": "sum by (service, method, reason) "
-            f"(rate({names.REFUSALS}[$__rate_interval]))"
+            f"(rate({names.REFUSALS}[$__rate_interval])) or "
+            + none(f"rate({SERVED}[$__rate_interval])", "service")
         },
         Unit.CALLS,
         span=12,

@@ -115,6 +115,11 @@ class Board:
         return json.dumps(made.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
+def none(rate: str, label: str) -> str:
+    """Return zero under the name ``none`` where *rate* has data: what did not happen is zero."""
+    return f'label_replace(sum({rate}) * 0, "{label}", "none", "", "")'
+
+
 def _builder(panel: Panel) -> series.Panel | stat.Panel | logs.Panel:
     if isinstance(panel, Chart):
         return _chart(panel)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from mesh.chassis.telemetry import names
 from mesh.contract.policy import Method, Service
-from mesh.render.dashboards.panel import Board, Chart, Figure, Lines, Panel, Unit
+from mesh.render.dashboards.panel import Board, Chart, Figure, Lines, Panel, Unit, none
 from mesh.render.rules.recording import BUCKETS, CALLS, FAULTS, SERVED, is_timed
 
 _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
@@ -113,7 +113,7 @@ def gateway() -> Board:
                         {
                             "{{route}} {{status}}": "sum by (route, status) "
                             f'(rate({seconds}_count{{status=~"4..|5.."}}[$__rate_interval])) or '
-                            + _none(f"rate({seconds}_count[$__rate_interval])", "route")
+                            + none(f"rate({seconds}_count[$__rate_interval])", "route")
                         },
                         Unit.CALLS,
                         about="Those that are errors.",
@@ -134,11 +134,6 @@ def gateway() -> Board:
             ("Log", (_log("gateway"),)),
         ),
     )
-
-
-def _none(rate: str, label: str) -> str:
-    """Return zero under the name ``none`` where *rate* has data: what did not happen is zero."""
-    return f'label_replace(sum({rate}) * 0, "{label}", "none", "", "")'
 
 
 def _overview(service: Service, of: str) -> tuple[Panel, ...]:
@@ -170,7 +165,7 @@ def _overview(service: Service, of: str) -> tuple[Panel, ...]:
             "Errors by reason",
             {
                 "{{code}} {{reason}}": f"sum by (code, reason) ({errors}) or "
-                + _none(f"rate({SERVED}{{{of}}}[$__rate_interval])", "code")
+                + none(f"rate({SERVED}{{{of}}}[$__rate_interval])", "code")
             },
             Unit.CALLS,
         ),

@@ -114,7 +114,8 @@ def limit(panel: dict[str, Any]) -> float | None:
 
 
 @pytest.mark.parametrize(
-    "title", ["Failing", "Errors by reason", "Answers of the gateway by route"]
+    "title",
+    ["Failing", "Errors by reason", "Answers of the gateway by route", "Refusals by reason"],
 )
 def test_zero(title: str) -> None:
     """

@@ -1,4 +1,4 @@
-"""Runs the gateway: settings, channels, application, listeners, drained exit."""
+"""Entry point of the gateway: settings, channels, application, listeners, graceful shutdown."""
 
 import asyncio
 
@@ -7,18 +7,17 @@ import structlog
 from gateway.app import build
 from gateway.clients import Clients
 from gateway.config import GatewaySettings
-from gateway.listeners import Listener
+from gateway.server.listeners import Listener
 from mesh.chassis import config, server
 
 log = structlog.get_logger("server")
 
 
 async def main(settings: GatewaySettings) -> None:
-    """
-    Serve until SIGTERM or SIGINT, then end streams and let requests finish.
+    """Serve until SIGTERM or SIGINT, then end streams and drain requests.
 
     Raises:
-        StartError: A setting cannot work; the message names it.
+        StartError: A setting is invalid; the message names it.
         ListenError: An address cannot be bound.
         SvidFilesError: The SVID cannot be read.
     """
@@ -26,7 +25,7 @@ async def main(settings: GatewaySettings) -> None:
         clients = Clients.connect(settings)
     except KeyError as exc:
         raise server.StartError(
-            f"AMARRE_PEERS does not say where {exc} is; give auth, survey and health."
+            f"AMARRE_PEERS has no address for {exc}; set auth, survey and health."
         ) from exc
     gateway = build(settings, clients)
     listeners = [
@@ -44,7 +43,9 @@ async def main(settings: GatewaySettings) -> None:
         if address
     ]
     if not listeners:
-        raise server.StartError("AMARRE_GATEWAY_HTTP_LISTEN is empty: nowhere to listen.")
+        raise server.StartError(
+            "AMARRE_GATEWAY_HTTP_LISTEN is empty; set it to HOST:PORT or unix:PATH."
+        )
     for listener in listeners:
         await listener.start()
     log.info("serving", http=settings.gateway_http_listen, https=settings.gateway_https_listen)

@@ -1,4 +1,4 @@
-"""The gateway as one application: the REST API, the pages, and the frame around both."""
+"""The ASGI application: REST API, pages and the middleware around them."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import transcode
 from gateway.clients import Clients
 from gateway.config import GatewaySettings
-from gateway.envelope import failure
 from gateway.errors import MethodNotAllowedError
-from gateway.frame import Frame
 from gateway.pages import routes as pages
-from gateway.pages.resource import error_page
+from gateway.pages.page import error_page
 from gateway.pages.site import Site
-from gateway.sessions import Sessions
-from gateway.transcode import Api
+from gateway.rest import transcode
+from gateway.rest.envelope import failure
+from gateway.rest.transcode import Api
+from gateway.server.middleware import RequestMiddleware
+from gateway.sessions.cache import SessionCache
 from mesh.chassis.errors import MeshError, NotFoundError
 from mesh.contract import openapi, policy
 
@@ -29,22 +29,21 @@ _HSTS_SECONDS = {"production": 365 * 24 * 3600, "development": 300}
 
 @dataclass(frozen=True)
 class Gateway:
-    """The application, and what its endpoints share."""
+    """The application and the state its endpoints share."""
 
     app: ASGIApp
     api: Api
 
 
 def build(settings: GatewaySettings, clients: Clients) -> Gateway:
-    """
-    Make the application.
+    """Build the application.
 
     Raises:
-        PolicyError: The contracts contradict themselves.
+        PolicyError: The contracts are inconsistent.
     """
     api = Api(
         clients,
-        Sessions(clients.auth),
+        SessionCache(clients.auth),
         origins=settings.origins,
         behind_envoy=settings.behind_envoy,
     )
@@ -57,17 +56,19 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
             *pages.routes(api, site, openapi.document(mesh)),
         ],
         redirect_slashes=False,
-        default=_nowhere,
+        default=_not_found,
     )
     app = GZipMiddleware(
-        _Answered(router, site), minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=4
+        _ErrorHandler(router, site), minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=4
     )
-    frame = Frame(app, behind_envoy=settings.behind_envoy, hsts_seconds=_HSTS_SECONDS[settings.env])
+    frame = RequestMiddleware(
+        app, behind_envoy=settings.behind_envoy, hsts_seconds=_HSTS_SECONDS[settings.env]
+    )
     return Gateway(frame, api)
 
 
-class _Answered:
-    """Answers what an application raises."""
+class _ErrorHandler:
+    """Turns HTTP exceptions of Starlette into error responses."""
 
     def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
@@ -77,7 +78,7 @@ class _Answered:
         try:
             await self._app(scope, receive, send)
         except HTTPException as exc:
-            response = self._explain(Request(scope), _as_ours(exc))
+            response = self._explain(Request(scope), _translate(exc))
             await response(scope, receive, send)
 
     def _explain(self, request: Request, error: MeshError) -> Response:
@@ -86,13 +87,13 @@ class _Answered:
         return error_page(request, self._site, error)
 
 
-def _as_ours(error: HTTPException) -> MeshError:
+def _translate(error: HTTPException) -> MeshError:
     if error.status_code == 405:
         return MethodNotAllowedError(["GET", "HEAD"])
-    return NotFoundError("There is nothing at this path.")
+    return NotFoundError("No resource exists at this path.")
 
 
-async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise HTTPException(404)
 
 

@@ -1,4 +1,4 @@
-"""One typed stub per service, and the one that the contract names for a method."""
+"""Typed stubs, one per service."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from mesh.contract.policy import SERVICES, Method
 
 @dataclass(frozen=True)
 class Clients:
-    """The services that the gateway calls."""
+    """Stubs of the services that the gateway calls."""
 
     channels: tuple[grpc.aio.Channel, ...]
     auth: Any
@@ -24,12 +24,11 @@ class Clients:
 
     @classmethod
     def connect(cls, settings: MeshSettings) -> "Clients":
-        """
-        Open a channel to each service; nothing is sent before the first call.
+        """Create a channel to each service; connections are opened by the first call.
 
         Raises:
             SvidFilesError: The SVID of this process cannot be read.
-            KeyError: ``AMARRE_PEERS`` leaves a service out.
+            KeyError: ``AMARRE_PEERS`` lacks a service.
         """
         channels = {name: channel(name, settings) for name in SERVICES}
         return cls(
@@ -40,7 +39,7 @@ class Clients:
         )
 
     def of(self, method: Method) -> Any:
-        """Return what calls *method*."""
+        """Return the stub method for *method*."""
         return getattr(getattr(self, method.service), method.name)
 
     async def close(self) -> None:

@@ -6,27 +6,27 @@ from mesh.chassis.config import MeshSettings
 
 
 class GatewaySettings(MeshSettings):
-    """What the gateway needs beyond the settings of every process."""
+    """Settings of the gateway, in addition to those of every process."""
 
     gateway_http_listen: str = "127.0.0.1:3000"
-    """Where HTTP is served: ``127.0.0.1:3000``, or ``unix:/run/gateway.sock`` behind Envoy."""
+    """Address of the HTTP listener: ``HOST:PORT``, or ``unix:PATH`` behind Envoy."""
     gateway_https_listen: str = ""
-    """Where HTTPS is served, ``127.0.0.1:3443``; empty means nowhere."""
+    """Address of the HTTPS listener, such as ``127.0.0.1:3443``; empty disables it."""
     gateway_tls_dir: Path = Path("certs/edge")
     """Folder with ``tls.crt`` and ``tls.key`` of the HTTPS listener."""
     gateway_origins: str = (
         "http://localhost:3000,http://127.0.0.1:3000,https://localhost:3443,https://127.0.0.1:3443"
     )
-    """The origins of our own pages, separated by commas."""
+    """Origins of the gateway's own pages, comma-separated."""
 
     @property
     def origins(self) -> frozenset[str]:
-        """The origins of our own pages."""
+        """Return the origins of the gateway's own pages."""
         return frozenset(
             o.strip().rstrip("/") for o in self.gateway_origins.split(",") if o.strip()
         )
 
     @property
     def behind_envoy(self) -> bool:
-        """Whether headers that Envoy writes can be trusted."""
+        """Return whether headers set by Envoy can be trusted."""
         return self.transport == "sidecar"

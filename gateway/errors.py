@@ -1,12 +1,12 @@
 """
-What the gateway itself refuses.
+Errors raised by the gateway itself.
 
     MeshError
-    ├── CsrfError                  no proof that our own pages sent it
+    ├── CsrfError                  not proven to come from our own pages
     ├── MethodNotAllowedError      the path exists, the method does not
     ├── PayloadTooLargeError       more than 64 KiB
     └── InvalidRequestError
-        └── UnreadableInputError   no JSON, another content type, an unknown name...
+        └── UnreadableInputError   invalid JSON, wrong content type, unknown name
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,35 +15,35 @@ from mesh.chassis.errors import InvalidRequestError, MeshError, Violation
 
 
 class CsrfError(MeshError):
-    """A state-changing request did not prove that one of our own pages sent it."""
+    """A state-changing request is not proven to come from our own pages."""
 
     reason = "CSRF_FAILED"
 
     def __init__(self) -> None:
         super().__init__(
-            "Requests that change something must come from this site: send "
+            "State-changing requests must come from this site: send "
             "Sec-Fetch-Site: same-origin or an Origin header with this origin."
         )
 
 
 class MethodNotAllowedError(MeshError):
-    """The path exists, the HTTP method does not; ``allowed`` names those that do."""
+    """The path does not support the HTTP method; ``allowed`` lists those it does."""
 
     reason = "METHOD_NOT_ALLOWED"
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(allowed))
-        super().__init__(f"This path takes {self.allowed} only.")
+        super().__init__(f"This path supports {self.allowed} only.")
 
 
 class PayloadTooLargeError(MeshError):
-    """The body is larger than the gateway reads."""
+    """The body exceeds the size limit."""
 
     reason = "PAYLOAD_TOO_LARGE"
 
 
 class UnreadableInputError(InvalidRequestError):
-    """The body or the query is not what the contract reads; ``cause`` is what was found."""
+    """The body or query does not match the contract; ``cause`` says what was found."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""Health: probes of allowed hosts, and how the mesh and what it stands on are."""
+"""Health service: probes of allowed hosts and the status of the mesh."""

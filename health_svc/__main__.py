@@ -1,4 +1,4 @@
-"""Starts health_svc: settings -> adapters -> service -> serve()."""
+"""Entry point of health_svc: settings -> adapters -> service -> serve()."""
 
 from amarre.health.v1 import health_service_pb2_grpc as rpc
 
@@ -16,7 +16,7 @@ NAME = "health"
 
 
 async def main(settings: HealthSettings) -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     channels = {name: channel(name, settings) for name in settings.peers if name != NAME}
     async with parts.http_client() as client:
         checks: dict[str, Check] = {name: parts.service(live) for name, live in channels.items()}

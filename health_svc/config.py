@@ -1,4 +1,4 @@
-"""The settings of health_svc."""
+"""Settings of health_svc."""
 
 from typing import Annotated
 
@@ -9,14 +9,14 @@ from mesh.chassis.config import MeshSettings
 
 
 class HealthSettings(MeshSettings):
-    """Settings of health_svc, beside those of every process."""
+    """Settings of health_svc, in addition to those of every process."""
 
     health_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
-    """The hosts that may be probed, separated by commas; each may end in ``:443``."""
+    """Hosts that may be probed, comma-separated; each may end in ``:443``."""
     health_backends: dict[str, str] = Field(default_factory=dict)
-    """What the mesh stands on, as JSON: name to the URL whose GET says that it is well."""
+    """Backends of the mesh, as JSON: name to the URL of its health check."""
     health_allow_private: bool = False
-    """Whether allowed hosts may lead to addresses that are not public; never in production."""
+    """Whether allowed hosts may resolve to non-public addresses; not allowed in production."""
 
     @field_validator("health_allowed_hosts", mode="before")
     @classmethod
@@ -42,5 +42,5 @@ class HealthSettings(MeshSettings):
     @classmethod
     def _not_in_production(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's signature
         if value and info.data.get("env") == "production":
-            raise ValueError("true is refused in production")
+            raise ValueError("true is not allowed in production")
         return value

@@ -1,4 +1,4 @@
-"""How parts are asked: services by ``grpc.health.v1``, backends by one GET."""
+"""Health checks: services by ``grpc.health.v1``, backends by an HTTP GET."""
 
 import grpc
 import httpx
@@ -9,7 +9,7 @@ from health_svc.status import GIVE_UP
 
 
 def service(channel: grpc.aio.Channel) -> Check:
-    """Return the check of the service behind *channel*: serving as a whole, or not."""
+    """Return the check of the service behind *channel*."""
     stub = health_pb2_grpc.HealthStub(channel)
 
     async def check() -> None:
@@ -20,15 +20,15 @@ def service(channel: grpc.aio.Channel) -> Check:
         except grpc.aio.AioRpcError as exc:
             if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TimeoutError from exc
-            raise PartDownError(f"Does not answer ({exc.code().name}).") from exc
+            raise PartDownError(f"Does not respond ({exc.code().name}).") from exc
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            raise PartDownError("Says that it cannot serve; something it needs is away.")
+            raise PartDownError("Reports NOT_SERVING; a dependency may be unavailable.")
 
     return check
 
 
 def backend(client: httpx.AsyncClient, url: str) -> Check:
-    """Return the check of the backend at *url*: well when it answers 2xx."""
+    """Return the check of the backend at *url*: healthy when it returns 2xx."""
 
     async def check() -> None:
         try:
@@ -36,13 +36,13 @@ def backend(client: httpx.AsyncClient, url: str) -> Check:
         except httpx.TimeoutException as exc:
             raise TimeoutError from exc
         except httpx.HTTPError as exc:
-            raise PartDownError(f"Does not answer ({type(exc).__name__}).") from exc
+            raise PartDownError(f"Does not respond ({type(exc).__name__}).") from exc
         if not answer.is_success:
-            raise PartDownError(f"Answers HTTP {answer.status_code}.")
+            raise PartDownError(f"Returns HTTP {answer.status_code}.")
 
     return check
 
 
 def http_client() -> httpx.AsyncClient:
-    """Return the client for backends: no redirects, no proxy of the environment."""
+    """Return the HTTP client for backends: no redirects, no proxy from the environment."""
     return httpx.AsyncClient(timeout=GIVE_UP.total_seconds(), trust_env=False)

@@ -1,4 +1,4 @@
-"""What the rules of Health need from outside."""
+"""Interfaces that the rules of the health service depend on."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ class UntrustedError(NetworkError):
 
 
 class PartDownError(Exception):
-    """A part of the mesh cannot serve; the message is a sentence for people."""
+    """A part of the mesh is unhealthy; the message is a sentence for people."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a host's certificate says; names may be empty, times are in UTC."""
+    """Summary of a host's certificate; names may be empty, times are in UTC."""
 
     subject_cn: str
     issuer_cn: str
@@ -32,7 +32,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Handshake:
-    """What a completed TLS handshake agreed on; ``alpn`` is None when nothing."""
+    """Result of a TLS handshake; ``alpn`` is None when none was negotiated."""
 
     protocol: str
     alpn: str | None
@@ -43,16 +43,15 @@ class Connection(Protocol):
     """One TCP connection."""
 
     async def handshake(self, host: str, *, verify: bool) -> Handshake:
-        """
-        Do the TLS handshake, once.
+        """Perform the TLS handshake, once.
 
         Args:
-            host: The name asked for (SNI) and, with *verify*, looked for in the certificate.
-            verify: Whether an untrusted certificate ends the handshake.
+            host: The name sent as SNI and, with *verify*, required in the certificate.
+            verify: Whether an untrusted certificate fails the handshake.
 
         Raises:
             UntrustedError: The certificate is not trusted for *host*.
-            NetworkError: Anything else went wrong.
+            NetworkError: The handshake failed otherwise.
         """
         ...
 
@@ -62,11 +61,10 @@ class Connection(Protocol):
 
 
 class Network(Protocol):
-    """The network as a probe sees it."""
+    """Name resolution and connections, as a probe needs them."""
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """
-        Return the addresses of *host*, best first, never none.
+        """Return the addresses of *host*, best first, at least one.
 
         Raises:
             NetworkError: The name has no address.
@@ -74,14 +72,13 @@ class Network(Protocol):
         ...
 
     async def connect(self, address: str, port: int) -> Connection:
-        """
-        Connect to exactly this address, without another look-up.
+        """Connect to exactly this address, without resolving again.
 
         Raises:
-            NetworkError: Nobody answers there.
+            NetworkError: The connection failed.
         """
         ...
 
 
 Check = Callable[[], Awaitable[None]]
-"""Returns when a part serves; raises PartDownError when it does not."""
+"""Returns when a part is healthy; raises PartDownError otherwise."""

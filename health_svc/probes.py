@@ -1,8 +1,7 @@
-"""
-The rules of probing: which hosts, which addresses, and what the two steps found.
+"""Rules of probing: allowed hosts, allowed addresses and the result of the two steps.
 
-A name is looked up once and its addresses are judged before any packet goes to them; the
-connection goes to one of these, so that a name cannot change its mind in between.
+A name is resolved once and its addresses are checked before any packet is sent; the connection
+goes to one of them, which defeats DNS rebinding.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Step:
-    """What one step found: its time in milliseconds, or why it failed."""
+    """Result of one step: its latency in milliseconds, or why it failed."""
 
     ok: bool = False
     latency_ms: float | None = None
@@ -33,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TlsStep(Step):
-    """What the handshake found; ``authorized`` says whether the certificate is trusted."""
+    """Result of the handshake; ``authorized`` tells whether the certificate is trusted."""
 
     authorized: bool = False
     handshake: Handshake | None = None
@@ -41,7 +40,7 @@ class TlsStep(Step):
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found, beside what was asked."""
+    """Result of a probe."""
 
     host: str
     port: int
@@ -51,7 +50,7 @@ class Probe:
 
     @property
     def online(self) -> bool:
-        """Whether both steps were completed; trust in the certificate is not needed for that."""
+        """Return whether both steps completed; the certificate need not be trusted."""
         return self.tcp.ok and self.tls.ok
 
 
@@ -66,13 +65,12 @@ class Prober:
         allow_private: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """
-        Build the prober.
+        """Build the prober.
 
         Args:
             network: Resolves and connects.
             allowed_hosts: Names in lower case, compared whole.
-            allow_private: Whether allowed hosts may lead to addresses that are not public.
+            allow_private: Whether allowed hosts may resolve to non-public addresses.
             clock: Measures the steps, in seconds.
         """
         self._network = network
@@ -88,20 +86,19 @@ class Prober:
         timeout: timedelta = DEFAULT_TIMEOUT,
         within: timedelta | None = None,
     ) -> Probe:
-        """
-        Probe *host* over TCP and then TLS.
+        """Probe *host* over TCP and then TLS.
 
         Args:
-            host: The name; case and a final dot make no difference.
-            port: The port, already found allowed.
-            timeout: The longest that each of the two steps may take.
-            within: The longest that both may take together; None sets no such bound.
+            host: The name; case and a final dot are ignored.
+            port: The port, already checked.
+            timeout: Time limit of each of the two steps.
+            within: Time limit of both steps together; None for no limit.
 
         Returns:
-            The findings, whether the host is online or not.
+            The result, whether the host is online or not.
 
         Raises:
-            InvalidParametersError: *host* is no host name.
+            InvalidParametersError: *host* is not a host name.
             HostNotAllowedError: *host* is not on the list, or one of its addresses is not public.
         """
         name = self._allowed_name(host)
@@ -113,7 +110,7 @@ class Prober:
         try:
             tcp, address, connection = await self._reach(name, port, seconds=left())
         except (NetworkError, TimeoutError) as exc:
-            failed = TlsStep(error="there is no connection to secure")
+            failed = TlsStep(error="no connection")
             return Probe(host, port, timeout, Step(error=_phrase(exc)), failed)
         try:
             tls = await self._secure(name, address, port, connection, seconds=left())
@@ -134,10 +131,10 @@ class Prober:
         return name
 
     async def _reach(self, name: str, port: int, *, seconds: float) -> tuple[Step, str, Connection]:
-        """Look *name* up once and connect to the first of its addresses that answers."""
+        """Resolve *name* once and connect to the first address that accepts."""
         async with asyncio.timeout(seconds):
             addresses = await self._network.resolve(name)
-            self._refuse_private(name, addresses)
+            self._reject_private(name, addresses)
             share = seconds / len(addresses)
             last: Exception = NetworkError("no address")
             for address in addresses:
@@ -151,17 +148,17 @@ class Prober:
                     return Step(ok=True, latency_ms=self._since(started)), address, connection
             raise last
 
-    def _refuse_private(self, name: str, addresses: tuple[str, ...]) -> None:
-        # One bad address is enough: whoever controls the name chooses their order.
+    def _reject_private(self, name: str, addresses: tuple[str, ...]) -> None:
+        # One non-public address is enough: whoever controls the name chooses the order.
         if not self._allow_private and not all(map(is_public, addresses)):
             raise HostNotAllowedError(
-                "The host leads to an address that is not public and is not probed.", host=name
+                "The host resolves to an address that is not public.", host=name
             )
 
     async def _secure(
         self, name: str, address: str, port: int, connection: Connection, *, seconds: float
     ) -> TlsStep:
-        """Do the handshake; where trust is all that fails, once more to see the certificate."""
+        """Perform the handshake; if only trust fails, repeat unverified to read the certificate."""
         started = self._clock()
         try:
             async with asyncio.timeout(seconds):
@@ -191,10 +188,9 @@ class Prober:
 
 
 def is_public(address: str) -> bool:
-    """
-    Say whether *address* belongs to the public internet.
+    """Return whether *address* is a public Internet address.
 
-    IPv6 forms that carry an IPv4 address (mapped, 6to4, Teredo, NAT64) are judged by both.
+    IPv6 forms that embed an IPv4 address (mapped, 6to4, Teredo, NAT64) must be public in both.
 
     Source:
         The IANA special-purpose address registries; RFC 6052 for NAT64.
@@ -204,7 +200,7 @@ def is_public(address: str) -> bool:
 
 
 def _embedded(address: _Address) -> list[_Address]:
-    """Return the address a packet would reach, or those of which it cannot be told apart."""
+    """Return the address and those embedded in it."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     if address.ipv4_mapped:

@@ -1,7 +1,6 @@
-"""
-HealthService: protobuf in, domain call, protobuf out.
+"""HealthService: protobuf in, domain call, protobuf out.
 
-The pipeline has already identified the peer, applied the method's policy and validated the
+The interceptor has already identified the peer, applied the method's policy and validated the
 request. Rules live in ``health_svc.probes`` and ``health_svc.status``.
 """
 
@@ -23,7 +22,7 @@ from mesh.chassis.interceptors.context import Context
 
 PORT = 443
 ANSWERING = timedelta(seconds=0.5)
-"""What is kept of the deadline to answer in."""
+"""Part of the deadline reserved for responding."""
 
 
 class HealthService(rpc_grpc.HealthServiceServicer):
@@ -37,7 +36,7 @@ class HealthService(rpc_grpc.HealthServiceServicer):
     async def CheckHost(  # noqa: N802 - the contract's name
         self, request: rpc.CheckHostRequest, context: Context
     ) -> rpc.CheckHostResponse:
-        """Probe one host; one that does not answer is an error that carries the findings."""
+        """Probe one host; a host that does not respond is an error that carries the probe."""
         timeout = DEFAULT_TIMEOUT
         if request.HasField("timeout_ms"):
             timeout = timedelta(milliseconds=request.timeout_ms)
@@ -46,19 +45,19 @@ class HealthService(rpc_grpc.HealthServiceServicer):
         )
         probe = _probe(found)
         if not found.online:
-            raise OfflineError("The host does not answer.", details=[probe], host=found.host)
+            raise OfflineError("The host does not respond.", details=[probe], host=found.host)
         return rpc.CheckHostResponse(probe=probe)
 
     async def GetStatus(  # noqa: N802 - the contract's name
         self, request: rpc.GetStatusRequest, context: Context
     ) -> rpc.GetStatusResponse:
-        """Return the state of the mesh."""
+        """Return the status of the mesh."""
         return rpc.GetStatusResponse(status=_status(await self._board.current()))
 
     async def WatchStatus(  # noqa: N802 - the contract's name
         self, request: rpc.WatchStatusRequest, context: Context
     ) -> AsyncIterator[rpc.WatchStatusResponse]:
-        """Stream the state; end without an error shortly before the deadline."""
+        """Stream the status; end without an error shortly before the deadline."""
         watched = self._board.watch(
             request.last_event_id, heartbeat=self._heartbeat, lasts=_time_to_work()
         )
@@ -97,7 +96,7 @@ def _tls(found: Probe) -> pb.TlsProbe:
 
 
 def _present(step: Any) -> dict[str, Any]:
-    """Return the fields that both steps have, without those that are absent."""
+    """Return the fields common to both steps, without absent ones."""
     fields = {"ok": step.ok, "latency_ms": step.latency_ms, "error": step.error}
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""The network of the operating system: one look-up, sockets to given addresses, TLS on them."""
+"""Network adapter: asyncio sockets and TLS."""
 
 import asyncio
 import hashlib
@@ -14,11 +14,10 @@ ALPN = ("h2", "http/1.1")
 
 
 class Sockets:
-    """
-    The ``Network`` port over asyncio.
+    """The ``Network`` port over asyncio.
 
     Args:
-        trust: Certificates to trust instead of the system's, as PEM; None means the system's.
+        trust: PEM certificates to trust; None for the system's.
     """
 
     def __init__(self, *, trust: str | None = None) -> None:
@@ -28,7 +27,7 @@ class Sockets:
         self._unverified.verify_mode = ssl.CERT_NONE
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """Return the addresses of *host*, in the order that the system prefers."""
+        """Return the addresses of *host*, in the order preferred by the system."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
         except OSError as exc:
@@ -36,7 +35,7 @@ class Sockets:
         return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
 
     async def connect(self, address: str, port: int) -> "TcpConnection":
-        """Connect to *address*; asyncio looks no name up when given an address."""
+        """Connect to *address*; asyncio does not resolve addresses."""
         try:
             reader, writer = await asyncio.open_connection(address, port)
         except OSError as exc:
@@ -54,12 +53,12 @@ class TcpConnection:
         verified: ssl.SSLContext,
         unverified: ssl.SSLContext,
     ) -> None:
-        self._reader = reader  # A stream whose reader is collected closes itself.
+        self._reader = reader  # Keeps the stream open: collecting the reader would close it.
         self._writer = writer
         self._contexts = {True: verified, False: unverified}
 
     async def handshake(self, host: str, *, verify: bool) -> Handshake:
-        """Do the TLS handshake; the port says the rest."""
+        """Perform the TLS handshake; see ``Connection``."""
         try:
             await self._writer.start_tls(self._contexts[verify], server_hostname=host)
         except ssl.SSLCertVerificationError as exc:
@@ -74,16 +73,15 @@ class TcpConnection:
         )
 
     def close(self) -> None:
-        """Drop the connection without a farewell; a probe has nothing left to say."""
+        """Drop the connection without a TLS close."""
         self._writer.transport.abort()
 
 
 def summary(der: bytes) -> Certificate:
-    """
-    Return what a certificate says.
+    """Return the summary of a certificate.
 
     Raises:
-        NetworkError: *der* is no certificate.
+        NetworkError: *der* is not a certificate.
     """
     try:
         parsed = x509.load_der_x509_certificate(der)
@@ -112,7 +110,7 @@ def _context(trust: str | None) -> ssl.SSLContext:
 
 
 def _phrase(error: OSError) -> str:
-    """Say what happened without addresses, which only an attacker would want to know."""
+    """Return the cause without addresses, which would only help an attacker."""
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or 'the peer broke off'}"
+        return f"TLS failed: {error.reason or 'the peer closed the connection'}"
     return (error.strerror or type(error).__name__).partition("(")[0].strip().lower()

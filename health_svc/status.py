@@ -1,8 +1,7 @@
-"""
-The rules of the mesh's state: how parts are judged, how long a finding holds, who is told.
+"""Rules of the mesh status: how parts are rated, how long a result is valid, who is notified.
 
-Nobody polls in the background: a finding is made when somebody asks and the last is too old, by
-one check for all who ask meanwhile.
+Nothing polls in the background: a check runs when a caller asks and the last result is too old,
+and concurrent callers share one check.
 """
 
 import asyncio
@@ -20,18 +19,18 @@ import structlog
 from health_svc.ports import Check, PartDownError
 
 HOLDS = timedelta(seconds=10)
-"""How long a finding is good."""
+"""How long a result is valid."""
 SLOW = timedelta(seconds=2)
-"""Above this a part is degraded."""
+"""Latency above which a part is degraded."""
 GIVE_UP = timedelta(seconds=4)
-"""Above this a part is unhealthy; below the 5 s of GetStatus."""
+"""Time limit of a check; below the 5 s deadline of GetStatus."""
 HEARTBEAT = timedelta(seconds=15)
 
 log = structlog.get_logger("status")
 
 
 class Condition(IntEnum):
-    """How a part is; the larger, the worse. Values are those of ``HealthStatus``."""
+    """Condition of a part; larger is worse. Values are those of ``HealthStatus``."""
 
     HEALTHY = 1
     DEGRADED = 2
@@ -40,7 +39,7 @@ class Condition(IntEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """One finding about one part; *message* is empty when it is healthy."""
+    """Result of checking one part; *message* is empty when it is healthy."""
 
     name: str
     condition: Condition
@@ -51,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class State:
-    """The findings about all parts, in the order in which they were named."""
+    """Results of all parts, in configuration order."""
 
     parts: tuple[Part, ...]
     checked_at: datetime
@@ -59,18 +58,18 @@ class State:
 
     @property
     def condition(self) -> Condition:
-        """The worst condition of any part; healthy when there is none."""
+        """Return the worst condition of any part; healthy when there are no parts."""
         return max((part.condition for part in self.parts), default=Condition.HEALTHY)
 
     @property
     def event_id(self) -> str:
-        """What names this state; equal for equal conditions, on every replica."""
+        """Return the id of this state; equal conditions have equal ids on every replica."""
         text = ",".join(f"{part.name}={part.condition}" for part in self.parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Board:
-    """Knows how the mesh is, at most `HOLDS` ago."""
+    """Status of the mesh, at most `HOLDS` old."""
 
     def __init__(
         self,
@@ -81,15 +80,14 @@ class Board:
         give_up: timedelta = GIVE_UP,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
-        Build the board.
+        """Build the board.
 
         Args:
-            checks: How to check each part, by name, in the order to show them.
-            holds: How long a finding is good.
-            slow: Above this a part is degraded.
-            give_up: Above this a part is unhealthy.
-            clock: In seconds; tells how old a finding is and how long a check took.
+            checks: The check of each part, by name, in display order.
+            holds: How long a result is valid.
+            slow: Latency above which a part is degraded.
+            give_up: Time limit of a check.
+            clock: Monotonic clock, in seconds.
         """
         self._checks = dict(checks)
         self._holds = holds
@@ -102,13 +100,13 @@ class Board:
         self._running: asyncio.Task[State] | None = None
 
     async def current(self) -> State:
-        """Return the state, checking only when the last finding is too old."""
+        """Return the state, checking only when the last result is too old."""
         if self._found is not None and self._age() < self._holds:
             return self._found
         if self._running is None or self._running.done():
-            # In a context of its own: the deadline of whoever asks first is not that of all.
+            # A context of its own: the deadline of the first caller must not bind the others.
             self._running = asyncio.create_task(self._check_all(), context=Context())
-        # Whoever asks may go away; the others still want the answer.
+        # One caller may cancel; the others still need the result.
         return await asyncio.shield(self._running)
 
     async def watch(
@@ -118,24 +116,23 @@ class Board:
         heartbeat: timedelta = HEARTBEAT,
         lasts: timedelta | None = None,
     ) -> AsyncIterator[State | None]:
-        """
-        Yield the state now and after every change, and None whenever *heartbeat* passed silently.
+        """Yield the current state, every change, and None after each silent *heartbeat*.
 
-        The state now is left out when *last_event_id* names it. Ends after *lasts*; None means
+        The current state is skipped when *last_event_id* names it. Ends after *lasts*; None means
         never.
         """
         known = last_event_id
-        spoken = self._clock()
-        ends = math.inf if lasts is None else spoken + lasts.total_seconds()
+        sent_at = self._clock()
+        ends = math.inf if lasts is None else sent_at + lasts.total_seconds()
         while self._clock() < ends:
             state = await self.current()
             if state.event_id != known:
-                known, spoken = state.event_id, self._clock()
+                known, sent_at = state.event_id, self._clock()
                 yield state
-            elif self._clock() - spoken >= heartbeat.total_seconds():
-                spoken = self._clock()
+            elif self._clock() - sent_at >= heartbeat.total_seconds():
+                sent_at = self._clock()
                 yield None
-            silent = heartbeat.total_seconds() - (self._clock() - spoken)
+            silent = heartbeat.total_seconds() - (self._clock() - sent_at)
             old = (self._holds - self._age()).total_seconds()
             await asyncio.sleep(max(0.0, min(silent, old, ends - self._clock())))
 
@@ -149,7 +146,7 @@ class Board:
         self._found, self._found_at = state, self._clock()
         if before is None or before.event_id != state.event_id:
             conditions = {part.name: part.condition.name.lower() for part in state.parts}
-            log.info("state of the mesh", condition=state.condition.name.lower(), **conditions)
+            log.info("mesh status changed", condition=state.condition.name.lower(), **conditions)
         return state
 
     async def _check(self, name: str) -> Part:
@@ -162,12 +159,15 @@ class Board:
             condition, message = Condition.UNHEALTHY, str(exc)[:500]
         except TimeoutError:
             seconds = self._give_up.total_seconds()
-            condition, message = Condition.UNHEALTHY, f"Gives no answer within {seconds:g} s."
+            condition, message = Condition.UNHEALTHY, f"No response within {seconds:g} s."
         except Exception:
             log.exception("check failed", part=name)
             condition, message = Condition.UNHEALTHY, "The check itself failed; see the log."
         took = timedelta(seconds=self._clock() - started)
         if condition is Condition.HEALTHY and took > self._slow:
-            condition, message = Condition.DEGRADED, f"Took {took.total_seconds():.1f} s to answer."
+            condition, message = (
+                Condition.DEGRADED,
+                f"Took {took.total_seconds():.1f} s to respond.",
+            )
         milliseconds = round(took.total_seconds() * 1000, 2)
         return Part(name, condition, message, milliseconds, datetime.now(UTC))

@@ -1,1 +1,1 @@
-"""What people see: server-made pages in French and English, whole without scripts."""
+"""Server-rendered pages in French and English; they work without scripts."""

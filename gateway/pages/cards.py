@@ -1,4 +1,4 @@
-"""How a request looks: one card, one row per step, each with a tone and what can be done."""
+"""Request cards: one card per request, one row per step."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,17 +28,17 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One step: how it is called, what colour it has, what its state is, where it leads."""
+    """One step: name, colour, state and link."""
 
     instrument: str
     kind: str
     tone: str
     state: str
-    """The key of its text below ``states``."""
+    """Key of its text below ``states``."""
     url: str
-    """A survey to fill; empty when there is nothing to do."""
+    """Link to the survey; empty when there is nothing to do."""
     pdf: str
-    """The PDF of what was filled; empty when there is none."""
+    """Link to the PDF; empty when there is none."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class Card:
     title: str
     created_at: datetime | None
     status: str
-    """The key of its text below ``status``, and its colour."""
+    """Key of its text below ``status``, and its colour."""
     group: str
-    """The tab under which it stands; empty when under none."""
+    """The tab that shows it; empty for none."""
     fields: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
 
     @property
     def steps_done(self) -> int:
-        """How many steps are finished."""
+        """Number of finished steps."""
         return sum(row.tone in {"done", "reserved"} for row in self.rows)
 
 

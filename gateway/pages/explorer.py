@@ -1,4 +1,4 @@
-"""The API explorer: every operation of the OpenAPI document, readable and ready to try."""
+"""API explorer: every operation of the OpenAPI document, with forms to try it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.envelope import encode
 from gateway.pages.site import Site
+from gateway.rest.envelope import encode
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation, as the page shows it."""
+    """One operation as shown on the page."""
 
     verb: str
     path: str
@@ -31,7 +31,7 @@ class Operation:
 
 
 class Explorer:
-    """Serves the document and the page over it."""
+    """Serves the OpenAPI document and the explorer page."""
 
     def __init__(self, document: dict[str, Any], site: Site) -> None:
         self._site = site
@@ -82,7 +82,7 @@ def _codes(answer: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _example(document: dict[str, Any], found: dict[str, Any]) -> str:
-    """Return a body with every field, empty."""
+    """Return an example body with every field empty."""
     if "requestBody" not in found:
         return ""
     reference = found["requestBody"]["content"]["application/json"]["schema"]["$ref"]

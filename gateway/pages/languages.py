@@ -1,4 +1,4 @@
-"""Which language a visitor reads, and the texts in it."""
+"""Language negotiation and translated texts."""
 
 import functools
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _ZONE = ZoneInfo("Europe/Paris")
 
 
 def choose(request: Request) -> str:
-    """Return ``fr`` or ``en``: what ``?lang=`` asks, what was chosen before, what is accepted."""
+    """Return ``fr`` or ``en``, from ``?lang=``, the cookie, or Accept-Language."""
     asked = request.query_params.get("lang") or request.cookies.get(COOKIE)
     if asked in LANGUAGES:
         return asked
@@ -25,8 +25,7 @@ def choose(request: Request) -> str:
 
 
 def _accepted(header: str) -> str:
-    """
-    Return the language of ours with the highest weight; French when none is accepted.
+    """Return the supported language with the highest weight; French when none is accepted.
 
     Source:
         RFC 9110, section 12.5.4.
@@ -53,28 +52,28 @@ def _weight(parameter: str) -> float:
 
 @functools.cache
 def texts(language: str) -> Mapping[str, Any]:
-    """Return every text in *language*, in groups."""
+    """Return all texts in *language*, by group."""
     file = resources.files("gateway.pages").joinpath("texts", f"{language}.yaml")
     loaded: Mapping[str, Any] = yaml.safe_load(file.read_text("utf-8"))
     return loaded
 
 
 class Translator:
-    """Looks texts up by their path: ``t("home.title")``."""
+    """Looks up texts by path: ``t("home.title")``."""
 
     def __init__(self, language: str) -> None:
         self.language = language
         self._texts = texts(language)
 
     def __call__(self, path: str, **facts: object) -> str:
-        """Return the text at *path* with *facts* filled in; KeyError when there is none."""
+        """Return the text at *path* with *facts* filled in; KeyError when it does not exist."""
         found: Any = self._texts
         for key in path.split("."):
             found = found[key]
         return str(found).format(**facts) if facts else str(found)
 
     def name(self, group: str, key: str) -> str:
-        """Return what people call *key*; a readable form of it when nobody gave it a name."""
+        """Return the display name of *key*; a readable form of the key when it has none."""
         named = self._texts[group].get(key)
         return str(named) if named else key.replace("_", " ").strip().capitalize()
 

@@ -1,4 +1,4 @@
-"""Where each page stands."""
+"""Routes of all pages."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from gateway.pages.account import Account
 from gateway.pages.explorer import Explorer
-from gateway.pages.resource import Page
+from gateway.pages.page import Page
 from gateway.pages.site import Site, Static
 from gateway.pages.views import Views
-from gateway.transcode import Api
+from gateway.rest.transcode import Api
 
 
 def routes(api: Api, site: Site, document: dict[str, Any]) -> list[BaseRoute]:

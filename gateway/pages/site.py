@@ -1,4 +1,4 @@
-"""What every page shares: templates, language, static files and their versions."""
+"""Template rendering, and static files with content-based versions."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ _IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 class Static(StaticFiles):
-    """Our own files; those asked for by the version that they are may be kept for ever."""
+    """Static files; a request with the current version may be cached for ever."""
 
     def __init__(self) -> None:
         super().__init__(directory=_FOLDER / "static")
@@ -30,8 +30,8 @@ class Static(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file at *path*."""
         response = await super().get_response(path, scope)
-        # While a new gateway takes over, the page may be of one version and this file of the
-        # other; a browser must not keep it under the other's address.
+        # During a rolling update the page may come from one version and this file from the
+        # other; browsers must not cache it under the wrong address.
         same = response.status_code == HTTPStatus.OK and (
             f"/static/{path}?{scope['query_string'].decode('latin-1')}" == static_url(path)
         )
@@ -81,8 +81,8 @@ class Site:
 
 
 def _same_page(request: Request, language: str) -> str:
-    """Return the address of this page in another language; never with a secret in it."""
-    # Not `request.url`, which is built from a Host header that may be nonsense.
+    """Return the URL of this page in another language, without any secret."""
+    # Not `request.url`, which depends on the Host header.
     path = request.scope["path"]
     if request.method not in {"GET", "HEAD"} or path == "/login":
         return f"/?lang={language}"
@@ -93,6 +93,6 @@ def _same_page(request: Request, language: str) -> str:
 
 @functools.cache
 def static_url(name: str) -> str:
-    """Return the address of a static file, with a version that changes with its content."""
+    """Return the URL of a static file, with a version derived from its content."""
     digest = hashlib.sha256((_FOLDER / "static" / name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?v={digest}"

@@ -1,4 +1,4 @@
-"""The pages of signing in and of requests: what each shows and what its forms do."""
+"""Sign-in and request pages."""
 
 import asyncio
 import secrets
@@ -9,34 +9,34 @@ from amarre.survey.v1 import survey_service_pb2
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import cookies
 from gateway.pages import languages
 from gateway.pages.cards import Card, card
-from gateway.pages.desk import Desk, expected, lead_on
-from gateway.pages.resource import form
-from gateway.transcode import open_session
+from gateway.pages.handlers import PageHandlers, expected_error, redirect
+from gateway.pages.page import form
+from gateway.rest.transcode import open_session
+from gateway.sessions import cookies
 from mesh.chassis.errors import MeshError
 
 NOTICE_VERSION = "2026-01"
-"""The version of the notice on personal data that ``templates/notice.html`` shows."""
+"""Version of the privacy notice in ``templates/notice.html``."""
 TABS = ("submit", "complete", "follow", "account", "data")
 
 
-class Views(Desk):
-    """Handlers; each returns a whole page or leads on to one."""
+class Views(PageHandlers):
+    """Handlers; each returns a page or a redirect."""
 
     async def home(self, request: Request) -> Response:
         """Show the welcome page, or the visitor's own page when signed in."""
         if not cookies.read(request):
             if request.headers.get("sec-fetch-site") == "cross-site":
-                # A SameSite=Strict cookie does not come along on a click from another site:
-                # ask again from here, where it does, before taking the visitor for a stranger.
-                return self.site.render(request, "again.html")
+                # Browsers do not send a SameSite=Strict cookie on a click from another site;
+                # reload from our own site before treating the visitor as signed out.
+                return self.site.render(request, "sign_in/again.html")
             return self.site.render(request, "welcome.html", tab="")
         return await self.own_page(request)
 
     async def create(self, request: Request) -> Response:
-        """Create a request and lead on to it."""
+        """Create a request and redirect to it."""
         fields = await form(request)
         session = await self.session(request, "survey")
         message = survey_service_pb2.CreateRequestRequest(
@@ -47,16 +47,16 @@ class Views(Desk):
         try:
             await self.call("survey", "CreateRequest", message, session)
         except Exception as exc:
-            error = expected(exc)
+            error = expected_error(exc)
             return await self.own_page(request, tab="submit", problem=error)
-        return lead_on("/?tab=complete&done=created")
+        return redirect("/?tab=complete&done=created")
 
     async def sign_up_form(self, request: Request) -> Response:
-        """Show the form that asks for an address."""
-        return self.site.render(request, "sign_in.html", email="", problem=None)
+        """Show the sign-in form."""
+        return self.site.render(request, "sign_in/sign_in.html", email="", problem=None)
 
     async def sign_up(self, request: Request) -> Response:
-        """Have a link mailed and say so."""
+        """Send a sign-in link."""
         fields = await form(request)
         email = fields.get("email", "").strip()
         message = pb.SignUpRequest(
@@ -67,23 +67,23 @@ class Views(Desk):
         try:
             await self.call("auth", "SignUp", message)
         except Exception as exc:
-            error = expected(exc)
+            error = expected_error(exc)
             return self.site.render(
-                request, "sign_in.html", error.contract.http, email=email, problem=error
+                request, "sign_in/sign_in.html", error.contract.http, email=email, problem=error
             )
-        return self.site.render(request, "mailed.html", email=email)
+        return self.site.render(request, "sign_in/mailed.html", email=email)
 
     async def link(self, request: Request) -> Response:
-        """Show where a mailed link leads; only the button on the page uses the link up."""
+        """Show the page of a mailed link; only its button consumes the link."""
         return self.site.render(
             request,
-            "link.html",
+            "sign_in/link.html",
             user_id=request.query_params.get("userId", "")[:64],
             secret=request.query_params.get("secret", "")[:256],
         )
 
     async def log_in(self, request: Request) -> Response:
-        """Use a mailed link up and open a session."""
+        """Consume a mailed link and open a session."""
         fields = await form(request)
         message = pb.LogInRequest(
             user_id=fields.get("userId", ""),
@@ -94,16 +94,16 @@ class Views(Desk):
         try:
             reply = await self.call("auth", "LogIn", message)
         except Exception as exc:
-            error = expected(exc)
+            error = expected_error(exc)
             return self.site.render(
-                request, "link_refused.html", error.contract.http, problem=error
+                request, "sign_in/link_refused.html", error.contract.http, problem=error
             )
-        response = lead_on("/")
+        response = redirect("/")
         await open_session(self.api.sessions, response, reply, before=cookies.read(request))
         return response
 
     async def notice(self, request: Request) -> Response:
-        """Show the notice on personal data."""
+        """Show the privacy notice."""
         return self.site.render(
             request, "notice.html", user=await self.visitor(request), version=NOTICE_VERSION
         )
@@ -111,11 +111,11 @@ class Views(Desk):
     async def own_page(
         self, request: Request, *, tab: str = "", problem: MeshError | None = None
     ) -> Response:
-        """Show the visitor's requests, or what keeps them from being shown."""
+        """Show the visitor's requests, or why they cannot be shown."""
         try:
             session = await self.session(request, "survey")
         except Exception as exc:
-            return self._not_verified(request, expected(exc))
+            return self._not_verified(request, expected_error(exc))
         outage = None
         listed: list[Card] = []
         try:
@@ -124,12 +124,12 @@ class Views(Desk):
             )
             listed = [card(one) for one in reply.requests]
         except Exception as exc:
-            outage = expected(exc)
+            outage = expected_error(exc)
             if outage.contract.name == "SECOND_FACTOR_REQUIRED":
                 passkeys = await self.ask_auth(request, "ListPasskeys", pb.ListPasskeysRequest())
                 return self.site.render(
                     request,
-                    "second_factor.html",
+                    "sign_in/second_factor.html",
                     user=session.user,
                     tab="",
                     passkeys=passkeys and passkeys.passkeys,
@@ -141,7 +141,7 @@ class Views(Desk):
         status = failed.contract.http if failed else 200
         return self.site.render(
             request,
-            "home.html",
+            "requests/home.html",
             status,
             user=session.user,
             tab=tab,
@@ -160,13 +160,13 @@ class Views(Desk):
             response = self.site.render(request, "welcome.html", tab="", ended=True)
             cookies.clear(response)
             return response
-        # Auth is away: that must not look like being signed out, and the cookie stays.
+        # Auth is unavailable: this is not a sign-out, so the cookie stays.
         return self.site.render(
             request, "error.html", error.contract.http, code=error.contract.code, error=error
         )
 
     async def _account(self, request: Request) -> dict[str, Any]:
-        """Return the user's devices and passkeys; None for what Auth cannot say."""
+        """Return the user's devices and passkeys; None for what is unavailable."""
         devices, passkeys = await asyncio.gather(
             self.ask_auth(request, "ListSessions", pb.ListSessionsRequest()),
             self.ask_auth(request, "ListPasskeys", pb.ListPasskeysRequest()),
@@ -178,7 +178,7 @@ class Views(Desk):
 
 
 def _tab(request: Request, groups: dict[str, list[Card]]) -> str:
-    """Return the tab asked for; without one, where there is something to do."""
+    """Return the requested tab; by default the first one with something to do."""
     asked = request.query_params.get("tab", "")
     if asked in TABS and (groups[asked] or asked not in {"complete", "follow"}):
         return asked

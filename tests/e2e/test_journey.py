@@ -62,7 +62,7 @@ def test_whole_way(live: Any, page: Page, screenshots: Path) -> None:
     page.goto(app)
     shot("welcome")
     page.get_by_role("button", name="Sign in").first.click()
-    page.get_by_label("E-mail address").fill("grace@example.org")
+    page.get_by_label("Email address").fill("grace@example.org")
     shot("sign-in")
     page.get_by_role("button", name="Send me a link").click()
     expect(page.get_by_role("heading", name="Check your mailbox")).to_be_visible()

@@ -64,15 +64,15 @@ def test_second_way_and_second_factor(live: Any, page: Page) -> None:
     assert "passkey@example.org" == me["data"]["email"]
 
     page.goto(f"{app}/?tab=account")
-    page.get_by_role("button", name="Always ask for a passkey").click()
-    expect(page.get_by_role("button", name="No longer ask for a passkey")).to_be_visible()
+    page.get_by_role("button", name="Always require a passkey").click()
+    expect(page.get_by_role("button", name="Stop requiring a passkey")).to_be_visible()
     page.context.clear_cookies()
     with Researcher(live, "passkey@example.org") as robot:
         robot.ask_for_link()
         link = robot.mailed_link()
     page.goto(link.replace(live["urls"]["app"], app))
     page.get_by_role("button", name="Sign me in").click()
-    expect(page.get_by_role("heading", name="Now your passkey")).to_be_visible()
+    expect(page.get_by_role("heading", name="Use your passkey")).to_be_visible()
     refused = page.evaluate("fetch('/api/v1/surveys/list').then(answer => answer.json())")
     assert "second_factor_required" == refused["error"]["cause"]
     page.locator("[data-passkey=sign-in]:visible").get_by_role("button").click()

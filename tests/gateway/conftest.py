@@ -1,4 +1,4 @@
-"""A gateway before fake services, over real mTLS, called in process."""
+"""A gateway in front of fake services over real mTLS, called in process."""
 
 import functools
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_t
 from gateway.app import Gateway, build
 from gateway.clients import Clients
 from gateway.config import GatewaySettings
-from gateway.cookies import NAME
+from gateway.sessions.cookies import NAME
 from mesh.chassis.testing import served
 from mesh.chassis.tokens import SigningKey
 from tests.gateway.fakes import FakeAuth, FakeHealth, FakeSurvey
@@ -26,7 +26,7 @@ ORIGIN = "https://localhost:3443"
 
 @dataclass
 class World:
-    """Everything that a test of the gateway talks to."""
+    """A gateway, its fake services and a client."""
 
     auth: FakeAuth
     survey: FakeSurvey
@@ -34,10 +34,10 @@ class World:
     settings: GatewaySettings
     gateway: Gateway
     http: httpx.AsyncClient
-    """A browser on one of our own pages: it proves the origin."""
+    """A client that sends Sec-Fetch-Site: same-origin."""
 
     def sign_in(self, user_id: str = "ada", **how: Any) -> str:
-        """Give the browser an open session, opened like *how*; returns its secret."""
+        """Sign the client in, with the session options *how*; returns the secret."""
         secret = self.auth.open(user_id=user_id, email=f"{user_id}@example.org", **how)
         self.http.headers["cookie"] = f"{NAME}={secret}"
         return secret

@@ -1,4 +1,4 @@
-"""Services that answer what a test told them to, behind real mTLS."""
+"""Fake services with configurable responses, behind real mTLS."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 
 class Behaviour:
-    """What a fake does: remembers requests by rpc, raises or waits where told to."""
+    """Behaviour of a fake: records requests by rpc and raises configured failures."""
 
     def __init__(self) -> None:
         self.requests: dict[str, list[Any]] = {}
@@ -36,7 +36,7 @@ class Behaviour:
         self.answers: dict[str, Any] = {}
 
     def take(self, rpc: str, request: Any) -> None:
-        """Note *request*, and raise what *rpc* is to fail with."""
+        """Record *request*, and raise the failure configured for *rpc*."""
         self.requests.setdefault(rpc, []).append(request)
         if rpc in self.failures:
             raise self.failures[rpc]
@@ -51,7 +51,7 @@ class Behaviour:
 
 
 def credential_id(request: Any) -> str:
-    """Return the id of the passkey that a browser's answer shows."""
+    """Return the id of the passkey in a credential."""
     try:
         return str(json.loads(request.credential_json)["id"])
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
@@ -59,7 +59,7 @@ def credential_id(request: Any) -> str:
 
 
 class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
-    """Knows the sessions that a test opened; mints real tokens."""
+    """Auth service with sessions opened by the test; mints real tokens."""
 
     def __init__(self, key: SigningKey) -> None:
         self.does = Behaviour()
@@ -219,7 +219,7 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
 
 
 class FakeSurvey(survey_service_pb2_grpc.SurveyServiceServicer):
-    """Holds the requests and files that a test put there."""
+    """Survey service with requests and files set by the test."""
 
     def __init__(self) -> None:
         self.does = Behaviour()
@@ -272,7 +272,7 @@ class FakeSurvey(survey_service_pb2_grpc.SurveyServiceServicer):
 
 
 class FakeHealth(health_service_pb2_grpc.HealthServiceServicer):
-    """Is as healthy as a test says."""
+    """Health service with a status set by the test."""
 
     def __init__(self) -> None:
         self.does = Behaviour()

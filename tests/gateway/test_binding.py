@@ -1,4 +1,4 @@
-"""What goes into a request: bodies, queries and headers, and how each fault is answered."""
+"""Request binding: bodies, queries and headers, and the response to invalid input."""
 
 from typing import Any
 
@@ -96,35 +96,27 @@ class TestBodies:
     async def test_refused(
         self, world: World, path: str, body: Any, headers: dict[str, str], code: str
     ) -> None:
-        """
-        What cannot be read is 400 with the code of the contract; no service is asked.
-        """
+        """Invalid input is 400 with the code of the contract; no service is called."""
         answer = await world.http.post(path, content=body, headers=headers)
         assert (400, code) == (answer.status_code, answer.json()["error"]["code"])
         assert not world.auth.does.requests
 
     @pytest.mark.parametrize("value", ['"true"', "1", "null", "{}"])
     async def test_boolean(self, world: World, value: str) -> None:
-        """
-        Only true and false are booleans.
-        """
+        """Only true and false are booleans."""
         world.sign_in()
         body = f'{{"consent":{value}}}'
         answer = await world.http.post(CREATE, content=body, headers=JSON)
         assert (400, "invalid_request") == (answer.status_code, answer.json()["error"]["code"])
 
     async def test_no_body(self, world: World) -> None:
-        """
-        A body that is not there counts as an empty object where nothing is required.
-        """
+        """An absent body is an empty object where no field is required."""
         world.sign_in()
         assert 200 == (await world.http.post("/api/v1/auth/logout")).status_code
         assert not world.auth.does.last("LogOut").everywhere
 
     async def test_too_large(self, world: World) -> None:
-        """
-        More than 64 KiB is 413, whether its length is told or not.
-        """
+        """A body above 64 KiB is 413, with or without Content-Length."""
         told = await world.http.post(LOG_IN, content=b"x" * 65_537, headers=JSON)
 
         async def pieces() -> Any:
@@ -139,9 +131,7 @@ class TestBodies:
             )
 
     async def test_names_of_fields(self, world: World) -> None:
-        """
-        A broken rule names the field as JSON does.
-        """
+        """A violated rule names the field by its JSON name."""
         answer = await world.http.post(LOG_IN, json={"userId": "xyz", "secret": "ab"})
         violations = answer.json()["error"]["details"]["violations"]
         assert ["userId"] == [violation["field"] for violation in violations]
@@ -169,9 +159,7 @@ class TestQueries:
         ],
     )
     async def test_refused(self, world: World, query: str, code: str) -> None:
-        """
-        A parameter that is unknown, repeated or not of its type is 400.
-        """
+        """A parameter that is unknown, repeated or not of its type is 400."""
         world.sign_in()
         answer = await world.http.get(f"/api/v1/health/online?{query}")
         assert (400, code) == (answer.status_code, answer.json()["error"]["code"])
@@ -179,44 +167,34 @@ class TestQueries:
 
     @pytest.mark.parametrize("name", ["timeoutMs", "timeout_ms"])
     async def test_both_names(self, world: World, name: str) -> None:
-        """
-        A parameter may be called as in JSON or as in the contract.
-        """
+        """A parameter may use its JSON name or its proto name."""
         world.sign_in()
         answer = await world.http.get("/api/v1/health/online", params={"host": "a", name: "500"})
         assert 200 == answer.status_code
         assert 500 == world.health.does.last("CheckHost").timeout_ms
 
     async def test_query_of_a_post(self, world: World) -> None:
-        """
-        Where a body is read, parameters are refused.
-        """
+        """A route with a body rejects query parameters."""
         answer = await world.http.post(f"{SIGN_UP}?email=a@example.org", json={})
         assert "invalid_request" == answer.json()["error"]["code"]
 
 
 class TestHeaders:
     async def test_idempotency_key(self, world: World) -> None:
-        """
-        Fields that the contract takes from headers come from there.
-        """
+        """Fields bound to headers are read from them."""
         world.sign_in()
         await world.http.post(CREATE, json={"consent": True}, headers={"Idempotency-Key": "k1"})
         assert "k1" == world.survey.does.last("CreateRequest").idempotency_key
 
     async def test_given_twice(self, world: World) -> None:
-        """
-        Two idempotency keys are none.
-        """
+        """Two Idempotency-Key headers are rejected."""
         world.sign_in()
         headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
         answer = await world.http.post(CREATE, json={"consent": True}, headers=headers)
         assert "invalid_request" == answer.json()["error"]["code"]
 
     async def test_client_address(self, world: World) -> None:
-        """
-        The client's address is the peer's, whatever the client says it is.
-        """
+        """The client address is the peer address, whatever headers the client sends."""
         headers = {
             "X-Amarre-Client-Address": "6.6.6.6",
             "X-Forwarded-For": "6.6.6.6",
@@ -231,9 +209,7 @@ class TestHeaders:
 
 class TestErrors:
     async def test_retry_after(self, world: World) -> None:
-        """
-        A limit says when to come back.
-        """
+        """A rate-limited response has Retry-After."""
         from datetime import timedelta
 
         world.auth.does.failures["SignUp"] = RateLimitedError(
@@ -244,9 +220,7 @@ class TestErrors:
         assert "rate_limited" == answer.json()["error"]["code"]
 
     async def test_offline_details(self, world: World) -> None:
-        """
-        A host that is offline is 503 with what the probe found.
-        """
+        """An offline host is 503 with the probe in the details."""
         from amarre.health.v1 import health_pb2
 
         class OfflineError(MeshError):

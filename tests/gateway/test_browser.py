@@ -1,4 +1,4 @@
-"""The pages in a real Chromium: cookies across sites, live updates, the policy, small screens."""
+"""Pages in a real Chromium: cross-site cookies, live updates, CSP, small screens."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ import pytest
 from amarre.survey.v1 import survey_pb2, survey_service_pb2
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
-from gateway.listeners import Listener
+from gateway.server.listeners import Listener
 from tests.gateway.conftest import World
 
 pytestmark = pytest.mark.browser
@@ -44,7 +44,7 @@ async def app(world: World) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def page(browser: Browser, app: str) -> AsyncIterator[Page]:
-    """A tab on a phone that reads English and hears of every complaint of the browser."""
+    """A phone-sized English tab that records every console message of the browser."""
     context = await browser.new_context(
         base_url=app, locale="en-GB", viewport={"width": 360, "height": 740}
     )
@@ -60,14 +60,14 @@ async def page(browser: Browser, app: str) -> AsyncIterator[Page]:
 
 
 async def sign_in(page: Page) -> None:
-    """Use a mailed link up."""
+    """Open a mailed link and sign in."""
     await page.goto("/login?userId=aa&secret=bb")
     await page.get_by_role("button", name="Sign me in").click()
     await page.get_by_role("button", name="Sign out").first.wait_for()
 
 
 async def from_another_site(page: Page, address: str) -> None:
-    """Click on a link to *address* on a page of another site, as in a web mail."""
+    """Click a link to *address* on a page of another site, as in a web mail."""
 
     async def mail(route: Route) -> None:
         body = f'<a href="{address}">the link</a>'
@@ -79,14 +79,12 @@ async def from_another_site(page: Page, address: str) -> None:
 
 
 async def fits(page: Page) -> bool:
-    """Say whether nothing sticks out to the right."""
+    """Return whether the page has no horizontal overflow."""
     return bool(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
 async def test_mailed_link_from_another_site(page: Page, app: str) -> None:
-    """
-    A link clicked in a web mail leads to being signed in, and seen to be.
-    """
+    """A link clicked in a web mail signs the visitor in and shows it."""
     await from_another_site(page, f"{app}/login?userId=aa&secret=bb")
     await page.get_by_role("button", name="Sign me in").click()
     await expect(page.get_by_role("button", name="Sign out").first).to_be_visible()
@@ -94,26 +92,20 @@ async def test_mailed_link_from_another_site(page: Page, app: str) -> None:
 
 
 async def test_home_from_another_site(page: Page, app: str) -> None:
-    """
-    Who is signed in and comes from another site does not look signed out.
-    """
+    """A signed-in visitor from another site does not look signed out."""
     await sign_in(page)
     await from_another_site(page, f"{app}/")
     await expect(page.get_by_role("button", name="Sign out").first).to_be_visible()
 
 
 async def test_stranger_from_another_site(page: Page, app: str) -> None:
-    """
-    Who is not signed in and comes from another site sees the welcome page.
-    """
+    """A signed-out visitor from another site sees the welcome page."""
     await from_another_site(page, f"{app}/")
     await expect(page.get_by_role("button", name="Get started")).to_be_visible()
 
 
 async def test_form_of_another_site(page: Page, app: str, world: World) -> None:
-    """
-    A form on another site can do nothing in the visitor's name.
-    """
+    """A form on another site cannot act for the visitor."""
     await sign_in(page)
 
     async def evil(route: Route) -> None:
@@ -129,20 +121,16 @@ async def test_form_of_another_site(page: Page, app: str, world: World) -> None:
 
 
 async def test_dialog(page: Page) -> None:
-    """
-    The address is asked for in a dialog that needs no script.
-    """
+    """The sign-in dialog works without scripts."""
     await page.goto("/")
     await page.get_by_role("button", name="Get started").click()
-    await page.get_by_label("E-mail address").fill("ada@example.org")
+    await page.get_by_label("Email address").fill("ada@example.org")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Check your mailbox")).to_be_visible()
 
 
 async def test_live_update(page: Page, world: World) -> None:
-    """
-    A change shows on the page by itself.
-    """
+    """A change appears on the page without a reload."""
     request = survey_pb2.Request(
         id="7", title="Grace", status=survey_pb2.REQUEST_STATUS_TO_COMPLETE
     )
@@ -158,9 +146,7 @@ async def test_live_update(page: Page, world: World) -> None:
 
 
 async def test_explorer(page: Page) -> None:
-    """
-    A call can be tried from the API explorer.
-    """
+    """A call can be tried from the API explorer."""
     await page.goto("/api/docs")
     operation = page.locator("details", has_text="/api/v1/health/status")
     await operation.locator("summary").click()
@@ -169,9 +155,7 @@ async def test_explorer(page: Page) -> None:
 
 
 async def test_passkey(page: Page, world: World) -> None:
-    """
-    A passkey is added on the account tab, signs in without mail, and can be removed.
-    """
+    """A passkey is added on the account tab, signs in without mail, and can be removed."""
     browser = await page.context.new_cdp_session(page)
     await browser.send("WebAuthn.enable")
     options = {
@@ -184,7 +168,7 @@ async def test_passkey(page: Page, world: World) -> None:
     await browser.send("WebAuthn.addVirtualAuthenticator", {"options": options})
     await sign_in(page)
     await page.goto("/?tab=account")
-    await page.get_by_label("Name of the passkey").fill("Phone")
+    await page.get_by_label("Passkey name").fill("Phone")
     await page.get_by_role("button", name="Add a passkey").click()
     await expect(page.locator("li", has_text="Phone")).to_be_visible()
     assert "Phone" == world.auth.does.last("AddPasskey").name
@@ -202,14 +186,12 @@ async def test_passkey(page: Page, world: World) -> None:
     await page.get_by_role("button", name="Sign out", exact=True).first.click()
     await page.goto("/signup")
     await page.get_by_role("button", name="Use a passkey").click()
-    await expect(page.get_by_text("This passkey did not sign you in")).to_be_visible()
+    await expect(page.get_by_text("Signing in with this passkey failed")).to_be_visible()
 
 
 @pytest.mark.parametrize("language", ["fr", "en"])
 async def test_small_screen(page: Page, world: World, language: str) -> None:
-    """
-    No page is wider than a small phone, and none breaks the content security policy.
-    """
+    """No page is wider than a small phone, and none breaks the content security policy."""
     request = survey_pb2.Request(
         id="7", title="Long" * 20, status=survey_pb2.REQUEST_STATUS_TO_COMPLETE
     )

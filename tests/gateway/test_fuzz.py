@@ -1,4 +1,4 @@
-"""Whatever is sent, the gateway answers as its OpenAPI document says, and never with 500."""
+"""Fuzzing: every response matches the OpenAPI document and none is 500."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.cookies import NAME
-from gateway.listeners import HEADER_BYTES, Listener
-from gateway.strict_json import NotJsonError, parse
+from gateway.rest.strict_json import NotJsonError, parse
+from gateway.server.listeners import HEADER_BYTES, Listener
+from gateway.sessions.cookies import NAME
 from mesh.contract import openapi, policy
 from tests.gateway.conftest import World
 
@@ -58,7 +58,7 @@ OPERATIONS = [
 
 @pytest.fixture
 async def address(world: World) -> AsyncIterator[str]:
-    """The URL of a gateway on a real port, somebody signed in, files to download."""
+    """The URL of a gateway on a real port with a signed-in user and files to download."""
     world.sign_in()
     world.survey.chunks = [FileChunk(media_type="application/json", data=b"[]")]
     listener = Listener(
@@ -70,7 +70,7 @@ async def address(world: World) -> AsyncIterator[str]:
 
 
 def can_be_wrong(path: str, verb: str) -> bool:
-    """Say whether an operation takes anything that could be wrong."""
+    """Return whether an operation has any input."""
     operation = DOCUMENT["paths"][path][verb.lower()]
     return "parameters" in operation or "requestBody" in operation
 
@@ -88,9 +88,7 @@ def can_be_wrong(path: str, verb: str) -> bool:
 async def test_as_documented(
     world: World, address: str, path: str, verb: str, mode: GenerationMode
 ) -> None:
-    """
-    Valid and invalid requests alike are answered with a documented status, type and shape.
-    """
+    """Valid and invalid requests get a documented status, media type and schema."""
     operation = schemathesis.openapi.from_dict(DOCUMENT)[path][verb]
     secret, user = next(iter(world.auth.sessions.items()))
 
@@ -111,9 +109,7 @@ async def test_as_documented(
 
 
 async def test_any_body(world: World, address: str) -> None:
-    """
-    Any bytes at all in a body are taken or refused as the client's fault.
-    """
+    """Any body is accepted or is a client error."""
     kinds = st.sampled_from(["application/json", "application/json;charset=utf-8", "text/x", ""])
     parts = st.one_of(st.binary(max_size=200), JSON_TEXT)
 
@@ -133,9 +129,7 @@ async def test_any_body(world: World, address: str) -> None:
 
 
 async def test_any_query(world: World, address: str) -> None:
-    """
-    Any query at all is taken or refused as the client's fault, on pages too.
-    """
+    """Any query is accepted or is a client error, on pages too."""
     alphabet = st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#")
 
     @QUIET
@@ -151,9 +145,7 @@ async def test_any_query(world: World, address: str) -> None:
 @QUIET
 @given(st.binary(max_size=500))
 def test_any_bytes(data: bytes) -> None:
-    """
-    Strict JSON is parsed or refused, with no other outcome.
-    """
+    """Any input is either parsed or rejected with NotJsonError."""
     with contextlib.suppress(NotJsonError):
         json.dumps(parse(data), allow_nan=False).encode()
 
@@ -161,7 +153,5 @@ def test_any_bytes(data: bytes) -> None:
 @QUIET
 @given(JSON_VALUE)
 def test_any_value(value: object) -> None:
-    """
-    What JSON can say is read as it was meant.
-    """
+    """Valid JSON is read correctly."""
     assert value == parse(json.dumps(value).encode())

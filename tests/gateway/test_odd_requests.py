@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from gateway.listeners import Listener
+from gateway.server.listeners import Listener
 from tests.gateway.conftest import World
 
 
 async def status_and_body(port: int, head: str) -> tuple[int, bytes]:
-    """Send *head* as it is and return what comes back."""
+    """Send *head* verbatim and return the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n")
     async with asyncio.timeout(10):
@@ -44,9 +44,7 @@ async def status_and_body(port: int, head: str) -> tuple[int, bytes]:
     ids=lambda value: value.split(" HTTP")[0][:40] if isinstance(value, str) else "",
 )
 async def test_answered(world: World, line: str, status: int) -> None:
-    """
-    An odd request gets its ordinary answer, never 500.
-    """
+    """An unusual request gets its ordinary response, never 500."""
     listener = Listener(
         world.gateway.app, "127.0.0.1:0", tls_dir=None, drain_timeout=world.settings.drain_timeout
     )

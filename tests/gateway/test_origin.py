@@ -1,4 +1,4 @@
-"""State-changing calls need proof that our own pages send them."""
+"""Same-origin check of state-changing requests."""
 
 import pytest
 
@@ -19,9 +19,7 @@ BODY = {"email": "ada@example.org"}
     ],
 )
 async def test_accepted(world: World, headers: dict[str, str]) -> None:
-    """
-    Fetch metadata that says same-origin is proof; without it, our origin is.
-    """
+    """Sec-Fetch-Site: same-origin is accepted; without it, an Origin of ours is."""
     del world.http.headers["sec-fetch-site"]
     answer = await world.http.post("/api/v1/auth/signup", json=BODY, headers=headers)
     assert 200 == answer.status_code
@@ -50,9 +48,7 @@ async def test_accepted(world: World, headers: dict[str, str]) -> None:
     ["/api/v1/auth/signup", "/signup", "/api/v1/auth/login", "/login", "/api/v1/auth/logout"],
 )
 async def test_refused(world: World, path: str, headers: list[tuple[str, str]]) -> None:
-    """
-    Anything else is 403 before anything else about the call is looked at.
-    """
+    """Anything else is 403 before any other check."""
     del world.http.headers["sec-fetch-site"]
     answer = await world.http.post(path, content=b"not even JSON", headers=headers)
     assert (403, "csrf_failed") == (answer.status_code, answer.json()["error"]["code"])

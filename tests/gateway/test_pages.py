@@ -1,4 +1,4 @@
-"""The pages, as a browser without scripts sees and uses them."""
+"""Pages as used by a browser without scripts."""
 
 import re
 
@@ -6,8 +6,8 @@ import pytest
 from amarre.auth.v1 import auth_pb2
 from amarre.survey.v1 import survey_pb2
 
-from gateway.cookies import NAME
 from gateway.pages import languages
+from gateway.sessions.cookies import NAME
 from mesh.chassis.errors import (
     ConflictError,
     MeshError,
@@ -37,9 +37,7 @@ def request_of(status: survey_pb2.RequestStatus.ValueType, **step: object) -> su
 
 class TestLanguages:
     def test_same_texts(self) -> None:
-        """
-        Both languages have the same texts, with the same facts in them.
-        """
+        """Both languages have the same texts with the same placeholders."""
 
         def flat(texts: object, path: str = "") -> dict[str, list[str]]:
             if isinstance(texts, dict):
@@ -63,17 +61,13 @@ class TestLanguages:
         ],
     )
     async def test_accepted(self, world: World, header: str, language: str) -> None:
-        """
-        The visitor's language is used when it is one of ours, else French.
-        """
+        """A supported language of the visitor is used, otherwise French."""
         answer = await world.http.get("/", headers={"accept-language": header})
         assert language == answer.headers["content-language"]
         assert f'<html lang="{language}">' in answer.text
 
     async def test_chosen(self, world: World) -> None:
-        """
-        A choice is remembered and goes before what the browser accepts.
-        """
+        """A chosen language is remembered and takes precedence over Accept-Language."""
         answer = await world.http.get("/?lang=en", headers={"accept-language": "fr"})
         assert "lang=en" in answer.headers["set-cookie"]
         again = await world.http.get("/", headers={"accept-language": "fr", "cookie": "lang=en"})
@@ -82,9 +76,7 @@ class TestLanguages:
 
 class TestSigningIn:
     async def test_link_page_consumes_nothing(self, world: World) -> None:
-        """
-        Looking at a mailed link, as mail scanners do, uses nothing up and is kept nowhere.
-        """
+        """Opening a mailed link, as mail scanners do, does not consume it and is not cached."""
         for method in ("GET", "HEAD"):
             answer = await world.http.request(method, "/login?userId=aa&secret=bb", headers=HTML)
             assert 200 == answer.status_code
@@ -92,9 +84,7 @@ class TestSigningIn:
         assert not world.auth.does.requests
 
     async def test_button_signs_in(self, world: World) -> None:
-        """
-        The button opens the session and leads home.
-        """
+        """The button opens the session and redirects home."""
         form = {"userId": "aa", "secret": "bb"}
         answer = await world.http.post("/login", data=form, headers=HTML)
         assert (303, "/") == (answer.status_code, answer.headers["location"])
@@ -104,16 +94,14 @@ class TestSigningIn:
         ("failure", "status", "text"),
         [
             (UnauthenticatedError("Used."), 401, "no longer works"),
-            (UnavailableError("Away."), 503, "Your link stays good"),
+            (UnavailableError("Away."), 503, "Your link is still valid"),
             (RateLimitedError("Many."), 429, "Too many attempts"),
         ],
     )
     async def test_link_refused(
         self, world: World, failure: MeshError, status: int, text: str
     ) -> None:
-        """
-        A link that does not work says why and offers a new one.
-        """
+        """A link that fails shows why and offers a new one."""
         world.auth.does.failures["LogIn"] = failure
         form = {"userId": "aa", "secret": "bb"}
         answer = await world.http.post("/login", data=form, headers=HTML)
@@ -122,9 +110,7 @@ class TestSigningIn:
         assert 'href="/signup"' in answer.text
 
     async def test_mail(self, world: World) -> None:
-        """
-        Asking for a link says that it is on its way, in the visitor's language.
-        """
+        """Requesting a link confirms it in the visitor's language."""
         form = {"email": " ada@example.org "}
         answer = await world.http.post("/signup", data=form, headers=HTML)
         assert "Check your mailbox" in answer.text
@@ -136,18 +122,14 @@ class TestSigningIn:
         )
 
     async def test_bad_address(self, world: World) -> None:
-        """
-        A bad address comes back in the form, harmless, with a sentence about it.
-        """
+        """An invalid address is shown again in the form, escaped, with an error message."""
         answer = await world.http.post("/signup", data={"email": '"><b>'}, headers=HTML)
         assert 400 == answer.status_code
         assert "not accepted" in answer.text
         assert "<b>" not in answer.text
 
     async def test_from_another_site(self, world: World) -> None:
-        """
-        A click from another site, which brings no strict cookie, does not look signed out.
-        """
+        """A click from another site, which carries no strict cookie, does not look signed out."""
         headers = {**HTML, "sec-fetch-site": "cross-site"}
         answer = await world.http.get("/", headers=headers)
         assert '<meta http-equiv="refresh" content="0">' in answer.text
@@ -155,9 +137,7 @@ class TestSigningIn:
         assert "refresh" not in (await world.http.get("/", headers=headers)).text
 
     async def test_session_ended(self, world: World) -> None:
-        """
-        Who comes with an ended session is told so, and the cookie goes.
-        """
+        """A visitor with an ended session is told so, and the cookie is deleted."""
         world.sign_in()
         world.auth.sessions.clear()
         answer = await world.http.get("/", headers=HTML)
@@ -165,14 +145,12 @@ class TestSigningIn:
         assert f'{NAME}=""' in answer.headers["set-cookie"]
 
     async def test_auth_away(self, world: World) -> None:
-        """
-        When Auth is away the page says so and the cookie stays.
-        """
+        """While Auth is unavailable the page says so and the cookie stays."""
         world.sign_in()
         world.auth.does.failures["VerifySession"] = UnavailableError("Away.")
         answer = await world.http.get("/", headers=HTML)
         assert 503 == answer.status_code
-        assert "You are not signed out" in answer.text
+        assert "You are still signed in" in answer.text
         assert "set-cookie" not in answer.headers
 
 
@@ -181,9 +159,7 @@ class TestRequests:
         "failure", [UnavailableError("Away."), UpstreamError("HTML instead of JSON.")]
     )
     async def test_outage(self, world: World, failure: MeshError) -> None:
-        """
-        When REDCap is out of order the page says so instead of showing nothing.
-        """
+        """While REDCap fails the page says so instead of showing an empty list."""
         world.sign_in()
         world.survey.does.failures["ListRequests"] = failure
         page = await get(world, "/", failure.contract.http)
@@ -191,9 +167,7 @@ class TestRequests:
         assert "ada@example.org" in page
 
     async def test_card(self, world: World) -> None:
-        """
-        A request shows its title, its steps with their states, and where to go on.
-        """
+        """A request shows its title, its steps with their states, and the next link."""
         world.sign_in()
         request = request_of(
             survey_pb2.REQUEST_STATUS_TO_COMPLETE,
@@ -214,9 +188,7 @@ class TestRequests:
         assert 'class="step against"' in page
 
     async def test_stopped(self, world: World) -> None:
-        """
-        A request that an unfavourable opinion has stopped does not look like one in progress.
-        """
+        """A request stopped by an unfavourable opinion does not look like one in progress."""
         world.sign_in()
         world.survey.listed = [
             request_of(
@@ -231,9 +203,7 @@ class TestRequests:
         assert "In progress" not in page
 
     async def test_filled_form_is_pdf(self, world: World) -> None:
-        """
-        Once the form is filled its link is the PDF, with the id escaped.
-        """
+        """A filled form links to its PDF, with the id escaped."""
         world.sign_in()
         request = request_of(survey_pb2.REQUEST_STATUS_TO_FOLLOW, state=survey_pb2.STEP_STATE_DONE)
         request.id = "a&b"
@@ -241,9 +211,7 @@ class TestRequests:
         assert "/api/v1/surveys/pdf?record_id=a%26b" in await get(world, "/?tab=follow")
 
     async def test_script_url(self, world: World) -> None:
-        """
-        What is no http or https URL never becomes a link.
-        """
+        """Only http and https URLs become links."""
         world.sign_in()
         world.survey.listed = [
             request_of(
@@ -255,9 +223,7 @@ class TestRequests:
         assert "javascript:" not in await get(world, "/")
 
     async def test_tabs(self, world: World) -> None:
-        """
-        A tab appears only when there is something in it.
-        """
+        """A tab appears only when it has content."""
         world.sign_in()
         page = await get(world, "/")
         assert "tab=complete" not in page
@@ -268,9 +234,7 @@ class TestRequests:
         assert "Finished" in page
 
     async def test_create(self, world: World) -> None:
-        """
-        The form creates a request with consent, the notice that was shown, and a key.
-        """
+        """The form creates a request with consent, the notice that was shown, and a key."""
         world.sign_in()
         page = await get(world, "/?tab=submit")
         fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)"', page))
@@ -282,9 +246,7 @@ class TestRequests:
         assert fields["key"] == sent.idempotency_key
 
     async def test_not_created(self, world: World) -> None:
-        """
-        A refusal stands on the form, with its reason.
-        """
+        """An error is shown on the form with its reason."""
         world.sign_in()
 
         class OpenError(ConflictError):
@@ -296,9 +258,7 @@ class TestRequests:
         assert "You already have a request" in answer.text
 
     async def test_create_signed_out(self, world: World) -> None:
-        """
-        Creating without a session leads to the welcome page, and creates nothing.
-        """
+        """Creating without a session leads to the welcome page, and creates nothing."""
         answer = await world.http.post("/requests", data={"consent": "yes"}, headers=HTML)
         assert 401 == answer.status_code
         assert not world.survey.does.requests
@@ -306,28 +266,22 @@ class TestRequests:
 
 class TestAccount:
     async def test_devices(self, world: World) -> None:
-        """
-        The account lists the signed-in devices and which one this is.
-        """
+        """The account lists signed-in devices and marks the current one."""
         world.sign_in()
         page = await get(world, "/?tab=account")
         assert 2 == page.count("<strong>Firefox on Linux")
         assert 1 == page.count("this device")
-        assert 1 == page.count('aria-label="Sign out there Firefox on Linux"')
+        assert 1 == page.count('aria-label="Sign out Firefox on Linux"')
 
     async def test_end_of_another_device(self, world: World) -> None:
-        """
-        The button beside another device ends its session, and leads back to the account.
-        """
+        """The button of another device ends its session and returns to the account."""
         world.sign_in()
         answer = await world.http.post("/sessions/end", data={"id": "s9"})
         assert (303, "/?tab=account") == (answer.status_code, answer.headers["location"])
         assert "s9" == world.auth.does.last("EndSession").id
 
     async def test_passkeys(self, world: World) -> None:
-        """
-        The account lists the passkeys, and shows the rest when they cannot be listed.
-        """
+        """The account lists passkeys; the rest is shown when they are unavailable."""
         world.sign_in()
         passkey = auth_pb2.Passkey(id="k", name="Phone")
         passkey.create_time.GetCurrentTime()
@@ -342,9 +296,7 @@ class TestAccount:
 
     @pytest.mark.parametrize("everywhere", [False, True])
     async def test_log_out(self, world: World, everywhere: bool) -> None:
-        """
-        Logging out ends the session here, or everywhere.
-        """
+        """Log-out ends this session, or all sessions."""
         world.sign_in()
         form = {"everywhere": "yes"} if everywhere else {"everywhere": ""}
         answer = await world.http.post("/logout", data=form, headers=HTML)
@@ -353,9 +305,7 @@ class TestAccount:
         assert everywhere == world.auth.does.last("LogOut").everywhere
 
     async def test_console(self, world: World) -> None:
-        """
-        An operator gets a link into the console; nobody else is offered one, nor given one.
-        """
+        """Only an operator is offered and given a link to the console."""
         world.sign_in()
         assert "/console" not in await get(world, "/?tab=account")
         assert 403 == (await world.http.post("/console", headers=HTML)).status_code
@@ -377,8 +327,7 @@ class TestAccount:
     async def test_not_fresh(
         self, world: World, path: str, rpc: str, fields: dict[str, str]
     ) -> None:
-        """
-        Who signed in too long ago is asked to do so again, with their address filled in; the
+        """After too long a time the visitor is asked to sign in again, address filled in; the
         change is not made. Who signed in just now makes it.
         """
         world.sign_in(ago=601)
@@ -394,9 +343,7 @@ class TestAccount:
         assert 1 == world.auth.does.count(rpc)
 
     async def test_confirm(self, world: World) -> None:
-        """
-        Where a script was refused for want of a fresh sign-in, the visitor is led to it.
-        """
+        """When a script needs a fresh sign-in, the visitor is sent to it."""
         world.sign_in(ago=601)
         answer = await world.http.post("/api/v1/auth/passkeys/begin", json={})
         error = answer.json()["error"]
@@ -408,8 +355,7 @@ class TestAccount:
         assert "Send a link to ada@example.org" in await get(world, "/confirm")
 
     async def test_second_factor(self, world: World) -> None:
-        """
-        Who must show a passkey is asked for it on every page of theirs, or to add a first one;
+        """A session that needs a passkey is asked for it on every page, or to add a first one;
         who need not chooses it on the account page, once there is one.
         """
         world.sign_in(partial=True)
@@ -425,26 +371,22 @@ class TestAccount:
         )
 
         world.sign_in()
-        assert "Always ask for a passkey" in await get(world, "/?tab=account")
+        assert "Always require a passkey" in await get(world, "/?tab=account")
         world.sign_in(labels=("applicant", "secondfactor"))
-        assert "No longer ask for a passkey" in await get(world, "/?tab=account")
+        assert "Stop requiring a passkey" in await get(world, "/?tab=account")
 
     async def test_last_passkey_stays(self, world: World) -> None:
-        """
-        That a passkey which is asked for cannot be removed is told on the account page.
-        """
+        """Removing a required passkey shows the conflict on the account page."""
         world.sign_in()
         world.auth.does.failures["RemovePasskey"] = ConflictError("The last one.")
         page = await world.http.post("/passkeys/remove", data={"id": "one"}, headers=HTML)
         assert 409 == page.status_code
-        assert "one must stay" in page.text
+        assert "at least one must remain" in page.text
 
 
 class TestErrors:
     async def test_for_people(self, world: World) -> None:
-        """
-        People get a page about an error, programs the envelope.
-        """
+        """Browsers get an error page, programs the envelope."""
         page = await get(world, "/nothing", 404)
         assert "This page does not exist" in page
         assert "error" in (await world.http.get("/nothing")).json()
@@ -459,17 +401,13 @@ class TestErrors:
         ],
     )
     async def test_unreadable_form(self, world: World, content: str, kind: str) -> None:
-        """
-        A form that cannot be read is 400.
-        """
+        """A form that cannot be read is 400."""
         headers = {"content-type": kind}
         answer = await world.http.post("/signup", content=content, headers=headers)
         assert (400, "invalid_request") == (answer.status_code, answer.json()["error"]["code"])
 
     async def test_no_inline_code(self, world: World) -> None:
-        """
-        No page needs what the content security policy forbids.
-        """
+        """No page needs what the content security policy forbids."""
         world.sign_in()
         for path in ("/", "/?tab=account", "/?tab=data", "/notice", "/signup", "/api/docs"):
             page = await get(world, path)

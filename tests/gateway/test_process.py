@@ -1,4 +1,4 @@
-"""The gateway as a process: how it starts, refuses to start, serves HTTPS and stops."""
+"""The gateway process: start, start errors, HTTPS and shutdown."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.listeners import Listener, bind
+from gateway.server.listeners import Listener, bind
 from mesh.chassis.server import ListenError
 from mesh.chassis.testing import free_port
 from mesh.local.ca import CertificateAuthority, install
@@ -37,7 +37,7 @@ async def start(svids: Path, **settings: str) -> Process:
 
 
 async def until_serving(process: Process) -> None:
-    """Wait for the line that says so."""
+    """Wait for the log line that reports readiness."""
     assert process.stdout is not None
     async with asyncio.timeout(30):
         while line := await process.stdout.readline():
@@ -47,9 +47,7 @@ async def until_serving(process: Process) -> None:
 
 
 async def test_http_and_https(svids: Path) -> None:
-    """
-    HTTP and HTTPS are served by one process, which stops when told to.
-    """
+    """One process serves HTTP and HTTPS and stops on SIGTERM."""
     http, https = free_port(), free_port()
     process = await start(
         svids, gateway_http_listen=f"127.0.0.1:{http}", gateway_https_listen=f"127.0.0.1:{https}"
@@ -72,9 +70,7 @@ async def test_http_and_https(svids: Path) -> None:
 
 
 async def test_unix_socket(svids: Path, tmp_path: Path) -> None:
-    """
-    Behind Envoy a Unix socket is served that strangers cannot open.
-    """
+    """Behind Envoy the Unix socket is not accessible to other users."""
     path = tmp_path / "gateway.sock"
     process = await start(svids, transport="sidecar", gateway_http_listen=f"unix:{path}")
     try:
@@ -102,9 +98,7 @@ async def test_unix_socket(svids: Path, tmp_path: Path) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 async def test_cannot_start(svids: Path, settings: dict[str, str], message: str) -> None:
-    """
-    A setting that cannot work is one clear sentence and exit status 2.
-    """
+    """An invalid setting is reported in one clear sentence with exit status 2."""
     settings = {"gateway_http_listen": "127.0.0.1:0", **settings}
     if os.geteuid() == 0 and settings["gateway_http_listen"].endswith(":1"):
         settings["gateway_http_listen"] = "192.0.2.1:1"  # Not ours, even for root.
@@ -119,9 +113,7 @@ async def test_cannot_start(svids: Path, settings: dict[str, str], message: str)
 async def test_certificate_is_replaced(
     authority: CertificateAuthority, tmp_path: Path, world: World
 ) -> None:
-    """
-    A new certificate is shown to new connections, without a restart.
-    """
+    """A new certificate is served to new connections without a restart."""
     folder = tmp_path / "edge"
 
     def issue() -> None:
@@ -150,9 +142,7 @@ async def test_certificate_is_replaced(
 
 
 def test_port_in_use() -> None:
-    """
-    A port in use is named, with what to do about it.
-    """
+    """A port in use is named in the error, with what to do."""
     with bind("127.0.0.1:0") as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ListenError, match=address):

@@ -4,7 +4,7 @@ import pytest
 from amarre.health.v1 import health_pb2
 from amarre.survey.v1 import survey_pb2
 
-from gateway.cookies import NAME
+from gateway.sessions.cookies import NAME
 from mesh.chassis.errors import UnavailableError
 from mesh.contract import policy
 from tests.gateway.conftest import World
@@ -12,9 +12,7 @@ from tests.gateway.conftest import World
 
 class TestAnswers:
     async def test_envelope(self, world: World) -> None:
-        """
-        A success is the data beside a null error.
-        """
+        """A success has the data and a null error."""
         world.sign_in()
         answer = await world.http.get("/api/v1/me")
         assert 200 == answer.status_code
@@ -25,9 +23,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("path", ["/api/v1/surveys/list", "/api/v1/surveys/requests"])
     async def test_list_is_array(self, world: World, path: str) -> None:
-        """
-        The data of a list is the array itself, defaults printed, times RFC 3339.
-        """
+        """The data of a list is the array itself, defaults printed, times RFC 3339."""
         world.sign_in()
         request = survey_pb2.Request(id="1", status=survey_pb2.REQUEST_STATUS_TO_COMPLETE)
         request.create_time.FromJsonString("2026-01-05T12:00:00Z")
@@ -53,9 +49,7 @@ class TestAnswers:
         ] == (await world.http.get(path)).json()["data"]
 
     async def test_status_field(self, world: World) -> None:
-        """
-        A status that is not well answers 503 with the data, not with an error.
-        """
+        """An unhealthy status is 503 with the data, not with an error."""
         world.health.status = health_pb2.HEALTH_STATUS_DEGRADED
         answer = await world.http.get("/api/v1/health/status")
         assert 503 == answer.status_code
@@ -63,9 +57,7 @@ class TestAnswers:
         assert answer.json()["error"] is None
 
     async def test_secrets_stay(self, world: World) -> None:
-        """
-        The session secret goes into the cookie and nowhere else.
-        """
+        """The session secret appears only in the cookie."""
         answer = await world.http.post("/api/v1/auth/login", json={"userId": "aa", "secret": "bb"})
         assert {"loggedIn", "sessionExpiresAt"} == set(answer.json()["data"])
         assert world.auth.next_secret not in answer.text
@@ -75,17 +67,13 @@ class TestAnswers:
         [(r.verb, r.path) for m in policy.load() if m.needs_session for r in m.routes],
     )
     async def test_session_needed(self, world: World, method: str, path: str) -> None:
-        """
-        Every route whose contract asks for a session answers 401 without one.
-        """
+        """Every route whose contract requires a session returns 401 without one."""
         answer = await world.http.request(method, path)
         assert 401 == answer.status_code
         assert "unauthenticated" == answer.json()["error"]["code"]
 
     async def test_head(self, world: World) -> None:
-        """
-        HEAD answers as GET does, without the body.
-        """
+        """HEAD returns the headers of GET without the body."""
         world.sign_in()
         answer = await world.http.head("/api/v1/me")
         assert 200 == answer.status_code
@@ -96,9 +84,7 @@ class TestAnswers:
 class TestRefusals:
     @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/nothing", "/nothing", "/static/no"])
     async def test_unknown_path(self, world: World, path: str) -> None:
-        """
-        An unknown path is 404 in the envelope.
-        """
+        """An unknown path is 404 in the envelope."""
         answer = await world.http.get(path)
         assert 404 == answer.status_code
         assert "not_found" == answer.json()["error"]["code"]
@@ -115,18 +101,14 @@ class TestRefusals:
         ],
     )
     async def test_wrong_method(self, world: World, method: str, path: str, allowed: str) -> None:
-        """
-        A wrong method is 405 and says which are right.
-        """
+        """A wrong method is 405 and lists the allowed ones."""
         answer = await world.http.request(method, path, headers={"sec-fetch-site": "none"})
         assert 405 == answer.status_code
         assert "method_not_allowed" == answer.json()["error"]["code"]
         assert allowed == answer.headers["allow"]
 
     async def test_service_away(self, world: World) -> None:
-        """
-        A service that is away is 503 with a time to come back.
-        """
+        """An unavailable service is 503 with Retry-After."""
         world.sign_in()
         world.survey.does.failures["ListRequests"] = UnavailableError("REDCap is away.")
         answer = await world.http.get("/api/v1/surveys/list")
@@ -135,9 +117,7 @@ class TestRefusals:
         assert "1" == answer.headers["retry-after"]
 
     async def test_auth_away(self, world: World) -> None:
-        """
-        When Auth is away nobody is told that they are signed out, and the cookie stays.
-        """
+        """While Auth is unavailable nobody appears signed out and the cookie stays."""
         world.sign_in()
         world.auth.does.failures["VerifySession"] = UnavailableError("The database is away.")
         answer = await world.http.get("/api/v1/me")
@@ -145,9 +125,7 @@ class TestRefusals:
         assert NAME not in answer.headers.get("set-cookie", "")
 
     async def test_unexpected(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        A fault of ours is 500 in the envelope, without a word about its cause.
-        """
+        """An unexpected exception is 500 in the envelope and does not reveal its cause."""
 
         async def broken(*_: object) -> None:
             raise RuntimeError("secret-cause")

@@ -1,4 +1,4 @@
-"""The session cookie, what it is good for and how it ends."""
+"""Session cookie: use, cache and sign-out."""
 
 import asyncio
 from http.cookies import SimpleCookie
@@ -8,8 +8,8 @@ from amarre.auth.v1 import auth_service_pb2 as pb
 
 from gateway.app import build
 from gateway.clients import Clients
-from gateway.cookies import NAME
-from gateway.sessions import STALE_SECONDS, Sessions
+from gateway.sessions.cache import STALE_SECONDS, SessionCache
+from gateway.sessions.cookies import NAME
 from mesh.chassis.errors import UnavailableError
 from tests.gateway.conftest import World
 
@@ -17,15 +17,13 @@ LINK = {"userId": "aa", "secret": "bb"}
 
 
 async def status_of_me(world: World) -> int:
-    """Return how the gateway answers who is signed in."""
+    """Request the profile of the signed-in user."""
     return (await world.http.get("/api/v1/me")).status_code
 
 
 class TestCookie:
     async def test_attributes(self, world: World) -> None:
-        """
-        The cookie is for this host alone, out of reach of scripts and of other sites.
-        """
+        """The cookie is host-only and inaccessible to scripts and other sites."""
         answer = await world.http.post("/api/v1/auth/login", json=LINK)
         morsel = SimpleCookie(answer.headers["set-cookie"])[NAME]
         assert world.auth.next_secret == morsel.value
@@ -39,9 +37,7 @@ class TestCookie:
         assert morsel["expires"]
 
     async def test_preset_cookie_is_replaced(self, world: World) -> None:
-        """
-        What an attacker put into the browser beforehand is gone after log-in.
-        """
+        """A session planted before log-in is replaced (session fixation)."""
         preset = world.sign_in("mallory")
         answer = await world.http.post("/api/v1/auth/login", json=LINK)
         assert preset not in answer.headers["set-cookie"]
@@ -49,9 +45,7 @@ class TestCookie:
 
     @pytest.mark.parametrize("page", [False, True])
     async def test_session_before_ends(self, world: World, page: bool) -> None:
-        """
-        The session that this browser had ends when it opens another one.
-        """
+        """Opening a session ends the previous session of this browser."""
         world.sign_in("mallory")
         other = world.auth.open("mallory")
         if page:
@@ -61,9 +55,7 @@ class TestCookie:
         assert {other, world.auth.next_secret} == set(world.auth.sessions)
 
     async def test_auth_away_for_the_session_before(self, world: World) -> None:
-        """
-        That the session before cannot be ended keeps nobody from the new one.
-        """
+        """A failure to end the previous session does not prevent sign-in."""
         world.sign_in()
         world.auth.does.failures["LogOut"] = UnavailableError("Away.")
         answer = await world.http.post("/api/v1/auth/login", json=LINK)
@@ -82,18 +74,14 @@ class TestCookie:
         ],
     )
     async def test_not_a_cookie(self, world: World, cookie: str) -> None:
-        """
-        Another name, two values or an impossible one is no session, and Auth is not asked.
-        """
+        """A wrong name, two values or a malformed value is not a session; Auth is not called."""
         secret = world.sign_in()
         world.http.headers["cookie"] = cookie.format(secret, NAME)
         assert 401 == await status_of_me(world)
         assert 0 == world.auth.does.count("VerifySession")
 
     async def test_cookie_stays_here(self, world: World) -> None:
-        """
-        No service but Auth's VerifySession ever sees the session secret.
-        """
+        """No service but Auth's VerifySession ever sees the session secret."""
         secret = world.sign_in()
         await world.http.get("/api/v1/surveys/list", headers={"Last-Event-ID": "1"})
         seen = [str(r) for rs in world.survey.does.requests.values() for r in rs]
@@ -103,9 +91,7 @@ class TestCookie:
 
 class TestVerification:
     async def test_remembered(self, world: World) -> None:
-        """
-        A verified session is not asked for again, once per service.
-        """
+        """A verified session is cached per service."""
         world.sign_in()
         for _ in range(3):
             assert 200 == await status_of_me(world)
@@ -114,11 +100,9 @@ class TestVerification:
         assert ["auth", "survey"] == asked
 
     async def test_not_for_long(self, world: World) -> None:
-        """
-        After 5 s it is asked for again: log-out elsewhere takes no longer to arrive.
-        """
+        """A session is verified again after 5 s at most, so log-out elsewhere takes effect."""
         now = 1_000_000_000.0
-        sessions = Sessions(world.gateway.api.clients.auth, now=lambda: now)
+        sessions = SessionCache(world.gateway.api.clients.auth, now=lambda: now)
         secret = world.auth.open()
         await sessions.verify(secret, "auth")
         now += STALE_SECONDS - 0.1
@@ -129,14 +113,12 @@ class TestVerification:
         assert 2 == world.auth.does.count("VerifySession")
 
     async def test_not_past_token(self, world: World) -> None:
-        """
-        A token that is about to end is not used for a new call.
-        """
+        """A token close to its expiry is not used for a new call."""
         secret = world.auth.open()
         request = pb.VerifySessionRequest(session_secret=secret, audience="auth")
         answer = await world.gateway.api.clients.auth.VerifySession(request)
         now = answer.token_expire_time.seconds - 4.0
-        sessions = Sessions(world.gateway.api.clients.auth, now=lambda: now)
+        sessions = SessionCache(world.gateway.api.clients.auth, now=lambda: now)
         await sessions.verify(secret, "auth")
         await sessions.verify(secret, "auth")
         assert 3 == world.auth.does.count("VerifySession")
@@ -144,9 +126,7 @@ class TestVerification:
 
 class TestLogOut:
     async def test_at_once(self, world: World) -> None:
-        """
-        A session that ended here is over at once, for every service.
-        """
+        """A session that ended here is over at once, for every service."""
         world.sign_in()
         assert 200 == await status_of_me(world)
         assert 200 == (await world.http.get("/api/v1/surveys/list")).status_code
@@ -157,9 +137,7 @@ class TestLogOut:
         assert 401 == (await world.http.get("/api/v1/surveys/list")).status_code
 
     async def test_everywhere(self, world: World) -> None:
-        """
-        Log-out everywhere ends what this gateway remembers of the user's other devices.
-        """
+        """Log-out everywhere removes the user's other sessions from the cache."""
         other = world.sign_in()
         assert 200 == await status_of_me(world)
         world.sign_in()
@@ -168,9 +146,7 @@ class TestLogOut:
         assert 401 == await status_of_me(world)
 
     async def test_only_here(self, world: World) -> None:
-        """
-        Log-out leaves other devices alone.
-        """
+        """Log-out does not affect other devices."""
         other = world.sign_in()
         world.sign_in()
         await world.http.post("/api/v1/auth/logout")
@@ -178,8 +154,7 @@ class TestLogOut:
         assert 200 == await status_of_me(world)
 
     async def test_another_device(self, world: World) -> None:
-        """
-        A session that is ended from another device is over here at once, and the cookie of the
+        """A session ended from another device is over here at once, and the cookie of the
         device that asked stays.
         """
         lost = world.sign_in()
@@ -195,9 +170,7 @@ class TestLogOut:
 
     @pytest.mark.parametrize("id_", ["", "..", "a/b", "%2e%2e", "x" * 65])
     async def test_impossible_id(self, world: World, id_: str) -> None:
-        """
-        What cannot be the id of a session is refused, and Auth is not asked.
-        """
+        """A malformed session id is rejected; Auth is not called."""
         world.sign_in()
         answer = await world.http.post("/api/v1/auth/sessions/end", json={"id": id_})
         assert (400, "invalid_request") == (answer.status_code, answer.json()["error"]["code"])
@@ -205,9 +178,7 @@ class TestLogOut:
 
     @pytest.mark.parametrize("away", ["VerifySession", "LogOut"])
     async def test_auth_away(self, world: World, away: str) -> None:
-        """
-        The browser forgets the session even when Auth cannot end it, and is told so.
-        """
+        """The browser's session is cleared even when Auth cannot end it, and the page says so."""
         world.sign_in()
         world.auth.does.failures[away] = UnavailableError("Auth is away.")
         answer = await world.http.post("/api/v1/auth/logout")
@@ -215,9 +186,7 @@ class TestLogOut:
         assert f'{NAME}=""' in answer.headers["set-cookie"]
 
     async def test_ended_already(self, world: World) -> None:
-        """
-        Logging out of a session that has ended clears the cookie.
-        """
+        """Log-out of an ended session clears the cookie."""
         world.sign_in()
         world.auth.sessions.clear()
         answer = await world.http.post("/api/v1/auth/logout")
@@ -225,9 +194,7 @@ class TestLogOut:
         assert f'{NAME}=""' in answer.headers["set-cookie"]
 
     async def test_answer_on_its_way(self, world: World) -> None:
-        """
-        A verification that was under way at log-out is not remembered.
-        """
+        """A verification in flight at log-out is not cached."""
         sessions = world.gateway.api.sessions
         secret = world.sign_in()
         task = asyncio.ensure_future(sessions.verify(secret, "auth"))
@@ -239,9 +206,7 @@ class TestLogOut:
 
 
 async def test_second_gateway(world: World) -> None:
-    """
-    Another gateway takes an ended session for open no longer than 5 s.
-    """
+    """Another gateway accepts an ended session for 5 s at most."""
     clients = Clients.connect(world.settings)
     try:
         now = 0.0

@@ -10,8 +10,8 @@ import pytest
 from amarre.mesh.v1.file_chunk_pb2 import FileChunk
 from amarre.survey.v1 import survey_pb2, survey_service_pb2
 
-from gateway import events, files
-from gateway.listeners import Listener
+from gateway.rest import downloads, event_stream
+from gateway.server.listeners import Listener
 from mesh.chassis.errors import NotFoundError, RateLimitedError
 from tests.gateway.conftest import World
 
@@ -54,9 +54,7 @@ def change(event_id: str) -> object:
 
 class TestFiles:
     async def test_pdf(self, world: World) -> None:
-        """
-        A PDF comes as its bytes, with its type and a name to save it under.
-        """
+        """A PDF is returned as its bytes with its media type and file name."""
         world.sign_in()
         world.survey.chunks = [
             FileChunk(media_type="application/pdf", filename="formulaire_7.pdf", data=b"%PDF-"),
@@ -68,9 +66,7 @@ class TestFiles:
         assert 'attachment; filename="formulaire_7.pdf"' == answer.headers["content-disposition"]
 
     async def test_json(self, world: World) -> None:
-        """
-        JSON in pieces comes as the data of the envelope.
-        """
+        """JSON chunks become the data of the envelope."""
         world.sign_in()
         world.survey.chunks = [
             FileChunk(media_type="application/json", data=b'[{"a":'),
@@ -81,26 +77,20 @@ class TestFiles:
         assert "application/json" == answer.headers["content-type"]
 
     async def test_refused(self, world: World) -> None:
-        """
-        A record that is somebody else's is 404 in the envelope, not an empty file.
-        """
+        """A record of another user is 404 in the envelope, not an empty file."""
         world.sign_in()
         world.survey.does.failures["GetPdf"] = NotFoundError("There is no such request.")
         answer = await world.http.get("/api/v1/surveys/pdf?record_id=8")
         assert (404, "not_found") == (answer.status_code, answer.json()["error"]["code"])
 
     async def test_empty(self, world: World) -> None:
-        """
-        A file without any piece is 502.
-        """
+        """A file without any chunk is 502."""
         world.sign_in()
         answer = await world.http.get("/api/v1/surveys/pdf?record_id=8")
         assert (502, "upstream_error") == (answer.status_code, answer.json()["error"]["code"])
 
     async def test_broken_off(self, world: World) -> None:
-        """
-        Half a file never looks like a whole one.
-        """
+        """A partial file never looks complete."""
         world.sign_in()
         world.survey.chunks = [FileChunk(media_type="text/csv", data=b"half")]
         world.survey.breaks_off = True
@@ -123,17 +113,13 @@ class TestFiles:
         ],
     )
     def test_disposition(self, name: str, header: str) -> None:
-        """
-        A file name cannot leave its header nor its folder.
-        """
-        assert header == files.disposition(name)
+        """A file name cannot escape its header or its folder."""
+        assert header == downloads.disposition(name)
 
 
 class TestEvents:
     async def test_events(self, world: World) -> None:
-        """
-        Each response is an event with its id; heartbeats are comments; the end is told.
-        """
+        """Each message is an event with its id; heartbeats are comments; the end is an event."""
         world.sign_in()
         for event in (change("a"), change(""), change("b"), None):
             world.survey.events.put_nowait(event)
@@ -149,18 +135,14 @@ class TestEvents:
         assert "z" == world.survey.does.last("WatchRequests").last_event_id
 
     async def test_refused(self, world: World) -> None:
-        """
-        A refusal is an ordinary error, not a stream.
-        """
+        """An early error is an ordinary error response, not a stream."""
         world.sign_in()
         world.survey.does.failures["WatchRequests"] = RateLimitedError("Too many watch.")
         answer = await world.http.get("/api/v1/surveys/events")
         assert (429, "rate_limited") == (answer.status_code, answer.json()["error"]["code"])
 
     async def test_failure_midway(self, world: World) -> None:
-        """
-        A failure after the first event is told as an event.
-        """
+        """A failure after the first event is sent as an error event."""
         world.sign_in()
         world.survey.events.put_nowait(change("a"))
         world.survey.events.put_nowait(object())  # What no service may yield.
@@ -169,9 +151,7 @@ class TestEvents:
         assert "internal" == json.loads(answer.text.rsplit("data: ", 1)[1])["code"]
 
     async def test_client_goes(self, world: World) -> None:
-        """
-        The rpc is cancelled when the client goes.
-        """
+        """The rpc is cancelled when the client goes."""
         world.sign_in()
         world.survey.events.put_nowait(change("a"))
         async with listening(world) as http:
@@ -183,10 +163,8 @@ class TestEvents:
             await eventually(lambda: world.survey.watchers == 0)
 
     async def test_session_ends(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        A stream does not outlive its session.
-        """
-        monkeypatch.setattr(events, "RECHECK_SECONDS", 0.05)
+        """A stream does not outlive its session."""
+        monkeypatch.setattr(event_stream, "RECHECK_SECONDS", 0.05)
         world.sign_in()
         world.survey.events.put_nowait(change("a"))
         async with listening(world) as http:
@@ -200,9 +178,7 @@ class TestEvents:
             await eventually(lambda: world.survey.watchers == 0)
 
     async def test_shutdown(self, world: World) -> None:
-        """
-        Streams end when the process is told to stop.
-        """
+        """Streams end at shutdown."""
         world.sign_in()
         world.survey.events.put_nowait(change("a"))
         async with listening(world) as http, http.stream("GET", "/api/v1/surveys/events") as answer:
@@ -212,11 +188,9 @@ class TestEvents:
             assert "event: end" in [line async for line in lines]
 
     async def test_heartbeat(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        A stream with nothing to tell says so now and then.
-        """
-        monkeypatch.setattr(events, "RECHECK_SECONDS", 0.02)
-        monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.05)
+        """An idle stream sends heartbeats."""
+        monkeypatch.setattr(event_stream, "RECHECK_SECONDS", 0.02)
+        monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.05)
         world.sign_in()
         world.survey.events.put_nowait(change("a"))
         async with listening(world) as http, http.stream("GET", "/api/v1/surveys/events") as answer:
@@ -226,9 +200,7 @@ class TestEvents:
                         break
 
     async def test_head(self, world: World) -> None:
-        """
-        HEAD opens no stream.
-        """
+        """HEAD opens no stream."""
         world.sign_in()
         answer = await world.http.head("/api/v1/surveys/events")
         assert 200 == answer.status_code
@@ -236,8 +208,6 @@ class TestEvents:
 
 
 def test_event_id_stays_on_its_line() -> None:
-    """
-    An event id with line breaks cannot write further fields.
-    """
-    text = events.event(survey_service_pb2.WatchRequestsResponse(event_id="a\nevent: end\r"))
+    """An event id with line breaks cannot write further fields."""
+    text = event_stream.event(survey_service_pb2.WatchRequestsResponse(event_id="a\nevent: end\r"))
     assert "id: aevent: end" == text.split("\n")[0]

@@ -15,8 +15,7 @@ CERTIFICATE = Certificate(
 
 
 class FakeNetwork:
-    """
-    The ``Network`` port over a table.
+    """The ``Network`` port over a table.
 
     Names lead to addresses; an address answers when it is among *alive*, hangs when among
     *hanging*, and shows a certificate that nobody trusts when among *untrusted*.
@@ -56,7 +55,7 @@ class FakeNetwork:
 
 
 class FakeConnection:
-    """The ``Connection`` port without a wire."""
+    """In-memory ``Connection``."""
 
     def __init__(self, address: str, *, trusted: bool) -> None:
         self.address = address
@@ -64,7 +63,7 @@ class FakeConnection:
         self.closed = False
 
     async def handshake(self, host: str, *, verify: bool) -> Handshake:
-        """Succeed unless distrust matters."""
+        """Succeed unless the certificate is verified and untrusted."""
         if verify and not self.trusted:
             raise UntrustedError("self-signed certificate")
         return Handshake("TLSv1.3", "h2", CERTIFICATE)

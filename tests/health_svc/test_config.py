@@ -1,4 +1,4 @@
-"""What the settings of Health accept."""
+"""Settings of the health service."""
 
 import pytest
 
@@ -8,9 +8,7 @@ from mesh.chassis import config
 
 class TestSettings:
     def test_hosts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        Hosts are separated by commas, in any case, with port 443 or none.
-        """
+        """Hosts are separated by commas, in any case, with port 443 or none."""
         monkeypatch.setenv("AMARRE_HEALTH_ALLOWED_HOSTS", "A.example.org:443, b.example.org.,")
 
         assert {"a.example.org", "b.example.org"} == config.load(
@@ -19,27 +17,21 @@ class TestSettings:
 
     @pytest.mark.parametrize("value", ["a.org:8443", "https://a.org", "*.org", "10.0.0.0/8"])
     def test_no_hosts(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-        """
-        Other ports, URLs, patterns and networks are refused, naming the variable.
-        """
+        """Other ports, URLs, patterns and networks are rejected, naming the variable."""
         monkeypatch.setenv("AMARRE_HEALTH_ALLOWED_HOSTS", value)
 
         with pytest.raises(config.SettingsError, match="AMARRE_HEALTH_ALLOWED_HOSTS"):
             config.load(HealthSettings)
 
     def test_backends(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        A backend needs a URL.
-        """
+        """A backend needs a URL."""
         monkeypatch.setenv("AMARRE_HEALTH_BACKENDS", '{"redcap": "localhost:80"}')
 
         with pytest.raises(config.SettingsError, match="AMARRE_HEALTH_BACKENDS"):
             config.load(HealthSettings)
 
     def test_private_in_production(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        Production does not probe private addresses.
-        """
+        """Production does not probe private addresses."""
         monkeypatch.setenv("AMARRE_ENV", "production")
         monkeypatch.setenv("AMARRE_HEALTH_ALLOW_PRIVATE", "true")
 

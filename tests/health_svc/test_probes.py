@@ -1,4 +1,4 @@
-"""Which hosts and addresses are probed, and what a probe finds."""
+"""Allowed hosts and addresses, and the results of probes."""
 
 from datetime import timedelta
 
@@ -25,9 +25,7 @@ class TestAllowList:
         ids=["parent", "suffix", "prefix", "address", "localhost"],
     )
     async def test_other_host(self, host: str) -> None:
-        """
-        A host that is not on the list is refused before anything is looked up.
-        """
+        """A host that is not on the list is rejected before any name resolution."""
         network = FakeNetwork({host: (PUBLIC,)}, alive=frozenset({PUBLIC}))
 
         with pytest.raises(HostNotAllowedError):
@@ -39,17 +37,13 @@ class TestAllowList:
         "host", ["", "https://x.org", "x.org:443", "x.org/a", "-x.org", "a..b", "x\n.org", "é.org"]
     )
     async def test_no_host_name(self, host: str) -> None:
-        """
-        What is no host name is refused as a parameter.
-        """
+        """A malformed host name is an invalid parameter."""
         with pytest.raises(InvalidParametersError):
             await prober(FakeNetwork({})).probe(host, 443)
 
     @pytest.mark.parametrize("host", [HOST, HOST.upper(), f"{HOST}."])
     async def test_spelling(self, host: str) -> None:
-        """
-        Case and a final dot make no difference, and the answer repeats what was asked.
-        """
+        """Case and a final dot are ignored; the response repeats the requested name."""
         network = FakeNetwork({HOST: (PUBLIC,)}, alive=frozenset({PUBLIC}))
 
         found = await prober(network).probe(host, 443)
@@ -85,22 +79,16 @@ class TestAddresses:
         ],
     )
     def test_not_public(self, address: str) -> None:
-        """
-        Addresses of this machine, of private networks and forms that hide them are not public.
-        """
+        """Loopback and private addresses, and IPv6 forms that embed them, are not public."""
         assert not is_public(address)
 
     @pytest.mark.parametrize("address", [PUBLIC, OTHER, "::ffff:93.184.216.34", "64:ff9b::808:808"])
     def test_public(self, address: str) -> None:
-        """
-        Addresses of the internet are public.
-        """
+        """Addresses of the public Internet are public."""
         assert is_public(address)
 
     async def test_one_private(self) -> None:
-        """
-        One private address among public ones refuses the host, and nothing is connected.
-        """
+        """One private address among public ones rejects the host without connecting."""
         network = FakeNetwork({HOST: (PUBLIC, "10.0.0.1")}, alive=frozenset({PUBLIC, "10.0.0.1"}))
 
         with pytest.raises(HostNotAllowedError):
@@ -109,9 +97,7 @@ class TestAddresses:
         assert [] == network.connections
 
     async def test_one_look_up(self) -> None:
-        """
-        The name is looked up once, also when the probe connects twice.
-        """
+        """The name is resolved once, even when the probe connects twice."""
         network = FakeNetwork(
             {HOST: (PUBLIC,)}, alive=frozenset({PUBLIC}), untrusted=frozenset({PUBLIC})
         )
@@ -122,9 +108,7 @@ class TestAddresses:
         assert [PUBLIC, PUBLIC] == [connection.address for connection in network.connections]
 
     async def test_private_when_allowed(self) -> None:
-        """
-        Outside production private addresses may be allowed.
-        """
+        """Outside production private addresses may be allowed."""
         network = FakeNetwork({HOST: ("127.0.0.1",)}, alive=frozenset({"127.0.0.1"}))
 
         assert (await prober(network, allow_private=True).probe(HOST, 443)).online
@@ -132,9 +116,7 @@ class TestAddresses:
 
 class TestFindings:
     async def test_second_address(self) -> None:
-        """
-        When the first address hangs, the next one is tried within the same time-out.
-        """
+        """When the first address hangs, the next one is tried within the same timeout."""
         network = FakeNetwork(
             {HOST: (OTHER, PUBLIC)}, alive=frozenset({PUBLIC}), hanging=frozenset({OTHER})
         )
@@ -145,9 +127,7 @@ class TestFindings:
         assert [PUBLIC] == [connection.address for connection in network.connections]
 
     async def test_unknown_name(self) -> None:
-        """
-        A name without an address is offline, and says why.
-        """
+        """A name without an address is offline, with the reason."""
         found = await prober(FakeNetwork({})).probe(HOST, 443)
 
         assert not found.online
@@ -156,9 +136,7 @@ class TestFindings:
         assert not found.tls.ok
 
     async def test_time_out(self) -> None:
-        """
-        A host that never answers is offline after the time-out.
-        """
+        """A host that never responds is offline after the timeout."""
         network = FakeNetwork({HOST: (PUBLIC,)}, hanging=frozenset({PUBLIC}))
 
         found = await prober(network).probe(HOST, 443, timeout=SHORT)
@@ -166,9 +144,7 @@ class TestFindings:
         assert "timed out" == found.tcp.error
 
     async def test_call_ends_first(self) -> None:
-        """
-        The time that is left of the call bounds both steps, whatever the time-out says.
-        """
+        """The remaining deadline of the call bounds both steps, whatever the timeout."""
         network = FakeNetwork({HOST: (PUBLIC,)}, hanging=frozenset({PUBLIC}))
 
         found = await prober(network).probe(HOST, 443, timeout=timedelta(days=1), within=SHORT)
@@ -176,9 +152,7 @@ class TestFindings:
         assert "timed out" == found.tcp.error
 
     async def test_untrusted(self) -> None:
-        """
-        An untrusted certificate leaves the host online, not authorized, and is shown.
-        """
+        """An untrusted certificate leaves the host online, not authorized, and is shown."""
         network = FakeNetwork(
             {HOST: (PUBLIC,)}, alive=frozenset({PUBLIC}), untrusted=frozenset({PUBLIC})
         )

@@ -40,7 +40,7 @@ def signed_in() -> tuple[tuple[str, str], ...]:
 
 
 async def well() -> None:
-    """The check of a part that is well."""
+    """The check of a healthy part."""
 
 
 @contextlib.asynccontextmanager
@@ -77,9 +77,7 @@ async def stub(svids: Path) -> AsyncIterator[Stub]:
 
 class TestCheckHost:
     async def test_online(self, stub: Stub) -> None:
-        """
-        An online host comes with everything that the probe found, and default time-out 3 s.
-        """
+        """An online host has every field of the probe; the default timeout is 3 s."""
         answer = await stub.CheckHost(rpc.CheckHostRequest(host=ONLINE), metadata=signed_in())
 
         probe = answer.probe
@@ -92,9 +90,7 @@ class TestCheckHost:
         assert CERTIFICATE.valid_to.timestamp() == probe.tls.cert.valid_to_time.seconds
 
     async def test_offline(self, stub: Stub) -> None:
-        """
-        An offline host is the error OFFLINE with the probe among its details.
-        """
+        """An offline host is the error OFFLINE with the probe in its details."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await stub.CheckHost(
                 rpc.CheckHostRequest(host=OFFLINE, timeout_ms=100), metadata=signed_in()
@@ -122,9 +118,7 @@ class TestCheckHost:
         ids=["no host", "short", "long", "url", "port", "not listed", "private"],
     )
     async def test_refused(self, stub: Stub, request_: rpc.CheckHostRequest, reason: str) -> None:
-        """
-        What may not be probed is refused with the reason of the contract, as 400.
-        """
+        """A host that may not be probed is 400 with the reason of the contract."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await stub.CheckHost(request_, metadata=signed_in())
 
@@ -132,18 +126,14 @@ class TestCheckHost:
         assert (reason, 400) == (error.contract.name, error.contract.http)
 
     async def test_signed_out(self, stub: Stub) -> None:
-        """
-        Probing needs a signed-in user.
-        """
+        """Probing needs a signed-in user."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await stub.CheckHost(rpc.CheckHostRequest(host=ONLINE))
 
         assert grpc.StatusCode.UNAUTHENTICATED == ei.value.code()
 
     async def test_other_caller(self, svids: Path) -> None:
-        """
-        A workload that the contract does not name is refused.
-        """
+        """A workload that the contract does not name is rejected."""
         async with health(svids, {}, caller="survey") as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetStatus(rpc.GetStatusRequest())
@@ -153,9 +143,7 @@ class TestCheckHost:
 
 class TestGetStatus:
     async def test_away(self, svids: Path) -> None:
-        """
-        A service and a backend that are away make the whole unhealthy, each with a sentence.
-        """
+        """An unavailable service and backend make the mesh unhealthy, each with a message."""
         settings = MeshSettings(
             peers={"auth": f"127.0.0.1:{free_port()}"}, svid_dir=svids / "health"
         )
@@ -172,14 +160,12 @@ class TestGetStatus:
 
         assert pb.HEALTH_STATUS_UNHEALTHY == status.status
         assert ["auth", "redcap"] == [part.name for part in status.services]
-        assert ["Does not answer (UNAVAILABLE).", "Does not answer (ConnectError)."] == [
+        assert ["Does not respond (UNAVAILABLE).", "Does not respond (ConnectError)."] == [
             part.message for part in status.services
         ]
 
     async def test_serving(self, svids: Path) -> None:
-        """
-        The caller identity of Health may ask any service whether it serves.
-        """
+        """The caller identity of Health may ask any service whether it serves."""
         servicer = HealthService(Prober(FakeNetwork({}), frozenset()), Board({}))
         async with served(
             lambda to: rpc_grpc.add_HealthServiceServicer_to_server(servicer, to),
@@ -204,9 +190,7 @@ class TestGetStatus:
 
 class TestWatchStatus:
     async def test_change(self, svids: Path) -> None:
-        """
-        The stream tells the state, then the change, with heartbeats between them.
-        """
+        """The stream sends the state, then the change, with heartbeats in between."""
         down = asyncio.Event()
 
         async def check() -> None:
@@ -230,9 +214,7 @@ class TestWatchStatus:
         assert pb.HEALTH_STATUS_UNHEALTHY == changed.status.status
 
     async def test_ends_well(self, stub: Stub) -> None:
-        """
-        The stream ends shortly before its deadline, without an error.
-        """
+        """The stream ends shortly before its deadline, without an error."""
         stream = stub.WatchStatus(rpc.WatchStatusRequest(), timeout=1)
 
         assert 1 <= len([event async for event in stream])

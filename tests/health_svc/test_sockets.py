@@ -40,7 +40,7 @@ async def tls_server(
 
 @contextlib.asynccontextmanager
 async def plain_server(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Accept connections on loopback and say nothing; yields the port."""
+    """Accept connections on loopback and stay silent; yields the port."""
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -66,9 +66,7 @@ LONG = timedelta(seconds=5)
 
 class TestSockets:
     async def test_trusted(self, authority: CertificateAuthority, tmp_path: Path) -> None:
-        """
-        A host with a trusted certificate is online and authorized, with everything told.
-        """
+        """A host with a trusted certificate is online and authorized; all fields are set."""
         async with tls_server(authority, tmp_path) as port:
             found = await probe(port, authority, LONG)
 
@@ -86,9 +84,7 @@ class TestSockets:
         assert 95 == len(certificate.fingerprint256)
 
     async def test_other_authority(self, authority: CertificateAuthority, tmp_path: Path) -> None:
-        """
-        A certificate of an authority that nobody trusts leaves the host online, not authorized.
-        """
+        """A certificate of an untrusted authority leaves the host online, not authorized."""
         async with tls_server(CertificateAuthority.create(), tmp_path) as port:
             found = await probe(port, authority, LONG)
 
@@ -98,9 +94,7 @@ class TestSockets:
         assert found.tls.handshake is not None
 
     async def test_other_name(self, authority: CertificateAuthority, tmp_path: Path) -> None:
-        """
-        A trusted certificate for another name is not authorized.
-        """
+        """A trusted certificate for another name is not authorized."""
         async with tls_server(authority, tmp_path, name="other.example.org") as port:
             found = await probe(port, authority, LONG)
 
@@ -109,9 +103,7 @@ class TestSockets:
         assert "mismatch" in str(found.tls.error)
 
     async def test_expired(self, authority: CertificateAuthority, tmp_path: Path) -> None:
-        """
-        An expired certificate is not authorized and its end is shown.
-        """
+        """An expired certificate is not authorized and its end is shown."""
         async with tls_server(authority, tmp_path, expired=True) as port:
             found = await probe(port, authority, LONG)
 
@@ -121,9 +113,7 @@ class TestSockets:
         assert found.tls.handshake.certificate.valid_to < datetime.now(UTC)
 
     async def test_refused(self, authority: CertificateAuthority) -> None:
-        """
-        A port where nobody listens is offline at the TCP step, without an address in the text.
-        """
+        """A closed port is offline at the TCP step; the error does not name the address."""
         found = await probe(free_port(), authority, LONG)
 
         assert not found.tcp.ok
@@ -131,9 +121,7 @@ class TestSockets:
         assert "127.0.0.1" not in str(found.tcp.error)
 
     async def test_silent(self, authority: CertificateAuthority) -> None:
-        """
-        A host that accepts and then says nothing is offline at the TLS step.
-        """
+        """A host that accepts and then stays silent is offline at the TLS step."""
         async with plain_server() as port:
             found = await probe(port, authority)
 
@@ -142,15 +130,11 @@ class TestSockets:
         assert "timed out" == found.tls.error
 
     async def test_unknown_name(self) -> None:
-        """
-        A name that cannot exist has no address.
-        """
+        """A name that cannot exist has no address."""
         with pytest.raises(NetworkError, match="no address"):
             await Sockets().resolve("nothing.invalid")
 
     def test_no_certificate(self) -> None:
-        """
-        Bytes that are no certificate are an error of the host, not of ours.
-        """
+        """An unreadable certificate is a network error."""
         with pytest.raises(NetworkError):
             summary(b"\x30\x00")

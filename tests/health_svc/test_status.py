@@ -1,4 +1,4 @@
-"""How parts are judged, how long a finding holds, who is told of changes."""
+"""Rating of parts, validity of results, and notification of changes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ TINY = timedelta(milliseconds=20)
 
 
 class Part:
-    """A part whose check says what it is told to, and counts."""
+    """A part whose check behaves as configured and counts its calls."""
 
     def __init__(self, clock: FakeClock | None = None, takes: timedelta = timedelta()) -> None:
         self.down = ""
@@ -40,9 +40,7 @@ def clock() -> FakeClock:
 
 class TestJudgement:
     async def test_all_well(self, clock: FakeClock) -> None:
-        """
-        Parts that answer are healthy, in the order in which they were named.
-        """
+        """Parts that respond are healthy, in configuration order."""
         state = await Board({"auth": Part(), "redcap": Part()}, clock=clock.time).current()
 
         assert Condition.HEALTHY == state.condition
@@ -50,20 +48,16 @@ class TestJudgement:
         assert ["", ""] == [part.message for part in state.parts]
 
     async def test_slow(self, clock: FakeClock) -> None:
-        """
-        A part that takes longer than 2 s is degraded, and so is the whole.
-        """
+        """A part that takes longer than 2 s is degraded, and so is the mesh."""
         slow = Part(clock, timedelta(seconds=2.1))
 
         state = await Board({"redcap": slow}, clock=clock.time).current()
 
         assert Condition.DEGRADED == state.condition
-        assert "Took 2.1 s to answer." == state.parts[0].message
+        assert "Took 2.1 s to respond." == state.parts[0].message
 
     async def test_down(self, clock: FakeClock) -> None:
-        """
-        One part that is down makes the whole unhealthy and says why.
-        """
+        """One failing part makes the mesh unhealthy, with the reason."""
         down = Part()
         down.down = "Answers HTTP 500."
 
@@ -74,9 +68,7 @@ class TestJudgement:
         assert "Answers HTTP 500." == state.parts[1].message
 
     async def test_hung(self) -> None:
-        """
-        A part that gives no answer is unhealthy after the limit, and holds nobody up longer.
-        """
+        """A part that does not respond is unhealthy after the time limit."""
 
         async def hang() -> None:
             await asyncio.Event().wait()
@@ -84,12 +76,10 @@ class TestJudgement:
         state = await Board({"redcap": hang}, give_up=TINY).current()
 
         assert Condition.UNHEALTHY == state.condition
-        assert "no answer" in state.parts[0].message
+        assert "No response" in state.parts[0].message
 
     async def test_broken_check(self) -> None:
-        """
-        A check that fails in a way nobody foresaw makes its part unhealthy, not the board.
-        """
+        """An unexpected exception in a check makes its part unhealthy and nothing else."""
 
         async def broken() -> None:
             raise ZeroDivisionError
@@ -101,9 +91,7 @@ class TestJudgement:
 
 class TestCache:
     async def test_ten_seconds(self, clock: FakeClock) -> None:
-        """
-        A finding holds for 10 s and no longer.
-        """
+        """A result is valid for 10 s."""
         part = Part()
         board = Board({"auth": part}, clock=clock.time)
 
@@ -116,9 +104,7 @@ class TestCache:
         assert 2 == part.asked
 
     async def test_single_flight(self) -> None:
-        """
-        A hundred who ask at once share one check.
-        """
+        """A hundred concurrent callers share one check."""
         part = Part()
         board = Board({"auth": part})
 
@@ -128,9 +114,7 @@ class TestCache:
         assert 1 == len({id(state) for state in states})
 
     async def test_deadline_of_one(self) -> None:
-        """
-        The deadline of the call that asks first does not shorten the check of all.
-        """
+        """The deadline of the first caller does not shorten the shared check."""
         left: list[float | None] = []
 
         async def check() -> None:
@@ -144,9 +128,7 @@ class TestCache:
         assert [None] == left
 
     async def test_impatient(self) -> None:
-        """
-        Who goes away does not take the answer from the others.
-        """
+        """A cancelled caller does not affect the others."""
         gate = asyncio.Event()
 
         async def wait() -> None:
@@ -175,14 +157,12 @@ def board(check: Check, *, holds: timedelta = TINY) -> Board:
 
 class TestWatch:
     async def test_change(self) -> None:
-        """
-        The state now comes first, then each change, and nothing in between.
-        """
+        """The current state comes first, then each change, and nothing else."""
         part = Part()
         stream = board(part).watch(heartbeat=timedelta(seconds=60))
 
         (first,) = await take(stream, 1)
-        part.down = "Does not answer."
+        part.down = "Does not respond."
         (second,) = await take(stream, 1)
         part.down = ""
         (third,) = await take(stream, 1)
@@ -196,26 +176,20 @@ class TestWatch:
         assert first.event_id == third.event_id != second.event_id
 
     async def test_heartbeat(self) -> None:
-        """
-        Silence is broken by heartbeats.
-        """
+        """A silent stream yields heartbeats."""
         stream = board(Part(), holds=timedelta(seconds=60)).watch(heartbeat=TINY)
 
         assert [None, None] == (await take(stream, 3))[1:]
 
     async def test_resumed(self) -> None:
-        """
-        A watcher that names the state now is not told it again.
-        """
+        """A watcher that names the current state does not receive it again."""
         watched = board(Part(), holds=timedelta(seconds=60))
         known = (await watched.current()).event_id
 
         assert [None] == await take(watched.watch(known, heartbeat=TINY), 1)
 
     async def test_ends(self) -> None:
-        """
-        A watch ends when its time is up.
-        """
+        """A watch ends at its time limit."""
         async with asyncio.timeout(5):
             states = [state async for state in board(Part()).watch(lasts=3 * TINY)]
 

@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
 import auth_svc.metrics
-import gateway.observation
+import gateway.server.request_telemetry
 import survey_svc.redcap.breaker
 import survey_svc.redcap.bulkhead
 import survey_svc.redcap.client
@@ -21,7 +21,7 @@ from mesh.render import registry, signals
 
 EMITTERS = (
     auth_svc.metrics,
-    gateway.observation,
+    gateway.server.request_telemetry,
     metrics,
     survey_svc.requests.creation,
     survey_svc.requests.links,

@@ -1,4 +1,4 @@
-// Sends what the forms of the API explorer hold and shows the answer as it came.
+// Sends the forms of the API explorer and shows the response.
 
 const STREAM_LINES = 40;
 

@@ -1,5 +1,5 @@
-// Keeps the list of requests as it is now: when the server tells of a change, the page is asked
-// for again and its content replaced. Without this script people reload.
+// Keeps the list of requests up to date: on a change event the page is fetched again and its
+// content replaced. Without this script people reload.
 
 const content = document.getElementById("live");
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
@@ -43,7 +43,7 @@ function watch() {
     const kind = JSON.parse(event.data).change?.kind;
     if (kind === "CHANGE_KIND_CHANGED" || kind === "CHANGE_KIND_REMOVED") refresh();
   };
-  // The server ends each stream after a while; what happened in between is asked for.
+  // The server ends each stream after a while; refresh to see what changed meanwhile.
   events.addEventListener("end", () => {
     rest();
     setTimeout(resume, 3000);
@@ -61,8 +61,8 @@ function resume() {
   watch();
 }
 
-// A form being filled in must not be replaced under one's hands. Tabs out of sight keep no
-// connection: browsers have few of them for each host.
+// Pages with a form are not replaced while people type. Hidden tabs hold no connection, since
+// browsers allow few per host.
 if (content?.querySelector(".cards")) {
   watch();
   document.addEventListener("visibilitychange", () => {

@@ -1,4 +1,4 @@
-// Passkeys: signing in with one, and adding one. Browsers without them never see the buttons.
+// Passkeys: sign in with one, or add one. Browsers without support do not show the buttons.
 
 const SUPPORTED = Boolean(window.PublicKeyCredential?.parseRequestOptionsFromJSON);
 
@@ -35,7 +35,7 @@ async function add(form) {
   location.assign("/?tab=account");
 }
 
-// Who has a passkey now shows it at once, which makes the session a whole one.
+// A new passkey is used at once, which completes the session.
 async function addFirst(form) {
   await make(form);
   await signIn();
@@ -54,7 +54,7 @@ function offer(element, event, work) {
     try {
       await work(element);
     } catch (error) {
-      // Closing the browser's own dialog is no failure.
+      // Closing the browser's own dialog is not an error.
       problem.hidden = error.name === "NotAllowedError" || error.name === "AbortError";
     }
   });

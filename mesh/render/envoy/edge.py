@@ -1,5 +1,5 @@
 """
-The way in for browsers: HTTP and HTTPS with strict limits, JSON errors, limits per client.
+Edge listeners for browsers: HTTP and HTTPS, strict limits, JSON errors, rate limits.
 """
 
 from datetime import timedelta
@@ -17,11 +17,11 @@ SESSION_COOKIE = "__Host-amarre_session"
 BODY_BYTES = 64 * 1024
 HEADERS_KIB = 16
 PER_ADDRESS = (500, 250)
-"""Requests of one address: at once, and per second in the long run."""
+"""Rate limit of one address: burst, and requests per second."""
 PER_SESSION = (100, 50)
-"""Requests of one session, which is counted beside its address."""
+"""Rate limit of one session, counted in addition to its address."""
 _MOST_CLIENTS = 20_000
-"""Clients whose requests are counted at the same time; about 10 MiB."""
+"""Number of clients tracked at a time; about 10 MiB."""
 _HEADERS_IN, _REQUEST_IN = "10s", "30s"
 _FORGED = (
     "authorization",
@@ -39,7 +39,7 @@ _FORGED = (
 )
 _NOBODY_IS_INTERNAL = {
     "unix_sockets": False,
-    # An empty list would mean Envoy's own idea of private networks.
+    # An empty list would mean Envoy's default private networks.
     "cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}],
 }
 _LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
@@ -71,7 +71,7 @@ def _manager(
         name,
         codec_type="AUTO",
         **manager.forget(exact=_FORGED, prefixes=["x-amarre-"]),
-        # The peer is the client: nothing that it claims about addresses counts.
+        # The peer is the client; forwarded addresses are not trusted.
         use_remote_address=True,
         xff_num_trusted_hops=0,
         internal_address_config=_NOBODY_IS_INTERNAL,
@@ -118,10 +118,9 @@ def _manager(
 
 
 def _routes(mesh: Mesh) -> list[dict[str, Any]]:
-    """
-    Return one route per path of the contracts, and one for all the rest.
+    """Return one route per path of the contracts, and one for all other paths.
 
-    The names are what logs and spans tell of a request: other paths are whatever somebody typed.
+    Route names appear in logs and spans; other paths are chosen by clients.
     """
     longest = LONGEST_CALL + timedelta(seconds=5)
     timeouts: dict[str, timedelta] = {HEALTH: longest}
@@ -146,7 +145,7 @@ def _route(name: str, match: dict[str, str], timeout: timedelta) -> dict[str, An
     return {
         "name": name,
         "match": match,
-        # The span's name, which Envoy would otherwise tell whoever it talks to.
+        # Span name; not propagated, so it is not sent upstream.
         "decorator": {"operation": name, "propagate": False},
         "route": {"cluster": APP, "timeout": seconds(timeout)},
     }
@@ -182,7 +181,7 @@ def _limits(edge: Edge) -> list[dict[str, Any]]:
             ),
         },
         {
-            # Before the limit: answers pass the filters in the opposite order.
+            # Before the limit: responses pass the filters in reverse order.
             "name": "envoy.filters.http.lua",
             "typed_config": typed(
                 "envoy.extensions.filters.http.lua.v3.Lua",
@@ -209,7 +208,7 @@ def _rate_limit() -> dict[str, Any]:
     return typed(
         _LIMIT,
         stat_prefix="edge",
-        # The overall bucket is no limit; those of each client below are.
+        # The overall bucket does not limit; the buckets per client below do.
         token_bucket=_bucket(1_000_000, 1_000_000),
         filter_enabled=everything,
         filter_enforced=everything,

@@ -1,0 +1,69 @@
+"""Base of all page handlers: the visitor's session and calls on their behalf."""
+
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from gateway.pages.site import Site
+from gateway.rest.envelope import as_mesh_error
+from gateway.rest.transcode import Api
+from gateway.sessions import cookies
+from gateway.sessions.cache import Session
+from mesh.chassis.errors import MeshError
+from mesh.chassis.interceptors.validation import validate
+
+
+class PageHandlers:
+    """Calls services on behalf of the visitor."""
+
+    def __init__(self, api: Api, site: Site) -> None:
+        self.api = api
+        self.site = site
+
+    async def session(self, request: Request, audience: str) -> Session:
+        """Return the visitor's session, with a token for the service *audience*.
+
+        Raises:
+            UnauthenticatedError: The visitor is not signed in.
+            grpc.aio.AioRpcError: Auth rejects the session or is unavailable.
+        """
+        return await self.api.sessions.verify(cookies.read(request), audience)
+
+    async def visitor(self, request: Request) -> Any:
+        """Return the signed-in user; None when there is none or it is unknown."""
+        try:
+            return (await self.session(request, "survey")).user
+        except Exception as exc:
+            expected_error(exc)
+            return None
+
+    async def call(
+        self, service: str, rpc: str, message: Message, session: Session | None = None
+    ) -> Any:
+        """Call a service, on behalf of the user of *session* where one is given."""
+        validate(message)
+        stub = getattr(self.api.clients, service)
+        return await getattr(stub, rpc)(message, metadata=session.metadata() if session else ())
+
+    async def ask_auth(self, request: Request, rpc: str, message: Message) -> Any:
+        """Call Auth on behalf of the visitor; None when the call fails."""
+        try:
+            return await self.call("auth", rpc, message, await self.session(request, "auth"))
+        except Exception as exc:
+            expected_error(exc)
+            return None
+
+
+def expected_error(error: Exception) -> MeshError:
+    """Return *error* as a MeshError; raise it again when it is unexpected."""
+    known = as_mesh_error(error)
+    if known is None:
+        raise error
+    return known
+
+
+def redirect(path: str) -> Response:
+    """Return the redirect that follows a form."""
+    return RedirectResponse(path, status_code=303)

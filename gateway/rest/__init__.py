@@ -1,0 +1,1 @@
+"""The REST API: requests into gRPC calls by contract, responses into JSON and streams."""

@@ -1,0 +1,1 @@
+"""The HTTP server: listeners, the outermost middleware, per-request telemetry."""

@@ -1,0 +1,157 @@
+"""Listeners of the gateway: HTTP, HTTPS or a Unix socket, drained together."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from mesh.chassis.server import ListenError
+from mesh.chassis.tls import SvidFiles
+
+HEADER_BYTES = 32 * 1024
+"""Maximum size of the request line and headers together."""
+KEEP_ALIVE_SECONDS = 30
+_STARTED_SECONDS = 10.0
+
+
+class Listener(uvicorn.Server):
+    """A uvicorn server on one socket; the process handles signals itself."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        address: str,
+        *,
+        tls_dir: Path | None,
+        drain_timeout: timedelta,
+        behind_envoy: bool = False,
+    ) -> None:
+        """Bind *address*, with TLS when *tls_dir* is given.
+
+        Behind Envoy, which parses strictly and limits headers, the faster parser is used.
+
+        Raises:
+            ListenError: The address cannot be bound, or the certificate cannot be read.
+        """
+        config = uvicorn.Config(
+            app,
+            http="httptools" if behind_envoy else "h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, int(drain_timeout.total_seconds())),
+        )
+        config.load()
+        config.ssl = certificate(tls_dir) if tls_dir else None
+        super().__init__(config)
+        self._socket = bind(address)
+        self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do not handle signals; the process stops all its listeners together."""
+        yield
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        name = self._socket.getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
+
+    async def start(self) -> None:
+        """Start serving; returns once connections are accepted."""
+        self._task = asyncio.create_task(self.serve([self._socket]))
+        async with asyncio.timeout(_STARTED_SECONDS):
+            await self._ready.wait()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start serving and report readiness."""
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def stop(self) -> None:
+        """Stop accepting connections and let requests finish within the drain timeout."""
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """Return a TLS context that reloads the certificate in *folder* when it changes.
+
+    Raises:
+        ListenError: The certificate cannot be read.
+    """
+    files = SvidFiles(folder)
+
+    def load() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        return context
+
+    try:
+        first = current = load()
+        version = files.version()
+    except (OSError, ssl.SSLError) as exc:
+        raise ListenError(
+            f"The certificate in {folder} cannot be read ({exc}). Set AMARRE_GATEWAY_TLS_DIR "
+            "to a folder with tls.crt, tls.key and ca.crt."
+        ) from exc
+
+    def replace(connection: ssl.SSLObject, _name: str, _context: ssl.SSLContext) -> None:
+        # Called for each handshake. An incomplete file keeps the current certificate.
+        nonlocal current, version
+        with contextlib.suppress(OSError, ssl.SSLError):
+            if files.version() != version:
+                current, version = load(), files.version()
+        connection.context = current
+
+    first.sni_callback = replace
+    return first
+
+
+def bind(address: str) -> socket.socket:
+    """Return a listening socket for ``HOST:PORT`` or ``unix:PATH``.
+
+    Raises:
+        ListenError: The port is in use or the address is not local.
+    """
+    try:
+        if address.startswith("unix:"):
+            return _bind_unix(Path(address.removeprefix("unix:")))
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
+    except (OSError, ValueError, OverflowError) as exc:
+        raise ListenError(
+            f"Cannot listen on {address!r} ({exc}). Stop the other program or set another "
+            "HOST:PORT in AMARRE_GATEWAY_HTTP_LISTEN or AMARRE_GATEWAY_HTTPS_LISTEN."
+        ) from exc
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Only this user and its group, which its Envoy shares, may connect.
+    before = os.umask(0o117)
+    try:
+        server.bind(str(path))
+    finally:
+        os.umask(before)
+    server.listen(512)
+    return server

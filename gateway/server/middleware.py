@@ -1,0 +1,191 @@
+"""Outermost middleware: request id, security headers, body limit, last-resort errors."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import PayloadTooLargeError
+from gateway.rest.envelope import failure
+from gateway.rest.event_stream import EVENT_STREAM
+from gateway.server.request_telemetry import RequestTelemetry
+from mesh.chassis import call
+from mesh.chassis.errors import MeshError, UnavailableError
+
+log = structlog.get_logger("gateway")
+
+BODY_BYTES = 64 * 1024
+"""Maximum size of a request body."""
+REQUESTS_AT_ONCE = 1000
+"""Maximum number of requests in flight. Event streams have limits of their own."""
+_DISCARDED_BYTES = 16 * 1024 * 1024
+"""How much of an oversized body is read and discarded, so that the client can read the error."""
+_DISCARD_SECONDS = 1.0
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (
+        b"permissions-policy",
+        b"camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+Headers = list[tuple[bytes, bytes]]
+
+
+class RequestMiddleware:
+    """Wraps the application; adds common headers and answers every exception."""
+
+    def __init__(self, app: ASGIApp, *, behind_envoy: bool, hsts_seconds: int) -> None:
+        self._app = app
+        self._behind_envoy = behind_envoy
+        self._hsts = f"max-age={hsts_seconds}".encode()
+        self._in_flight: set[_Response] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        call.to_canary.set(headers.get(call.CANARY_HEADER.encode()) == "1")
+        telemetry = RequestTelemetry(scope, headers.get(b"traceparent", ""))
+        headers_to_add = self._common_headers(scope, headers, telemetry.traceresponse)
+        response = _Response(scope, send, headers_to_add)
+        self._in_flight.add(response)
+        response.on_stream = lambda: self._in_flight.discard(response)
+        try:
+            await self._serve(scope, headers, receive, response)
+        finally:
+            self._in_flight.discard(response)
+            telemetry.end(response.status)
+
+    async def _serve(
+        self, scope: Scope, headers: dict[bytes, str], receive: Receive, response: "_Response"
+    ) -> None:
+        body = _LimitedBody(receive)
+        try:
+            if len(self._in_flight) > REQUESTS_AT_ONCE:
+                raise UnavailableError("The gateway is at capacity; try again later.")
+            if _is_too_large(headers.get(b"content-length", "")):
+                raise PayloadTooLargeError(f"The body exceeds the limit of {BODY_BYTES} bytes.")
+            await self._app(scope, body, response)
+        except MeshError as error:
+            if isinstance(error, PayloadTooLargeError):
+                await body.discard()
+            await self._fail(scope, receive, response, error)
+        except Exception:
+            log.exception("request failed", path=scope["path"][:200])
+            await self._fail(
+                scope,
+                receive,
+                response,
+                MeshError("An unexpected error occurred; see the log for details."),
+            )
+
+    async def _fail(
+        self, scope: Scope, receive: Receive, response: "_Response", error: MeshError
+    ) -> None:
+        # A response that has started can only be cut off: the server closes the connection when
+        # an application returns before finishing.
+        if response.status == 0:
+            await failure(error)(scope, receive, response)
+
+    def _common_headers(self, scope: Scope, headers: dict[bytes, str], trace: str) -> Headers:
+        request_id = headers.get(b"x-request-id", "") if self._behind_envoy else ""
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(16)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        headers_to_add = [
+            (b"x-request-id", request_id.encode()),
+            (b"traceresponse", trace.encode()),
+        ]
+        forwarded = headers.get(b"x-forwarded-proto", "") if self._behind_envoy else ""
+        if (forwarded or scope["scheme"]) == "https":
+            headers_to_add.append((b"strict-transport-security", self._hsts))
+        return headers_to_add
+
+
+class _Response:
+    """Sends the response with the common headers; HEAD gets no body."""
+
+    def __init__(self, scope: Scope, send: Send, headers_to_add: Headers) -> None:
+        self.status = 0
+        self.on_stream: Callable[[], None] = _nothing
+        """Called when the response is a long-lived stream."""
+        self._send = send
+        self._headers_to_add = headers_to_add
+        self._without_body = scope["method"] == "HEAD"
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = list(message.get("headers", ()))
+            if (b"content-type", EVENT_STREAM.encode()) in given:
+                self.on_stream()
+            names = {name for name, _ in given}
+            # The endpoint may override these, as static files do for caching.
+            given += [header for header in _HEADERS if header[0] not in names]
+            message["headers"] = given + self._headers_to_add
+        elif message["type"] == "http.response.body" and self._without_body:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+class _LimitedBody:
+    """Receives the request body and enforces its size limit."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._read = 0
+        self._more = True
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            self._more = message.get("more_body", False)
+            if self._read > BODY_BYTES:
+                raise PayloadTooLargeError(f"The body exceeds the limit of {BODY_BYTES} bytes.")
+        return message
+
+    async def discard(self) -> None:
+        """Read and discard the rest, within limits."""
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while self._more and self._read < _DISCARDED_BYTES:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    self._read += len(message.get("body", b""))
+                    self._more = message.get("more_body", False)
+        except TimeoutError:
+            return
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_too_large(content_length: str) -> bool:
+    return content_length.isdecimal() and int(content_length[:20]) > BODY_BYTES

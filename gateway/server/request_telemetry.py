@@ -1,0 +1,84 @@
+"""Per-request telemetry: a span, a latency measurement and an access log line."""
+
+import re
+import time
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from opentelemetry.trace import SpanKind
+from prometheus_client import Gauge, Histogram
+from starlette.types import Scope
+
+from mesh.chassis import telemetry
+from mesh.chassis.telemetry import names, tracing
+from mesh.contract.policy import Method
+
+log = structlog.get_logger("access")
+
+HTTP_SECONDS = Histogram(
+    "amarre_http_server_duration_seconds",
+    "Duration of HTTP requests at the gateway.",
+    ["method", "route", "status"],
+    buckets=telemetry.LATENCY_BUCKETS,
+)
+HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "HTTP requests in flight.")
+PROBE_PATH = "/healthz"
+"""Probed every few seconds; left out of traces."""
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_VERBS = frozenset({"GET", "HEAD", "POST"})
+_SECURITY = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
+_METHOD = "amarre.method"
+_PAGE_OBJECTIVE = timedelta(seconds=1)
+
+
+def set_method(scope: Scope, method: Method) -> None:
+    """Record the rpc that serves the request of *scope*; its latency objective applies."""
+    scope[_METHOD] = method
+
+
+class RequestTelemetry:
+    """Telemetry of one request."""
+
+    def __init__(self, scope: Scope, traceparent: str) -> None:
+        """Start; a valid *traceparent* is continued."""
+        self._scope = scope
+        self._started = time.perf_counter()
+        # Source: W3C Trace Context, section 3.2.
+        known = _TRACEPARENT.fullmatch(traceparent)
+        tracing.resume(traceparent if known else tracing.new_traceparent())
+        self._verb = scope["method"] if scope["method"] in _VERBS else "other"
+        self._span = None
+        if scope["path"] != PROBE_PATH:
+            facts = {names.HTTP_METHOD: self._verb}
+            self._span = tracing.start(self._verb, SpanKind.SERVER, facts, first=not known)
+            tracing.enter(self._span)
+        self.traceresponse = tracing.traceparent()
+        """Value of the ``traceresponse`` header."""
+        HTTP_IN_FLIGHT.inc()
+
+    def end(self, status: int) -> None:
+        """Record the end of the request; *status* is 0 when the client disconnected first."""
+        HTTP_IN_FLIGHT.dec()
+        seconds = time.perf_counter() - self._started
+        # Unknown paths share one label value, since clients choose them.
+        route = getattr(self._scope.get("route"), "path", "other")
+        HTTP_SECONDS.labels(self._verb, route, status).observe(seconds, telemetry.exemplar())
+        kind = self._kind(status, seconds)
+        facts: dict[str, Any] = {"status": status, "duration_ms": round(seconds * 1000, 2)}
+        log.info("request", method=self._verb, route=route, kind=kind, **facts)
+        name = f"{self._verb} {route}"
+        attributes = {names.HTTP_ROUTE: route, names.HTTP_STATUS: status}
+        error = str(status) if status >= 500 else ""
+        if self._span is not None:
+            self._span.update_name(name)
+            tracing.end(self._span, attributes, error=error)
+        elif kind in {names.KIND_ERROR, names.KIND_SLOW}:
+            attributes[names.HTTP_METHOD] = self._verb
+            tracing.record_late(name, attributes, seconds=seconds, error=error)
+
+    def _kind(self, status: int, seconds: float) -> str:
+        code = "INTERNAL" if status >= 500 else _SECURITY.get(status, "OK")
+        method: Method | None = self._scope.get(_METHOD)
+        objective = method.objective.latency if method else _PAGE_OBJECTIVE
+        return telemetry.kind_of(code, seconds, objective)

@@ -1,0 +1,47 @@
+"""Session cookie: opaque, host-only, inaccessible to scripts and to other sites."""
+
+import re
+from datetime import UTC, datetime
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from mesh.contract.openapi import SESSION_COOKIE
+
+NAME = SESSION_COOKIE
+_SAFE = re.compile(r"[A-Za-z0-9._~-]{16,1024}")
+
+
+def read(connection: HTTPConnection) -> str:
+    """Return the session secret; empty when there is none or more than one."""
+    values = [
+        value.strip()
+        for header in connection.headers.getlist("cookie")
+        for name, _, value in (part.partition("=") for part in header.split(";"))
+        if name.strip() == NAME
+    ]
+    return values[0] if len(values) == 1 and _SAFE.fullmatch(values[0]) else ""
+
+
+def put(response: Response, secret: str, expires_at: datetime) -> None:
+    """Set the session cookie to *secret*.
+
+    Source:
+        RFC 6265bis, section 4.1.3.2, for the requirements of the ``__Host-`` prefix.
+    """
+    if not _SAFE.fullmatch(secret):
+        raise ValueError("The session secret has characters that a cookie cannot hold.")
+    response.set_cookie(
+        NAME,
+        secret,
+        expires=expires_at.astimezone(UTC),
+        path="/",
+        secure=True,
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def clear(response: Response) -> None:
+    """Delete the session cookie."""
+    response.delete_cookie(NAME, path="/", secure=True, httponly=True, samesite="strict")

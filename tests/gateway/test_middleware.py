@@ -1,0 +1,166 @@
+"""Common headers and limits of all responses."""
+
+import asyncio
+import gzip
+
+import httpx
+import pytest
+from amarre.survey.v1 import survey_pb2, survey_service_pb2
+
+from gateway.app import build
+from gateway.pages.site import static_url
+from gateway.server import middleware
+from gateway.sessions.cache import Session
+from tests.gateway.conftest import ORIGIN, World
+from tests.mesh.chassis.telemetry import recorded
+
+PATHS = ("/", "/api/v1/me", "/api/v1/health/status", "/nothing", "/healthz", "/static/amarre.css")
+
+
+def behind_envoy(world: World) -> httpx.AsyncClient:
+    """Return a client of the same gateway running behind Envoy."""
+    settings = world.settings.model_copy(update={"transport": "sidecar"})
+    app = build(settings, world.gateway.api.clients).app
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url=ORIGIN,
+        headers={"sec-fetch-site": "same-origin"},
+    )
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_headers(world: World, path: str) -> None:
+    """Every response has ids and security headers, and is not cached unless allowed."""
+    answer = await world.http.get(path)
+    assert 32 == len(answer.headers["x-request-id"])
+    assert answer.headers["traceresponse"].startswith("00-")
+    assert "nosniff" == answer.headers["x-content-type-options"]
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert "no-referrer" == answer.headers["referrer-policy"]
+    assert answer.headers["strict-transport-security"].startswith("max-age=")
+    kept = "no-cache" if path.startswith("/static") else "no-store"
+    assert kept == answer.headers["cache-control"]
+    assert "server" not in answer.headers
+
+
+async def test_no_hsts_over_http(world: World) -> None:
+    """Over plain HTTP there is no Strict-Transport-Security header."""
+    answer = await world.http.get("http://localhost:3000/")
+    assert "strict-transport-security" not in answer.headers
+
+
+async def test_trace_goes_on(world: World) -> None:
+    """A valid trace context is continued; an invalid one is replaced."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    valid = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    assert trace in (await world.http.get("/healthz", headers=valid)).headers["traceresponse"]
+    for broken in (f"00-{trace}", f"00-{'0' * 32}-b7ad6b7169203331-01", "x" * 55):
+        answer = await world.http.get("/healthz", headers={"traceparent": broken})
+        assert trace not in answer.headers["traceresponse"]
+        assert 55 == len(answer.headers["traceresponse"])
+
+
+async def test_first_span(world: World) -> None:
+    """
+    The span of a request that brings no trace has no parent, and the answer names its trace; that
+    of one which does hangs below what it brings.
+    """
+    brought = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with recorded() as spans:
+        answer = await world.http.get("/notice")
+        await world.http.get("/notice", headers={"traceparent": brought})
+
+    first, second = spans.of("SERVER")
+    context = first.get_span_context()
+    assert first.parent is None
+    assert context is not None
+    assert f"{context.trace_id:032x}" == answer.headers["traceresponse"].split("-")[1]
+    assert second.parent is not None
+    assert 0xB7AD6B7169203331 == second.parent.span_id
+
+
+async def test_request_id(world: World) -> None:
+    """A request id is accepted only from Envoy and only when well-formed."""
+    given = {"x-request-id": "abc-123-def"}
+    assert "abc-123-def" != (await world.http.get("/", headers=given)).headers["x-request-id"]
+    async with behind_envoy(world) as http:
+        assert "abc-123-def" == (await http.get("/", headers=given)).headers["x-request-id"]
+        for odd in ("a", "x" * 65, "<script>"):
+            answer = await http.get("/", headers={"x-request-id": odd})
+            assert odd != answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ({"x-envoy-external-address": "192.0.2.7", "x-forwarded-for": "6.6.6.6"}, "192.0.2.7"),
+        ({"x-forwarded-for": "6.6.6.6, 192.0.2.8"}, "192.0.2.8"),
+        ({"x-amarre-client-address": "6.6.6.6"}, ""),
+    ],
+)
+async def test_client_behind_envoy(world: World, headers: dict[str, str], address: str) -> None:
+    """Behind Envoy the client address is the one Envoy determined."""
+    async with behind_envoy(world) as http:
+        body = {"userId": "aa", "secret": "bb"}
+        await http.post("/api/v1/auth/login", json=body, headers=headers)
+    assert address == world.auth.does.last("LogIn").client_address
+
+
+async def test_compression(world: World) -> None:
+    """Larger responses are compressed for clients that accept it."""
+    world.sign_in()
+    world.survey.listed = [survey_pb2.Request(id=str(n)) for n in range(100)]
+    async with world.http.stream(
+        "GET", "/api/v1/surveys/list", headers={"accept-encoding": "gzip"}
+    ) as answer:
+        raw = b"".join([part async for part in answer.aiter_raw()])
+    assert "gzip" == answer.headers["content-encoding"]
+    assert len(raw) < len(gzip.decompress(raw)) / 5
+
+
+async def test_too_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests above the concurrency limit are 503; event streams do not count."""
+    monkeypatch.setattr(middleware, "REQUESTS_AT_ONCE", 1)
+    world.sign_in()
+    world.survey.events.put_nowait(
+        survey_service_pb2.WatchRequestsResponse(
+            event_id="1", change=survey_pb2.RequestChange(kind=survey_pb2.CHANGE_KIND_CURRENT)
+        )
+    )
+    watching = asyncio.ensure_future(world.http.get("/api/v1/surveys/events"))
+    async with asyncio.timeout(5):  # Until the stream has begun, it counts like any request.
+        while not world.survey.watchers:
+            await asyncio.sleep(0.005)
+        while 200 != (await world.http.get("/api/v1/me")).status_code:
+            await asyncio.sleep(0.005)
+
+    release = asyncio.Event()
+    verify = world.gateway.api.sessions.verify
+
+    async def slow(secret: str, audience: str) -> Session:
+        await release.wait()
+        return await verify(secret, audience)
+
+    monkeypatch.setattr(world.gateway.api.sessions, "verify", slow)
+    first = asyncio.ensure_future(world.http.get("/api/v1/me"))
+    await asyncio.sleep(0)
+    second = await world.http.get("/api/v1/health/status")
+    assert (503, "unavailable") == (second.status_code, second.json()["error"]["code"])
+    assert "1" == second.headers["retry-after"]
+    release.set()
+    world.survey.events.put_nowait(None)
+    assert 200 == (await first).status_code == (await watching).status_code
+
+
+async def test_static_files_by_version(world: World) -> None:
+    """A file requested by its current version is immutable; any other version is not cached."""
+    answer = await world.http.get(static_url("amarre.css"))
+    assert "immutable" in answer.headers["cache-control"]
+    for other in ("/static/amarre.css?v=0123456789ab", "/static/amarre.css?v=", "/static/mark.svg"):
+        answer = await world.http.get(other)
+        assert 200 == answer.status_code
+        assert "no-cache" == answer.headers["cache-control"]
+    assert 404 == (await world.http.get("/static/none.css?v=1")).status_code
+    assert 404 == (await world.http.get("/static/../site.py")).status_code
+    assert 404 == (await world.http.get("/static/%2e%2e/site.py")).status_code

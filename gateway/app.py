@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
@@ -13,17 +12,18 @@ from gateway.clients import Clients
 from gateway.config import GatewaySettings
 from gateway.errors import MethodNotAllowedError
 from gateway.pages import routes as pages
+from gateway.pages.navigation import CrossSiteNavigation
 from gateway.pages.page import error_page
 from gateway.pages.site import Site
 from gateway.rest import transcode
 from gateway.rest.envelope import failure
 from gateway.rest.transcode import Api
+from gateway.server.compression import Compression
 from gateway.server.middleware import RequestMiddleware
 from gateway.sessions.cache import SessionCache
 from mesh.chassis.errors import MeshError, NotFoundError
 from mesh.contract import openapi, policy
 
-_COMPRESSED_FROM_BYTES = 1024
 _HSTS_SECONDS = {"production": 365 * 24 * 3600, "development": 300}
 
 
@@ -46,9 +46,14 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         SessionCache(clients.auth),
         origins=settings.origins,
         behind_envoy=settings.behind_envoy,
+        https_url=settings.https_url,
     )
     site = Site()
     mesh = policy.load()
+    session_paths = frozenset(
+        {"/", "/confirm"}
+        | {route.path for method in mesh if method.needs_session for route in method.routes}
+    )
     router = Router(
         [
             *transcode.routes(mesh, api),
@@ -58,9 +63,7 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         redirect_slashes=False,
         default=_not_found,
     )
-    app = GZipMiddleware(
-        _ErrorHandler(router, site), minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=4
-    )
+    app = Compression(_ErrorHandler(CrossSiteNavigation(router, site, session_paths), site))
     frame = RequestMiddleware(
         app, behind_envoy=settings.behind_envoy, hsts_seconds=_HSTS_SECONDS[settings.env]
     )

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from pydantic import field_validator
+
+from gateway.sessions.origin import Origin
 from mesh.chassis.config import MeshSettings
 
 
@@ -19,14 +22,27 @@ class GatewaySettings(MeshSettings):
     )
     """Origins of the gateway's own pages, comma-separated."""
 
+    @field_validator("gateway_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        _origins(value)
+        return value
+
     @property
-    def origins(self) -> frozenset[str]:
+    def origins(self) -> frozenset[Origin]:
         """Return the origins of the gateway's own pages."""
-        return frozenset(
-            o.strip().rstrip("/") for o in self.gateway_origins.split(",") if o.strip()
-        )
+        return frozenset(_origins(self.gateway_origins))
+
+    @property
+    def https_url(self) -> str:
+        """Return the first HTTPS origin of the gateway's own pages; empty if there is none."""
+        return next((str(o) for o in _origins(self.gateway_origins) if o.scheme == "https"), "")
 
     @property
     def behind_envoy(self) -> bool:
         """Return whether headers set by Envoy can be trusted."""
         return self.transport == "sidecar"
+
+
+def _origins(text: str) -> list[Origin]:
+    return [Origin.parse(o.strip().rstrip("/")) for o in text.split(",") if o.strip()]

@@ -5,6 +5,7 @@ Errors raised by the gateway itself.
     ├── CsrfError                  not proven to come from our own pages
     ├── MethodNotAllowedError      the path exists, the method does not
     ├── PayloadTooLargeError       more than 64 KiB
+    ├── UnsupportedEncodingError   compressed request body
     └── InvalidRequestError
         └── UnreadableInputError   invalid JSON, wrong content type, unknown name
 """
@@ -40,6 +41,15 @@ class PayloadTooLargeError(MeshError):
     """The body exceeds the size limit."""
 
     reason = "PAYLOAD_TOO_LARGE"
+
+
+class UnsupportedEncodingError(MeshError):
+    """The request body is compressed."""
+
+    reason = "UNSUPPORTED_CONTENT_ENCODING"
+
+    def __init__(self) -> None:
+        super().__init__("Compressed request bodies are not supported; send the body as is.")
 
 
 class UnreadableInputError(InvalidRequestError):

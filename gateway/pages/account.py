@@ -10,6 +10,7 @@ from gateway.pages.page import form
 from gateway.pages.views import Views
 from gateway.sessions import cookies
 from gateway.sessions.cache import Session
+from mesh.chassis.errors import MeshError
 
 
 class Account(PageHandlers):
@@ -21,8 +22,11 @@ class Account(PageHandlers):
 
     async def log_out(self, request: Request) -> Response:
         """End this session, or all sessions of the user."""
-        fields = await form(request)
         secret = cookies.read(request)
+        try:
+            fields = await form(request)
+        except MeshError:
+            fields = {}  # Log-out ends the session, whatever is wrong with the request.
         message = pb.LogOutRequest(everywhere=fields.get("everywhere") == "yes")
         problem = None
         try:

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import MethodNotAllowedError, UnreadableInputError
 from gateway.pages.site import Site
+from gateway.rest.binding import require_identity
 from gateway.rest.envelope import as_mesh_error, failure
 from gateway.rest.transcode import Api
 from gateway.sessions import same_origin
@@ -73,7 +74,9 @@ async def form(request: Request) -> dict[str, str]:
 
     Raises:
         UnreadableInputError: The body is not a form or has a duplicate field.
+        UnsupportedEncodingError: The body is compressed.
     """
+    require_identity(request.headers.getlist("content-encoding"))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind != _FORM:

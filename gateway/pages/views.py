@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from typing import Any
 
 from amarre.auth.v1 import auth_service_pb2 as pb
@@ -15,10 +16,15 @@ from gateway.pages.handlers import PageHandlers, expected_error, redirect
 from gateway.pages.page import form
 from gateway.rest.transcode import open_session
 from gateway.sessions import cookies
+from gateway.sessions.cache import Session
 from mesh.chassis.errors import MeshError
 
+_MOST_PAGES = 20
+"""Limit of the pages of requests that are shown; far above what one person has."""
 NOTICE_VERSION = "2026-01"
 """Version of the privacy notice in ``templates/notice.html``."""
+_SIGNED_IN = "signed_in"
+"""Marks the first page after sign-in, where the session cookie must be present."""
 TABS = ("submit", "complete", "follow", "account", "data")
 
 
@@ -28,11 +34,14 @@ class Views(PageHandlers):
     async def home(self, request: Request) -> Response:
         """Show the welcome page, or the visitor's own page when signed in."""
         if not cookies.read(request):
-            if request.headers.get("sec-fetch-site") == "cross-site":
-                # Browsers do not send a SameSite=Strict cookie on a click from another site;
-                # reload from our own site before treating the visitor as signed out.
-                return self.site.render(request, "sign_in/again.html")
+            if _SIGNED_IN in request.query_params:
+                # Safari does not keep a Secure cookie of http://localhost.
+                return self.site.render(
+                    request, "sign_in/no_cookie.html", https_url=self.api.https_url
+                )
             return self.site.render(request, "welcome.html", tab="")
+        if _SIGNED_IN in request.query_params:
+            return redirect("/")
         return await self.own_page(request)
 
     async def create(self, request: Request) -> Response:
@@ -98,7 +107,7 @@ class Views(PageHandlers):
             return self.site.render(
                 request, "sign_in/link_refused.html", error.contract.http, problem=error
             )
-        response = redirect("/")
+        response = redirect(f"/?{_SIGNED_IN}=1")
         await open_session(self.api.sessions, response, reply, before=cookies.read(request))
         return response
 
@@ -119,10 +128,7 @@ class Views(PageHandlers):
         outage = None
         listed: list[Card] = []
         try:
-            reply = await self.call(
-                "survey", "ListRequests", survey_service_pb2.ListRequestsRequest(), session
-            )
-            listed = [card(one) for one in reply.requests]
+            listed = [card(one) async for one in self._requests(session)]
         except Exception as exc:
             outage = expected_error(exc)
             if outage.contract.name == "SECOND_FACTOR_REQUIRED":
@@ -154,6 +160,17 @@ class Views(PageHandlers):
             notice_version=NOTICE_VERSION,
             key=secrets.token_hex(16),
         )
+
+    async def _requests(self, session: Session) -> AsyncIterator[Any]:
+        """Yield the visitor's requests, page by page."""
+        message = survey_service_pb2.ListRequestsRequest()
+        for _ in range(_MOST_PAGES):
+            reply = await self.call("survey", "ListRequests", message, session)
+            for request in reply.requests:
+                yield request
+            if not reply.next_page_token:
+                return
+            message.page_token = reply.next_page_token
 
     def _not_verified(self, request: Request, error: MeshError) -> Response:
         if error.contract.name == "UNAUTHENTICATED":

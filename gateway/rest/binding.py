@@ -11,7 +11,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from gateway.errors import UnreadableInputError
+from gateway.errors import UnreadableInputError, UnsupportedEncodingError
 from gateway.rest.strict_json import NotJsonError, parse
 from mesh.chassis.errors import InvalidRequestError, Violation
 from mesh.chassis.interceptors.validation import refusal
@@ -94,6 +94,21 @@ def from_body(method: Method, body: bytes, content_types: list[str]) -> Message:
     return message
 
 
+def require_identity(content_encodings: list[str]) -> None:
+    """
+    Check that a request body is not compressed.
+
+    Raises:
+        UnsupportedEncodingError: It has a content coding.
+
+    Source:
+        RFC 9110, sections 8.4 and 15.5.16.
+    """
+    codings = {coding.strip().lower() for value in content_encodings for coding in value.split(",")}
+    if codings - {"", "identity"}:
+        raise UnsupportedEncodingError
+
+
 def from_query(method: Method, query: bytes) -> Message:
     """Read query parameters, each at most once.
 
@@ -167,7 +182,8 @@ def _parts(method: Method, wanted: Shape, value: Any) -> Iterator[tuple[FieldDes
     missing = [field.json_name for field in wanted.required if field not in fields]
     if missing:
         raise invalid(f"The body is missing {', '.join(missing)}.")
-    yield from fields.items()
+    # ProtoJSON: null leaves a field at its default, which its rules then judge.
+    yield from ((field, part) for field, part in fields.items() if part is not None)
 
 
 def _set_json(message: Message, field: FieldDescriptor, value: Any) -> None:

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from starlette.responses import Response
 
-from gateway.errors import MethodNotAllowedError
+from gateway.errors import MethodNotAllowedError, UnsupportedEncodingError
 from gateway.rest.json_printer import to_json
 from mesh.chassis.errors import MeshError, RemoteError, Violation, from_rpc_error, unpack
 from mesh.contract import sensitivity
@@ -48,6 +48,8 @@ def failure(error: MeshError, request: Descriptor | None = None) -> Response:
     if error.contract.http in {429, 503}:
         seconds = error.retry_after.total_seconds() if error.retry_after else 1
         response.headers["retry-after"] = str(max(1, math.ceil(seconds)))
+    if isinstance(error, UnsupportedEncodingError):
+        response.headers["accept-encoding"] = "identity"  # RFC 9110, section 15.5.16.
     if isinstance(error, MethodNotAllowedError):
         response.headers["allow"] = error.allowed
     return response

@@ -27,8 +27,10 @@ from gateway.rest.json_printer import answer_status, field_to_json
 from gateway.server.request_telemetry import set_method
 from gateway.sessions import cookies, same_origin
 from gateway.sessions.cache import Session, SessionCache
+from gateway.sessions.origin import Origin
 from mesh.chassis.errors import MeshError
 from mesh.chassis.interceptors.validation import validate
+from mesh.contract.openapi import NEXT_PAGE_FIELD, NEXT_PAGE_HEADER
 from mesh.contract.policy import Mesh, Method, Route
 
 
@@ -40,13 +42,16 @@ class Api:
         clients: Clients,
         sessions: SessionCache,
         *,
-        origins: Iterable[str],
+        origins: Iterable[Origin],
         behind_envoy: bool,
+        https_url: str = "",
     ) -> None:
         self.clients = clients
         self.sessions = sessions
         self.origins = frozenset(origins)
         self.behind_envoy = behind_envoy
+        self.https_url = https_url
+        """First HTTPS origin of our own pages; empty if there is none."""
         self.stopping = asyncio.Event()
         """Set at shutdown; streams then end."""
 
@@ -146,22 +151,34 @@ class Endpoint:
         reply = await self._call(message, metadata=metadata)
         status = answer_status(reply, method.rest.status_field)
         response = success(field_to_json(reply, self._route.response_body), status)
+        if self._route.response_body and getattr(reply, NEXT_PAGE_FIELD, ""):
+            response.headers[NEXT_PAGE_HEADER] = reply.next_page_token
         await self._apply_session_effect(response, reply, secret, session)
         return response
 
     async def _bind(self, request: Request) -> Message:
-        query = request.scope["query_string"]
         if self._route.body:
-            binding.reject_query(query)
-            message = binding.from_body(
-                self._method, await request.body(), request.headers.getlist("content-type")
-            )
+            try:
+                message = await self._from_body(request)
+            except MeshError:
+                if self._method.session_effect != pb.SESSION_EFFECT_CLOSE:
+                    raise
+                # Log-out ends the session, whatever is wrong with the request.
+                message = binding.shape(self._method.descriptor.input_type).new()
         else:
-            message = binding.from_query(self._method, query)
+            message = binding.from_query(self._method, request.scope["query_string"])
         if binding.shape(self._method.descriptor.input_type).headers:
             binding.fill_headers(message, self._api.client_headers(request))
         validate(message)
         return message
+
+    async def _from_body(self, request: Request) -> Message:
+        binding.reject_query(request.scope["query_string"])
+        headers = request.headers
+        binding.require_identity(headers.getlist("content-encoding"))
+        return binding.from_body(
+            self._method, await request.body(), headers.getlist("content-type")
+        )
 
     async def _stream(
         self, request: Request, message: Message, secret: str, session: Session | None

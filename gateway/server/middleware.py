@@ -41,7 +41,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
 _HEADERS = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    # Not "no-referrer": browsers without Fetch Metadata would send "Origin: null" with forms.
+    (b"referrer-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
     (
         b"permissions-policy",
@@ -68,8 +69,10 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        call.to_canary.set(headers.get(call.CANARY_HEADER.encode()) == "1")
-        telemetry = RequestTelemetry(scope, headers.get(b"traceparent", ""))
+        # The edge decides about tracing and canaries; what clients send does not count.
+        trusted = headers if self._behind_envoy else {}
+        call.to_canary.set(trusted.get(call.CANARY_HEADER.encode()) == "1")
+        telemetry = RequestTelemetry(scope, trusted.get(b"traceparent", ""))
         headers_to_add = self._common_headers(scope, headers, telemetry.traceresponse)
         response = _Response(scope, send, headers_to_add)
         self._in_flight.add(response)

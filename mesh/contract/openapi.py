@@ -20,11 +20,19 @@ from mesh.contract.reasons import Reason
 
 SESSION_COOKIE = "__Host-amarre_session"
 """The cookie that proves the session of a browser."""
+NEXT_PAGE_FIELD = "next_page_token"
+NEXT_PAGE_HEADER = "x-next-page-token"
+"""The response header that carries the token of the next page of a list."""
 _SET_BY_GATEWAY = frozenset({"X-Amarre-Client-Address", "User-Agent"})
 _NAMED = re.compile(r"\b[A-Z][A-Z_]{3,}\b")
 _ANY = ("INVALID_REQUEST", "RATE_LIMITED", "INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 """Reasons that every call may give."""
-_FOR_BODIES = ("CSRF_FAILED", "PAYLOAD_TOO_LARGE", "INVALID_JSON")
+_FOR_BODIES = (
+    "CSRF_FAILED",
+    "PAYLOAD_TOO_LARGE",
+    "INVALID_JSON",
+    "UNSUPPORTED_CONTENT_ENCODING",
+)
 """Reasons that every call with a body may give as well."""
 _NULL = {"type": "null"}
 
@@ -138,6 +146,10 @@ def _answers(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]:
         "description": policy.comment(output.full_name) or "The answer.",
         "content": {"application/json": {"schema": _envelope(data)}},
     }
+    if field is not None and NEXT_PAGE_FIELD in output.fields_by_name:
+        token = schemas.field(output.fields_by_name[NEXT_PAGE_FIELD])
+        description = token.pop("description", "")
+        answer["headers"] = {NEXT_PAGE_HEADER: {"description": description, "schema": token}}
     return {str(status): answer for status in sorted({200, *_other_statuses(method)})}
 
 

@@ -224,6 +224,9 @@ class FakeSurvey(survey_service_pb2_grpc.SurveyServiceServicer):
     def __init__(self) -> None:
         self.does = Behaviour()
         self.listed: list[survey_pb2.Request] = []
+        self.next_page_token = ""
+        self.pages: dict[str, tuple[list[str], str]] = {}
+        """Ids of requests and the next token, by page token."""
         self.chunks: list[Any] = []
         self.breaks_off = False
         self.events: asyncio.Queue[Any] = asyncio.Queue()
@@ -235,7 +238,14 @@ class FakeSurvey(survey_service_pb2_grpc.SurveyServiceServicer):
 
     async def ListRequests(self, request: Any, context: Any) -> Any:
         self.does.take("ListRequests", request)
-        return survey_service_pb2.ListRequestsResponse(requests=self.listed)
+        if request.page_token in self.pages:
+            ids, token = self.pages[request.page_token]
+            status = survey_pb2.REQUEST_STATUS_TO_COMPLETE
+            requests = [survey_pb2.Request(id=one, status=status) for one in ids]
+            return survey_service_pb2.ListRequestsResponse(requests=requests, next_page_token=token)
+        return survey_service_pb2.ListRequestsResponse(
+            requests=self.listed, next_page_token=self.next_page_token
+        )
 
     async def GetLink(self, request: Any, context: Any) -> Any:
         self.does.take("GetLink", request)

@@ -35,6 +35,11 @@ _FORGED = (
     "x-request-id",
     "x-original-url",
     "x-rewrite-url",
+    "x-canary",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
     "grpc-timeout",
 )
 _NOBODY_IS_INTERNAL = {
@@ -70,7 +75,7 @@ def _manager(
     return manager.manager(
         name,
         codec_type="AUTO",
-        **manager.forget(exact=_FORGED, prefixes=["x-amarre-"]),
+        **manager.forget(exact=_FORGED, prefixes=["x-amarre-", "x-b3-"]),
         # The peer is the client; forwarded addresses are not trusted.
         use_remote_address=True,
         xff_num_trusted_hops=0,

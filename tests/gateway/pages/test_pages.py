@@ -87,7 +87,7 @@ class TestSigningIn:
         """The button opens the session and redirects home."""
         form = {"userId": "aa", "secret": "bb"}
         answer = await world.http.post("/login", data=form, headers=HTML)
-        assert (303, "/") == (answer.status_code, answer.headers["location"])
+        assert (303, "/?signed_in=1") == (answer.status_code, answer.headers["location"])
         assert f"{NAME}={world.auth.next_secret}" in answer.headers["set-cookie"]
 
     @pytest.mark.parametrize(

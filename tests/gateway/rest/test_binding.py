@@ -101,7 +101,7 @@ class TestBodies:
         assert (400, code) == (answer.status_code, answer.json()["error"]["code"])
         assert not world.auth.does.requests
 
-    @pytest.mark.parametrize("value", ['"true"', "1", "null", "{}"])
+    @pytest.mark.parametrize("value", ['"true"', "1", "{}"])
     async def test_boolean(self, world: World, value: str) -> None:
         """Only true and false are booleans."""
         world.sign_in()
@@ -233,3 +233,23 @@ class TestErrors:
         assert (503, "offline") == (answer.status_code, answer.json()["error"]["code"])
         assert answer.json()["error"]["details"]["online"] is False
         assert "no" == answer.json()["error"]["details"]["tcp"]["error"]
+
+
+@pytest.mark.parametrize("name", ["noticeVersion", "notice_version"])
+async def test_null_is_absent(world: World, name: str) -> None:
+    """A null field is absent (ProtoJSON)."""
+    world.sign_in()
+    for body in ({"consent": True, name: None}, {"consent": None}):
+        answer = await world.http.post("/api/v1/surveys/requests", json=body)
+        assert 200 == answer.status_code
+        created = world.survey.does.last("CreateRequest")
+        assert "" == created.notice_version
+        assert created.consent is bool(body["consent"])
+
+
+async def test_null_is_not_a_value(world: World) -> None:
+    """A required field that is null is missing; an unknown field is unknown even when null."""
+    for body in ({"email": None}, {"email": "ada@example.org", "other": None}):
+        answer = await world.http.post("/api/v1/auth/signup", json=body)
+        assert 400 == answer.status_code
+    assert not world.auth.does.requests

@@ -137,3 +137,28 @@ class TestRefusals:
         assert "internal" == answer.json()["error"]["code"]
         assert "secret-cause" not in answer.text
         assert answer.headers["x-request-id"]
+
+
+async def test_next_page(world: World) -> None:
+    """The token of the next page is a response header, documented in OpenAPI, and works."""
+    world.sign_in()
+    world.survey.next_page_token = "page-2"
+    for path in ("/api/v1/surveys/list", "/api/v1/surveys/requests"):
+        answer = await world.http.get(path)
+        assert "page-2" == answer.headers["x-next-page-token"]
+        document = (await world.http.get("/api/openapi.json")).json()
+        described = document["paths"][path]["get"]["responses"]["200"]["headers"]
+        assert "string" == described["x-next-page-token"]["schema"]["type"]
+    world.survey.next_page_token = ""
+    answer = await world.http.get("/api/v1/surveys/list", params={"pageToken": "page-2"})
+    assert "page-2" == world.survey.does.last("ListRequests").page_token
+    assert "x-next-page-token" not in answer.headers
+
+
+async def test_pages_show_every_page(world: World) -> None:
+    """The requests page shows all pages of the list."""
+    world.sign_in()
+    world.survey.pages = {"": (["1"], "b"), "b": (["2"], "")}
+    page = await world.http.get("/?tab=complete")
+    assert "request-1" in page.text
+    assert "request-2" in page.text

@@ -6,11 +6,15 @@ import gzip
 import httpx
 import pytest
 from amarre.survey.v1 import survey_pb2, survey_service_pb2
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.app import build
 from gateway.pages.site import static_url
 from gateway.server import middleware
+from gateway.server.middleware import RequestMiddleware
 from gateway.sessions.cache import Session
+from mesh.chassis import call
 from tests.gateway.conftest import ORIGIN, World
 from tests.mesh.chassis.telemetry import recorded
 
@@ -51,25 +55,43 @@ async def test_no_hsts_over_http(world: World) -> None:
 
 
 async def test_trace_goes_on(world: World) -> None:
-    """A valid trace context is continued; an invalid one is replaced."""
+    """A valid trace context from Envoy is continued; an invalid one is replaced."""
     trace = "0af7651916cd43dd8448eb211c80319c"
     valid = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-    assert trace in (await world.http.get("/healthz", headers=valid)).headers["traceresponse"]
-    for broken in (f"00-{trace}", f"00-{'0' * 32}-b7ad6b7169203331-01", "x" * 55):
-        answer = await world.http.get("/healthz", headers={"traceparent": broken})
-        assert trace not in answer.headers["traceresponse"]
-        assert 55 == len(answer.headers["traceresponse"])
+    async with behind_envoy(world) as http:
+        assert trace in (await http.get("/healthz", headers=valid)).headers["traceresponse"]
+        for broken in (f"00-{trace}", f"00-{'0' * 32}-b7ad6b7169203331-01", "x" * 55):
+            answer = await http.get("/healthz", headers={"traceparent": broken})
+            assert trace not in answer.headers["traceresponse"]
+            assert 55 == len(answer.headers["traceresponse"])
+
+
+async def test_client_decides_nothing(world: World) -> None:
+    """Without Envoy, a client's traceparent and x-canary have no effect."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    given = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "x-canary": "1"}
+    seen: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(call.to_canary.get())
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    for trusted in (False, True):
+        outer = RequestMiddleware(app, behind_envoy=trusted, hsts_seconds=1)
+        transport = httpx.ASGITransport(outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            answer = await http.get("/", headers=given)
+        assert trusted is (trace in answer.headers["traceresponse"])
+    assert [False, True] == seen
 
 
 async def test_first_span(world: World) -> None:
-    """
-    The span of a request that brings no trace has no parent, and the answer names its trace; that
-    of one which does hangs below what it brings.
-    """
+    """A span is a root unless Envoy sent a trace context; ``traceresponse`` names its trace."""
     brought = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with recorded() as spans:
         answer = await world.http.get("/notice")
-        await world.http.get("/notice", headers={"traceparent": brought})
+        async with behind_envoy(world) as http:
+            await http.get("/notice", headers={"traceparent": brought})
 
     first, second = spans.of("SERVER")
     context = first.get_span_context()

@@ -1,5 +1,6 @@
 """Pages in a real Chromium: cross-site cookies, live updates, CSP, small screens."""
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 
@@ -8,6 +9,7 @@ from amarre.survey.v1 import survey_pb2, survey_service_pb2
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from gateway.server.listeners import Listener
+from mesh.chassis.errors import UnavailableError
 from tests.gateway.conftest import World
 
 pytestmark = pytest.mark.browser
@@ -57,6 +59,21 @@ async def page(browser: Browser, app: str) -> AsyncIterator[Page]:
     await context.close()
     # That a page asked for is refused is no complaint about the page shown.
     assert [] == [c for c in complaints if not c.startswith("Failed to load resource")]
+
+
+WITHOUT_JSON = {
+    "absent": """
+        delete PublicKeyCredential.parseCreationOptionsFromJSON;
+        delete PublicKeyCredential.parseRequestOptionsFromJSON;
+        delete PublicKeyCredential.prototype.toJSON;
+    """,
+    "throws": """
+        const fail = () => { throw new TypeError("Illegal invocation"); };
+        PublicKeyCredential.parseCreationOptionsFromJSON = fail;
+        PublicKeyCredential.parseRequestOptionsFromJSON = fail;
+        PublicKeyCredential.prototype.toJSON = fail;
+    """,
+}
 
 
 async def sign_in(page: Page) -> None:
@@ -212,3 +229,80 @@ async def test_small_screen(page: Page, world: World, language: str) -> None:
     for tab in ("submit", "complete", "account", "data"):
         await page.goto(f"/?tab={tab}")
         assert await fits(page), tab
+
+
+async def test_reconnects(page: Page, world: World) -> None:
+    """After a 503 or 429 the live page reconnects, with the list first (HTML, section 9.2.3)."""
+    world.survey.listed = [
+        survey_pb2.Request(id="7", title="Grace", status=survey_pb2.REQUEST_STATUS_TO_COMPLETE)
+    ]
+    await page.add_init_script("Math.random = () => 0")
+    world.survey.does.failures["WatchRequests"] = UnavailableError("Away.")
+    async with page.expect_response(lambda response: "surveys/events" in response.url) as refused:
+        await sign_in(page)
+    assert 503 == (await refused.value).status
+    del world.survey.does.failures["WatchRequests"]
+    world.survey.listed[0].title = "Grace Hopper"
+    await expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible(timeout=30_000)
+
+
+async def test_reset(page: Page, world: World) -> None:
+    """A RESET event makes the page fetch the list again, which removes deleted requests."""
+    world.survey.listed = [
+        survey_pb2.Request(id=n, title=f"Request {n}", status=survey_pb2.REQUEST_STATUS_TO_COMPLETE)
+        for n in "78"
+    ]
+    await sign_in(page)
+    await page.get_by_role("heading", name="Request 8").wait_for()
+    del world.survey.listed[1]
+    change = survey_pb2.RequestChange(kind=survey_pb2.CHANGE_KIND_RESET)
+    world.survey.events.put_nowait(
+        survey_service_pb2.WatchRequestsResponse(event_id="1", change=change)
+    )
+    await expect(page.get_by_role("heading", name="Request 8")).to_have_count(0)
+    await expect(page.get_by_role("heading", name="Request 7")).to_be_visible()
+
+
+@pytest.mark.parametrize("missing", ["absent", "throws"])
+async def test_passkey_without_json_methods(page: Page, world: World, missing: str) -> None:
+    """
+    Passkeys work where the browser's JSON conversions are absent or throw.
+
+    Source: Web Authentication Level 3, sections 5.1.3, 5.1.8 and 5.1.9 (optional conversions).
+    """
+    await page.add_init_script(WITHOUT_JSON[missing])
+    browser = await page.context.new_cdp_session(page)
+    await browser.send("WebAuthn.enable")
+    options = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+    }
+    await browser.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+    await sign_in(page)
+    await page.goto("/?tab=account")
+    await page.get_by_label("Passkey name").fill("Phone")
+    await page.get_by_role("button", name="Add a passkey").click()
+    await expect(page.locator("li", has_text="Phone")).to_be_visible()
+    added = json.loads(world.auth.does.last("AddPasskey").credential_json)
+    assert {"clientDataJSON", "attestationObject", "transports"} == set(added["response"])
+    await page.get_by_role("button", name="Sign out", exact=True).first.click()
+    await page.goto("/signup")
+    await page.get_by_role("button", name="Use a passkey").click()
+    await expect(page.get_by_role("button", name="Sign out").first).to_be_visible()
+    shown = json.loads(world.auth.does.last("LogInWithPasskey").credential_json)
+    assert added["id"] == shown["id"] == shown["rawId"]
+    assert {"clientDataJSON", "authenticatorData", "signature", "userHandle"} <= set(
+        shown["response"]
+    )
+
+
+async def test_no_passkeys(page: Page) -> None:
+    """A browser without WebAuthn gets a sentence instead of a button."""
+    await page.add_init_script("delete window.PublicKeyCredential")
+    await sign_in(page)
+    await page.goto("/?tab=account")
+    await expect(page.get_by_text("does not support passkeys")).to_be_visible()
+    await expect(page.get_by_role("button", name="Add a passkey")).to_have_count(0)

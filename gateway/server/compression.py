@@ -1,0 +1,88 @@
+"""Response compression by content negotiation, with validators that differ per encoding."""
+
+import re
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.gzip import GZipResponder, IdentityResponder
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_MINIMUM_BYTES = 1024
+_LEVEL = 4
+_NEGOTIATED = frozenset({206, 304})
+"""Statuses whose full response would have been negotiated too."""
+_QVALUE = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Compression:
+    """Compresses responses of *app* with gzip for clients that accept it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        accepted = [v.decode("latin-1") for k, v in scope["headers"] if k == b"accept-encoding"]
+        responder: ASGIApp
+        if accepts_gzip(",".join(accepted)):
+            responder = GZipResponder(self._app, _MINIMUM_BYTES, compresslevel=_LEVEL)
+        else:
+            responder = IdentityResponder(self._app, _MINIMUM_BYTES)
+
+        async def negotiated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _mark(MutableHeaders(raw=message["headers"]), message["status"])
+            await send(message)
+
+        await responder(scope, receive, negotiated)
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """
+    Return whether the client accepts gzip at least as much as no encoding.
+
+    Malformed members are ignored.
+
+    Source:
+        RFC 9110, sections 8.4.1.3 and 12.5.3.
+    """
+    weights = _weights(accept_encoding)
+    anything = weights.get("*", 0)
+    gzip = weights.get("gzip", weights.get("x-gzip", anything))
+    return gzip > 0 and gzip >= weights.get("identity", 0)
+
+
+def _weights(accept_encoding: str) -> Mapping[str, float]:
+    found: dict[str, float] = {}
+    for member in accept_encoding.split(","):
+        coding, _, parameter = member.strip().partition(";")
+        name, _, value = parameter.strip().partition("=")
+        weight = 1.0 if not parameter.strip() else None
+        if name.strip().lower() == "q" and _QVALUE.fullmatch(value.strip()):
+            weight = float(value)
+        coding = coding.strip().lower()
+        if weight is not None and _TOKEN.fullmatch(coding):
+            found[coding] = max(weight, found.get(coding, 0.0))
+    return found
+
+
+def _mark(headers: MutableHeaders, status: int) -> None:
+    """
+    Make the entity tag of a compressed response weak, and add Vary where it was negotiated.
+
+    Source:
+        RFC 9110, sections 8.8.3.3 and 15.4.5.
+    """
+    if _is_compressed(headers):
+        tag = headers.get("etag", "")
+        if tag.startswith('"'):
+            headers["etag"] = f"W/{tag}"
+    if status in _NEGOTIATED:
+        headers.add_vary_header("Accept-Encoding")
+
+
+def _is_compressed(headers: Headers) -> bool:
+    return headers.get("content-encoding") == "gzip"

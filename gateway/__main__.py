@@ -7,8 +7,9 @@ import structlog
 from gateway.app import build
 from gateway.clients import Clients
 from gateway.config import GatewaySettings
-from gateway.server.listeners import Listener
+from gateway.server.listeners import ConnectionLimits, Listener
 from mesh.chassis import config, server
+from mesh.chassis.background import background
 
 log = structlog.get_logger("server")
 
@@ -28,6 +29,10 @@ async def main(settings: GatewaySettings) -> None:
             f"AMARRE_PEERS has no address for {exc}; set auth, survey and health."
         ) from exc
     gateway = build(settings, clients)
+    connections = ConnectionLimits(
+        per_client=settings.gateway_connections_per_client,
+        total=settings.gateway_connections_total,
+    )
     listeners = [
         Listener(
             gateway.app,
@@ -35,6 +40,7 @@ async def main(settings: GatewaySettings) -> None:
             tls_dir=tls_dir,
             drain_timeout=settings.drain_timeout,
             behind_envoy=settings.behind_envoy,
+            connections=connections,
         )
         for address, tls_dir in (
             (settings.gateway_http_listen, None),
@@ -46,10 +52,14 @@ async def main(settings: GatewaySettings) -> None:
         raise server.StartError(
             "AMARRE_GATEWAY_HTTP_LISTEN is empty; set it to HOST:PORT or unix:PATH."
         )
-    for listener in listeners:
-        await listener.start()
-    log.info("serving", http=settings.gateway_http_listen, https=settings.gateway_https_listen)
-    await server.until_told_to_stop()
+    async with (
+        background("admission samples", gateway.admission.sample),
+        background("revoked sessions", gateway.follow_revocations),
+    ):
+        for listener in listeners:
+            await listener.start()
+        log.info("serving", http=settings.gateway_http_listen, https=settings.gateway_https_listen)
+        await server.until_told_to_stop()
     log.info("draining")
     gateway.api.stopping.set()
     await asyncio.gather(*(listener.stop() for listener in listeners))

@@ -1,6 +1,9 @@
 """The ASGI application: REST API, pages and the middleware around them."""
 
+import functools
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,12 +21,16 @@ from gateway.pages.site import Site
 from gateway.rest import transcode
 from gateway.rest.envelope import failure
 from gateway.rest.transcode import Api
+from gateway.server.admission import LEAST_IN_FLIGHT, Admission
 from gateway.server.compression import Compression
+from gateway.server.limits import StreamLimits
 from gateway.server.middleware import RequestMiddleware
 from gateway.sessions.cache import SessionCache
+from gateway.sessions.revocations import follow_always
 from mesh.chassis.errors import MeshError, NotFoundError
 from mesh.contract import openapi, policy
 
+_REVOCATIONS = "/amarre.auth.v1.AuthService/WatchRevocations"
 _HSTS_SECONDS = {"production": 365 * 24 * 3600, "development": 300}
 
 
@@ -33,6 +40,9 @@ class Gateway:
 
     app: ASGIApp
     api: Api
+    admission: Admission
+    follow_revocations: Callable[[], Coroutine[Any, Any, None]]
+    """Keeps the session cache up to date, for ever."""
 
 
 def build(settings: GatewaySettings, clients: Clients) -> Gateway:
@@ -43,10 +53,21 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
     """
     api = Api(
         clients,
-        SessionCache(clients.auth),
+        SessionCache(clients.auth, most=settings.gateway_sessions_cached),
         origins=settings.origins,
         behind_envoy=settings.behind_envoy,
         https_url=settings.https_url,
+        streams=StreamLimits(
+            per_client=settings.gateway_streams_per_client,
+            per_session=settings.gateway_streams_per_session,
+            total=settings.gateway_streams_total,
+        ),
+    )
+    admission = Admission(
+        target_seconds=settings.gateway_queue_target.total_seconds(),
+        oldest_seconds=settings.gateway_queue_longest.total_seconds(),
+        least=LEAST_IN_FLIGHT,
+        most=settings.gateway_requests_in_flight,
     )
     site = Site()
     mesh = policy.load()
@@ -64,10 +85,15 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         default=_not_found,
     )
     app = Compression(_ErrorHandler(CrossSiteNavigation(router, site, session_paths), site))
-    frame = RequestMiddleware(
-        app, behind_envoy=settings.behind_envoy, hsts_seconds=_HSTS_SECONDS[settings.env]
+    outermost = RequestMiddleware(
+        app,
+        behind_envoy=settings.behind_envoy,
+        hsts_seconds=_HSTS_SECONDS[settings.env],
+        admission=admission,
     )
-    return Gateway(frame, api)
+    watch = clients.of(mesh.by_path[_REVOCATIONS])
+    follow = functools.partial(follow_always, watch, api.sessions)
+    return Gateway(outermost, api, admission, follow)
 
 
 class _ErrorHandler:

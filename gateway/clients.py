@@ -1,6 +1,7 @@
-"""Typed stubs, one per service."""
+"""Typed stubs, one per service, and stubs on connections of their own for long streams."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -8,9 +9,17 @@ from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from amarre.health.v1.health_service_pb2_grpc import HealthServiceStub
 from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 
+from gateway.config import GatewaySettings
 from mesh.chassis.channel import channel
-from mesh.chassis.config import MeshSettings
 from mesh.contract.policy import SERVICES, Method
+
+STREAMS_PER_CONNECTION = 100
+"""Streams of one HTTP/2 connection; servers of the mesh accept no more in direct mode."""
+_STUBS: Mapping[str, Callable[[grpc.aio.Channel], Any]] = {
+    "auth": AuthServiceStub,
+    "survey": SurveyServiceStub,
+    "health": HealthServiceStub,
+}
 
 
 @dataclass(frozen=True)
@@ -21,28 +30,60 @@ class Clients:
     auth: Any
     survey: Any
     health: Any
+    watches: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Stubs for streams that stay open, by service, each on a connection of its own."""
 
     @classmethod
-    def connect(cls, settings: MeshSettings) -> "Clients":
-        """Create a channel to each service; connections are opened by the first call.
+    def connect(cls, settings: GatewaySettings) -> "Clients":
+        """
+        Create channels to each service; connections are opened by the first call.
 
         Raises:
             SvidFilesError: The SVID of this process cannot be read.
             KeyError: ``AMARRE_PEERS`` lacks a service.
         """
         channels = {name: channel(name, settings) for name in SERVICES}
+        # With some room, since streams are spread by count and end at any time.
+        connections = settings.gateway_streams_total // STREAMS_PER_CONNECTION + 2
+        watches = {
+            name: tuple(channel(name, settings, own_connection=True) for _ in range(connections))
+            for name in SERVICES
+        }
         return cls(
-            channels=tuple(channels.values()),
-            auth=AuthServiceStub(channels["auth"]),
-            survey=SurveyServiceStub(channels["survey"]),
-            health=HealthServiceStub(channels["health"]),
+            channels=(*channels.values(), *(one for some in watches.values() for one in some)),
+            watches={
+                name: tuple(_STUBS[name](one) for one in some) for name, some in watches.items()
+            },
+            **{name: _STUBS[name](one) for name, one in channels.items()},
         )
 
-    def of(self, method: Method) -> Any:
+    def of(self, method: Method) -> Callable[..., Any]:
         """Return the stub method for *method*."""
-        return getattr(getattr(self, method.service), method.name)
+        watches = self.watches.get(method.service)
+        if method.stays_open and watches:
+            return _Spread([getattr(stub, method.name) for stub in watches])
+        found: Callable[..., Any] = getattr(getattr(self, method.service), method.name)
+        return found
 
     async def close(self) -> None:
         """Close every channel."""
         for live in self.channels:
             await live.close()
+
+
+class _Spread:
+    """Opens each stream on the connection that carries the fewest."""
+
+    def __init__(self, calls: list[Callable[..., Any]]) -> None:
+        self._calls = calls
+        self._open = [0] * len(calls)
+
+    def __call__(self, request: Any, **options: Any) -> Any:
+        least = self._open.index(min(self._open))
+        opened = self._calls[least](request, **options)
+        self._open[least] += 1
+        opened.add_done_callback(lambda _: self._closed(least))
+        return opened
+
+    def _closed(self, index: int) -> None:
+        self._open[index] -= 1

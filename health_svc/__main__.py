@@ -7,6 +7,7 @@ from health_svc.config import HealthSettings
 from health_svc.ports import Check
 from health_svc.probes import Prober
 from health_svc.service import HealthService
+from health_svc.sharing import SharedProber
 from health_svc.sockets import Sockets
 from health_svc.status import Board
 from mesh.chassis import config, server
@@ -26,7 +27,12 @@ async def main(settings: HealthSettings) -> None:
         prober = Prober(
             Sockets(), settings.health_allowed_hosts, allow_private=settings.health_allow_private
         )
-        servicer = HealthService(prober, Board(checks))
+        shared = SharedProber(
+            prober,
+            per_user=settings.health_probes_per_user,
+            total=settings.health_probes_total,
+        )
+        servicer = HealthService(shared, Board(checks))
         await server.serve(
             NAME, settings, lambda to: rpc.add_HealthServiceServicer_to_server(servicer, to)
         )

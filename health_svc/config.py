@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from health_svc import sharing
 from mesh.chassis.config import MeshSettings
 
 
@@ -17,6 +18,11 @@ class HealthSettings(MeshSettings):
     """Backends of the mesh, as JSON: name to the URL of its health check."""
     health_allow_private: bool = False
     """Whether allowed hosts may resolve to non-public addresses; not allowed in production."""
+
+    health_probes_per_user: int = Field(default=sharing.PER_USER, ge=1)
+    """Probes of one user in flight; more are refused with 429."""
+    health_probes_total: int = Field(default=sharing.TOTAL, ge=1, le=90)
+    """Probes of all users in flight; more are refused with 503. The rest serves status."""
 
     @field_validator("health_allowed_hosts", mode="before")
     @classmethod

@@ -5,20 +5,18 @@ goes to one of them, which defeats DNS rebinding.
 """
 
 import asyncio
-import ipaddress
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from health_svc.addresses import is_public
 from health_svc.errors import HostNotAllowedError, InvalidParametersError
 from health_svc.ports import Connection, Handshake, Network, NetworkError, UntrustedError
 
 DEFAULT_TIMEOUT = timedelta(seconds=3)
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
@@ -185,34 +183,6 @@ class Prober:
 
     def _since(self, started: float) -> float:
         return round((self._clock() - started) * 1000, 2)
-
-
-def is_public(address: str) -> bool:
-    """Return whether *address* is a public Internet address.
-
-    IPv6 forms that embed an IPv4 address (mapped, 6to4, Teredo, NAT64) must be public in both.
-
-    Source:
-        The IANA special-purpose address registries; RFC 6052 for NAT64.
-    """
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    return all(one.is_global and not one.is_multicast for one in _embedded(parsed))
-
-
-def _embedded(address: _Address) -> list[_Address]:
-    """Return the address and those embedded in it."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return [address]
-    if address.ipv4_mapped:
-        return [address.ipv4_mapped]
-    if address in _NAT64:
-        return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
-    inside: list[_Address] = [address]
-    if address.sixtofour:
-        inside.append(address.sixtofour)
-    if address.teredo:
-        inside += address.teredo
-    return inside
 
 
 def _phrase(error: Exception) -> str:

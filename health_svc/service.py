@@ -15,7 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from health_svc.errors import OfflineError
 from health_svc.ports import Certificate
-from health_svc.probes import DEFAULT_TIMEOUT, Probe, Prober
+from health_svc.probes import DEFAULT_TIMEOUT, Probe
+from health_svc.sharing import SharedProber
 from health_svc.status import HEARTBEAT, Board, Part, State
 from mesh.chassis import call
 from mesh.chassis.interceptors.context import Context
@@ -28,7 +29,9 @@ ANSWERING = timedelta(seconds=0.5)
 class HealthService(rpc_grpc.HealthServiceServicer):
     """Serve ``amarre.health.v1.HealthService``."""
 
-    def __init__(self, prober: Prober, board: Board, *, heartbeat: timedelta = HEARTBEAT) -> None:
+    def __init__(
+        self, prober: SharedProber, board: Board, *, heartbeat: timedelta = HEARTBEAT
+    ) -> None:
         self._prober = prober
         self._board = board
         self._heartbeat = heartbeat
@@ -41,7 +44,7 @@ class HealthService(rpc_grpc.HealthServiceServicer):
         if request.HasField("timeout_ms"):
             timeout = timedelta(milliseconds=request.timeout_ms)
         found = await self._prober.probe(
-            request.host, PORT, timeout=timeout, within=_time_to_work()
+            call.user().id, request.host, PORT, timeout=timeout, within=_time_to_work()
         )
         probe = _probe(found)
         if not found.online:

@@ -20,6 +20,10 @@ from health_svc.ports import Check, PartDownError
 
 HOLDS = timedelta(seconds=10)
 """How long a result is valid."""
+BAD_HOLDS = timedelta(seconds=0.5)
+"""How long a result is valid that is not healthy, so that recovery shows at once."""
+PATIENCE = timedelta(seconds=1)
+"""How long callers wait for a new result where the last one is not healthy."""
 SLOW = timedelta(seconds=2)
 """Latency above which a part is degraded."""
 GIVE_UP = timedelta(seconds=4)
@@ -76,6 +80,7 @@ class Board:
         checks: Mapping[str, Check],
         *,
         holds: timedelta = HOLDS,
+        bad_holds: timedelta = BAD_HOLDS,
         slow: timedelta = SLOW,
         give_up: timedelta = GIVE_UP,
         clock: Callable[[], float] = time.monotonic,
@@ -84,13 +89,15 @@ class Board:
 
         Args:
             checks: The check of each part, by name, in display order.
-            holds: How long a result is valid.
+            holds: How long a healthy result is valid.
+            bad_holds: How long any other result is valid; at most *holds*.
             slow: Latency above which a part is degraded.
             give_up: Time limit of a check.
             clock: Monotonic clock, in seconds.
         """
         self._checks = dict(checks)
         self._holds = holds
+        self._bad_holds = min(bad_holds, holds)
         self._slow = slow
         self._give_up = give_up
         self._clock = clock
@@ -101,13 +108,24 @@ class Board:
 
     async def current(self) -> State:
         """Return the state, checking only when the last result is too old."""
-        if self._found is not None and self._age() < self._holds:
-            return self._found
+        found = self._found
+        if found is not None and self._age() < self._valid_for(found):
+            return found
         if self._running is None or self._running.done():
             # A context of its own: the deadline of the first caller must not bind the others.
             self._running = asyncio.create_task(self._check_all(), context=Context())
         # One caller may cancel; the others still need the result.
-        return await asyncio.shield(self._running)
+        running = asyncio.shield(self._running)
+        if found is None or found.condition is Condition.HEALTHY:
+            return await running
+        try:
+            # A part that hangs must not delay everybody who asks how it is.
+            return await asyncio.wait_for(running, PATIENCE.total_seconds())
+        except TimeoutError:
+            return found
+
+    def _valid_for(self, state: State) -> timedelta:
+        return self._holds if state.condition is Condition.HEALTHY else self._bad_holds
 
     async def watch(
         self,
@@ -133,7 +151,7 @@ class Board:
                 sent_at = self._clock()
                 yield None
             silent = heartbeat.total_seconds() - (self._clock() - sent_at)
-            old = (self._holds - self._age()).total_seconds()
+            old = (self._valid_for(state) - self._age()).total_seconds()
             await asyncio.sleep(max(0.0, min(silent, old, ends - self._clock())))
 
     def _age(self) -> timedelta:

@@ -45,7 +45,7 @@ class PageHandlers:
         """Call a service, on behalf of the user of *session* where one is given."""
         validate(message)
         stub = getattr(self.api.clients, service)
-        return await getattr(stub, rpc)(message, metadata=session.metadata() if session else ())
+        return await getattr(stub, rpc)(message, metadata=session.metadata if session else ())
 
     async def ask_auth(self, request: Request, rpc: str, message: Message) -> Any:
         """Call Auth on behalf of the visitor; None when the call fails."""

@@ -1,5 +1,6 @@
 """Dispatch of one page: HTTP methods, the same-origin check of forms, and error pages."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
@@ -12,12 +13,15 @@ from gateway.pages.site import Site
 from gateway.rest.binding import require_identity
 from gateway.rest.envelope import as_mesh_error, failure
 from gateway.rest.transcode import Api
+from gateway.server.admission import received_at
 from gateway.sessions import same_origin
-from mesh.chassis.errors import MeshError
+from mesh.chassis.errors import DeadlineExceededError, MeshError
 
 Handler = Callable[[Request], Awaitable[Response]]
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 32
+PAGE_SECONDS = 10.0
+"""Deadline of a page, from the first byte at the edge; above that of its slowest call."""
 
 
 class Page:
@@ -45,7 +49,11 @@ class Page:
             if handler is None:
                 raise MethodNotAllowedError(self._handlers)
             same_origin.require(request, self._api.origins)
-            return await handler(request)
+            async with asyncio.timeout_at(received_at(request.scope) + PAGE_SECONDS):
+                return await handler(request)
+        except TimeoutError:
+            late = DeadlineExceededError("The page took too long; try again.")
+            return error_page(request, self._site, late)
         except ClientDisconnect:
             return Response(status_code=400)  # The client is gone.
         except Exception as exc:

@@ -17,7 +17,7 @@ from mesh.chassis.errors import MeshError, from_rpc_error
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 HEARTBEAT_SECONDS = 15.0
 """Proxies and browsers close streams that are silent for longer."""
-RECHECK_SECONDS = 5.0
+RECHECK_SECONDS = 1.0
 """Interval at which the session of a stream is checked again."""
 FIRST_SECONDS = 2.0
 """How long to wait for an early error before the stream starts."""
@@ -37,8 +37,10 @@ class EventStream:
         *,
         still_allowed: Callable[[], Awaitable[bool]],
         stopping: asyncio.Event,
+        on_close: Callable[[], None],
     ) -> None:
         self._call = call
+        self._on_close = on_close
         self._still_allowed = still_allowed
         self._stopping = stopping
         self._next: asyncio.Future[Any] = asyncio.ensure_future(_next(call))
@@ -53,6 +55,7 @@ class EventStream:
         if done:
             error = self._next.exception()
             if error is not None:
+                self.close()
                 raise error
         return self
 
@@ -83,6 +86,7 @@ class EventStream:
         """Cancel the rpc."""
         self._next.cancel()
         self._call.cancel()
+        self._on_close()
 
     async def _texts(self, gone: asyncio.Future[None]) -> AsyncIterator[str]:
         """Yield the text of the stream until it ends."""

@@ -23,12 +23,15 @@ from gateway.errors import MethodNotAllowedError
 from gateway.rest import binding, downloads
 from gateway.rest.envelope import as_mesh_error, failure, success
 from gateway.rest.event_stream import EVENT_STREAM, EventStream
+from gateway.rest.fan_out import FanOut
 from gateway.rest.json_printer import answer_status, field_to_json
+from gateway.server.admission import received_at
+from gateway.server.limits import StreamLimits, client_network
 from gateway.server.request_telemetry import set_method
 from gateway.sessions import cookies, same_origin
 from gateway.sessions.cache import Session, SessionCache
 from gateway.sessions.origin import Origin
-from mesh.chassis.errors import MeshError
+from mesh.chassis.errors import DeadlineExceededError, MeshError
 from mesh.chassis.interceptors.validation import validate
 from mesh.contract.openapi import NEXT_PAGE_FIELD, NEXT_PAGE_HEADER
 from mesh.contract.policy import Mesh, Method, Route
@@ -45,11 +48,13 @@ class Api:
         origins: Iterable[Origin],
         behind_envoy: bool,
         https_url: str = "",
+        streams: StreamLimits,
     ) -> None:
         self.clients = clients
         self.sessions = sessions
         self.origins = frozenset(origins)
         self.behind_envoy = behind_envoy
+        self.streams = streams
         self.https_url = https_url
         """First HTTPS origin of our own pages; empty if there is none."""
         self.stopping = asyncio.Event()
@@ -109,6 +114,8 @@ class Endpoint:
         self._method = method
         self._route = route
         self._call = api.clients.of(method)
+        self._fan_out: FanOut | None = None
+        self._seconds = method.deadline.total_seconds()
         field = method.descriptor.output_type.fields_by_name.get(route.response_body)
         self._is_file = (
             method.streams
@@ -126,7 +133,12 @@ class Endpoint:
             return failure(error)
         secret = cookies.read(request)
         try:
-            return await self._answer(request, secret)
+            # From the first byte at the edge, queues included.
+            async with asyncio.timeout_at(received_at(request.scope) + self._seconds):
+                return await self._answer(request, secret)
+        except TimeoutError:
+            late = DeadlineExceededError("The response took too long; try again.")
+            return self._error_response(late, secret)
         except ClientDisconnect:
             return Response(status_code=400)  # The client is gone.
         except Exception as exc:
@@ -141,7 +153,7 @@ class Endpoint:
         if method.needs_session:
             session = await self._api.sessions.verify(secret, method.service)
         message = await self._bind(request)
-        metadata = session.metadata() if session else ()
+        metadata = session.metadata if session else ()
         if self._is_file:
             return await downloads.respond(
                 self._call(message, metadata=metadata), self._route.response_body
@@ -185,7 +197,13 @@ class Endpoint:
     ) -> ASGIApp:
         if request.method == "HEAD":
             return Response(headers={"content-type": EVENT_STREAM})
-        call = self._call(message, metadata=session.metadata() if session else ())
+        client = "" if session else client_network(self._api.client_address(request))
+        release = self._api.streams.acquire(client, secret if session else "")
+        try:
+            call = self._open(message, session)
+        except BaseException:
+            release()
+            raise
 
         async def still_allowed() -> bool:
             if session is None:
@@ -199,8 +217,23 @@ class Endpoint:
             return True  # While Auth is unavailable, open streams continue.
 
         return await EventStream(
-            call, still_allowed=still_allowed, stopping=self._api.stopping
+            call,
+            still_allowed=still_allowed,
+            stopping=self._api.stopping,
+            on_close=release,
         ).begin()
+
+    def _open(self, message: Message, session: Session | None) -> Any:
+        """Open the upstream watch; streams without a session share one."""
+        if session is not None:
+            return self._call(message, metadata=session.metadata)
+        if self._fan_out is None:
+            empty = binding.shape(self._method.descriptor.input_type).new()
+            self._fan_out = FanOut(
+                lambda: self._call(empty),
+                lifetime_seconds=self._method.deadline.total_seconds(),
+            )
+        return self._fan_out.subscribe(getattr(message, "last_event_id", ""))
 
     async def _apply_session_effect(
         self, response: Response, reply: Any, secret: str, session: Session | None

@@ -5,14 +5,18 @@ import contextlib
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gateway.server.limits import client_network
 from mesh.chassis.server import ListenError
+from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 from mesh.chassis.tls import SvidFiles
 
 HEADER_BYTES = 32 * 1024
@@ -32,6 +36,7 @@ class Listener(uvicorn.Server):
         tls_dir: Path | None,
         drain_timeout: timedelta,
         behind_envoy: bool = False,
+        connections: "ConnectionLimits | None" = None,
     ) -> None:
         """Bind *address*, with TLS when *tls_dir* is given.
 
@@ -42,7 +47,7 @@ class Listener(uvicorn.Server):
         """
         config = uvicorn.Config(
             app,
-            http="httptools" if behind_envoy else "h11",
+            http="httptools" if behind_envoy else limited(connections or ConnectionLimits()),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -87,6 +92,59 @@ class Listener(uvicorn.Server):
         self.should_exit = True
         if self._task is not None:
             await self._task
+
+
+class ConnectionLimits:
+    """Counts open connections, per client address and in total, of all listeners together."""
+
+    def __init__(self, *, per_client: int = 200, total: int = 2000) -> None:
+        self._per_client = per_client
+        self._total = total
+        self._open: Counter[str] = Counter()
+
+    def open(self, client: str) -> bool:
+        """Count one more connection of *client*; False when it is above a limit."""
+        if self._open[client] >= self._per_client:
+            LIMIT_REFUSALS.labels("connections_per_client").inc()
+            return False
+        if self._open.total() >= self._total:
+            LIMIT_REFUSALS.labels("connections_total").inc()
+            return False
+        self._open[client] += 1
+        return True
+
+    def close(self, client: str) -> None:
+        """Count one connection of *client* less."""
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
+
+
+def limited(limits: ConnectionLimits) -> type[H11Protocol]:
+    """Return uvicorn's HTTP protocol with *limits*; connections above them are closed at once."""
+
+    class Limited(H11Protocol):
+        _client: str | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            peer = transport.get_extra_info("peername")
+            client = client_network(str(peer[0])) if isinstance(peer, tuple) else ""
+            if not limits.open(client):
+                transport.abort()
+                return
+            self._client = client
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._client is not None:
+                limits.close(self._client)
+                super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._client is not None:
+                super().data_received(data)
+
+    return Limited
 
 
 def certificate(folder: Path) -> ssl.SSLContext:

@@ -11,16 +11,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import PayloadTooLargeError
 from gateway.rest.envelope import failure
 from gateway.rest.event_stream import EVENT_STREAM
-from gateway.server.request_telemetry import RequestTelemetry
+from gateway.server.admission import Admission, age_seconds
+from gateway.server.admission import receive as receive_at
+from gateway.server.request_telemetry import HTTP_SECONDS, VERBS, RequestTelemetry
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
+from mesh.chassis.telemetry import tracing
 
 log = structlog.get_logger("gateway")
 
 BODY_BYTES = 64 * 1024
 """Maximum size of a request body."""
-REQUESTS_AT_ONCE = 1000
-"""Maximum number of requests in flight. Event streams have limits of their own."""
+ALWAYS_SERVED = frozenset({"/healthz", "/logout", "/api/v1/auth/logout"})
+"""Paths that are served under overload too."""
 _DISCARDED_BYTES = 16 * 1024 * 1024
 """How much of an oversized body is read and discarded, so that the client can read the error."""
 _DISCARD_SECONDS = 1.0
@@ -58,11 +61,13 @@ Headers = list[tuple[bytes, bytes]]
 class RequestMiddleware:
     """Wraps the application; adds common headers and answers every exception."""
 
-    def __init__(self, app: ASGIApp, *, behind_envoy: bool, hsts_seconds: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, behind_envoy: bool, hsts_seconds: int, admission: Admission
+    ) -> None:
         self._app = app
         self._behind_envoy = behind_envoy
         self._hsts = f"max-age={hsts_seconds}".encode()
-        self._in_flight: set[_Response] = set()
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,16 +76,22 @@ class RequestMiddleware:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         # The edge decides about tracing and canaries; what clients send does not count.
         trusted = headers if self._behind_envoy else {}
+        age = age_seconds(trusted)
+        try:
+            admitted = self._admission.admit(age, always=scope["path"] in ALWAYS_SERVED)
+        except UnavailableError as error:
+            await self._refuse(scope, headers, receive, send, error)
+            return
+        receive_at(scope, age)
         call.to_canary.set(trusted.get(call.CANARY_HEADER.encode()) == "1")
         telemetry = RequestTelemetry(scope, trusted.get(b"traceparent", ""))
         headers_to_add = self._common_headers(scope, headers, telemetry.traceresponse)
         response = _Response(scope, send, headers_to_add)
-        self._in_flight.add(response)
-        response.on_stream = lambda: self._in_flight.discard(response)
+        response.on_stream = admitted.release
         try:
             await self._serve(scope, headers, receive, response)
         finally:
-            self._in_flight.discard(response)
+            admitted.release()
             telemetry.end(response.status)
 
     async def _serve(
@@ -88,8 +99,6 @@ class RequestMiddleware:
     ) -> None:
         body = _LimitedBody(receive)
         try:
-            if len(self._in_flight) > REQUESTS_AT_ONCE:
-                raise UnavailableError("The gateway is at capacity; try again later.")
             if _is_too_large(headers.get(b"content-length", "")):
                 raise PayloadTooLargeError(f"The body exceeds the limit of {BODY_BYTES} bytes.")
             await self._app(scope, body, response)
@@ -105,6 +114,22 @@ class RequestMiddleware:
                 response,
                 MeshError("An unexpected error occurred; see the log for details."),
             )
+
+    async def _refuse(
+        self,
+        scope: Scope,
+        headers: dict[bytes, str],
+        receive: Receive,
+        send: Send,
+        error: MeshError,
+    ) -> None:
+        """Answer a request that is not admitted, as cheaply as possible."""
+        # No span and no log line: under overload they would cost more than the request.
+        HTTP_SECONDS.labels(
+            scope["method"] if scope["method"] in VERBS else "other", "other", 503
+        ).observe(0)
+        added = self._common_headers(scope, headers, tracing.new_traceparent())
+        await failure(error)(scope, receive, _Response(scope, send, added))
 
     async def _fail(
         self, scope: Scope, receive: Receive, response: "_Response", error: MeshError

@@ -26,7 +26,7 @@ HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "HTTP requests in flight.")
 PROBE_PATH = "/healthz"
 """Probed every few seconds; left out of traces."""
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_VERBS = frozenset({"GET", "HEAD", "POST"})
+VERBS = frozenset({"GET", "HEAD", "POST"})
 _SECURITY = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
 _METHOD = "amarre.method"
 _PAGE_OBJECTIVE = timedelta(seconds=1)
@@ -47,7 +47,7 @@ class RequestTelemetry:
         # Source: W3C Trace Context, section 3.2.
         known = _TRACEPARENT.fullmatch(traceparent)
         tracing.resume(traceparent if known else tracing.new_traceparent())
-        self._verb = scope["method"] if scope["method"] in _VERBS else "other"
+        self._verb = scope["method"] if scope["method"] in VERBS else "other"
         self._span = None
         if scope["path"] != PROBE_PATH:
             facts = {names.HTTP_METHOD: self._verb}

@@ -1,8 +1,9 @@
 """Cache of verified sessions: session cookie to user token for one service."""
 
+import asyncio
 import hashlib
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,14 +19,17 @@ log = structlog.get_logger("sessions")
 
 STALE_SECONDS = 3.0
 """
-How long a verification by Auth is used.
+How long a verification by Auth is used while revocations are not pushed.
 
 A replica of Auth may itself trust its cache for 2 s (``AMARRE_AUTH_SESSION_CACHE``), and a
 session that ended elsewhere may be accepted for 5 s at most.
 """
 TOKEN_MARGIN_SECONDS = 5.0
 """A token this close to its expiry is not used for a new call."""
-_MOST_CACHED = 10_000
+MOST_SESSIONS = 10_000
+"""Verifications kept, about 1 KiB each; the least recently used goes first."""
+_Key = tuple[bytes, str]
+"""The hash of a session secret and the service that the token is for."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +38,50 @@ class Session:
 
     user: auth_pb2.User = field(repr=False)
     token: str = field(repr=False)
+    id: str = ""
+    metadata: tuple[tuple[str, str], ...] = field(init=False, repr=False)
+    """The metadata of a call on behalf of the user."""
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a call on behalf of the user."""
-        return (("authorization", f"Bearer {self.token}"),)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", (("authorization", f"Bearer {self.token}"),))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    session: Session
+    stale_at: float
+    """When it must be verified again unless revocations are pushed."""
+    ends_at: float
 
 
 class SessionCache:
-    """Verifies session secrets with Auth.
+    """
+    Verifies session secrets with Auth, each once at a time.
 
-    A session that ends through this gateway is gone from it at once: closing one drops what is
-    remembered of its user, and answers of Auth that were on their way are not remembered.
+    A session that ends through this gateway is gone from it at once: ending one drops what is
+    known about its user, and verifications in flight are not kept. A session that ends elsewhere
+    is gone as soon as Auth pushes its revocation, or after `STALE_SECONDS` without a push.
     """
 
     def __init__(
-        self,
-        auth: Any,
-        *,
-        now: Callable[[], float] = time.time,
+        self, auth: Any, *, most: int = MOST_SESSIONS, now: Callable[[], float] = time.time
     ) -> None:
         self._auth = auth
+        self._most = most
         self._now = now
-        self._known: OrderedDict[tuple[bytes, str], tuple[float, Session]] = OrderedDict()
-        self._generation = 0
+        self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
+        # What each session, user and secret has among the entries, so that none is searched for.
+        self._of: defaultdict[tuple[str, str | bytes], set[_Key]] = defaultdict(set)
+        self._in_flight: dict[_Key, asyncio.Task[Session]] = {}
+        self.pushed = False
+        """Whether Auth is pushing revocations to this process."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     async def verify(self, secret: str, audience: str) -> Session:
-        """Return the session behind *secret* with a token for the service *audience*.
+        """
+        Return the session behind *secret* with a token for the service *audience*.
 
         Raises:
             UnauthenticatedError: *secret* is empty.
@@ -68,57 +90,100 @@ class SessionCache:
         if not secret:
             raise UnauthenticatedError("Not signed in.")
         key = (_digest(secret), audience)
-        known = self._known.get(key)
-        if known is not None and self._now() < known[0]:
-            return known[1]
-        generation, asked_at = self._generation, self._now()
-        answer = await self._auth.VerifySession(
-            pb.VerifySessionRequest(session_secret=secret, audience=audience)
-        )
-        session = Session(answer.user, answer.user_token)
-        good_until = min(
-            asked_at + STALE_SECONDS,
-            answer.token_expire_time.seconds - TOKEN_MARGIN_SECONDS,
-            answer.session_expire_time.seconds,
-        )
-        if generation == self._generation:
-            self._remember(key, good_until, session)
-        return session
+        entry = self._entries.get(key)
+        if entry is not None:
+            if self._now() < (entry.ends_at if self.pushed else entry.stale_at):
+                self._entries.move_to_end(key)
+                return entry.session
+            self._remove(key)
+        task = self._in_flight.get(key)
+        if task is None:
+            task = asyncio.create_task(self._ask(key, secret))
+            task.add_done_callback(_retrieve)
+            self._in_flight[key] = task
+        # One caller may go away; the others still wait for the answer.
+        return await asyncio.shield(task)
 
     async def end(self, secret: str) -> None:
-        """End the session behind *secret*, which another one replaces in this browser.
+        """
+        End the session behind *secret*, which another one replaces in this browser.
 
-        Whether that works is no matter of the new session's: where Auth cannot do it, the old
-        one ends by itself.
+        A failure does not matter to the new session: the old one then expires by itself.
         """
         try:
             session = await self.verify(secret, "auth")
-            await self._auth.LogOut(pb.LogOutRequest(), metadata=session.metadata())
+            await self._auth.LogOut(pb.LogOutRequest(), metadata=session.metadata)
         except (MeshError, grpc.aio.AioRpcError) as exc:
             log.info("replaced session not ended", fault=type(exc).__name__)
         self.forget(secret)
 
     def forget(self, secret: str) -> None:
-        """Drop what is remembered of *secret*."""
-        digest = _digest(secret)
-        self._drop(lambda key, _: key[0] == digest)
+        """Drop what is known about *secret*."""
+        self._drop("secret", _digest(secret))
 
     def forget_user(self, user_id: str) -> None:
-        """Drop what is remembered of every session of a user."""
-        self._drop(lambda _, session: session.user.id == user_id)
+        """Drop what is known about every session of a user."""
+        self._drop("user", user_id)
 
-    def _drop(self, ended: Callable[[tuple[bytes, str], Session], bool]) -> None:
-        self._generation += 1
-        gone = [key for key, (_, session) in self._known.items() if ended(key, session)]
-        for key in gone:
-            del self._known[key]
+    def forget_session(self, session_id: str) -> None:
+        """Drop what is known about the session *session_id*."""
+        self._drop("session", session_id)
 
-    def _remember(self, key: tuple[bytes, str], good_until: float, session: Session) -> None:
-        self._known[key] = good_until, session
-        self._known.move_to_end(key)
-        while len(self._known) > _MOST_CACHED:
-            self._known.popitem(last=False)
+    async def _ask(self, key: _Key, secret: str) -> Session:
+        asked_at = self._now()
+        task = asyncio.current_task()
+        try:
+            answer = await self._auth.VerifySession(
+                pb.VerifySessionRequest(session_secret=secret, audience=key[1])
+            )
+            session = Session(answer.user, answer.user_token, answer.session_id)
+            ends_at = min(
+                answer.token_expire_time.seconds - TOKEN_MARGIN_SECONDS,
+                answer.session_expire_time.seconds,
+            )
+            stale_at = min(asked_at + STALE_SECONDS, ends_at)
+            # Whatever was dropped in the meantime may have been this session.
+            if self._in_flight.get(key) is task:
+                self._keep(key, _Entry(session, stale_at, ends_at))
+            return session
+        finally:
+            if self._in_flight.get(key) is task:
+                del self._in_flight[key]
+
+    def _keep(self, key: _Key, entry: _Entry) -> None:
+        self._entries[key] = entry
+        for name in _names(key, entry):
+            self._of[name].add(key)
+        while len(self._entries) > self._most:
+            self._remove(next(iter(self._entries)))
+
+    def _remove(self, key: _Key) -> None:
+        entry = self._entries.pop(key)
+        for name in _names(key, entry):
+            keys = self._of[name]
+            keys.discard(key)
+            if not keys:
+                del self._of[name]
+
+    def _drop(self, kind: str, name: str | bytes) -> None:
+        self._in_flight.clear()
+        for key in tuple(self._of.get((kind, name), ())):
+            self._remove(key)
+
+
+def _names(key: _Key, entry: _Entry) -> tuple[tuple[str, str | bytes], ...]:
+    return (
+        ("secret", key[0]),
+        ("user", entry.session.user.id),
+        ("session", entry.session.id),
+    )
 
 
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
+
+
+def _retrieve(task: asyncio.Task[Session]) -> None:
+    """Mark a failure as seen, in case every caller has gone."""
+    if not task.cancelled():
+        task.exception()

@@ -59,11 +59,19 @@ def instrument(telemetry: Telemetry) -> None:
     _telemetry = telemetry
 
 
-def channel(service: str, settings: MeshSettings) -> grpc.aio.Channel:
+def channel(
+    service: str, settings: MeshSettings, *, own_connection: bool = False
+) -> grpc.aio.Channel:
     """Return a channel to *service* (``survey``), for use with its generated stub.
 
     Each call gets the deadline of its contract, or what is left of the call being served if that
     is less. Channels never use a proxy, whatever ``http_proxy`` and ``grpc_proxy`` say.
+
+    Args:
+        service: The name of the service.
+        settings: Transport, identity and addresses.
+        own_connection: Whether the channel shares no connection with other channels, as for
+            streams that stay open: a connection carries a limited number of streams.
 
     Raises:
         SvidFilesError: The SVID of this process cannot be read.
@@ -78,6 +86,8 @@ def channel(service: str, settings: MeshSettings) -> grpc.aio.Channel:
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
     ]
+    if own_connection:
+        options.append(("grpc.use_local_subchannel_pool", 1))
     name = f"{service}.{settings.trust_domain}"
     if settings.transport == "sidecar":
         options.append(("grpc.enable_retries", 0))

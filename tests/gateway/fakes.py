@@ -287,6 +287,9 @@ class FakeHealth(health_service_pb2_grpc.HealthServiceServicer):
     def __init__(self) -> None:
         self.does = Behaviour()
         self.status = health_pb2.HEALTH_STATUS_HEALTHY
+        self.events: asyncio.Queue[str] | None = None
+        """Ids of further events, for a watch that stays open."""
+        self.watchers = 0
 
     async def CheckHost(self, request: Any, context: Any) -> Any:
         self.does.take("CheckHost", request)
@@ -302,6 +305,12 @@ class FakeHealth(health_service_pb2_grpc.HealthServiceServicer):
 
     async def WatchStatus(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.does.take("WatchStatus", request)
-        yield health_service_pb2.WatchStatusResponse(
-            event_id="1", status=health_pb2.MeshStatus(status=self.status)
-        )
+        self.watchers += 1
+        try:
+            status = health_pb2.MeshStatus(status=self.status)
+            yield health_service_pb2.WatchStatusResponse(event_id="1", status=status)
+            while self.events is not None:
+                event_id = await self.events.get()
+                yield health_service_pb2.WatchStatusResponse(event_id=event_id, status=status)
+        finally:
+            self.watchers -= 1

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from health_svc.addresses import is_public
 from health_svc.errors import HostNotAllowedError, InvalidParametersError
-from health_svc.probes import Prober, is_public
+from health_svc.probes import Prober
 from tests.health_svc.fakes import FakeNetwork
 
 HOST = "portal.example.org"
@@ -76,13 +77,28 @@ class TestAddresses:
             "64:ff9b::a9fe:a9fe",
             "2002:7f00:1::",
             "2001:db8::1",
+            "192.0.0.192",
+            "198.18.0.1",
+            "::7f00:1",
+            "::5db8:d822",
+            "::ffff:0:93.184.216.34",
+            "64:ff9b:1::808:808",
+            "fec0::1",
+            "3fff::1",
+            "5f00::1",
+            "100::1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "2002:5db8:d822::",
         ],
     )
     def test_not_public(self, address: str) -> None:
-        """Loopback and private addresses, and IPv6 forms that embed them, are not public."""
+        """Special-purpose networks of the IANA registries are not public, on any Python."""
         assert not is_public(address)
 
-    @pytest.mark.parametrize("address", [PUBLIC, OTHER, "::ffff:93.184.216.34", "64:ff9b::808:808"])
+    @pytest.mark.parametrize(
+        "address",
+        [PUBLIC, OTHER, "::ffff:93.184.216.34", "64:ff9b::808:808", "2606:4700::1111", "192.1.0.1"],
+    )
     def test_public(self, address: str) -> None:
         """Addresses of the public Internet are public."""
         assert is_public(address)

@@ -17,6 +17,7 @@ from health_svc import parts
 from health_svc.ports import Check
 from health_svc.probes import Prober
 from health_svc.service import HealthService
+from health_svc.sharing import SharedProber
 from health_svc.status import Board
 from mesh.chassis.call import User
 from mesh.chassis.channel import channel
@@ -53,7 +54,7 @@ async def health(
         alive=frozenset({ADDRESS}),
     )
     servicer = HealthService(
-        Prober(network, frozenset(network.names)),
+        SharedProber(Prober(network, frozenset(network.names))),
         Board(checks, holds=timedelta(milliseconds=20)),
         heartbeat=timedelta(milliseconds=50),
     )
@@ -166,7 +167,7 @@ class TestGetStatus:
 
     async def test_serving(self, svids: Path) -> None:
         """The caller identity of Health may ask any service whether it serves."""
-        servicer = HealthService(Prober(FakeNetwork({}), frozenset()), Board({}))
+        servicer = HealthService(SharedProber(Prober(FakeNetwork({}), frozenset())), Board({}))
         async with served(
             lambda to: rpc_grpc.add_HealthServiceServicer_to_server(servicer, to),
             svids / "survey",

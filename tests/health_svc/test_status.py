@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from health_svc import status
 from health_svc.ports import Check, PartDownError
 from health_svc.status import Board, Condition, State
 from mesh.chassis import call
@@ -102,6 +103,38 @@ class TestCache:
         assert first is not await board.current()
 
         assert 2 == part.asked
+
+    async def test_bad_result(self, clock: FakeClock) -> None:
+        """A result that is not healthy is checked again after 0.5 s, so recovery shows at once."""
+        part = Part()
+        part.down = "Starting."
+        board = Board({"auth": part}, clock=clock.time)
+        assert Condition.UNHEALTHY is (await board.current()).condition
+        part.down = ""
+        clock.advance(timedelta(seconds=0.4))
+        assert Condition.UNHEALTHY is (await board.current()).condition
+        clock.advance(timedelta(seconds=0.2))
+        assert Condition.HEALTHY is (await board.current()).condition
+        assert 2 == part.asked
+
+    async def test_hung_part_delays_nobody(
+        self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While an unhealthy part hangs, callers get the last result after a short wait."""
+        monkeypatch.setattr(status, "PATIENCE", timedelta(milliseconds=10))
+        hangs = asyncio.Event()
+
+        async def check() -> None:
+            if hangs.is_set():
+                await asyncio.Event().wait()
+            raise PartDownError("Away.")
+
+        board = Board({"redcap": check}, clock=clock.time)
+        first = await board.current()
+        hangs.set()
+        clock.advance(timedelta(seconds=1))
+        async with asyncio.timeout(2):
+            assert first is await board.current()
 
     async def test_single_flight(self) -> None:
         """A hundred concurrent callers share one check."""

@@ -7,6 +7,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.registry import Collector
 
 import auth_svc.metrics
+import gateway.server.admission
 import gateway.server.request_telemetry
 import survey_svc.redcap.breaker
 import survey_svc.redcap.bulkhead
@@ -21,6 +22,7 @@ from mesh.render import registry, signals
 
 EMITTERS = (
     auth_svc.metrics,
+    gateway.server.admission,
     gateway.server.request_telemetry,
     metrics,
     survey_svc.requests.creation,

@@ -32,6 +32,9 @@ RPC_CALLS = Counter(
     names.RPC_SERVER_CALLS, "Calls by who made them.", ["service", "method", "caller"]
 )
 REFUSALS = Counter(names.REFUSALS, "Calls refused by policy.", ["service", "method", "reason"])
+LIMIT_REFUSALS = Counter(
+    names.LIMIT_REFUSALS, "Requests, streams or connections refused by a limit.", ["limit"]
+)
 LOOP_LAG = Histogram(
     names.EVENT_LOOP_LAG,
     "How much later than asked the event loop woke up.",

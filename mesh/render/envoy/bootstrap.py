@@ -79,7 +79,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         found_clusters.append(clusters.service_app(proxy, service))
     if proxy.edge is not None:
         found_listeners += edge.listeners(proxy, proxy.edge, mesh)
-        found_clusters.append(clusters.gateway_app(proxy))
+        found_clusters += clusters.gateway_app(proxy)
     if proxy.key_set:
         found_clusters.append(clusters.keys(proxy))
     if proxy.stats:
@@ -92,7 +92,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         "admin": {"address": address(proxy.admin)},
         **({"dynamic_resources": clusters.from_file(proxy)} if services else {}),
         "static_resources": {"listeners": found_listeners, "clusters": found_clusters},
-        "overload_manager": _overload(),
+        "overload_manager": _overload() | (edge.overload() if proxy.edge is not None else {}),
         "stats_flush_interval": "1s",
     }
     title = f"Envoy beside {proxy.workload}: rendered from the contracts, never edited."

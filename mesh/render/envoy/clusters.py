@@ -19,6 +19,8 @@ from mesh.render.envoy.telemetry import OTLP
 
 APP = "app"
 """The cluster of the process behind the proxy."""
+APP_STREAMS = "app_streams"
+"""The same process, for streams that stay open: they have limits of their own."""
 ADMIN = "admin"
 """The cluster of the proxy's own admin interface."""
 CONNECTION_LIFE = "60s"
@@ -29,7 +31,12 @@ CALLEES = PurePosixPath("clusters/callees.yaml")
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MOST_STREAMS = 1000
 """Streams that stay open have a limit of their own, so that they do not use up that of calls."""
-_MOST_AT_GATEWAY = 1000
+_MOST_AT_GATEWAY = 160
+"""Above what the gateway itself admits, which follows its queueing delay."""
+_ALWAYS_AT_GATEWAY = 64
+"""Further requests for health checks and log-out."""
+_MOST_STREAMS_AT_GATEWAY = 600
+"""Above the gateway's own limit, so that it explains a refusal."""
 
 
 def service_app(proxy: Proxy, service: Service) -> dict[str, Any]:
@@ -44,20 +51,25 @@ def service_app(proxy: Proxy, service: Service) -> dict[str, Any]:
     }
 
 
-def gateway_app(proxy: Proxy) -> dict[str, Any]:
-    """Return the cluster of the gateway behind *proxy*, which speaks HTTP/1.1."""
-    limit = {
-        "priority": "DEFAULT",
-        "max_connections": _MOST_AT_GATEWAY,
-        "max_pending_requests": _MOST_AT_GATEWAY,
-        "max_requests": _MOST_AT_GATEWAY,
-        "track_remaining": True,
-    }
+def gateway_app(proxy: Proxy) -> list[dict[str, Any]]:
+    """Return the clusters of the gateway behind *proxy*, for requests and for event streams."""
+    return [
+        _gateway(
+            proxy,
+            APP,
+            _gateway_limit("DEFAULT", _MOST_AT_GATEWAY),
+            _gateway_limit("HIGH", _ALWAYS_AT_GATEWAY),
+        ),
+        _gateway(proxy, APP_STREAMS, _gateway_limit("DEFAULT", _MOST_STREAMS_AT_GATEWAY)),
+    ]
+
+
+def _gateway(proxy: Proxy, name: str, *limits: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": APP,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "circuit_breakers": {"thresholds": [limit]},
+        "circuit_breakers": {"thresholds": list(limits)},
         "typed_extension_protocol_options": {
             _HTTP: typed(
                 _HTTP,
@@ -66,7 +78,17 @@ def gateway_app(proxy: Proxy) -> dict[str, Any]:
                 explicit_http_config={"http_protocol_options": {}},
             )
         },
-        "load_assignment": _assignment(APP, [proxy.app]),
+        "load_assignment": _assignment(name, [proxy.app]),
+    }
+
+
+def _gateway_limit(priority: str, most: int) -> dict[str, Any]:
+    return {
+        "priority": priority,
+        "max_connections": most,
+        "max_pending_requests": most,
+        "max_requests": most,
+        "track_remaining": True,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mesh.contract.model import LONGEST_CALL
 from mesh.contract.policy import Mesh
 from mesh.render.envoy import manager, telemetry, tls
-from mesh.render.envoy.clusters import APP
+from mesh.render.envoy.clusters import APP, APP_STREAMS
 from mesh.render.envoy.errors import json_replies
 from mesh.render.envoy.placement import EDGE, Edge, Proxy, seconds, typed
 
@@ -22,7 +22,15 @@ PER_SESSION = (100, 50)
 """Rate limit of one session, counted in addition to its address."""
 _MOST_CLIENTS = 20_000
 """Number of clients tracked at a time; about 10 MiB."""
-_HEADERS_IN, _REQUEST_IN = "10s", "30s"
+_HEADERS_IN, _REQUEST_IN = "10s", "15s"
+_IDLE, _IDLE_UNDER_PRESSURE = "60s", "2s"
+"""Idle timeout of connections, and its least while connections run short."""
+_PRESSURE = (0.6, 0.95)
+"""Shares of the connections in use between which idle timeouts shrink."""
+START_HEADER = "x-amarre-start"
+"""When the first byte of a request arrived, for the gateway: milliseconds since 1970."""
+ALWAYS_SERVED = ("/healthz", "/logout", "/api/v1/auth/logout")
+"""Paths with connections of their own to the gateway, which overload does not use up."""
 _FORGED = (
     "authorization",
     "proxy-authorization",
@@ -88,7 +96,7 @@ def _manager(
         common_http_protocol_options={
             "max_headers_count": 100,
             "headers_with_underscores_action": "REJECT_REQUEST",
-            "idle_timeout": "60s",
+            "idle_timeout": _IDLE,
         },
         http2_protocol_options={
             "max_concurrent_streams": 100,
@@ -112,6 +120,12 @@ def _manager(
                     "routes": _to_https() if edge.redirect and hsts is None else _routes(mesh),
                 }
             ],
+            "request_headers_to_add": [
+                {
+                    "header": {"key": START_HEADER, "value": "%START_TIME(%s%3f)%"},
+                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                }
+            ],
         },
         http_filters=[
             *([telemetry.trace_response()] if proxy.telemetry.otlp else []),
@@ -128,7 +142,7 @@ def _routes(mesh: Mesh) -> list[dict[str, Any]]:
     Route names appear in logs and spans; other paths are chosen by clients.
     """
     longest = LONGEST_CALL + timedelta(seconds=5)
-    timeouts: dict[str, timedelta] = {HEALTH: longest}
+    timeouts: dict[str, timedelta] = dict.fromkeys(ALWAYS_SERVED, longest)
     for method in mesh:
         # A stream stays open until one side ends it.
         limit = timedelta() if method.stays_open else longest
@@ -147,12 +161,46 @@ def _to_https() -> list[dict[str, Any]]:
 
 
 def _route(name: str, match: dict[str, str], timeout: timedelta) -> dict[str, Any]:
+    target: dict[str, Any] = {"cluster": APP, "timeout": seconds(timeout)}
+    if not timeout:
+        target["cluster"] = APP_STREAMS
+    elif name in ALWAYS_SERVED:
+        target["priority"] = "HIGH"
     return {
         "name": name,
         "match": match,
         # Span name; not propagated, so it is not sent upstream.
         "decorator": {"operation": name, "propagate": False},
-        "route": {"cluster": APP, "timeout": seconds(timeout)},
+        "route": target,
+    }
+
+
+def overload() -> dict[str, Any]:
+    """
+    Return the overload actions of an edge: idle connections go first when they run short.
+
+    Source:
+        Envoy, overload manager, "Reducing timeouts".
+    """
+    monitor = "envoy.resource_monitors.global_downstream_max_connections"
+    start, full = _PRESSURE
+    factors = [{"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": _IDLE_UNDER_PRESSURE}]
+    return {
+        "actions": [
+            {
+                "name": "envoy.overload_actions.reduce_timeouts",
+                "triggers": [
+                    {
+                        "name": monitor,
+                        "scaled": {"scaling_threshold": start, "saturation_threshold": full},
+                    }
+                ],
+                "typed_config": typed(
+                    "envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+                    timer_scale_factors=factors,
+                ),
+            }
+        ]
     }
 
 

@@ -19,6 +19,7 @@ def alerts(pace: Pace) -> Iterator[Alert]:
     yield _loop(pace)
     yield _cpu(pace)
     yield from _security(pace)
+    yield _limits(pace)
 
 
 def _presence(pace: Pace) -> Iterator[Alert]:
@@ -194,4 +195,21 @@ def _security(pace: Pace) -> Iterator[Alert]:
         description="{{ $value | humanize }} attempts to sign in failed in 10 minutes.",
         fires=Fires(series={failed: "0+30x30"}, at=20, value="300"),
         quiet=Quiet(series={failed: "0+5x30"}, at=20),
+    )
+
+
+def _limits(pace: Pace) -> Alert:
+    series = f'{names.LIMIT_REFUSALS}{{limit="streams_total"}}'
+    return Alert(
+        name="LimitRefusals",
+        expr=f"sum by (limit) (rate({names.LIMIT_REFUSALS}[{pace(minutes=5)}])) > 0.1",
+        minutes=5,
+        severity=Severity.WARNING,
+        team=Team.MESH,
+        summary="The limit {{ $labels.limit }} refuses requests.",
+        description="It refuses {{ $value | humanize }} requests per second.",
+        fires=Fires(
+            series={series: "0+60x30"}, at=20, labels={"limit": "streams_total"}, value="1"
+        ),
+        quiet=Quiet(series={series: "0+1x30"}, at=20),
     )

@@ -1,19 +1,16 @@
 """Common headers and limits of all responses."""
 
-import asyncio
 import gzip
 
 import httpx
 import pytest
-from amarre.survey.v1 import survey_pb2, survey_service_pb2
+from amarre.survey.v1 import survey_pb2
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.app import build
 from gateway.pages.site import static_url
-from gateway.server import middleware
 from gateway.server.middleware import RequestMiddleware
-from gateway.sessions.cache import Session
 from mesh.chassis import call
 from tests.gateway.conftest import ORIGIN, World
 from tests.mesh.chassis.telemetry import recorded
@@ -41,7 +38,7 @@ async def test_headers(world: World, path: str) -> None:
     assert "nosniff" == answer.headers["x-content-type-options"]
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert "unsafe" not in answer.headers["content-security-policy"]
-    assert "no-referrer" == answer.headers["referrer-policy"]
+    assert "same-origin" == answer.headers["referrer-policy"]
     assert answer.headers["strict-transport-security"].startswith("max-age=")
     kept = "no-cache" if path.startswith("/static") else "no-store"
     assert kept == answer.headers["cache-control"]
@@ -77,7 +74,9 @@ async def test_client_decides_nothing(world: World) -> None:
         await PlainTextResponse("ok")(scope, receive, send)
 
     for trusted in (False, True):
-        outer = RequestMiddleware(app, behind_envoy=trusted, hsts_seconds=1)
+        outer = RequestMiddleware(
+            app, behind_envoy=trusted, hsts_seconds=1, admission=world.gateway.admission
+        )
         transport = httpx.ASGITransport(outer)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             answer = await http.get("/", headers=given)
@@ -139,40 +138,6 @@ async def test_compression(world: World) -> None:
         raw = b"".join([part async for part in answer.aiter_raw()])
     assert "gzip" == answer.headers["content-encoding"]
     assert len(raw) < len(gzip.decompress(raw)) / 5
-
-
-async def test_too_many_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests above the concurrency limit are 503; event streams do not count."""
-    monkeypatch.setattr(middleware, "REQUESTS_AT_ONCE", 1)
-    world.sign_in()
-    world.survey.events.put_nowait(
-        survey_service_pb2.WatchRequestsResponse(
-            event_id="1", change=survey_pb2.RequestChange(kind=survey_pb2.CHANGE_KIND_CURRENT)
-        )
-    )
-    watching = asyncio.ensure_future(world.http.get("/api/v1/surveys/events"))
-    async with asyncio.timeout(5):  # Until the stream has begun, it counts like any request.
-        while not world.survey.watchers:
-            await asyncio.sleep(0.005)
-        while 200 != (await world.http.get("/api/v1/me")).status_code:
-            await asyncio.sleep(0.005)
-
-    release = asyncio.Event()
-    verify = world.gateway.api.sessions.verify
-
-    async def slow(secret: str, audience: str) -> Session:
-        await release.wait()
-        return await verify(secret, audience)
-
-    monkeypatch.setattr(world.gateway.api.sessions, "verify", slow)
-    first = asyncio.ensure_future(world.http.get("/api/v1/me"))
-    await asyncio.sleep(0)
-    second = await world.http.get("/api/v1/health/status")
-    assert (503, "unavailable") == (second.status_code, second.json()["error"]["code"])
-    assert "1" == second.headers["retry-after"]
-    release.set()
-    world.survey.events.put_nowait(None)
-    assert 200 == (await first).status_code == (await watching).status_code
 
 
 async def test_static_files_by_version(world: World) -> None:

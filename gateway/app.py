@@ -84,7 +84,8 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         redirect_slashes=False,
         default=_not_found,
     )
-    app = Compression(_ErrorHandler(CrossSiteNavigation(router, site, session_paths), site))
+    routed = _ExactRoutes(router)
+    app = Compression(_ErrorHandler(CrossSiteNavigation(routed, site, session_paths), site))
     outermost = RequestMiddleware(
         app,
         behind_envoy=settings.behind_envoy,
@@ -94,6 +95,26 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
     watch = clients.of(mesh.by_path[_REVOCATIONS])
     follow = functools.partial(follow_always, watch, api.sessions)
     return Gateway(outermost, api, admission, follow)
+
+
+class _ExactRoutes:
+    """Finds routes without parameters by their path; the router searches one by one."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._routes = {
+            route.path: route
+            for route in router.routes
+            if isinstance(route, Route) and not route.param_convertors
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"])
+        if scope["type"] == "http" and route is not None and not route.methods:
+            scope["route"] = route
+            await route.app(scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
 
 
 class _ErrorHandler:

@@ -32,7 +32,6 @@ from gateway.sessions import cookies, same_origin
 from gateway.sessions.cache import Session, SessionCache
 from gateway.sessions.origin import Origin
 from mesh.chassis.errors import DeadlineExceededError, MeshError
-from mesh.chassis.interceptors.validation import validate
 from mesh.contract.openapi import NEXT_PAGE_FIELD, NEXT_PAGE_HEADER
 from mesh.contract.policy import Mesh, Method, Route
 
@@ -181,7 +180,7 @@ class Endpoint:
             message = binding.from_query(self._method, request.scope["query_string"])
         if binding.shape(self._method.descriptor.input_type).headers:
             binding.fill_headers(message, self._api.client_headers(request))
-        validate(message)
+        binding.check(message)
         return message
 
     async def _from_body(self, request: Request) -> Message:

@@ -1,5 +1,6 @@
 """Response compression by content negotiation, with validators that differ per encoding."""
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -40,6 +41,7 @@ class Compression:
         await responder(scope, receive, negotiated)
 
 
+@functools.lru_cache(maxsize=256)
 def accepts_gzip(accept_encoding: str) -> bool:
     """
     Return whether the client accepts gzip at least as much as no encoding.

@@ -84,7 +84,9 @@ class RequestMiddleware:
             return
         receive_at(scope, age)
         call.to_canary.set(trusted.get(call.CANARY_HEADER.encode()) == "1")
-        telemetry = RequestTelemetry(scope, trusted.get(b"traceparent", ""))
+        telemetry = RequestTelemetry(
+            scope, trusted.get(b"traceparent", ""), behind_envoy=self._behind_envoy
+        )
         headers_to_add = self._common_headers(scope, headers, telemetry.traceresponse)
         response = _Response(scope, send, headers_to_add)
         response.on_stream = admitted.release

@@ -3,7 +3,6 @@
 import re
 import time
 from datetime import timedelta
-from typing import Any
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -28,6 +27,7 @@ PROBE_PATH = "/healthz"
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 VERBS = frozenset({"GET", "HEAD", "POST"})
 _SECURITY = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
+_RECORDED_LATE = frozenset({names.KIND_ERROR, names.KIND_SLOW})
 _METHOD = "amarre.method"
 _PAGE_OBJECTIVE = timedelta(seconds=1)
 
@@ -40,9 +40,10 @@ def set_method(scope: Scope, method: Method) -> None:
 class RequestTelemetry:
     """Telemetry of one request."""
 
-    def __init__(self, scope: Scope, traceparent: str) -> None:
+    def __init__(self, scope: Scope, traceparent: str, *, behind_envoy: bool) -> None:
         """Start; a valid *traceparent* is continued."""
         self._scope = scope
+        self._behind_envoy = behind_envoy
         self._started = time.perf_counter()
         # Source: W3C Trace Context, section 3.2.
         known = _TRACEPARENT.fullmatch(traceparent)
@@ -65,17 +66,36 @@ class RequestTelemetry:
         route = getattr(self._scope.get("route"), "path", "other")
         HTTP_SECONDS.labels(self._verb, route, status).observe(seconds, telemetry.exemplar())
         kind = self._kind(status, seconds)
-        facts: dict[str, Any] = {"status": status, "duration_ms": round(seconds * 1000, 2)}
-        log.info("request", method=self._verb, route=route, kind=kind, **facts)
+        if self._is_logged(kind):
+            duration_ms = round(seconds * 1000, 2)
+            log.info(
+                "request",
+                method=self._verb,
+                route=route,
+                kind=kind,
+                status=status,
+                duration_ms=duration_ms,
+            )
+        if self._span is None and kind not in _RECORDED_LATE:
+            return
         name = f"{self._verb} {route}"
         attributes = {names.HTTP_ROUTE: route, names.HTTP_STATUS: status}
         error = str(status) if status >= 500 else ""
         if self._span is not None:
             self._span.update_name(name)
             tracing.end(self._span, attributes, error=error)
-        elif kind in {names.KIND_ERROR, names.KIND_SLOW}:
+        else:
             attributes[names.HTTP_METHOD] = self._verb
             tracing.record_late(name, attributes, seconds=seconds, error=error)
+
+    def _is_logged(self, kind: str) -> bool:
+        """Return whether the request is logged: always if unusual, else if sampled.
+
+        Behind Envoy the proxy writes the access line of an ordinary request.
+        """
+        return kind != names.KIND_ACCESS or (
+            not self._behind_envoy and (self._span is not None or tracing.share() >= 1)
+        )
 
     def _kind(self, status: int, seconds: float) -> str:
         code = "INTERNAL" if status >= 500 else _SECURITY.get(status, "OK")

@@ -14,9 +14,12 @@ _SAFE = re.compile(r"[A-Za-z0-9._~-]{16,1024}")
 
 def read(connection: HTTPConnection) -> str:
     """Return the session secret; empty when there is none or more than one."""
+    given = connection.headers.getlist("cookie")
+    if not given:
+        return ""
     values = [
         value.strip()
-        for header in connection.headers.getlist("cookie")
+        for header in given
         for name, _, value in (part.partition("=") for part in header.split(";"))
         if name.strip() == NAME
     ]

@@ -29,7 +29,7 @@ check: $(IMAGE) check-contracts check-rendered check-deploy ## Lint, types, impo
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/python -m tests.import_rules
 	$(BIN)/deptry .
 
 check-contracts: $(IMAGE)

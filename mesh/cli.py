@@ -24,7 +24,10 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--port-base", default=3000, show_default=True, help="First port; see docs/reference/ports.md."
+    "--port-base",
+    default=3000,
+    show_default=True,
+    help="First port; see docs/reference/rendered/ports.md.",
 )
 @DATA
 @click.option("--direct", is_flag=True, help="Services do mTLS themselves, without proxies.")

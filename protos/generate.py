@@ -51,7 +51,7 @@ def generate(target: Path) -> None:
                 *_includes(),
                 *python,
                 f"--grpc_python_out={out}",
-                f"--mypy_grpc_out=quiet:{out}",
+                f"--mypy_grpc_out=quiet,generate_concrete_servicer_stubs:{out}",
                 "--include_imports",
                 "--include_source_info",
                 f"--descriptor_set_out={out / IMAGE}",

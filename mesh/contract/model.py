@@ -9,11 +9,13 @@ from enum import Enum
 from amarre.mesh.v1 import policy_pb2 as pb
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
+from mesh.contract.sources import areas
+
 LONGEST_CALL = timedelta(seconds=60)
 """The gateway gives a call this long; only streams that stay open may take longer."""
 ANY_CALLER = "*"
-SERVICES = ("auth", "survey", "health")
-"""The areas whose contracts make up the mesh, in start order of their ports."""
+SERVICES = areas("{area}_service_pb2.py")
+"""The areas that have a service: ``auth`` for ``amarre.auth.v1.AuthService``."""
 
 
 class Idempotency(Enum):

@@ -9,7 +9,9 @@ from amarre.mesh.v1 import policy_pb2 as pb
 from google.protobuf.descriptor import EnumDescriptor
 from google.rpc import code_pb2
 
-AREAS = ("mesh", "auth", "survey", "health")
+from mesh.contract.sources import areas
+
+AREAS = areas("error_reason_pb2.py")
 PREFIX = "ERROR_REASON_"
 
 

@@ -1,10 +1,22 @@
-"""The text of the contracts: the comment above each element and where it stands."""
+"""The generated contracts: which there are, the comment above each element, its line."""
 
 import functools
 from collections.abc import Iterator, Mapping
 from importlib import resources
 
 from google.protobuf import descriptor_pb2
+
+
+def areas(module: str) -> tuple[str, ...]:
+    """
+    Return the areas (``amarre.AREA.v1``) whose generated code has a certain module, sorted.
+
+    Args:
+        module: Its file name, in which ``{area}`` stands for the area.
+    """
+    packages = resources.files("amarre").iterdir()
+    found = (p.name for p in packages if (p / "v1" / module.format(area=p.name)).is_file())
+    return tuple(sorted(found))
 
 
 @functools.cache

@@ -24,6 +24,7 @@ TARGETS: Mapping[str, tuple[str, str]] = {
     "istio": ("mesh.render.istio", "mesh/istio"),
     "kubernetes": ("mesh.render.kubernetes", "mesh/deploy/kubernetes"),
     "openapi": ("mesh.render.openapi", "docs/reference/rendered"),
+    "ports": ("mesh.render.ports", "docs/reference/rendered"),
     "rules": ("mesh.render.rules", "mesh/observability/prometheus"),
     "signals": ("mesh.render.signals", "docs/reference/rendered"),
 }
@@ -67,7 +68,9 @@ def drift(files: Files, folder: Path) -> list[str]:
         for name, text in files.items()
         if not (folder / name).is_file() or (folder / name).read_text() != text
     ]
-    suffixes = {Path(name).suffix for name in files}
+    # In a folder that targets share, the files of the others are not left over.
+    shared = sum(folder == committed(target) for target in TARGETS) > 1
+    suffixes = set() if shared else {Path(name).suffix for name in files}
     left_over = [
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")

@@ -7,7 +7,7 @@ from mesh import topology
 from mesh.contract import policy
 from mesh.contract.faults import WORKLOADS
 
-PAGE = Path(__file__).parents[2] / "docs/reference/ports.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/rendered/ports.md"
 
 
 def test_no_two_processes_share_a_port() -> None:
@@ -46,7 +46,7 @@ def test_identities_are_those_of_the_contract() -> None:
 
 def test_page_of_ports() -> None:
     """
-    docs/reference/ports.md names the port of every process.
+    docs/reference/rendered/ports.md names the port of every process.
     """
     rows = {
         int(match[1]): match[2]

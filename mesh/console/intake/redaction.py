@@ -11,7 +11,6 @@ credentials.
 import functools
 import itertools
 import re
-from importlib import import_module
 from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor
@@ -211,7 +210,7 @@ def _without_credential(found: re.Match[str]) -> str:
 def _personal() -> frozenset[str]:
     """Return the names of all fields that a contract calls personal or secret."""
     files = {method.descriptor.containing_service.file for method in policy.load()}
-    files |= {import_module(f"amarre.{area}.v1.{area}_pb2").DESCRIPTOR for area in policy.SERVICES}
+    files |= {used for file in files for used in file.dependencies if used.package == file.package}
     return frozenset(name for file in files for name in _sensitive(file)) - _PLAIN
 
 

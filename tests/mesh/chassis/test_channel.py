@@ -58,7 +58,7 @@ def bearer() -> tuple[tuple[str, str], ...]:
 
 @pytest.fixture
 def flaky() -> Flaky:
-    return Flaky(failures=1)  # type: ignore[abstract] # the other methods are called by no test
+    return Flaky(failures=1)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ async def test_replaced_certificate(
     """
     After root and leaves were replaced on both sides the same stub goes on, with the new ones.
     """
-    flaky = Flaky(failures=0)  # type: ignore[abstract] # the other methods are called by no test
+    flaky = Flaky(failures=0)
     for name in ("survey", "gateway"):
         install(authority.issue_svid(name), tmp_path / name)
 

@@ -56,7 +56,7 @@ def spans() -> Iterator[Spans]:
 async def stub(svids: Path) -> AsyncIterator[Any]:
     def register(server: Any) -> None:
         rpc.add_SurveyServiceServicer_to_server(
-            Surveys(),  # type: ignore[abstract] # the other methods are called by no test
+            Surveys(),
             server,
         )
 

@@ -178,6 +178,7 @@ def clients_of(mesh: Mesh) -> dict[str, tuple[str, ...]]:
     workloads = (*(p.name for p in PROCESSES if p.identity), *(s.name for s in mesh.services))
     found: dict[str, set[str]] = {name: set() for name in workloads}
     for caller, service in mesh.edges():
-        found[caller].add(service)
+        if caller in found:  # operators call from outside of the mesh
+            found[caller].add(service)
     found["health"] |= {service.name for service in mesh.services} - {"health"}
     return {name: tuple(sorted(services)) for name, services in found.items()}

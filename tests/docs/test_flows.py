@@ -1,8 +1,9 @@
-"""The sequence diagrams tell what happens: held against real traces and the configuration."""
+"""Sequence diagrams agree with real traces, REDCap's call log and the configuration."""
 
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +25,12 @@ OBSERVABILITY = ROOT / "mesh/observability"
 COMPOSE = ROOT / "mesh/deploy/compose"
 SERVICES = {service.full_name: service.name for service in policy.load().services}
 WAIT_SECONDS = 60.0
+BACKGROUND = {"version", "metadata", "instrument"}
+"""What Survey asks of REDCap on its own: readiness, and whether the study has changed."""
 Span = dict[str, Any]
 
 
-def told(diagram: Diagram) -> list[Message]:
+def drawn(diagram: Diagram) -> list[Message]:
     """Return the calls of a diagram as they are compared."""
     return _once([_bare(message) for message in messages(diagram)])
 
@@ -42,9 +45,32 @@ def with_one_less(diagram: Diagram) -> Iterator[Diagram]:
 
 
 def _bare(message: Message) -> Message:
-    """Leave out of a label what is for people: all of it for a database, else after the colon."""
+    """Reduce a label to what a span shows: nothing for a database, the verb for REDCap."""
     label = "" if message.callee.endswith("-database") else message.label.partition(":")[0]
+    if message.callee == "redcap":
+        label = label.partition(" ")[0]
     return Message(message.caller, message.callee, label)
+
+
+def redcap_calls(diagram: Diagram) -> Counter[str]:
+    """Return what a diagram asks of REDCap: content and action, ``record export``."""
+    asked = [m.label.partition(":")[0] for m in messages(diagram) if m.callee == "redcap"]
+    return Counter(label.partition(" ")[2] for label in asked)
+
+
+def served_by_sandbox(mesh: dict[str, Any]) -> Counter[str]:
+    """Return what the REDCap sandbox was asked for since the last time, and forget it."""
+    url = f"{mesh['urls']['sandbox']}/_control/calls"
+    counts = httpx.get(url, trust_env=False).json()
+    httpx.delete(url, trust_env=False)
+    return Counter(
+        {
+            f"{content} {action}".removesuffix(" "): count
+            for content, actions in counts.items()
+            if content not in BACKGROUND
+            for action, count in actions.items()
+        }
+    )
 
 
 def _once(found: list[Message]) -> list[Message]:
@@ -133,12 +159,15 @@ class TestRequests:
         }
         with Researcher(mesh, "flows@example.org") as ada:
             for title, (method, path) in flows.items():
+                served_by_sandbox(mesh)
                 spans = trace_of(mesh, ada, method, path, **bodies[title])
                 calls = seen(spans)
+                served = served_by_sandbox(mesh)
 
                 diagram = of(PAGE, title)
-                assert told(diagram) == calls, title
-                assert calls not in [told(damaged) for damaged in with_one_less(diagram)]
+                assert drawn(diagram) == calls, title
+                assert redcap_calls(diagram) == served, title
+                assert calls not in [drawn(damaged) for damaged in with_one_less(diagram)]
                 assert_by_sidecars(spans, calls)
                 if not ada.session:
                     ada.log_in(ada.mailed_link())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from mesh.contract import policy
-from mesh.local import envoy
+from mesh.local import envoy, handover
 from mesh.local.envoy import Admin, EnvoyError
 from mesh.local.plan import Plan, Unit
 from mesh.local.probes import probe
@@ -133,11 +133,15 @@ class Fleet:
         except (EnvoyError, StartFailedError):
             self.plan.slots.give_back(slot)
             raise
+        await self._redirect(old)
         await self._drain_and_stop(old)
         for unit in new:
             self.supervisor.rename(f"{unit.name}{_SUCCESSOR}", unit.name)
             self.units[unit.name] = unit
             self.units.pop(f"{unit.name}{_SUCCESSOR}")
+            if unit.proxy is not None:
+                child = self.supervisor.children[unit.name]
+                handover.stop_redirecting(child.pid, ports_of(unit.proxy))
         self._on_change()
 
     def instances(self, service: str) -> list[str]:
@@ -166,6 +170,16 @@ class Fleet:
 
     def _units_of(self, name: str) -> list[Unit]:
         return [self.units[n] for n in (name, f"{name}-envoy") if n in self.units]
+
+    async def _redirect(self, units: Sequence[Unit]) -> None:
+        """Let the successor of *units* accept all new connections."""
+        for unit in units:
+            if unit.proxy is not None:
+                old, new = (
+                    self.supervisor.children[name].pid
+                    for name in (unit.name, f"{unit.name}{_SUCCESSOR}")
+                )
+                await handover.redirect_connections(old, new, ports_of(unit.proxy))
 
     async def _start_one(self, units: Sequence[Unit], *, suffix: str = "") -> None:
         """Start a process and, once it serves, its proxy."""
@@ -260,6 +274,13 @@ class Fleet:
         if proxy.key_set and not any(keys):
             missing.append("Auth's key set")
         return missing
+
+
+def ports_of(proxy: Proxy) -> list[int]:
+    """Return the TCP ports on which *proxy* takes calls."""
+    edge = (proxy.edge.http, proxy.edge.https) if proxy.edge else ()
+    places = [place for place in (proxy.inbound, *edge) if place and not place.startswith("unix:")]
+    return [int(place.rpartition(":")[2]) for place in places]
 
 
 async def _drain(proxy: Proxy) -> bool:

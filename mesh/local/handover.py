@@ -1,0 +1,124 @@
+"""
+Hand a listening port over from one process to its successor without resetting a connection.
+
+Both listen on the port with SO_REUSEPORT, and the kernel spreads new connections over them. When
+the old one stops listening, connections that wait in its accept queue are reset (Linux keeps them
+only with the system-wide setting ``net.ipv4.tcp_migrate_req``). So new connections are sent to
+the successor first, and the old process accepts what it still has; only then is it drained.
+
+Source:
+    socket(7), SO_ATTACH_REUSEPORT_CBPF; pidfd_getfd(2); tcp(7), TCP_INFO.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger("handover")
+
+_PIDFD_GETFD = 438
+_ATTACH_CBPF, _DETACH_BPF = 51, 68
+_RETURN_CONSTANT = 0x06
+"""BPF_RET | BPF_K: the program's result, the index of a socket in the group."""
+_SUCCESSOR = 1
+"""Sockets of a group are numbered in the order in which they began to listen."""
+_QUEUE_OFFSET = 24
+"""``tcpi_unacked``, which for a listening socket is the length of its accept queue."""
+_EMPTY_SECONDS = 5.0
+_HANDSHAKE_SECONDS = 0.2
+"""How long handshakes that the old socket has begun may take to reach its accept queue."""
+_POLL_SECONDS = 0.02
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+async def redirect_connections(old_pid: int, new_pid: int, ports: Iterable[int]) -> None:
+    """
+    Send new connections on *ports* to *new_pid*, and wait until *old_pid* has accepted the rest.
+
+    Where the kernel does not permit it, the ports are left as they are and a warning is logged.
+    """
+    wanted = frozenset(ports)
+    try:
+        with _listening(new_pid, wanted) as successors:
+            for one in successors:
+                _attach(one)
+        with _listening(old_pid, wanted) as sockets:
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
+            deadline = asyncio.get_running_loop().time() + _EMPTY_SECONDS
+            while any(map(_waiting, sockets)):
+                if asyncio.get_running_loop().time() > deadline:
+                    break
+                await asyncio.sleep(_POLL_SECONDS)
+    except OSError as exc:
+        log.warning("connections may be reset while a listener is replaced", reason=str(exc))
+
+
+def stop_redirecting(pid: int, ports: Iterable[int]) -> None:
+    """Let the kernel choose among the listeners on *ports* of *pid* again."""
+    with contextlib.suppress(OSError), _listening(pid, frozenset(ports)) as sockets:
+        for one in sockets:
+            # Fails where nothing is attached.
+            with contextlib.suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, _DETACH_BPF, 0)
+
+
+@contextlib.contextmanager
+def _listening(pid: int, ports: frozenset[int]) -> Iterator[list[socket.socket]]:
+    """
+    Duplicate the sockets on which process *pid* listens, for the body.
+
+    Raises:
+        OSError: The process is gone, or the kernel does not permit it.
+    """
+    with contextlib.ExitStack() as stack:
+        process = os.pidfd_open(pid)
+        stack.callback(os.close, process)
+        found = []
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if not str(entry.readlink()).startswith("socket:"):
+                    continue
+                duplicate = _duplicate(process, int(entry.name))
+                one = stack.enter_context(socket.socket(fileno=duplicate))
+                if _listens_on(one, ports):
+                    found.append(one)
+        yield found
+
+
+def _duplicate(process: int, descriptor: int) -> int:
+    result = int(_libc.syscall(_PIDFD_GETFD, process, descriptor, 0))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"pidfd_getfd: {os.strerror(number)}")
+    return result
+
+
+def _listens_on(one: socket.socket, ports: frozenset[int]) -> bool:
+    return (
+        one.family in {socket.AF_INET, socket.AF_INET6}
+        and one.type == socket.SOCK_STREAM
+        and bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        and one.getsockname()[1] in ports
+    )
+
+
+def _attach(one: socket.socket) -> None:
+    instruction = ctypes.create_string_buffer(
+        struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, _SUCCESSOR)
+    )
+    program = struct.pack("HxxxxxxP", 1, ctypes.addressof(instruction))
+    one.setsockopt(socket.SOL_SOCKET, _ATTACH_CBPF, program)
+
+
+def _waiting(one: socket.socket) -> int:
+    """Return how many connections wait to be accepted."""
+    info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    (count,) = struct.unpack_from("I", info, _QUEUE_OFFSET)
+    return int(count)

@@ -20,7 +20,7 @@ from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 from mesh.chassis import tokens
 from mesh.chassis.call import User
 from mesh.chassis.testing import connected
-from mesh.local.ca import CertificateAuthority, issue_all
+from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 from tests.survey_svc.killing import GATEWAY, Replicas, key_set
 from tests.survey_svc.sandbox import Sandbox
 

@@ -14,7 +14,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from mesh.local.ca import CertificateAuthority, issue_all
+from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 from tests.survey_svc.killing import run
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from mesh.chassis import telemetry
-from mesh.local.ca import CertificateAuthority, issue_all
+from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 from survey_svc.study import profile as profiles
 from tests.survey_svc.sandbox import Sandbox
 from tests.survey_svc.world import World, running

@@ -23,7 +23,7 @@ from amarre.health.v1 import health_service_pb2_grpc as rpc
 
 from mesh.chassis.telemetry import logs, otlp, tracing
 from mesh.chassis.testing import connected, free_port, served
-from mesh.local.ca import CertificateAuthority, issue_all
+from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 
 
 class Health(rpc.HealthServiceServicer):

@@ -29,7 +29,7 @@ from auth_svc.storage.database import Database
 from mesh.chassis import call, telemetry
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.testing import connected, served
-from mesh.local.ca import CertificateAuthority, issue_all
+from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 from tests.auth_svc.harness import LIFE, Harness
 
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")

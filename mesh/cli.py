@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from mesh.commanding import DATA, Refused
+from mesh.command_line import DATA_OPTION, UserError
 from mesh.console.terminal import client
 from mesh.console.terminal.commands import commands as console_commands
-from mesh.local import commands
-from mesh.local.layout import DataFolderError, Layout
+from mesh.local.commands import control
+from mesh.local.data_folder import DataFolder, DataFolderError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,7 +29,7 @@ def main() -> None:
     show_default=True,
     help="First port; see docs/reference/rendered/ports.md.",
 )
-@DATA
+@DATA_OPTION
 @click.option("--direct", is_flag=True, help="Services do mTLS themselves, without proxies.")
 @click.option(
     "--replicas", multiple=True, metavar="NAME=N", help="How many of a service, e.g. survey=2."
@@ -48,34 +48,36 @@ def up(
     ready_file: Path | None,
 ) -> None:
     """Start everything, wait until it is ready, print where it is. Ctrl-C drains and stops."""
-    from mesh.local import ca, envoy, plan, runner, supervisor
+    from mesh.local import runner
+    from mesh.local.pki import certificate_authority
+    from mesh.local.processes import envoy, plan, supervisor
 
     faults = (
         DataFolderError,
         plan.PlanError,
         runner.PortsInUseError,
         runner.AlreadyRunningError,
-        ca.CaError,
+        certificate_authority.CaError,
         supervisor.StartFailedError,
         envoy.EnvoyError,
     )
     try:
         options = plan.Options(port_base, direct, _replicas(replicas))
         file = runner.check_ready_file(ready_file) if ready_file else None
-        mesh = runner.Runner(Layout(data.resolve()), options, file)
+        mesh = runner.Runner(DataFolder(data.resolve()), options, file)
         with mesh.prepared():
             click.echo("Starting … (Ctrl-C stops)", err=True)
             asyncio.run(mesh.run(lambda: _tell(mesh.ready())))
     except faults as fault:
-        raise Refused(str(fault)) from fault
+        raise UserError(str(fault)) from fault
     click.echo("Stopped.", err=True)
 
 
 def _tell(ready: dict[str, Any]) -> None:
-    from mesh.local import table
+    from mesh.local.commands import start_summary
 
     console = client.Client(ready["urls"]["console"], ready["console"]["token"])
-    table.show(ready, console_link=console.link())
+    start_summary.show(ready, console_link=console.link())
 
 
 def _replicas(given: tuple[str, ...]) -> dict[str, int]:
@@ -83,33 +85,33 @@ def _replicas(given: tuple[str, ...]) -> dict[str, int]:
     for text in given:
         name, _, count = text.partition("=")
         if not count.isdecimal():
-            raise Refused(f"--replicas {text}: write NAME=N, for instance survey=2.")
+            raise UserError(f"--replicas {text}: write NAME=N, for instance survey=2.")
         found[name] = int(count)
     return found
 
 
 @main.command()
-@DATA
+@DATA_OPTION
 def status(data: Path) -> None:
     """Show what runs, ready or why not. Exit status 1 when something is not ready."""
-    from mesh.local import status as module
+    from mesh.local.commands import status as module
 
     try:
-        report = asyncio.run(module.report(Layout(data.resolve())))
+        report = asyncio.run(module.report(DataFolder(data.resolve())))
     except module.NotRunningError as fault:
-        raise Refused(str(fault)) from fault
+        raise UserError(str(fault)) from fault
     module.show(report)
     sys.exit(0 if all(line.ready for line in report) else 1)
 
 
 @main.command()
 @click.option("--port-base", default=3000, show_default=True, help="The range to check.")
-@DATA
+@DATA_OPTION
 def doctor(port_base: int, data: Path) -> None:
     """Tell what this machine lacks and what to do about it."""
-    from mesh.local import doctor as module
+    from mesh.local.commands import doctor as module
 
-    findings = module.examine(Layout(data.resolve()), port_base)
+    findings = module.examine(DataFolder(data.resolve()), port_base)
     module.show(findings)
     sys.exit(1 if any(f.needed and not f.ok for f in findings) else 0)
 
@@ -119,17 +121,17 @@ def doctor(port_base: int, data: Path) -> None:
 @click.argument("request", default="{}")
 @click.option("--as", "identity", default="gateway", show_default=True, help="Who calls.")
 @click.option("--session", default="", help="Session secret (the cookie's value) of a user.")
-@DATA
+@DATA_OPTION
 def call(method: str, request: str, identity: str, session: str, data: Path) -> None:
     """Call METHOD (survey.ListRequests) with REQUEST as JSON, over mTLS; prints JSON."""
-    from mesh.local import calling
+    from mesh.local.commands import call
 
     try:
-        layout = Layout(data.resolve())
-        for answer in _collected(calling.call(layout, method, request, identity, session=session)):
+        layout = DataFolder(data.resolve())
+        for answer in _collected(call.call(layout, method, request, identity, session=session)):
             click.echo(answer)
-    except calling.CallRefusedError as fault:
-        raise Refused(str(fault)) from fault
+    except call.CallRefusedError as fault:
+        raise UserError(str(fault)) from fault
 
 
 def _collected(answers: Any) -> list[str]:
@@ -146,7 +148,7 @@ def _collected(answers: Any) -> list[str]:
 )
 @click.argument("target", metavar="FILE|USER")
 @click.option("--dry-run", is_flag=True, help="Say what an import would do, and do nothing.")
-@DATA
+@DATA_OPTION
 def identities(action: str, target: str, data: Path, *, dry_run: bool) -> None:
     """Move users between identity providers, or see to one of them.
 
@@ -157,9 +159,9 @@ def identities(action: str, target: str, data: Path, *, dry_run: bool) -> None:
     Works on the provider that the settings of Auth choose; AMARRE_AUTH_PROVIDER=appwrite and its
     variables choose the other one.
     """
-    from mesh.local import plan
+    from mesh.local.processes import plan
 
-    units = plan.Plan(Layout(data.resolve()), plan.Options()).units
+    units = plan.Plan(DataFolder(data.resolve()), plan.Options()).units
     auth = next(unit for unit in units if unit.name == "auth")
     command = [sys.executable, "-m", "auth_svc.identities", action, target]
     command += ["--dry-run"] if dry_run else []
@@ -172,30 +174,32 @@ def certs() -> None:
 
 
 @certs.command("show")
-@DATA
+@DATA_OPTION
 def certs_show(data: Path) -> None:
     """Show every identity and how long its certificate lasts."""
-    from mesh.local import ca
+    from mesh.local.pki import certificate_authority
 
-    found = ca.show(Layout(data.resolve()).certs)
+    found = certificate_authority.show(DataFolder(data.resolve()).certs)
     if not found:
-        raise Refused(f"There are no certificates in {data}. `amarre certs issue` makes them.")
+        raise UserError(f"There are no certificates in {data}. `amarre certs issue` makes them.")
     for entry in found:
         click.echo(f"{entry.name:<10} {entry.not_after:%Y-%m-%d %H:%M} UTC  {entry.identity}")
 
 
 @certs.command("issue")
-@DATA
+@DATA_OPTION
 def certs_issue(data: Path) -> None:
     """Issue an SVID for every workload whose present one is absent or past half its life."""
-    from mesh.local import ca
+    from mesh.local.pki import certificate_authority
 
-    layout = Layout(data.resolve())
+    layout = DataFolder(data.resolve())
     try:
         layout.prepare()
-        ca.issue_all(ca.CertificateAuthority.load_or_create(layout.ca), layout.certs)
-    except (DataFolderError, ca.CaError) as fault:
-        raise Refused(str(fault)) from fault
+        certificate_authority.issue_all(
+            certificate_authority.CertificateAuthority.load_or_create(layout.ca), layout.certs
+        )
+    except (DataFolderError, certificate_authority.CaError) as fault:
+        raise UserError(str(fault)) from fault
     click.echo(f"Certificates are in {layout.certs}.")
 
 
@@ -218,7 +222,7 @@ def render(target: str, out: Path | None, *, check: bool, commit: bool, runbooks
     try:
         files = registry.render(target, runbooks)
     except registry.UnknownTargetError as fault:
-        raise Refused(str(fault)) from fault
+        raise UserError(str(fault)) from fault
     if check:
         drifted = registry.drift(files, out or registry.committed(target))
         for path in drifted:
@@ -240,19 +244,19 @@ def _print_files(files: dict[str, str], echo: Callable[[str], None]) -> None:
         echo(text.rstrip("\n"))
 
 
-main.add_command(commands.fault)
-main.add_command(commands.canary)
-main.add_command(commands.restart)
-certs.add_command(commands.certs_rotate)
+main.add_command(control.fault)
+main.add_command(control.canary)
+main.add_command(control.restart)
+certs.add_command(control.certs_rotate)
 
 
 def _console(data: Path) -> tuple[str, str]:
-    from mesh.local import running
+    from mesh.local import running_mesh
 
     try:
-        found = running.ready(Layout(data.resolve()))
-    except running.NotRunningError as fault:
-        raise Refused(str(fault)) from fault
+        found = running_mesh.read_ready_file(DataFolder(data.resolve()))
+    except running_mesh.NotRunningError as fault:
+        raise UserError(str(fault)) from fault
     return found["urls"]["console"], found["console"]["token"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
-from mesh.local.ca import CertificateAuthority, Issued, install, issue_all
+from mesh.local.pki.certificate_authority import CertificateAuthority, Issued, install, issue_all
 from tests.live import live
 
 __all__ = ["live"]

@@ -14,7 +14,7 @@ import structlog
 from mesh.chassis import telemetry
 from mesh.chassis.server import until_told_to_stop
 from mesh.contract.faults import WORKLOADS
-from mesh.local import ca
+from mesh.local.pki import certificate_authority
 
 log = structlog.get_logger("authority")
 
@@ -30,7 +30,9 @@ async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECO
     """
     stop = asyncio.create_task(until_told_to_stop())
     while not stop.done():
-        ca.issue_all(ca.CertificateAuthority.load_or_create(authority), certs)
+        certificate_authority.issue_all(
+            certificate_authority.CertificateAuthority.load_or_create(authority), certs
+        )
         log.info("issued", identities=len(WORKLOADS))
         await asyncio.wait([stop], timeout=every)
 
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
     telemetry.configure_logs("authority", "authority", "INFO")
     try:
         asyncio.run(keep_issuing(authority, certs))
-    except (ca.CaError, OSError) as fault:
+    except (certificate_authority.CaError, OSError) as fault:
         log.error("cannot issue", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
         return 2
     return 0

@@ -19,14 +19,14 @@ import structlog
 
 from mesh.chassis.telemetry import otlp
 from mesh.chassis.telemetry.logs import configure_logs
-from mesh.local.ca import CertificateAuthority, issue_all
-from mesh.local.fleet import Fleet
-from mesh.local.layout import DataFolderError, Layout
-from mesh.local.monitoring import Monitoring
-from mesh.local.plan import Options, Plan
-from mesh.local.site import HOST
-from mesh.local.steering import Steering
-from mesh.orders import listening
+from mesh.control import serve_actions
+from mesh.local.addresses import HOST
+from mesh.local.control.actions import ControlActions
+from mesh.local.data_folder import DataFolder, DataFolderError
+from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
+from mesh.local.processes.fleet import Fleet
+from mesh.local.processes.monitoring import Monitoring
+from mesh.local.processes.plan import Options, Plan
 
 NAME = "runner"
 
@@ -44,7 +44,7 @@ class AlreadyRunningError(Exception):
 class Runner:
     """One local mesh."""
 
-    def __init__(self, layout: Layout, options: Options, ready_file: Path | None) -> None:
+    def __init__(self, layout: DataFolder, options: Options, ready_file: Path | None) -> None:
         """
         Plan a mesh below *layout*; nothing is started and nothing written yet.
 
@@ -57,7 +57,7 @@ class Runner:
         self.plan.units += self.monitoring.units()
         self._ready_files = [layout.ready, *([ready_file] if ready_file else [])]
         self.fleet = Fleet(self.plan, self._changed)
-        self.steering = Steering(self.fleet)
+        self.actions = ControlActions(self.fleet)
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
@@ -128,17 +128,17 @@ class Runner:
             if starting.done():
                 starting.result()
                 async with (
-                    listening(
-                        self.layout.control, self.steering.orders(), self.steering.journal.record
+                    serve_actions(
+                        self.layout.control, self.actions.by_name(), self.actions.audit_log.record
                     ),
                     asyncio.TaskGroup() as group,
                 ):
-                    renewing = group.create_task(self.steering.keep_certificates_fresh())
+                    renewing = group.create_task(self.actions.keep_certificates_fresh())
                     self._changed()
                     on_ready()
                     await stop.wait()
                     renewing.cancel()
-                    await self.steering.close()
+                    await self.actions.close()
         finally:
             stopped.cancel()
             starting.cancel()

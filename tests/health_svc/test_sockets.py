@@ -13,7 +13,7 @@ from health_svc.ports import NetworkError
 from health_svc.probes import Probe, Prober
 from health_svc.sockets import Sockets, summary
 from mesh.chassis.testing import free_port
-from mesh.local.ca import CertificateAuthority
+from mesh.local.pki.certificate_authority import CertificateAuthority
 
 SHORT = timedelta(milliseconds=200)
 

@@ -26,8 +26,8 @@ from mesh.chassis.testing import FixedKeys, free_port
 from mesh.chassis.tokens import SigningKey, TokenVerifier, mint
 from mesh.contract import policy
 from mesh.contract.policy import Mesh
-from mesh.local import ca
-from mesh.local.envoy import Admin, command
+from mesh.local.pki import certificate_authority
+from mesh.local.processes.envoy import Admin, command
 from mesh.render.envoy import Edge, Proxy, Telemetry, Traffic, files, live_files
 
 KEY = SigningKey.generate()
@@ -91,7 +91,7 @@ class Bed:
 
     folder: Path
     svids: Path
-    authority: ca.CertificateAuthority
+    authority: certificate_authority.CertificateAuthority
     stack: contextlib.AsyncExitStack
     mesh: Mesh = field(default_factory=policy.load)
     traffic: Traffic = field(default_factory=Traffic)
@@ -219,8 +219,8 @@ async def bed() -> AsyncIterator[Bed]:
     """Yield an empty bed in a folder whose name is short enough for sockets."""
     folder = Path(tempfile.mkdtemp(prefix="amarre-"))
     try:
-        authority = ca.CertificateAuthority.create()
-        ca.issue_all(authority, folder / "certs")
+        authority = certificate_authority.CertificateAuthority.create()
+        certificate_authority.issue_all(authority, folder / "certs")
         async with contextlib.AsyncExitStack() as stack:
             yield Bed(folder, folder / "certs", authority, stack)
     finally:

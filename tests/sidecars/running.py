@@ -21,8 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from mesh.local.control import give
-from mesh.local.layout import Layout
+from mesh.local.control.client import send_action
+from mesh.local.data_folder import DataFolder
 
 AMARRE = str(Path(sys.executable).with_name("amarre"))
 START_SECONDS = 60.0
@@ -72,8 +72,8 @@ class Running:
 
     async def canary(self) -> dict[str, Any]:
         """Return how the canary of Survey does."""
-        layout = Layout(self.data)
-        found: list[dict[str, Any]] = await give(
+        layout = DataFolder(self.data)
+        found: list[dict[str, Any]] = await send_action(
             layout, "canary status", lambda _: None, service="survey"
         )
         return found[0]

@@ -21,7 +21,7 @@ from mesh.chassis.tokens import ISSUER, TYPE, SigningKey
 from mesh.contract import policy
 from mesh.contract.faults import WORKLOADS
 from mesh.contract.policy import Method
-from mesh.local import ca
+from mesh.local.pki import certificate_authority
 from tests.sidecars.bed import ADA, GATEWAY, KEY, Bed, bearer
 from tests.sidecars.surveys import Surveys
 
@@ -125,15 +125,21 @@ class TestCallers:
     async def test_foreign_certificates(
         self,
         bed: Bed,
-        issue: Callable[[ca.CertificateAuthority, ca.CertificateAuthority], ca.Issued],
+        issue: Callable[
+            [
+                certificate_authority.CertificateAuthority,
+                certificate_authority.CertificateAuthority,
+            ],
+            certificate_authority.Issued,
+        ],
     ) -> None:
         """
         A certificate of anybody else ends at the handshake; ``ssl.fail_verify_*`` counts it.
         """
         sidecar = await bed.service(Surveys())
-        issued = issue(bed.authority, ca.CertificateAuthority.create())
+        issued = issue(bed.authority, certificate_authority.CertificateAuthority.create())
         folder = bed.folder / "foreign"
-        ca.install(issued, folder, bundle=bed.authority.pem())
+        certificate_authority.install(issued, folder, bundle=bed.authority.pem())
 
         async with bed.directly(sidecar, folder) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as ei:

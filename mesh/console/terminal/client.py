@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mesh.commanding import Refused
-from mesh.orders import this_user
+from mesh.command_line import UserError
+from mesh.control import current_user
 
 
 class Client:
@@ -21,13 +21,13 @@ class Client:
         Return the JSON of an endpoint; empty parameters are left out.
 
         Raises:
-            Refused: The console is away, or says no.
+            UserError: The console is away, or says no.
         """
         return self._ask("GET", path, parameters)
 
     def link(self) -> str:
         """Return a link that opens the console once, to this user; fails as `get`."""
-        return f"{self.url}{self._ask('POST', 'codes', {'who': this_user()})['path']}"
+        return f"{self.url}{self._ask('POST', 'codes', {'who': current_user()})['path']}"
 
     def _ask(self, verb: str, path: str, parameters: dict[str, Any]) -> Any:
         import httpx
@@ -46,7 +46,7 @@ class Client:
         except (httpx.HTTPError, ValueError) as exc:
             raise self._away() from exc
         if not answer.is_success:
-            raise Refused(body.get("error", {}).get("message", f"HTTP {answer.status_code}"))
+            raise UserError(body.get("error", {}).get("message", f"HTTP {answer.status_code}"))
         return body
 
     def follow(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -65,7 +65,7 @@ class Client:
             ) as answer:
                 if not answer.is_success:
                     answer.read()
-                    raise Refused(answer.json()["error"]["message"])
+                    raise UserError(answer.json()["error"]["message"])
                 for line in answer.iter_lines():
                     if line:
                         yield json.loads(line)
@@ -87,7 +87,7 @@ class Client:
             ) as answer:
                 if not answer.is_success:
                     answer.read()
-                    raise Refused(answer.json()["error"]["message"])
+                    raise UserError(answer.json()["error"]["message"])
                 with part.open("wb") as into:
                     for chunk in answer.iter_bytes():
                         into.write(chunk)
@@ -95,9 +95,9 @@ class Client:
         except httpx.HTTPError as exc:
             raise self._away() from exc
         except OSError as exc:
-            raise Refused(f"{file} cannot be written ({exc.strerror}).") from exc
+            raise UserError(f"{file} cannot be written ({exc.strerror}).") from exc
         finally:
             part.unlink(missing_ok=True)
 
-    def _away(self) -> Refused:
-        return Refused(f"The console at {self.url} does not answer. `amarre status` tells more.")
+    def _away(self) -> UserError:
+        return UserError(f"The console at {self.url} does not answer. `amarre status` tells more.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mesh.commanding import DATA, Refused
+from mesh.command_line import DATA_OPTION, UserError
 from mesh.console.terminal import tables
 from mesh.console.terminal.client import Client
 
@@ -28,7 +28,7 @@ def commands(find: Find) -> list[click.Command]:
         return Client(*find(data))
 
     @click.command("console")
-    @DATA
+    @DATA_OPTION
     def console(data: Path) -> None:
         """Print a link that opens the console once, within 10 minutes."""
         click.echo(client(data).link())
@@ -43,7 +43,7 @@ def commands(find: Find) -> list[click.Command]:
     @_LIMIT
     @_FOLLOW
     @_JSON
-    @DATA
+    @DATA_OPTION
     def traces(trace_id: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
         """Search traces, or show the one called TRACE_ID."""
         asked = client(data)
@@ -64,7 +64,7 @@ def commands(find: Find) -> list[click.Command]:
     @_LIMIT
     @_FOLLOW
     @_JSON
-    @DATA
+    @DATA_OPTION
     def logs(text: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
         """Search logs for TEXT, oldest first; or follow them."""
         asked = client(data)
@@ -77,7 +77,7 @@ def commands(find: Find) -> list[click.Command]:
     @_SERVICE
     @_WINDOW
     @_JSON
-    @DATA
+    @DATA_OPTION
     def metrics(data: Path, *, as_json: bool, service: str, window: str) -> None:
         """Show every method against the objective of its contract."""
         items = client(data).get("metrics", service=service, window=window)["items"]
@@ -90,7 +90,7 @@ def commands(find: Find) -> list[click.Command]:
     @click.command("top")
     @_WINDOW
     @click.option("--once", is_flag=True, help="Show it once and end.")
-    @DATA
+    @DATA_OPTION
     def top(data: Path, *, window: str, once: bool) -> None:
         """Watch services, methods and alerts; Ctrl-C ends."""
         from rich.console import Group
@@ -122,11 +122,11 @@ def commands(find: Find) -> list[click.Command]:
 
     @click.command("export")
     @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-    @DATA
+    @DATA_OPTION
     def export(file: Path, data: Path) -> None:
         """Write everything that the console keeps to FILE; `amarre import` shows it again."""
         if file.exists():
-            raise Refused(f"{file} exists; name a new file.")
+            raise UserError(f"{file} exists; name a new file.")
         client(data).save("export", file)
         click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB.")
 
@@ -149,7 +149,7 @@ def _show(file: Path, listen: str) -> None:
     except KeyboardInterrupt:
         return
     except (ListenError, DatabaseError) as exc:
-        raise Refused(str(exc)) from exc
+        raise UserError(str(exc)) from exc
 
 
 def _echo_all(

@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from mesh import orders
+from mesh import control
 from mesh.chassis.telemetry import names as emitted
 from mesh.console.context import Context
 from mesh.console.web.authentication import operator_of
 from mesh.console.web.errors import error
-from mesh.orders import OrderError
+from mesh.control import ControlError
 
 MOST_BYTES = 4096
 ELSEWHERE = (
@@ -99,14 +99,14 @@ async def _show(context: Context, request: Request) -> Response:
         return JSONResponse(_elsewhere(ELSEWHERE))
     try:
         found = {
-            shown: await orders.give(context.control, order, _quiet, by="console")
+            shown: await control.send_action(context.control, order, _quiet, by="console")
             for shown, order in (
                 ("faults", "fault list"),
                 ("canaries", "canary status"),
-                ("items", "journal"),
+                ("items", "audit log"),
             )
         }
-    except OrderError as exc:
+    except ControlError as exc:
         return JSONResponse(_elsewhere(str(exc)))
     return JSONResponse({**found, "available": True, "message": ""})
 
@@ -116,8 +116,8 @@ async def verdicts(context: Context) -> dict[str, str]:
     if context.control is None:
         return {}
     try:
-        found = await orders.give(context.control, "canary status", _quiet, by="console")
-    except OrderError:
+        found = await control.send_action(context.control, "canary status", _quiet, by="console")
+    except ControlError:
         return {}
     return {one["service"]: one["verdict"] for one in found}
 
@@ -146,8 +146,8 @@ async def _take(context: Context, request: Request) -> Response:
     given, told = asked.model_dump(exclude_none=True), list[str]()
     name, by = given.pop("order"), f"{operator_of(request.scope)} (console)"
     try:
-        result = await orders.give(context.control, name, told.append, by=by, **given)
-    except OrderError as exc:
+        result = await control.send_action(context.control, name, told.append, by=by, **given)
+    except ControlError as exc:
         log.warning("order refused", kind=emitted.KIND_SECURITY, order=name, asked=given, by=by)
         return error(409, "refused", str(exc))
     log.info("order given", kind=emitted.KIND_SECURITY, order=name, asked=given, by=by)

@@ -16,7 +16,7 @@ import pytest
 from gateway.server.listeners import Listener, bind
 from mesh.chassis.server import ListenError
 from mesh.chassis.testing import free_port
-from mesh.local.ca import CertificateAuthority, install
+from mesh.local.pki.certificate_authority import CertificateAuthority, install
 from tests.gateway.conftest import World
 
 PEERS = json.dumps(dict.fromkeys(("auth", "survey", "health"), "127.0.0.1:9"))

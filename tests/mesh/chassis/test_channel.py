@@ -19,7 +19,7 @@ from mesh.chassis.identity import SpiffeId
 from mesh.chassis.telemetry import tracing
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
-from mesh.local.ca import CertificateAuthority, install
+from mesh.local.pki.certificate_authority import CertificateAuthority, install
 
 KEY = SigningKey.generate()
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")

@@ -26,7 +26,7 @@ from mesh.chassis.tokens import SigningKey, mint
 from mesh.contract import reasons
 from mesh.contract.faults import PolicyError
 from mesh.contract.policy import Mesh
-from mesh.local.ca import CertificateAuthority, Issued
+from mesh.local.pki.certificate_authority import CertificateAuthority, Issued
 
 KEY = SigningKey.generate()
 ADA = User("ada", "session-1", "ada@example.org", ("applicant",))

@@ -15,7 +15,7 @@ import yaml
 
 from mesh import topology
 from mesh.deploy import authority, compose_check, compose_secrets
-from mesh.local import envoy
+from mesh.local.processes import envoy
 from mesh.render import alertmanager, compose, docker, registry
 from mesh.render.compose import digests, envoys
 from mesh.render.compose.workloads import SITE_VARIABLES

@@ -10,7 +10,7 @@ import yaml
 
 from mesh.contract import policy
 from mesh.contract.policy import Method
-from mesh.local import envoy
+from mesh.local.processes import envoy
 from mesh.render.envoy import Traffic, files, live_files, render, standard_placement
 from mesh.render.envoy.text import document
 from mesh.topology import clients_of

@@ -14,9 +14,9 @@ import pytest
 from mesh.chassis.testing import free_port
 from mesh.console.intake import envoy_admin
 from mesh.console.settings import Target
-from mesh.local import envoy as program
-from mesh.local.journal import Journal
-from mesh.orders import Tell, listening
+from mesh.control import Progress, serve_actions
+from mesh.local.control.audit_log import AuditLog
+from mesh.local.processes import envoy as program
 from tests.mesh.console.conftest import Start
 
 pytestmark = pytest.mark.envoy
@@ -89,15 +89,15 @@ class TestEnvoy:
         The console shows what the proxy says, and an alert for the host that it leaves out.
         """
 
-        async def verdicts(_: dict[str, Any], tell: Tell) -> list[dict[str, str]]:
+        async def verdicts(_: dict[str, Any], tell: Progress) -> list[dict[str, str]]:
             return [{"service": "survey", "verdict": "healthy"}]
 
         socket = tmp_path / "control.sock"
-        journal = Journal(tmp_path / "orders.jsonl")
+        journal = AuditLog(tmp_path / "orders.jsonl")
         async with running(tmp_path) as (admin, url):
             target = Target(process="gateway-envoy", url=admin)
             async with (
-                listening(socket, {"canary status": verdicts}, journal.record),
+                serve_actions(socket, {"canary status": verdicts}, journal.record),
                 start(
                     console_scrape=(target,),
                     console_scrape_every=timedelta(seconds=0.1),

@@ -21,7 +21,7 @@ from mesh.console.queries import run_history
 from mesh.console.queries.objectives import Total, quantile
 from mesh.console.settings import Target
 from mesh.console.store import schema
-from mesh.local.ca import CertificateAuthority, install
+from mesh.local.pki.certificate_authority import CertificateAuthority, install
 from tests.mesh.console.conftest import Running, Start
 from tests.mesh.console.telemetry import Batch
 

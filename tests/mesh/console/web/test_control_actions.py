@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mesh.local.journal import Journal
-from mesh.orders import OrderError, Tell, listening
+from mesh.control import ControlError, Progress, serve_actions
+from mesh.local.control.audit_log import AuditLog
 from tests.mesh.console.conftest import Running, Start
 
 OWN = {"sec-fetch-site": "same-origin"}
@@ -21,21 +21,21 @@ class Mesh:
 
     def __init__(self, folder: Path) -> None:
         self.taken: list[tuple[str, dict[str, Any]]] = []
-        self.journal = Journal(folder / "orders.jsonl")
-        self.orders = {
+        self.journal = AuditLog(folder / "orders.jsonl")
+        self.actions = {
             "fault list": self._nothing,
             "canary status": self._nothing,
-            "journal": self.journal.last,
+            "audit log": self.journal.last,
             **{name: self._taking(name) for name in ("restart", "canary start", "fault add")},
         }
 
-    async def _nothing(self, asked: dict[str, Any], tell: Tell) -> list[str]:
+    async def _nothing(self, asked: dict[str, Any], tell: Progress) -> list[str]:
         return []
 
     def _taking(self, name: str) -> Any:
-        async def take(asked: dict[str, Any], tell: Tell) -> str:
+        async def take(asked: dict[str, Any], tell: Progress) -> str:
             if asked.get("service") == "nobody":
-                raise OrderError("There is no service nobody.")
+                raise ControlError("There is no service nobody.")
             self.taken.append((name, asked))
             tell("survey is replaced …")
             return "done"
@@ -53,7 +53,7 @@ async def steered(start: Start, mesh: Mesh, tmp_path: Path) -> AsyncIterator[Run
     """A console beside a runner."""
     socket = tmp_path / "control.sock"
     async with (
-        listening(socket, mesh.orders, mesh.journal.record),
+        serve_actions(socket, mesh.actions, mesh.journal.record),
         start(console_control=socket) as found,
     ):
         yield found

@@ -11,8 +11,8 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from mesh.chassis.testing import free_port
-from mesh.local.journal import Journal
-from mesh.orders import Tell, listening
+from mesh.control import Progress, serve_actions
+from mesh.local.control.audit_log import AuditLog
 from tests.mesh.console.conftest import Running, Start
 from tests.mesh.console.queries.test_objectives import Process, method
 from tests.mesh.console.telemetry import Batch, logs
@@ -208,19 +208,27 @@ async def test_steering(browser: Browser, start: Start, tmp_path: Path) -> None:
     """
     An operator starts a fault on the page of the mesh and finds it among the orders.
     """
-    journal = Journal(tmp_path / "orders.jsonl")
+    audit = AuditLog(tmp_path / "orders.jsonl")
     asked = list[dict[str, Any]]()
 
-    async def none(_: dict[str, Any], tell: Tell) -> list[str]:
+    async def none(_: dict[str, Any], tell: Progress) -> list[str]:
         return []
 
-    async def add(given: dict[str, Any], tell: Tell) -> str:
+    async def add(given: dict[str, Any], tell: Progress) -> str:
         asked.append(given)
         return "survey.ListRequests: 100 % aborted with UNAVAILABLE"
 
-    orders = {"fault list": none, "canary status": none, "journal": journal.last, "fault add": add}
+    actions = {
+        "fault list": none,
+        "canary status": none,
+        "audit log": audit.last,
+        "fault add": add,
+    }
     socket = tmp_path / "control.sock"
-    async with listening(socket, orders, journal.record), start(console_control=socket) as running:
+    async with (
+        serve_actions(socket, actions, audit.record),
+        start(console_control=socket) as running,
+    ):
         page, complaints = await opened(browser, running)
         await page.goto(f"{running.url}/mesh")
         form = page.get_by_role("form", name="Start a fault")

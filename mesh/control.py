@@ -1,0 +1,128 @@
+"""Control protocol of a running mesh: one JSON request, JSON lines back, over a Unix socket.
+
+Lines with ``progress`` report how an action goes; the last line has ``result`` or ``error``. The
+terminal and the console send actions; the runner of a local mesh carries them out.
+"""
+
+import asyncio
+import contextlib
+import getpass
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger("control")
+
+_MOST_BYTES = 64 * 1024
+Progress = Callable[[str], None]
+"""Shows a progress message to the person who asked for the action."""
+Action = Callable[[dict[str, Any], Progress], Awaitable[Any]]
+"""Carries out one action with the given arguments; returns its result as JSON values."""
+RecordAction = Callable[[str, dict[str, Any], str, str], None]
+"""Records an action: its name, its arguments, who sent it, its error (empty on success)."""
+
+
+class ControlError(Exception):
+    """An action cannot be carried out; the message says why and what to do."""
+
+
+@contextlib.asynccontextmanager
+async def serve_actions(
+    path: Path, actions: Mapping[str, Action], record: RecordAction = lambda *_: None
+) -> AsyncIterator[None]:
+    """Serve *actions* on the Unix socket *path* while the body runs.
+
+    Only the current user can connect. Each action is passed to *record* when it has ended.
+    """
+    before = os.umask(0o177)
+    try:
+        server = await asyncio.start_unix_server(
+            lambda reader, writer: _serve(reader, writer, actions, record),
+            path,
+            limit=_MOST_BYTES,
+        )
+    finally:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+async def _serve(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    actions: Mapping[str, Action],
+    record: RecordAction,
+) -> None:
+    def send(**line: Any) -> None:
+        writer.write(json.dumps(line).encode() + b"\n")
+
+    try:
+        arguments = json.loads(await reader.readline())
+        name, by = arguments.pop("action"), str(arguments.pop("by", ""))
+        action = actions[name]
+        fault = "It was interrupted."
+        try:
+            result = await action(arguments, lambda text: send(progress=text))
+            fault = ""
+        except ControlError as error:
+            fault = str(error)
+            raise
+        finally:
+            record(name, arguments, by, fault)
+        send(result=result)
+    except ControlError as error:
+        send(error=str(error))
+    except Exception:
+        log.exception("control action failed")
+        send(error="An unexpected error occurred; the log of `amarre up` has the details.")
+    with contextlib.suppress(ConnectionError):
+        await writer.drain()
+        writer.close()
+
+
+async def send_action(
+    path: Path, name: str, progress: Progress, /, *, by: str, **arguments: Any
+) -> Any:
+    """Send an action to the mesh that serves the Unix socket *path*; returns its result.
+
+    Args:
+        path: The socket.
+        name: The action's name, for instance ``canary start``.
+        progress: Receives progress messages.
+        by: Who sends it, for the audit log.
+        arguments: The arguments of the action.
+
+    Raises:
+        ControlError: The action cannot be carried out.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(path)
+    except OSError as exc:
+        raise ControlError(f"No mesh accepts control actions on {path}: {exc}.") from exc
+    writer.write(json.dumps({"action": name, "by": by, **arguments}).encode() + b"\n")
+    try:
+        async for line in reader:
+            answer = json.loads(line)
+            if "progress" in answer:
+                progress(answer["progress"])
+            elif "error" in answer:
+                raise ControlError(answer["error"])
+            else:
+                return answer["result"]
+    finally:
+        writer.close()
+    raise ControlError("The mesh stopped before the action was complete.")
+
+
+def current_user() -> str:
+    """Return the name of the user who runs this process, or the user id if it has no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid-{os.getuid()}"

@@ -1,0 +1,60 @@
+"""Where one local mesh stands: its files, its ports, its URLs."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh import topology
+from mesh.chassis import otel_environment
+from mesh.local.data_folder import DataFolder
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The data folder and the first port of a mesh, and what follows from them."""
+
+    layout: DataFolder
+    port_base: int = topology.PORT_BASE
+
+    def port(self, offset: int) -> int:
+        """Return the port with this *offset*."""
+        return self.port_base + offset
+
+    def address(self, offset: int) -> str:
+        """Return host and port with this *offset*."""
+        return f"{HOST}:{self.port(offset)}"
+
+    @property
+    def app(self) -> str:
+        """The application by name: browsers bind passkeys to a name, never to an address."""
+        return f"http://localhost:{self.port(topology.EDGE_HTTP)}"
+
+    @property
+    def app_tls(self) -> str:
+        """The application with TLS, by name too."""
+        return f"https://localhost:{self.port(topology.EDGE_HTTPS)}"
+
+    @property
+    def key_set(self) -> Path:
+        """The socket on which Auth gives its key set to proxies and services."""
+        return self.layout.sockets / "keys.sock"
+
+    @property
+    def collector(self) -> str:
+        """Where proxies send spans: the endpoint in the user's environment, or the console."""
+        asked = otel_environment.endpoint(os.environ)
+        return asked.address if asked else self.address(topology.OTLP_GRPC)
+
+    def urls(self) -> dict[str, str]:
+        """Return the URLs of the ready file."""
+        return {
+            "app": self.app,
+            "app_tls": self.app_tls,
+            "console": f"http://{self.address(topology.CONSOLE)}",
+            "outbox": f"http://{self.address(topology.OUTBOX)}",
+            "sandbox": f"http://{self.address(topology.REDCAP)}",
+            "otlp_grpc": f"http://{self.address(topology.OTLP_GRPC)}",
+            "otlp_http": f"http://{self.address(topology.OTLP_HTTP)}",
+        }

@@ -1,0 +1,1 @@
+"""Control actions on the running mesh: faults, canaries, restarts, certificates."""

@@ -1,0 +1,280 @@
+"""The orders that a running mesh takes: faults, canaries, restarts, new certificates."""
+
+import asyncio
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import structlog
+
+from mesh.contract import policy
+from mesh.control import Action, ControlError, Progress
+from mesh.local.control.audit_log import AuditLog
+from mesh.local.control.canary import Canary
+from mesh.local.pki.certificate_authority import CaError, CertificateAuthority, issue_all
+from mesh.local.pki.rotation import Installed, rotate
+from mesh.local.processes.envoy import Admin, EnvoyError
+from mesh.local.processes.fleet import Fleet
+from mesh.local.processes.port_slots import NoSlotError
+from mesh.local.processes.supervisor import StartFailedError
+from mesh.render.envoy import InjectedFault, Proxy
+from mesh.topology import Kind
+
+log = structlog.get_logger("steering")
+
+RENEW_SECONDS = 600.0
+SETTLE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 1.0
+"""How long handshakes that began without a proxy may still use the files of before."""
+
+
+class ControlActions:
+    """Carries out orders, one at a time where they would disturb one another."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.audit_log = AuditLog(fleet.plan.site.layout.state / "orders.jsonl")
+        self._canaries: dict[str, Canary] = {}
+        self._certificates = asyncio.Lock()
+        self._restarting = asyncio.Lock()
+
+    def by_name(self) -> Mapping[str, Action]:
+        """Return what can be arguments for, by name."""
+        return {
+            "fault add": self._add_fault,
+            "fault list": self._list_faults,
+            "fault clear": self._clear_faults,
+            "canary start": self._start_canary,
+            "canary set": self._set_canary,
+            "canary status": self._canary_status,
+            "canary promote": self._promote_canary,
+            "canary abort": self._abort_canary,
+            "restart": self._restart,
+            "status": self._status,
+            "rotate": self._rotate,
+            "audit log": self.audit_log.last,
+        }
+
+    async def close(self) -> None:
+        """Stop what goes on by itself."""
+        for canary in self._canaries.values():
+            await canary.close()
+
+    async def _add_fault(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        self._need_proxies()
+        fault = parse_fault(arguments)
+        traffic = self._fleet.proxies.traffic
+        others = tuple(one for one in traffic.faults if one.method != fault.method)
+        self._fleet.proxies.steer(traffic=replace(traffic, faults=(*others, fault)))
+        return describe(fault)
+
+    async def _list_faults(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        return [describe(fault) for fault in self._fleet.proxies.traffic.faults]
+
+    async def _clear_faults(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        method = arguments.get("method") or ""
+        traffic = self._fleet.proxies.traffic
+        kept = tuple(f for f in traffic.faults if method and f.method != method)
+        if method and len(kept) == len(traffic.faults):
+            raise ControlError(f"{method} has no fault; `amarre fault list` shows those there are.")
+        self._fleet.proxies.steer(traffic=replace(traffic, faults=kept))
+        return len(traffic.faults) - len(kept)
+
+    async def _start_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        self._need_proxies()
+        service = self._service(arguments)
+        present = self._canaries.get(service)
+        if present is not None and present.name in self._fleet.units:
+            raise ControlError(
+                f"{service} has a canary already. Promote or abort it first: "
+                f"amarre canary abort {service}"
+            )
+        command = tuple(shlex.split(arguments.get("command") or ""))
+        if command and shutil.which(command[0]) is None:
+            raise ControlError(f"--command: there is no program {command[0]!r}; nothing changed.")
+        weight = _weight(arguments)
+        canary = Canary(
+            self._fleet, service, command=command or None, manual=bool(arguments.get("manual"))
+        )
+        progress(f"{canary.name} starts …")
+        try:
+            await canary.start(weight)
+        except NoSlotError as exc:
+            raise ControlError(str(exc)) from exc
+        self._canaries[service] = canary
+        return canary.status()
+
+    async def _set_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        canary = self._canary(arguments)
+        await canary.set(_weight(arguments))
+        return canary.status()
+
+    async def _canary_status(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        wanted = arguments.get("service")
+        return [c.status() for c in self._canaries.values() if wanted in {None, c.service}]
+
+    async def _promote_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        canary = self._canary(arguments)
+        await canary.close()
+        await canary.promote(progress)
+        return canary.status()
+
+    async def _abort_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        canary = self._canary(arguments)
+        await canary.close()
+        await canary.abort()
+        return canary.status()
+
+    async def _restart(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        self._need_proxies()
+        name = str(arguments.get("service"))
+        names = self._fleet.instances(name) or [n for n in self._known() if n == name]
+        if not names:
+            raise ControlError(f"There is no service {name}; there are {', '.join(self._known())}.")
+        async with self._restarting:
+            for one in names:
+                progress(f"{one} is replaced …")
+                try:
+                    await self._fleet.replace(one)
+                except (EnvoyError, StartFailedError, NoSlotError) as exc:
+                    raise ControlError(f"{one} stays as it is.\n{exc}") from exc
+        return names
+
+    async def _status(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        return [
+            {"name": name, "kind": str(unit.kind), "pid": pid, "ready": ready}
+            for name, unit, pid, ready in await self._fleet.report()
+        ]
+
+    async def _rotate(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        async with self._certificates:
+            await rotate(
+                self._fleet.plan.site.layout,
+                root=bool(arguments.get("root")),
+                settled=self._settled,
+                progress=progress,
+            )
+
+    async def keep_certificates_fresh(self) -> None:
+        """Renew certificates that are past half their life, until cancelled."""
+        layout = self._fleet.plan.site.layout
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            async with self._certificates:
+                try:
+                    issue_all(CertificateAuthority.load_or_create(layout.ca), layout.certs)
+                except (CaError, OSError) as fault:
+                    log.error("certificates not renewed", message=str(fault))  # noqa: TRY400 - a sentence
+
+    async def _settled(self) -> None:
+        """
+        Wait until every proxy shows the leaf and the roots that are installed for its workload.
+
+        Only what a proxy says counts: on a busy machine one may read its files seconds later.
+        """
+        proxies = self._fleet.running_proxies()
+        if not proxies:
+            await asyncio.sleep(HANDSHAKE_SECONDS)
+        deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        for proxy in proxies:
+            wanted = Installed.read(self._fleet.plan.site.layout.certs / proxy.workload)
+            async with Admin(proxy.admin) as admin:
+                while not await _shows(admin, wanted):
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise ControlError(_stuck(proxy))
+                    await asyncio.sleep(0.05)
+
+    def _need_proxies(self) -> None:
+        if not self._fleet.running_proxies():
+            raise ControlError("This mesh runs without proxies. Start it without --direct.")
+
+    def _known(self) -> list[str]:
+        return [n for n, u in self._fleet.units.items() if u.kind is Kind.SERVICE]
+
+    def _service(self, arguments: dict[str, Any]) -> str:
+        name = str(arguments.get("service"))
+        known = [service.name for service in policy.load().services]
+        if name not in known:
+            raise ControlError(f"There is no service {name}; there are {', '.join(known)}.")
+        return name
+
+    def _canary(self, arguments: dict[str, Any]) -> Canary:
+        service = self._service(arguments)
+        canary = self._canaries.get(service)
+        if canary is None or canary.name not in self._fleet.units:
+            raise ControlError(
+                f"{service} has no canary. Start one with: amarre canary start {service}"
+            )
+        return canary
+
+
+async def _shows(admin: Admin, wanted: Installed) -> bool:
+    try:
+        found = await admin.get("/certs")
+    except EnvoyError:
+        return False
+    return any(
+        wanted.leaf in _serials(entry, "cert_chain") and wanted.roots == _serials(entry, "ca_cert")
+        for entry in found.get("certificates", [])
+    )
+
+
+def _serials(entry: dict[str, Any], of: str) -> set[str]:
+    return {one["serial_number"].lstrip("0") for one in entry.get(of, [])}
+
+
+def _stuck(proxy: Proxy) -> str:
+    return (
+        f"{proxy.name} does not take its new certificate; nothing more was changed. "
+        "Restart it with `amarre restart` and rotate again."
+    )
+
+
+def _weight(arguments: dict[str, Any]) -> int:
+    weight = arguments.get("weight")
+    if not isinstance(weight, int) or not 0 <= weight <= 100:
+        raise ControlError(f"The weight {weight} is not a percentage from 0 to 100.")
+    return weight
+
+
+def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
+    """
+    Return the fault that somebody asks for.
+
+    Raises:
+        ControlError: There is no such method or status, or nothing to do.
+    """
+    name = str(arguments.get("method"))
+    known = [method.short_name for method in policy.load()]
+    if name not in known:
+        raise ControlError(f"There is no method {name}; there are:\n  " + "\n  ".join(known))
+    percent = float(arguments.get("percent", 100))
+    if not 0 < percent <= 100:
+        raise ControlError(f"--percent {percent:g}: above 0 and at most 100.")
+    delay_ms, abort = arguments.get("delay_ms"), arguments.get("abort")
+    if not delay_ms and not abort:
+        raise ControlError("Say what is to happen: --delay 300ms, --abort UNAVAILABLE, or both.")
+    codes = {code.name: code.value[0] for code in grpc.StatusCode if code.value[0]}
+    if abort and str(abort).upper() not in codes:
+        raise ControlError(f"--abort {abort}: one of {', '.join(codes)}.")
+    return InjectedFault(
+        method=name,
+        percent=percent,
+        delay=timedelta(milliseconds=float(delay_ms)) if delay_ms else None,
+        abort=codes[str(abort).upper()] if abort else None,
+    )
+
+
+def describe(fault: InjectedFault) -> str:
+    """Return a fault as people read it."""
+    parts = []
+    if fault.delay is not None:
+        parts.append(f"delayed by {fault.delay.total_seconds() * 1000:g} ms")
+    if fault.abort is not None:
+        names = {code.value[0]: code.name for code in grpc.StatusCode}
+        parts.append(f"aborted with {names[fault.abort]}")
+    return f"{fault.method}: {fault.percent:g} % {' and '.join(parts)}"

@@ -1,0 +1,82 @@
+"""Audit log of control actions: one JSON line per action that changes something."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mesh.chassis.telemetry import names
+from mesh.control import Progress
+
+SHOWN = 100
+"""The most lines returned, and the fewest kept."""
+_MOST_BYTES = 1024 * 1024
+READ_ONLY = frozenset({"fault list", "canary status", "status", "audit log"})
+"""Actions that change nothing and are not recorded."""
+
+log = structlog.get_logger("audit")
+
+
+class AuditLog:
+    """The actions on one data folder, over all runs; the oldest are dropped beyond 1 MiB."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def record(self, action: str, arguments: dict[str, Any], by: str, fault: str) -> None:
+        """Record an action sent *by* somebody; *fault* is why it failed, empty on success."""
+        if action in READ_ONLY:
+            return
+        given = {name: value for name, value in arguments.items() if value not in (None, "", False)}
+        log.info(
+            "control action failed" if fault else "control action completed",
+            kind=names.KIND_SECURITY,
+            order=action,
+            asked=" ".join(f"{name}={value}" for name, value in given.items()),
+            by=by,
+            fault=fault or None,
+        )
+        line = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "by": by or "somebody",
+            "order": action,
+            "asked": given,
+            "fault": fault,
+        }
+        try:
+            self._write([json.dumps(line)])
+        except OSError as exc:
+            log.error("control action not recorded", message=str(exc))  # noqa: TRY400 - a sentence
+
+    def _write(self, lines: list[str]) -> None:
+        if self._file.exists() and self._file.stat().st_size > _MOST_BYTES:
+            kept = self._file.read_text().splitlines()[-SHOWN:]
+            partial = self._file.with_suffix(".part")
+            with os.fdopen(_opened(partial, os.O_TRUNC), "w") as file:
+                file.writelines(f"{line}\n" for line in kept)
+            partial.replace(self._file)
+        with os.fdopen(_opened(self._file, os.O_APPEND), "a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    async def last(self, arguments: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
+        """Return the last entries, newest first; an action itself, so that the console can ask."""
+        if not self._file.exists():
+            return []
+        lines = self._file.read_text(errors="replace").splitlines()[-SHOWN:]
+        return [found for line in reversed(lines) if (found := _parsed(line))]
+
+
+def _opened(path: Path, flag: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """Return the content of a line; empty for a line truncated by a full disk."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,130 @@
+"""Whether a canary does as well as what it is to replace: success rate and p95 of both."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from mesh.contract import policy
+from mesh.local.processes.envoy import Admin
+from mesh.render.envoy.placement import canary_of
+
+FEWEST_CALLS = 50
+"""Fewer calls of a canary are no ground for a promotion."""
+FEWEST_FAILURES = 5
+"""Fewer failures are no ground for an abort."""
+FEWEST_SLOW = 10
+"""Fewer slow calls are no ground for an abort: the first calls of any new process are slow."""
+MORE_FAILURES = 0.05
+"""By how much the canary's share of failures may exceed the other's."""
+SLOWER_BY, SLOWER_MS = 2.0, 100.0
+"""By how much the canary's p95 may exceed the other's, as a factor and in milliseconds."""
+_OURS = ("2", "4", "12", "13", "14", "15")
+"""The gRPC statuses that are the service's own fault, by number."""
+
+
+class Verdict(StrEnum):
+    """What is to be done with a canary."""
+
+    WAIT = "wait"
+    HEALTHY = "healthy"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one version did in a while; buckets are cumulative counts by milliseconds."""
+
+    calls: int = 0
+    failures: int = 0
+    buckets: Mapping[float, float] = field(default_factory=dict)
+
+    def since(self, earlier: "Sample") -> "Sample":
+        """Return what was added since *earlier*; everything, when the counting began anew."""
+        if self.calls < earlier.calls:
+            return self
+        return Sample(
+            self.calls - earlier.calls,
+            self.failures - earlier.failures,
+            {le: n - earlier.buckets.get(le, 0) for le, n in self.buckets.items()},
+        )
+
+    @property
+    def failure_share(self) -> float:
+        """The share of calls that failed by the service's own fault."""
+        return self.failures / self.calls if self.calls else 0.0
+
+    @property
+    def p95_ms(self) -> float:
+        """The upper bound of the bucket that holds the 95th percentile; 0 without calls."""
+        total = max(self.buckets.values(), default=0)
+        if not total:
+            return 0.0
+        return min(le for le, count in self.buckets.items() if count >= 0.95 * total)
+
+    def slower_than(self, ms: float) -> float:
+        """How many calls took longer than the last bucket's bound within *ms*."""
+        within = max((n for le, n in self.buckets.items() if le <= ms), default=0)
+        return max(self.buckets.values(), default=0) - within
+
+    def __str__(self) -> str:
+        return f"{self.calls} calls, {self.failure_share:.1%} failed, p95 {self.p95_ms:.0f} ms"
+
+
+def judge(stable: Sample, canary: Sample) -> Verdict:
+    """Compare what both versions did in the same while."""
+    worse = canary.failure_share - stable.failure_share
+    if canary.failures >= FEWEST_FAILURES and worse > MORE_FAILURES:
+        return Verdict.BAD
+    if canary.calls < FEWEST_CALLS:
+        return Verdict.WAIT
+    limit = max(stable.p95_ms * SLOWER_BY, stable.p95_ms + SLOWER_MS)
+    if stable.calls < FEWEST_CALLS or canary.p95_ms <= limit:
+        return Verdict.HEALTHY
+    return Verdict.BAD if canary.slower_than(limit) >= FEWEST_SLOW else Verdict.WAIT
+
+
+async def read(admin: Admin, service: str) -> tuple[Sample, Sample]:
+    """
+    Return what a caller's Envoy has counted for *service* and for its canary so far.
+
+    Raises:
+        EnvoyError: The proxy does not answer.
+    """
+    pattern = rf"^cluster[.]{service}(_canary)?[.]grpc[.]"
+    counters = await admin.counters(pattern + r".*[.][0-9]+$")
+    found = await admin.get(
+        "/stats",
+        filter=pattern + ".*upstream_rq_time$",
+        format="json",
+        histogram_buckets="cumulative",
+    )
+    histograms = [part for stat in found["stats"] for part in stat.get("histograms", [])]
+    return (
+        _sample(service, service, counters, histograms),
+        _sample(service, canary_of(service), counters, histograms),
+    )
+
+
+def _sample(
+    service: str, cluster: str, counters: Mapping[str, int], histograms: list[dict[str, Any]]
+) -> Sample:
+    described = policy.load().service(service)
+    # Streams that stay open last as long as their clients want.
+    names = {m.name for m in described.methods if not m.stays_open}
+    prefix = f"cluster.{cluster}.grpc.{described.full_name}."
+    calls = failures = 0
+    for name, value in counters.items():
+        method, _, status = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and method in names:
+            calls += value
+            failures += value if status in _OURS else 0
+    buckets: dict[float, float] = {}
+    for histogram in histograms:
+        found = re.fullmatch(re.escape(prefix) + r"(\w+)\.upstream_rq_time", histogram["name"])
+        if found and found[1] in names:
+            for bucket in histogram.get("buckets", []):
+                bound = float(bucket["upper_bound"])
+                buckets[bound] = buckets.get(bound, 0) + float(bucket["cumulative"])
+    return Sample(calls, failures, buckets)

@@ -1,0 +1,124 @@
+"""Where the local mesh keeps its files: everything below one data folder."""
+
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_LONGEST_SOCKET_FOLDER = 70
+"""Unix socket paths end at 107 bytes; the names below the folder take up to 37."""
+
+
+class DataFolderError(Exception):
+    """The data folder cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The files of one local mesh."""
+
+    data: Path
+
+    @property
+    def certs(self) -> Path:
+        """One SVID folder per workload."""
+        return self.data / "certs"
+
+    @property
+    def ca(self) -> Path:
+        """The local authority."""
+        return self.data / "ca"
+
+    @property
+    def logs(self) -> Path:
+        """One log file per process."""
+        return self.data / "logs"
+
+    @property
+    def state(self) -> Path:
+        """Databases."""
+        return self.data / "state"
+
+    @property
+    def scraped(self) -> Path:
+        """What the console scrapes, as JSON; rewritten as instances come and go."""
+        return self.state / "scraped.json"
+
+    @property
+    def envoy(self) -> Path:
+        """One folder of configuration per proxy."""
+        return self.data / "envoy"
+
+    @property
+    def ready(self) -> Path:
+        """What runs, in the form of the ready file."""
+        return self.data / "ready.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a mesh runs from this folder."""
+        return self.data / "lock"
+
+    @property
+    def sockets(self) -> Path:
+        """
+        Unix sockets, readable by this user alone.
+
+        Below the data folder where its path is short enough for a socket, else in a folder of
+        the system's temporary one that belongs to it.
+        """
+        below = self.data / "run"
+        if len(os.fsencode(below)) <= _LONGEST_SOCKET_FOLDER:
+            return below
+        digest = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"amarre-{os.getuid()}-{digest}"
+
+    @property
+    def control(self) -> Path:
+        """The socket on which the runner takes orders."""
+        return self.sockets / "control.sock"
+
+    def secret(self, name: str) -> Path:
+        """Return the file of a secret."""
+        return self.data / "secrets" / name
+
+    def prepare(self) -> None:
+        """
+        Make the folders and the secrets that are missing.
+
+        Raises:
+            DataFolderError: The folder cannot be written.
+        """
+        try:
+            for folder in (self.data, self.logs, self.state, self.envoy, self.sockets):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self.sockets.stat().st_uid != os.getuid():
+                raise DataFolderError(
+                    f"{self.sockets} belongs to another user. Choose another --data DIR."
+                )
+            self._make_secrets()
+        except OSError as exc:
+            raise DataFolderError(
+                f"The data folder {self.data} cannot be written ({exc.strerror}). "
+                "Choose another with --data DIR or AMARRE_DATA."
+            ) from exc
+
+    def _make_secrets(self) -> None:
+        self.secret("x").parent.mkdir(exist_ok=True, mode=0o700)
+        for name, text in (
+            ("redcap-token", secrets.token_hex(16).upper()),
+            ("redcap-super-token", secrets.token_hex(32).upper()),
+            ("console-token", secrets.token_urlsafe(32)),
+            ("pseudonym-key", secrets.token_hex(32)),
+        ):
+            path = self.secret(name)
+            if not path.exists():
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(text)
+
+    def read_secret(self, name: str) -> str:
+        """Return the text of a secret."""
+        return self.secret(name).read_text().strip()

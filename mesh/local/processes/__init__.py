@@ -1,0 +1,1 @@
+"""Processes of the local mesh: planned, started, supervised, replaced."""

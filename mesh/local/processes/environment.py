@@ -1,0 +1,99 @@
+"""What each process of a local mesh is told: its arguments and the defaults of its environment."""
+
+import json
+import shutil
+
+from mesh import topology
+from mesh.local.addresses import HOST, Site
+from mesh.topology import Process
+
+OPERATOR = "operator@example.org"
+"""Who is an operator of a local mesh, unless ``AMARRE_AUTH_OPERATORS`` names others."""
+
+
+def arguments(site: Site, process: Process) -> tuple[str, ...]:
+    """Return what stands behind the program of *process*."""
+    state, layout = site.layout.state, site.layout
+    match process.name:
+        case "redcap":
+            return (
+                *("--listen", site.address(topology.REDCAP)),
+                *("--base-url", f"http://{site.address(topology.REDCAP)}"),
+                *("--database", str(state / "redcap.sqlite")),
+                *("--token-file", str(layout.secret("redcap-token"))),
+                *("--super-token-file", str(layout.secret("redcap-super-token"))),
+            )
+        case "outbox":
+            return (
+                *("--http", site.address(topology.OUTBOX)),
+                *("--smtp", site.address(topology.SMTP)),
+                *("--database", str(state / "outbox.sqlite")),
+            )
+        case _:
+            return ()
+
+
+def defaults(site: Site, process: Process) -> dict[str, str]:
+    """Return the variables of *process* that the user's environment may say otherwise."""
+    state, layout = site.layout.state, site.layout
+    match process.name:
+        case "auth":
+            return {
+                "AMARRE_AUTH_DATABASE": f"sqlite+aiosqlite:///{state / 'auth.sqlite'}",
+                "AMARRE_AUTH_SIGNING_KEY_FILE": str(layout.secret("auth-signing-key.pem")),
+                "AMARRE_AUTH_KEY_SET_LISTEN": f"unix:{site.key_set}",
+                "AMARRE_AUTH_SMTP_URL": f"smtp://{site.address(topology.SMTP)}",
+                "AMARRE_AUTH_LINK_URL": f"{site.app}/login",
+                "AMARRE_AUTH_PASSKEY_ORIGINS": f"{site.app},{site.app_tls}",
+                "AMARRE_AUTH_OPERATORS": OPERATOR,
+                "AMARRE_AUTH_CONSOLE_URL": f"http://{site.address(topology.CONSOLE)}",
+                "AMARRE_AUTH_CONSOLE_TOKEN_FILE": str(layout.secret("console-token")),
+            }
+        case "survey":
+            return {
+                "AMARRE_SURVEY_REDCAP_URL": f"http://{site.address(topology.REDCAP)}/api/",
+                "AMARRE_SURVEY_REDCAP_TOKEN_FILE": str(layout.secret("redcap-token")),
+                "AMARRE_SURVEY_STORE": f"sqlite+aiosqlite:///{state / 'survey.sqlite'}",
+            }
+        case "health":
+            return {
+                "AMARRE_HEALTH_BACKENDS": json.dumps(
+                    {
+                        other.name: f"http://{site.address(other.port)}{other.probe_path}"
+                        for other in map(topology.process, ("redcap", "outbox"))
+                    }
+                ),
+            }
+        case "gateway":
+            hosts = (HOST, "localhost")
+            origins = [f"http://{h}:{site.port(topology.EDGE_HTTP)}" for h in hosts]
+            origins += [f"https://{h}:{site.port(topology.EDGE_HTTPS)}" for h in hosts]
+            return {
+                "AMARRE_GATEWAY_HTTP_LISTEN": site.address(topology.EDGE_HTTP),
+                "AMARRE_GATEWAY_HTTPS_LISTEN": site.address(topology.EDGE_HTTPS),
+                "AMARRE_GATEWAY_TLS_DIR": str(layout.certs / "edge"),
+                "AMARRE_GATEWAY_ORIGINS": ",".join(origins),
+            }
+        case "console":
+            return {
+                "AMARRE_CONSOLE_LISTEN": site.address(topology.CONSOLE),
+                "AMARRE_CONSOLE_OTLP_GRPC": site.address(topology.OTLP_GRPC),
+                "AMARRE_CONSOLE_OTLP_HTTP": site.address(topology.OTLP_HTTP),
+                "AMARRE_CONSOLE_DATABASE": str(state / "console.sqlite"),
+                "AMARRE_CONSOLE_TOKEN_FILE": str(layout.secret("console-token")),
+                "AMARRE_CONSOLE_CONTROL": str(layout.control),
+                "AMARRE_CONSOLE_SCRAPE_FILE": str(layout.scraped),
+                **_alerting(site),
+            }
+        case _:
+            return {}
+
+
+def _alerting(site: Site) -> dict[str, str]:
+    """Return where the console finds the servers of alerts that are installed."""
+    ports = {"prometheus": topology.PROMETHEUS, "alertmanager": topology.ALERTMANAGER}
+    return {
+        f"AMARRE_CONSOLE_{name.upper()}": f"http://{site.address(ports[name])}"
+        for name, program in topology.MONITORING.items()
+        if shutil.which(program)
+    }

@@ -1,0 +1,308 @@
+"""
+The instances of a running mesh: a process and its Envoy each, started, replaced, stopped together.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mesh.contract import policy
+from mesh.local.processes import envoy, handover
+from mesh.local.processes.envoy import Admin, EnvoyError
+from mesh.local.processes.envoy_config import EnvoyConfig
+from mesh.local.processes.plan import Plan, Unit
+from mesh.local.processes.readiness import probe
+from mesh.local.processes.supervisor import Child, StartFailedError, Supervisor
+from mesh.render.envoy import Proxy
+from mesh.topology import Kind, Process, clients_of
+
+log = structlog.get_logger("fleet")
+
+COMPLETE_SECONDS = 20.0
+QUIET_SECONDS = 3.0
+"""How long calls in flight may go on before their process is told to end them."""
+IDLE_SECONDS = 8.0
+"""How long connections of browsers may idle on before they are closed."""
+_POLL_SECONDS = 0.03
+_SUCCESSOR = "~"
+_CALLS = "^http[.](inbound|edge_https?)[.]downstream_rq_active$"
+_CONNECTIONS = "^http[.]edge_https?[.]downstream_cx_active$"
+_KEYS_FETCHED = "jwks_fetch_success"
+
+
+class Fleet:
+    """Whatever runs, by name."""
+
+    def __init__(self, plan: Plan, on_change: Callable[[], None]) -> None:
+        """Run what *plan* says; *on_change* is called whenever a process was replaced."""
+        self.plan = plan
+        self.units: dict[str, Unit] = {}
+        self.proxies = EnvoyConfig()
+        self.supervisor = Supervisor(on_change)
+        self._on_change = on_change
+
+    async def start(self) -> None:
+        """
+        Start every unit of the plan; proxies first and one by one, which take a moment each, and
+        more when they share two cores with everything else that starts.
+
+        Raises:
+            EnvoyError: Envoy rejects its files.
+            StartFailedError: Something did not become ready.
+        """
+        units = self.plan.units
+        self.units = {unit.name: unit for unit in units}
+        self.proxies.endpoints = self.plan.endpoints()
+        proxies = [unit for unit in units if unit.proxy is not None]
+        await self.proxies.prepare([unit.proxy for unit in proxies if unit.proxy])
+        for unit in proxies:
+            await self._start_proxies([self._child(unit)])
+        others = [unit for unit in units if unit.proxy is None]
+        await self.supervisor.start([self._child(unit) for unit in others])
+        await asyncio.gather(*(self._complete(unit) for unit in proxies))
+
+    async def stop(self) -> None:
+        """Stop everything, callers before those they call."""
+
+        def those(kind: Kind, *, gateway: bool) -> list[str]:
+            return [
+                name
+                for name, unit in self.units.items()
+                if unit.kind is kind and (unit.process.name == "gateway") is gateway
+            ]
+
+        # What a process still finishes goes through its proxy, which therefore ends after it.
+        waves = [
+            those(Kind.SERVICE, gateway=True),
+            those(Kind.PROXY, gateway=True),
+            those(Kind.SERVICE, gateway=False),
+            those(Kind.PROXY, gateway=False),
+        ]
+        await self.supervisor.stop(waves)
+
+    async def add(
+        self, process: Process, name: str, replica: int, *, command: tuple[str, ...] | None
+    ) -> str:
+        """
+        Start one more instance of *process*; returns where its proxy listens.
+
+        Raises:
+            NoSlotError: There are no ports left.
+            EnvoyError, StartFailedError: It does not become ready; nothing of it is left.
+        """
+        slot = self.plan.slots.take(process, own=False)
+        units = self.plan.instance(process, name, replica, slot, command=command)
+        try:
+            await self._start_one(units)
+        except (EnvoyError, StartFailedError):
+            self.plan.slots.give_back(slot)
+            raise
+        self._on_change()
+        return f"127.0.0.1:{units[0].port}"
+
+    async def remove(self, name: str) -> None:
+        """Stop the instance *name*: calls in flight end first."""
+        await self._drain_and_stop(self._units_of(name))
+        self._on_change()
+
+    async def replace(self, name: str, *, command: tuple[str, ...] | None = None) -> None:
+        """
+        Let a new instance take over from *name* without losing a call.
+
+        The new proxy listens on the same port beside the old one, which asks its clients to
+        leave, stops listening and ends when they have left.
+
+        Raises:
+            EnvoyError, StartFailedError: The new one does not become ready; the old one stays.
+        """
+        old = self._units_of(name)
+        first = old[0]
+        slot = self.plan.slots.take(first.process)
+        new = self.plan.instance(
+            first.process,
+            name,
+            first.replica,
+            slot,
+            command=command or first.command,
+            port=first.port,
+        )
+        try:
+            await self._start_one(new, suffix=_SUCCESSOR)
+        except (EnvoyError, StartFailedError):
+            self.plan.slots.give_back(slot)
+            raise
+        await self._redirect(old)
+        await self._drain_and_stop(old)
+        for unit in new:
+            self.supervisor.rename(f"{unit.name}{_SUCCESSOR}", unit.name)
+            self.units[unit.name] = unit
+            self.units.pop(f"{unit.name}{_SUCCESSOR}")
+            if unit.proxy is not None:
+                child = self.supervisor.children[unit.name]
+                handover.stop_redirecting(child.pid, ports_of(unit.proxy))
+        self._on_change()
+
+    def instances(self, service: str) -> list[str]:
+        """Return the names of the replicas of *service*, canaries left out."""
+        return [
+            name
+            for name, unit in self.units.items()
+            if unit.process.name == service
+            and unit.kind is Kind.SERVICE
+            and not name.endswith("-canary")
+        ]
+
+    def running_proxies(self) -> list[Proxy]:
+        """Return every Envoy that runs."""
+        return [unit.proxy for unit in self.units.values() if unit.proxy is not None]
+
+    async def report(self) -> list[tuple[str, Unit, int, bool]]:
+        """Return name, unit, process id and readiness of everything that runs."""
+        children = list(self.supervisor.children.items())
+        ready = await asyncio.gather(*(child.ready() for _, child in children))
+        return [
+            (name, self.units[name], child.pid, is_ready and bool(child.pid))
+            for (name, child), is_ready in zip(children, ready, strict=True)
+            if name in self.units
+        ]
+
+    def _units_of(self, name: str) -> list[Unit]:
+        return [self.units[n] for n in (name, f"{name}-envoy") if n in self.units]
+
+    async def _redirect(self, units: Sequence[Unit]) -> None:
+        """Let the successor of *units* accept all new connections."""
+        for unit in units:
+            if unit.proxy is not None:
+                old, new = (
+                    self.supervisor.children[name].pid
+                    for name in (unit.name, f"{unit.name}{_SUCCESSOR}")
+                )
+                await handover.redirect_connections(old, new, ports_of(unit.proxy))
+
+    async def _start_one(self, units: Sequence[Unit], *, suffix: str = "") -> None:
+        """Start a process and, once it serves, its proxy."""
+        started: list[str] = []
+        try:
+            await self.proxies.prepare([unit.proxy for unit in units if unit.proxy])
+            for unit in units:
+                child = self._child(unit, suffix=suffix)
+                start = self._start_proxies if unit.proxy else self.supervisor.start
+                await start([child])
+                self.units[child.name] = unit
+                started.append(child.name)
+                if unit.proxy is not None:
+                    await self._complete(unit)
+        except (EnvoyError, StartFailedError):
+            for name in reversed(started):
+                await self.supervisor.remove(name)
+                self.units.pop(name)
+            for unit in units:
+                if unit.proxy is not None:
+                    self.proxies.forget(unit.proxy)
+            raise
+
+    async def _start_proxies(self, children: Sequence[Child]) -> None:
+        """Start Envoys; of what makes one end by itself, say the one thing that people can mend."""
+        try:
+            await self.supervisor.start(children)
+        except StartFailedError as failure:
+            logs = [child.log_file.read_text(errors="replace") for child in children]
+            if any("inotify_fd_" in log for log in logs):
+                raise EnvoyError(envoy.NO_INOTIFY) from failure
+            raise
+
+    async def _drain_and_stop(self, units: Sequence[Unit]) -> None:
+        """
+        Stop an instance when its calls have ended.
+
+        Without calls in flight the proxy goes first: it closes the connections that idle, so
+        that nobody sends one more call to a process that has gone. Streams that stay open are
+        ended by their process, through its proxy.
+        """
+        quiet = [await _drain(unit.proxy) for unit in units if unit.proxy is not None]
+        await self._stop_one(units[::-1] if all(quiet) else units)
+
+    async def _stop_one(self, units: Sequence[Unit]) -> None:
+        for unit in units:
+            await self.supervisor.remove(unit.name)
+            self.units.pop(unit.name)
+            if unit.proxy is not None:
+                self.proxies.forget(unit.proxy)
+        slot = units[0].slot
+        if slot is not None:
+            self.plan.slots.give_back(slot)
+
+    def _child(self, unit: Unit, *, suffix: str = "") -> Child:
+        layout = self.plan.site.layout
+        log_file = layout.logs / f"{unit.name}.log"
+        if log_file.exists() and not suffix:
+            log_file.replace(log_file.with_suffix(".log.1"))
+        log_file.touch(mode=0o600)
+        return Child(
+            name=f"{unit.name}{suffix}",
+            command=unit.command,
+            environment=unit.environment,
+            log_file=log_file,
+            ready=probe(unit, layout.certs),
+        )
+
+    async def _complete(self, unit: Unit) -> None:
+        """Wait until a proxy knows Auth's keys and reaches every service that it may call."""
+        proxy = unit.proxy
+        assert proxy is not None  # noqa: S101 - called with proxies alone
+        deadline = asyncio.get_running_loop().time() + COMPLETE_SECONDS
+        async with Admin(proxy.admin) as admin:
+            while missing := await self._missing(proxy, admin):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise StartFailedError(
+                        f"{unit.name} does not reach {', '.join(missing)}; the logs are in "
+                        f"{self.plan.site.layout.logs}."
+                    )
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _missing(self, proxy: Proxy, admin: Admin) -> list[str]:
+        pattern = f"(^cluster[.][a-z]+[.]membership_healthy|{_KEYS_FETCHED})$"
+        try:
+            found = await admin.counters(pattern)
+        except EnvoyError:
+            return ["its own admin interface"]
+        callees = clients_of(policy.load())[proxy.workload]
+        missing = [name for name in callees if not found.get(f"cluster.{name}.membership_healthy")]
+        keys = [value for name, value in found.items() if name.endswith(_KEYS_FETCHED)]
+        if proxy.key_set and not any(keys):
+            missing.append("Auth's key set")
+        return missing
+
+
+def ports_of(proxy: Proxy) -> list[int]:
+    """Return the TCP ports on which *proxy* takes calls."""
+    edge = (proxy.edge.http, proxy.edge.https) if proxy.edge else ()
+    places = [place for place in (proxy.inbound, *edge) if place and not place.startswith("unix:")]
+    return [int(place.rpartition(":")[2]) for place in places]
+
+
+async def _drain(proxy: Proxy) -> bool:
+    """
+    Let *proxy* take no more connections and ask those there are to end.
+
+    Returns:
+        Whether no call is in flight any more; streams that stay open may outlast the wait.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(EnvoyError):
+        async with Admin(proxy.admin) as admin:
+            await admin.post("/drain_listeners?graceful&skip_exit")
+            await asyncio.sleep(envoy.DRAIN_SECONDS + 0.5)
+            # A browser may send one more request over a connection that idles, just when it is
+            # closed; so those of the edge are waited for.
+            wanted = _CALLS if proxy.edge is None else _CONNECTIONS
+            quiet_by = loop.time() + (QUIET_SECONDS if proxy.edge is None else IDLE_SECONDS)
+            while loop.time() < quiet_by:
+                if not any((await admin.counters(wanted)).values()):
+                    return True
+                await asyncio.sleep(_POLL_SECONDS)
+            return not any((await admin.counters(_CALLS)).values())
+    log.info("streams outlast the drain", proxy=proxy.name)
+    return False

@@ -1,0 +1,298 @@
+"""
+The plan of a local mesh: which commands run with which environment, from topology and options.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh import topology
+from mesh.chassis import otel_environment
+from mesh.contract import policy
+from mesh.local.addresses import HOST, Site
+from mesh.local.data_folder import DataFolder
+from mesh.local.processes import environment, envoy
+from mesh.local.processes.port_slots import Slot, Slots
+from mesh.render.envoy import Edge, Proxy, Telemetry
+from mesh.topology import Kind, Probe, Process
+
+KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
+"""What a process gets of the runner's own environment, besides AMARRE_ and OTEL_ variables."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``amarre up`` was asked for."""
+
+    port_base: int = topology.PORT_BASE
+    direct: bool = False
+    replicas: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One process to run: its place in the topology, its name among replicas, its command."""
+
+    process: Process
+    name: str
+    replica: int
+    port: int
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    kind: Kind
+    probe: Probe
+    probe_target: str
+    slot: Slot | None = None
+    proxy: Proxy | None = None
+    """The Envoy that this unit is; None for processes."""
+
+
+class PlanError(Exception):
+    """The options ask for something that cannot be; the message says what."""
+
+
+class Plan:
+    """The units of a local mesh."""
+
+    def __init__(self, layout: DataFolder, options: Options) -> None:
+        self.site = Site(layout, options.port_base)
+        self.options = options
+        self.slots = Slots()
+        self._check()
+        self._service_ports: dict[str, list[int]] = {}
+        planned = [
+            (process, replica, self._slot(process, replica))
+            for process in topology.PROCESSES
+            for replica in range(1, self._replicas(process) + 1)
+        ]
+        self.units = tuple(
+            unit
+            for process, replica, slot in planned
+            for unit in self.instance(process, _name(process, replica), replica, slot)
+        )
+
+    def _check(self) -> None:
+        known = {p.name for p in topology.PROCESSES if p.probe is Probe.GRPC}
+        for name, count in self.options.replicas.items():
+            if name not in known:
+                raise PlanError(f"--replicas {name}=…: there is {', '.join(sorted(known))}.")
+            if not 1 <= count <= 4:
+                raise PlanError(f"--replicas {name}={count}: 1 to 4 are possible here.")
+        if not 1024 <= self.options.port_base <= 32_000:
+            raise PlanError(f"--port-base {self.options.port_base}: 1024 to 32000 is possible.")
+        try:
+            otel_environment.inherited(os.environ)
+        except otel_environment.OtelVariableError as error:
+            raise PlanError(str(error)) from error
+        collector = otel_environment.endpoint(os.environ)
+        if collector is not None and collector.tls and not self.options.direct:
+            raise PlanError(
+                f"The local proxies cannot send telemetry over TLS to {collector}. Use an http://"
+                " endpoint, such as a collector on this machine, or start with --direct."
+            )
+
+    def _replicas(self, process: Process) -> int:
+        return self.options.replicas.get(process.name, 1)
+
+    def _slot(self, process: Process, replica: int) -> Slot:
+        slot = self.slots.take(process, own=replica == 1)
+        self._service_ports.setdefault(process.name, []).append(self.site.port(slot.port))
+        return slot
+
+    def service_ports(self, name: str) -> list[int]:
+        """Return the gRPC port of every replica of a service."""
+        return self._service_ports[name]
+
+    def endpoints(self) -> dict[str, tuple[str, ...]]:
+        """Return where the replicas of each service are."""
+        return {
+            p.name: tuple(f"{HOST}:{port}" for port in self.service_ports(p.name))
+            for p in topology.PROCESSES
+            if p.probe is Probe.GRPC and p.name in self._service_ports
+        }
+
+    def instance(
+        self,
+        process: Process,
+        name: str,
+        replica: int,
+        slot: Slot,
+        *,
+        command: tuple[str, ...] | None = None,
+        port: int | None = None,
+    ) -> tuple[Unit, ...]:
+        """
+        Return what runs for one instance of *process*: itself, and its Envoy where it has one.
+
+        Args:
+            process: Its place in the topology.
+            name: Its name, ``survey-canary``.
+            replica: Its number.
+            slot: The ports that it gets.
+            command: Another program in place of the usual one; it gets the same environment.
+            port: The port to take over from an instance that still runs; default that of *slot*.
+        """
+        where = _Place(
+            folder=self.site.layout.sockets
+            / (name if slot.tag == process.name else f"{name}.{slot.tag}"),
+            port=self.site.port(slot.port) if port is None else port,
+            slot=slot,
+        )
+        usual = (sys.executable, "-m", process.module, *environment.arguments(self.site, process))
+        itself = Unit(
+            process=process,
+            name=name,
+            replica=replica,
+            port=where.port,
+            command=command or usual,
+            environment=self._environment(process, name, where),
+            kind=process.kind,
+            probe=process.probe,
+            probe_target=self._probe_target(process, where),
+            slot=slot,
+        )
+        if not self._behind_envoy(process):
+            return (itself,)
+        return (itself, self._proxy_unit(itself, where))
+
+    def _behind_envoy(self, process: Process) -> bool:
+        return process.has_sidecar and not self.options.direct
+
+    def _probe_target(self, process: Process, where: "_Place") -> str:
+        if self._behind_envoy(process):
+            return f"unix:{where.app}"
+        if process.probe is Probe.GRPC:
+            return f"{HOST}:{where.port}"
+        return f"http://{HOST}:{where.port}"
+
+    def _proxy_unit(self, unit: Unit, where: "_Place") -> Unit:
+        at_edge = unit.process.port == topology.EDGE_HTTP
+        name = f"{unit.name}-envoy"
+        folder = self.site.layout.envoy / f"{name}.{where.slot.tag}"
+        proxy = Proxy(
+            name=name,
+            workload=unit.process.identity,
+            folder=str(folder),
+            svid_dir=str(self.site.layout.certs / unit.process.identity),
+            admin=self.site.address(where.slot.admin),
+            app=f"unix:{where.app}",
+            egress=f"unix:{where.egress}",
+            inbound="" if at_edge else f"{HOST}:{where.port}",
+            key_set="" if at_edge else f"unix:{self.site.key_set}",
+            edge=self._edge() if at_edge else None,
+            telemetry=Telemetry(
+                otlp=self.site.collector,
+                sampling_percent=100 * otel_environment.sampling_share(os.environ, 1.0),
+            ),
+        )
+        return Unit(
+            process=unit.process,
+            name=name,
+            replica=unit.replica,
+            port=where.port,
+            command=envoy.command(folder),
+            environment={key: value for key, value in os.environ.items() if key in KEPT},
+            kind=Kind.PROXY,
+            probe=Probe.ENVOY,
+            probe_target=proxy.admin,
+            slot=where.slot,
+            proxy=proxy,
+        )
+
+    def _edge(self) -> Edge:
+        return Edge(
+            http=self.site.address(topology.EDGE_HTTP),
+            https=self.site.address(topology.EDGE_HTTPS),
+            tls_dir=str(self.site.layout.certs / "edge"),
+            rate_limits=os.environ.get("AMARRE_RATE_LIMITS", "on") != "off",
+        )
+
+    def _environment(self, process: Process, name: str, where: "_Place") -> dict[str, str]:
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if key in KEPT or key.startswith("AMARRE_")
+        } | otel_environment.inherited(os.environ)
+        common = {
+            "AMARRE_INSTANCE": name,
+            "AMARRE_TRANSPORT": "direct" if self.options.direct else "sidecar",
+            "AMARRE_PSEUDONYM_KEY_FILE": str(self.site.layout.secret("pseudonym-key")),
+            "PYTHONUNBUFFERED": "1",
+        }
+        defaults = environment.defaults(self.site, process)
+        if process.identity:
+            defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
+                f"http://{self.site.address(topology.OTLP_GRPC)}"
+            )
+            common |= {
+                "AMARRE_LISTEN": f"{HOST}:{where.port}",
+                "AMARRE_SVID_DIR": str(self.site.layout.certs / process.identity),
+                "AMARRE_PEERS": json.dumps(self._peers(process, where)),
+                "AMARRE_KEY_SET_SOCKET": str(self.site.key_set),
+            }
+        if self._behind_envoy(process):
+            common["AMARRE_LISTEN"] = f"unix:{where.app}"
+            if process.port == topology.EDGE_HTTP:
+                common |= {
+                    "AMARRE_GATEWAY_HTTP_LISTEN": f"unix:{where.app}",
+                    "AMARRE_GATEWAY_HTTPS_LISTEN": "",
+                }
+        if process.metrics:
+            common["AMARRE_METRICS_LISTEN"] = self.site.address(where.slot.metrics)
+        # What the user sets in the environment wins over these defaults, except where a process
+        # is bound to its place in this mesh.
+        return defaults | inherited | common
+
+    def _peers(self, process: Process, where: "_Place") -> dict[str, str]:
+        callees = topology.clients_of(policy.load())[process.name]
+        if self._behind_envoy(process):
+            return dict.fromkeys(callees, f"unix:{where.egress}")
+        return {
+            service: _target([f"{HOST}:{port}" for port in self.service_ports(service)])
+            for service in callees
+            if service in self._service_ports
+        }
+
+    def ports_in_use(self) -> dict[int, str]:
+        """Return every TCP port that this mesh listens on, and which process wants it."""
+        wanted = {unit.port: unit.name for unit in self.units}
+        wanted[self.site.port(topology.EDGE_HTTPS)] = "gateway (HTTPS)"
+        wanted[self.site.port(topology.SMTP)] = "outbox (SMTP)"
+        wanted[self.site.port(topology.OTLP_GRPC)] = "console (OTLP gRPC)"
+        wanted[self.site.port(topology.OTLP_HTTP)] = "console (OTLP HTTP)"
+        for unit in self.units:
+            if unit.proxy is not None:
+                admin = int(unit.proxy.admin.rpartition(":")[2])
+                wanted[admin] = f"{unit.name} (admin)"
+            listen = unit.environment.get("AMARRE_METRICS_LISTEN")
+            if listen:
+                wanted[int(listen.rpartition(":")[2])] = f"{unit.name} (/metrics)"
+        return wanted
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one instance stands: the folder of its sockets, which its Envoy alone shares."""
+
+    folder: Path
+    port: int
+    slot: Slot
+
+    @property
+    def app(self) -> Path:
+        return self.folder / "app.sock"
+
+    @property
+    def egress(self) -> Path:
+        return self.folder / "egress.sock"
+
+
+def _name(process: Process, replica: int) -> str:
+    return process.name if replica == 1 else f"{process.name}-{replica}"
+
+
+def _target(addresses: list[str]) -> str:
+    return addresses[0] if len(addresses) == 1 else f"ipv4:{','.join(addresses)}"

@@ -1,0 +1,43 @@
+"""Finding the running mesh of a data folder."""
+
+import json
+import os
+from typing import Any
+
+from mesh.local.data_folder import DataFolder
+
+
+class NotRunningError(Exception):
+    """No mesh runs from the data folder; the message says how to start one."""
+
+
+def read_ready_file(layout: DataFolder) -> dict[str, Any]:
+    """
+    Return the ready file of the mesh that runs from *layout*.
+
+    Raises:
+        NotRunningError: None runs.
+    """
+    try:
+        found: dict[str, Any] = json.loads(layout.ready.read_text())
+    except (OSError, ValueError) as exc:
+        raise NotRunningError(
+            f"No mesh runs from {layout.data}. Start one with `make up` or `amarre up`, or name "
+            "its folder with --data DIR or AMARRE_DATA."
+        ) from exc
+    if not any(is_alive(process["pid"]) for process in found["processes"]):
+        raise NotRunningError(
+            f"The mesh of {layout.data} is gone without having said so. Start it anew."
+        )
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process with this id exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0

@@ -1,0 +1,89 @@
+"""Orders: what is asked for is understood, and what makes no sense is refused with advice."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh import topology
+from mesh.control import ControlError, Progress, serve_actions
+from mesh.local.control.actions import describe, parse_fault
+from mesh.local.control.client import send_action
+from mesh.local.data_folder import DataFolder
+from mesh.local.processes.port_slots import MOST_SPARE, NoSlotError, Slots
+
+
+def test_fault() -> None:
+    """
+    A fault is read and told in the words of the command.
+    """
+    fault = parse_fault(
+        {"method": "survey.ListRequests", "delay_ms": 300, "abort": "unavailable", "percent": 50}
+    )
+    assert timedelta(milliseconds=300) == fault.delay
+    assert 14 == fault.abort
+    expected = "survey.ListRequests: 50 % delayed by 300 ms and aborted with UNAVAILABLE"
+    assert expected == describe(fault)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"method": "survey.Nothing", "delay_ms": 1}, "survey.ListRequests"),
+        ({"method": "survey.ListRequests"}, "--delay 300ms"),
+        ({"method": "survey.ListRequests", "abort": "OK"}, "UNAVAILABLE"),
+        ({"method": "survey.ListRequests", "delay_ms": 1, "percent": 0}, "--percent"),
+        ({"method": "survey.ListRequests", "delay_ms": 1, "percent": 101}, "--percent"),
+    ],
+)
+def test_impossible_faults(asked: dict[str, Any], said: str) -> None:
+    """
+    What cannot be is refused with what can.
+    """
+    with pytest.raises(ControlError, match=said):
+        parse_fault(asked)
+
+
+async def test_control(tmp_path: Path) -> None:
+    """
+    An order is carried out and its progress told; a refusal arrives as one.
+    """
+    layout = DataFolder(tmp_path)
+    layout.sockets.mkdir()
+    layout.ready.write_text(f'{{"processes": [{{"pid": {os.getpid()}}}]}}')
+
+    async def greet(asked: dict[str, Any], tell: Progress) -> str:
+        tell("thinking")
+        if not asked.get("name"):
+            raise ControlError("Say to whom.")
+        return f"hello {asked['name']}"
+
+    told: list[str] = []
+    async with serve_actions(layout.control, {"greet": greet}):
+        answer = await send_action(layout, "greet", told.append, name="Ada")
+        with pytest.raises(ControlError, match="to whom"):
+            await send_action(layout, "greet", told.append)
+        mode = layout.control.stat().st_mode & 0o777
+
+    assert "hello Ada" == answer
+    assert ["thinking", "thinking"] == told
+    assert 0o600 == mode
+
+
+def test_slots() -> None:
+    """
+    The first instance gets its own ports, others spare ones, no two the same; then a message.
+    """
+    slots, survey = Slots(), topology.process("survey")
+    first = slots.take(survey)
+    spare = [slots.take(survey) for _ in range(MOST_SPARE)]
+
+    assert (survey.port, survey.metrics, survey.admin) == (first.port, first.metrics, first.admin)
+    ports = [port for slot in (first, *spare) for port in (slot.port, slot.metrics, slot.admin)]
+    assert len(ports) == len(set(ports))
+    with pytest.raises(NoSlotError, match="replicas"):
+        slots.take(survey)
+    slots.give_back(first)
+    assert first == slots.take(survey)

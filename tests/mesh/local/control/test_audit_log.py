@@ -1,0 +1,55 @@
+"""The journal of orders."""
+
+import stat
+from pathlib import Path
+
+from mesh.local.control import audit_log
+from mesh.local.control.audit_log import AuditLog
+
+
+def tell(_: str) -> None:
+    """Nobody listens."""
+
+
+async def test_orders(tmp_path: Path) -> None:
+    """
+    Orders that change something are kept, newest first, for this user's eyes; looks are not.
+    """
+    file = tmp_path / "orders.jsonl"
+    kept = AuditLog(file)
+    kept.record("fault add", {"method": "survey.ListRequests", "abort": None}, "ada", "")
+    kept.record("fault list", {}, "ada", "")
+    kept.record("restart", {"service": "nobody"}, "", "There is no service nobody.")
+
+    found = await kept.last({}, tell)
+    assert [("restart", "somebody"), ("fault add", "ada")] == [(f["order"], f["by"]) for f in found]
+    assert {"method": "survey.ListRequests"} == found[1]["asked"]
+    assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+
+
+async def test_cut_off(tmp_path: Path) -> None:
+    """
+    A line that a full disk cut off hides none of the others.
+    """
+    file = tmp_path / "orders.jsonl"
+    kept = AuditLog(file)
+    kept.record("restart", {"service": "survey"}, "ada", "")
+    with file.open("a") as more:
+        more.write('{"at": "20\n')
+    kept.record("restart", {"service": "auth"}, "ada", "")
+
+    assert ["auth", "survey"] == [f["asked"]["service"] for f in await kept.last({}, tell)]
+
+
+async def test_bounded(tmp_path: Path) -> None:
+    """
+    When the file is large its oldest lines go.
+    """
+    file = tmp_path / "orders.jsonl"
+    kept = AuditLog(file)
+    for number in range(3):
+        kept.record("restart", {"service": str(number) + "x" * 400_000}, "ada", "")
+    for number in range(audit_log.SHOWN + 5):
+        kept.record("restart", {"service": str(number)}, "ada", "")
+
+    assert audit_log.SHOWN == len(await kept.last({}, tell))

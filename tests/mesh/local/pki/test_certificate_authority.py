@@ -1,0 +1,95 @@
+"""The local certificate authority."""
+
+import datetime as dt
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from mesh.local.pki import certificate_authority
+from mesh.local.pki.certificate_authority import CaError, CertificateAuthority
+
+
+def leaf(folder: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
+
+
+def test_svid(authority: CertificateAuthority, tmp_path: Path) -> None:
+    """
+    An SVID has one URI, the names our channels and ordinary clients ask for, and no host as CN.
+    """
+    certificate_authority.install(authority.issue_svid("survey"), tmp_path)
+
+    certificate = leaf(tmp_path)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert ["spiffe://amarre.local/ns/amarre/sa/survey"] == names.get_values_for_type(
+        x509.UniformResourceIdentifier
+    )
+    assert ["survey.amarre.local", "localhost"] == names.get_values_for_type(x509.DNSName)
+    assert ["127.0.0.1"] == [str(ip) for ip in names.get_values_for_type(x509.IPAddress)]
+    common_name = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    assert "." not in str(common_name)
+    lifetime = certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(hours=23, minutes=59) < lifetime <= dt.timedelta(hours=24)
+
+
+def test_keys_are_private(authority: CertificateAuthority, tmp_path: Path) -> None:
+    """
+    Nobody else can read the key of an SVID or of the authority.
+    """
+    certificate_authority.install(authority.issue_svid("survey"), tmp_path / "survey")
+    authority.save(tmp_path / "ca")
+
+    for key in (tmp_path / "survey" / "tls.key", tmp_path / "ca" / "root.key"):
+        assert 0o600 == stat.S_IMODE(key.stat().st_mode)
+
+
+def test_issue_all_keeps_what_is_fresh(authority: CertificateAuthority, tmp_path: Path) -> None:
+    """
+    A second run issues nothing; another authority issues everything anew.
+    """
+    certificate_authority.issue_all(authority, tmp_path)
+    first = {entry.name: entry.serial for entry in certificate_authority.show(tmp_path)}
+    certificate_authority.issue_all(authority, tmp_path)
+    second = {entry.name: entry.serial for entry in certificate_authority.show(tmp_path)}
+    certificate_authority.issue_all(CertificateAuthority.create(), tmp_path)
+    third = {entry.name: entry.serial for entry in certificate_authority.show(tmp_path)}
+
+    assert {"gateway", "auth", "survey", "health", "operator", "edge"} == set(first)
+    assert first == second
+    assert not set(first.values()) & set(third.values())
+
+
+def test_replacement_is_atomic(authority: CertificateAuthority, tmp_path: Path) -> None:
+    """
+    The three files change together, by one link, and old versions do not pile up.
+    """
+    for _ in range(5):
+        certificate_authority.install(authority.issue_svid("survey"), tmp_path)
+
+    versions = [p for p in tmp_path.iterdir() if p.name.startswith("..") and not p.is_symlink()]
+    assert (tmp_path / "..data").is_symlink()
+    assert 2 == len(versions)
+
+
+def test_expired_authority(tmp_path: Path) -> None:
+    """
+    An authority that has expired is refused with what to do.
+    """
+    CertificateAuthority.create(lifetime=-dt.timedelta(seconds=1)).save(tmp_path)
+
+    with pytest.raises(CaError, match=r"expired on .* Remove that folder"):
+        CertificateAuthority.load_or_create(tmp_path)
+
+
+def test_damaged_authority(tmp_path: Path) -> None:
+    """
+    An authority whose key is missing is refused, not silently replaced.
+    """
+    CertificateAuthority.create().save(tmp_path)
+    (tmp_path / "root.key").unlink()
+
+    with pytest.raises(CaError, match="cannot be read"):
+        CertificateAuthority.load_or_create(tmp_path)

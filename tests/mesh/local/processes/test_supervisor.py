@@ -1,0 +1,95 @@
+"""Children of the supervisor: started, watched, restarted, stopped with all they started."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from mesh.local.processes.supervisor import Child, StartFailedError, Supervisor
+from mesh.local.running_mesh import is_alive
+
+LIVES = "import pathlib,sys,time; pathlib.Path(sys.argv[1]).write_text('up'); time.sleep(60)"
+DIES = "import sys; print('cannot find my settings'); sys.exit(3)"
+WITH_GRANDCHILD = (
+    "import pathlib,subprocess,sys,time\n"
+    "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    "pathlib.Path(sys.argv[1]).write_text(str(p.pid)); time.sleep(60)"
+)
+
+
+def child(tmp_path: Path, program: str, name: str = "one") -> Child:
+    mark = tmp_path / f"{name}.ready"
+    log = tmp_path / f"{name}.log"
+    log.touch()
+
+    async def ready() -> bool:
+        return mark.exists() and mark.read_text() != ""
+
+    return Child(
+        name=name,
+        command=[sys.executable, "-c", program, str(mark)],
+        environment=dict(os.environ),
+        log_file=log,
+        ready=ready,
+        drain_seconds=1,
+    )
+
+
+async def test_died_process_comes_back(tmp_path: Path) -> None:
+    """
+    A process that dies is started again, and whoever keeps the ready file is told.
+    """
+    changed = asyncio.Event()
+    supervisor = Supervisor(changed.set)
+    one = child(tmp_path, LIVES)
+    await supervisor.start([one])
+    first = one.pid
+    os.kill(first, 9)
+    async with asyncio.timeout(10):
+        await changed.wait()
+
+    assert one.pid not in (0, first)
+    assert 1 == one.restarts
+    await supervisor.stop([])
+    assert not is_alive(one.pid or -1)
+
+
+async def test_failed_start_leaves_nothing(tmp_path: Path) -> None:
+    """
+    When one process ends before it is ready, its last words are shown and the others stop.
+    """
+    supervisor = Supervisor(lambda: None)
+    good, bad = child(tmp_path, LIVES, "good"), child(tmp_path, DIES, "bad")
+
+    with pytest.raises(StartFailedError, match=r"bad ended with status 3(.|\n)*my settings"):
+        await supervisor.start([good, bad])
+
+    assert 0 == good.pid
+    assert {} == supervisor.children
+
+
+async def test_group_is_stopped(tmp_path: Path) -> None:
+    """
+    What a child started itself ends with it.
+    """
+    supervisor = Supervisor(lambda: None)
+    one = child(tmp_path, WITH_GRANDCHILD)
+    await supervisor.start([one])
+    grandchild = int((tmp_path / "one.ready").read_text())
+
+    await supervisor.stop([])
+
+    async with asyncio.timeout(5):
+        while is_running(grandchild):
+            await asyncio.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Say whether *pid* still runs; a zombie that init has not collected does not count."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

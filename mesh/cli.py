@@ -1,6 +1,7 @@
 """The ``amarre`` command. Each command is a few lines here; what it does stands in its module."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,6 +69,9 @@ def up(
         with mesh.prepared():
             click.echo("Starting … (Ctrl-C stops)", err=True)
             asyncio.run(mesh.run(lambda: _tell(mesh.ready())))
+        if mesh.killed:
+            # Threads that still export logs are not waited for.
+            os._exit(130)
     except faults as fault:
         raise UserError(str(fault)) from fault
     click.echo("Stopped.", err=True)
@@ -101,7 +105,7 @@ def status(data: Path) -> None:
     except module.NotRunningError as fault:
         raise UserError(str(fault)) from fault
     module.show(report)
-    sys.exit(0 if all(line.ready for line in report) else 1)
+    sys.exit(0 if report.ready else 1)
 
 
 @main.command()

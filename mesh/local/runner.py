@@ -4,22 +4,27 @@
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import click
 import structlog
 
+from mesh.chassis.background import background, failing
 from mesh.chassis.telemetry import otlp
 from mesh.chassis.telemetry.logs import configure_logs
 from mesh.control import serve_actions
+from mesh.local import files
 from mesh.local.addresses import HOST
 from mesh.local.control.actions import ControlActions
 from mesh.local.data_folder import DataFolder, DataFolderError
@@ -29,6 +34,7 @@ from mesh.local.processes.monitoring import Monitoring
 from mesh.local.processes.plan import Options, Plan
 
 NAME = "runner"
+RETRY_SECONDS = 1.0
 
 log = structlog.get_logger(NAME)
 
@@ -57,7 +63,10 @@ class Runner:
         self.plan.units += self.monitoring.units()
         self._ready_files = [layout.ready, *([ready_file] if ready_file else [])]
         self.fleet = Fleet(self.plan, self._changed)
-        self.actions = ControlActions(self.fleet)
+        self.actions = ControlActions(self.fleet, self.problems)
+        self._stop, self._kill = asyncio.Event(), asyncio.Event()
+        self._unpublished = ""
+        """Why the ready file is out of date."""
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
@@ -67,17 +76,26 @@ class Runner:
         Raises:
             DataFolderError, AlreadyRunningError, PortsInUseError, CaError: As they say.
         """
+        if not self.layout.data.exists():
+            # Before anything is written, so that a start that fails leaves nothing behind.
+            self._check_ports()
         self.layout.prepare()
         with self._locked():
             self._check_ports()
             authority = CertificateAuthority.load_or_create(self.layout.ca)
-            issue_all(authority, self.layout.certs)
-            self.monitoring.prepare()
+            try:
+                issue_all(authority, self.layout.certs)
+                self.monitoring.prepare()
+            except OSError as exc:
+                raise DataFolderError(
+                    f"The data folder {self.layout.data} cannot be written: {exc}"
+                ) from exc
             try:
                 yield
             finally:
                 for path in self._ready_files:
-                    path.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -99,58 +117,125 @@ class Runner:
         ]
         if taken:
             raise PortsInUseError(
-                "These ports of 127.0.0.1 are in use:\n"
+                "These ports of 127.0.0.1 or ::1 are in use:\n"
                 + "\n".join(taken)
                 + "\nStop the programs that hold them (`ss -ltnp` shows them) or choose another "
                 "range: amarre up --port-base 4000"
             )
 
-    async def run(self, on_ready: Any) -> None:
-        """
-        Run until SIGINT or SIGTERM, then drain.
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Run until SIGINT, SIGTERM or SIGHUP, then drain; a second SIGINT kills at once.
 
         Raises:
             StartFailedError: A process did not become ready; all have been stopped.
         """
-        # Colours are for people; a file or a pipe gets plain lines.
-        people = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-        configure_logs(NAME, NAME, "INFO", renderer=people)
-        # Among the logs of all others: who ordered what, what died and was started again.
+        # Colour is disabled when output is not a terminal.
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        configure_logs(NAME, NAME, "INFO", renderer=renderer)
+        # The audit log and restarts are exported to the logs of the whole mesh.
         otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.site.collector}")
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+        self._handle_signals()
         starting = asyncio.ensure_future(self.fleet.start())
-        stopped = asyncio.ensure_future(stop.wait())
+        stopped = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                async with (
-                    serve_actions(
-                        self.layout.control, self.actions.by_name(), self.actions.audit_log.record
-                    ),
-                    asyncio.TaskGroup() as group,
-                ):
-                    renewing = group.create_task(self.actions.keep_certificates_fresh())
-                    self._changed()
-                    on_ready()
-                    await stop.wait()
-                    renewing.cancel()
-                    await self.actions.close()
+                await self._serve(on_ready)
         finally:
             stopped.cancel()
             starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await starting
-            await asyncio.to_thread(otlp.stop)
-            await self.fleet.stop()
+            await self._end(starting)
+
+    async def _serve(self, on_ready: Callable[[], None]) -> None:
+        actions = self.actions
+        async with (
+            serve_actions(self.layout.control, actions.by_name(), actions.audit_log.record),
+            background("certificate renewal", actions.keep_certificates_fresh),
+            background("writing of pending files", self._retry),
+        ):
+            self._changed()
+            on_ready()
+            await self._stop.wait()
+            await actions.close()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        # nohup starts programs with SIGHUP ignored: they are to survive the terminal.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._stop.set)
+
+    def _interrupt(self) -> None:
+        if self._stop.is_set():
+            self._kill.set()
+        else:
+            click.echo("Draining … (Ctrl-C again stops at once)", err=True)
+            self._stop.set()
+
+    async def _end(self, starting: asyncio.Future[None]) -> None:
+        """Drain and stop everything; kill it as soon as a second SIGINT arrives."""
+        draining = asyncio.ensure_future(self._drain(starting))
+        killing = asyncio.ensure_future(self._kill.wait())
+        await asyncio.wait({draining, killing}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            self.fleet.supervisor.kill()
+        killing.cancel()
+        await draining
+
+    async def _drain(self, starting: asyncio.Future[None]) -> None:
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await starting
+        exported = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def export() -> None:
+            otlp.stop()
+            with contextlib.suppress(RuntimeError):  # The loop may have ended meanwhile.
+                loop.call_soon_threadsafe(exported.set)
+
+        # A daemon, since a program that is killed does not wait for its last log lines.
+        threading.Thread(target=export, daemon=True).start()
+        waiting = [asyncio.ensure_future(event.wait()) for event in (exported, self._kill)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for one in waiting:
+            one.cancel()
+        await self.fleet.stop()
 
     def _changed(self) -> None:
-        """Tell everybody outside what runs now."""
-        self.write_ready_file()
-        self.monitoring.follow(self.fleet.units.values())
+        """Publish what runs now; if that fails, `_retry` tries again."""
+        try:
+            self.write_ready_file()
+            self.monitoring.follow(self.fleet.units.values())
+        except OSError as exc:
+            if str(exc) != self._unpublished:
+                log.error("ready file not written", message=str(exc))  # noqa: TRY400 - a sentence
+            self._unpublished = str(exc)
+        else:
+            self._unpublished = ""
+
+    async def _retry(self) -> None:
+        """Write what could not be written, for instance because the disk was full."""
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            self.fleet.proxies.retry()
+            if self._unpublished or not all(path.exists() for path in self._ready_files):
+                self._changed()
+
+    @property
+    def killed(self) -> bool:
+        """Whether a second SIGINT ended the mesh without a drain."""
+        return self._kill.is_set()
+
+    def problems(self) -> list[str]:
+        """Return one sentence for each thing that fails while the mesh runs."""
+        ready_file = f"The ready file cannot be written: {self._unpublished}"
+        return [
+            *([ready_file] if self._unpublished else []),
+            *self.fleet.problems(),
+            *(f"The background task {name!r} fails and is restarted." for name in failing()),
+        ]
 
     def ready(self) -> dict[str, Any]:
         """Return the content of the ready file."""
@@ -187,14 +272,14 @@ class Runner:
         }
 
     def write_ready_file(self) -> None:
-        """Write what runs, at once and readable by this user alone: it holds tokens."""
+        """Write what runs; only the current user can read it, since it holds tokens.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         text = json.dumps(self.ready(), indent=2)
         for path in self._ready_files:
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-            partial.replace(path)
+            files.write(path, text)
 
 
 def check_ready_file(path: Path) -> Path:
@@ -213,12 +298,23 @@ def check_ready_file(path: Path) -> Path:
 
 
 def is_free(port: int) -> bool:
-    """Say whether a server could listen on *port* of 127.0.0.1 now."""
-    with socket.socket() as attempt:
+    """Whether a server could listen on *port* of 127.0.0.1 and nobody listens on it of ::1.
+
+    Browsers try ::1 first for ``localhost``, so they would show another program's pages.
+    """
+    return _can_bind(socket.AF_INET, HOST, port) and _can_bind(socket.AF_INET6, "::1", port)
+
+
+def _can_bind(family: socket.AddressFamily, host: str, port: int) -> bool:
+    try:
+        attempt = socket.socket(family)
+    except OSError:
+        return True  # This machine has no IPv6.
+    with attempt:
         # As servers do, so that the ports of connections that have ended do not count.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            attempt.bind((HOST, port))
-        except OSError:
-            return False
+            attempt.bind((host, port))
+        except OSError as exc:
+            return exc.errno == errno.EADDRNOTAVAIL
     return True

@@ -38,8 +38,19 @@ class TestRefusals:
         assert 2 == refused.returncode
         assert f"{base + 2} wanted by auth" in refused.stderr
         assert "--port-base" in refused.stderr
-        assert not list((tmp_path / "data" / "logs").iterdir())
-        assert not (tmp_path / "data" / "ready.json").exists()
+        assert not (tmp_path / "data").exists()
+
+    def test_port_in_use_on_ipv6_only(self, tmp_path: Path) -> None:
+        """
+        A port that another program holds on ::1 only is refused: browsers try ::1 first for
+        ``localhost`` and would show that program at the printed URL.
+        """
+        base = free_base()
+        with socket.create_server(("::1", base), family=socket.AF_INET6):
+            refused = amarre("up", "--port-base", str(base), "--data", str(tmp_path / "data"))
+
+        assert 2 == refused.returncode
+        assert f"{base} wanted by gateway" in refused.stderr
 
     def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
         """

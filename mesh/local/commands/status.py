@@ -1,9 +1,10 @@
-"""``amarre status``: what runs, ready or why not."""
+"""``amarre status``: every process, ready or why not, and what fails."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mesh.control import ControlError
@@ -11,7 +12,7 @@ from mesh.local.control import client
 from mesh.local.data_folder import DataFolder
 from mesh.local.running_mesh import NotRunningError, is_alive, read_ready_file
 
-__all__ = ["Line", "NotRunningError", "report", "show"]
+__all__ = ["Line", "NotRunningError", "Report", "report", "show"]
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,33 @@ class Line:
     why: str
 
 
-async def report(layout: DataFolder) -> list[Line]:
-    """
-    Ask the mesh that runs from *layout* how each of its processes is.
+@dataclass(frozen=True)
+class Report:
+    """State of a mesh."""
+
+    lines: list[Line]
+    problems: list[str]
+    """What fails while the mesh runs, one sentence each."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every process is ready."""
+        return all(line.ready for line in self.lines)
+
+
+async def report(layout: DataFolder) -> Report:
+    """Ask the mesh that runs from *layout* for the state of each of its processes.
 
     Raises:
-        NotRunningError: None runs.
+        NotRunningError: No mesh runs.
     """
     try:
         found = await client.send_action(layout, "status", lambda _: None)
-    except ControlError:
-        # Whoever started the processes is gone or stuck; all that can be told is who lives.
-        found = [process | {"ready": False} for process in read_ready_file(layout)["processes"]]
-    return [_line(layout, process) for process in found]
+    except ControlError as exc:
+        # The runner is gone or stuck; which processes are alive is all that is known.
+        processes = [process | {"ready": False} for process in read_ready_file(layout)["processes"]]
+        found = {"processes": processes, "problems": [str(exc)]}
+    return Report([_line(layout, process) for process in found["processes"]], found["problems"])
 
 
 def _line(layout: DataFolder, process: dict[str, Any]) -> Line:
@@ -46,18 +61,21 @@ def _line(layout: DataFolder, process: dict[str, Any]) -> Line:
     if process["ready"]:
         why = ""
     elif is_alive(pid):
-        why = f"runs, but does not say that it is ready; see {log}"
+        why = f"running but not ready; see {log}"
     else:
-        why = f"is not running; see {log}"
+        why = f"not running; see {log}"
     return Line(name, process["kind"], pid, process["ready"], why)
 
 
-def show(lines: list[Line]) -> None:
-    """Print one row per process."""
+def show(found: Report) -> None:
+    """Print one row per process, then the problems."""
     table = Table(box=None, pad_edge=False)
     for column in ("process", "kind", "pid", "ready", ""):
         table.add_column(column)
-    for line in lines:
+    for line in found.lines:
         state = "[green]yes[/]" if line.ready else "[red]no[/]"
         table.add_row(line.name, line.kind, str(line.pid), state, line.why)
-    Console(highlight=False, soft_wrap=True).print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for problem in found.problems:
+        console.print(f"[yellow]problem[/] {escape(problem)}")

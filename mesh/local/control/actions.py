@@ -1,30 +1,25 @@
-"""The orders that a running mesh takes: faults, canaries, restarts, new certificates."""
+"""Control actions of a running mesh: faults, canaries, restarts, certificate rotation."""
 
 import asyncio
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
-
-import grpc
-import structlog
 
 from mesh.contract import policy
 from mesh.control import Action, ControlError, Progress
 from mesh.local.control.audit_log import AuditLog
 from mesh.local.control.canary import Canary
+from mesh.local.control.faults import describe, parse_fault
 from mesh.local.pki.certificate_authority import CaError, CertificateAuthority, issue_all
 from mesh.local.pki.rotation import Installed, rotate
 from mesh.local.processes.envoy import Admin, EnvoyError
 from mesh.local.processes.fleet import Fleet
 from mesh.local.processes.port_slots import NoSlotError
 from mesh.local.processes.supervisor import StartFailedError
-from mesh.render.envoy import InjectedFault, Proxy
+from mesh.render.envoy import Proxy
 from mesh.topology import Kind
-
-log = structlog.get_logger("steering")
 
 RENEW_SECONDS = 600.0
 SETTLE_SECONDS = 10.0
@@ -33,17 +28,19 @@ HANDSHAKE_SECONDS = 1.0
 
 
 class ControlActions:
-    """Carries out orders, one at a time where they would disturb one another."""
+    """Carries out actions, one at a time where they would disturb one another."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, problems: Callable[[], list[str]] = list) -> None:
+        """Act on *fleet*; *problems* returns what fails while the mesh runs."""
         self._fleet = fleet
+        self._problems = problems
         self.audit_log = AuditLog(fleet.plan.site.layout.state / "orders.jsonl")
         self._canaries: dict[str, Canary] = {}
         self._certificates = asyncio.Lock()
         self._restarting = asyncio.Lock()
 
     def by_name(self) -> Mapping[str, Action]:
-        """Return what can be arguments for, by name."""
+        """Return the actions by name."""
         return {
             "fault add": self._add_fault,
             "fault list": self._list_faults,
@@ -60,7 +57,7 @@ class ControlActions:
         }
 
     async def close(self) -> None:
-        """Stop what goes on by itself."""
+        """Stop the analysis of every canary."""
         for canary in self._canaries.values():
             await canary.close()
 
@@ -69,7 +66,7 @@ class ControlActions:
         fault = parse_fault(arguments)
         traffic = self._fleet.proxies.traffic
         others = tuple(one for one in traffic.faults if one.method != fault.method)
-        self._fleet.proxies.steer(traffic=replace(traffic, faults=(*others, fault)))
+        self._fleet.proxies.apply(traffic=replace(traffic, faults=(*others, fault)))
         return describe(fault)
 
     async def _list_faults(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -80,17 +77,17 @@ class ControlActions:
         traffic = self._fleet.proxies.traffic
         kept = tuple(f for f in traffic.faults if method and f.method != method)
         if method and len(kept) == len(traffic.faults):
-            raise ControlError(f"{method} has no fault; `amarre fault list` shows those there are.")
-        self._fleet.proxies.steer(traffic=replace(traffic, faults=kept))
+            raise ControlError(f"{method} has no fault. `amarre fault list` shows all faults.")
+        self._fleet.proxies.apply(traffic=replace(traffic, faults=kept))
         return len(traffic.faults) - len(kept)
 
     async def _start_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
         self._need_proxies()
         service = self._service(arguments)
         present = self._canaries.get(service)
-        if present is not None and present.name in self._fleet.units:
+        if present is not None and present.active:
             raise ControlError(
-                f"{service} has a canary already. Promote or abort it first: "
+                f"{service} already has a canary. Promote or abort it first: "
                 f"amarre canary abort {service}"
             )
         command = tuple(shlex.split(arguments.get("command") or ""))
@@ -100,17 +97,15 @@ class ControlActions:
         canary = Canary(
             self._fleet, service, command=command or None, manual=bool(arguments.get("manual"))
         )
-        progress(f"{canary.name} starts …")
-        try:
-            await canary.start(weight)
-        except NoSlotError as exc:
-            raise ControlError(str(exc)) from exc
+        # Known from here on, so that it can be aborted while it starts.
         self._canaries[service] = canary
+        progress(f"Starting {canary.name} …")
+        await canary.start(weight)
         return canary.status()
 
     async def _set_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
         canary = self._canary(arguments)
-        await canary.set(_weight(arguments))
+        canary.set(_weight(arguments))
         return canary.status()
 
     async def _canary_status(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -124,7 +119,10 @@ class ControlActions:
         return canary.status()
 
     async def _abort_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
-        canary = self._canary(arguments)
+        service = self._service(arguments)
+        canary = self._canaries.get(service)
+        if canary is None:
+            raise ControlError(_no_canary(service))
         await canary.close()
         await canary.abort()
         return canary.status()
@@ -134,41 +132,47 @@ class ControlActions:
         name = str(arguments.get("service"))
         names = self._fleet.instances(name) or [n for n in self._known() if n == name]
         if not names:
-            raise ControlError(f"There is no service {name}; there are {', '.join(self._known())}.")
+            raise ControlError(_unknown(name, self._known()))
         async with self._restarting:
             for one in names:
-                progress(f"{one} is replaced …")
+                progress(f"Replacing {one} …")
                 try:
                     await self._fleet.replace(one)
-                except (EnvoyError, StartFailedError, NoSlotError) as exc:
-                    raise ControlError(f"{one} stays as it is.\n{exc}") from exc
+                except (EnvoyError, StartFailedError, NoSlotError, OSError) as exc:
+                    raise ControlError(f"{one} was not replaced.\n{exc}") from exc
         return names
 
     async def _status(self, arguments: dict[str, Any], progress: Progress) -> Any:
-        return [
+        processes = [
             {"name": name, "kind": str(unit.kind), "pid": pid, "ready": ready}
             for name, unit, pid, ready in await self._fleet.report()
         ]
+        canaries = [c.problem for c in self._canaries.values() if c.active and c.problem]
+        return {"processes": processes, "problems": [*self._problems(), *canaries]}
 
     async def _rotate(self, arguments: dict[str, Any], progress: Progress) -> Any:
         async with self._certificates:
-            await rotate(
-                self._fleet.plan.site.layout,
-                root=bool(arguments.get("root")),
-                settled=self._settled,
-                progress=progress,
-            )
+            try:
+                await rotate(
+                    self._fleet.plan.site.layout,
+                    root=bool(arguments.get("root")),
+                    settled=self._settled,
+                    progress=progress,
+                )
+            except (CaError, OSError) as exc:
+                raise ControlError(f"The rotation is incomplete; run it again.\n{exc}") from exc
 
     async def keep_certificates_fresh(self) -> None:
-        """Renew certificates that are past half their life, until cancelled."""
+        """Renew certificates that are past half their life, until cancelled.
+
+        Raises:
+            CaError, OSError: They cannot be renewed; the supervisor tries again.
+        """
         layout = self._fleet.plan.site.layout
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             async with self._certificates:
-                try:
-                    issue_all(CertificateAuthority.load_or_create(layout.ca), layout.certs)
-                except (CaError, OSError) as fault:
-                    log.error("certificates not renewed", message=str(fault))  # noqa: TRY400 - a sentence
+                issue_all(CertificateAuthority.load_or_create(layout.ca), layout.certs)
 
     async def _settled(self) -> None:
         """
@@ -199,17 +203,23 @@ class ControlActions:
         name = str(arguments.get("service"))
         known = [service.name for service in policy.load().services]
         if name not in known:
-            raise ControlError(f"There is no service {name}; there are {', '.join(known)}.")
+            raise ControlError(_unknown(name, known))
         return name
 
     def _canary(self, arguments: dict[str, Any]) -> Canary:
         service = self._service(arguments)
         canary = self._canaries.get(service)
-        if canary is None or canary.name not in self._fleet.units:
-            raise ControlError(
-                f"{service} has no canary. Start one with: amarre canary start {service}"
-            )
+        if canary is None or not canary.active:
+            raise ControlError(_no_canary(service))
         return canary
+
+
+def _no_canary(service: str) -> str:
+    return f"{service} has no canary. Start one with: amarre canary start {service}"
+
+
+def _unknown(service: str, known: list[str]) -> str:
+    return f"There is no service {service}. Services: {', '.join(known)}."
 
 
 async def _shows(admin: Admin, wanted: Installed) -> bool:
@@ -229,7 +239,7 @@ def _serials(entry: dict[str, Any], of: str) -> set[str]:
 
 def _stuck(proxy: Proxy) -> str:
     return (
-        f"{proxy.name} does not take its new certificate; nothing more was changed. "
+        f"{proxy.name} does not use its new certificate; the rotation stopped. "
         "Restart it with `amarre restart` and rotate again."
     )
 
@@ -239,42 +249,3 @@ def _weight(arguments: dict[str, Any]) -> int:
     if not isinstance(weight, int) or not 0 <= weight <= 100:
         raise ControlError(f"The weight {weight} is not a percentage from 0 to 100.")
     return weight
-
-
-def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
-    """
-    Return the fault that somebody asks for.
-
-    Raises:
-        ControlError: There is no such method or status, or nothing to do.
-    """
-    name = str(arguments.get("method"))
-    known = [method.short_name for method in policy.load()]
-    if name not in known:
-        raise ControlError(f"There is no method {name}; there are:\n  " + "\n  ".join(known))
-    percent = float(arguments.get("percent", 100))
-    if not 0 < percent <= 100:
-        raise ControlError(f"--percent {percent:g}: above 0 and at most 100.")
-    delay_ms, abort = arguments.get("delay_ms"), arguments.get("abort")
-    if not delay_ms and not abort:
-        raise ControlError("Say what is to happen: --delay 300ms, --abort UNAVAILABLE, or both.")
-    codes = {code.name: code.value[0] for code in grpc.StatusCode if code.value[0]}
-    if abort and str(abort).upper() not in codes:
-        raise ControlError(f"--abort {abort}: one of {', '.join(codes)}.")
-    return InjectedFault(
-        method=name,
-        percent=percent,
-        delay=timedelta(milliseconds=float(delay_ms)) if delay_ms else None,
-        abort=codes[str(abort).upper()] if abort else None,
-    )
-
-
-def describe(fault: InjectedFault) -> str:
-    """Return a fault as people read it."""
-    parts = []
-    if fault.delay is not None:
-        parts.append(f"delayed by {fault.delay.total_seconds() * 1000:g} ms")
-    if fault.abort is not None:
-        names = {code.value[0]: code.name for code in grpc.StatusCode}
-        parts.append(f"aborted with {names[fault.abort]}")
-    return f"{fault.method}: {fault.percent:g} % {' and '.join(parts)}"

@@ -10,6 +10,7 @@ import structlog
 
 from mesh.chassis.telemetry import names
 from mesh.control import Progress
+from mesh.local import files
 
 SHOWN = 100
 """The most lines returned, and the fewest kept."""
@@ -53,12 +54,11 @@ class AuditLog:
 
     def _write(self, lines: list[str]) -> None:
         if self._file.exists() and self._file.stat().st_size > _MOST_BYTES:
-            kept = self._file.read_text().splitlines()[-SHOWN:]
-            partial = self._file.with_suffix(".part")
-            with os.fdopen(_opened(partial, os.O_TRUNC), "w") as file:
-                file.writelines(f"{line}\n" for line in kept)
-            partial.replace(self._file)
-        with os.fdopen(_opened(self._file, os.O_APPEND), "a") as file:
+            kept = self._file.read_text(errors="replace").splitlines()[-SHOWN:]
+            files.write(self._file, "".join(f"{line}\n" for line in kept))
+        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, files.PRIVATE)
+        with os.fdopen(descriptor, "a") as file:
             file.writelines(f"{line}\n" for line in lines)
 
     async def last(self, arguments: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
@@ -67,10 +67,6 @@ class AuditLog:
             return []
         lines = self._file.read_text(errors="replace").splitlines()[-SHOWN:]
         return [found for line in reversed(lines) if (found := _parsed(line))]
-
-
-def _opened(path: Path, flag: int) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
 
 
 def _parsed(line: str) -> dict[str, Any]:

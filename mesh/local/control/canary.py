@@ -1,6 +1,4 @@
-"""
-A second version of a service beside the first: its share of calls, its verdict, its end.
-"""
+"""A canary: a second version of a service with a share of the calls, promoted or aborted."""
 
 import asyncio
 import contextlib
@@ -10,10 +8,12 @@ from typing import Any
 import structlog
 
 from mesh import topology
+from mesh.chassis.background import supervise
 from mesh.control import ControlError, Progress
 from mesh.local.control.canary_analysis import Sample, Verdict, judge, read
 from mesh.local.processes.envoy import Admin, EnvoyError
 from mesh.local.processes.fleet import Fleet
+from mesh.local.processes.port_slots import NoSlotError
 from mesh.local.processes.supervisor import StartFailedError
 from mesh.render.envoy.placement import canary_of
 
@@ -39,69 +39,82 @@ class Canary:
         self.weight = 0
         self.state = "starting"
         self._fleet = fleet
-        self._judging: asyncio.Task[None] | None = None
+        self._analyzing: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
-        self._began = self._stepped = (Sample(), Sample())
+        self._began = (Sample(), Sample())
+        self._stepped: tuple[Sample, Sample] | None = None
+        """What both had done at the last change of the weight; read at the next look."""
         self._stepped_at = 0.0
         self.stable, self.canary = Sample(), Sample()
         self.verdict = Verdict.WAIT
+        self.problem = ""
+        """Why the analysis does not make progress."""
+
+    @property
+    def active(self) -> bool:
+        """Whether the canary starts or runs."""
+        return self.state == "starting" or self.name in self._fleet.units
 
     async def start(self, weight: int) -> None:
-        """
-        Start the second version and give it its share.
+        """Start the second version and give it its share of calls.
 
         Raises:
             ControlError: It does not become ready; the mesh is as before.
         """
         process = topology.process(self.service)
         try:
-            where = await self._fleet.add(process, self.name, 1, command=self.command)
-        except (EnvoyError, StartFailedError) as exc:
-            raise ControlError(
-                f"The canary does not become ready; nothing changed.\n{exc}"
-            ) from exc
-        proxies = self._fleet.proxies
-        proxies.steer(endpoints={**proxies.endpoints, canary_of(self.service): (where,)})
-        await self._wait_until_reached()
-        self._began = await self._read()
+            address = await self._fleet.add(process, self.name, 1, command=self.command)
+            proxies = self._fleet.proxies
+            proxies.apply(endpoints={**proxies.endpoints, canary_of(self.service): (address,)})
+            await self._wait_until_healthy()
+            self._began = self._stepped = await self._read()
+            if self.state != "starting":
+                raise ControlError("It was aborted while it started.")
+        except Exception as exc:
+            if self.state == "starting":
+                self.state = "failed to start"
+            await self._end()
+            raise ControlError(f"The canary is not ready; nothing changed.\n{exc}") from exc
         self.state = "running"
-        await self.set(weight)
-        self._judging = asyncio.create_task(self._judge())
+        self.set(weight)
+        self._analyzing = asyncio.create_task(supervise(f"analysis of {self.name}", self._analyze))
 
-    async def set(self, weight: int) -> None:
-        """Give the canary *weight* percent of the calls, live within milliseconds."""
+    def set(self, weight: int) -> None:
+        """Give the canary *weight* percent of the calls, effective within milliseconds."""
         self.weight = weight
         self._steer(weight)
-        self._stepped = await self._read()
+        self._stepped = None
         self._stepped_at = asyncio.get_running_loop().time()
-        log.info("canary share", canary=self.name, percent=weight)
+        log.info("canary weight changed", canary=self.name, percent=weight)
 
-    async def abort(self, why: str = "aborted by hand") -> None:
-        """Take all calls away from the canary at once, then stop it."""
+    async def abort(self, why: str = "aborted by an operator") -> None:
+        """Take all calls away from the canary at once, then stop it.
+
+        It always ends with weight 0 and no canary process, and it can be repeated.
+        """
         async with self._changing:
-            if self.name not in self._fleet.units:
-                return
-            self.state = why
+            existed = self.active
             await self._end()
-            log.warning("canary aborted", canary=self.name, why=why)
+            if existed:
+                self.state = why
+                log.warning("canary aborted", canary=self.name, reason=why)
 
     async def promote(self, progress: Progress = lambda _: None) -> None:
-        """
-        Let the canary's program take the place of every replica, then stop the canary.
+        """Replace every replica by one that runs the canary's command, then stop the canary.
 
         Raises:
-            ControlError: A replica does not become ready with it; the canary serves on.
+            ControlError: A replica does not become ready; the canary keeps all calls.
         """
         async with self._changing:
             if self.name not in self._fleet.units:
                 return
-            await self.set(100)
+            self.set(100)
             self.state = "being promoted"
             for name in self._fleet.instances(self.service):
-                progress(f"{name} takes the canary's program …")
+                progress(f"Replacing {name} …")
                 try:
                     await self._fleet.replace(name, command=self.command)
-                except (EnvoyError, StartFailedError) as exc:
+                except (EnvoyError, StartFailedError, NoSlotError, OSError) as exc:
                     self.state = "promotion failed; the canary has all calls"
                     raise ControlError(f"{self.state}:\n{exc}") from exc
             await self._end()
@@ -109,14 +122,15 @@ class Canary:
             log.info("canary promoted", canary=self.name)
 
     async def close(self) -> None:
-        """Stop judging."""
-        if self._judging is not None and self._judging is not asyncio.current_task():
-            self._judging.cancel()
+        """Stop the analysis."""
+        analyzing, self._analyzing = self._analyzing, None
+        if analyzing is not None and analyzing is not asyncio.current_task():
+            analyzing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._judging
+                await analyzing
 
     def status(self) -> dict[str, Any]:
-        """Return how it goes, for people and programs."""
+        """Return the state, for people and programs."""
         return {
             "service": self.service,
             "state": self.state,
@@ -128,29 +142,35 @@ class Canary:
         }
 
     async def _end(self) -> None:
+        """Remove every trace of the canary; nothing that fails keeps the rest from being done."""
         self.weight = 0
         self._steer(None)
         proxies = self._fleet.proxies
         rest = {k: v for k, v in proxies.endpoints.items() if k != canary_of(self.service)}
-        await self._fleet.remove(self.name)
-        proxies.steer(endpoints=rest)
+        try:
+            await self._fleet.remove(self.name)
+        finally:
+            proxies.apply(endpoints=rest)
 
     def _steer(self, weight: int | None) -> None:
         traffic = self._fleet.proxies.traffic
         weights = {k: v for k, v in traffic.weights.items() if k != self.service}
         if weight is not None:
             weights[self.service] = weight
-        self._fleet.proxies.steer(traffic=replace(traffic, weights=weights))
+        self._fleet.proxies.apply(traffic=replace(traffic, weights=weights))
 
-    async def _wait_until_reached(self) -> None:
-        """Wait until the gateway's Envoy has seen the canary healthy."""
+    async def _wait_until_healthy(self) -> None:
+        """Wait until the gateway's Envoy has seen the canary healthy.
+
+        Raises:
+            EnvoyError: It has not, within `READY_SECONDS`.
+        """
         name = f"cluster.{canary_of(self.service)}.membership_healthy"
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         async with Admin(self._admin) as admin:
             while not (await admin.counters(f"^{name}$")).get(name):
                 if asyncio.get_running_loop().time() > deadline:
-                    await self._end()
-                    raise ControlError("The canary is not healthy to its callers; nothing changed.")
+                    raise EnvoyError("Its callers do not see it as healthy.")
                 await asyncio.sleep(0.05)
 
     @property
@@ -162,32 +182,46 @@ class Canary:
         async with Admin(self._admin) as admin:
             return await read(admin, self.service)
 
-    async def _judge(self) -> None:
-        """
-        Promote by steps while the canary is healthy; abort at once when it is not.
+    async def _analyze(self) -> None:
+        """Promote step by step while the canary is healthy; abort at once when it is not.
 
-        Where people have the verdict they are told the same, and nothing is done.
+        While Envoy does not answer the analysis waits.
         """
-        loop = asyncio.get_running_loop()
-        while True:
+        while self.name in self._fleet.units:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                stable, canary = await self._read()
-            except EnvoyError:
-                continue
-            # What it is compared with is all that the stable version did beside the canary: at
-            # its last step it does nothing any more.
-            self.stable = stable.since(self._began[0])
-            self.canary = canary.since(self._stepped[1])
-            verdict = self.verdict = judge(self.stable, self.canary)
-            if self.manual:
-                continue
-            if verdict is Verdict.BAD:
-                await self.abort(f"aborted: {self.canary} beside {self.stable}")
-                return
-            if verdict is Verdict.HEALTHY and loop.time() - self._stepped_at >= STEP_SECONDS:
-                if self.weight >= STEPS[-1]:
-                    with contextlib.suppress(ControlError):
-                        await self.promote()
+                if await self._decide():
                     return
-                await self.set(next(step for step in STEPS if step > self.weight))
+            except Exception as exc:
+                if self.problem != str(exc):
+                    log.warning("canary analysis failed", canary=self.name, message=str(exc))
+                self.problem = str(exc)
+            else:
+                self.problem = ""
+
+    async def _decide(self) -> bool:
+        """Compare both versions and act; returns whether the analysis is over.
+
+        A canary of which people decide is only compared.
+        """
+        stable, canary = await self._read()
+        if self._stepped is None:
+            self._stepped = stable, canary
+        # The stable version is compared over the canary's whole life: at the last step it gets
+        # no calls any more.
+        self.stable = stable.since(self._began[0])
+        self.canary = canary.since(self._stepped[1])
+        verdict = self.verdict = judge(self.stable, self.canary)
+        if self.manual:
+            return False
+        if verdict is Verdict.BAD:
+            await self.abort(f"aborted: {self.canary}; stable version: {self.stable}")
+            return True
+        kept = asyncio.get_running_loop().time() - self._stepped_at
+        if verdict is Verdict.HEALTHY and kept >= STEP_SECONDS:
+            if self.weight >= STEPS[-1]:
+                with contextlib.suppress(ControlError):
+                    await self.promote()
+                return True
+            self.set(next(step for step in STEPS if step > self.weight))
+        return False

@@ -1,72 +1,101 @@
-"""The files of the running Envoys, and what steers all of them: endpoints, weights, faults."""
+"""Configuration files of the running Envoys: endpoints, weights, faults."""
 
 import asyncio
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import structlog
+
 from mesh.contract import policy
+from mesh.local.files import write_changed
 from mesh.local.processes import envoy
 from mesh.render.envoy import Endpoints, Files, Proxy, Traffic, files, live_files
 
+log = structlog.get_logger("envoy config")
+
 
 class EnvoyConfig:
-    """Writes what Envoys read; one mechanism, atomic moves, for all of it."""
+    """The traffic settings that are wanted, and the files that tell every Envoy.
+
+    Envoy reads a file when it is moved into place. A file that cannot be written, for instance
+    because the disk is full, is written by `retry` later.
+    """
 
     def __init__(self) -> None:
         self.traffic = Traffic()
         self.endpoints: dict[str, tuple[str, ...]] = {}
         self._running: dict[str, Proxy] = {}
+        self._pending: dict[str, str] = {}
+        """Why the files in a folder are out of date, by folder."""
 
     async def prepare(self, proxies: Iterable[Proxy]) -> None:
-        """
-        Write all files of *proxies* and let Envoy check them.
+        """Write all files of *proxies* and let Envoy validate them.
 
         Raises:
-            EnvoyError: Envoy rejects them; nothing was started.
+            EnvoyError: Envoy rejects them, or they cannot be written; nothing was started.
         """
         folders = []
         for proxy in proxies:
             folder = Path(proxy.folder)
             shutil.rmtree(folder, ignore_errors=True)
-            write(folder, files(policy.load(), proxy, self.endpoints, self.traffic))
-            self._socket_folder(proxy)
+            try:
+                _write(folder, files(policy.load(), proxy, self.endpoints, self.traffic))
+                _socket_folder(proxy)
+            except OSError as exc:
+                raise envoy.EnvoyError(
+                    f"The files of {proxy.name} cannot be written: {exc}"
+                ) from exc
             folders.append(folder)
             self._running[proxy.folder] = proxy
         await asyncio.gather(*(envoy.validate(folder) for folder in folders))
 
-    def forget(self, proxy: Proxy) -> None:
-        """Leave *proxy* alone from now on and remove its files."""
+    def remove(self, proxy: Proxy) -> None:
+        """Forget *proxy* and remove its files."""
         self._running.pop(proxy.folder, None)
+        self._pending.pop(proxy.folder, None)
         shutil.rmtree(proxy.folder, ignore_errors=True)
 
-    def steer(self, *, traffic: Traffic | None = None, endpoints: Endpoints | None = None) -> None:
-        """Change weights, faults or endpoints in every Envoy; live within milliseconds."""
+    def apply(self, *, traffic: Traffic | None = None, endpoints: Endpoints | None = None) -> None:
+        """Change weights, faults or endpoints in every Envoy; effective within milliseconds."""
         if traffic is not None:
             self.traffic = traffic
         if endpoints is not None:
             self.endpoints = dict(endpoints)
-        for proxy in self._running.values():
-            live = live_files(policy.load(), proxy, self.endpoints, self.traffic)
-            write(Path(proxy.folder), live)
+        for proxy in list(self._running.values()):
+            self._apply(proxy)
 
-    def _socket_folder(self, proxy: Proxy) -> None:
-        """Make the folder of the sockets that a process and its Envoy share, and nobody else."""
-        folder = Path(proxy.egress.removeprefix("unix:")).parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.chmod(0o700)
-        for socket in folder.glob("*.sock"):
-            socket.unlink()
+    def retry(self) -> None:
+        """Write the files that could not be written before."""
+        for folder in list(self._pending):
+            self._apply(self._running[folder])
+
+    def problems(self) -> list[str]:
+        """Return one sentence for each Envoy whose files are out of date."""
+        return list(self._pending.values())
+
+    def _apply(self, proxy: Proxy) -> None:
+        live = live_files(policy.load(), proxy, self.endpoints, self.traffic)
+        try:
+            _write(Path(proxy.folder), live)
+        except OSError as exc:
+            problem = f"The configuration of {proxy.name} is out of date: {exc}"
+            if self._pending.get(proxy.folder) != problem:
+                log.error("Envoy configuration not written", proxy=proxy.name, message=str(exc))  # noqa: TRY400 - a sentence
+            self._pending[proxy.folder] = problem
+        else:
+            self._pending.pop(proxy.folder, None)
 
 
-def write(folder: Path, texts: Files) -> None:
-    """Write files in one atomic step each, which is what Envoy watches for; same ones stay."""
+def _write(folder: Path, texts: Files) -> None:
     for name, text in texts.items():
-        path = folder / name
-        if path.exists() and path.read_text() == text:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(text)
-        partial.replace(path)
+        write_changed(folder / name, text)
+
+
+def _socket_folder(proxy: Proxy) -> None:
+    """Make the folder of the sockets that a process shares with its Envoy only."""
+    folder = Path(proxy.egress.removeprefix("unix:")).parent
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    for socket in folder.glob("*.sock"):
+        socket.unlink()

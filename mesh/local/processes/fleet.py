@@ -12,6 +12,7 @@ from mesh.contract import policy
 from mesh.local.processes import envoy, handover
 from mesh.local.processes.envoy import Admin, EnvoyError
 from mesh.local.processes.envoy_config import EnvoyConfig
+from mesh.local.processes.log_files import LogFiles
 from mesh.local.processes.plan import Plan, Unit
 from mesh.local.processes.readiness import probe
 from mesh.local.processes.supervisor import Child, StartFailedError, Supervisor
@@ -41,6 +42,7 @@ class Fleet:
         self.units: dict[str, Unit] = {}
         self.proxies = EnvoyConfig()
         self.supervisor = Supervisor(on_change)
+        self.logs = LogFiles()
         self._on_change = on_change
 
     async def start(self) -> None:
@@ -81,6 +83,12 @@ class Fleet:
             those(Kind.PROXY, gateway=False),
         ]
         await self.supervisor.stop(waves)
+        await asyncio.to_thread(self.logs.close)
+
+    def problems(self) -> list[str]:
+        """Return one sentence for each thing that fails while the mesh runs."""
+        found = [child.problem for child in self.supervisor.children.values() if child.problem]
+        return [*found, *self.logs.problems(), *self.proxies.problems()]
 
     async def add(
         self, process: Process, name: str, replica: int, *, command: tuple[str, ...] | None
@@ -96,7 +104,7 @@ class Fleet:
         units = self.plan.instance(process, name, replica, slot, command=command)
         try:
             await self._start_one(units)
-        except (EnvoyError, StartFailedError):
+        except BaseException:
             self.plan.slots.give_back(slot)
             raise
         self._on_change()
@@ -104,8 +112,10 @@ class Fleet:
 
     async def remove(self, name: str) -> None:
         """Stop the instance *name*: calls in flight end first."""
-        await self._drain_and_stop(self._units_of(name))
-        self._on_change()
+        try:
+            await self._drain_and_stop(self._units_of(name))
+        finally:
+            self._on_change()
 
     async def replace(self, name: str, *, command: tuple[str, ...] | None = None) -> None:
         """
@@ -130,19 +140,26 @@ class Fleet:
         )
         try:
             await self._start_one(new, suffix=_SUCCESSOR)
-        except (EnvoyError, StartFailedError):
+        except BaseException:
             self.plan.slots.give_back(slot)
             raise
-        await self._redirect(old)
-        await self._drain_and_stop(old)
-        for unit in new:
+        try:
+            await self._redirect(old)
+            await self._drain_and_stop(old)
+        finally:
+            await self._stop_one([unit for unit in old if unit.name in self.units])
+            self._take_over(new)
+        self._on_change()
+
+    def _take_over(self, units: Sequence[Unit]) -> None:
+        """Give the successors *units* the names of those that they replaced."""
+        for unit in units:
             self.supervisor.rename(f"{unit.name}{_SUCCESSOR}", unit.name)
             self.units[unit.name] = unit
             self.units.pop(f"{unit.name}{_SUCCESSOR}")
             if unit.proxy is not None:
                 child = self.supervisor.children[unit.name]
                 handover.stop_redirecting(child.pid, ports_of(unit.proxy))
-        self._on_change()
 
     def instances(self, service: str) -> list[str]:
         """Return the names of the replicas of *service*, canaries left out."""
@@ -194,13 +211,13 @@ class Fleet:
                 started.append(child.name)
                 if unit.proxy is not None:
                     await self._complete(unit)
-        except (EnvoyError, StartFailedError):
+        except BaseException:
             for name in reversed(started):
                 await self.supervisor.remove(name)
                 self.units.pop(name)
             for unit in units:
                 if unit.proxy is not None:
-                    self.proxies.forget(unit.proxy)
+                    self.proxies.remove(unit.proxy)
             raise
 
     async def _start_proxies(self, children: Sequence[Child]) -> None:
@@ -208,8 +225,7 @@ class Fleet:
         try:
             await self.supervisor.start(children)
         except StartFailedError as failure:
-            logs = [child.log_file.read_text(errors="replace") for child in children]
-            if any("inotify_fd_" in log for log in logs):
+            if any(["inotify_fd_" in await child.last_output() for child in children]):
                 raise EnvoyError(envoy.NO_INOTIFY) from failure
             raise
 
@@ -227,24 +243,24 @@ class Fleet:
     async def _stop_one(self, units: Sequence[Unit]) -> None:
         for unit in units:
             await self.supervisor.remove(unit.name)
-            self.units.pop(unit.name)
+            self.units.pop(unit.name, None)
             if unit.proxy is not None:
-                self.proxies.forget(unit.proxy)
-        slot = units[0].slot
+                self.proxies.remove(unit.proxy)
+        slot = units[0].slot if units else None
         if slot is not None:
             self.plan.slots.give_back(slot)
 
     def _child(self, unit: Unit, *, suffix: str = "") -> Child:
         layout = self.plan.site.layout
         log_file = layout.logs / f"{unit.name}.log"
-        if log_file.exists() and not suffix:
-            log_file.replace(log_file.with_suffix(".log.1"))
-        log_file.touch(mode=0o600)
+        if not suffix:
+            self.logs.file(log_file).begin()
         return Child(
             name=f"{unit.name}{suffix}",
             command=unit.command,
             environment=unit.environment,
             log_file=log_file,
+            logs=self.logs,
             ready=probe(unit, layout.certs),
         )
 
@@ -271,9 +287,15 @@ class Fleet:
         callees = clients_of(policy.load())[proxy.workload]
         missing = [name for name in callees if not found.get(f"cluster.{name}.membership_healthy")]
         keys = [value for name, value in found.items() if name.endswith(_KEYS_FETCHED)]
-        if proxy.key_set and not any(keys):
-            missing.append("Auth's key set")
+        if _verifies_tokens(proxy) and not any(keys):
+            missing.append("the key set of Auth")
         return missing
+
+
+def _verifies_tokens(proxy: Proxy) -> bool:
+    """Whether *proxy* fetches the keys of Auth: only services with an rpc that needs a session."""
+    described = [one for one in policy.load().services if one.name == proxy.workload]
+    return bool(proxy.key_set) and any(m.needs_session for one in described for m in one.methods)
 
 
 def ports_of(proxy: Proxy) -> list[int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mesh import topology
 from mesh.contract import policy
+from mesh.local import files
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes.plan import Plan, Unit
 from mesh.render import alertmanager, rules
@@ -129,11 +130,6 @@ def _targets(units: Iterable[Unit]) -> Iterator[Target]:
             yield Target("amarre", unit.name, workload, listen)
 
 
-def _write(folder: Path, files: dict[str, str]) -> None:
-    """Write each file at once, so that nobody reads half of it."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_name(f".{path.name}")
-        partial.write_text(text)
-        partial.replace(path)
+def _write(folder: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        files.write(folder / name, text)

@@ -1,5 +1,7 @@
-"""
-Child processes: started in groups of their own, watched, restarted with back-off, stopped.
+"""Child processes: started in their own process groups, watched, restarted with back-off, stopped.
+
+Whatever fails while a process is restarted (disk full, no memory, a missing program), it is tried
+again, and what fails is kept in `Child.problem`.
 """
 
 import asyncio
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import structlog
 
+from mesh.local.processes.log_files import LogFiles, Pipe
+
 log = structlog.get_logger("supervisor")
 
 PARENT_DEATH_SIGNAL = 1
@@ -22,6 +26,9 @@ CALM_SECONDS = 10.0
 """A process that ran this long starts its back-off anew."""
 KILL_SECONDS = 2.0
 POLL_SECONDS = 0.01
+_LOG_SECONDS = 0.5
+"""How long the last lines of a process that has ended may take to be read."""
+_RESTART_SECONDS = 30.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,6 +44,7 @@ class Child:
     command: Sequence[str]
     environment: Mapping[str, str]
     log_file: Path
+    logs: LogFiles = field(repr=False)
     ready: Callable[[], Awaitable[bool]]
     drain_seconds: float = 10.0
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
@@ -45,6 +53,9 @@ class Child:
     started_at: float = 0.0
     restarts: int = 0
     stopping: bool = False
+    problem: str = ""
+    """Why it could not be restarted; empty while it runs."""
+    _pipe: Pipe | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int:
@@ -52,23 +63,30 @@ class Child:
         return self.process.pid if self.process and self.process.returncode is None else 0
 
     async def start(self) -> None:
-        """Start the process; its output is appended to its log file."""
+        """Start the process; its output is appended to its log file.
+
+        Raises:
+            OSError: The program does not exist, or the system has no resources left.
+        """
         self.stopping = False
         self.started_at = time.monotonic()
-        with self.log_file.open("ab") as output:
+        pipe = self.logs.pipe(self.log_file)
+        try:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command,
                 env=dict(self.environment),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=pipe.descriptor,
+                stderr=pipe.descriptor,
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
+        finally:
+            pipe.close()
+        self._pipe = pipe
 
     async def wait_ready(self, timeout: float) -> None:
-        """
-        Wait until the process says that it is ready.
+        """Wait until the process is ready.
 
         Raises:
             StartFailedError: It ended, or was not ready within *timeout* seconds.
@@ -78,58 +96,76 @@ class Child:
             if self.process.returncode is not None:
                 raise StartFailedError(
                     f"{self.name} ended with status {self.process.returncode} before it was "
-                    f"ready:\n{self.last_lines()}\nThe whole log: {self.log_file}"
+                    f"ready:\n{await self.last_lines()}\nFull log: {self.log_file}"
                 )
             if await self.ready():
                 self.ready_ms = round((time.monotonic() - self.started_at) * 1000)
                 return
-            # Often at first, where a moment counts; asking a slow one often only slows it down.
+            # Poll often at first; later, polling would only slow a slow process down.
             await asyncio.sleep(max(POLL_SECONDS, waited / 20))
         raise StartFailedError(
-            f"{self.name} was not ready within {timeout:.0f} s:\n{self.last_lines()}\n"
-            f"The whole log: {self.log_file}"
+            f"{self.name} was not ready within {timeout:.0f} s:\n{await self.last_lines()}\n"
+            f"Full log: {self.log_file}"
         )
 
     async def stop(self) -> None:
-        """Tell the process to stop, wait while it drains, kill what is left of its group."""
+        """Ask the process to stop, wait while it drains, kill what is left of its group."""
         self.stopping = True
         process = self.process
         if process is None or process.returncode is not None:
             return
         _signal_group(process.pid, signal.SIGTERM)
+        # A process stopped by SIGSTOP would not see SIGTERM.
+        _signal_group(process.pid, signal.SIGCONT)
         try:
             await asyncio.wait_for(process.wait(), self.drain_seconds + KILL_SECONDS)
         except TimeoutError:
-            log.warning("killed", process=self.name)
-            _signal_group(process.pid, signal.SIGKILL)
+            log.warning("process killed", process=self.name)
+            self.kill()
             await process.wait()
 
-    def last_lines(self, count: int = 8) -> str:
+    def kill(self) -> None:
+        """Kill the process and its group at once."""
+        if self.pid:
+            _signal_group(self.pid, signal.SIGKILL)
+
+    async def last_lines(self, count: int = 8) -> str:
         """Return the end of the log, indented."""
-        lines = self.log_file.read_text(errors="replace").splitlines()[-count:]
+        lines = (await self.last_output()).splitlines()[-count:]
         return "\n".join(f"    {line[:500]}" for line in lines)
+
+    async def last_output(self) -> str:
+        """Return the last 16 KiB of the log."""
+        if self._pipe is not None and not self.pid:
+            await asyncio.to_thread(self._pipe.ended.wait, _LOG_SECONDS)
+        return self.logs.file(self.log_file).tail()
 
 
 class Supervisor:
-    """Keeps children running until they are told to stop."""
+    """Keeps children running until they are stopped."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Call *on_change* whenever a process was replaced."""
         self.children: dict[str, Child] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._on_change = on_change
+        self._stopping = False
 
     async def start(self, children: Sequence[Child], *, timeout: float = 60) -> None:
-        """
-        Start *children* together and wait until all are ready; then watch them.
+        """Start *children* together, wait until all are ready, then watch them.
 
         Raises:
             StartFailedError: One did not become ready; all of them have been stopped again.
         """
-        for child in children:
-            await child.start()
-            self.children[child.name] = child
         try:
+            for child in children:
+                if self._stopping:
+                    raise StartFailedError("The mesh is stopping.")
+                self.children[child.name] = child
+                try:
+                    await child.start()
+                except OSError as exc:
+                    raise StartFailedError(f"{child.name} cannot be started: {exc}") from exc
             async with asyncio.TaskGroup() as group:
                 for child in children:
                     group.create_task(child.wait_ready(timeout))
@@ -140,18 +176,23 @@ class Supervisor:
             self._watchers[child.name] = asyncio.create_task(self._watch(child))
 
     async def remove(self, name: str) -> None:
-        """Stop a child and forget it."""
+        """Stop a child and forget it; does nothing when there is none with this name."""
         watcher = self._watchers.pop(name, None)
-        child = self.children.pop(name)
+        child = self.children.get(name)
+        if child is None:
+            return
         child.stopping = True
-        await child.stop()
         if watcher:
             watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watcher
+        # Listed until it has ended, so that `kill` finds it.
+        await child.stop()
+        if self.children.get(name) is child:
+            self.children.pop(name)
 
     def rename(self, name: str, new_name: str) -> None:
-        """Let the child *name* be known as *new_name* from now on."""
+        """Rename the child *name* to *new_name*."""
         child = self.children.pop(name)
         child.name = new_name
         self.children[new_name] = child
@@ -159,12 +200,20 @@ class Supervisor:
 
     async def stop(self, waves: Sequence[Sequence[str]]) -> None:
         """Stop the children wave by wave, those of a wave together."""
+        self._stopping = True
         for child in self.children.values():
             child.stopping = True
         for wave in waves:
             names = [name for name in wave if name in self.children]
             await asyncio.gather(*(self.remove(name) for name in names))
         await asyncio.gather(*(self.remove(name) for name in list(self.children)))
+
+    def kill(self) -> None:
+        """Kill every child at once."""
+        self._stopping = True
+        for child in self.children.values():
+            child.stopping = True
+            child.kill()
 
     async def _watch(self, child: Child) -> None:
         backoff = 0.1
@@ -179,17 +228,18 @@ class Supervisor:
             log.warning("process died", process=child.name, status=status, restart_in_s=backoff)
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
-            await self._restart(child)
+            try:
+                await self._restart(child)
+            except Exception as exc:
+                child.problem = f"{child.name} cannot be restarted: {exc}"
+                log.error("process not restarted", process=child.name, message=str(exc))  # noqa: TRY400 - a sentence
 
     async def _restart(self, child: Child) -> None:
         child.restarts += 1
         await child.start()
-        try:
-            await child.wait_ready(30)
-        except StartFailedError as failure:
-            log.error("process did not come back", process=child.name, message=str(failure))  # noqa: TRY400
-            return
-        log.info("process came back", process=child.name, ready_ms=child.ready_ms)
+        await child.wait_ready(_RESTART_SECONDS)
+        child.problem = ""
+        log.info("process restarted", process=child.name, ready_ms=child.ready_ms)
         self._on_change()
 
 

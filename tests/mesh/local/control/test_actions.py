@@ -9,8 +9,8 @@ import pytest
 
 from mesh import topology
 from mesh.control import ControlError, Progress, serve_actions
-from mesh.local.control.actions import describe, parse_fault
 from mesh.local.control.client import send_action
+from mesh.local.control.faults import describe, parse_fault
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes.port_slots import MOST_SPARE, NoSlotError, Slots
 

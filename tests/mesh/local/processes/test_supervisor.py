@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from mesh.local.processes.log_files import LogFiles
 from mesh.local.processes.supervisor import Child, StartFailedError, Supervisor
 from mesh.local.running_mesh import is_alive
 
@@ -19,10 +22,10 @@ WITH_GRANDCHILD = (
 )
 
 
-def child(tmp_path: Path, program: str, name: str = "one") -> Child:
+def child(tmp_path: Path, program: str, name: str = "one", logs: LogFiles | None = None) -> Child:
+    logs = logs or LogFiles()
     mark = tmp_path / f"{name}.ready"
     log = tmp_path / f"{name}.log"
-    log.touch()
 
     async def ready() -> bool:
         return mark.exists() and mark.read_text() != ""
@@ -32,6 +35,7 @@ def child(tmp_path: Path, program: str, name: str = "one") -> Child:
         command=[sys.executable, "-c", program, str(mark)],
         environment=dict(os.environ),
         log_file=log,
+        logs=logs,
         ready=ready,
         drain_seconds=1,
     )
@@ -93,3 +97,105 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+async def restarted(one: Child, first: int) -> None:
+    """Wait until *one* runs as another process than *first*."""
+    async with asyncio.timeout(20):
+        while one.pid in (0, first):
+            await asyncio.sleep(0.02)
+
+
+async def test_removed_log_folder_does_not_end_supervision(tmp_path: Path) -> None:
+    """
+    A process that dies after `rm -r logs` is restarted, and its log is written again.
+    """
+    supervisor = Supervisor(lambda: None)
+    one = child(tmp_path, "print('here', flush=True);" + LIVES)
+    one.log_file = tmp_path / "logs" / "one.log"
+    await supervisor.start([one])
+    first = one.pid
+    shutil.rmtree(one.log_file.parent)
+    os.kill(first, signal.SIGKILL)
+
+    await restarted(one, first)
+    async with asyncio.timeout(10):
+        while not one.log_file.exists():
+            await asyncio.sleep(0.02)
+    await supervisor.stop([])
+
+
+async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None:
+    """
+    A process is restarted again and again although whoever is notified fails each time.
+    """
+
+    def fails() -> None:
+        raise OSError("No space left on device")
+
+    supervisor = Supervisor(fails)
+    one = child(tmp_path, LIVES)
+    await supervisor.start([one])
+    for _ in range(2):
+        first = one.pid
+        os.kill(first, signal.SIGKILL)
+        await restarted(one, first)
+    await supervisor.stop([])
+
+
+async def test_restart_is_tried_until_it_succeeds(tmp_path: Path) -> None:
+    """
+    While a process cannot be restarted, the problem is reported; then it is restarted.
+    """
+    supervisor = Supervisor(lambda: None)
+    program = tmp_path / "program"
+    program.symlink_to(sys.executable)
+    one = child(tmp_path, LIVES)
+    one.command = [str(program), *one.command[1:]]
+    await supervisor.start([one])
+    first = one.pid
+    program.unlink()
+    os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while not one.problem:
+            await asyncio.sleep(0.02)
+    assert "one cannot be restarted" in one.problem
+
+    program.symlink_to(sys.executable)
+    await restarted(one, first)
+    async with asyncio.timeout(10):
+        while one.problem:
+            await asyncio.sleep(0.02)
+    await supervisor.stop([])
+
+
+async def test_process_that_stands_still_is_drained(tmp_path: Path) -> None:
+    """
+    A process that SIGSTOP holds still ends on SIGTERM, before it would be killed.
+    """
+    supervisor = Supervisor(lambda: None)
+    one = child(tmp_path, LIVES)
+    one.drain_seconds = 60
+    await supervisor.start([one])
+    os.kill(one.pid, signal.SIGSTOP)
+
+    async with asyncio.timeout(10):
+        await supervisor.stop([])
+
+
+async def test_kill(tmp_path: Path) -> None:
+    """
+    A process that ignores SIGTERM is gone at once when everything is killed.
+    """
+    supervisor = Supervisor(lambda: None)
+    one = child(tmp_path, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + LIVES)
+    one.drain_seconds = 60
+    await supervisor.start([one])
+    stopping = asyncio.create_task(supervisor.stop([]))
+    await asyncio.sleep(0.1)
+    assert not stopping.done()
+
+    supervisor.kill()
+
+    async with asyncio.timeout(5):
+        await stopping

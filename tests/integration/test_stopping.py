@@ -1,0 +1,102 @@
+"""How a mesh ends: by Ctrl-C, by SIGTERM, by the end of its terminal."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_running import AMARRE, pid_of
+from tests.live import free_base
+
+START_SECONDS = 60
+
+
+class Started:
+    """A mesh without proxies that the test stops itself."""
+
+    def __init__(self, folder: Path, *prefix: str) -> None:
+        self.data = folder / "data"
+        self.log = folder / "up.log"
+        self.ready_file = folder / "ready-here.json"
+        for _ in range(5):
+            with self.log.open("w") as output:
+                self.process = subprocess.Popen(
+                    [
+                        *(*prefix, *AMARRE, "up", "--direct", "--port-base", str(free_base())),
+                        *("--data", str(self.data), "--ready-file", str(self.ready_file)),
+                    ],
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            deadline = time.monotonic() + START_SECONDS
+            while not self.ready_file.exists() and self.process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            if self.process.poll() is None or "in use" not in self.log.read_text():
+                break
+        assert self.process.poll() is None, self.log.read_text()
+        self.ready: Any = json.loads(self.ready_file.read_text())
+
+    def nothing_is_left(self) -> bool:
+        """Whether processes and ready files are gone."""
+        pids = [process["pid"] for process in self.ready["processes"]]
+        return not (
+            [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+            or self.ready_file.exists()
+            or (self.data / "ready.json").exists()
+        )
+
+
+def test_end_of_the_terminal(tmp_path: Path) -> None:
+    """
+    SIGHUP drains as SIGTERM does, and leaves no process and no file with tokens behind.
+    """
+    mesh = Started(tmp_path)
+
+    mesh.process.send_signal(signal.SIGHUP)
+
+    assert 0 == mesh.process.wait(30)
+    assert "Stopped." in mesh.log.read_text()
+    assert mesh.nothing_is_left()
+
+
+def test_nohup(tmp_path: Path) -> None:
+    """
+    A mesh that was started with SIGHUP ignored survives it.
+    """
+    mesh = Started(tmp_path, "nohup")
+
+    mesh.process.send_signal(signal.SIGHUP)
+
+    with pytest.raises(subprocess.TimeoutExpired):
+        mesh.process.wait(2)
+    mesh.process.send_signal(signal.SIGTERM)
+    assert 0 == mesh.process.wait(30)
+
+
+def test_second_interrupt(tmp_path: Path) -> None:
+    """
+    The first Ctrl-C drains and says how to stop at once; the second ends within 2 s although a
+    service is held still by SIGSTOP.
+    """
+    mesh = Started(tmp_path)
+    held = pid_of(mesh.ready, "survey")
+    os.kill(held, signal.SIGSTOP)
+    mesh.process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 10
+    while "again stops at once" not in mesh.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    began = time.monotonic()
+    mesh.process.send_signal(signal.SIGINT)
+    mesh.process.wait(30)
+
+    assert time.monotonic() - began < 2
+    assert mesh.nothing_is_left()

@@ -80,9 +80,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--replicas", "redcap=2"], "there is auth, health, survey"),
+            (["--replicas", "redcap=2"], "auth, gateway, health, survey"),
             (["--replicas", "survey=many"], "write NAME=N"),
             (["--replicas", "survey=9"], "1 to 4"),
+            (["--replicas", "gateway=2", "--direct"], "without --direct"),
             (["--port-base", "80"], "1024 to 32000"),
         ],
     )

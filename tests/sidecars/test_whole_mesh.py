@@ -1,6 +1,7 @@
 """The mesh as `amarre up` starts it: steered under load, and no call is lost."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from cryptography import x509
 
+from mesh.local.processes.envoy import Admin
 from tests.sidecars.bed import eventually
 from tests.sidecars.running import Load, Running, mesh
 
@@ -32,8 +34,8 @@ def stopped(*pids: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    """A mesh with two replicas of Survey."""
-    with mesh("--replicas", "survey=2") as started:
+    """A mesh with two replicas of Survey and of the gateway."""
+    with mesh("--replicas", "survey=2", "--replicas", "gateway=2") as started:
         yield started
 
 
@@ -50,7 +52,7 @@ class TestProcesses:
         """
         The ready file names an Envoy beside every service, replicas included.
         """
-        services = {"gateway", "auth", "survey", "survey-2", "health"}
+        services = {"gateway", "gateway-2", "auth", "survey", "survey-2", "health"}
         assert services | {f"{name}-envoy" for name in services} <= running.names()
 
     def test_services_listen_on_sockets_only_their_user_can_open(self, running: Running) -> None:
@@ -68,6 +70,21 @@ class TestProcesses:
         """
         text = await running.amarre("status")
         assert " no " not in text
+
+    async def test_connections_are_spread_over_gateways(self, running: Running) -> None:
+        """
+        Both gateways get connections to the one address that is printed.
+        """
+        scraped = json.loads((running.data / "state" / "scraped.json").read_text())
+        proxies = {one["process"]: one["url"].rstrip("/") for one in scraped}
+        for _ in range(60):
+            async with running.client() as client:
+                assert 200 == (await client.get("/healthz")).status_code
+
+        for name in ("gateway-envoy", "gateway-2-envoy"):
+            async with Admin(proxies[name].removeprefix("http://")) as admin:
+                counted = await admin.counters("^http[.]edge_http[.]downstream_rq_total$")
+            assert sum(counted.values()) > 5
 
     async def test_killed_replica(self, running: Running, ada: httpx.AsyncClient) -> None:
         """

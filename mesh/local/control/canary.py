@@ -167,20 +167,24 @@ class Canary:
         """
         name = f"cluster.{canary_of(self.service)}.membership_healthy"
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
-        async with Admin(self._admin) as admin:
-            while not (await admin.counters(f"^{name}$")).get(name):
-                if asyncio.get_running_loop().time() > deadline:
-                    raise EnvoyError("Its callers do not see it as healthy.")
-                await asyncio.sleep(0.05)
+        for address in self._callers():
+            async with Admin(address) as admin:
+                while not (await admin.counters(f"^{name}$")).get(name):
+                    if asyncio.get_running_loop().time() > deadline:
+                        raise EnvoyError("Its callers do not see it as healthy.")
+                    await asyncio.sleep(0.05)
 
-    @property
-    def _admin(self) -> str:
-        """The admin interface of the gateway's Envoy, through which nearly all calls go."""
-        return next(p.admin for p in self._fleet.running_proxies() if p.workload == "gateway")
+    def _callers(self) -> list[str]:
+        """The admin interfaces of the gateways' Envoys, through which nearly all calls go."""
+        return [p.admin for p in self._fleet.running_proxies() if p.workload == "gateway"]
 
     async def _read(self) -> tuple[Sample, Sample]:
-        async with Admin(self._admin) as admin:
-            return await read(admin, self.service)
+        stable, canary = Sample(), Sample()
+        for address in self._callers():
+            async with Admin(address) as admin:
+                counted = await read(admin, self.service)
+            stable, canary = stable + counted[0], canary + counted[1]
+        return stable, canary
 
     async def _analyze(self) -> None:
         """Promote step by step while the canary is healthy; abort at once when it is not.

@@ -50,6 +50,15 @@ class Sample:
             {le: n - earlier.buckets.get(le, 0) for le, n in self.buckets.items()},
         )
 
+    def __add__(self, other: "Sample") -> "Sample":
+        """Return what two callers have counted together."""
+        bounds = sorted({*self.buckets, *other.buckets})
+        return Sample(
+            self.calls + other.calls,
+            self.failures + other.failures,
+            {le: self.buckets.get(le, 0) + other.buckets.get(le, 0) for le in bounds},
+        )
+
     @property
     def failure_share(self) -> float:
         """The share of calls that failed by the service's own fault."""

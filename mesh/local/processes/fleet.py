@@ -192,11 +192,11 @@ class Fleet:
         """Let the successor of *units* accept all new connections."""
         for unit in units:
             if unit.proxy is not None:
-                old, new = (
-                    self.supervisor.children[name].pid
-                    for name in (unit.name, f"{unit.name}{_SUCCESSOR}")
-                )
-                await handover.redirect_connections(old, new, ports_of(unit.proxy))
+                names = (unit.name, f"{unit.name}{_SUCCESSOR}")
+                old, new = (self.supervisor.children[name].pid for name in names)
+                ports = ports_of(unit.proxy)
+                sharing = [proxy for proxy in self.running_proxies() if ports_of(proxy) == ports]
+                await handover.redirect_connections(old, new, ports, listeners=len(sharing))
 
     async def _start_one(self, units: Sequence[Unit], *, suffix: str = "") -> None:
         """Start a process and, once it serves, its proxy."""

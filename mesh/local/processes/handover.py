@@ -1,5 +1,4 @@
-"""
-Hand a listening port over from one process to its successor without resetting a connection.
+"""Hand a listening port over from one process to its successor without resetting a connection.
 
 Both listen on the port with SO_REUSEPORT, and the kernel spreads new connections over them. When
 the old one stops listening, connections that wait in its accept queue are reset (Linux keeps them
@@ -27,8 +26,6 @@ _PIDFD_GETFD = 438
 _ATTACH_CBPF, _DETACH_BPF = 51, 68
 _RETURN_CONSTANT = 0x06
 """BPF_RET | BPF_K: the program's result, the index of a socket in the group."""
-_SUCCESSOR = 1
-"""Sockets of a group are numbered in the order in which they began to listen."""
 _QUEUE_OFFSET = 24
 """``tcpi_unacked``, which for a listening socket is the length of its accept queue."""
 _EMPTY_SECONDS = 5.0
@@ -38,17 +35,24 @@ _POLL_SECONDS = 0.02
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-async def redirect_connections(old_pid: int, new_pid: int, ports: Iterable[int]) -> None:
-    """
-    Send new connections on *ports* to *new_pid*, and wait until *old_pid* has accepted the rest.
+async def redirect_connections(
+    old_pid: int, new_pid: int, ports: Iterable[int], *, listeners: int = 2
+) -> None:
+    """Send new connections on *ports* to *new_pid*, and wait until *old_pid* has accepted the rest.
 
     Where the kernel does not permit it, the ports are left as they are and a warning is logged.
+
+    Args:
+        old_pid: The process that stops listening afterwards.
+        new_pid: The process that began to listen last.
+        ports: TCP ports on which both listen.
+        listeners: How many processes listen on each port, both of them included.
     """
     wanted = frozenset(ports)
     try:
         with _listening(new_pid, wanted) as successors:
             for one in successors:
-                _attach(one)
+                _attach(one, listeners - 1)
         with _listening(old_pid, wanted) as sockets:
             await asyncio.sleep(_HANDSHAKE_SECONDS)
             deadline = asyncio.get_running_loop().time() + _EMPTY_SECONDS
@@ -109,10 +113,12 @@ def _listens_on(one: socket.socket, ports: frozenset[int]) -> bool:
     )
 
 
-def _attach(one: socket.socket) -> None:
-    instruction = ctypes.create_string_buffer(
-        struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, _SUCCESSOR)
-    )
+def _attach(one: socket.socket, index: int) -> None:
+    """Let the kernel choose the socket *index* of the group to which *one* belongs.
+
+    Sockets of a group are numbered in the order in which they began to listen.
+    """
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, index))
     program = struct.pack("HxxxxxxP", 1, ctypes.addressof(instruction))
     one.setsockopt(socket.SOL_SOCKET, _ATTACH_CBPF, program)
 

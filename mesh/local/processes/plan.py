@@ -1,6 +1,4 @@
-"""
-The plan of a local mesh: which commands run with which environment, from topology and options.
-"""
+"""Plan of a local mesh: which commands run with which environment, from topology and options."""
 
 import json
 import os
@@ -23,9 +21,13 @@ KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMIT
 """What a process gets of the runner's own environment, besides AMARRE_ and OTEL_ variables."""
 
 
+LOWEST_BASE, HIGHEST_BASE = 1024, 32_000
+MOST_REPLICAS = 4
+
+
 @dataclass(frozen=True)
 class Options:
-    """What ``amarre up`` was asked for."""
+    """Options of ``amarre up``."""
 
     port_base: int = topology.PORT_BASE
     direct: bool = False
@@ -75,14 +77,24 @@ class Plan:
         )
 
     def _check(self) -> None:
-        known = {p.name for p in topology.PROCESSES if p.probe is Probe.GRPC}
+        known = sorted(p.name for p in topology.PROCESSES if p.kind is Kind.SERVICE)
         for name, count in self.options.replicas.items():
             if name not in known:
-                raise PlanError(f"--replicas {name}=…: there is {', '.join(sorted(known))}.")
-            if not 1 <= count <= 4:
-                raise PlanError(f"--replicas {name}={count}: 1 to 4 are possible here.")
-        if not 1024 <= self.options.port_base <= 32_000:
-            raise PlanError(f"--port-base {self.options.port_base}: 1024 to 32000 is possible.")
+                raise PlanError(f"--replicas {name}={count}: choose one of {', '.join(known)}.")
+            if not 1 <= count <= MOST_REPLICAS:
+                raise PlanError(
+                    f"--replicas {name}={count}: choose a number from 1 to {MOST_REPLICAS}."
+                )
+            if count > 1 and self.options.direct and _at_edge(topology.process(name)):
+                raise PlanError(
+                    f"--replicas {name}={count}: several replicas of {name} share its ports "
+                    "through their Envoys. Start without --direct."
+                )
+        if not LOWEST_BASE <= self.options.port_base <= HIGHEST_BASE:
+            raise PlanError(
+                f"--port-base {self.options.port_base}: choose a number from {LOWEST_BASE} to "
+                f"{HIGHEST_BASE}."
+            )
         try:
             otel_environment.inherited(os.environ)
         except otel_environment.OtelVariableError as error:
@@ -138,7 +150,8 @@ class Plan:
         where = _Place(
             folder=self.site.layout.sockets
             / (name if slot.tag == process.name else f"{name}.{slot.tag}"),
-            port=self.site.port(slot.port) if port is None else port,
+            # Replicas at the edge share its ports: the kernel spreads connections over them.
+            port=port or self.site.port(process.port if _at_edge(process) else slot.port),
             slot=slot,
         )
         usual = (sys.executable, "-m", process.module, *environment.arguments(self.site, process))
@@ -169,7 +182,7 @@ class Plan:
         return f"http://{HOST}:{where.port}"
 
     def _proxy_unit(self, unit: Unit, where: "_Place") -> Unit:
-        at_edge = unit.process.port == topology.EDGE_HTTP
+        at_edge = _at_edge(unit.process)
         name = f"{unit.name}-envoy"
         folder = self.site.layout.envoy / f"{name}.{where.slot.tag}"
         proxy = Proxy(
@@ -235,7 +248,7 @@ class Plan:
             }
         if self._behind_envoy(process):
             common["AMARRE_LISTEN"] = f"unix:{where.app}"
-            if process.port == topology.EDGE_HTTP:
+            if _at_edge(process):
                 common |= {
                     "AMARRE_GATEWAY_HTTP_LISTEN": f"unix:{where.app}",
                     "AMARRE_GATEWAY_HTTPS_LISTEN": "",
@@ -292,6 +305,10 @@ class _Place:
 
 def _name(process: Process, replica: int) -> str:
     return process.name if replica == 1 else f"{process.name}-{replica}"
+
+
+def _at_edge(process: Process) -> bool:
+    return process.port == topology.EDGE_HTTP
 
 
 def _target(addresses: list[str]) -> str:

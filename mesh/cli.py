@@ -1,4 +1,4 @@
-"""The ``amarre`` command. Each command is a few lines here; what it does stands in its module."""
+"""The ``amarre`` command; each command calls the module that implements it."""
 
 import asyncio
 import os
@@ -17,10 +17,34 @@ from mesh.local.commands import control
 from mesh.local.data_folder import DataFolder, DataFolderError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Commands that report files which cannot be read or written as one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            place = f"{exc.filename}: " if exc.filename else ""
+            raise UserError(f"{place}{exc.strerror or exc}.") from exc
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="amarre-mesh", prog_name="amarre")
 def main() -> None:
-    """Run, ask and steer the AMARRE mesh."""
+    """Run, inspect and control an AMARRE mesh.
+
+    \b
+    Start a mesh on this machine:        amarre up
+    See whether everything is ready:     amarre status
+    Check what this machine needs:       amarre doctor
+    Call a service:                      amarre call health.GetStatus
+    Read logs and traces:                amarre logs --follow, amarre traces
+    """
 
 
 @main.command()
@@ -31,14 +55,17 @@ def main() -> None:
     help="First port; see docs/reference/rendered/ports.md.",
 )
 @DATA_OPTION
-@click.option("--direct", is_flag=True, help="Services do mTLS themselves, without proxies.")
+@click.option("--direct", is_flag=True, help="Run without Envoy; services do mTLS themselves.")
 @click.option(
-    "--replicas", multiple=True, metavar="NAME=N", help="How many of a service, e.g. survey=2."
+    "--replicas",
+    multiple=True,
+    metavar="NAME=N",
+    help="Number of replicas of a service, for instance survey=2. Can be repeated.",
 )
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write what runs as JSON to this file once everything is ready.",
+    help="Also write the state of the mesh to this file, as JSON, once everything is ready.",
 )
 def up(
     port_base: int,
@@ -48,7 +75,14 @@ def up(
     replicas: tuple[str, ...],
     ready_file: Path | None,
 ) -> None:
-    """Start everything, wait until it is ready, print where it is. Ctrl-C drains and stops."""
+    """Start the mesh, wait until it is ready and print its addresses.
+
+    Ctrl-C drains and stops it; a second Ctrl-C stops it at once.
+
+    \b
+    amarre up --port-base 4000 --data /tmp/second
+    amarre up --replicas survey=2 --replicas gateway=2
+    """
     from mesh.local import runner
     from mesh.local.pki import certificate_authority
     from mesh.local.processes import envoy, plan, supervisor
@@ -68,7 +102,7 @@ def up(
         mesh = runner.Runner(DataFolder(data.resolve()), options, file)
         with mesh.prepared():
             click.echo("Starting … (Ctrl-C stops)", err=True)
-            asyncio.run(mesh.run(lambda: _tell(mesh.ready())))
+            asyncio.run(mesh.run(lambda: _print_summary(mesh.ready())))
         if mesh.killed:
             # Threads that still export logs are not waited for.
             os._exit(130)
@@ -77,7 +111,7 @@ def up(
     click.echo("Stopped.", err=True)
 
 
-def _tell(ready: dict[str, Any]) -> None:
+def _print_summary(ready: dict[str, Any]) -> None:
     from mesh.local.commands import start_summary
 
     console = client.Client(ready["urls"]["console"], ready["console"]["token"])
@@ -97,7 +131,10 @@ def _replicas(given: tuple[str, ...]) -> dict[str, int]:
 @main.command()
 @DATA_OPTION
 def status(data: Path) -> None:
-    """Show what runs, ready or why not. Exit status 1 when something is not ready."""
+    """Show every process, ready or why not, and what fails.
+
+    The exit status is 1 if a process is not ready, and 2 if no mesh runs.
+    """
     from mesh.local.commands import status as module
 
     try:
@@ -109,10 +146,12 @@ def status(data: Path) -> None:
 
 
 @main.command()
-@click.option("--port-base", default=3000, show_default=True, help="The range to check.")
+@click.option(
+    "--port-base", default=3000, show_default=True, help="First port of the range to check."
+)
 @DATA_OPTION
 def doctor(port_base: int, data: Path) -> None:
-    """Tell what this machine lacks and what to do about it."""
+    """Check whether this machine has what a mesh needs, and say how to fix what is missing."""
     from mesh.local.commands import doctor as module
 
     findings = module.examine(DataFolder(data.resolve()), port_base)
@@ -123,11 +162,27 @@ def doctor(port_base: int, data: Path) -> None:
 @main.command()
 @click.argument("method")
 @click.argument("request", default="{}")
-@click.option("--as", "identity", default="gateway", show_default=True, help="Who calls.")
-@click.option("--session", default="", help="Session secret (the cookie's value) of a user.")
+@click.option(
+    "--as",
+    "identity",
+    default="gateway",
+    show_default=True,
+    metavar="IDENTITY",
+    help="Service account that calls.",
+)
+@click.option(
+    "--session",
+    default="",
+    help="Session secret of a user (the value of the cookie), for methods that need a session.",
+)
 @DATA_OPTION
 def call(method: str, request: str, identity: str, session: str, data: Path) -> None:
-    """Call METHOD (survey.ListRequests) with REQUEST as JSON, over mTLS; prints JSON."""
+    """Call METHOD with REQUEST as JSON, over mTLS; prints the response as JSON.
+
+    \b
+    amarre call health.GetStatus
+    amarre call survey.ListRequests '{"pageSize": 10}' --session SECRET
+    """
     from mesh.local.commands import call
 
     try:
@@ -151,17 +206,20 @@ def _collected(answers: Any) -> list[str]:
     type=click.Choice(["export", "import", "block", "unblock", "end-sessions", "forget-passkeys"]),
 )
 @click.argument("target", metavar="FILE|USER")
-@click.option("--dry-run", is_flag=True, help="Say what an import would do, and do nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what an import would change, without changing anything."
+)
 @DATA_OPTION
 def identities(action: str, target: str, data: Path, *, dry_run: bool) -> None:
-    """Move users between identity providers, or see to one of them.
+    """Move users between identity providers, or change the access of one user.
 
-    export and import take a FILE: ids, addresses and roles, nothing lost. The others take a USER,
-    an id or an address: who is blocked has no session and gets none; forget-passkeys is for who
-    lost them, and ends their sessions too. Running services follow within 5 s.
+    export and import take a FILE with ids, email addresses and roles. The other actions take a
+    USER: an id or an email address. A blocked user has no sessions and cannot sign in.
+    forget-passkeys is for users who lost their passkeys, and ends their sessions too. Running
+    services apply changes within 5 s.
 
-    Works on the provider that the settings of Auth choose; AMARRE_AUTH_PROVIDER=appwrite and its
-    variables choose the other one.
+    They act on the provider that the settings of Auth select: set AMARRE_AUTH_PROVIDER=appwrite
+    and its variables to act on Appwrite.
     """
     from mesh.local.processes import plan
 
@@ -174,13 +232,13 @@ def identities(action: str, target: str, data: Path, *, dry_run: bool) -> None:
 
 @main.group()
 def certs() -> None:
-    """Show and renew the certificates of the local mesh."""
+    """Show, issue and rotate the certificates of the local mesh."""
 
 
 @certs.command("show")
 @DATA_OPTION
 def certs_show(data: Path) -> None:
-    """Show every identity and how long its certificate lasts."""
+    """Show every identity and when its certificate expires."""
     from mesh.local.pki import certificate_authority
 
     found = certificate_authority.show(DataFolder(data.resolve()).certs)
@@ -193,7 +251,9 @@ def certs_show(data: Path) -> None:
 @certs.command("issue")
 @DATA_OPTION
 def certs_issue(data: Path) -> None:
-    """Issue an SVID for every workload whose present one is absent or past half its life."""
+    """Issue a certificate for every workload that has none or whose certificate is past half its
+    lifetime.
+    """
     from mesh.local.pki import certificate_authority
 
     layout = DataFolder(data.resolve())
@@ -209,18 +269,30 @@ def certs_issue(data: Path) -> None:
 
 @main.command()
 @click.argument("target")
-@click.option("--out", type=click.Path(path_type=Path), help="Write files below this folder.")
-@click.option("--check", is_flag=True, help="Compare with the committed files instead.")
-@click.option("--commit", is_flag=True, help="Write the committed files.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the files to this folder instead of printing them.",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare with the committed files; the exit status is 1 if they differ.",
+)
+@click.option("--commit", is_flag=True, help="Update the committed files.")
 @click.option(
     "--runbooks",
     envvar="AMARRE_RUNBOOKS_URL",
     default="",
     metavar="URL",
-    help="Where docs/runbooks is published; alerts link there (or AMARRE_RUNBOOKS_URL).",
+    help="Base URL of the published runbooks, for links in alerts (or AMARRE_RUNBOOKS_URL).",
 )
 def render(target: str, out: Path | None, *, check: bool, commit: bool, runbooks: str) -> None:
-    """Compile the contracts into TARGET: grpc, openapi, envoy, istio, rules or dashboards."""
+    """Render the configuration TARGET from the contracts.
+
+    Targets are grpc, openapi, envoy, istio, kubernetes, compose, docker, rules, alertmanager,
+    collector, dashboards and signals.
+    """
     from mesh.render import registry
 
     try:

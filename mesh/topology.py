@@ -76,8 +76,11 @@ SURVEY, AUTH, HEALTH = 1, 2, 3
 REDCAP, OUTBOX, SMTP = 10, 11, 12
 CONSOLE, OTLP_GRPC, OTLP_HTTP = 20, 21, 22
 PROMETHEUS, ALERTMANAGER = 40, 41
-MONITORING = {"alertmanager": "prometheus-alertmanager", "prometheus": "prometheus"}
-"""What Debian calls the servers of alerts."""
+MONITORING = {
+    "alertmanager": ("alertmanager", "prometheus-alertmanager"),
+    "prometheus": ("prometheus",),
+}
+"""Names of the programs: upstream's, then Debian's."""
 REPLICAS = 70
 """The first port of further replicas and canaries, in the order in which they start."""
 REPLICA_METRICS = 60

@@ -1,6 +1,5 @@
 """Prometheus and Alertmanager beside a running mesh."""
 
-import shutil
 import time
 from typing import Any
 
@@ -8,12 +7,13 @@ import httpx
 import pytest
 
 from mesh import topology
+from mesh.local.processes.environment import monitoring_programs
 from mesh.topology import MONITORING
 
 WAIT_SECONDS = 90.0
 
 pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, MONITORING.values())),
+    set(monitoring_programs()) != set(MONITORING),
     reason="Prometheus or Alertmanager is missing: apt-get install them",
 )
 

@@ -1,5 +1,6 @@
 """``amarre call``: a typed call over mTLS, JSON in and out."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from mesh.local.running_mesh import NotRunningError, read_ready_file
 
 
 class CallRefusedError(Exception):
-    """The call cannot be made or was refused; the message says why."""
+    """The call cannot be made or failed; the message says why."""
 
 
 async def call(
@@ -28,33 +29,33 @@ async def call(
     Call the method *name* of the mesh that runs from *layout*, as the workload *identity*.
 
     Args:
-        layout: Where the mesh runs.
+        layout: Data folder of the mesh.
         name: ``survey.ListRequests``.
         request: The request as JSON.
         identity: A service account that the local CA has issued for.
-        session: The session secret of a user, for methods that need one.
+        session: Session secret of a user, for methods that need a session.
 
     Yields:
-        Each answer as JSON; one, or as many as the stream has.
+        Each response as JSON.
 
     Raises:
-        CallRefusedError: Anything that is wrong with it.
+        CallRefusedError: The call cannot be made or failed.
     """
     try:
         running = read_ready_file(layout)
         method = policy.load().method(name)
-        message = json_format.Parse(request, GetMessageClass(method.descriptor.input_type)())
+        message = _parsed(request, GetMessageClass(method.descriptor.input_type)())
     except NotRunningError as exc:
         raise CallRefusedError(str(exc)) from exc
     except KeyError as exc:
         known = "\n  ".join(m.short_name for m in policy.load())
-        raise CallRefusedError(f"There is no method {name}. There are:\n  {known}") from exc
+        raise CallRefusedError(f"There is no method {name}. Methods:\n  {known}") from exc
     except json_format.ParseError as exc:
-        raise CallRefusedError(f"The request does not fit {name}: {exc}") from exc
+        raise CallRefusedError(f"The request of {name} is not valid: {exc}") from exc
     folder = layout.certs / identity
     if not folder.is_dir():
-        known = ", ".join(sorted(p.name for p in layout.certs.iterdir()))
-        raise CallRefusedError(f"--as {identity}: there is no such identity, only {known}.")
+        known = ", ".join(sorted(p.name for p in layout.certs.glob("*")))
+        raise CallRefusedError(f"--as {identity}: choose one of {known}.")
     settings = MeshSettings(peers=running["grpc"], svid_dir=folder)
     try:
         async for answer in _call(method, message, settings, session):
@@ -65,6 +66,18 @@ async def call(
         error = from_rpc_error(exc)
         facts = "".join(f"\n  {key}: {value}" for key, value in error.metadata.items())
         raise CallRefusedError(f"{exc.code().name}: {error.message}{facts}") from exc
+
+
+def _parsed(text: str, message: Any) -> Any:
+    """Return *message* with the fields of the JSON object *text*.
+
+    Raises:
+        json_format.ParseError: It is not a JSON object of this message.
+    """
+    try:
+        return json_format.ParseDict(json.loads(text or "{}"), message)
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise json_format.ParseError(str(exc)) from exc
 
 
 async def _call(

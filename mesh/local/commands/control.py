@@ -1,4 +1,4 @@
-"""The commands that steer a running mesh: faults, canaries, restarts, new certificates."""
+"""Commands that control a running mesh: faults, canaries, restarts, certificate rotation."""
 
 import asyncio
 import json
@@ -17,7 +17,8 @@ from mesh.local.pki import certificate_authority
 from mesh.local.pki.rotation import rotate
 from mesh.local.running_mesh import NotRunningError
 
-_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|)")
+_DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ms|s|m)", re.ASCII)
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000}
 
 
 def _send(data: Path, action: str, **arguments: Any) -> Any:
@@ -33,25 +34,38 @@ def _milliseconds(context: click.Context, parameter: click.Parameter, value: str
         return None
     found = _DURATION.fullmatch(value)
     if found is None:
-        raise click.BadParameter(f"{value}: write 300ms or 1.5s.")
-    return float(found["number"]) * (1 if found["unit"] == "ms" else 1000)
+        raise click.BadParameter(f"{value!r} is not a duration with a unit, such as 300ms or 1.5s.")
+    return float(found["number"]) * _MILLISECONDS[found["unit"]]
 
 
 @click.group()
 def fault() -> None:
-    """Delay or abort a method for a share of its calls."""
+    """Inject faults: delay or abort a percentage of the calls of a method."""
 
 
 @fault.command("add")
 @click.argument("method")
-@click.option("--delay", callback=_milliseconds, help="How long to wait, for instance 300ms.")
-@click.option("--abort", help="The gRPC status to answer with, for instance UNAVAILABLE.")
-@click.option("--percent", type=float, default=100, show_default=True, help="Of how many calls.")
+@click.option(
+    "--delay", callback=_milliseconds, metavar="DURATION", help="Delay, for instance 300ms or 1.5s."
+)
+@click.option("--abort", metavar="STATUS", help="gRPC status to return, for instance UNAVAILABLE.")
+@click.option(
+    "--percent",
+    type=float,
+    default=100,
+    show_default=True,
+    help="Percentage of calls that are affected.",
+)
 @DATA_OPTION
 def fault_add(
     method: str, *, delay: float | None, abort: str | None, percent: float, data: Path
 ) -> None:
-    """Give METHOD (survey.ListRequests) a fault in place of the one it may have."""
+    """Inject a fault into METHOD, replacing the present one.
+
+    \b
+    amarre fault add survey.ListRequests --delay 300ms --percent 50
+    amarre fault add survey.ListRequests --abort UNAVAILABLE
+    """
     arguments = {"method": method, "delay_ms": delay, "abort": abort, "percent": percent}
     click.echo(_send(data, "fault add", **arguments))
 
@@ -59,8 +73,8 @@ def fault_add(
 @fault.command("list")
 @DATA_OPTION
 def fault_list(data: Path) -> None:
-    """Show every fault."""
-    for line in _send(data, "fault list") or ["There are no faults."]:
+    """List the injected faults."""
+    for line in _send(data, "fault list") or ["No faults are injected."]:
         click.echo(line)
 
 
@@ -68,29 +82,40 @@ def fault_list(data: Path) -> None:
 @click.argument("method", required=False)
 @DATA_OPTION
 def fault_clear(method: str | None, data: Path) -> None:
-    """Remove the fault of METHOD, or all of them."""
+    """Remove the fault of METHOD, or every fault."""
     count = _send(data, "fault clear", method=method)
-    click.echo(f"{count} removed.")
+    click.echo(f"Faults removed: {count}.")
 
 
 @click.group()
 def canary() -> None:
-    """Run a second version of a service beside the first."""
+    """Run a second version of a service with a percentage of the calls."""
 
 
-WEIGHT = click.option("--weight", type=click.IntRange(0, 100), help="Percent of the calls.")
+WEIGHT = click.option("--weight", type=click.IntRange(0, 100), help="Percentage of the calls.")
 
 
 @canary.command("start")
 @click.argument("service")
-@click.option("--command", help="Its program; without, the same again.")
-@click.option("--weight", type=click.IntRange(0, 100), default=10, show_default=True)
-@click.option("--manual", is_flag=True, help="Leave the verdict to people.")
+@click.option(
+    "--command", help="Command to run as the canary. Default: the service's current command."
+)
+@click.option(
+    "--weight",
+    type=click.IntRange(0, 100),
+    default=10,
+    show_default=True,
+    help="Percentage of the calls at the start.",
+)
+@click.option("--manual", is_flag=True, help="Do not promote or abort automatically.")
 @DATA_OPTION
 def canary_start(
     service: str, *, command: str | None, weight: int, manual: bool, data: Path
 ) -> None:
-    """Start a canary of SERVICE; it is promoted by steps, or aborted, by how it does."""
+    """Start a canary of SERVICE.
+
+    It is compared with the stable version, and promoted step by step or aborted.
+    """
     arguments = {"service": service, "command": command, "weight": weight, "manual": manual}
     _show(_send(data, "canary start", **arguments))
 
@@ -101,19 +126,19 @@ def canary_start(
 @WEIGHT
 @DATA_OPTION
 def canary_set(service: str, percent: int | None, *, weight: int | None, data: Path) -> None:
-    """Give the canary of SERVICE another share, in PERCENT."""
+    """Set the percentage of calls that the canary of SERVICE gets."""
     share = percent if percent is not None else weight
     if share is None:
-        raise UserError(f"Say how much: amarre canary set {service} 25")
+        raise UserError(f"Pass a percentage, for instance: amarre canary set {service} 25")
     _show(_send(data, "canary set", service=service, weight=share))
 
 
 @canary.command("status")
 @click.argument("service", required=False)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @DATA_OPTION
 def canary_status(service: str | None, *, as_json: bool, data: Path) -> None:
-    """Show how canaries do beside the stable version."""
+    """Compare each canary with the stable version."""
     found = _send(data, "canary status", service=service)
     if as_json:
         click.echo(json.dumps(found))
@@ -121,14 +146,14 @@ def canary_status(service: str | None, *, as_json: bool, data: Path) -> None:
     for one in found:
         _show(one)
     if not found:
-        click.echo("There is no canary.")
+        click.echo("No canaries.")
 
 
 @canary.command("promote")
 @click.argument("service")
 @DATA_OPTION
 def canary_promote(service: str, data: Path) -> None:
-    """Let the canary's program take the place of every replica of SERVICE."""
+    """Replace every replica of SERVICE by one that runs the canary's command."""
     _show(_send(data, "canary promote", service=service))
 
 
@@ -136,13 +161,13 @@ def canary_promote(service: str, data: Path) -> None:
 @click.argument("service")
 @DATA_OPTION
 def canary_abort(service: str, data: Path) -> None:
-    """Take all calls away from the canary of SERVICE and stop it."""
+    """Stop sending calls to the canary of SERVICE, then stop the canary."""
     _show(_send(data, "canary abort", service=service))
 
 
 def _show(status: Mapping[str, Any]) -> None:
-    judge = "people" if status["manual"] else "the mesh"
-    verdict = f"verdict {status['verdict']}, {judge} decides"
+    decides = "decided manually" if status["manual"] else "decided automatically"
+    verdict = f"verdict {status['verdict']}, {decides}"
     click.echo(f"{status['service']}: {status['state']}, {status['weight']} %, {verdict}")
     click.echo(f"  stable  {status['stable']}")
     click.echo(f"  canary  {status['canary']}")
@@ -152,16 +177,16 @@ def _show(status: Mapping[str, Any]) -> None:
 @click.argument("service")
 @DATA_OPTION
 def restart(service: str, data: Path) -> None:
-    """Replace every process of SERVICE by a new one without losing a call."""
+    """Restart every replica of SERVICE, one after another, without losing a call."""
     names = _send(data, "restart", service=service)
-    click.echo(f"{', '.join(names)}: replaced.")
+    click.echo(f"Restarted: {', '.join(names)}.")
 
 
 @click.command("rotate")
-@click.option("--root", is_flag=True, help="The root too, in three steps.")
+@click.option("--root", is_flag=True, help="Also rotate the root CA, in three phases.")
 @DATA_OPTION
 def certs_rotate(*, root: bool, data: Path) -> None:
-    """Renew every certificate; calls go on."""
+    """Renew every certificate without interrupting calls."""
     layout = DataFolder(data.resolve())
     try:
         asyncio.run(_rotate(layout, root=root))
@@ -179,6 +204,6 @@ async def _rotate(layout: DataFolder, *, root: bool) -> None:
             ) from nobody
 
         async def settled() -> None:
-            """Nobody uses them yet."""
+            """Nothing to wait for: no process uses the certificates."""
 
         await rotate(layout, root=root, settled=settled, progress=click.echo)

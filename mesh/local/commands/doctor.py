@@ -1,4 +1,4 @@
-"""``amarre doctor``: what this machine lacks and what to do about it."""
+"""``amarre doctor``: checks of this machine, with advice."""
 
 import os
 import shutil
@@ -18,16 +18,20 @@ from mesh.local.runner import is_free
 LEAST_FREE_MIB = 500
 
 OPTIONAL_PROGRAMS = {
-    "chromium": ("browser tests", "chromium"),
-    "prometheus": ("alerts and long-term metrics", "prometheus"),
-    "prometheus-alertmanager": ("mail and webhooks for alerts", "prometheus-alertmanager"),
-    "redis-server": ("tests of the Redis stores", "redis-server"),
+    "chromium": ("browser tests", ("chromium",)),
+    "prometheus": ("alerts and long-term metrics", topology.MONITORING["prometheus"]),
+    "prometheus-alertmanager": (
+        "mail and webhooks for alerts",
+        topology.MONITORING["alertmanager"],
+    ),
+    "redis-server": ("tests of the Redis stores", ("redis-server",)),
 }
+"""Debian packages: their purpose and the names of the program."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
     ok: bool
@@ -36,7 +40,7 @@ class Finding:
 
 
 def examine(layout: DataFolder, port_base: int) -> list[Finding]:
-    """Look at everything that the mesh needs of this machine; changes nothing."""
+    """Check everything that the mesh needs of this machine; changes nothing."""
     return [
         _python(),
         _generated(),
@@ -104,14 +108,14 @@ def _ports(layout: DataFolder, port_base: int) -> Finding:
     return Finding(
         f"ports from {port_base}",
         not taken,
-        f"In use: {', '.join(taken)}. A running mesh holds them, or use --port-base.",
+        f"In use: {', '.join(taken)}. Stop the mesh that uses them, or pass --port-base.",
     )
 
 
-def _program(name: str, purpose: str, package: str) -> Finding:
+def _program(package: str, purpose: str, names: tuple[str, ...]) -> Finding:
     return Finding(
-        f"{name} (for {purpose})",
-        bool(shutil.which(name)),
+        f"{package} (for {purpose})",
+        any(map(shutil.which, names)),
         f"Optional: apt install {package}",
         needed=False,
     )

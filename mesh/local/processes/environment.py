@@ -1,4 +1,4 @@
-"""What each process of a local mesh is told: its arguments and the defaults of its environment."""
+"""Arguments of each process, and defaults of its environment variables."""
 
 import json
 import shutil
@@ -8,11 +8,11 @@ from mesh.local.addresses import HOST, Site
 from mesh.topology import Process
 
 OPERATOR = "operator@example.org"
-"""Who is an operator of a local mesh, unless ``AMARRE_AUTH_OPERATORS`` names others."""
+"""The operator of a local mesh, unless ``AMARRE_AUTH_OPERATORS`` names others."""
 
 
 def arguments(site: Site, process: Process) -> tuple[str, ...]:
-    """Return what stands behind the program of *process*."""
+    """Return the command-line arguments of *process*."""
     state, layout = site.layout.state, site.layout
     match process.name:
         case "redcap":
@@ -34,7 +34,7 @@ def arguments(site: Site, process: Process) -> tuple[str, ...]:
 
 
 def defaults(site: Site, process: Process) -> dict[str, str]:
-    """Return the variables of *process* that the user's environment may say otherwise."""
+    """Return the variables of *process*, which the user's environment overrides."""
     state, layout = site.layout.state, site.layout
     match process.name:
         case "auth":
@@ -90,10 +90,19 @@ def defaults(site: Site, process: Process) -> dict[str, str]:
 
 
 def _alerting(site: Site) -> dict[str, str]:
-    """Return where the console finds the servers of alerts that are installed."""
+    """Return where the console finds Prometheus and Alertmanager."""
     ports = {"prometheus": topology.PROMETHEUS, "alertmanager": topology.ALERTMANAGER}
     return {
         f"AMARRE_CONSOLE_{name.upper()}": f"http://{site.address(ports[name])}"
-        for name, program in topology.MONITORING.items()
-        if shutil.which(program)
+        for name in monitoring_programs()
     }
+
+
+def monitoring_programs() -> dict[str, str]:
+    """Return the paths of Prometheus and Alertmanager, where they are installed."""
+    found = {}
+    for name, programs in topology.MONITORING.items():
+        paths = [path for program in programs if (path := shutil.which(program))]
+        if paths:
+            found[name] = paths[0]
+    return found

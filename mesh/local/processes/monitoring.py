@@ -1,13 +1,11 @@
-"""
-Prometheus and Alertmanager beside the local mesh, where they are installed.
+"""Prometheus and Alertmanager next to the local mesh, where they are installed.
 
-The rules are those of production; mails of alerts go to the outbox. What is scraped stands in
-files of its own, since replicas, canaries and successors come and go.
+The rules are those of production; alert mails go to the outbox. Scrape targets are in files of
+their own, since replicas and canaries come and go.
 """
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from mesh import topology
 from mesh.contract import policy
 from mesh.local import files
 from mesh.local.data_folder import DataFolder
+from mesh.local.processes.environment import monitoring_programs
 from mesh.local.processes.plan import Plan, Unit
 from mesh.render import alertmanager, rules
 from mesh.render.alertmanager import Delivery
@@ -34,17 +33,19 @@ class Monitoring:
         self._state = layout.state
         self._scraped = layout.scraped
         self._plan = plan
-        self.programs = {
-            name: path for name, file in topology.MONITORING.items() if (path := shutil.which(file))
-        }
-        """Where those that are installed are."""
+        self.programs = monitoring_programs()
+        """Paths of those that are installed."""
 
     def units(self) -> tuple[Unit, ...]:
-        """Return how those that are installed are run."""
+        """Return the units of those that are installed."""
         return tuple(self._unit(name) for name in self.programs)
 
     def prepare(self) -> None:
-        """Write their configuration."""
+        """Write their configuration.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         address = self._plan.site.address
         _write(
             self._folder,
@@ -63,15 +64,15 @@ class Monitoring:
             },
         )
         (self._folder / "applications").mkdir(exist_ok=True)
-        self._tell_console(self._plan.units)
+        self._write_console_targets(self._plan.units)
 
     def follow(self, units: Iterable[Unit]) -> None:
-        """Scrape what runs now; Prometheus and the console see the change at once."""
+        """Update the scrape targets; Prometheus and the console read them at once."""
         known = list(units)
         _write(self._folder, scraping.target_files(_targets(known)))
-        self._tell_console(known)
+        self._write_console_targets(known)
 
-    def _tell_console(self, units: Iterable[Unit]) -> None:
+    def _write_console_targets(self, units: Iterable[Unit]) -> None:
         paths = {"amarre": "/metrics", "envoy": ""}
         found = [
             {"process": target.process, "url": f"http://{target.address}{paths[target.job]}"}

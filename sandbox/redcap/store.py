@@ -1,10 +1,11 @@
 """The SQLite file: one writer at a time, readers that never wait for it.
 
-Every statement is a constant; what clients send travels as bound parameters.
+What clients send travels as bound parameters; only checked field names enter a statement.
 """
 
 import hashlib
 import queue
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS record (
     PRIMARY KEY (project_id, name)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS record_order ON record (project_id, sort_key, name);
+CREATE INDEX IF NOT EXISTS record_folded ON record (project_id, name COLLATE NOCASE);
 CREATE INDEX IF NOT EXISTS record_number ON record (project_id, number);
 CREATE TABLE IF NOT EXISTS entry (
     project_id INTEGER NOT NULL, record TEXT NOT NULL, event_id INTEGER NOT NULL,
@@ -65,6 +67,10 @@ CREATE INDEX IF NOT EXISTS log_order ON log (project_id, id);
 """
 
 _BUSY_MS = 20_000
+MAX_INDEXES = 16
+"""Most fields whose answers are indexed; each costs time at every import."""
+_INDEX = "entry_value_"
+_FIELD = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def server_time() -> str:
@@ -90,6 +96,11 @@ class Store:
         with self._connection() as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(_SCHEMA)
+            self._indexed = {
+                name.removeprefix(_INDEX)
+                for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")
+                if name.startswith(_INDEX)
+            }
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -112,6 +123,24 @@ class Store:
                 db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+
+    def index_answers(self, field: str) -> bool:
+        """Index the answers to *field*, so that a filter on it does not read every record.
+
+        Returns:
+            Whether there is an index; False for a name that is none, or beyond `MAX_INDEXES`.
+        """
+        if field in self._indexed:
+            return True
+        if len(self._indexed) >= MAX_INDEXES or not _FIELD.fullmatch(field):
+            return False
+        with self.writing() as db:
+            db.execute(
+                f"CREATE INDEX IF NOT EXISTS {index_name(field)}"
+                f" ON entry (project_id, {folded_answer(field)})"
+            )
+        self._indexed.add(field)
+        return True
 
     def close(self) -> None:
         """Close every idle connection; the file is then whole by itself."""
@@ -153,6 +182,24 @@ class Store:
             db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             db.execute("PRAGMA synchronous = NORMAL")
             return db
+
+
+def index_name(field: str) -> str:
+    """Return the name of the index on the answers to *field*."""
+    if not _FIELD.fullmatch(field):
+        raise ValueError(f"not a field name: {field!r}")
+    return f"{_INDEX}{field}"
+
+
+def folded_answer(field: str, table: str = "") -> str:
+    """Return the SQL expression that is indexed: the answer to *field* in lower case (ASCII).
+
+    SQLite uses an index on an expression only for the same expression, so that the name cannot
+    be a bound parameter.
+    """
+    if not _FIELD.fullmatch(field):
+        raise ValueError(f"not a field name: {field!r}")
+    return f"lower(json_extract({table}answers, '$.{field}'))"
 
 
 def add_project(db: sqlite3.Connection, design: Project) -> int:

@@ -1,6 +1,7 @@
 """From parameters to an answer: who asks, what for, and may they."""
 
 import re
+from dataclasses import replace
 
 import structlog
 
@@ -21,6 +22,7 @@ from sandbox.redcap.api.operations import (
 )
 from sandbox.redcap.api.params import Params
 from sandbox.redcap.errors import ApiError, ForbiddenError, UnsupportedError
+from sandbox.redcap.records import storage
 from sandbox.redcap.store import Store, find_token
 
 log = structlog.get_logger(__name__)
@@ -91,7 +93,16 @@ def _serve(params: Params, store: Store, base_url: str) -> Answer:
     rights = call.project.rights_of(call.username)
     if operation.right and not int(rights.get(operation.right, 0) or 0):
         raise ForbiddenError(f"You do not have {operation.privileges} privileges")
-    return operation.run(call)
+    return operation.run(_with_stored_names(call))
+
+
+def _with_stored_names(call: Call) -> Call:
+    named = [name for name in (*call.params.items("records"), call.params.text("record")) if name]
+    if not named:
+        return call
+    with call.store.reading() as db:
+        stored = storage.canonical(db, call.project.id, named)
+    return replace(call, params=call.params.with_record_names(stored))
 
 
 def _authorise(params: Params, store: Store, base_url: str) -> Call:

@@ -3,9 +3,10 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
@@ -117,7 +118,7 @@ def read_rows(text: str, shape: Format, *, delimiter: str = ",") -> list[dict[st
 
 def _read_json(text: str) -> list[dict[str, str]]:
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_int=_integer, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as exc:
         raise ApiError("The data being imported is not formatted correctly as JSON.") from exc
     if not isinstance(data, list):
@@ -126,6 +127,31 @@ def _read_json(text: str) -> list[dict[str, str]]:
     if not all(isinstance(row, dict) for row in data):
         raise ApiError("The JSON data must be an array of objects.")
     return [{_plain(key): _plain(value) for key, value in row.items()} for row in data]
+
+
+def _integer(literal: str) -> int | float:
+    """Read a whole number as PHP does: beyond 64 bits it is a float."""
+    number = float(literal)
+    return int(literal) if -(2.0**63) <= number < 2.0**63 else number
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def php_text(number: float) -> str:
+    """Return *number* as PHP casts a float to text: 14 digits, ``1.0`` as ``1``.
+
+    Source:
+        PHP manual, Strings, "Converting to string", and the ini setting ``precision``.
+    """
+    if math.isinf(number):
+        return "INF" if number > 0 else "-INF"
+    text = f"{number:.14G}"
+    if "E" not in text:
+        return text
+    digits, exponent = text.split("E")
+    return f"{digits}{'' if '.' in digits else '.0'}E{int(exponent):+d}"
 
 
 def _plain(value: object) -> str:
@@ -139,6 +165,8 @@ def _plain(value: object) -> str:
             return value.encode("utf-8", "replace").decode()
         case dict() | list():
             return dump_json(value)
+        case float():
+            return php_text(value)
         case _:
             return str(value)
 

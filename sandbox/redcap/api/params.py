@@ -1,7 +1,7 @@
 """What a client sent: names and values, read the several ways clients write them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +52,20 @@ class Params:
         kept._single = {k: v for k, v in self._single.items() if k != name}
         kept._arrays = self._arrays
         return kept
+
+    def with_record_names(self, stored: Mapping[str, str]) -> "Params":
+        """Return the same parameters with record names as they are stored."""
+        changed = Params([], upload=self.upload)
+        changed._single = dict(self._single)
+        changed._arrays = dict(self._arrays)
+        if "record" in changed._single:
+            changed._single["record"] = stored.get(self._single["record"], self._single["record"])
+        names = [stored.get(name, name) for name in self.items("records")]
+        if "records" in changed._arrays:
+            changed._arrays["records"] = names
+        elif names:
+            changed._single["records"] = ",".join(names)
+        return changed
 
     def needed(self, name: str) -> str:
         """A text that must be there."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from sandbox.redcap.design import dictionary
-from sandbox.redcap.design.dictionary import Dictionary
+from sandbox.redcap.design.dictionary import Dictionary, Field
 from sandbox.redcap.errors import ApiError
 
 
@@ -104,6 +104,17 @@ class Project:
     def is_longitudinal(self) -> bool:
         """Its forms are filled at events that clients name."""
         return bool(int(self.settings.get("is_longitudinal", 0) or 0))
+
+    @cached_property
+    def missing_data_codes(self) -> Mapping[str, str]:
+        """Labels of the codes that say why an answer is missing, by code."""
+        pairs = str(self.settings.get("missing_data_codes") or "").replace("\n", "|").split("|")
+        parted = (pair.partition(",") for pair in pairs if pair.strip())
+        return {code.strip(): label.strip() for code, _, label in parted}
+
+    def takes_missing_code(self, asked: Field, text: str) -> bool:
+        """Say whether *text* is a missing data code that *asked* takes instead of an answer."""
+        return text in self.missing_data_codes and "@NOMISSING" not in asked.field_annotation
 
     @property
     def is_french(self) -> bool:

@@ -11,10 +11,10 @@ from decimal import Decimal, DecimalException
 
 from sandbox.redcap.design.dictionary import STATUS_OPTIONS, Field
 from sandbox.redcap.design.project import Event, Project
-from sandbox.redcap.filter_logic.functions import FUNCTIONS
+from sandbox.redcap.filter_logic.functions import FUNCTIONS, MISSING_CODE_TESTS
 from sandbox.redcap.filter_logic.nodes import Binary, Call, Literal, Node, Ref, Unary
 from sandbox.redcap.filter_logic.parser import LogicError, parse
-from sandbox.redcap.filter_logic.values import BLANK, Value, compare, is_true, to_number
+from sandbox.redcap.filter_logic.values import BLANK, Value, compare, is_true, to_number, to_text
 from sandbox.redcap.records.storage import Answer, Place, Record
 
 
@@ -114,6 +114,9 @@ def _call(node: Call, project: Project) -> Compiled:
     if count < function.least or (function.most is not None and count > function.most):
         raise LogicError(f"The function '{node.name}' does not take {count} argument(s).")
     arguments = [compile_logic(argument, project) for argument in node.arguments]
+    if node.name in MISSING_CODE_TESTS:
+        holds, codes = MISSING_CODE_TESTS[node.name], frozenset(project.missing_data_codes)
+        return lambda row: holds(to_text(arguments[0](row)), codes)
 
     def compute(row: Row) -> Value:
         try:

@@ -153,10 +153,15 @@ def _integer(value: Value) -> bool:
     return number is not None and "." not in to_text(value)
 
 
+MISSING_CODE_TESTS: dict[str, Callable[[str, frozenset[str]], bool]] = {
+    "isblankormissingcode": lambda text, codes: text == BLANK or text in codes,
+    "isblanknotmissingcode": lambda text, _: text == BLANK,
+}
+"""Tests of one answer that depend on the project's missing data codes."""
+
 FUNCTIONS: dict[str, Function] = {
     "if": Function(lambda a: a[1] if is_true(a[0]) else a[2], 3, 3),
-    "isblankormissingcode": Function(lambda a: a[0] == BLANK, 1, 1),
-    "isblanknotmissingcode": Function(lambda a: a[0] == BLANK, 1, 1),
+    **dict.fromkeys(MISSING_CODE_TESTS, Function(lambda a: a[0] == BLANK, 1, 1)),
     "isnumber": Function(lambda a: to_number(a[0]) is not None, 1, 1),
     "isinteger": Function(lambda a: _integer(a[0]), 1, 1),
     "datediff": Function(_datediff, 3, 5),

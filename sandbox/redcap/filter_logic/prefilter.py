@@ -1,30 +1,58 @@
-"""What a record must hold for logic to be true, as far as a text search can tell."""
+"""What a record must hold for logic to be true, as far as an index can tell."""
+
+from dataclasses import dataclass
 
 from sandbox.redcap.design.project import Project
-from sandbox.redcap.filter_logic.nodes import Binary, Literal, Node, Ref
+from sandbox.redcap.filter_logic.nodes import Binary, Call, Literal, Node, Ref
 from sandbox.redcap.filter_logic.parser import parse
 from sandbox.redcap.filter_logic.values import to_number
 
 
-def required_text(logic: str, project: Project) -> tuple[str, str] | None:
-    """Field and text of a ``[field] = 'text'`` that all of *logic* hangs on, if there is one.
+@dataclass(frozen=True)
+class Required:
+    """A field, and texts of which some row of the record must hold one, whatever its case."""
 
-    Only what cannot hold otherwise: no numbers (``'01' = '1'``), no blanks, no
+    field: str
+    texts: frozenset[str]
+
+
+def required(logic: str, project: Project) -> Required | None:
+    """Return what all of *logic* depends on; None if an index cannot help.
+
+    Reads ``[field] = 'text'`` and ``lower([field]) = 'text'``, joined by ``and`` and, for one
+    field, by ``or``. Leaves out what can hold otherwise: numbers (``'01' = '1'``), blanks and
     choices of a checkbox. The caller has compiled the logic already.
     """
     return _required(parse(logic), project) if logic.strip() else None
 
 
-def _required(node: Node, project: Project) -> tuple[str, str] | None:
+def _required(node: Node, project: Project) -> Required | None:
     match node:
         case Binary(operator="and", left=left, right=right):
             return _required(left, project) or _required(right, project)
-        case Binary(operator="=", left=Ref() as ref, right=Literal(text=text)):
-            return (ref.name, text) if _is_plain(ref, text, project) else None
-        case Binary(operator="=", left=Literal(text=text), right=Ref() as ref):
-            return (ref.name, text) if _is_plain(ref, text, project) else None
+        case Binary(operator="or", left=left, right=right):
+            first, second = _required(left, project), _required(right, project)
+            if first is None or second is None or first.field != second.field:
+                return None
+            return Required(first.field, first.texts | second.texts)
+        case Binary(operator="=", left=left, right=Literal(text=text)):
+            return _compared(left, text, project)
+        case Binary(operator="=", left=Literal(text=text), right=right):
+            return _compared(right, text, project)
         case _:
             return None
+
+
+def _compared(node: Node, text: str, project: Project) -> Required | None:
+    match node:
+        case Ref() as ref:
+            pass
+        # The index folds ASCII only, the function all letters.
+        case Call(name="lower", arguments=(Ref() as ref,)) if text.isascii():
+            pass
+        case _:
+            return None
+    return Required(ref.name, frozenset({text})) if _is_plain(ref, text, project) else None
 
 
 def _is_plain(ref: Ref, text: str, project: Project) -> bool:

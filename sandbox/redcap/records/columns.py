@@ -54,7 +54,7 @@ def of_export(project: Project, ask: Ask, wanted: Sequence[str]) -> list[Column]
             )
         for field in names:
             if field.field_name != dictionary.record_id:
-                columns += _of_field(field, ask)
+                columns += _of_field(field, ask, project.missing_data_codes)
         if status in wanted_names:
             columns.append(Column(status, "Complete?", form, _status(status, ask)))
     return columns
@@ -139,7 +139,7 @@ def _status(name: str, ask: Ask) -> Cell:
     return cell
 
 
-def _of_field(field: Field, ask: Ask) -> list[Column]:
+def _of_field(field: Field, ask: Ask, missing: Mapping[str, str]) -> list[Column]:
     name, form, label = field.field_name, field.form_name, field.field_label or field.field_name
     if field.is_checkbox and ask.combine_checkboxes:
         return [Column(name, label, form, _combined(field, ask))]
@@ -155,8 +155,8 @@ def _of_field(field: Field, ask: Ask) -> list[Column]:
         ]
     if field.is_file:
         return [Column(name, label, form, lambda spot: _file_name(spot.answers.get(name)))]
-    if field.options and ask.labels:
-        options = field.options
+    if ask.labels and (field.options or missing):
+        options = {**missing, **field.options}
         return [Column(name, label, form, lambda s: _labelled(options, s.answers.get(name, "")))]
     if ask.decimal_comma and _is_number(field):
         return [Column(name, label, form, lambda s: str(s.answers.get(name, "")).replace(".", ","))]

@@ -12,7 +12,7 @@ from sandbox.redcap.design.dictionary import Field
 from sandbox.redcap.design.project import Project
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.filter_logic.evaluate import Row, condition
-from sandbox.redcap.filter_logic.prefilter import required_text
+from sandbox.redcap.filter_logic.prefilter import required
 from sandbox.redcap.records import columns as layout
 from sandbox.redcap.records import storage as records
 from sandbox.redcap.records.export_options import Ask
@@ -33,7 +33,8 @@ class Export:
         check_names("events", ask.events, project.event_by_name)
         self._wanted = _wanted(project, ask)
         self._holds = condition(ask.logic, project)
-        self._sieve = required_text(ask.logic, project)
+        self.required = required(ask.logic, project)
+        """What an index can tell of the records that the logic holds for."""
         self._events = {project.event_by_name[name].event_id for name in ask.events}
         self.columns = layout.of_export(project, ask, self._wanted)
 
@@ -86,7 +87,7 @@ class Export:
             names=ask.records or None,
             since=ask.since,
             until=ask.until,
-            holding=self._sieve,
+            holding=self.required,
         )
         for record in found:
             if ask.group and record.group != ask.group:

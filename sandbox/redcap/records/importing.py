@@ -144,6 +144,7 @@ class _Batch:
         self._answers: dict[tuple[str, Place], Answers] = {}
         self._groups: dict[str, str] = {}
         self._named: dict[str, str] = {}
+        self._stored: dict[str, str] = {}
         self._next = records.next_number(db, project.id) if options.auto_number else 0
 
     def add(self, row: Row) -> None:
@@ -190,8 +191,9 @@ class _Batch:
             )
         check_name(given)
         if not self._options.auto_number:
-            self._named.setdefault(given, given)
-            return given
+            name = self._spelling(given)
+            self._named.setdefault(name, given)
+            return name
         for name, original in self._named.items():
             if original == given:
                 return name
@@ -199,6 +201,14 @@ class _Batch:
         self._next += 1
         self._named[name] = given
         return name
+
+    def _spelling(self, given: str) -> str:
+        """Return a record's name as it is stored, or as the batch first spelt it."""
+        folded = given.lower()
+        if folded not in self._stored:
+            known = records.canonical(self._db, self._project.id, [given])
+            self._stored[folded] = known.get(given, given)
+        return self._stored[folded]
 
     def _may_touch(self, name: str) -> bool:
         """Whether the caller's group, if there is one, reaches the record."""
@@ -297,6 +307,9 @@ class _Batch:
 
     def _answer(self, answers: Answers, asked: Field, text: str, *, name: str) -> None:
         stored = to_stored(text, format_of(asked.validation), order=self._options.date_order)
+        if self._project.takes_missing_code(asked, text):
+            answers[asked.field_name] = text
+            return
         reason = fault_of(asked, stored)
         if reason:
             self._fault(name, asked.field_name, text, reason)

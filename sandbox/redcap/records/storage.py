@@ -13,7 +13,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from sandbox.redcap.store import server_time
+from sandbox.redcap.filter_logic.prefilter import Required
+from sandbox.redcap.store import folded_answer, index_name, server_time
 
 Answer = str | list[str] | dict[str, str | int]
 Answers = dict[str, Answer]
@@ -59,15 +60,17 @@ _SELECT = """
     WHERE r.project_id = :project
       AND (:since = '' OR r.modified_at > :since)
       AND (:until = '' OR r.created_at < :until)
-      AND (:holding IS NULL OR r.name IN (
-        SELECT h.record FROM entry h
-        WHERE h.project_id = :project AND instr(h.answers, :holding) > 0))
     ORDER BY r.sort_key, r.name
 """
 _ALL = _SELECT.format(source="record r")
 # The names lead, so that a few of many records are found without reading the rest.
 _NAMED = _SELECT.format(
     source="(SELECT DISTINCT value FROM json_each(:names)) n"
+    " CROSS JOIN record r ON r.name = n.value"
+)
+_HOLDING = _SELECT.format(
+    source="(SELECT DISTINCT h.record AS value FROM entry h INDEXED BY {index}"
+    " WHERE h.project_id = :project AND {folded} IN (SELECT value FROM json_each(:texts))) n"
     " CROSS JOIN record r ON r.name = n.value"
 )
 
@@ -79,7 +82,7 @@ def stream(
     names: Iterable[str] | None = None,
     since: str = "",
     until: str = "",
-    holding: tuple[str, str] | None = None,
+    holding: Required | None = None,
 ) -> Iterator[Record]:
     """Yield records in natural order of their names, one at a time.
 
@@ -89,17 +92,25 @@ def stream(
         names: Only these records; all when None.
         since: Only records created or modified after, ``YYYY-MM-DD HH:MM:SS``.
         until: Only records created or modified before.
-        holding: A field and the exact text that some row of the record must
-            hold: a coarse sieve that SQLite applies before anything is parsed.
+        holding: What some row of the record must hold, looked up in an index of the field
+            that `sandbox.redcap.store.Store.index_answers` has made.
     """
+    statement, texts = _ALL, ""
+    if names is not None:
+        statement = _NAMED
+    elif holding is not None:
+        statement = _HOLDING.format(
+            index=index_name(holding.field), folded=folded_answer(holding.field, "h.")
+        )
+        texts = json.dumps([_fold(text) for text in holding.texts])
     rows = db.execute(
-        _ALL if names is None else _NAMED,
+        statement,
         {
             "project": project_id,
             "names": None if names is None else json.dumps(list(names)),
             "since": since,
             "until": until,
-            "holding": None if holding is None else _fragment(*holding),
+            "texts": texts,
         },
     )
     for name, group in groupby(rows, key=itemgetter(0)):
@@ -108,9 +119,9 @@ def stream(
         yield Record(name, found[0][1], entries)
 
 
-def _fragment(name: str, value: str) -> str:
-    """How an answer looks inside the stored JSON."""
-    return f"{_dump(name)}:{_dump(value)}"
+def _fold(text: str) -> str:
+    """Return *text* as SQLite's lower() does: letters of ASCII only."""
+    return "".join(char.lower() if char.isascii() else char for char in text)
 
 
 def _dump(value: object) -> str:
@@ -141,6 +152,20 @@ def existing(db: sqlite3.Connection, project_id: int, names: Iterable[str]) -> s
             (project_id, json.dumps(list(names))),
         )
     }
+
+
+def canonical(db: sqlite3.Connection, project_id: int, names: Iterable[str]) -> dict[str, str]:
+    """Return the stored spelling of those of *names* that are records, whatever their case.
+
+    REDCap's database compares record names without case, so ``R1`` and ``r1`` are one record.
+    """
+    found = db.execute(
+        "SELECT n.value, r.name FROM (SELECT DISTINCT value FROM json_each(:names)) n"
+        " CROSS JOIN record r ON r.project_id = :project AND r.name COLLATE NOCASE = n.value"
+        " ORDER BY r.name = n.value",
+        {"project": project_id, "names": json.dumps(list(names))},
+    )
+    return dict(found.fetchall())
 
 
 def all_names(db: sqlite3.Connection, project_id: int) -> Iterator[str]:

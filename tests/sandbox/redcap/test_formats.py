@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sandbox.redcap.api.formats import csv_line, read_rows, write_rows
 from sandbox.redcap.api.params import Format, Params
+from sandbox.redcap.errors import ApiError
 from sandbox.redcap.records.storage import sort_key
 from sandbox.redcap.surveys.markup import plain, safe
 from tests.sandbox.redcap.conftest import Api
@@ -129,6 +130,40 @@ class TestMarkup:
         """Without markup nothing can run, and the text of the study can be read."""
         assert "<script" not in safe(f"<b>{text}</b>").lower()
         assert isinstance(plain(text), str)
+
+
+@pytest.mark.parametrize(
+    ("literal", "text"),
+    [
+        ("1.0", "1"),
+        ("9.0", "9"),
+        ("-0.5", "-0.5"),
+        ("22.0", "22"),
+        ("0.1", "0.1"),
+        ("1E400", "INF"),
+        ("-1E400", "-INF"),
+        ("1e15", "1.0E+15"),
+        ("1.5e-7", "1.5E-7"),
+        ("3.14159265358979", "3.1415926535898"),
+        ("9007199254740993", "9007199254740993"),
+        ("12345678901234567890", "1.2345678901235E+19"),
+        ("1" * 400, "INF"),
+    ],
+)
+def test_json_numbers(literal: str, text: str) -> None:
+    """Numbers of JSON become the text that PHP's json_decode and cast give.
+
+    Source:
+        PHP manual, json_decode and "Converting to string"; precision is 14.
+    """
+    assert [{"a": text}] == read_rows(f'[{{"a": {literal}}}]', "json")
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "[NaN]"])
+def test_not_json(literal: str) -> None:
+    """NaN and Infinity are not JSON (RFC 8259, section 6)."""
+    with pytest.raises(ApiError):
+        read_rows(f'[{{"a": {literal}}}]', "json")
 
 
 def test_json_of_odd_values() -> None:

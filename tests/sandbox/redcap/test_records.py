@@ -1,12 +1,16 @@
 """Records: what an export says, what an import takes."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from sandbox.redcap.store import Store
+from sandbox.redcap.filter_logic.prefilter import Required
+from sandbox.redcap.records import storage
+from sandbox.redcap.store import MAX_INDEXES, Store
 from tests.sandbox.redcap import studies
 from tests.sandbox.redcap.conftest import TOKEN, Api, Server
 
@@ -40,6 +44,96 @@ async def types(api: Api) -> Api:
     made = await api.create(surveys_enabled=1)
     assert 13 == await made.json("metadata", data=json.dumps(TYPES))
     return made
+
+
+class TestImportLikePhp:
+    async def test_numbers(self, types: Api) -> None:
+        """A float of JSON is the code or the record that it is as text in PHP (F1)."""
+        await types.save({"id": 9, "yes": 1.0})
+        await types.save({"id": 9.0, "pick": 1.0})
+
+        (row,) = await types.export()
+        assert ("9", "1", "1") == (row["id"], row["yes"], row["pick"])
+
+    async def test_case_of_names(self, types: Api) -> None:
+        """Record names that differ only by case are one record, spelt as at first (F5)."""
+        await types.save({"id": "R1", "note": "a"}, {"id": "r1", "n": "1"})
+        await types.save({"id": "r1", "i": "2"})
+
+        (row,) = await types.export(records=["r1"])
+        assert ("R1", "a", "1", "2") == (row["id"], row["note"], row["n"], row["i"])
+        assert (await types.post("pdf", record="r1")).content.startswith(b"%PDF-")
+
+    async def test_missing_data_codes(self, types: Api) -> None:
+        """A missing data code stands for any answer, has a label, and logic knows it (F5)."""
+        codes = json.dumps({"missing_data_codes": "-99, Unknown | NA, Not asked"})
+        await types.text("project_settings", data=codes, format="json")
+        await types.save({"id": "1", "i": "NA", "day": "-99", "pick": "NA"}, {"id": "2", "i": "5"})
+
+        (row,) = await types.export(records=["1"], rawOrLabel="label")
+        assert ("Not asked", "Unknown", "Not asked") == (row["i"], row["day"], row["pick"])
+        for logic, names in (
+            ("isblankormissingcode([pick])", ["1", "2"]),
+            ("isblanknotmissingcode([day])", ["2"]),
+        ):
+            found = await types.export(fields=["id"], filterLogic=logic)
+            assert names == [one["id"] for one in found], logic
+        with pytest.raises(AssertionError):
+            await types.save({"id": "1", "i": "other"})
+
+
+class TestIndexedFilter:
+    @pytest.mark.parametrize(
+        ("logic", "names"),
+        [
+            ("lower([mail]) = 'ada@x.org'", ["1"]),
+            ("[mail] = 'Ada@X.org'", ["1"]),
+            ("[mail] = 'ada@x.org'", []),
+            ("[mail] = 'Ada@X.org' or [mail] = 'bo@x.org'", ["1", "2"]),
+            ("[mail] = 'Ada@X.org' and [n] = '1'", ["1"]),
+            ("[mail] = 'Ada@X.org' or [n] = '2'", ["1", "2"]),
+            ("lower([note]) = 'é'", ["1"]),
+            ("[note] = 'É'", ["1"]),
+        ],
+    )
+    async def test_same_answer(self, types: Api, logic: str, names: list[str]) -> None:
+        """A filter that an index serves finds what reading every record would find."""
+        await types.save(
+            {"id": "1", "mail": "Ada@X.org", "n": "1", "note": "É"},
+            {"id": "2", "mail": "bo@x.org", "n": "2", "note": "e"},
+        )
+
+        found = await types.export(fields=["id"], filterLogic=logic)
+
+        assert names == [row["id"] for row in found]
+
+    def test_plan(self, tmp_path: Path) -> None:
+        """A look-up by an answer searches an index; it does not scan the records (A8)."""
+        store = Store(tmp_path / "redcap.sqlite")
+        assert store.index_answers("email")
+        assert not store.index_answers("e'")
+        statements: list[str] = []
+        with store.reading() as db:
+            db.set_trace_callback(statements.append)
+            list(storage.stream(db, 1, holding=Required("email", frozenset({"a@x.org"}))))
+            db.set_trace_callback(None)
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statements[0]}")]
+        store.close()
+
+        assert any("INDEX entry_value_email" in step for step in plan), plan
+        assert not any(re.match(r"SCAN [her]\b", step) for step in plan), plan
+
+    def test_bounded(self, tmp_path: Path) -> None:
+        """Filters on many fields do not make imports ever slower."""
+        store = Store(tmp_path / "redcap.sqlite")
+        made = [store.index_answers(f"field{number}") for number in range(MAX_INDEXES + 3)]
+        store.close()
+
+        assert MAX_INDEXES == sum(made)
+        again = Store(tmp_path / "redcap.sqlite")
+        assert again.index_answers("field0")
+        assert not again.index_answers("another")
+        again.close()
 
 
 class TestFlatExport:

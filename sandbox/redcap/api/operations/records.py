@@ -45,11 +45,14 @@ def export_records(call: Call) -> Answer:
     shape = params.format
     kind = params.choice("type", ("flat", "eav"), "flat")
     plan = export.Export(call.project, _ask(call))
+    if plan.required and not call.store.index_answers(plan.required.field):
+        plan.required = None
     delimiter = params.delimiter
     with call.store.writing() as log:
         history.add(log, call.project.id, call.username, kind="export", action="Data export (API)")
     if shape == "odm":
         whole = export.Export(call.project, _for_odm(call))
+        whole.required = plan.required
         return Answer(_odm_pieces(call, whole), MEDIA_TYPES[shape])
 
     def pieces() -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from sandbox.redcap.filter_logic.evaluate import Row, condition
 from sandbox.redcap.filter_logic.functions import FUNCTIONS
 from sandbox.redcap.filter_logic.nodes import Binary, Literal, Node, Ref, Unary
 from sandbox.redcap.filter_logic.parser import MAX_DEPTH, LogicError, parse
-from sandbox.redcap.filter_logic.prefilter import required_text
+from sandbox.redcap.filter_logic.prefilter import Required, required
 from sandbox.redcap.records.storage import Answers, Place, Record
 
 
@@ -251,14 +251,18 @@ class TestRefusals:
         assert holds(" or ".join(["1 = 2"] * 3_000 + ["1 = 1"]))
 
 
-class TestSieve:
+class TestPrefilter:
     @pytest.mark.parametrize(
         ("logic", "found"),
         [
             ("[a] = 'x'", ("a", "x")),
             ("'x' = [a] and [b] > 2", ("a", "x")),
             ("[b] > 2 and ([a] = 'x' and 1 = 1)", ("a", "x")),
+            ("lower([a]) = 'x'", ("a", "x")),
+            ("lower([a]) = 'é'", None),
+            ("upper([a]) = 'X'", None),
             ("[a] = 'x' or [b] = 'y'", None),
+            ("[a] = 'x' or 1 = 1", None),
             ("not ([a] = 'x')", None),
             ("[a] = '5'", None),
             ("[a] = ''", None),
@@ -270,7 +274,13 @@ class TestSieve:
     )
     def test_what_must_be_there(self, logic: str, found: tuple[str, str] | None) -> None:
         """Only a text that every true row holds is searched for beforehand."""
-        assert found == required_text(logic, PROJECT)
+        wanted = Required(found[0], frozenset({found[1]})) if found else None
+        assert wanted == required(logic, PROJECT)
+
+    def test_alternatives(self) -> None:
+        """Alternatives of one field are looked up together."""
+        wanted = required("[a] = 'x' or [a] = 'y' or lower([a]) = 'z'", PROJECT)
+        assert Required("a", frozenset("xyz")) == wanted
 
 
 class TestBrowser:
@@ -372,10 +382,10 @@ class TestProperties:
 
     @given(st.text(string.ascii_letters + " -'é", min_size=1, max_size=12))
     def test_sieve_never_hides(self, text: str) -> None:
-        """A row that makes the logic true holds what the sieve looks for."""
+        """A row that makes the logic true holds what the index is asked for."""
         quote = '"' if "'" in text else "'"
         logic = f"[a] = {quote}{text}{quote} and 1 = 1"
-        wanted = required_text(logic, PROJECT)
+        wanted = required(logic, PROJECT)
         at = row({"a": text})
         assert holds(logic, at)
-        assert wanted is None or at.record.answers(Place(1))[wanted[0]] == wanted[1]
+        assert wanted is None or at.record.answers(Place(1))[wanted.field] in wanted.texts

@@ -154,9 +154,12 @@ def _destination_rule(
         **_connections(workload),
         "retryBudget": {"percent": RETRY_BUDGET_PERCENT, "minRetryConcurrency": 3},
         "outlierDetection": {
-            # gRPC's UNAVAILABLE counts as 503, a gateway error.
-            "consecutiveGatewayErrors": outlier.consecutive_failures,
-            "consecutive5xxErrors": outlier.consecutive_failures,
+            # Only connect failures, resets and missing answers eject: a replica that reports
+            # UNAVAILABLE (a gateway error, 503) about a system behind it is healthy.
+            "splitExternalLocalOriginErrors": True,
+            "consecutiveLocalOriginFailures": outlier.consecutive_failures,
+            "consecutiveGatewayErrors": 0,
+            "consecutive5xxErrors": 0,
             "interval": duration(outlier.interval),
             "baseEjectionTime": duration(outlier.base_ejection_time),
             "maxEjectionPercent": outlier.max_ejection_percent,
@@ -223,7 +226,10 @@ def _http_destination_rule(files: Files, workload: Workload) -> None:
                 "trafficPolicy": {
                     **_connections(workload),
                     "outlierDetection": {
-                        "consecutiveGatewayErrors": 5,
+                        "splitExternalLocalOriginErrors": True,
+                        "consecutiveLocalOriginFailures": 5,
+                        "consecutiveGatewayErrors": 0,
+                        "consecutive5xxErrors": 0,
                         "interval": "1s",
                         "baseEjectionTime": "5s",
                         "maxEjectionPercent": 50,

@@ -271,8 +271,12 @@ class TestTraffic:
         assert service.max_pending_requests == http["http1MaxPendingRequests"]
         assert (
             service.outlier.consecutive_failures
-            == (found["outlierDetection"]["consecutiveGatewayErrors"])
+            == (found["outlierDetection"]["consecutiveLocalOriginFailures"])
         )
+        # UNAVAILABLE counts as a gateway error; it may be about a system behind the replica.
+        assert found["outlierDetection"]["splitExternalLocalOriginErrors"]
+        assert 0 == found["outlierDetection"]["consecutiveGatewayErrors"]
+        assert 0 == found["outlierDetection"]["consecutive5xxErrors"]
         assert (
             service.outlier.max_ejection_percent
             == (found["outlierDetection"]["maxEjectionPercent"])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import structlog
 from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_to_server
@@ -54,7 +55,9 @@ async def main(settings: SurveySettings) -> None:
             breaker=Breaker(gauge=LOOKUPS_OPEN),
         )
         stack.push_async_callback(lookups.close)
-        project = RedcapProject(api, profile, lookups=lookups)
+        project = RedcapProject(
+            api, profile, lookups=lookups, time_zone=ZoneInfo(settings.survey_redcap_time_zone)
+        )
         study = Study(profile, project)
         await _check(study)
         store = await _open_store(settings)

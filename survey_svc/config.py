@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -20,6 +21,8 @@ class SurveySettings(MeshSettings):
     """File with the API token of the study's project."""
     survey_profile: Path | None = None
     """The study's profile, YAML; none means the AMARRE study."""
+    survey_redcap_time_zone: str = "UTC"
+    """The time zone of REDCap's clock, for instance ``Europe/Paris``; `since` depends on it."""
     survey_store: str = "sqlite+aiosqlite:///survey.db"
     """Shared by all replicas: ``sqlite+aiosqlite:///…``, ``postgresql+asyncpg://…``, ``redis://…``."""
     survey_cache: str = Field(default="memory", pattern=r"^(memory|rediss?://.+)$")
@@ -40,6 +43,15 @@ class SurveySettings(MeshSettings):
                 "every call carries the API token"
             )
         return self
+
+    @field_validator("survey_redcap_time_zone")
+    @classmethod
+    def _is_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as exc:
+            raise ValueError("must be a time zone such as Europe/Paris") from exc
+        return name
 
     @field_validator("survey_store")
     @classmethod

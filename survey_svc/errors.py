@@ -47,5 +47,9 @@ class InvalidUrlError(MeshError):
         super().__init__("REDCap answered something that is no http or https URL.")
 
 
+class InvalidRowError(UpstreamError):
+    """One row of an export cannot be read; the rows of other users may be fine."""
+
+
 class RefusedError(UpstreamError):
     """REDCap has understood and said no: nothing was stored."""

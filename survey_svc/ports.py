@@ -27,8 +27,8 @@ class Project(Protocol):
         """Return the profile's columns of every record of *users*, as codes."""
         ...
 
-    async def records(self, user: str) -> list[str]:
-        """Return the ids of the user's records."""
+    async def records(self, user: str, since: datetime | None = None) -> list[str]:
+        """Return the ids of the user's records, with *since* only those changed since then."""
         ...
 
     async def answers(self, user: str, records: Sequence[str]) -> list[Row]:

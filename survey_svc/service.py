@@ -17,7 +17,7 @@ from google.protobuf import timestamp_pb2
 
 from mesh.chassis import call
 from mesh.chassis.interceptors.context import Context
-from survey_svc.export.records import FORMATS, export
+from survey_svc.export.files import data_file
 from survey_svc.ports import Project
 from survey_svc.requests.creation import Applicant, Creation
 from survey_svc.requests.listing import MAX_USERS, Listing
@@ -80,9 +80,15 @@ class SurveyService(rpc.SurveyServiceServicer):
     async def ExportData(  # noqa: N802
         self, request: messages.ExportDataRequest, context: Context
     ) -> AsyncIterator[messages.ExportDataResponse]:
-        form = FORMATS[request.format]
-        head = file_chunk_pb2.FileChunk(media_type=form.media_type, filename=form.filename)
-        pieces = export(self._study, self._project, call.user().id, form)
+        media_type, filename, pieces = data_file(
+            self._study,
+            self._project,
+            call.user().id,
+            form=request.format,
+            since=request.since,
+            only_codebook=request.codebook,
+        )
+        head = file_chunk_pb2.FileChunk(media_type=media_type, filename=filename)
         async for chunk in _chunks(head, pieces):
             yield messages.ExportDataResponse(chunk=chunk)
 

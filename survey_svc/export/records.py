@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from survey_svc.ports import Project
 from survey_svc.requests.rules import Row
@@ -21,7 +22,7 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: what it is called and how records become text."""
+    """A file format: its name and how records become text."""
 
     media_type: str
     filename: str
@@ -34,18 +35,34 @@ class Format:
     end: str
 
 
-async def export(study: Study, project: Project, user: str, form: Format) -> AsyncGenerator[bytes]:
-    """Yield the user's answers, labels instead of codes; nothing when REDCap does not give them.
+async def answers(
+    study: Study, project: Project, user: str, since: datetime | None = None
+) -> AsyncGenerator[Sequence[Row]]:
+    """Yield the user's answers in batches, labels instead of codes.
 
-    The first piece comes when REDCap has answered the first batch, so that its faults are still
-    faults of the call.
+    Args:
+        study: The study being served.
+        project: Its REDCap project.
+        user: Whose answers.
+        since: Only requests created or changed since then; None for all.
+    """
+    ids = await project.records(user, since)
+    for at in range(0, len(ids), BATCH):
+        yield await project.answers(user, ids[at : at + BATCH])
+
+
+async def export(
+    study: Study, project: Project, user: str, form: Format, since: datetime | None = None
+) -> AsyncGenerator[bytes]:
+    """Yield the user's answers as a file; nothing when REDCap does not give them.
+
+    The first piece comes when REDCap has answered the first batch, so that its errors are still
+    errors of the call.
     """
     columns = study.dictionary.columns_of(study.profile.export)
-    ids = await project.records(user)
     buffer = bytearray()
     first = True
-    for at in range(0, len(ids), BATCH):
-        rows = await project.answers(user, ids[at : at + BATCH])
+    async for rows in answers(study, project, user, since):
         if first and rows:
             columns = list(rows[0])
             buffer += form.start(columns).encode()
@@ -60,6 +77,11 @@ async def export(study: Study, project: Project, user: str, form: Format) -> Asy
         buffer += form.start(columns).encode()
     buffer += form.end.encode()
     yield bytes(buffer)
+
+
+def whole(rows: Sequence[Row], columns: Sequence[str], form: Format) -> bytes:
+    """Return all of a small table as a file."""
+    return f"{form.start(columns)}{form.records(rows, columns)}{form.end}".encode()
 
 
 def _json_records(rows: Sequence[Row], _: Sequence[str]) -> str:
@@ -103,3 +125,4 @@ CSV = Format(
     end="",
 )
 FORMATS = {"": JSON, "json": JSON, "csv": CSV}
+"""Text formats by their name in the contract."""

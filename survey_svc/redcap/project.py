@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -33,7 +34,12 @@ class RedcapProject:
     """Implements `survey_svc.ports.Project` for *profile*."""
 
     def __init__(
-        self, api: RedcapApi, profile: Profile, *, lookups: RedcapApi | None = None
+        self,
+        api: RedcapApi,
+        profile: Profile,
+        *,
+        lookups: RedcapApi | None = None,
+        time_zone: tzinfo = UTC,
     ) -> None:
         """Make the adapter.
 
@@ -42,7 +48,9 @@ class RedcapProject:
             profile: The study's profile.
             lookups: For look-ups of addresses, which strangers can cause; has a pool and a
                 circuit breaker of its own.
+            time_zone: That of REDCap's clock.
         """
+        self._time_zone = time_zone
         self._api = api
         self._lookups = lookups or api
         self._lookup_slots = Bulkhead(running=LOOKUPS_RUNNING, waiting=LOOKUPS_WAITING)
@@ -86,11 +94,15 @@ class RedcapProject:
         # REDCap is asked for these users only, and not believed.
         return [row for row in rows if row[self._variables.user] in wanted]
 
-    async def records(self, user: str) -> list[str]:
+    async def records(self, user: str, since: datetime | None = None) -> list[str]:
         variables = self._variables
         logic = is_one_of(variables.user, [user])
         fields = [variables.record, variables.user]
         params = {**_EXPORT, "fields": fields, "filterLogic": logic}
+        if since is not None:
+            # REDCap takes what changed after a second of its own clock.
+            local = since.astimezone(self._time_zone) - timedelta(seconds=1)
+            params["dateRangeBegin"] = f"{local:%Y-%m-%d %H:%M:%S}"
         rows = await self._rows(params, *fields)
         return [row[variables.record] for row in rows if row[variables.user] == user]
 
@@ -188,7 +200,7 @@ def _is_user_id(value: str) -> bool:
 def _field(row: Row) -> Field:
     kind = row["field_type"]
     choices = parse_choices(kind, row.get("select_choices_or_calculations", ""))
-    return Field(row["field_name"], row["form_name"], kind, choices)
+    return Field(row["field_name"], row["form_name"], kind, choices, row.get("field_label", ""))
 
 
 def _needing(columns: Sequence[str], value: object) -> list[Row]:

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from mesh.chassis.errors import UpstreamError
+from survey_svc.errors import InvalidRowError
 from survey_svc.requests.rules import Row
 
 
@@ -93,7 +94,7 @@ def is_one_stored(value: Any) -> bool:
 
 def _row(item: Any, needed: Collection[str]) -> Row:
     if not isinstance(item, dict) or any(name not in item for name in needed):
-        raise UpstreamError("REDCap returned a row without the requested columns.")
+        raise InvalidRowError("REDCap returned a row without the requested columns.")
     return {_unicode(name): _cell(value) for name, value in item.items()}
 
 
@@ -106,7 +107,7 @@ def _cell(value: Any) -> str:
         case bool():
             return "1" if value else "0"
         case _:
-            raise UpstreamError("REDCap returned a row with a value that is not text.")
+            raise InvalidRowError("REDCap returned a row with a value that is not text.")
 
 
 def _unicode(value: str) -> str:
@@ -115,7 +116,7 @@ def _unicode(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as exc:
-        raise UpstreamError("REDCap returned text with unpaired surrogates.") from exc
+        raise InvalidRowError("REDCap returned text with unpaired surrogates.") from exc
     return value
 
 

@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import Gauge
 
 from mesh.chassis.errors import MeshError, RateLimitedError
+from survey_svc.errors import InvalidRowError
 from survey_svc.ports import Project
 from survey_svc.requests.listing import Listing
 from survey_svc.requests.rules import Request, Row
@@ -152,17 +153,35 @@ class Watching:
     async def _look(self) -> None:
         users = list(self._watched)
         for at in range(0, len(users), USERS_PER_EXPORT):
-            some = users[at : at + USERS_PER_EXPORT]
-            rows: dict[str, list[Row]] = {user: [] for user in some}
-            since = self._listing.writes()
-            for row in await self._project.rows(some):
-                rows[row[self._user_variable]].append(row)
-            for user in some:
-                await self._listing.keep(user, rows[user], since=since)
+            await self._look_at(users[at : at + USERS_PER_EXPORT])
+
+    async def _look_at(self, some: list[str]) -> None:
+        """Look at some users in one export; a row that cannot be read costs its user only."""
+        try:
+            await self._export(some)
+        except InvalidRowError as fault:
+            if len(some) == 1:
+                log.warning("changes not seen", fault=type(fault).__name__)
+                return
+            half = len(some) // 2
+            await self._look_at(some[:half])
+            await self._look_at(some[half:])
+
+    async def _export(self, some: list[str]) -> None:
+        rows: dict[str, list[Row]] = {user: [] for user in some}
+        since = self._listing.writes()
+        for row in await self._project.rows(some):
+            rows[row[self._user_variable]].append(row)
+        for user in some:
+            await self._listing.keep(user, rows[user], since=since)
+            try:
                 requests = await self._listing.present(user, rows[user])
-                watched = self._watched.get(user)
-                if watched is not None:
-                    watched.publish(requests)
+            except MeshError as fault:  # A link of this user; the others go on.
+                log.warning("changes not seen", fault=type(fault).__name__)
+                continue
+            watched = self._watched.get(user)
+            if watched is not None:
+                watched.publish(requests)
 
     def _known(self, user: str, event_id: str, requests: Sequence[Request]) -> View | None:
         """Return what the client knows; None if the id is none that *user* was given lately."""

@@ -11,12 +11,13 @@ TRUE_FALSE = {"1": "True", "0": "False"}
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field: its form, its type and, for choices, the label of each code."""
+    """One field: its form, type, label and, for choices, the label of each code."""
 
     name: str
     form: str
     type: str
     choices: Mapping[str, str]
+    label: str = ""
 
     @property
     def columns(self) -> list[str]:
@@ -25,6 +26,14 @@ class Field:
             codes = (code.lower().replace("-", "_") for code in self.choices)
             return [f"{self.name}___{code}" for code in codes]
         return [] if self.type == "descriptive" else [self.name]
+
+    @property
+    def labelled_columns(self) -> list[tuple[str, str]]:
+        """The columns with their labels; one of a checkbox names its choice."""
+        if self.type != "checkbox":
+            return [(name, self.label) for name in self.columns]
+        labels = (f"{self.label} (choice={choice})" for choice in self.choices.values())
+        return list(zip(self.columns, labels, strict=True))
 
 
 @dataclass(frozen=True)

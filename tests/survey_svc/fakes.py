@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 
 from mesh.chassis.errors import MeshError, UnavailableError
 from survey_svc.requests.rules import Row
@@ -47,7 +48,7 @@ class FakeProject:
         user = self._profile.variables.user
         return [dict(row) for row in self.stored.values() if row[user] in users]
 
-    async def records(self, user: str) -> list[str]:
+    async def records(self, user: str, since: datetime | None = None) -> list[str]:
         return [row[self._profile.variables.record] for row in await self.rows([user])]
 
     async def answers(self, user: str, records: Sequence[str]) -> list[Row]:

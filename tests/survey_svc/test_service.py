@@ -4,17 +4,21 @@ import asyncio
 import csv
 import io
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
+import openpyxl
 import pytest
 from amarre.survey.v1 import survey_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2 as messages
 from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 
+from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import connected
+from survey_svc.export import workbook
 from tests.survey_svc.sandbox import Sandbox
 from tests.survey_svc.world import World, reason_of
 
@@ -395,6 +399,119 @@ class TestExportData:
         _, _, data = await world.file("ExportData", user, messages.ExportDataRequest())
 
         assert 1 == len(json.loads(data))
+
+
+class TestExportSince:
+    async def test_changed_requests(self, world: World, sandbox: Sandbox, user: str) -> None:
+        """With since only requests changed since then come, whole; a future time gives none."""
+        sandbox.save(_request(user, f"{user}-a", demandeur_nom="Ada"))
+        now = datetime.now(UTC)
+
+        found = {
+            since: len(json.loads(await self._export(world, user, since=since)))
+            for since in (
+                (now - timedelta(minutes=1)).isoformat(),
+                (now + timedelta(minutes=1)).isoformat(),
+                (now + timedelta(minutes=1)).astimezone(timezone(timedelta(hours=-9))).isoformat(),
+                "2000-01-01T00:00:00Z",
+            )
+        }
+
+        assert [1, 0, 0, 1] == list(found.values())
+
+    @pytest.mark.parametrize(
+        "since", ["yesterday", "2026-02-30T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00", "-15m"]
+    )
+    async def test_not_a_time(self, world: World, user: str, since: str) -> None:
+        """What is not an RFC 3339 time is INVALID_REQUEST and names the parameter."""
+        with pytest.raises(grpc.aio.AioRpcError) as ei:
+            await self._export(world, user, since=since)
+
+        error = from_rpc_error(ei.value)
+        assert "INVALID_REQUEST" == error.contract.name
+        assert ["since"] == [violation.field for violation in error.violations]
+
+    async def _export(self, world: World, user: str, **fields: Any) -> bytes:
+        _, _, data = await world.file("ExportData", user, messages.ExportDataRequest(**fields))
+        return data
+
+
+class TestCodebook:
+    async def test_explains_every_column(self, world: World, sandbox: Sandbox, user: str) -> None:
+        """The codebook has one row per column of the export, in its order, with choices."""
+        sandbox.save(_request(user, f"{user}-a"))
+        _, _, data = await world.file("ExportData", user, messages.ExportDataRequest())
+        columns = list(json.loads(data)[0])
+
+        _, _, book = await world.file("ExportData", user, messages.ExportDataRequest(codebook=True))
+
+        rows = json.loads(book)
+        assert columns == [row["name"] for row in rows]
+        [status] = [row for row in rows if row["name"] == "demandeur_statut"]
+        assert "form" == status["form"]
+        assert status["label"]
+        assert status["choices"].startswith("1, Enseignant-chercheur | ")
+
+    async def test_csv(self, world: World, user: str) -> None:
+        """The codebook comes in the format asked for, under its own name."""
+        media_type, name, data = await world.file(
+            "ExportData", user, messages.ExportDataRequest(codebook=True, format="csv")
+        )
+
+        assert ("text/csv; charset=utf-8", "codebook.csv") == (media_type, name)
+        assert data.startswith(b"name,form,type,label,choices\r\n")
+
+
+class TestWorkbook:
+    async def test_answers_and_codebook(self, world: World, sandbox: Sandbox, user: str) -> None:
+        """A workbook has answers with accents, no formula, and the codebook beside them."""
+        sandbox.save(
+            _request(user, f"{user}-a", demandeur_nom="Zoé Müller", demandeur_prenom="=1+1")
+        )
+
+        media_type, name, data = await world.file(
+            "ExportData", user, messages.ExportDataRequest(format="xlsx")
+        )
+
+        book = openpyxl.load_workbook(io.BytesIO(data))
+        header, row = book["Answers"].iter_rows()
+        answers = {cell.value: value for cell, value in zip(header, row, strict=True)}
+        assert (workbook.MEDIA_TYPE, "export.xlsx") == (media_type, name)
+        assert "Zoé Müller" == answers["demandeur_nom"].value
+        assert ("=1+1", "s") == (
+            answers["demandeur_prenom"].value,
+            answers["demandeur_prenom"].data_type,
+        )
+        assert len(header) == book["Codebook"].max_row - 1
+
+    async def test_codebook(self, world: World, user: str) -> None:
+        """The codebook comes as a workbook too."""
+        _, name, data = await world.file(
+            "ExportData", user, messages.ExportDataRequest(format="xlsx", codebook=True)
+        )
+
+        assert "codebook.xlsx" == name
+        assert ["Codebook"] == openpyxl.load_workbook(io.BytesIO(data)).sheetnames
+
+    async def test_too_many(
+        self, world: World, sandbox: Sandbox, user: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """More requests than a workbook holds are refused with what to ask for instead."""
+        monkeypatch.setattr(workbook, "MAX_ROWS", 1)
+        sandbox.save(_request(user, f"{user}-a"), _request(user, f"{user}-b"))
+
+        with pytest.raises(grpc.aio.AioRpcError) as ei:
+            await world.file("ExportData", user, messages.ExportDataRequest(format="xlsx"))
+
+        assert "INVALID_REQUEST" == reason_of(ei.value)
+
+    def test_long_answer(self) -> None:
+        """An answer beyond what a cell holds is cut, and says so."""
+        data = workbook._build({"Answers": (("a",), [{"a": "x" * (workbook.MAX_CELL + 1)}])})
+
+        value = openpyxl.load_workbook(io.BytesIO(data))["Answers"]["A2"].value
+        assert workbook.MAX_CELL == len(value)
+        assert value.endswith(workbook.CUT)
 
 
 class TestFindContact:

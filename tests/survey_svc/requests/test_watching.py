@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -13,8 +13,10 @@ from amarre.survey.v1 import survey_service_pb2 as messages
 
 from mesh.chassis.background import background
 from mesh.chassis.errors import RateLimitedError, UnavailableError
+from survey_svc.errors import InvalidRowError
 from survey_svc.requests import watching as module
 from survey_svc.requests.listing import Listing
+from survey_svc.requests.rules import Row
 from survey_svc.requests.watching import MOST_PER_USER, Event, Kind, Watching
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.study.profile import Profile
@@ -190,6 +192,26 @@ class TestEvents:
 
         with pytest.raises(UnavailableError):
             await _next(watching.watch("ada", ""))
+
+    async def test_unreadable_row(self, watching: Watching, project: FakeProject) -> None:
+        """A row that cannot be read delays its own user's events, nobody else's."""
+        rows = project.rows
+
+        async def unreadable(users: Sequence[str]) -> list[Row]:
+            if "eve" in users:
+                raise InvalidRowError("bad row")
+            return await rows(users)
+
+        others = [f"user{number}" for number in range(5)]
+        streams = [watching.watch(user, "") for user in ("ada", "eve", *others)]
+        for stream in streams:
+            await _next(stream)
+        project.rows = unreadable  # type: ignore[method-assign]
+        await _store(project, "r1")
+
+        assert Kind.CURRENT is (await _next_news(streams[0])).kind
+        for stream in streams:
+            await stream.aclose()
 
 
 class TestBounds:

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from mesh.chassis.identity import SpiffeId
+from mesh.chassis.secret_files import SecretFileError, check_private
 
 S = TypeVar("S", bound=BaseSettings)
 PREFIX = "AMARRE_"
@@ -78,6 +79,11 @@ def load(kind: type[S]) -> S:
     secrets = os.environ.get(SECRETS_DIR) or None
     if secrets and not Path(secrets).is_dir():
         raise SettingsError(f"  {SECRETS_DIR} holds {secrets!r}: there is no such folder")
+    try:
+        for file in sorted(Path(secrets).glob(f"{PREFIX.lower()}*") if secrets else ()):
+            check_private(SECRETS_DIR, file)
+    except SecretFileError as error:
+        raise SettingsError(f"  {error}") from error
     try:
         return kind(_secrets_dir=secrets)
     except (ValidationError, SourceError) as exc:

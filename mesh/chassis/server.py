@@ -22,6 +22,7 @@ from mesh.chassis.background import background
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.interceptors.peer import identify
 from mesh.chassis.interceptors.pipeline import Pipeline
+from mesh.chassis.secret_files import SecretFileError
 from mesh.chassis.telemetry import rpc
 from mesh.chassis.tls import SvidFiles, SvidFilesError, server_credentials
 from mesh.chassis.tokens import RemoteKeys, TokenVerifier, fetch_over_http
@@ -275,5 +276,6 @@ START_FAULTS: tuple[type[Exception], ...] = (
     ListenError,
     SvidFilesError,
     StartError,
+    SecretFileError,
     telemetry.MetricsListenError,
 )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import grpc
 
+from mesh.chassis.secret_files import SecretFileError, check_private
+
 FILES = ("tls.crt", "tls.key", "ca.crt")
 
 
@@ -47,6 +49,9 @@ class SvidFiles:
         """
         try:
             chain, key, bundle = ((self.folder / name).read_bytes() for name in FILES)
+            check_private("AMARRE_SVID_DIR", self.folder / "tls.key")
+        except SecretFileError as exc:
+            raise SvidFilesError(str(exc)) from exc
         except OSError as exc:
             raise _unreadable(exc) from exc
         return chain, key, bundle

@@ -5,6 +5,7 @@ from typing import Protocol
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.errors import PermissionDeniedError
 from mesh.chassis.identity import InvalidSpiffeIdError, SpiffeId
+from mesh.chassis.interceptors.certificates import is_acceptable
 from mesh.chassis.interceptors.context import Context
 
 _XFCC = "x-forwarded-client-cert"
@@ -40,10 +41,15 @@ def identify(settings: MeshSettings) -> Identify:
 
 
 def _from_certificate(context: Context) -> str:
-    """Return the one URI SAN; the empty text when there is none or more than one."""
-    uris = list(context.auth_context().get("peer_uri", ()))
-    ids = list(context.auth_context().get("peer_spiffe_id", ()))
-    return ids[0].decode() if len(uris) == len(ids) == 1 and ids[0] == uris[0] else ""
+    """Return the one URI SAN of an acceptable leaf, or the empty text."""
+    facts = context.auth_context()
+    uris = list(facts.get("peer_uri", ()))
+    ids = list(facts.get("peer_spiffe_id", ()))
+    if not len(uris) == len(ids) == 1 or ids[0] != uris[0]:
+        return ""
+    leaf = next(iter(facts.get("x509_pem_cert", ())), b"")
+    chain = next(iter(facts.get("x509_pem_cert_chain", ())), b"")
+    return ids[0].decode() if is_acceptable(leaf, chain) else ""
 
 
 def _from_sidecar(context: Context) -> str:

@@ -1,20 +1,27 @@
-"""What stands for a user wherever a process speaks of one: keyed, so that nobody can guess back."""
+"""Pseudonyms of users in logs, spans and metrics: keyed, so that they cannot be guessed back."""
 
 import hashlib
 import hmac
 import secrets
 from pathlib import Path
 
+from mesh.chassis import secret_files
+
+LEAST_BYTES = 16
 _key = secrets.token_bytes(32)
 
 
 def load_key(file: Path | None) -> None:
-    """Take the key from *file*, so that all processes agree; none keeps one of this process."""
+    """Take the key from *file*, so that all processes agree; None keeps one of this process.
+
+    Raises:
+        SecretFileError: The file cannot be used, or holds fewer than `LEAST_BYTES`.
+    """
     global _key
     if file is not None:
-        _key = file.read_bytes()
+        _key = secret_files.read("AMARRE_PSEUDONYM_KEY_FILE", file, least=LEAST_BYTES)
 
 
 def pseudonym(user_id: str) -> str:
-    """Return what stands for a user in logs, spans and metrics: 16 hexadecimal characters."""
+    """Return the pseudonym of a user: 16 hexadecimal characters."""
     return hmac.new(_key, user_id.encode(), hashlib.sha256).hexdigest()[:16]

@@ -1,11 +1,17 @@
 """Settings that stand in files, as containers get them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mesh.chassis import config
+from mesh.chassis import config, secret_files
 from mesh.chassis.config import MeshSettings, SettingsError
+from mesh.chassis.secret_files import SecretFileError
+from mesh.chassis.telemetry.pseudonym import load_key
+from mesh.chassis.tls import FILES, SvidFiles, SvidFilesError
 
 
 def test_file_in_place_of_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,6 +20,8 @@ def test_file_in_place_of_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """
     (tmp_path / "amarre_instance").write_text("survey-2\n")
     (tmp_path / "amarre_namespace").write_text("elsewhere")
+    for file in tmp_path.iterdir():
+        file.chmod(0o640)
     monkeypatch.setenv("AMARRE_SECRETS_DIR", str(tmp_path))
     monkeypatch.setenv("AMARRE_NAMESPACE", "here")
 
@@ -31,3 +39,75 @@ def test_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(SettingsError, match=r"AMARRE_SECRETS_DIR holds .*no such folder"):
         config.load(MeshSettings)
+
+
+class TestSecretFiles:
+    """A secret is refused by the name of its setting before a process listens."""
+
+    @pytest.mark.parametrize("mode", [0o604, 0o644, 0o666, 0o601])
+    def test_readable_by_everybody(self, tmp_path: Path, mode: int) -> None:
+        """Any access for everybody on the machine is refused."""
+        file = tmp_path / "key"
+        file.write_bytes(b"k" * 32)
+        file.chmod(mode)
+        with pytest.raises(SecretFileError, match=rf"A_KEY.*{mode:04o}"):
+            secret_files.read("A_KEY", file)
+
+    @pytest.mark.parametrize("mode", [0o400, 0o600, 0o440, 0o640])
+    def test_private(self, tmp_path: Path, mode: int) -> None:
+        """Owner and group may read, as Kubernetes mounts secrets; white space around is cut."""
+        file = tmp_path / "key"
+        file.write_bytes(b"k" * 32 + b"\n")
+        file.chmod(mode)
+        assert secret_files.read("A_KEY", file, least=32) == b"k" * 32
+
+    @pytest.mark.parametrize("content", [b"", b"\n", b"k", b"k" * 15])
+    def test_too_short(self, tmp_path: Path, content: bytes) -> None:
+        """An empty secret and a pseudonym key of one byte are refused."""
+        file = tmp_path / "key"
+        file.write_bytes(content)
+        file.chmod(0o600)
+        with pytest.raises(SecretFileError, match=r"AMARRE_PSEUDONYM_KEY_FILE.*at least 16"):
+            load_key(file)
+
+    def test_missing(self, tmp_path: Path) -> None:
+        """A file that is not there is named together with its setting, and so is a folder."""
+        with pytest.raises(SecretFileError, match=r"AMARRE_PSEUDONYM_KEY_FILE.*none: No such"):
+            load_key(tmp_path / "none")
+        with pytest.raises(SecretFileError, match="is not a file"):
+            load_key(tmp_path)
+
+    def test_private_key_of_an_svid(self, tmp_path: Path, svids: Path) -> None:
+        """A private key that everybody may read is refused where TLS would start."""
+        folder = tmp_path / "svid"
+        folder.mkdir()
+        for name in FILES:
+            (folder / name).write_bytes((svids / "survey" / name).read_bytes())
+        (folder / "tls.key").chmod(0o644)
+        with pytest.raises(SvidFilesError, match=r"AMARRE_SVID_DIR.*chmod"):
+            SvidFiles(folder).read()
+
+    def test_secrets_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A setting in the secrets folder that everybody may read is refused."""
+        file = tmp_path / "amarre_instance"
+        file.write_text("survey-2\n")
+        file.chmod(0o644)
+        monkeypatch.setenv("AMARRE_SECRETS_DIR", str(tmp_path))
+        with pytest.raises(SettingsError, match=r"AMARRE_SECRETS_DIR.*amarre_instance"):
+            config.load(MeshSettings)
+
+
+def test_process_start(tmp_path: Path) -> None:
+    """A process with an unusable key says which, exits with 2 and never listens."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "AMARRE_PSEUDONYM_KEY_FILE": str(tmp_path / "none"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mesh.chassis.telemetry_process"],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "AMARRE_PSEUDONYM_KEY_FILE" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

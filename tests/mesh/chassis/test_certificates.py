@@ -1,0 +1,131 @@
+"""Client certificates that TLS accepts and a workload must not have.
+
+Source: SPIFFE X.509-SVID, sections 4 and 5; RFC 5280, section 4.2.1.9.
+"""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from amarre.health.v1 import health_service_pb2 as pb
+from amarre.health.v1 import health_service_pb2_grpc as rpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from mesh.chassis.interceptors.certificates import is_acceptable
+from mesh.chassis.testing import connected, served
+from mesh.local.ca import CertificateAuthority, Issued, install
+
+IDENTITY = "spiffe://amarre.local/ns/amarre/sa/gateway"
+P256 = ec.generate_private_key(ec.SECP256R1())
+
+
+def certificate(
+    authority: CertificateAuthority,
+    *,
+    key: Any = P256,
+    ca: bool = False,
+    path_length: int | None = None,
+    signs: bool = False,
+) -> bytes:
+    """Return a certificate of the gateway's identity, signed by *authority*, as PEM."""
+    now = dt.datetime.now(dt.UTC)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+         "encipher_only", "decipher_only"),
+        False,
+    )  # fmt: skip
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway workload")]))
+        .issuer_name(authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca, path_length), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=True, key_cert_sign=signs, crl_sign=signs, **usage),
+            critical=True,
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(IDENTITY)]), critical=False
+        )
+        .sign(authority._key, SHA256())
+    )
+    return made.public_bytes(Encoding.PEM)
+
+
+class TestLeaf:
+    def test_svid(self, authority: CertificateAuthority) -> None:
+        """The certificates that the mesh issues are acceptable."""
+        assert is_acceptable(authority.issue_svid("gateway").chain, b"")
+        assert is_acceptable(certificate(authority), b"")
+
+    @pytest.mark.parametrize("bits", [1024, 2048])
+    def test_rsa(self, authority: CertificateAuthority, bits: int) -> None:
+        """RSA keys below 2048 bits are refused."""
+        key = rsa.generate_private_key(65_537, bits)
+        assert is_acceptable(certificate(authority, key=key), b"") is (bits >= 2048)
+
+    def test_ca(self, authority: CertificateAuthority) -> None:
+        """A CA certificate is no leaf, and neither is one that may sign."""
+        assert not is_acceptable(certificate(authority, ca=True), b"")
+        assert not is_acceptable(certificate(authority, signs=True), b"")
+
+    def test_nonsense(self) -> None:
+        """What is not a certificate is refused without an exception."""
+        assert not is_acceptable(b"nonsense", b"")
+        assert not is_acceptable(b"", b"")
+
+
+class TestChain:
+    def test_path_length(self, authority: CertificateAuthority) -> None:
+        """A CA with path length 0 may issue leaves and no intermediate."""
+        leaf = certificate(authority)
+        intermediate = certificate(authority, ca=True, signs=True)
+        last = certificate(authority, ca=True, signs=True, path_length=0)
+        assert is_acceptable(leaf, leaf + last)
+        assert is_acceptable(leaf, leaf + last + intermediate)
+        assert not is_acceptable(leaf, leaf + intermediate + last)
+
+    def test_leaf_as_issuer(self, authority: CertificateAuthority) -> None:
+        """A certificate that is no CA issues nothing."""
+        leaf = certificate(authority)
+        assert not is_acceptable(leaf, leaf + certificate(authority))
+
+
+class Health(rpc.HealthServiceServicer):
+    """Answers at once."""
+
+    async def GetStatus(self, request: object, context: object) -> pb.GetStatusResponse:
+        return pb.GetStatusResponse()
+
+
+@pytest.mark.parametrize("ca", [False, True])
+async def test_over_tls(
+    svids: Path, tmp_path: Path, authority: CertificateAuthority, *, ca: bool
+) -> None:
+    """A caller whose leaf is a CA certificate is refused, though its identity is right."""
+    key = P256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    bundle = authority.certificate.public_bytes(Encoding.PEM)
+    install(Issued(certificate(authority, ca=ca, signs=ca), key, bundle), tmp_path / "gateway")
+
+    def register(server: Any) -> None:
+        rpc.add_HealthServiceServicer_to_server(Health(), server)  # type: ignore[abstract] # one method is called
+
+    async with (
+        served(register, svids / "health") as port,
+        connected("health", port, tmp_path / "gateway", rpc.HealthServiceStub) as stub,
+    ):
+        if not ca:
+            await stub.GetStatus(pb.GetStatusRequest())
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetStatus(pb.GetStatusRequest())
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -1,10 +1,12 @@
-"""
-mTLS from SVID files: credentials that reload on the server, and a sign of change for clients.
+"""mTLS from SVID files: credentials that reload on the server, and a version for clients.
 
 An SVID folder holds ``tls.crt``, ``tls.key`` and ``ca.crt``. It is replaced as a whole by moving
 its ``..data`` link, as Kubernetes does with mounted secrets.
 """
 
+import contextlib
+import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +34,21 @@ class SvidFiles:
         Raises:
             SvidFilesError: A file is missing or unreadable.
         """
-        link = self.folder / "..data"
+        # Asked for each call: `os` is ten times faster here than `pathlib`.
+        with contextlib.suppress(OSError):
+            return os.readlink(self._link)  # noqa: PTH115
         try:
-            if link.is_symlink():
-                return str(link.readlink())
-            return str(max((self.folder / name).stat().st_mtime_ns for name in FILES))
+            return str(max(os.stat(name).st_mtime_ns for name in self._files))  # noqa: PTH116
         except OSError as exc:
             raise _unreadable(exc) from exc
+
+    @functools.cached_property
+    def _link(self) -> str:
+        return str(self.folder / "..data")
+
+    @functools.cached_property
+    def _files(self) -> tuple[str, ...]:
+        return tuple(str(self.folder / name) for name in FILES)
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """

@@ -1,12 +1,17 @@
 """What ``channel()`` does beyond a plain gRPC channel."""
 
 import asyncio
+import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 import pytest
+from amarre.health.v1 import health_service_pb2 as health_pb
+from amarre.health.v1 import health_service_pb2_grpc as health_rpc
 from amarre.survey.v1 import survey_service_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2_grpc as rpc
 
@@ -20,8 +25,10 @@ from mesh.chassis.telemetry import tracing
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
 from mesh.local.pki.certificate_authority import CertificateAuthority, install
+from mesh.contract.model import Method
 
 KEY = SigningKey.generate()
+STREAMS = 100
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 M = TypeVar("M")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -165,3 +172,94 @@ async def test_replaced_certificate(
                     await old.ListRequests(pb.ListRequestsRequest(), metadata=bearer(), timeout=2)
 
     assert 2 == flaky.calls
+
+
+class Status(health_rpc.HealthServiceServicer):
+    """Answers at once; a watcher gets one response and then waits."""
+
+    async def GetStatus(self, request: Any, context: Any) -> health_pb.GetStatusResponse:
+        return health_pb.GetStatusResponse()
+
+    async def WatchStatus(
+        self, request: Any, context: Any
+    ) -> AsyncIterator[health_pb.WatchStatusResponse]:
+        yield health_pb.WatchStatusResponse()
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def status(svids: Path) -> AsyncIterator[Any]:
+    def register(server: Any) -> None:
+        health_rpc.add_HealthServiceServicer_to_server(Status(), server)  # type: ignore[abstract] # CheckHost is not called
+
+    async with (
+        served(register, svids / "health") as port,
+        connected("health", port, svids / "gateway", health_rpc.HealthServiceStub) as stub,
+    ):
+        yield stub
+
+
+async def watch(stub: Any, stack: contextlib.ExitStack) -> None:
+    """Open one stream and wait for its first response."""
+    stream = stub.WatchStatus(health_pb.WatchStatusRequest())
+    stack.callback(stream.cancel)
+    await stream.read()
+
+
+class TestStreams:
+    """A server admits 100 streams per connection; HTTP/2, RFC 9113, section 5.1.2."""
+
+    async def test_watchers(self, status: Any) -> None:
+        """Watchers that use up the streams of their connection hold up no other call."""
+        with contextlib.ExitStack() as stack:
+            await asyncio.gather(*(watch(status, stack) for _ in range(STREAMS)))
+            await status.GetStatus(health_pb.GetStatusRequest(), timeout=30)
+
+    async def test_on_one_connection(self, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On the connection of the watchers the call would wait until its deadline."""
+        monkeypatch.setattr(Method, "stays_open", False)
+        with contextlib.ExitStack() as stack:
+            await asyncio.gather(*(watch(status, stack) for _ in range(STREAMS)))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await status.GetStatus(health_pb.GetStatusRequest(), timeout=1)
+        assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_proxy_variables(svids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls within the mesh never go through a proxy, whatever the shell's variables say."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def register(server: Any) -> None:
+        health_rpc.add_HealthServiceServicer_to_server(Status(), server)  # type: ignore[abstract] # CheckHost is not called
+
+    async with (
+        served(register, svids / "health") as port,
+        connected("health", port, svids / "gateway", health_rpc.HealthServiceStub) as stub,
+    ):
+        await stub.GetStatus(health_pb.GetStatusRequest())
+
+
+BASE = {
+    *("amarre", "buf", "mesh", "google", "grpc", "pydantic", "pydantic_core", "pydantic_settings"),
+    *("annotated_types", "dotenv", "typing_extensions", "typing_inspection", "cython_runtime"),
+    # gRPC imports these by itself where they are installed.
+    *("grpc_health", "grpc_reflection", "grpc_tools"),
+}
+"""The top-level packages of the base installation."""
+
+
+def test_imports() -> None:
+    """A client imports the base installation only: no server, telemetry or database."""
+    script = (
+        "import sys; before = set(sys.modules); import mesh.chassis.channel, mesh.chassis.config,"
+        " mesh.chassis.errors; print(*{n.split('.')[0] for n in set(sys.modules) - before})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    loaded = {name for name in done.stdout.split() if not name.startswith("_")}
+    assert loaded - set(sys.stdlib_module_names) <= BASE
+    assert "mesh" in loaded

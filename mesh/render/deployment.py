@@ -25,9 +25,16 @@ EDGE = "edge"
 """The gateway deployment of Istio in front of our gateway; also its service account."""
 OPERATOR = "operator"
 APP_NAMESPACE = "amarre-app"
+EDGE_NAMESPACE = "amarre-edge"
+"""The edge may read every secret of its namespace, so no workload shares it."""
 MONITORING = "monitoring"
-HEALTH_SERVICE = "/grpc.health.v1.Health/*"
-REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/*"
+HEALTH_SERVICE = "/grpc.health.v1.Health/"
+"""Prefix of the paths of health checks."""
+REFLECTION = (
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+)
+"""Prefixes of the paths of server reflection, both versions."""
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -137,8 +144,8 @@ class Deployment:
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """The namespaces of workloads, each once, in order."""
-        return tuple(sorted({w.namespace for w in self.workloads}))
+        """The namespaces of the workloads and the edge, sorted and without duplicates."""
+        return tuple(sorted({EDGE_NAMESPACE, *(w.namespace for w in self.workloads)}))
 
     def principal_of(self, caller: str) -> str:
         """Return the identity of a caller that a contract names."""

@@ -9,14 +9,12 @@ allow and nothing else, so that a hole in the first opens no door.
 from typing import Any
 
 from mesh.contract.policy import ANY_CALLER, Method, Service
+from mesh.render.deployment import HEALTH_SERVICE, OPERATOR, REFLECTION
 from mesh.render.envoy.placement import NAMESPACE, TRUST_DOMAIN, spiffe_id, typed
 
 ISSUER = "https://auth.amarre.local"
 KEYS = "keys"
 """The cluster of Auth's key set."""
-HEALTH = "/grpc.health.v1.Health/"
-REFLECTION = "/grpc.reflection."
-OPERATOR = "operator"
 _PREFIX = f"spiffe://{TRUST_DOMAIN}/ns/{NAMESPACE}/sa/"
 
 
@@ -54,11 +52,11 @@ def _permissions(service: Service) -> dict[str, Any]:
             "principals": [_callers(method)],
         }
     found["health for any workload"] = {
-        "permissions": [{"url_path": {"path": {"prefix": HEALTH}}}],
+        "permissions": [{"url_path": {"path": {"prefix": HEALTH_SERVICE}}}],
         "principals": [_any_workload()],
     }
     found["reflection for the operator"] = {
-        "permissions": [{"url_path": {"path": {"prefix": REFLECTION}}}],
+        "permissions": [{"url_path": {"path": {"prefix": prefix}}} for prefix in REFLECTION],
         "principals": [_is(OPERATOR)],
     }
     return found

@@ -8,7 +8,7 @@ idempotent, and the canary's share. Inbound: one route per method with its fault
 from typing import Any
 
 from mesh.contract.policy import Method, Service
-from mesh.render.envoy.authorization import HEALTH, REFLECTION
+from mesh.render.deployment import HEALTH_SERVICE, REFLECTION
 from mesh.render.envoy.clusters import APP
 from mesh.render.envoy.placement import EGRESS, INBOUND, canary_of, dns_name, seconds, typed
 from mesh.render.envoy.telemetry import UNTRACED
@@ -32,7 +32,7 @@ def inbound(service: Service, traffic: Traffic) -> dict[str, Any]:
     routes = [
         _inbound_route(method, traffic.fault_of(method.short_name)) for method in service.methods
     ]
-    for prefix in (HEALTH, REFLECTION):
+    for prefix in (HEALTH_SERVICE, *REFLECTION):
         routes.append(
             {
                 "match": {"prefix": prefix},
@@ -60,7 +60,7 @@ def _outbound_host(service: Service, traffic: Traffic) -> dict[str, Any]:
         routes.append(_outbound_route(method, weight))
     routes.append(
         {
-            "match": {"prefix": HEALTH},
+            "match": {"prefix": HEALTH_SERVICE},
             "route": {"cluster": service.name, "priority": "HIGH", "timeout": _HEALTH_SECONDS},
             "tracing": UNTRACED,
         }

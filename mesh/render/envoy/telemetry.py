@@ -6,13 +6,13 @@ from typing import Any
 from google.rpc import code_pb2
 
 from mesh.chassis.telemetry import names
+from mesh.render.deployment import HEALTH_SERVICE
 from mesh.render.envoy.placement import EDGE, EGRESS, INBOUND, Proxy, typed
 
 OTLP = "otlp"
 """The cluster of the collector."""
 _REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 _SLOW_MS = 1000
-_HEALTH = "/grpc.health.v1.Health/"
 
 
 def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _no_health_checks() -> dict[str, Any]:
         "header_filter": {
             "header": {
                 "name": ":path",
-                "string_match": {"prefix": _HEALTH},
+                "string_match": {"prefix": HEALTH_SERVICE},
                 "invert_match": True,
             }
         }

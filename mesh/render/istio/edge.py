@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from mesh.contract.model import LONGEST_CALL
-from mesh.render.deployment import APP_NAMESPACE, EDGE, Deployment, RenderError, Workload
+from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment, RenderError, Workload
 from mesh.render.istio.traffic import NO_RETRIES
 from mesh.render.manifest import Files, Resource, duration, resource
 
@@ -15,6 +15,8 @@ CERTIFICATE = "edge-tls"
 SLACK = timedelta(seconds=2)
 """What a request may take beyond the deadline of its call, so that the gateway answers first."""
 FORGEABLE = ("x-forwarded-client-cert", "authorization", "x-envoy-decorator-operation")
+PRIORITY = 10
+"""After Istio's own filters, so that those of the mesh can refer to them."""
 REQUESTS_PER_MINUTE = 600
 """Per address at each replica of the edge; the gateway's own limits are finer."""
 
@@ -46,7 +48,7 @@ def _gateway(files: Files) -> None:
         resource(
             GATEWAY,
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             spec={
                 "selector": {"app": EDGE},
                 "servers": [
@@ -77,7 +79,7 @@ def _routes(files: Files, deployed: Deployment, gateway: Workload) -> None:
         resource(
             VIRTUAL_SERVICE,
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             spec={
                 "hosts": [SITE_HOST],
                 "gateways": [EDGE],
@@ -122,8 +124,9 @@ def _rate_limit(files: Files) -> None:
         resource(
             ENVOY_FILTER,
             f"{EDGE}-rate-limit",
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             spec={
+                "priority": PRIORITY,
                 "workloadSelector": {"labels": {"app": EDGE}},
                 "configPatches": [
                     {

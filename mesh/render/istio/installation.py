@@ -87,7 +87,7 @@ def _log(name: str, **more: str) -> Resource:
         "details": "%RESPONSE_CODE_DETAILS%",
         "flags": "%RESPONSE_FLAGS%",
         "duration_ms": "%DURATION%",
-        "upstream": "%UPSTREAM_CLUSTER%",
+        "upstream": "%UPSTREAM_CLUSTER_RAW%",
         "route": "%ROUTE_NAME%",
         **more,
     }

@@ -76,14 +76,25 @@ def _service_entry(files: Files, workload: Workload, external: External) -> None
         "name": f"{external.protocol.lower()}-{external.name}",
         "protocol": external.protocol,
     }
+    why = (
+        f"Lets {workload.name} reach {external.name}: {external.purpose}. Visible in its namespace."
+    )
+    metadata: Resource = {}
+    if external.protocol == "TCP":
+        why += (
+            f"\nWithout a name in the protocol the proxy recognises {external.name} by its port; "
+            f"that every\nconnection to port {external.port} goes there is intended, so IST0134 is "
+            "suppressed."
+        )
+        metadata["annotations"] = {"galley.istio.io/analyze-suppress": "IST0134"}
     files.add(
         f"service-entry-{external.name}-{workload.name}.yaml",
-        f"Lets {workload.name} reach {external.name}: {external.purpose}. "
-        "Its namespace alone sees it.",
+        why,
         resource(
             SERVICE_ENTRY,
             external.name,
             workload.namespace,
+            metadata=metadata,
             spec={
                 "hosts": [external.host],
                 "exportTo": ["."],

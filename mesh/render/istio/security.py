@@ -8,6 +8,7 @@ from mesh.contract.policy import Method
 from mesh.render.deployment import (
     APP_NAMESPACE,
     EDGE,
+    EDGE_NAMESPACE,
     HEALTH_SERVICE,
     KEY_SET_PATH,
     KEY_SET_PORT,
@@ -119,7 +120,7 @@ def _infrastructure(deployed: Deployment, workload: Workload) -> Resource:
         sources.insert(0, deployed.principal_of("health"))
     return {
         "from": [{"source": {"principals": sources}}],
-        "to": [_operation(workload, [HEALTH_SERVICE, REFLECTION])],
+        "to": [_operation(workload, [f"{prefix}*" for prefix in (HEALTH_SERVICE, *REFLECTION)])],
         "when": [GRPC_ONLY],
     }
 
@@ -143,7 +144,7 @@ def _allow_edge(files: Files, workload: Workload) -> None:
             {"app": workload.name},
             [
                 {
-                    "from": [{"source": {"principals": [principal(APP_NAMESPACE, EDGE)]}}],
+                    "from": [{"source": {"principals": [principal(EDGE_NAMESPACE, EDGE)]}}],
                     "to": [{"operation": {"ports": [str(workload.port)]}}],
                 }
             ],
@@ -158,7 +159,7 @@ def _allow_edge_itself(files: Files) -> None:
         "without identity.",
         _policy(
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             {"app": EDGE},
             [{"to": [{"operation": {"methods": ["GET", "HEAD", "POST", "PUT", "DELETE"]}}]}],
         ),

@@ -1,8 +1,8 @@
-"""What the proxies tell: spans to the collector, one JSON line per request."""
+"""Telemetry of the proxies: spans to the collector and access logs as JSON lines."""
 
 from typing import Any
 
-from mesh.render.deployment import APP_NAMESPACE, EDGE, Deployment
+from mesh.render.deployment import EDGE, EDGE_NAMESPACE, HEALTH_SERVICE, Deployment
 from mesh.render.istio.installation import ACCESS_LOG, EDGE_LOG, TRACING
 from mesh.render.manifest import Files, resource
 
@@ -25,29 +25,47 @@ def add(files: Files, deployed: Deployment) -> None:
                 TELEMETRY,
                 "default",
                 namespace,
-                spec={"tracing": [spans], "accessLogging": [_lines(ACCESS_LOG)]},
+                spec={"tracing": [spans], "accessLogging": _both_sides(ACCESS_LOG)},
             ),
         )
-    _without_paths(files, EDGE, [_lines(EDGE_LOG)])
+    _without_paths(files, EDGE, EDGE_NAMESPACE, [_lines(EDGE_LOG)])
     for workload in deployed.workloads:
         if not workload.is_grpc:
-            sides = [_lines(EDGE_LOG, "SERVER"), _lines(ACCESS_LOG, "CLIENT")]
-            _without_paths(files, workload.name, sides)
+            _without_paths(files, workload.name, workload.namespace, _both_sides(EDGE_LOG))
 
 
-def _without_paths(files: Files, name: str, lines: list[dict[str, Any]]) -> None:
+def _without_paths(files: Files, name: str, namespace: str, lines: list[dict[str, Any]]) -> None:
     files.add(
         f"telemetry-{name}.yaml",
         f"Keeps what people type into an address out of the lines of {name}.",
         resource(
             TELEMETRY,
             name,
-            APP_NAMESPACE,
+            namespace,
             spec={"selector": {"matchLabels": {"app": name}}, "accessLogging": lines},
         ),
     )
 
 
-def _lines(provider: str, side: str = "") -> dict[str, Any]:
-    chosen = {"match": {"mode": side}} if side else {}
-    return {**chosen, "providers": [{"name": provider}]}
+def _both_sides(server: str) -> list[dict[str, Any]]:
+    """
+    Return the access logs of a workload: all calls it receives, to the provider *server*, and
+    those it sends that fail or are slow, as in `mesh.render.envoy.telemetry`.
+    """
+    unusual = (
+        "response.code >= 400 || (has(response.grpc_status) && response.grpc_status != 0)"
+        " || request.duration >= duration('1s')"
+    )
+    sent = f"!has(request.url_path) || ({_NO_HEALTH_CHECK} && ({unusual}))"
+    return [_lines(server, "SERVER", _NO_HEALTH_CHECK), _lines(ACCESS_LOG, "CLIENT", sent)]
+
+
+_NO_HEALTH_CHECK = f"!request.url_path.startsWith('{HEALTH_SERVICE}')"
+
+
+def _lines(provider: str, side: str = "", expression: str = "") -> dict[str, Any]:
+    lines: dict[str, Any] = {"match": {"mode": side}} if side else {}
+    lines["providers"] = [{"name": provider}]
+    if expression:
+        lines["filter"] = {"expression": expression}
+    return lines

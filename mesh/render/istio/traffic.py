@@ -5,6 +5,7 @@ from datetime import timedelta
 from mesh.contract.policy import Method, Service
 from mesh.contract.service_config import MOST_ATTEMPTS
 from mesh.render.deployment import (
+    EDGE_NAMESPACE,
     HEALTH_SERVICE,
     KEY_SET_PATH,
     KEY_SET_PORT,
@@ -32,7 +33,9 @@ MOST_STREAMS = 1024
 def add(files: Files, deployed: Deployment) -> None:
     """Add the traffic resources of *deployed* to *files*."""
     for workload in deployed.workloads:
-        exported = sorted({w.namespace for w in _seen_by(deployed, workload)} | {"."})
+        # Istio refuses the own namespace beside ".", which means the same.
+        callers = {w.namespace for w in _seen_by(deployed, workload)}
+        exported = sorted({".", *callers} - {workload.namespace})
         if workload.is_grpc:
             service = deployed.mesh.service(workload.name)
             _virtual_service(files, workload, service, exported)
@@ -116,10 +119,9 @@ def _routes(workload: Workload, method: Method) -> list[Resource]:
 
 
 def _infrastructure(workload: Workload) -> Resource:
-    prefixes = (path.removesuffix("*") for path in (HEALTH_SERVICE, REFLECTION))
     return {
         "name": "infrastructure",
-        "match": [{"uri": {"prefix": prefix}} for prefix in prefixes],
+        "match": [{"uri": {"prefix": prefix}} for prefix in (HEALTH_SERVICE, *REFLECTION)],
         "route": [_destination(workload, STABLE)],
         "timeout": "5s",
         "retries": dict(NO_RETRIES),
@@ -222,7 +224,7 @@ def _http_destination_rule(files: Files, workload: Workload) -> None:
             workload.namespace,
             spec={
                 "host": workload.host,
-                "exportTo": ["."],
+                "exportTo": [".", EDGE_NAMESPACE],
                 "trafficPolicy": {
                     **_connections(workload),
                     "outlierDetection": {

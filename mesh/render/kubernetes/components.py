@@ -1,9 +1,20 @@
 """What an overlay may choose: where secrets come from, the way in, the names of the site."""
 
-from mesh.render.deployment import APP_NAMESPACE, EDGE, Deployment, External, Workload, principal
+from mesh.render.deployment import (
+    APP_NAMESPACE,
+    EDGE,
+    EDGE_NAMESPACE,
+    Deployment,
+    External,
+    Workload,
+    principal,
+)
+from mesh.render.docker import version
 from mesh.render.environment import SITE, secret_files
 from mesh.render.istio.edge import CERTIFICATE, REQUESTS_PER_MINUTE
+from mesh.render.kubernetes.edge import certificate
 from mesh.render.kubernetes.network import NETWORK_POLICY
+from mesh.render.kubernetes.workloads import MIGRATION
 from mesh.render.manifest import Files, Resource, inline, kustomization, resource
 
 EXTERNAL_SECRET = "external-secrets.io/v1 ExternalSecret"  # noqa: S105 - a kind
@@ -27,6 +38,7 @@ def site_values(deployed: Deployment, host: str = SITE) -> dict[str, str]:
     """Return what a site says of itself, as its ``site.yaml`` holds it."""
     hosts = {f"{e.name}-host": e.host for e in deployed.externals}
     return {
+        "version": version(),
         "host": host,
         "origin": f"https://{host}",
         "link-url": f"https://{host}/login",
@@ -42,6 +54,7 @@ def site_values(deployed: Deployment, host: str = SITE) -> dict[str, str]:
 
 def _site(deployed: Deployment) -> Files:
     settings: dict[str, list[Resource]] = {
+        "version": _version(deployed),
         "host": [
             _target("Gateway", EDGE, "spec.servers.*.hosts.0"),
             _target("VirtualService", EDGE, "spec.hosts.0"),
@@ -76,6 +89,23 @@ def _site(deployed: Deployment) -> Files:
         kustomization(component=True, replacements=replacements),
     )
     return files
+
+
+def _version(deployed: Deployment) -> list[Resource]:
+    """
+    Return the tag of every image, and the name of the migration: a Job cannot be changed, so each
+    version has its own.
+    """
+    image = "spec.template.spec.containers.0.image"
+    tag: Resource = {"delimiter": ":", "index": 1}
+    targets = [_target("Deployment", w.name, image, **tag) for w in deployed.workloads]
+    job: Resource = {"select": {"kind": "Job"}}
+    name: Resource = {"delimiter": "-", "index": MIGRATION.count("-") + 1}
+    return [
+        *targets,
+        {**job, "fieldPaths": [image], "options": tag},
+        {**job, "fieldPaths": ["metadata.name"], "options": name},
+    ]
 
 
 def _target(kind: str, name: str, *paths: str, **options: object) -> Resource:
@@ -191,7 +221,7 @@ def _variant(
     annotations: dict[str, str],
     others: dict[str, Resource] | None = None,
 ) -> Files:
-    """Return the component in which another proxy takes the place of the edge."""
+    """Return the component that replaces the edge by another proxy."""
     gateway = deployed.workload("gateway")
     files = Files()
     files.add(
@@ -207,6 +237,11 @@ def _variant(
     )
     for name, other in (others or {}).items():
         files.add(name, "The limits of the edge, for Traefik.", other)
+    files.add(
+        f"certificate-{gateway.name}.yaml",
+        "The certificate that browsers see, where the Ingress looks for it.",
+        certificate(gateway.namespace),
+    )
     files.add(
         f"network-policy-{namespace}.yaml",
         f"Lets {namespace} reach the gateway.",
@@ -239,7 +274,7 @@ def _variant(
         kustomization(
             component=True,
             resources=sorted(files),
-            patches=[*_without_edge(), _admit(gateway, principal(namespace, account))],
+            patches=[*_without_edge(), *_admit(gateway, namespace, account)],
         ),
     )
     return files
@@ -260,6 +295,14 @@ def _ingress(gateway: Workload, ingress_class: str) -> Resource:
 
 
 _OF_THE_EDGE = (
+    ("v1", "Namespace", EDGE_NAMESPACE),
+    ("cert-manager.io/v1", "Certificate", CERTIFICATE),
+    ("networking.k8s.io/v1", "NetworkPolicy", "deny-by-default"),
+    ("networking.k8s.io/v1", "NetworkPolicy", "platform"),
+    ("networking.k8s.io/v1", "NetworkPolicy", "dns"),
+    ("security.istio.io/v1", "PeerAuthentication", "default"),
+    ("security.istio.io/v1", "AuthorizationPolicy", "deny-by-default"),
+    ("telemetry.istio.io/v1", "Telemetry", "default"),
     ("apps/v1", "Deployment", EDGE),
     ("v1", "Service", EDGE),
     ("v1", "ServiceAccount", EDGE),
@@ -282,7 +325,8 @@ def _without_edge() -> list[Resource]:
                 {
                     "apiVersion": version,
                     "kind": kind,
-                    "metadata": {"name": name, "namespace": APP_NAMESPACE},
+                    "metadata": {"name": name}
+                    | ({} if kind == "Namespace" else {"namespace": EDGE_NAMESPACE}),
                     "$patch": "delete",
                 }
             )
@@ -291,13 +335,19 @@ def _without_edge() -> list[Resource]:
     ]
 
 
-def _admit(gateway: Workload, who: str) -> Resource:
-    path = "/spec/rules/0/from/0/source/principals"
-    return {
-        "target": {
-            "kind": "AuthorizationPolicy",
-            "name": gateway.name,
-            "namespace": gateway.namespace,
-        },
-        "patch": inline([{"op": "replace", "path": path, "value": [who]}]),
+def _admit(gateway: Workload, namespace: str, account: str) -> list[Resource]:
+    """Let the other proxy call the gateway, and see which identity the gateway has."""
+    changes = {
+        "AuthorizationPolicy": (
+            "/spec/rules/0/from/0/source/principals",
+            [principal(namespace, account)],
+        ),
+        "DestinationRule": ("/spec/exportTo", [".", namespace]),
     }
+    return [
+        {
+            "target": {"kind": kind, "name": gateway.name, "namespace": gateway.namespace},
+            "patch": inline([{"op": "replace", "path": path, "value": value}]),
+        }
+        for kind, (path, value) in changes.items()
+    ]

@@ -1,6 +1,6 @@
 """The proxy that browsers reach, and its certificate."""
 
-from mesh.render.deployment import APP_NAMESPACE, EDGE, Deployment
+from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment
 from mesh.render.environment import SITE
 from mesh.render.istio.edge import CERTIFICATE
 from mesh.render.kubernetes.workloads import REPLICAS, restricted
@@ -14,9 +14,9 @@ def add(files: Files, _: Deployment) -> None:
     labels = {"app": EDGE}
     files.add(
         f"service-account-{EDGE}.yaml",
-        f"The identity spiffe://amarre.local/ns/{APP_NAMESPACE}/sa/{EDGE}; the gateway takes calls "
-        "from it alone.",
-        resource("v1 ServiceAccount", EDGE, APP_NAMESPACE, automountServiceAccountToken=False),
+        f"The identity spiffe://amarre.local/ns/{EDGE_NAMESPACE}/sa/{EDGE}, the only one that may "
+        "call the gateway.",
+        resource("v1 ServiceAccount", EDGE, EDGE_NAMESPACE, automountServiceAccountToken=False),
     )
     files.add(
         f"service-{EDGE}.yaml",
@@ -24,7 +24,7 @@ def add(files: Files, _: Deployment) -> None:
         resource(
             "v1 Service",
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             metadata={"labels": labels},
             spec={
                 "type": "LoadBalancer",
@@ -48,7 +48,7 @@ def add(files: Files, _: Deployment) -> None:
         resource(
             "policy/v1 PodDisruptionBudget",
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             spec={"maxUnavailable": 1, "selector": {"matchLabels": labels}},
         ),
     )
@@ -79,7 +79,7 @@ def _deployment(labels: dict[str, str]) -> Resource:
     return resource(
         "apps/v1 Deployment",
         EDGE,
-        APP_NAMESPACE,
+        EDGE_NAMESPACE,
         metadata={"labels": labels},
         spec={
             "replicas": REPLICAS,
@@ -118,16 +118,17 @@ def _deployment(labels: dict[str, str]) -> Resource:
 def _role(files: Files) -> None:
     files.add(
         f"role-{EDGE}.yaml",
-        "Lets istiod hand the edge its certificate on the edge's behalf.",
+        "Lets istiod hand the edge its certificate. istiod checks whether the account may list "
+        "secrets,\nwithout a name, which no rule with resourceNames allows; the namespace holds no "
+        "other secret.",
         resource(
             "rbac.authorization.k8s.io/v1 Role",
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             rules=[
                 {
                     "apiGroups": [""],
                     "resources": ["secrets"],
-                    "resourceNames": [CERTIFICATE],
                     "verbs": ["get", "watch", "list"],
                 }
             ],
@@ -139,9 +140,9 @@ def _role(files: Files) -> None:
         resource(
             "rbac.authorization.k8s.io/v1 RoleBinding",
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": EDGE},
-            subjects=[{"kind": "ServiceAccount", "name": EDGE, "namespace": APP_NAMESPACE}],
+            subjects=[{"kind": "ServiceAccount", "name": EDGE, "namespace": EDGE_NAMESPACE}],
         ),
     )
 
@@ -150,21 +151,7 @@ def _certificate(files: Files) -> None:
     files.add(
         f"certificate-{EDGE}.yaml",
         "The certificate that browsers see, kept fresh by cert-manager.",
-        resource(
-            "cert-manager.io/v1 Certificate",
-            CERTIFICATE,
-            APP_NAMESPACE,
-            spec={
-                "secretName": CERTIFICATE,
-                "dnsNames": [SITE],
-                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
-                "issuerRef": {
-                    "kind": "ClusterIssuer",
-                    "name": "amarre",
-                    "group": "cert-manager.io",
-                },
-            },
-        ),
+        certificate(EDGE_NAMESPACE),
     )
     # Universities run their own DNS; nothing of the challenge passes the edge.
     dns = {
@@ -189,4 +176,19 @@ def _certificate(files: Files) -> None:
                 }
             },
         ),
+    )
+
+
+def certificate(namespace: str) -> Resource:
+    """Return the certificate that browsers see, with its secret in *namespace*."""
+    return resource(
+        "cert-manager.io/v1 Certificate",
+        CERTIFICATE,
+        namespace,
+        spec={
+            "secretName": CERTIFICATE,
+            "dnsNames": [SITE],
+            "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+            "issuerRef": {"kind": "ClusterIssuer", "name": "amarre", "group": "cert-manager.io"},
+        },
     )

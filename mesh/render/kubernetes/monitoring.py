@@ -8,6 +8,8 @@ from mesh.render.manifest import Files, Resource, kustomization, resource
 from mesh.render.rules import rule_files
 
 RULES = "monitoring.coreos.com/v1 PrometheusRule"
+CALLEE = r"outbound\|\d+\|[^|]*\|([^.;]+)[.;].*"
+"""Istio's name of a cluster; the group is the name of the workload."""
 POD_MONITOR = "monitoring.coreos.com/v1 PodMonitor"
 
 
@@ -75,6 +77,17 @@ def _pod_monitor(deployed: Deployment) -> Resource:
                         relabel(f"{pod}_label_app", "workload"),
                         relabel(f"{pod}_node_name", "host"),
                         relabel(f"{pod}_label_rollouts_pod_template_hash", "revision"),
+                    ],
+                    # Istio names clusters "outbound|3001|stable|survey.amarre-surveys…" in a label
+                    # of its own; rules and dashboards know callees by the label of plain Envoys.
+                    "metricRelabelings": [
+                        {
+                            "action": "replace",
+                            "sourceLabels": ["cluster_name"],
+                            "regex": CALLEE,
+                            "replacement": "$1",
+                            "targetLabel": "envoy_cluster_name",
+                        }
                     ],
                 }
             ],

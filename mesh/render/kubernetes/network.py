@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from mesh.render.deployment import (
-    APP_NAMESPACE,
     EDGE,
+    EDGE_NAMESPACE,
     KEY_SET_PORT,
     MONITORING,
     Deployment,
@@ -18,6 +18,9 @@ ISTIO_NAMESPACE = "istio-system"
 ISTIOD_PORT = 15012
 PROXY_METRICS_PORT = 15020
 OTLP_PORT = 4317
+DNS_PORTS = (53, 5353)
+NODE_LOCAL_DNS = "169.254.20.10/32"
+"""The address on which NodeLocal DNSCache listens at every node, on the node's own network."""
 WORLD = {"ipBlock": {"cidr": "0.0.0.0/0"}}
 PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 
@@ -26,7 +29,8 @@ def add(files: Files, deployed: Deployment) -> None:
     """Add the network policies of *deployed* to *files*."""
     for namespace in deployed.namespaces:
         _deny(files, namespace)
-        _everybody(files, namespace)
+        _platform(files, namespace)
+        _dns(files, namespace)
     for workload in deployed.workloads:
         _workload(files, deployed, workload)
     _edge(files, deployed)
@@ -47,11 +51,10 @@ def _deny(files: Files, namespace: str) -> None:
     )
 
 
-def _everybody(files: Files, namespace: str) -> None:
-    dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+def _platform(files: Files, namespace: str) -> None:
     files.add(
         f"network-policy-{namespace}-platform.yaml",
-        "Lets every pod ask the DNS, its proxy ask istiod, and telemetry go and be fetched.",
+        "Lets every proxy reach istiod, telemetry leave, and metrics be scraped.",
         resource(
             NETWORK_POLICY,
             "platform",
@@ -61,9 +64,38 @@ def _everybody(files: Files, namespace: str) -> None:
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": [_from([_namespace(MONITORING)], [PROXY_METRICS_PORT])],
                 "egress": [
-                    {"to": [_namespace("kube-system")], "ports": dns},
                     _to([_namespace(ISTIO_NAMESPACE)], [ISTIOD_PORT]),
                     _to([_namespace(MONITORING)], [OTLP_PORT]),
+                ],
+            },
+        ),
+    )
+
+
+def _dns(files: Files, namespace: str) -> None:
+    ports = [
+        {"protocol": protocol, "port": port} for port in DNS_PORTS for protocol in ("UDP", "TCP")
+    ]
+    files.add(
+        f"network-policy-{namespace}-dns.yaml",
+        "Lets every pod resolve names: by the cluster's DNS, by NodeLocal DNSCache, or by that of\n"
+        "OpenShift, whose pods listen on 5353.",
+        resource(
+            NETWORK_POLICY,
+            "dns",
+            namespace,
+            spec={
+                "podSelector": {},
+                "policyTypes": ["Egress"],
+                "egress": [
+                    {
+                        "to": [
+                            _namespace("kube-system"),
+                            _namespace("openshift-dns"),
+                            {"ipBlock": {"cidr": NODE_LOCAL_DNS}},
+                        ],
+                        "ports": ports,
+                    }
                 ],
             },
         ),
@@ -110,7 +142,7 @@ def _policy(name: str, namespace: str, ingress: list[Resource], egress: list[Res
 
 def _callers(deployed: Deployment, workload: Workload) -> list[tuple[str, str]]:
     if not workload.is_grpc:
-        return [(APP_NAMESPACE, EDGE)]
+        return [(EDGE_NAMESPACE, EDGE)]
     return [(w.namespace, w.name) for w in deployed.callers(workload.name)]
 
 
@@ -121,7 +153,7 @@ def _edge(files: Files, deployed: Deployment) -> None:
         "Lets the world reach the edge, and the edge the gateway.",
         _policy(
             EDGE,
-            APP_NAMESPACE,
+            EDGE_NAMESPACE,
             [_from([WORLD], [8080, 8443])],
             [_to(_pods([w]), [w.port]) for w in behind],
         ),

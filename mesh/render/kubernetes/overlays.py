@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mesh.render.deployment import Deployment, Workload
-from mesh.render.docker import version
+from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment
 from mesh.render.environment import SITE
 from mesh.render.kubernetes.components import SITE_VALUES, site_values
-from mesh.render.kubernetes.workloads import IMAGE, MOST_REPLICAS, REPLICAS
+from mesh.render.kubernetes.workloads import MOST_REPLICAS, REPLICAS
 from mesh.render.manifest import Files, Resource, inline, kustomization, resource
 
 
@@ -64,7 +63,8 @@ def _files(overlay: Overlay, deployed: Deployment) -> Files:
     files = Files()
     files.add(
         "site.yaml",
-        "What this site says of itself; change it here, kustomize writes it everywhere.",
+        "The values of this site; kustomize writes each wherever it belongs. To upgrade, change "
+        "the\nversion and apply the overlay again.",
         resource(
             "v1 ConfigMap",
             SITE_VALUES,
@@ -72,16 +72,12 @@ def _files(overlay: Overlay, deployed: Deployment) -> Files:
             data=site_values(deployed, overlay.host),
         ),
     )
-    images = [
-        {"name": f"{IMAGE}/{workload.name}", "newTag": version()} for workload in deployed.workloads
-    ]
     files.add(
         "kustomization.yaml",
         f"{overlay.why}\nInstall: kubectl apply -k mesh/deploy/kubernetes/overlays/{overlay.name}",
         kustomization(
             resources=["../../base", "site.yaml"],
             components=[f"../../components/{name}" for name in overlay.components],
-            images=images,
             patches=list(_patches(overlay, deployed)),
         ),
     )
@@ -91,22 +87,23 @@ def _files(overlay: Overlay, deployed: Deployment) -> Files:
 def _patches(overlay: Overlay, deployed: Deployment) -> Iterable[Resource]:
     for workload in deployed.workloads:
         if overlay.replicas != REPLICAS:
-            yield _patch("Deployment", workload, ("/spec/replicas", overlay.replicas))
             yield _patch(
                 "HorizontalPodAutoscaler",
-                workload,
+                workload.name,
+                workload.namespace,
                 ("/spec/minReplicas", overlay.replicas),
                 ("/spec/maxReplicas", overlay.most_replicas),
             )
         if overlay.environment != "production":
-            yield _patch("ConfigMap", workload, ("/data/AMARRE_ENV", overlay.environment))
-        if "rollouts" in overlay.components and workload.is_grpc and overlay.replicas != REPLICAS:
-            yield _patch("Rollout", workload, ("/spec/replicas", overlay.replicas))
+            setting = ("/data/AMARRE_ENV", overlay.environment)
+            yield _patch("ConfigMap", workload.name, workload.namespace, setting)
+    if overlay.replicas != REPLICAS:
+        yield _patch("Deployment", EDGE, EDGE_NAMESPACE, ("/spec/replicas", overlay.replicas))
 
 
-def _patch(kind: str, workload: Workload, *values: tuple[str, object]) -> Resource:
+def _patch(kind: str, name: str, namespace: str, *values: tuple[str, object]) -> Resource:
     operations = [{"op": "replace", "path": path, "value": value} for path, value in values]
     return {
-        "target": {"kind": kind, "name": workload.name, "namespace": workload.namespace},
+        "target": {"kind": kind, "name": name, "namespace": namespace},
         "patch": inline(operations),
     }

@@ -10,7 +10,6 @@ from mesh.chassis.telemetry import names
 from mesh.contract.policy import Method, Service
 from mesh.render.deployment import MONITORING, Deployment, Workload
 from mesh.render.istio.traffic import CANARY, STABLE
-from mesh.render.kubernetes.workloads import REPLICAS
 from mesh.render.manifest import Files, Resource, inline, kustomization, resource
 
 ROLLOUT = "argoproj.io/v1alpha1 Rollout"
@@ -53,8 +52,8 @@ def component(deployed: Deployment) -> Files:
         patches.append(_scaled_by_the_rollout(workload))
     files.add(
         "kustomization.yaml",
-        "Canaries by Argo Rollouts. The deployments stay the source of the pods; the rollouts own "
-        "their number.",
+        "Canaries by Argo Rollouts. The deployments stay the source of the pods; the autoscaler "
+        "sets their number on the rollouts.",
         kustomization(component=True, resources=sorted(files), patches=patches),
     )
     return files
@@ -72,7 +71,7 @@ def blue_green(deployed: Deployment) -> Files:
                     "op": "replace",
                     "path": "/spec/strategy/canary/steps",
                     "value": [
-                        {"setCanaryScale": {"replicas": REPLICAS}},
+                        {"setCanaryScale": {"weight": 100}},
                         {"pause": {}},
                         {"setWeight": 100},
                         {"pause": {"duration": f"{STEP_SECONDS}s"}},
@@ -93,7 +92,6 @@ def blue_green(deployed: Deployment) -> Files:
 
 def _spec(workload: Workload, strategy: Resource) -> Resource:
     return {
-        "replicas": REPLICAS,
         "revisionHistoryLimit": 5,
         "progressDeadlineAbort": True,
         "selector": {"matchLabels": {"app": workload.name}},

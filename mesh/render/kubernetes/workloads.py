@@ -101,14 +101,14 @@ def _deployment(files: Files, workload: Workload) -> None:
     labels = {"app": workload.name}
     files.add(
         f"deployment-{workload.name}.yaml",
-        f"Runs {workload.name} beside an injected proxy, which reaches it over a Unix socket.",
+        f"Runs {workload.name} beside an injected proxy, which reaches it over a Unix socket. The\n"
+        "autoscaler, or a Rollout, sets the number of replicas.",
         resource(
             "apps/v1 Deployment",
             workload.name,
             workload.namespace,
             metadata={"labels": labels},
             spec={
-                "replicas": REPLICAS,
                 "revisionHistoryLimit": 5,
                 "selector": {"matchLabels": labels},
                 "strategy": {
@@ -321,7 +321,7 @@ def _migration(files: Files, auth: Workload) -> None:
         "so itself, one replica at a time.",
         resource(
             "batch/v1 Job",
-            MIGRATION,
+            f"{MIGRATION}-{version()}",
             auth.namespace,
             metadata={"annotations": {"argocd.argoproj.io/hook": "PreSync"}},
             spec={

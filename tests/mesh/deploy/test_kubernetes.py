@@ -65,14 +65,17 @@ class TestProduction:
 
     def test_replicas(self, production: list[Resource]) -> None:
         """
-        Three replicas each, which the rollouts of services own.
+        Three replicas at least, which only the autoscalers set: of the rollouts of services, and of
+        the deployment of the gateway.
         """
-        for service in policy.load().services:
-            rollout = find(production, "Rollout", service.name)
-            scaler = find(production, "HorizontalPodAutoscaler", service.name)
+        for workload in DEPLOYED.workloads:
+            scaler = find(production, "HorizontalPodAutoscaler", workload.name)["spec"]
+            kind = "Rollout" if workload.is_grpc else "Deployment"
 
-            assert 3 == rollout["spec"]["replicas"]
-            assert "Rollout" == scaler["spec"]["scaleTargetRef"]["kind"]
+            assert 3 == scaler["minReplicas"]
+            assert kind == scaler["scaleTargetRef"]["kind"]
+            for owned in {kind, "Deployment"}:
+                assert "replicas" not in find(production, owned, workload.name)["spec"]
 
     def test_canary_names_routes_that_exist(self, production: list[Resource]) -> None:
         """

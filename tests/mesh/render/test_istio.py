@@ -11,7 +11,7 @@ from mesh.chassis.tokens import ISSUER
 from mesh.contract import policy
 from mesh.contract.policy import Method
 from mesh.render import deployment, istio, registry, signals
-from mesh.render.deployment import Workload
+from mesh.render.deployment import EDGE_NAMESPACE, Workload
 from tests.mesh.render.authorization import Request, allowed
 
 MESH = policy.load()
@@ -40,7 +40,9 @@ def named(kind: str, name: str) -> dict[str, Any]:
 def principal_of(identity: str) -> str:
     if identity == "nobody":
         return ""
-    if identity in {"operator", "edge", "stranger"}:
+    if identity == "edge":
+        return "amarre.local/ns/amarre-edge/sa/edge"
+    if identity in {"operator", "stranger"}:
         return f"amarre.local/ns/amarre-app/sa/{identity}"
     return DEPLOYED.workload(identity).principal
 
@@ -127,11 +129,19 @@ class TestAuthorization:
 
     @pytest.mark.parametrize("name", ["auth", "survey", "health"])
     @pytest.mark.parametrize("identity", IDENTITIES)
-    def test_health_and_reflection(self, name: str, identity: str) -> None:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/grpc.health.v1.Health/Check",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        ],
+    )
+    def test_health_and_reflection(self, name: str, identity: str, path: str) -> None:
         """
-        Only the health service and operators ask for health.
+        Only the health service and operators may ask for health and, in both versions, reflection.
         """
-        asked = request(DEPLOYED.workload(name), "/grpc.health.v1.Health/Check", identity)
+        asked = request(DEPLOYED.workload(name), path, identity)
         expected = identity in {"health", "operator"} - {name}
 
         assert expected is allowed(of_kind("AuthorizationPolicy"), asked)
@@ -281,6 +291,7 @@ class TestTraffic:
             service.outlier.max_ejection_percent
             == (found["outlierDetection"]["maxEjectionPercent"])
         )
+        assert 0 == found["outlierDetection"]["consecutive5xxErrors"]
         assert 20 == found["retryBudget"]["percent"]
 
     def test_server_identity(self) -> None:
@@ -305,6 +316,42 @@ class TestTraffic:
                     exported = named(kind, callee.name)["spec"]["exportTo"]
                     assert {caller.namespace, "."} & set(exported)
                     assert caller.namespace in exported or caller.namespace == callee.namespace
+
+    def test_exported_once(self) -> None:
+        """
+        No resource is exported to its own namespace twice, by name and as ".".
+
+        Source:
+            Istio's validation of exportTo refuses it as a duplicate.
+        """
+        for resource in RESOURCES:
+            exported = resource["spec"].get("exportTo", [])
+
+            assert resource["metadata"]["namespace"] not in exported
+            assert len(exported) == len(set(exported))
+
+    def test_edge_knows_the_identity_of_the_gateway(self) -> None:
+        """
+        The rule that pins the gateway's identity reaches the namespace of the edge.
+        """
+        assert EDGE_NAMESPACE in named("DestinationRule", "gateway")["spec"]["exportTo"]
+
+    def test_connections_without_a_name(self) -> None:
+        """
+        The warning about external services without name or address is suppressed where it applies.
+        """
+        for entry in of_kind("ServiceEntry"):
+            (port,) = entry["spec"]["ports"]
+            suppressed = entry["metadata"].get("annotations", {})
+
+            assert ("TCP" == port["protocol"]) is bool(suppressed)
+
+    def test_filters_have_a_priority(self) -> None:
+        """
+        Every EnvoyFilter says when it is applied, as its order would be arbitrary otherwise.
+        """
+        for filters in of_kind("EnvoyFilter"):
+            assert filters["spec"]["priority"] > 0
 
     def test_scope(self) -> None:
         """
@@ -426,6 +473,26 @@ class TestFiles:
         ]
         assert 1 == len(met)
         assert not any("PATH" in value for log in met for value in logs[log].values())
+
+
+def test_lines_of_sent_calls() -> None:
+    """
+    A proxy logs the calls that it sends where they fail or are slow, so that exports of telemetry
+    and health checks add no lines.
+    """
+    for telemetry in of_kind("Telemetry"):
+        for lines in telemetry["spec"]["accessLogging"]:
+            if lines.get("match", {}).get("mode") == "CLIENT":
+                assert "grpc_status != 0" in lines["filter"]["expression"]
+            elif "match" in lines:
+                assert "!request.url_path.startsWith" in lines["filter"]["expression"]
+
+
+def test_clusters_are_logged_by_their_name() -> None:
+    """
+    Lines hold the plain name of a cluster, without the suffix that Istio gives its statistics.
+    """
+    assert "%UPSTREAM_CLUSTER%" not in FILES["istiod-values.yaml"]
 
 
 def test_statistics_of_proxies() -> None:

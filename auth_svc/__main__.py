@@ -60,7 +60,10 @@ async def main(settings: AuthSettings) -> None:
         limits = RateLimits(SqlCounters(database), utc_now, off=settings.rate_limits == "off")
         sign_in = SignIn(
             LinkRules(
-                AllowedDomains(settings.allowed_email_domains),
+                AllowedDomains(
+                    settings.allowed_email_domains,
+                    beyond_ascii=settings.auth_smtputf8 == "on",
+                ),
                 settings.auth_link_url,
                 settings.auth_link_lifetime,
             ),
@@ -128,7 +131,12 @@ def _smtp(settings: AuthSettings) -> SmtpServer:
         password = file.read_text().strip() if file else None
     except OSError as exc:
         raise server.StartError(f"AMARRE_AUTH_SMTP_PASSWORD_FILE {file}: {exc.strerror}.") from exc
-    return SmtpServer.parse(settings.auth_smtp_url, password)
+    return SmtpServer.parse(
+        settings.auth_smtp_url,
+        password,
+        strict=settings.env == "production",
+        ca_file=settings.auth_smtp_ca_file,
+    )
 
 
 async def _housekeeping(database: Database, ring: KeyRing) -> None:

@@ -36,9 +36,16 @@ class AuthSettings(MeshSettings):
     auth_key_set_listen: str
     """Where the key set is served: ``unix:/PATH`` or ``HOST:PORT``."""
     auth_smtp_url: str
-    """Where mails are handed in: ``smtp://[USER@]HOST:PORT`` or ``smtps://…``."""
+    """
+    Where mail is submitted: ``smtp://[USER@]HOST:PORT`` or ``smtps://…``. ``smtp`` to another host
+    requires STARTTLS; in development it uses it where the server offers it.
+    """
     auth_smtp_password_file: Path | None = None
     """File with the password for ``AMARRE_AUTH_SMTP_URL``; none means no log-in."""
+    auth_smtp_ca_file: Path | None = None
+    """CA certificates that verify the mail server, PEM; default: those of the system."""
+    auth_smtputf8: Literal["on", "off"] = "off"
+    """``on`` accepts mailboxes beyond ASCII (RFC 6531); the mail server must offer SMTPUTF8."""
     auth_mail_from: str = "AMARRE <no-reply@amarre.local>"
     """The sender of mails."""
     auth_link_url: str

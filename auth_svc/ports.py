@@ -248,7 +248,7 @@ class Console(Protocol):
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail to one person; after ``useful_until`` it need not be sent any more."""
+    """A mail to one person; there is no point in sending it after ``useful_until``."""
 
     to: str = field(repr=False)
     subject: str
@@ -258,12 +258,12 @@ class Mail:
 
 
 class Mailer(Protocol):
-    """Sends letters, later."""
+    """Sends mail later."""
 
-    def post(self, letter: Mail) -> None:
-        """Take *letter* for sending; returns before it is sent.
+    def enqueue(self, mail: Mail) -> None:
+        """Accept *mail* for sending; return before it is sent.
 
         Raises:
-            UnavailableError: Too many letters wait already.
+            UnavailableError: Too many mails wait already.
         """
         ...

@@ -1,8 +1,11 @@
-"""Letters by SMTP: taken into a bounded queue, sent outside of the request that wrote them."""
+"""The bounded queue that sends mail over SMTP, outside the request that wrote it."""
 
 import asyncio
 import contextlib
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
 from email.message import EmailMessage
+from functools import partial
 
 import aiosmtplib
 import structlog
@@ -15,18 +18,32 @@ from mesh.chassis.telemetry import names, tracing
 
 log = structlog.get_logger("mail")
 
-WORKERS = 4
-CAPACITY = 500
+CAPACITY = 1_000
+"""How many mails may wait."""
+DOMAIN_SHARE = 0.5
+"""The share of the capacity that one domain may take while mail to others waits."""
+CONNECTIONS = 32
+"""How many mails are sent at the same time."""
+CONNECTIONS_PER_DOMAIN = 16
+"""The same for one domain of recipients, so that a slow one leaves room for the others."""
 SEND_SECONDS = 20.0
 DRAIN_SECONDS = 5.0
+LACKING = {aiosmtplib.SMTPException, aiosmtplib.SMTPNotSupported}
+"""What the library raises where a server lacks STARTTLS, AUTH or SMTPUTF8: no attempt helps."""
 OUTBOX = "outbox"
-"""What the mail server is called in the topology."""
+"""The name of the mail server in the topology."""
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""Between attempts; a letter whose link has ended is given up before."""
+"""Between attempts; a mail whose link has expired is given up earlier."""
 
 
 class MailQueue:
-    """Sends letters in the background; ``async with`` starts it and lets it finish."""
+    """
+    Sends mail in the background; ``async with`` drains it at the end.
+
+    Each mail waits for its next attempt by itself and holds a connection only while it is sent,
+    and a domain has a share of connections and room. So a recipient, or a domain, whose mail is
+    delayed delays nobody else's.
+    """
 
     def __init__(
         self,
@@ -40,90 +57,138 @@ class MailQueue:
         self._server = server
         self._sender = sender
         self._clock = clock
+        self._capacity = capacity
         self._pauses = pauses
-        self._queue: asyncio.Queue[tuple[Mail, str]] = asyncio.Queue(capacity)
-        self._workers: list[asyncio.Task[None]] = []
+        self._tasks: dict[asyncio.Task[None], Mail] = {}
+        self._idle: dict[str, asyncio.Task[None]] = {}
+        """By recipient, the mail that waits and is not being sent."""
+        self._connections = asyncio.Semaphore(CONNECTIONS)
+        self._of_domain: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            partial(asyncio.Semaphore, CONNECTIONS_PER_DOMAIN)
+        )
 
-    def post(self, letter: Mail) -> None:
-        """Take *letter*.
+    def enqueue(self, mail: Mail) -> None:
+        """
+        Accept *mail*, in place of a mail to the same recipient that still waits.
 
         Raises:
-            UnavailableError: As many letters wait as may.
+            UnavailableError: The queue, or the share of the mail's domain, is full.
         """
-        try:
-            self._queue.put_nowait((letter, tracing.traceparent()))
-        except asyncio.QueueFull as exc:
+        earlier = self._idle.pop(mail.to, None)
+        if earlier is not None:
+            # Its link no longer works: a newer link voids it.
+            earlier.cancel()
+            MAILS.labels("replaced").inc()
+        elif self._is_full_for(_domain(mail)):
             MAILS.labels("refused").inc()
-            raise UnavailableError("Too many mails wait to be sent; try again later.") from exc
-        WAITING.set(self._queue.qsize())
+            raise UnavailableError("Too many mails are waiting to be sent; try again later.")
+        task = asyncio.create_task(self._process(mail), name="send mail")
+        self._tasks[task] = mail
+        task.add_done_callback(self._finished)
+        WAITING.set(len(self._tasks))
 
     async def __aenter__(self) -> "MailQueue":
-        self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._queue.join()
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
-        if not self._queue.empty():
-            log.error("mails lost", count=self._queue.qsize(), reason="stopped before they went")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        if left:
+            log.error("mails lost", count=len(left), reason="stopped before they were sent")
 
-    async def _work(self) -> None:
-        while True:
-            letter, traceparent = await self._queue.get()
-            # Its lines and spans belong to the request that wrote it.
-            tracing.resume(traceparent)
-            try:
-                outcome = await self._deliver(letter)
-                MAILS.labels(outcome).inc()
-            except Exception as exc:
-                # Its text may hold the address, so only its kind is told.
-                log.error("mail failed", fault=type(exc).__name__)  # noqa: TRY400
-                MAILS.labels("failed").inc()
-            finally:
-                self._queue.task_done()
-                WAITING.set(self._queue.qsize())
+    def _is_full_for(self, domain: str) -> bool:
+        if len(self._tasks) >= self._capacity:
+            return True
+        share = Counter(_domain(mail) for mail in self._tasks.values())
+        return len(share) > 1 and share[domain] >= self._capacity * DOMAIN_SHARE
 
-    async def _deliver(self, letter: Mail) -> str:
-        mail = compose(letter, self._sender, self._clock)
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        WAITING.set(len(self._tasks))
+
+    async def _process(self, mail: Mail) -> None:
+        task = asyncio.current_task()
+        try:
+            outcome = await self._deliver(mail)
+            MAILS.labels(outcome).inc()
+        except Exception as exc:
+            # The exception's text may hold the address, so only its type is logged.
+            log.error("mail failed", fault=type(exc).__name__)  # noqa: TRY400
+            MAILS.labels("failed").inc()
+        finally:
+            if self._idle.get(mail.to) is task:
+                del self._idle[mail.to]
+
+    async def _deliver(self, mail: Mail) -> str:
+        message = compose(mail, self._sender, self._clock)
         for attempt, pause in enumerate((0.0, *self._pauses)):
-            await asyncio.sleep(pause)
-            if self._clock() >= letter.useful_until:
-                log.error("mail given up", reason="its link has ended", attempts=attempt)
-                return "late"
-            try:
-                await self._send(mail)
-            except aiosmtplib.SMTPResponseException as exc:
-                log.warning("mail not taken", code=exc.code, attempt=attempt)
-                if exc.code >= 500:
-                    return "refused"
-            except aiosmtplib.SMTPRecipientsRefused as exc:
-                codes = [refusal.code for refusal in exc.recipients]
-                log.warning("recipient not taken", codes=codes, attempt=attempt)
-                if any(code >= 500 for code in codes):
-                    return "refused"
-            except (aiosmtplib.SMTPException, OSError) as exc:
-                log.warning("mail server away", fault=type(exc).__name__, attempt=attempt)
-            else:
-                log.info("mail sent", attempt=attempt)
-                return "sent"
-        log.error("mail given up", reason="the mail server is away", attempts=len(self._pauses) + 1)
+            async with self._turn(mail, pause):
+                if self._clock() >= mail.useful_until:
+                    log.error("mail given up", reason="its link has expired", attempts=attempt)
+                    return "late"
+                outcome = await self._attempt(message, attempt)
+            if outcome:
+                return outcome
+        attempts = len(self._pauses) + 1
+        log.error("mail given up", reason="the mail server did not accept it", attempts=attempts)
         return "failed"
 
-    async def _send(self, mail: EmailMessage) -> None:
+    @contextlib.asynccontextmanager
+    async def _turn(self, mail: Mail, pause: float) -> AsyncIterator[None]:
+        """Hold a connection's place after *pause* seconds; a newer mail may replace it before."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._idle[mail.to] = task
+        await asyncio.sleep(pause)
+        async with self._of_domain[_domain(mail)], self._connections:
+            if self._idle.get(mail.to) is task:
+                del self._idle[mail.to]
+            yield
+
+    async def _attempt(self, message: EmailMessage, attempt: int) -> str:
+        """Send once; return the outcome, empty if another attempt may succeed."""
+        try:
+            await self._send(message)
+        except aiosmtplib.SMTPResponseException as exc:
+            log.warning("mail not accepted", code=exc.code, attempt=attempt)
+            return "refused" if exc.code >= 500 else ""
+        except aiosmtplib.SMTPRecipientsRefused as exc:
+            codes = [refused.code for refused in exc.recipients]
+            log.warning("recipient not accepted", codes=codes, attempt=attempt)
+            return "refused" if any(code >= 500 for code in codes) else ""
+        except (aiosmtplib.SMTPException, OSError) as exc:
+            if type(exc) in LACKING:
+                log.error("mail server lacks an extension", reason=str(exc))  # noqa: TRY400
+                return "refused"
+            log.warning("mail server unavailable", fault=type(exc).__name__, attempt=attempt)
+            return ""
+        log.info("mail sent", attempt=attempt)
+        return "sent"
+
+    async def _send(self, message: EmailMessage) -> None:
         server = self._server
+        verified = server.starttls != "opportunistic"
         facts = {names.PEER: OUTBOX, names.SERVER_ADDRESS: server.host}
         with tracing.client("send mail", facts):
             await aiosmtplib.send(
-                mail,
+                message,
                 hostname=server.host,
                 port=server.port,
                 use_tls=server.tls,
-                start_tls=server.starttls,
+                start_tls={"required": True, "opportunistic": None, "never": False}[
+                    server.starttls
+                ],
+                validate_certs=verified,
+                cert_bundle=str(server.ca_file) if server.ca_file and verified else None,
                 username=server.username,
                 password=server.password,
                 timeout=SEND_SECONDS,
             )
+
+
+def _domain(mail: Mail) -> str:
+    return mail.to.rpartition("@")[2]

@@ -1,4 +1,4 @@
-"""What the mail with a magic link says, in French and English."""
+"""The mail with a magic link, in French and English."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Words:
-    """The sentences of the mail in one language; ``{minutes}`` is filled in."""
+    """The sentences of the mail in one language; ``{minutes}`` is a placeholder."""
 
     subject: str
     greeting: str
@@ -32,25 +32,26 @@ WORDS = {
     "fr": Words(
         subject="Votre lien de connexion à AMARRE",
         greeting="Bonjour,",
-        invitation="Vous avez demandé à vous connecter à AMARRE, les demandes de mobilité"
-        " internationale. Ce lien ouvre la page de connexion :",
+        invitation="Vous avez demandé à vous connecter à AMARRE, l'application des demandes de"
+        " mobilité internationale. Ce lien ouvre la page de connexion :",
         button="Se connecter",
         copy="Si le bouton ne fonctionne pas, copiez cette adresse dans votre navigateur :",
-        validity="Il est valable {minutes} minutes et ne sert qu'une fois ; un lien plus récent"
-        " le remplace.",
-        ignore="Vous n'avez rien demandé ? Ignorez ce message : sans ce lien, personne ne peut"
+        validity="Il est valable {minutes} minutes et ne peut servir qu'une seule fois. Si vous"
+        " demandez un nouveau lien, celui-ci ne fonctionnera plus.",
+        ignore="Si vous n'avez rien demandé, ignorez ce message : sans ce lien, personne ne peut"
         " se connecter à votre place.",
     ),
     "en": Words(
         subject="Your sign-in link for AMARRE",
         greeting="Hello,",
-        invitation="You asked to sign in to AMARRE, the requests for international mobility."
-        " This link opens the sign-in page:",
+        invitation="You asked to sign in to AMARRE, the application for international mobility"
+        " requests. This link opens the sign-in page:",
         button="Sign in",
         copy="If the button does not work, copy this address into your browser:",
-        validity="It works for {minutes} minutes and only once; a newer link replaces it.",
-        ignore="You did not ask for this? Then ignore this message: without the link nobody"
-        " can sign in in your place.",
+        validity="It is valid for {minutes} minutes and can be used only once. If you ask for"
+        " another link, this one stops working.",
+        ignore="If you did not ask for this, ignore this message: without the link, nobody can"
+        " sign in as you.",
     ),
 }
 
@@ -58,7 +59,7 @@ WORDS = {
 def sign_in_mail(
     to: str, url: str, *, language: str, lifetime: timedelta, expires_at: datetime
 ) -> Mail:
-    """Return the letter that brings *url*; any *language* but ``en`` is French."""
+    """Return the mail with the link *url*, in French unless *language* is ``en``."""
     chosen = "en" if language == "en" else "fr"
     words = WORDS[chosen]
     facts = {

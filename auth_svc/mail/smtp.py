@@ -5,30 +5,52 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime, make_msgid
+from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from auth_svc.ports import Clock, Mail
 
+StartTls = Literal["required", "opportunistic", "never"]
+
 
 @dataclass(frozen=True)
 class SmtpServer:
-    """Where mails are handed in."""
+    """
+    Where mail is submitted.
+
+    ``starttls`` is for connections that begin in plain text: ``opportunistic`` encrypts where the
+    server offers it, with any certificate, and protects from passive listeners only.
+    """
 
     host: str
     port: int
     tls: bool
-    starttls: bool
+    starttls: StartTls
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
 
     @classmethod
-    def parse(cls, url: str, password: str | None = None) -> "SmtpServer":
-        """Read ``smtp://[USER@]HOST[:PORT]`` or ``smtps://…``.
+    def parse(
+        cls,
+        url: str,
+        password: str | None = None,
+        *,
+        strict: bool = True,
+        ca_file: Path | None = None,
+    ) -> "SmtpServer":
+        """
+        Read ``smtp://[USER@]HOST[:PORT]`` or ``smtps://…``.
 
-        Over ``smtp`` STARTTLS is a must, except to this very machine.
+        Args:
+            url: The URL.
+            password: The password of USER.
+            strict: Require STARTTLS of a remote ``smtp`` server. A login always requires it.
+            ca_file: The CA certificates that the server's is verified with; default: the system's.
 
         Raises:
-            ValueError: It is no such URL.
+            ValueError: *url* has another form.
         """
         parts = urlsplit(url)
         if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
@@ -36,29 +58,45 @@ class SmtpServer:
         if parts.password is not None:
             raise ValueError("put the password into AMARRE_AUTH_SMTP_PASSWORD_FILE")
         tls = parts.scheme == "smtps"
+        starttls: StartTls = "required"
+        if tls or _is_loopback(parts.hostname):
+            starttls = "never"
+        elif not strict and not parts.username:
+            starttls = "opportunistic"
         return cls(
             host=parts.hostname,
             port=parts.port or (465 if tls else 587),
             tls=tls,
-            starttls=not tls and not _is_loopback(parts.hostname),
+            starttls=starttls,
             username=unquote(parts.username) if parts.username else None,
             password=password,
+            ca_file=ca_file,
         )
 
 
-def compose(letter: Mail, sender: str, clock: Clock) -> EmailMessage:
-    """Return *letter* as a mail with both bodies."""
-    mail = EmailMessage(policy=SMTP if letter.to.isascii() else SMTPUTF8)
-    mail["From"] = sender
-    mail["To"] = letter.to
-    mail["Subject"] = letter.subject
-    mail["Date"] = format_datetime(clock())
-    mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].rstrip(">"))
-    # Asks out-of-office robots not to answer.
-    mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(letter.text)
-    mail.add_alternative(letter.html, subtype="html")
-    return mail
+def compose(mail: Mail, sender: str, clock: Clock) -> EmailMessage:
+    """Return *mail* as a message with both bodies."""
+    to = _deliverable(mail.to)
+    message = EmailMessage(policy=SMTP if to.isascii() else SMTPUTF8)
+    message["From"] = sender
+    message["To"] = to
+    message["Subject"] = mail.subject
+    message["Date"] = format_datetime(clock())
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].rstrip(">"))
+    # Asks out-of-office robots not to answer (RFC 3834).
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(mail.text)
+    message.add_alternative(mail.html, subtype="html")
+    return message
+
+
+def _deliverable(address: str) -> str:
+    """Return *address* with its domain in ASCII, which every server accepts (RFC 5890)."""
+    mailbox, _, domain = address.rpartition("@")
+    try:
+        return f"{mailbox}@{domain.encode('idna').decode()}"
+    except UnicodeError:
+        return address
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which e-mail addresses may sign in, and the one form in which each is known."""
+"""Which e-mail addresses may sign in, and the normalised form of each."""
 
 from collections.abc import Iterable
 
@@ -8,29 +8,35 @@ from auth_svc.errors import InvalidEmailError
 
 
 class AllowedDomains:
-    """The domains whose addresses may sign in; compared whole, in their ASCII form."""
+    """The domains whose addresses may sign in, compared as a whole in their ASCII form."""
 
-    def __init__(self, domains: Iterable[str]) -> None:
-        """Keep *domains*, for instance ``example.org``; internationalised ones in either form.
+    def __init__(self, domains: Iterable[str], *, beyond_ascii: bool = False) -> None:
+        """Accept the addresses of *domains*, given in Unicode or in ASCII.
+
+        *beyond_ascii* also accepts mailboxes such as ``josé``, which only mail servers with
+        SMTPUTF8 deliver to (RFC 6531).
 
         Raises:
-            ValueError: A domain is none; the message names it.
+            ValueError: A domain is invalid; the message names it.
         """
+        self._beyond_ascii = beyond_ascii
         self._domains = frozenset(_ascii_domain(domain) for domain in domains)
 
     def parse(self, text: str) -> str:
         """Return the address in *text*, lower-case and normalised.
 
-        Mailboxes that differ by case alone count as one, and mail goes to the lower-case form,
-        so that whoever gets the mail is who the account belongs to.
+        Mailboxes that differ only in case count as one, and mail goes to the lower-case form, so
+        that the account belongs to whoever receives the mail.
 
         Raises:
-            InvalidEmailError: It is no address, or of another domain.
+            InvalidEmailError: The text is not an address, or mail to it is not possible here.
         """
         try:
             found = _parse(text)
         except EmailNotValidError as exc:
-            raise InvalidEmailError("The text is no e-mail address.") from exc
+            raise InvalidEmailError("The text is not an e-mail address.") from exc
+        if not (self._beyond_ascii or found.local_part.isascii()):
+            raise InvalidEmailError("The e-mail address has a mailbox beyond ASCII.")
         if found.ascii_domain.lower() not in self._domains:
             raise InvalidEmailError("The domain of the e-mail address is not allowed.")
         return found.normalized.lower()
@@ -44,4 +50,4 @@ def _ascii_domain(domain: str) -> str:
     try:
         return _parse(f"someone@{domain.strip()}").ascii_domain.lower()
     except EmailNotValidError as exc:
-        raise ValueError(f"{domain!r} is no domain: {exc}") from exc
+        raise ValueError(f"{domain!r} is not a domain: {exc}") from exc

@@ -79,14 +79,14 @@ class SignIn:
         )
         await self._links.put(link)
         if not invitation.mailed:
-            letter = sign_in_mail(
+            mail = sign_in_mail(
                 user.email,
                 self._url(link, invitation.secret),
                 language=language,
                 lifetime=self._rules.lifetime,
                 expires_at=link.expires_at,
             )
-            self._mailer.post(letter)
+            self._mailer.enqueue(mail)
         log.info("link made", user=pseudonym(user.id))
         return now
 

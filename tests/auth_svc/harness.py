@@ -50,17 +50,17 @@ class FakeContacts:
 
 
 class FakeMailer:
-    """Keeps letters; ``full`` is a queue with no room."""
+    """Keeps mail; ``full`` is a queue with no room."""
 
     def __init__(self) -> None:
-        self.letters: list[Mail] = []
+        self.sent: list[Mail] = []
         self.full = False
 
-    def post(self, letter: Mail) -> None:
-        """Keep *letter*."""
+    def enqueue(self, mail: Mail) -> None:
+        """Keep *mail*."""
         if self.full:
             raise UnavailableError("Too many mails wait.")
-        self.letters.append(letter)
+        self.sent.append(mail)
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class MailedLink:
     secret: str
 
 
-def link_in(letter: Mail) -> MailedLink:
-    """Return the parts of the link in *letter*."""
-    found = re.search(r"https?://\S+", letter.text)
+def link_in(mail: Mail) -> MailedLink:
+    """Return the parts of the link in *mail*."""
+    found = re.search(r"https?://\S+", mail.text)
     assert found is not None
     return _parts(found.group())
 
@@ -142,7 +142,7 @@ class Harness:
 
     async def mailed(self) -> MailedLink:
         """Return the link that was mailed last."""
-        return link_in(self.mailer.letters[-1])
+        return link_in(self.mailer.sent[-1])
 
     async def advance(self, by: timedelta) -> None:
         """Let *by* pass."""

@@ -59,7 +59,7 @@ def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> 
     [
         ({"rate_limits": "off", "env": "production"}, "AMARRE_RATE_LIMITS=off is refused"),
         ({"allowed_email_domains": ""}, "at least one domain"),
-        ({"allowed_email_domains": "exa mple.org"}, "is no domain"),
+        ({"allowed_email_domains": "exa mple.org"}, "is not a domain"),
         ({"auth_smtp_url": "http://x"}, "use smtp://"),
         ({"auth_smtp_url": "smtp://u:p@x"}, "AMARRE_AUTH_SMTP_PASSWORD_FILE"),
         ({"auth_link_url": "localhost:3000/login"}, "use http://"),

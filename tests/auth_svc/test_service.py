@@ -54,7 +54,7 @@ async def named(call: Any) -> str:
 async def sign_up(auth: Any, harness: Harness, email: str = "ada@example.org") -> MailedLink:
     answer = await auth.SignUp(pb.SignUpRequest(email=email, client_address="192.0.2.1"))
     assert answer.signed_up
-    return link_in(harness.mailer.letters[-1])
+    return link_in(harness.mailer.sent[-1])
 
 
 async def log_in(auth: Any, link: MailedLink) -> Any:
@@ -363,14 +363,14 @@ class TestSignUp:
         call = auth.SignUp(pb.SignUpRequest(email=email))
 
         assert ("INVALID_ARGUMENT", "invalid_email") == await reason_of(call)
-        assert [] == harness.mailer.letters
+        assert [] == harness.mailer.sent
 
     async def test_internationalised_address(self, auth: Any, harness: Harness) -> None:
         """Mailbox and domain may be of any script; the ASCII form of the domain is the same one."""
         first = await sign_up(auth, harness, "zoé@Universität.example.org")
         second = await sign_up(auth, harness, "zoé@xn--universitt-y5a.example.org")
 
-        assert "zoé@universität.example.org" == harness.mailer.letters[0].to
+        assert "zoé@universität.example.org" == harness.mailer.sent[0].to
         assert first.user_id == second.user_id
 
     async def test_same_answer_for_known_and_unknown(self, auth: Any, harness: Harness) -> None:
@@ -475,7 +475,7 @@ async def test_only_the_gateway_may_call(
         connected("auth", port, svids / caller, AuthServiceStub) as stub,
     ):
         assert ("PERMISSION_DENIED", "permission_denied") == await reason_of(request_of(stub))
-    assert [] == harness.mailer.letters
+    assert [] == harness.mailer.sent
 
 
 async def test_nothing_secret_is_logged(

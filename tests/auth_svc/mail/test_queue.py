@@ -1,19 +1,28 @@
 """Mails in the background."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.smtp import SMTP
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from prometheus_client import REGISTRY
 
-from auth_svc.mail.queue import MailQueue
+from auth_svc.mail import queue as module
+from auth_svc.mail.queue import CONNECTIONS, MailQueue
 from auth_svc.mail.sign_in_mail import sign_in_mail
-from auth_svc.mail.smtp import SmtpServer, compose
+from auth_svc.mail.smtp import SmtpServer, StartTls, compose
 from auth_svc.ports import Mail
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.telemetry import tracing
@@ -26,42 +35,109 @@ DEADLINE_SECONDS = 5.0
 
 
 class Sink:
-    """A mail server that answers from a list, then takes everything."""
+    """A mail server: ``answers`` to DATA come first, ``per_recipient`` ones to RCPT always."""
 
-    def __init__(self, *answers: str) -> None:
+    def __init__(self, *answers: str, per_recipient: Callable[[str], str] | None = None) -> None:
         self.answers = list(answers)
+        self.per_recipient = per_recipient
         self.mails: list[EmailMessage] = []
         self.attempts = 0
+        self.encrypted: list[bool] = []
+        self.hanging = asyncio.Event()
+        """Set once a recipient of ``hang.example.org`` waits for its answer, for ever."""
+
+    async def handle_RCPT(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        """Accept the recipient, or answer as the test asks."""
+        if address.endswith("@hang.example.org"):
+            self.hanging.set()
+            await asyncio.Event().wait()
+        answer = self.per_recipient(address) if self.per_recipient else "250 ok"
+        if answer.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return answer
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        """Take one mail, or answer as told."""
+        """Accept one mail, or answer as the test asks."""
         self.attempts += 1
         if self.answers:
             return self.answers.pop(0)
+        self.encrypted.append(session.ssl is not None)
         self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
         return "250 ok"
 
+    @property
+    def recipients(self) -> set[str]:
+        """Who got mail."""
+        return {str(mail["To"]) for mail in self.mails}
+
 
 @asynccontextmanager
-async def listening(sink: Sink) -> AsyncIterator[int]:
+async def listening(sink: Sink, **options: Any) -> AsyncIterator[int]:
     loop = asyncio.get_running_loop()
     port = free_port()
 
     def session() -> SMTP:
-        return SMTP(sink, hostname="sink", loop=loop, enable_SMTPUTF8=True)
+        return SMTP(sink, hostname="sink", loop=loop, **{"enable_SMTPUTF8": True, **options})
 
-    async with await loop.create_server(session, "127.0.0.1", port):
+    server = await loop.create_server(session, "127.0.0.1", port)
+    try:
         yield port
+    finally:
+        server.close()
 
 
-def letter(clock: FakeClock, to: str = "ada@example.org") -> Mail:
+def mail(clock: FakeClock, to: str = "ada@example.org") -> Mail:
     lifetime = timedelta(minutes=10)
     return sign_in_mail(to, URL, language="fr", lifetime=lifetime, expires_at=clock() + lifetime)
 
 
-def queue(port: int, clock: FakeClock, **options: Any) -> MailQueue:
+def queue(
+    port: int, clock: FakeClock, *, starttls: StartTls | None = None, **options: Any
+) -> MailQueue:
     server = SmtpServer.parse(f"smtp://127.0.0.1:{port}")
+    if starttls is not None:
+        server = replace(server, starttls=starttls)
     return MailQueue(server, SENDER, clock, **{"pauses": (0.01, 0.01), **options})
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return a server's context with a certificate that nobody trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sink")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "sink.pem"
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+def failures() -> float:
+    """Return how many mails have failed so far."""
+    return REGISTRY.get_sample_value("amarre_auth_mails_total", {"outcome": "failed"}) or 0
+
+
+async def stopped(mailer: MailQueue) -> None:
+    """Stop *mailer* without waiting for its mail."""
+    tasks = list(mailer._tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -70,31 +146,31 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-class TestPostman:
+class TestMailQueue:
     @pytest.mark.parametrize("to", ["ada@example.org", "o'brien+x@example.org", "zoé@example.org"])
     async def test_mail_arrives(self, clock: FakeClock, to: str) -> None:
-        """A letter arrives with sender, recipient, subject and both bodies."""
+        """A mail arrives with sender, recipient, subject and both bodies."""
         sink = Sink()
         async with listening(sink) as port, queue(port, clock) as mailer:
-            mailer.post(letter(clock, to))
+            mailer.enqueue(mail(clock, to))
             await until(lambda: bool(sink.mails))
 
-        (mail,) = sink.mails
-        assert (SENDER, to) == (mail["From"], mail["To"])
-        assert "Votre lien de connexion à AMARRE" == mail["Subject"]
-        text, html = mail.get_body(("plain",)), mail.get_body(("html",))
+        (found,) = sink.mails
+        assert (SENDER, to) == (found["From"], found["To"])
+        assert "Votre lien de connexion à AMARRE" == found["Subject"]
+        text, html = found.get_body(("plain",)), found.get_body(("html",))
         assert text is not None
         assert html is not None
         assert URL in text.get_content()
         assert URL.replace("&", "&amp;") in html.get_content()
 
-    async def test_taken_letters_are_sent_before_the_end(self, clock: FakeClock) -> None:
-        """Stopping waits for the letters that were taken."""
+    async def test_accepted_mail_is_sent_before_the_end(self, clock: FakeClock) -> None:
+        """Stopping waits for the mail that was accepted."""
         sink = Sink()
         async with listening(sink) as port:
             async with queue(port, clock) as mailer:
-                for _ in range(20):
-                    mailer.post(letter(clock))
+                for number in range(20):
+                    mailer.enqueue(mail(clock, f"ada{number}@example.org"))
 
             assert 20 == len(sink.mails)
 
@@ -102,24 +178,24 @@ class TestPostman:
         """A mail server that cannot take a mail now is asked again."""
         sink = Sink("451 later", "421 later")
         async with listening(sink) as port, queue(port, clock) as mailer:
-            mailer.post(letter(clock))
+            mailer.enqueue(mail(clock))
             await until(lambda: bool(sink.mails))
 
         assert 3 == sink.attempts
 
     async def test_in_the_trace(self, clock: FakeClock) -> None:
-        """Every attempt is a span of the request that wrote the letter; without one there is
-        none.
+        """Every attempt is a span of the request that wrote the mail; without a trace there is
+        no span.
         """
         trace = "0af7651916cd43dd8448eb211c80319c"
         sink = Sink("451 later")
         with recorded() as spans:
             async with listening(sink) as port, queue(port, clock) as mailer:
                 tracing.resume(f"00-{trace}-b7ad6b7169203331-01")
-                mailer.post(letter(clock))
+                mailer.enqueue(mail(clock))
                 tracing.resume("")
                 await until(lambda: bool(sink.mails))
-                mailer.post(letter(clock))
+                mailer.enqueue(mail(clock))
 
         assert 2 == len(sink.mails)
         failed, sent = spans
@@ -135,64 +211,219 @@ class TestPostman:
         """A mail that is refused for good is not tried again, and its address is in no log."""
         sink = Sink("550 ada@example.org is unknown")
         async with listening(sink) as port, queue(port, clock) as mailer:
-            mailer.post(letter(clock))
+            mailer.enqueue(mail(clock))
             await until(lambda: sink.attempts == 1)
         assert (1, []) == (sink.attempts, sink.mails)
         written = "".join(capsys.readouterr())
-        assert "mail not taken" in written
+        assert "mail not accepted" in written
         assert "ada@" not in written
 
-    async def test_server_away(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
-        """While the mail server is away letters are tried a few times and then given up, loudly."""
+    async def test_server_unavailable(
+        self, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Mail to an unavailable server is tried a few times, then given up with an error."""
         async with queue(free_port(), clock) as mailer:
-            mailer.post(letter(clock))
+            mailer.enqueue(mail(clock))
 
         assert "mail given up" in "".join(capsys.readouterr())
 
     async def test_late(self, clock: FakeClock) -> None:
-        """A letter whose link has ended is not sent any more."""
+        """A mail whose link has expired is not sent."""
         sink = Sink()
-        old = letter(clock)
+        old = mail(clock)
         clock.advance(timedelta(minutes=10))
         async with listening(sink) as port, queue(port, clock) as mailer:
-            mailer.post(old)
+            mailer.enqueue(old)
 
         assert 0 == sink.attempts
 
     async def test_full(self, clock: FakeClock) -> None:
-        """As many letters wait as may; the next one is refused."""
-        mailer = queue(free_port(), clock, capacity=2)
-        mailer.post(letter(clock))
-        mailer.post(letter(clock))
+        """A full queue refuses the next mail."""
+        async with listening(Sink()) as port, queue(port, clock, capacity=2) as mailer:
+            mailer.enqueue(mail(clock, "one@example.org"))
+            mailer.enqueue(mail(clock, "two@example.org"))
+
+            with pytest.raises(UnavailableError):
+                mailer.enqueue(mail(clock, "three@example.org"))
+
+
+class TestFairness:
+    """One recipient's, or domain's, delay delays nobody else's mail."""
+
+    async def test_greylisting(self, clock: FakeClock) -> None:
+        """Recipients that are asked to come back later wait without holding a connection.
+
+        Source:
+            RFC 6647, section 2.
+        """
+        sink = Sink(per_recipient=lambda to: "451 later" if "grey" in to else "250 ok")
+        async with listening(sink) as port:
+            mailer = queue(port, clock, pauses=(3600.0,))
+            for number in range(2 * CONNECTIONS):
+                mailer.enqueue(mail(clock, f"grey{number}@example.org"))
+            mailer.enqueue(mail(clock))
+            await until(lambda: sink.recipients == {"ada@example.org"})
+            await stopped(mailer)
+
+    async def test_hanging_domain(self, clock: FakeClock) -> None:
+        """A domain whose mail hangs leaves connections to the others."""
+        sink = Sink()
+        async with listening(sink) as port:
+            mailer = queue(port, clock)
+            for number in range(2 * CONNECTIONS):
+                mailer.enqueue(mail(clock, f"ada{number}@hang.example.org"))
+            await sink.hanging.wait()
+            mailer.enqueue(mail(clock))
+            await until(lambda: sink.recipients == {"ada@example.org"})
+            await stopped(mailer)
+
+    async def test_room(self, clock: FakeClock) -> None:
+        """One domain cannot take all the room while mail to another one waits."""
+        mailer = queue(free_port(), clock, capacity=10, pauses=(3600.0,))
+        mailer.enqueue(mail(clock))
+        for number in range(5):
+            mailer.enqueue(mail(clock, f"ada{number}@busy.example.org"))
 
         with pytest.raises(UnavailableError):
-            mailer.post(letter(clock))
+            mailer.enqueue(mail(clock, "one-more@busy.example.org"))
+        mailer.enqueue(mail(clock, "bob@example.org"))
+        await stopped(mailer)
+
+    async def test_newer_mail_replaces(self, clock: FakeClock) -> None:
+        """A mail that waits is replaced by a newer one to the same recipient, whose link works."""
+        sink = Sink("451 later")
+        async with listening(sink) as port:
+            mailer = queue(port, clock, pauses=(3600.0,))
+            mailer.enqueue(replace(mail(clock), subject="older"))
+            await until(lambda: sink.attempts == 1)
+            mailer.enqueue(replace(mail(clock), subject="newer"))
+            await until(lambda: bool(sink.mails))
+            await stopped(mailer)
+
+        assert ["newer"] == [found["Subject"] for found in sink.mails]
+
+    async def test_failure_of_one(
+        self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A mail that fails unexpectedly is reported and counted; the next one is sent."""
+
+        def fail_once(mail: Mail, *rest: Any) -> EmailMessage:
+            monkeypatch.setattr(module, "compose", compose)
+            raise RuntimeError("injected")
+
+        monkeypatch.setattr(module, "compose", fail_once)
+        before = failures()
+        sink = Sink()
+        async with listening(sink) as port, queue(port, clock) as mailer:
+            mailer.enqueue(mail(clock, "bad@example.org"))
+            mailer.enqueue(mail(clock))
+
+        assert {"ada@example.org"} == sink.recipients
+        assert before + 1 == failures()
+        assert "mail failed" in "".join(capsys.readouterr())
+
+
+class TestRefusedForGood:
+    """What another attempt cannot change is not attempted again, nor called unavailable."""
+
+    @pytest.mark.parametrize("code", ["550", "553", "571"])
+    async def test_recipient(
+        self, clock: FakeClock, capsys: pytest.CaptureFixture[str], code: str
+    ) -> None:
+        """A recipient that the server refuses permanently is not tried again.
+
+        Source:
+            RFC 5321, section 4.2.1.
+        """
+        asked: list[str] = []
+
+        def refuse(to: str) -> str:
+            asked.append(to)
+            return f"{code} no"
+
+        sink = Sink(per_recipient=refuse)
+        async with listening(sink) as port, queue(port, clock) as mailer:
+            mailer.enqueue(mail(clock))
+
+        assert ["ada@example.org"] == asked
+        assert "unavailable" not in "".join(capsys.readouterr())
+
+    async def test_no_smtputf8(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+        """A mailbox beyond ASCII is given up at once where the server lacks SMTPUTF8.
+
+        Source:
+            RFC 6531, section 3.1.
+        """
+        sink = Sink()
+        async with (
+            listening(sink, enable_SMTPUTF8=False) as port,
+            queue(port, clock, pauses=(3600.0,)) as mailer,
+        ):
+            mailer.enqueue(mail(clock, "josé@example.org"))
+
+        written = "".join(capsys.readouterr())
+        assert "lacks an extension" in written
+        assert "unavailable" not in written
+        assert "josé" not in written
+
+    async def test_domain_beyond_ascii(self, clock: FakeClock) -> None:
+        """A domain beyond ASCII needs no extension: it is sent in its ASCII form (RFC 5890)."""
+        sink = Sink()
+        async with listening(sink, enable_SMTPUTF8=False) as port, queue(port, clock) as mailer:
+            mailer.enqueue(mail(clock, "ada@universität.example.org"))
+
+        assert {"ada@xn--universitt-y5a.example.org"} == sink.recipients
+
+
+class TestStartTls:
+    async def test_required(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+        """Where STARTTLS is required nothing is sent to a server that does not offer it."""
+        sink = Sink()
+        async with listening(sink) as port, queue(port, clock, starttls="required") as mailer:
+            mailer.enqueue(mail(clock))
+
+        assert 0 == sink.attempts
+        assert "lacks an extension" in "".join(capsys.readouterr())
+
+    @pytest.mark.parametrize("offered", [True, False])
+    async def test_opportunistic(self, clock: FakeClock, tmp_path: Path, offered: bool) -> None:
+        """In development STARTTLS is used where it is offered, with any certificate."""
+        options = {"tls_context": self_signed(tmp_path)} if offered else {}
+        sink = Sink()
+        async with (
+            listening(sink, **options) as port,
+            queue(port, clock, starttls="opportunistic") as mailer,
+        ):
+            mailer.enqueue(mail(clock))
+
+        assert {"ada@example.org"} == sink.recipients
+        assert [offered] == sink.encrypted
 
 
 @pytest.mark.parametrize("to", ["a@example.org\nBcc: b@evil.com", "a@example.org\r\nX: y"])
 def test_headers_cannot_be_added(clock: FakeClock, to: str) -> None:
     """A line break in an address cannot become a header, even if it came so far."""
     with pytest.raises(ValueError, match=r"(?i)linefeed|newline|return"):
-        compose(letter(clock, to), SENDER, clock)
+        compose(mail(clock, to), SENDER, clock)
 
 
 class TestServer:
     @pytest.mark.parametrize(
         ("url", "expected"),
         [
-            ("smtp://127.0.0.1:3012", SmtpServer("127.0.0.1", 3012, tls=False, starttls=False)),
-            ("smtp://localhost:25", SmtpServer("localhost", 25, tls=False, starttls=False)),
+            ("smtp://127.0.0.1:3012", SmtpServer("127.0.0.1", 3012, tls=False, starttls="never")),
+            ("smtp://localhost:25", SmtpServer("localhost", 25, tls=False, starttls="never")),
             (
                 "smtp://mail.example.org",
-                SmtpServer("mail.example.org", 587, tls=False, starttls=True),
+                SmtpServer("mail.example.org", 587, tls=False, starttls="required"),
             ),
             (
                 "smtps://mail.example.org",
-                SmtpServer("mail.example.org", 465, tls=True, starttls=False),
+                SmtpServer("mail.example.org", 465, tls=True, starttls="never"),
             ),
             (
                 "smtps://u%40x@mail.example.org",
-                SmtpServer("mail.example.org", 465, tls=True, starttls=False, username="u@x"),
+                SmtpServer("mail.example.org", 465, tls=True, starttls="never", username="u@x"),
             ),
         ],
     )
@@ -205,3 +436,16 @@ class TestServer:
         """Other URLs, and passwords in URLs, are refused."""
         with pytest.raises(ValueError):
             SmtpServer.parse(url)
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("smtp://outbox:3012", "opportunistic"),
+            ("smtp://ada@outbox:3012", "required"),
+            ("smtps://outbox", "never"),
+        ],
+        ids=["plain", "with a login", "implicit TLS"],
+    )
+    def test_development(self, url: str, expected: str) -> None:
+        """Outside production STARTTLS is optional, unless a password would be sent."""
+        assert expected == SmtpServer.parse(url, strict=False).starttls

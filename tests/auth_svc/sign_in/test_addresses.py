@@ -5,7 +5,8 @@ import pytest
 from auth_svc.errors import InvalidEmailError
 from auth_svc.sign_in.addresses import AllowedDomains
 
-DOMAINS = AllowedDomains(["example.org", " Universität.example.org", "uni.photography"])
+NAMES = ["example.org", " Universität.example.org", "uni.photography"]
+DOMAINS = AllowedDomains(NAMES)
 
 GOOD = [
     ("plain", "ada@example.org", "ada@example.org"),
@@ -15,8 +16,12 @@ GOOD = [
     ("long top-level domain", "ada@uni.photography", "ada@uni.photography"),
     ("internationalised", "ada@universität.example.org", "ada@universität.example.org"),
     ("its ASCII form", "ada@xn--universitt-y5a.example.org", "ada@universität.example.org"),
-    ("internationalised mailbox", "zoé@example.org", "zoé@example.org"),
+]
+
+BEYOND_ASCII = [
+    ("mailbox", "zoé@example.org", "zoé@example.org"),
     ("decomposed mailbox", "zoe\u0301@example.org", "zoé@example.org"),
+    ("mailbox and domain", "José@universität.example.org", "josé@universität.example.org"),
 ]
 
 BAD = [
@@ -48,13 +53,22 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "expected"), [row[1:] for row in GOOD], ids=[r[0] for r in GOOD])
 def test_address_is_normalised(text: str, expected: str) -> None:
-    """An address of an allowed domain is taken, in one form whatever its case and encoding."""
+    """An address of an allowed domain has one form, whatever its case and encoding."""
     assert expected == DOMAINS.parse(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [r[1:] for r in BEYOND_ASCII])
+def test_mailbox_beyond_ascii(text: str, expected: str) -> None:
+    """A mailbox that needs SMTPUTF8 is refused, or accepted where a setting says so (RFC 6531)."""
+    with pytest.raises(InvalidEmailError):
+        DOMAINS.parse(text)
+
+    assert expected == AllowedDomains(NAMES, beyond_ascii=True).parse(text)
 
 
 @pytest.mark.parametrize("text", [row[1] for row in BAD], ids=[row[0] for row in BAD])
 def test_address_is_refused(text: str) -> None:
-    """What is no address, or of a domain that is not allowed as a whole, is refused."""
+    """A text that is not an address of an allowed domain is refused."""
     with pytest.raises(InvalidEmailError) as ei:
         DOMAINS.parse(text)
 
@@ -64,6 +78,6 @@ def test_address_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("domain", ["", "exa mple.org", "@example.org", "*.example.org", "-a.org"])
 def test_bad_domain_in_the_settings(domain: str) -> None:
-    """A setting that is no domain is refused by name."""
-    with pytest.raises(ValueError, match="is no domain"):
+    """A setting that is not a domain is refused by name."""
+    with pytest.raises(ValueError, match="is not a domain"):
         AllowedDomains([domain])

@@ -38,7 +38,7 @@ class TestSignUp:
         """
         await sign_up(harness, "Ada@Example.ORG")
 
-        (letter,) = harness.mailer.letters
+        (letter,) = harness.mailer.sent
         link = link_in(letter)
         assert "ada@example.org" == letter.to
         assert re.fullmatch(r"[0-9a-f]{20}", link.user_id)
@@ -49,7 +49,7 @@ class TestSignUp:
         [
             ("", "Votre lien de connexion à AMARRE", "valable 10 minutes"),
             ("fr", "Votre lien de connexion à AMARRE", "valable 10 minutes"),
-            ("en", "Your sign-in link for AMARRE", "works for 10 minutes"),
+            ("en", "Your sign-in link for AMARRE", "valid for 10 minutes"),
         ],
         ids=["default", "French", "English"],
     )
@@ -59,7 +59,7 @@ class TestSignUp:
         """The letter is French unless English is asked for; text and page hold the same link."""
         await sign_up(harness, "ada@example.org", language=language)
 
-        (letter,) = harness.mailer.letters
+        (letter,) = harness.mailer.sent
         link = link_in(letter)
         assert subject == letter.subject
         assert minutes in letter.text
@@ -107,7 +107,7 @@ class TestSignUp:
         """While REDCap cannot answer nobody gets a link, known or not, and no identity is born."""
         if known:
             await harness.link()
-        before = (len(harness.mailer.letters), (await tables(harness)).count("labels"))
+        before = (len(harness.mailer.sent), (await tables(harness)).count("labels"))
         harness.contacts.away = True
 
         with pytest.raises(UnavailableError) as ei:
@@ -116,7 +116,7 @@ class TestSignUp:
         assert "unavailable" == ei.value.contract.code
         async with harness.database.transaction() as connection:
             assert int(known) == len((await connection.execute(select(users))).all())
-        assert before[0] == len(harness.mailer.letters)
+        assert before[0] == len(harness.mailer.sent)
 
     async def test_mail_queue_is_full(self, harness: Harness) -> None:
         """When no more mails can wait the person is told, not left waiting for one."""
@@ -130,7 +130,7 @@ class TestSignUp:
         with pytest.raises(InvalidEmailError):
             await sign_up(harness, "a@example.org.evil.com")
 
-        assert [] == harness.mailer.letters
+        assert [] == harness.mailer.sent
         assert "" == await tables(harness)
 
 
@@ -146,7 +146,7 @@ class TestLimits:
             except RateLimitedError as error:
                 refused.append(error)
 
-        assert 5 == len(harness.mailer.letters)
+        assert 5 == len(harness.mailer.sent)
         assert 295 == len(refused)
         assert all(
             error.retry_after is not None
@@ -162,7 +162,7 @@ class TestLimits:
 
         await sign_up(harness, "bob@example.org")
 
-        assert 6 == len(harness.mailer.letters)
+        assert 6 == len(harness.mailer.sent)
 
     async def test_parallel_wishes(self, harness: Harness) -> None:
         """Of 40 parallel wishes for one address at most 5 become mails, whatever replica they
@@ -173,7 +173,7 @@ class TestLimits:
             return_exceptions=True,
         )
 
-        assert 5 == len(harness.mailer.letters)
+        assert 5 == len(harness.mailer.sent)
 
     async def test_limit_ends(self, harness: Harness) -> None:
         """After the time it names, the limit lets one through again."""
@@ -186,7 +186,7 @@ class TestLimits:
         harness.clock.advance(ei.value.retry_after)
         await sign_up(harness, "ada@example.org")
 
-        assert 6 == len(harness.mailer.letters)
+        assert 6 == len(harness.mailer.sent)
 
     @pytest.mark.parametrize(
         "client",
@@ -228,7 +228,7 @@ class TestLimits:
         for _ in range(20):
             await sign_up(free, "ada@example.org")
 
-        assert 20 == len(free.mailer.letters)
+        assert 20 == len(free.mailer.sent)
 
 
 class TestLogIn:

@@ -52,14 +52,14 @@ class TestAdd:
         """A passkey made after the first sign-in opens a session without mail."""
         ada, device = await signed_in(harness), Authenticator()
         passkey = await add(harness, ada, device)
-        mails = len(harness.mailer.letters)
+        mails = len(harness.mailer.sent)
         opened = _opened()
 
         verified = await harness.directory.find_session(await log_in(harness, device))
 
         assert verified is not None
         assert (ada.id, "Firefox on Linux") == (verified.user.id, verified.session.device)
-        assert mails == len(harness.mailer.letters)
+        assert mails == len(harness.mailer.sent)
         assert _opened() == opened + 1
         (listed,) = await harness.passkeys.of_user(ada.id)
         assert (passkey.id, "Laptop") == (listed.id, listed.name)

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from auth_svc.sessions.second_factor import SecondFactorPolicy
 from auth_svc.sign_in.addresses import AllowedDomains
 from auth_svc.sign_in.magic_links import LinkRules, SignIn
 from auth_svc.sign_in.passkeys import Passkeys, RelyingParty
-from auth_svc.sign_in.rate_limits import RateLimits
+from auth_svc.sign_in.rate_limits import LinkLimits, RateLimits
 from auth_svc.signing_keys.jwks_endpoint import serve_key_set
 from auth_svc.signing_keys.key_ring import KeyRing
 from auth_svc.storage.counters import SqlCounters
@@ -57,7 +58,12 @@ async def main(settings: AuthSettings) -> None:
             MailQueue(_smtp(settings), settings.auth_mail_from, utc_now)
         )
         directory = await stack.enter_async_context(provider(settings, database))
-        limits = RateLimits(SqlCounters(database), utc_now, off=settings.rate_limits == "off")
+        limits = RateLimits(
+            SqlCounters(database),
+            utc_now,
+            links=_link_limits(settings),
+            off=settings.rate_limits == "off",
+        )
         sign_in = SignIn(
             LinkRules(
                 AllowedDomains(
@@ -123,6 +129,17 @@ async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
 def _relying_party(settings: AuthSettings) -> RelyingParty:
     origins = settings.passkey_origins()
     return RelyingParty(urlsplit(origins[0]).hostname or "", origins)
+
+
+def _link_limits(settings: AuthSettings) -> LinkLimits:
+    default = LinkLimits()
+    overall = settings.auth_links_overall
+    return LinkLimits(
+        per_address=replace(default.per_address, hits=settings.auth_links_per_address),
+        per_client=replace(default.per_client, hits=settings.auth_links_per_client),
+        overall=replace(default.overall, hits=overall),
+        reserved=replace(default.reserved, hits=max(1, overall // 2)),
+    )
 
 
 def _smtp(settings: AuthSettings) -> SmtpServer:

@@ -90,6 +90,15 @@ class AuthSettings(MeshSettings):
     """File with an API key that has users.read, users.write and sessions.write."""
     allowed_email_domains: Listed = ("example.org",)
     """The domains whose addresses may sign in, separated by commas; compared whole."""
+    auth_links_per_address: int = Field(default=5, gt=0)
+    """How many links one address may get, refilled over 15 minutes."""
+    auth_links_per_client: int = Field(default=60, gt=0)
+    """How many links one client may request, refilled over 10 minutes."""
+    auth_links_overall: int = Field(default=600, gt=0)
+    """
+    How many links all clients may request, refilled over 10 minutes; half as many are reserved
+    for clients that requested few.
+    """
     rate_limits: Literal["on", "off"] = "on"
     """``off`` lifts the limits of sign-in; not in production."""
 

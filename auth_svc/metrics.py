@@ -9,5 +9,10 @@ ENDED = SESSIONS.labels("ended")
 ALL_ENDED = SESSIONS.labels("all_ended")
 """Created up front, so that each starts at 0: Prometheus sees no increase without a first value."""
 
+RATE_LIMITED = Counter(
+    "amarre_auth_rate_limited", "Requests that a limit refused, or sent to the reserve.", ["limit"]
+)
+RATE_LIMITED.labels("links overall")
+
 MAILS = Counter("amarre_auth_mails_total", "Mails by what became of them.", ["outcome"])
 WAITING = Gauge("amarre_auth_mails_waiting", "Mails that wait to be sent.")

@@ -177,7 +177,7 @@ class Links(Protocol):
 
 @dataclass(frozen=True)
 class Allowance:
-    """How often something may happen: ``hits`` times within ``window``, counted under ``key``."""
+    """A burst of ``hits``, refilled evenly over ``window`` and counted under ``key``."""
 
     key: str
     hits: int
@@ -186,17 +186,17 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Exceeded:
-    """The allowance that is used up, and when its window began."""
+    """The allowance that is used up, and when the next hit is possible."""
 
     allowance: Allowance
-    since: datetime
+    retry_after: timedelta
 
 
 class Counters(Protocol):
-    """Counts what is limited, for all replicas together."""
+    """Counts what is limited, over all replicas."""
 
     async def count(self, allowances: Sequence[Allowance], *, now: datetime) -> Exceeded | None:
-        """Count one more under every allowance; or, when one is used up, under none."""
+        """Count one more under each allowance; or, if one is used up, under none."""
         ...
 
 

@@ -1,80 +1,121 @@
-"""How often one may ask for links and try them: per address, per client and overall."""
+"""How often links may be requested and sign-ins attempted: per address, per client, overall."""
 
 import hashlib
 import ipaddress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from auth_svc.ports import Allowance, Clock, Counters
+from auth_svc.metrics import RATE_LIMITED
+from auth_svc.ports import Allowance, Clock, Counters, Exceeded
 from mesh.chassis.errors import RateLimitedError
 
 
 @dataclass(frozen=True)
 class Limit:
-    """At most ``hits`` within ``window``."""
+    """A burst of ``hits``, refilled evenly over ``window``; ``name`` is a metric's label."""
 
     name: str
     hits: int
     window: timedelta
 
 
-LINKS_PER_ADDRESS = Limit("links per address", 5, timedelta(minutes=15))
-LINKS_PER_CLIENT = Limit("links per client", 60, timedelta(minutes=10))
-"""A client may be a whole laboratory behind one address."""
-LINKS_OVERALL = Limit("links overall", 600, timedelta(minutes=10))
+@dataclass(frozen=True)
+class LinkLimits:
+    """
+    The limits of link requests.
+
+    ``reserved`` and ``reserved_per_client`` hold links for clients that asked for few, so that
+    whoever uses up ``overall`` from some networks does not stop sign-up from the others.
+    """
+
+    per_address: Limit = Limit("links per address", 5, timedelta(minutes=15))
+    per_client: Limit = Limit("links per client", 60, timedelta(minutes=10))
+    """A client may be a whole laboratory behind one address."""
+    overall: Limit = Limit("links overall", 600, timedelta(minutes=10))
+    reserved: Limit = Limit("links reserved", 300, timedelta(minutes=10))
+    reserved_per_client: Limit = Limit("links reserved per client", 3, timedelta(minutes=10))
+
+
 LOG_INS_PER_CLIENT = Limit("log-ins per client", 200, timedelta(minutes=10))
 
 
 class RateLimits:
-    """Refuses what happens too often; ``off`` lets everything pass."""
+    """
+    Refuses what happens too often; ``off`` lets everything pass.
 
-    def __init__(self, counters: Counters, clock: Clock, *, off: bool = False) -> None:
+    Using a link that was mailed, signing in with a passkey and open sessions never count against
+    the limits of link requests.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        clock: Clock,
+        *,
+        links: LinkLimits | None = None,
+        off: bool = False,
+    ) -> None:
         self._counters = counters
         self._clock = clock
+        self._links = links or LinkLimits()
         self._off = off
 
     async def count_link_request(self, address: str, client: str) -> None:
-        """Count a wish for a link; a wish that one limit refuses counts for none of them.
+        """
+        Count a request for a link; one that any limit refuses counts for none of them.
 
         Raises:
-            RateLimitedError: One limit is reached; says when to come back.
+            RateLimitedError: A limit is reached; says when to come back.
         """
-        await self._count(
-            (LINKS_PER_CLIENT, network(client)), (LINKS_PER_ADDRESS, address), (LINKS_OVERALL, "")
-        )
+        links = self._links
+        who = ((links.per_client, network(client)), (links.per_address, address))
+        exceeded = await self._exceeded(*who, (links.overall, ""))
+        if exceeded is None:
+            return
+        if exceeded[0] is links.overall:
+            RATE_LIMITED.labels(links.overall.name).inc()
+            reserved = (links.reserved_per_client, network(client)), (links.reserved, "")
+            exceeded = await self._exceeded(*who, *reserved)
+        self._refuse(exceeded)
 
     async def count_login_attempt(self, client: str) -> None:
-        """Count an attempt to use a link or a passkey.
+        """
+        Count an attempt to use a link or a passkey.
 
         Raises:
             RateLimitedError: The limit is reached; says when to come back.
         """
-        await self._count((LOG_INS_PER_CLIENT, network(client)))
+        self._refuse(await self._exceeded((LOG_INS_PER_CLIENT, network(client))))
 
-    async def _count(self, *limits: tuple[Limit, str]) -> None:
+    async def _exceeded(self, *limits: tuple[Limit, str]) -> tuple[Limit, Exceeded] | None:
+        """Count one more for each limit; or, if one is reached, for none, and return that one."""
         if self._off:
-            return
-        now = self._clock()
+            return None
         by_key = {_key(limit, subject): limit for limit, subject in limits}
         allowances = [Allowance(key, limit.hits, limit.window) for key, limit in by_key.items()]
-        exceeded = await self._counters.count(allowances, now=now)
-        if exceeded is not None:
-            limit = by_key[exceeded.allowance.key]
-            raise RateLimitedError(
-                f"Too many attempts: {limit.name} are limited to {limit.hits}"
-                f" within {limit.window.total_seconds():.0f} s.",
-                retry_after=max(timedelta(seconds=1), exceeded.since + limit.window - now),
-                limit=limit.name,
-            )
+        exceeded = await self._counters.count(allowances, now=self._clock())
+        return None if exceeded is None else (by_key[exceeded.allowance.key], exceeded)
+
+    def _refuse(self, found: tuple[Limit, Exceeded] | None) -> None:
+        if found is None:
+            return
+        limit, exceeded = found
+        RATE_LIMITED.labels(limit.name).inc()
+        raise RateLimitedError(
+            f"Too many attempts: {limit.name} are limited to {limit.hits}"
+            f" within {limit.window.total_seconds():.0f} s.",
+            retry_after=max(timedelta(seconds=1), exceeded.retry_after),
+            limit=limit.name,
+        )
 
 
 def _key(limit: Limit, subject: str) -> str:
-    # A digest, since addresses have no business in the table of counters.
+    # A digest, so that no address is stored.
     return hashlib.sha256(f"{limit.name}\0{subject}".encode()).hexdigest()
 
 
 def network(client: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return what counts as one client: an IPv4 address, or the /64 network of an IPv6 one."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:

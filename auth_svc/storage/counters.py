@@ -1,55 +1,62 @@
-"""Counters of the rate limits, shared by all replicas."""
+"""Token buckets of the rate limits, shared by all replicas."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, literal
+from sqlalchemy import case
 
 from auth_svc.ports import Allowance, Exceeded
 from auth_svc.storage.database import Database
-from auth_svc.storage.tables import counters
+from auth_svc.storage.tables import buckets
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class SqlCounters:
-    """Counters, one row per key."""
+    """
+    The port ``Counters``: one row per key.
+
+    A row holds when its bucket is full again, in milliseconds since 1970. Each hit moves that
+    moment on by ``window / hits``; a hit that would move it beyond ``window`` from now is refused
+    (the generic cell rate algorithm, ITU-T I.371).
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def count(self, allowances: Sequence[Allowance], *, now: datetime) -> Exceeded | None:
-        """Count in one transaction, which is rolled back when an allowance is used up."""
+        """Count in one transaction, which is rolled back if an allowance is used up."""
+        now_ms = int(now.timestamp() * 1000)
         try:
             async with self._database.transaction() as connection:
                 for allowance in allowances:
-                    statement = self._one_more(allowance, now)
-                    hits, since = (await connection.execute(statement)).one()
-                    if hits > allowance.hits:
-                        raise _UsedUpError(Exceeded(allowance, since))
+                    statement = self._one_more(allowance, now_ms)
+                    full_at: int = (await connection.execute(statement)).scalar_one()
+                    excess = (full_at - now_ms) * _MILLISECOND - allowance.window
+                    if excess > timedelta(0):
+                        raise _UsedUpError(Exceeded(allowance, excess))
         except _UsedUpError as used_up:
             return used_up.exceeded
         return None
 
-    def _one_more(self, allowance: Allowance, now: datetime) -> Any:
+    def _one_more(self, allowance: Allowance, now_ms: int) -> Any:
         """Return the one statement that counts, so that no hit of parallel callers is lost."""
-        over = counters.c.since <= now - allowance.window
-        fresh = literal(now, counters.c.since.type)
+        interval = allowance.window // _MILLISECOND // allowance.hits
+        known = buckets.c.full_at
         return (
-            self._database.insert(counters)
-            .values(key=allowance.key, hits=1, since=now)
+            self._database.insert(buckets)
+            .values(key=allowance.key, full_at=now_ms + interval)
             .on_conflict_do_update(
                 index_elements=["key"],
-                set_={
-                    "hits": case((over, 1), else_=counters.c.hits + 1),
-                    "since": case((over, fresh), else_=counters.c.since),
-                },
+                set_={"full_at": case((known > now_ms, known), else_=now_ms) + interval},
             )
-            .returning(counters.c.hits, counters.c.since)
+            .returning(buckets.c.full_at)
         )
 
 
 class _UsedUpError(Exception):
-    """Leaves the transaction, so that nothing of it stays."""
+    """Leaves the transaction, so that none of it is kept."""
 
     def __init__(self, exceeded: Exceeded) -> None:
         super().__init__("an allowance is used up")

@@ -6,15 +6,25 @@ from sqlalchemy import delete
 
 from auth_svc.ports import LONGEST_SESSION
 from auth_svc.storage.database import Database
-from auth_svc.storage.tables import ceremonies, counters, links, revocations, sessions, uses
+from auth_svc.storage.tables import (
+    buckets,
+    ceremonies,
+    counters,
+    links,
+    revocations,
+    sessions,
+    uses,
+)
 
 
 async def purge(database: Database, before: datetime) -> None:
-    """Forget links, counters, sessions and ceremonies that ended before *before*."""
+    """Delete links, buckets, sessions and the like that ended before *before*."""
     async with database.transaction() as connection:
         await connection.execute(delete(ceremonies).where(ceremonies.c.expires_at < before))
         await connection.execute(delete(sessions).where(sessions.c.expires_at < before))
         await connection.execute(delete(links).where(links.c.expires_at < before))
+        ended_ms = int(before.timestamp() * 1000)
+        await connection.execute(delete(buckets).where(buckets.c.full_at < ended_ms))
         await connection.execute(delete(counters).where(counters.c.since < before))
         await connection.execute(delete(revocations).where(revocations.c.revoked_at < before))
         # Sessions have ended by then; to forget one before would make it look fresh.

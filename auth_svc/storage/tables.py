@@ -120,6 +120,15 @@ revocations = Table(
     Index("revocations_by_time", "revoked_at"),
 )
 
+buckets = Table(
+    "buckets",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    # Milliseconds since 1970: whole numbers compare and add alike in both databases.
+    Column("full_at", BigInteger, nullable=False),
+)
+
+# Kept for replicas of the version before, during an upgrade.
 counters = Table(
     "counters",
     metadata,

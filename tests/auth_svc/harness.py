@@ -19,7 +19,7 @@ from auth_svc.sessions.second_factor import SecondFactorPolicy
 from auth_svc.sign_in.addresses import AllowedDomains
 from auth_svc.sign_in.magic_links import LinkRules, SignIn
 from auth_svc.sign_in.passkeys import Passkeys, RelyingParty
-from auth_svc.sign_in.rate_limits import RateLimits
+from auth_svc.sign_in.rate_limits import LinkLimits, RateLimits
 from auth_svc.storage.counters import SqlCounters
 from auth_svc.storage.database import Database
 from auth_svc.storage.links import SqlLinks
@@ -91,6 +91,7 @@ class Harness:
     clock: FakeClock
     directory: Directory
     limited: bool = True
+    link_limits: LinkLimits | None = None
     operators: tuple[str, ...] = ()
     staleness: timedelta = timedelta(seconds=2)
     second_factor: SecondFactorPolicy = field(default_factory=SecondFactorPolicy)
@@ -100,7 +101,12 @@ class Harness:
 
     def __post_init__(self) -> None:
         self.links = SqlLinks(self.database)
-        limits = RateLimits(SqlCounters(self.database), self.clock, off=not self.limited)
+        limits = RateLimits(
+            SqlCounters(self.database),
+            self.clock,
+            links=self.link_limits,
+            off=not self.limited,
+        )
         self.sign_in = SignIn(
             LinkRules(AllowedDomains(["example.org", "Universität.example.org"]), LINK_URL),
             self.clock,

@@ -18,6 +18,7 @@ def alerts(pace: Pace) -> Iterator[Alert]:
     yield _redcap_breaker()
     yield _appwrite(pace)
     yield _mails()
+    yield _sign_ups()
     yield from _hosts(pace)
     yield _backup()
 
@@ -119,6 +120,21 @@ def _mails() -> Alert:
         description="{{ $value }} wait; a link works for 10 minutes.",
         fires=Fires(series={f'{waiting}{{process="auth"}}': "30x20"}, at=10, value="30"),
         quiet=Quiet(series={f'{waiting}{{process="auth"}}': "30x3 0x20"}, at=10),
+    )
+
+
+def _sign_ups() -> Alert:
+    limited = 'amarre_auth_rate_limited_total{limit="links overall"}'
+    return Alert(
+        name="SignUpsLimited",
+        expr=f"sum(increase({limited}[5m])) > 0",
+        minutes=1,
+        severity=Severity.WARNING,
+        team=Team.IDENTITY,
+        summary="More sign-in links are requested than the limit for all clients allows.",
+        description="{{ $value | humanize }} requests in 5 minutes went to the reserve.",
+        fires=Fires(series={limited: "0+6x20"}, at=10, value="30"),
+        quiet=Quiet(series={limited: "0x20"}, at=10),
     )
 
 

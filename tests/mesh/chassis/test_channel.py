@@ -24,8 +24,8 @@ from mesh.chassis.identity import SpiffeId
 from mesh.chassis.telemetry import tracing
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
-from mesh.local.pki.certificate_authority import CertificateAuthority, install
 from mesh.contract.model import Method
+from mesh.local.pki.certificate_authority import CertificateAuthority, install
 
 KEY = SigningKey.generate()
 STREAMS = 100
@@ -190,7 +190,7 @@ class Status(health_rpc.HealthServiceServicer):
 @pytest.fixture
 async def status(svids: Path) -> AsyncIterator[Any]:
     def register(server: Any) -> None:
-        health_rpc.add_HealthServiceServicer_to_server(Status(), server)  # type: ignore[abstract] # CheckHost is not called
+        health_rpc.add_HealthServiceServicer_to_server(Status(), server)
 
     async with (
         served(register, svids / "health") as port,
@@ -233,7 +233,7 @@ async def test_proxy_variables(svids: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
 
     def register(server: Any) -> None:
-        health_rpc.add_HealthServiceServicer_to_server(Status(), server)  # type: ignore[abstract] # CheckHost is not called
+        health_rpc.add_HealthServiceServicer_to_server(Status(), server)
 
     async with (
         served(register, svids / "health") as port,

@@ -14,7 +14,7 @@ import yaml
 
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
-from mesh.local import envoy as program
+from mesh.local.processes import envoy as program
 from mesh.render.envoy import Traffic, files, standard_placement
 
 pytestmark = pytest.mark.envoy

@@ -14,7 +14,7 @@ TESTS ?= tests
 CONTRACTS := $(shell find protos/amarre -name '*.proto')
 IMAGE := protos/gen/amarre/contract.binpb
 
-.PHONY: help up test check check-contracts check-rendered check-deploy generate render lock baseline format wheel tools clean
+.PHONY: help up test check check-contracts check-rendered check-deploy generate render lock baseline format wheel tools clean programs test-cluster
 
 help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,12 @@ lock: .venv/.installed ## Resolve the dependencies again into the locks. LOCK_AR
 	$(LOCK) pyproject.toml --extra local --group build -c requirements-dev.lock -o requirements.lock
 	$(LOCK) pyproject.toml --extra services --extra telemetry --extra sandbox -c requirements-dev.lock -o mesh/deploy/docker/requirements.lock
 	$(LOCK) --group build -c requirements-dev.lock -o mesh/deploy/docker/build.lock
+
+programs: $(IMAGE) ## Unpack or build the programs of the cluster tests (Go; 25 minutes where no cache is).
+	@$(BIN)/python -m tests.production.cluster.programs
+
+test-cluster: $(IMAGE) ## Test the manifests on a real API server and istiod.
+	@$(BIN)/python -m pytest -q -rs tests/production/cluster $(ARGS)
 
 tools:
 	@bash tests/tools.sh

@@ -95,11 +95,16 @@ def _filter(action: str, policies: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def jwt(service: Service) -> list[dict[str, Any]]:
+def jwt(service: Service, *, cluster: str = KEYS, payload: str = "") -> list[dict[str, Any]]:
     """
     Return the filter that checks user tokens; none where no method needs a user.
 
     The service checks them again, more strictly: Envoy accepts headers that Auth never writes.
+
+    Args:
+        service: The callee.
+        cluster: Where the key set is fetched.
+        payload: The key under which other filters find the claims; empty for none.
     """
     methods = [method for method in service.methods if method.needs_session]
     if not methods:
@@ -115,7 +120,7 @@ def jwt(service: Service) -> list[dict[str, Any]]:
         "remote_jwks": {
             "http_uri": {
                 "uri": "http://auth/.well-known/jwks.json",
-                "cluster": KEYS,
+                "cluster": cluster,
                 "timeout": "1s",
             },
             "cache_duration": "30s",
@@ -124,6 +129,8 @@ def jwt(service: Service) -> list[dict[str, Any]]:
             "async_fetch": {"fast_listener": False, "failed_refetch_duration": "0.200s"},
         },
     }
+    if payload:
+        provider["payload_in_metadata"] = payload
     rules = [
         {"#": method.source, "match": {"path": method.path}, "requires": {"provider_name": "auth"}}
         for method in methods

@@ -26,6 +26,8 @@ ADMIN = "admin"
 CONNECTION_LIFE = "60s"
 """Connections outlive certificates; this bounds how long."""
 RETRY_BUDGET_PERCENT = 20.0
+LEAST_RETRIES = 8
+"""Retries in flight that the budget allows however few calls there are."""
 CALLEES = PurePosixPath("clusters/callees.yaml")
 """The file of the clusters of other services, below the proxy's folder."""
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -210,7 +212,7 @@ def _breakers(limit: int, service: Service) -> dict[str, Any]:
         "max_pending_requests": service.max_pending_requests,
         "retry_budget": {
             "budget_percent": {"value": RETRY_BUDGET_PERCENT},
-            "min_retry_concurrency": 8,
+            "min_retry_concurrency": LEAST_RETRIES,
         },
         "track_remaining": True,
     }

@@ -6,6 +6,8 @@ from typing import Any
 from mesh.render.envoy.placement import Proxy, address, typed
 
 _MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+BUFFER_BYTES = 1_048_576
+"""Per connection and direction."""
 _STRICT_HTTP2 = {
     "max_concurrent_streams": 1000,
     "initial_stream_window_size": 1_048_576,
@@ -41,7 +43,7 @@ def listener(
     return {
         "name": name,
         "address": place,
-        "per_connection_buffer_limit_bytes": 1_048_576,
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "filter_chains": [chain],
     }
 
@@ -51,16 +53,19 @@ def grpc_options() -> dict[str, Any]:
     return {"codec_type": "HTTP2", "http2_protocol_options": _STRICT_HTTP2}
 
 
-def forget(*, exact: Sequence[str] = (), prefixes: Sequence[str] = ()) -> dict[str, Any]:
+def forget(
+    *, exact: Sequence[str] = (), prefixes: Sequence[str] = (), every: bool = True
+) -> dict[str, Any]:
     """
     Return the mutation that drops request headers before anything looks at them.
 
     ``x-envoy-`` headers steer retries and time-outs of a proxy; here only the contract does.
+    With *every* all of them go, else only those with *prefixes*.
     """
     removed: list[dict[str, Any]] = [{"remove": name} for name in exact]
     removed += [
         {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
-        for prefix in ("x-envoy-", *prefixes)
+        for prefix in (*(("x-envoy-",) if every else ()), *prefixes)
     ]
     return {
         "early_header_mutation_extensions": [

@@ -16,7 +16,7 @@ from mesh.render.envoy.traffic import InjectedFault, Traffic
 
 CANARY_HEADER = "x-canary"
 MOST_RETRIES = 2
-_RETRY_ON = "unavailable,reset-before-request,connect-failure,refused-stream"
+RETRY_ON = "unavailable,reset-before-request,connect-failure,refused-stream"
 _HEALTH_SECONDS = "2s"
 _FAULT = "envoy.filters.http.fault"
 
@@ -30,7 +30,7 @@ def egress(services: tuple[Service, ...], traffic: Traffic) -> dict[str, Any]:
 def inbound(service: Service, traffic: Traffic) -> dict[str, Any]:
     """Return the routes by which callers reach the process behind the proxy."""
     routes = [
-        _inbound_route(method, traffic.fault_of(method.short_name)) for method in service.methods
+        inbound_route(method, traffic.fault_of(method.short_name)) for method in service.methods
     ]
     for prefix in (HEALTH_SERVICE, *REFLECTION):
         routes.append(
@@ -86,7 +86,7 @@ def _outbound_route(method: Method, weight: int | None) -> dict[str, Any]:
         "name": method.short_name,
         "match": {"path": method.path},
         "decorator": {"operation": method.path.removeprefix("/")},
-        "route": {**target, **_limits(method), **_retries(method)},
+        "route": {**target, **limits(method), **retries(method)},
     }
 
 
@@ -97,11 +97,11 @@ def _to_canary(method: Method) -> dict[str, Any]:
         "name": f"{method.short_name} to the canary",
         "match": {"path": method.path, "headers": [header]},
         "decorator": {"operation": method.path.removeprefix("/")},
-        "route": {"cluster": canary_of(method.service), **_limits(method), **_retries(method)},
+        "route": {"cluster": canary_of(method.service), **limits(method), **retries(method)},
     }
 
 
-def _limits(method: Method) -> dict[str, Any]:
+def limits(method: Method) -> dict[str, Any]:
     """The contract's deadline; a shorter one that the caller asks for rules."""
     deadline = seconds(method.deadline)
     duration = {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline}
@@ -118,12 +118,13 @@ def _limits(method: Method) -> dict[str, Any]:
     }
 
 
-def _retries(method: Method) -> dict[str, Any]:
+def retries(method: Method) -> dict[str, Any]:
+    """Return how a call of *method* is repeated; nothing where the contract does not allow it."""
     if not method.may_retry:
         return {}
     return {
         "retry_policy": {
-            "retry_on": _RETRY_ON,
+            "retry_on": RETRY_ON,
             "num_retries": MOST_RETRIES,
             "per_try_timeout": seconds(method.deadline / 2),
             "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.250s"},
@@ -142,7 +143,10 @@ def _retries(method: Method) -> dict[str, Any]:
     }
 
 
-def _inbound_route(method: Method, fault: InjectedFault | None) -> dict[str, Any]:
+def inbound_route(
+    method: Method, fault: InjectedFault | None = None, *, cluster: str = APP
+) -> dict[str, Any]:
+    """Return the route to the process behind the proxy, which is *cluster*."""
     deadline = seconds(method.deadline)
     route: dict[str, Any] = {
         "#": method.source,
@@ -150,7 +154,7 @@ def _inbound_route(method: Method, fault: InjectedFault | None) -> dict[str, Any
         "match": {"path": method.path},
         "decorator": {"operation": method.path.removeprefix("/")},
         "route": {
-            "cluster": APP,
+            "cluster": cluster,
             "timeout": "0s",
             "max_stream_duration": {
                 "max_stream_duration": deadline,

@@ -8,7 +8,7 @@ Istio: what the contracts say, as Istio's resources. Committed below ``mesh/isti
 from mesh.contract import policy
 from mesh.render import deployment
 from mesh.render.deployment import Deployment
-from mesh.render.istio import edge, installation, scope, security, telemetry, traffic
+from mesh.render.istio import edge, filters, installation, scope, security, telemetry, traffic
 from mesh.render.manifest import Files, kustomization
 
 BASE = "base"
@@ -27,7 +27,7 @@ def files(deployed: Deployment) -> dict[str, str]:
         RenderError: Two resources have the same name.
     """
     base = Files()
-    for part in (security, traffic, scope, edge, telemetry):
+    for part in (security, traffic, scope, edge, filters, telemetry):
         part.add(base, deployed)
     base.add(
         "kustomization.yaml",

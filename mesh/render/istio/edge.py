@@ -4,19 +4,17 @@ from datetime import timedelta
 
 from mesh.contract.model import LONGEST_CALL
 from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment, RenderError, Workload
+from mesh.render.istio.filters import ENVOY_FILTER, PRIORITY, SUPPRESSED
 from mesh.render.istio.traffic import NO_RETRIES
 from mesh.render.manifest import Files, Resource, duration, resource
 
 GATEWAY = "networking.istio.io/v1 Gateway"
 VIRTUAL_SERVICE = "networking.istio.io/v1 VirtualService"
-ENVOY_FILTER = "networking.istio.io/v1alpha3 EnvoyFilter"
 SITE_HOST = "amarre.example.org"
 CERTIFICATE = "edge-tls"
 SLACK = timedelta(seconds=2)
 """What a request may take beyond the deadline of its call, so that the gateway answers first."""
 FORGEABLE = ("x-forwarded-client-cert", "authorization", "x-envoy-decorator-operation")
-PRIORITY = 10
-"""After Istio's own filters, so that those of the mesh can refer to them."""
 REQUESTS_PER_MINUTE = 600
 """Per address at each replica of the edge; the gateway's own limits are finer."""
 
@@ -125,6 +123,7 @@ def _rate_limit(files: Files) -> None:
             ENVOY_FILTER,
             f"{EDGE}-rate-limit",
             EDGE_NAMESPACE,
+            metadata={"annotations": SUPPRESSED},
             spec={
                 "priority": PRIORITY,
                 "workloadSelector": {"labels": {"app": EDGE}},

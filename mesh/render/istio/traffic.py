@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from mesh.contract.policy import Method, Service
-from mesh.contract.service_config import MOST_ATTEMPTS
 from mesh.render.deployment import (
     EDGE_NAMESPACE,
     HEALTH_SERVICE,
@@ -13,18 +12,14 @@ from mesh.render.deployment import (
     Deployment,
     Workload,
 )
+from mesh.render.envoy.clusters import CONNECTION_LIFE, LEAST_RETRIES, RETRY_BUDGET_PERCENT
+from mesh.render.envoy.routes import CANARY_HEADER, MOST_RETRIES, RETRY_ON
 from mesh.render.manifest import Files, Resource, duration, resource
 
 VIRTUAL_SERVICE = "networking.istio.io/v1 VirtualService"
 DESTINATION_RULE = "networking.istio.io/v1 DestinationRule"
-RETRY_ON = "unavailable,connect-failure,refused-stream,reset"
-"""Only idempotent methods are retried, so that a reset behind a per-try time-out may be, too."""
-RETRY_BUDGET_PERCENT = 20
-CONNECTION_AGE = timedelta(minutes=5)
-"""Connections outlive certificates; this bounds how long."""
 NO_RETRIES = {"attempts": 0}
 """Written out, since Istio retries twice where nothing is said."""
-CANARY_HEADER = "x-canary"
 STABLE, CANARY, STREAMS = "stable", "canary", "streams"
 MOST_STREAMS = 1024
 """Streams that stay open have a breaker of their own; they would eat that of the calls up."""
@@ -61,7 +56,7 @@ def retries(method: Method) -> Resource:
     if not method.may_retry:
         return dict(NO_RETRIES)
     return {
-        "attempts": MOST_ATTEMPTS - 1,
+        "attempts": MOST_RETRIES,
         "perTryTimeout": duration(per_try(method)),
         "retryOn": RETRY_ON,
     }
@@ -154,7 +149,7 @@ def _destination_rule(
     outlier = service.outlier
     policy = {
         **_connections(workload),
-        "retryBudget": {"percent": RETRY_BUDGET_PERCENT, "minRetryConcurrency": 3},
+        "retryBudget": {"percent": int(RETRY_BUDGET_PERCENT), "minRetryConcurrency": LEAST_RETRIES},
         "outlierDetection": {
             # Only connect failures, resets and missing answers eject: a replica that reports
             # UNAVAILABLE (a gateway error, 503) about a system behind it is healthy.
@@ -208,7 +203,7 @@ def _connections(workload: Workload) -> Resource:
         "tls": {"mode": "ISTIO_MUTUAL", "subjectAltNames": [workload.spiffe_id]},
         "loadBalancer": {"simple": "LEAST_REQUEST"},
         "connectionPool": {
-            "tcp": {"connectTimeout": "1s", "maxConnectionDuration": duration(CONNECTION_AGE)},
+            "tcp": {"connectTimeout": "1s", "maxConnectionDuration": CONNECTION_LIFE},
             "http": {"maxRequestsPerConnection": 0},
         },
     }

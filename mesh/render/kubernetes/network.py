@@ -134,8 +134,9 @@ def _policy(name: str, namespace: str, ingress: list[Resource], egress: list[Res
         spec={
             "podSelector": {"matchLabels": {"app": name}},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
-            "egress": egress,
+            # The server drops empty lists, so that each apply would be a change.
+            **({"ingress": ingress} if ingress else {}),
+            **({"egress": egress} if egress else {}),
         },
     )
 

@@ -1,0 +1,106 @@
+"""EnvoyFilters carry what Istio's own resources cannot say; see also `make test-cluster`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from mesh.contract import policy
+from mesh.contract.policy import Method
+from mesh.render import deployment, istio
+from mesh.render.envoy import errors
+from mesh.render.envoy.text import COMMENT
+
+MESH = policy.load()
+DEPLOYED = deployment.load(MESH)
+FILES = istio.render()
+METHODS = [pytest.param(m, id=m.short_name) for m in MESH]
+
+
+def patches(workload: str) -> list[dict[str, Any]]:
+    spec = yaml.safe_load(FILES[f"base/envoy-filter-{workload}.yaml"])["spec"]
+    assert {"app": workload} == spec["workloadSelector"]["labels"]
+    found: list[dict[str, Any]] = spec["configPatches"]
+    return found
+
+
+def routes(workload: str, context: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for patch in patches(workload):
+        if patch["applyTo"] == "HTTP_ROUTE" and patch["match"]["context"] == context:
+            yield patch["match"]["routeConfiguration"]["vhost"], patch["patch"]["value"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_deadline_at_both_ends(method: Method) -> None:
+    """
+    The deadline is a stream duration, which Envoy does not shorten to one attempt, at every caller
+    and on every route of the method; the proxy of the callee enforces it too.
+    """
+    callee = DEPLOYED.workload(method.service)
+    expected = f"{method.deadline.total_seconds():g}s"
+    names = {method.name} if method.stays_open else {method.name, f"{method.name}-canary"}
+    for caller in DEPLOYED.callers(callee.name):
+        found = {
+            where["route"]["name"]: value["route"]
+            for where, value in routes(caller.name, "SIDECAR_OUTBOUND")
+            if where["name"] == f"{callee.host}:{callee.port}" and where["route"]["name"] in names
+        }
+
+        assert names == set(found)
+        for route in found.values():
+            assert expected == route["max_stream_duration"]["max_stream_duration"]
+            assert method.may_retry is ("hedge_policy" in route)
+    (inbound,) = [
+        value["route"]
+        for _, value in routes(callee.name, "SIDECAR_INBOUND")
+        if value["match"] == {"path": method.path}
+    ]
+    assert expected == inbound["max_stream_duration"]["max_stream_duration"]
+
+
+@pytest.mark.parametrize("service", [pytest.param(s, id=s.name) for s in MESH.services])
+def test_tokens(service: policy.Service) -> None:
+    """
+    Exactly the methods that need a user need a token; the key set is cached for 30 s only.
+    """
+    needed = {m.path for m in service.methods if m.needs_session}
+    filters = [
+        p["patch"]["value"]["typed_config"]
+        for p in patches(service.name)
+        if p["patch"]["operation"] == "REPLACE"
+    ]
+
+    assert bool(needed) is bool(filters)
+    for config in filters:
+        (provider,) = config["providers"].values()
+        assert needed == {rule["match"]["path"] for rule in config["rules"]}
+        assert "30s" == provider["remote_jwks"]["cache_duration"]
+        assert "payload" == provider["payload_in_metadata"]
+
+
+def test_error_details_at_both_ends() -> None:
+    """
+    Answers of a proxy itself have the error details of the contract, whichever proxy gives them.
+    """
+    for workload in DEPLOYED.workloads:
+        configs = [
+            (p["match"]["context"], p["patch"]["value"]["typed_config"])
+            for p in patches(workload.name)
+            if p["applyTo"] == "NETWORK_FILTER"
+        ]
+        ends = {c for c, config in configs if config.get("local_reply_config")}
+
+        assert ("SIDECAR_INBOUND" in ends) is workload.is_grpc
+        assert ("SIDECAR_OUTBOUND" in ends) is bool(DEPLOYED.callees(workload.name))
+        for _, config in configs:
+            assert config.get("local_reply_config") in (None, errors.grpc_replies())
+
+
+def test_no_comments() -> None:
+    """
+    No comment of Envoy's rendered files is left, which Envoy would refuse as an unknown field.
+    """
+    for name, text in FILES.items():
+        if "envoy-filter" in name:
+            assert f"'{COMMENT}'" not in text

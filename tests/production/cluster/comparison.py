@@ -1,0 +1,225 @@
+"""Compares the contract and the local Envoys with what istiod sends, rpc by rpc."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from mesh.chassis.tokens import ISSUER
+from mesh.contract.policy import Method
+from mesh.render import registry
+from mesh.render.deployment import OPERATOR, Deployment, Workload, principal
+from tests.production.cluster.rbac import Call, allowed
+from tests.production.cluster.xds import Dump, find, snake
+
+ENVOY = registry.committed("envoy")
+STRANGERS = {
+    "stranger": "amarre.local/ns/default/sa/default",
+    "edge": "amarre.local/ns/amarre-edge/sa/edge",
+    "other trust domain": "cluster.local/ns/amarre-app/sa/gateway",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value in both places; *expected* is the contract's, or the local Envoy's."""
+
+    option: str
+    where: str
+    expected: Any
+    istio: Any
+
+    @property
+    def same(self) -> bool:
+        """Whether production does what is expected."""
+        return bool(self.expected == self.istio)
+
+
+def rows(deployed: Deployment, dumps: dict[str, Dump]) -> Iterator[Row]:
+    """Yield every comparison."""
+    for method in deployed.mesh:
+        callee = deployed.workload(method.service)
+        yield from _callers(deployed, method, callee, dumps[callee.name])
+        for caller in deployed.callers(callee.name):
+            yield from _route(method, caller, callee, dumps[caller.name])
+    for callee in deployed.workloads:
+        if callee.is_grpc:
+            for caller in deployed.callers(callee.name):
+                yield from _clusters(deployed, caller, callee, dumps[caller.name])
+            yield from _inbound(callee, dumps[callee.name])
+
+
+def seconds(value: Any) -> float:
+    """Return a duration of JSON as a number."""
+    return float(str(value or "0s").removesuffix("s"))
+
+
+def _first(node: Any, key: str) -> Any:
+    return next(find(node, key), None)
+
+
+def _callers(deployed: Deployment, method: Method, callee: Workload, dump: Dump) -> Iterator[Row]:
+    chains = dump.inbound(callee.port)
+    everyone = {w.name: w.principal for w in deployed.workloads} | STRANGERS
+    everyone[OPERATOR] = principal("amarre-app", OPERATOR)
+    names = sorted(w.name for w in deployed.workloads)
+    expected = names if method.allows("*") else sorted(method.callers)
+    token: dict[str, Any] = {"iss": ISSUER, "sub": "user", "aud": callee.name}
+    if method.roles:
+        token["labels"] = list(method.roles)
+
+    def may(token: dict[str, Any] | None, **headers: str) -> list[str]:
+        return sorted(
+            name
+            for name, who in everyone.items()
+            if any(
+                allowed(c, Call(method.path, callee.port, f"spiffe://{who}", token, headers))
+                for c in chains
+            )
+        )
+
+    encrypted = [bool(_first(c, "require_client_certificate")) for c in chains]
+    yield Row("mutual TLS only", method.name, {True}, set(encrypted))
+    yield Row("callers", method.name, expected, may(token))
+    without = [] if method.needs_session else expected
+    yield Row("callers without a user", method.name, without, may(None))
+    if method.needs_session:
+        other = {**token, "aud": "other"}
+        yield Row("callers with a token for another audience", method.name, [], may(other))
+    if method.roles:
+        plain = {key: value for key, value in token.items() if key != "labels"}
+        yield Row("callers without the role", method.name, [], may(plain))
+    json_call = {"content-type": "application/json"}
+    yield Row("callers that do not speak gRPC", method.name, [], may(token, **json_call))
+
+
+def _local_route(caller: Workload, method: Method) -> Any:
+    file = ENVOY / f"{caller.name}-envoy" / "routes" / "egress.yaml"
+    routes = (r for found in find(yaml.safe_load(file.read_text()), "routes") for r in found)
+    return next(r["route"] for r in routes if r["match"].get("path") == method.path)
+
+
+def _route(method: Method, caller: Workload, callee: Workload, dump: Dump) -> Iterator[Row]:
+    local = _local_route(caller, method)
+    for canary in [False] if method.stays_open else [False, True]:
+        where = f"{method.name} from {caller.name}{' (canary)' if canary else ''}"
+        found = dump.route(callee.port, method.path, canary=canary)
+        if found is None:
+            yield Row("a route per method", where, True, False)
+            continue
+        route = found["route"]
+        duration = route.get("max_stream_duration", {})
+        deadline = method.deadline.total_seconds()
+        yield Row("deadline", where, deadline, seconds(duration.get("max_stream_duration")))
+        longest = seconds(duration.get("grpc_timeout_header_max"))
+        yield Row("longest deadline of a caller", where, deadline, longest)
+        retry, mine = route.get("retry_policy", {}), local.get("retry_policy", {})
+        attempts = retry.get("num_retries", 1 if retry.get("retry_on") else 0)
+        yield Row("retries", where, mine.get("num_retries", 0), attempts)
+        yield Row("retries only of reads", where, method.may_retry, attempts > 0)
+        if method.may_retry:
+            conditions = (sorted(r["retry_on"].split(",")) for r in (mine, retry))
+            yield Row("retry conditions", where, *conditions)
+            tries = (seconds(r["per_try_timeout"]) for r in (mine, retry))
+            yield Row("time of one attempt", where, *tries)
+            hedges = (bool(_first(r, "hedge_on_per_try_timeout")) for r in (local, route))
+            yield Row("a slow attempt goes on beside the next", where, *hedges)
+
+
+def _clusters(
+    deployed: Deployment, caller: Workload, callee: Workload, dump: Dump
+) -> Iterator[Row]:
+    service = deployed.mesh.service(callee.name)
+    file = ENVOY / f"{caller.name}-envoy" / "clusters" / "callees.yaml"
+    locals_ = yaml.safe_load(file.read_text())["resources"]
+    local = snake(next(c for c in locals_ if c["name"] == callee.name))
+    for subset in ("stable", "canary"):
+        where = f"{caller.name} to {callee.name} ({subset})"
+        found = dump.clusters.get(f"outbound|{callee.port}|{subset}|{callee.host}")
+        if found is None:
+            yield Row("a cluster per subset", where, True, False)
+            continue
+        limits = found["circuit_breakers"]["thresholds"][0]
+        most = service.max_concurrent_requests
+        yield Row("most concurrent requests", where, most, limits.get("max_requests"))
+        pending = limits.get("max_pending_requests")
+        yield Row("most pending requests", where, service.max_pending_requests, pending)
+        budgets = [_budget(c["circuit_breakers"]["thresholds"][0]) for c in (local, found)]
+        yield Row("retry budget", where, *budgets)
+        ejection, mine = found.get("outlier_detection", {}), local["outlier_detection"]
+        rule = service.outlier
+        failures = ejection.get("consecutive_gateway_failure")
+        yield Row("failures before ejection", where, rule.consecutive_failures, failures)
+        most_percent = ejection.get("max_ejection_percent")
+        yield Row("most ejected replicas", where, rule.max_ejection_percent, most_percent)
+        base = seconds(ejection.get("base_ejection_time"))
+        yield Row("ejection time", where, rule.base_ejection_time.total_seconds(), base)
+        key = "enforcing_consecutive_5xx"
+        yield Row("ejection for honest errors", where, mine[key], ejection.get(key, 100))
+        identities = sorted(
+            v for names in find(found, "match_subject_alt_names") for e in names for v in e.values()
+        )
+        yield Row("identity of the callee", where, [callee.spiffe_id], identities)
+        for option, name in (
+            ("least TLS of callers", "tls_minimum_protocol_version"),
+            ("connection age", "max_connection_duration"),
+        ):
+            yield Row(option, where, _first(local, name), _first(found, name))
+
+
+def _budget(limits: Any) -> tuple[float, int]:
+    budget = limits.get("retry_budget", {})
+    return float(budget["budget_percent"]["value"]), budget["min_retry_concurrency"]
+
+
+_INBOUND = {
+    "escaped slashes": "path_with_escaped_slashes_action",
+    "streams per connection": "max_concurrent_streams",
+    "stream window": "initial_stream_window_size",
+    "connection window": "initial_connection_window_size",
+    "key set cache": "cache_duration",
+    "longest life of a token": "max_lifetime",
+    "tokens must expire": "require_expiration",
+    "clock skew": "clock_skew_seconds",
+    "least TLS of callees": "tls_minimum_protocol_version",
+    "the caller's identity for the service": "forward_client_cert_details",
+    "sampling in percent": "random_sampling",
+    "life of an inbound connection": "max_connection_duration",
+}
+
+
+def _inbound(callee: Workload, dump: Dump) -> Iterator[Row]:
+    file = ENVOY / f"{callee.name}-envoy" / "envoy.yaml"
+    listeners = yaml.safe_load(file.read_text())["static_resources"]["listeners"]
+    local = next(one for one in listeners if one["name"] == "inbound")
+    chains = dump.inbound(callee.port)
+    for option, key in _INBOUND.items():
+        yield Row(option, callee.name, _first(local, key), _first(chains, key))
+    mine, theirs = (len(_first(n, "mappers") or []) for n in (local, chains))
+    yield Row("error details of a proxy's answers", callee.name, mine, theirs)
+    fields = [sorted(_first(n, "json_format") or {}) for n in (local, chains)]
+    yield Row("fields of access lines", callee.name, *fields)
+    routes = yaml.safe_load((file.parent / "routes" / "inbound.yaml").read_text())
+    mine_deadlines = _deadlines(r for hosts in find(routes, "routes") for r in hosts)
+    their_deadlines = _deadlines(r for hosts in find(chains, "routes") for r in hosts)
+    yield Row("deadline at the callee", callee.name, mine_deadlines, their_deadlines)
+
+
+def _deadlines(routes: Iterator[Any]) -> dict[str, float]:
+    found = {}
+    for route in routes:
+        path = route["match"].get("path")
+        if path is not None:
+            duration = route["route"]["max_stream_duration"]["max_stream_duration"]
+            found[path] = seconds(duration)
+    return found
+
+
+def by_option(found: list[Row]) -> dict[str, list[Row]]:
+    """Return *found* by option."""
+    groups = defaultdict(list)
+    for row in found:
+        groups[row.option].append(row)
+    return dict(groups)

@@ -1,0 +1,75 @@
+"""Plays scheduler and kubelet for the pods that the controllers made."""
+
+import json
+
+from tests.production.cluster.control_plane import ControlPlane, ControlPlaneError, Resource
+
+NODE = "nowhere"
+TIME = "2026-01-01T00:00:00Z"
+READY = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+
+
+def run(cluster: ControlPlane, prefix: str = "10.77.0") -> dict[str, Resource]:
+    """
+    Bind every pod of the mesh, give it an address below *prefix*, report it ready, and return one
+    pod of each workload by name.
+    """
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
+    cluster.apply([node])
+    pods = [p for p in cluster.get("pods", "-A") if "app" in p["metadata"]["labels"]]
+    for number, pod in enumerate(pods, start=10):
+        try:
+            if not pod["spec"].get("nodeName"):
+                _bind(cluster, pod)
+            if not pod["status"].get("podIP"):
+                _report(cluster, pod, prefix, f"{prefix}.{number}")
+        except ControlPlaneError as error:
+            # A pod of an earlier version that its controller has removed meanwhile.
+            if "NotFound" not in str(error):
+                raise
+    return {
+        p["metadata"]["labels"]["app"]: p
+        for p in cluster.get("pods", "-A")
+        if p["status"].get("podIP") and "deletionTimestamp" not in p["metadata"]
+    }
+
+
+def _bind(cluster: ControlPlane, pod: Resource) -> None:
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": name},
+        "target": {"kind": "Node", "name": NODE},
+    }
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/binding"
+    cluster.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(binding))
+
+
+def _report(cluster: ControlPlane, pod: Resource, prefix: str, address: str) -> None:
+    running = {"running": {"startedAt": TIME}}
+    conditions = [{"type": t, "status": "True", "lastTransitionTime": TIME} for t in READY]
+    containers = [
+        {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "",
+            "ready": True,
+            "started": True,
+            "restartCount": 0,
+            "state": running,
+        }
+        for container in pod["spec"]["containers"]
+    ]
+    status = {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "hostIP": f"{prefix}.1",
+        "startTime": TIME,
+        "conditions": conditions,
+        "containerStatuses": containers,
+    }
+    metadata = pod["metadata"]
+    what = ("-n", metadata["namespace"], "patch", "pod", metadata["name"], "--subresource=status")
+    cluster.kubectl(*what, "--type=merge", "-p", json.dumps({"status": status}))

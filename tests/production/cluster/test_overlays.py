@@ -1,0 +1,190 @@
+"""A real API server, with Istio's webhooks, takes everything that is rendered."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import yaml
+
+from mesh.contract import policy
+from mesh.deploy import kubernetes_check
+from mesh.deploy.check import KUBERNETES
+from mesh.render import deployment, istio
+from tests.production.cluster.conftest import apply
+from tests.production.cluster.control_plane import (
+    ControlPlane,
+    ControlPlaneError,
+    Resource,
+    as_list,
+)
+
+OVERLAYS = ("dev", "staging", "production")
+VARIANTS = (
+    ("ingress-nginx",),
+    ("ingress-traefik",),
+    ("monitoring",),
+    ("rollouts",),
+    ("rollouts", "blue-green"),
+)
+
+
+@pytest.fixture
+def other_namespaces(cluster: ControlPlane) -> None:
+    """The namespaces of other ways in, which are not the mesh's own."""
+    names = ("ingress-nginx", "traefik")
+    cluster.apply(
+        [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n}} for n in names]
+    )
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay(cluster: ControlPlane, installed: list[Resource], name: str) -> None:
+    """
+    Every overlay passes strict validation, CEL, Pod Security and Istio's webhooks.
+    """
+    assert installed
+    apply(cluster, kubernetes_check.build(KUBERNETES / "overlays" / name), "--dry-run=server")
+
+
+@pytest.mark.usefixtures("other_namespaces")
+@pytest.mark.parametrize("components", VARIANTS, ids="+".join)
+def test_variant(
+    cluster: ControlPlane, installed: list[Resource], components: tuple[str, ...]
+) -> None:
+    """
+    So does every component that an overlay may choose.
+    """
+    assert installed
+    with kubernetes_check.overlay_with(KUBERNETES, "external-secrets", *components) as built:
+        apply(cluster, built, "--dry-run=server")
+
+
+def test_webhook_refuses(cluster: ControlPlane, installed: list[Resource]) -> None:
+    """
+    The webhook is asked: what Istio's validation forbids is refused.
+    """
+    rule = next(
+        r for r in installed if (r["kind"], r["metadata"]["name"]) == ("DestinationRule", "auth")
+    )
+    twice = {**rule, "spec": {**rule["spec"], "exportTo": [".", "amarre-auth"]}}
+
+    with pytest.raises(ControlPlaneError, match="duplicate"):
+        cluster.apply([twice], "--dry-run=server")
+
+
+def test_pod_security(cluster: ControlPlane, installed: list[Resource]) -> None:
+    """
+    Pods with injected proxies exist, so the restricted profile let them in.
+    """
+    assert installed
+    pods = cluster.get("pods", "-A")
+    names = {c["name"] for p in pods for c in p["spec"].get("initContainers", [])}
+
+    assert {"edge", "gateway", "auth", "survey", "health"} <= {
+        p["metadata"]["labels"].get("app") for p in pods
+    }
+    assert "istio-proxy" in names
+    with pytest.raises(ControlPlaneError, match="PodSecurity"):
+        cluster.apply([_root("amarre-app")], "--dry-run=server")
+
+
+def _root(namespace: str) -> Resource:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "root", "namespace": namespace},
+        "spec": {"containers": [{"name": "root", "image": "x:1"}]},
+    }
+
+
+def test_unchanged(cluster: ControlPlane, installed: list[Resource]) -> None:
+    """
+    Applying the same overlay again changes nothing.
+    """
+    before = list(_specs(cluster, installed))
+    apply(cluster, installed)
+
+    assert before == list(_specs(cluster, installed))
+
+
+def test_edge_gets_its_certificate(cluster: ControlPlane, installed: list[Resource]) -> None:
+    """
+    istiod's question, whether the edge may list secrets, is answered with yes; no other account of
+    the mesh may.
+    """
+    assert installed
+    may = ("auth", "can-i", "list", "secrets", "--all-namespaces=false")
+
+    def answer(namespace: str, account: str) -> str:
+        who = f"system:serviceaccount:{namespace}:{account}"
+        return cluster.try_kubectl(*may, "-n", namespace, "--as", who).stdout.strip()
+
+    assert "yes" == answer("amarre-edge", "edge")
+    assert "no" == answer("amarre-app", "gateway")
+
+
+def test_upgrade(cluster: ControlPlane, installed: list[Resource]) -> None:
+    """
+    A new version with another contract is applied while the migration of the old one exists.
+    """
+    assert installed
+    site = yaml.safe_load((KUBERNETES / "overlays/dev/site.yaml").read_text())
+    site["data"]["version"] = "9.9.9"
+    with kubernetes_check.overlay_with(
+        KUBERNETES, "external-secrets", site=yaml.safe_dump(site)
+    ) as built:
+        new = [_replaced(r) for r in built]
+    apply(cluster, new)
+    jobs = {r["metadata"]["name"] for r in cluster.get("jobs", "-n", "amarre-auth")}
+    (routes,) = [
+        r for r in cluster.get("virtualservices", "-A") if r["metadata"]["name"] == "survey"
+    ]
+
+    assert {"migrate-auth-9.9.9"} < jobs
+    assert "7s" in {r["timeout"] for r in routes["spec"]["http"]}
+    apply(cluster, installed)
+
+
+def _replaced(resource: Resource) -> Resource:
+    """Return *resource* as the changed contract has it, where it is a service's routes."""
+    if (resource["kind"], resource["metadata"]["name"]) != ("VirtualService", "survey"):
+        return resource
+    text = json.dumps(resource)
+    mesh = policy.load()
+    method = next(m for m in mesh if m.service == "survey" and not m.stays_open)
+    old = f"{method.deadline.total_seconds():g}s"
+    changed: Resource = json.loads(text.replace(f'"timeout": "{old}"', '"timeout": "7s"'))
+    assert method.deadline != timedelta(seconds=7)
+    assert istio.files(deployment.load(mesh))
+    return changed
+
+
+def test_analysis(cluster: ControlPlane, installed: list[Resource]) -> None:
+    """
+    `istioctl analyze` has nothing to say about the mesh as it is installed.
+    """
+    assert installed
+    done = cluster.istioctl("analyze", "-A", "--kubeconfig", str(cluster.kubeconfig), "-o", "json")
+    said = [f"{m['code']} {m.get('origin', '')}: {m['message']}" for m in _messages(done.stdout)]
+
+    assert [] == said
+
+
+def _messages(output: str) -> list[Resource]:
+    found: list[Resource] = json.loads(output) if output.strip() else []
+    return [m for m in found if m["level"] in {"Error", "Warning"}]
+
+
+def _specs(cluster: ControlPlane, resources: list[Resource]) -> Iterator[Resource]:
+    """Yield what the server holds of *resources*, without what it and controllers add by time."""
+    found = cluster.kubectl("get", "-f", "-", "-o", "json", text=as_list(resources))
+    held = json.loads(found)["items"]
+    for one in held:
+        metadata = {
+            key: value
+            for key, value in one["metadata"].items()
+            if key not in {"resourceVersion", "managedFields", "annotations"}
+        }
+        rest = {key: value for key, value in one.items() if key not in {"metadata", "status"}}
+        yield {**rest, "metadata": metadata}

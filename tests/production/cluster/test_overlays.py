@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 import yaml
@@ -10,7 +9,6 @@ import yaml
 from mesh.contract import policy
 from mesh.deploy import kubernetes_check
 from mesh.deploy.check import KUBERNETES
-from mesh.render import deployment, istio
 from tests.production.cluster.conftest import apply
 from tests.production.cluster.control_plane import (
     ControlPlane,
@@ -151,18 +149,15 @@ def _replaced(resource: Resource) -> Resource:
     if (resource["kind"], resource["metadata"]["name"]) != ("VirtualService", "survey"):
         return resource
     text = json.dumps(resource)
-    mesh = policy.load()
-    method = next(m for m in mesh if m.service == "survey" and not m.stays_open)
+    method = next(m for m in policy.load() if m.service == "survey" and not m.stays_open)
     old = f"{method.deadline.total_seconds():g}s"
     changed: Resource = json.loads(text.replace(f'"timeout": "{old}"', '"timeout": "7s"'))
-    assert method.deadline != timedelta(seconds=7)
-    assert istio.files(deployment.load(mesh))
     return changed
 
 
 def test_analysis(cluster: ControlPlane, installed: list[Resource]) -> None:
     """
-    `istioctl analyze` has nothing to say about the mesh as it is installed.
+    `istioctl analyze` has neither error nor warning for the mesh as it is installed.
     """
     assert installed
     done = cluster.istioctl("analyze", "-A", "--kubeconfig", str(cluster.kubeconfig), "-o", "json")

@@ -41,7 +41,7 @@ SWEEP_SECONDS = 30.0
 
 
 async def main(settings: SurveySettings) -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     profile = _profile(settings)
     token = read_token(settings.survey_redcap_token_file)
     async with contextlib.AsyncExitStack() as stack:
@@ -94,7 +94,7 @@ def _profile(settings: SurveySettings) -> Profile:
 
 
 async def _check(study: Study) -> None:
-    """Hold the profile against REDCap; while REDCap is away, start and look again later."""
+    """Check the profile against REDCap; if REDCap is unavailable, check again later."""
     try:
         await study.check()
     except ProfileError as error:

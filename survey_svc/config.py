@@ -77,6 +77,6 @@ def read_token(path: Path) -> SecretStr:
         ) from exc
     if not _TOKEN.fullmatch(token):
         raise StartError(
-            f"The file {path} holds no REDCap token: 32 letters and digits are expected."
+            f"The file {path} does not contain a REDCap token: 32 letters and digits are expected."
         )
     return SecretStr(token)

@@ -1,4 +1,4 @@
-"""Deadline of work that several calls may share."""
+"""Deadline of work that several calls can share."""
 
 import asyncio
 from contextvars import ContextVar

@@ -1,28 +1,26 @@
-"""The reasons for which only this service refuses; see ``protos/amarre/survey/v1``."""
+"""Errors that only this service raises; see ``protos/amarre/survey/v1``."""
 
 from mesh.chassis.errors import MeshError, UpstreamError
 
 
 class ConsentRequiredError(MeshError):
-    """A request was to be created without consent to the processing of personal data."""
+    """Consent to the processing of personal data is missing."""
 
     area = "survey"
     reason = "CONSENT_REQUIRED"
 
     def __init__(self) -> None:
-        super().__init__(
-            "A request holds personal data: it is created only with consent to their processing."
-        )
+        super().__init__("A request contains personal data and needs consent to its processing.")
 
 
 class OpenRequestExistsError(MeshError):
-    """The user has a request whose form is not complete, or one is being created."""
+    """The user has an incomplete request, or one is being created."""
 
     area = "survey"
     reason = "OPEN_REQUEST_EXISTS"
 
     def __init__(self) -> None:
-        super().__init__("There is a request whose form is not complete; complete it first.")
+        super().__init__("An earlier request has an incomplete form; complete it first.")
 
 
 class IdempotencyKeyReusedError(MeshError):
@@ -38,13 +36,13 @@ class IdempotencyKeyReusedError(MeshError):
 
 
 class InvalidUrlError(MeshError):
-    """REDCap gave something that is no link where a link was asked for."""
+    """REDCap returned something other than a link."""
 
     area = "survey"
     reason = "INVALID_URL"
 
     def __init__(self) -> None:
-        super().__init__("REDCap answered something that is no http or https URL.")
+        super().__init__("REDCap returned something that is not an http or https URL.")
 
 
 class InvalidRowError(UpstreamError):
@@ -52,4 +50,4 @@ class InvalidRowError(UpstreamError):
 
 
 class RefusedError(UpstreamError):
-    """REDCap has understood and said no: nothing was stored."""
+    """REDCap understood the operation and refused it; nothing was stored."""

@@ -1,4 +1,4 @@
-"""What the rules need of the world outside: a REDCap project, a store, a cache, a clock."""
+"""Ports of the rules: REDCap project, reservation store, cache, clock."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +15,8 @@ Clock = Callable[[], datetime]
 class Project(Protocol):
     """The REDCap project of the study.
 
-    Every method raises UnavailableError when REDCap is away, DeadlineExceededError when it takes
-    longer than the call may, and UpstreamError when it answers what it must not answer.
+    Every method raises UnavailableError when REDCap is unavailable, DeadlineExceededError when it
+    takes longer than the call may, and UpstreamError when its response is not acceptable.
     """
 
     async def dictionary(self) -> Dictionary:
@@ -39,7 +39,7 @@ class Project(Protocol):
         """Create or complete the record that *row* names; doing it twice changes nothing.
 
         Raises:
-            RefusedError: REDCap has said no, so that nothing was stored.
+            RefusedError: REDCap refused the record; nothing was stored.
         """
         ...
 
@@ -47,7 +47,7 @@ class Project(Protocol):
         """Return the survey link of a record.
 
         Raises:
-            InvalidUrlError: REDCap answered something else.
+            InvalidUrlError: REDCap returned something else.
         """
         ...
 
@@ -76,25 +76,25 @@ class Reservation:
     record: str
     created_at: datetime
     holder: str
-    """Who is at it: a random name for each attempt."""
+    """Identifies the attempt that holds the place: a random name."""
     ends_at: datetime
-    """When somebody else may take over."""
+    """When another attempt may take over."""
     notice: str = ""
     """The version of the notice that the user saw; consent was given at ``consented_at``."""
     consented_at: datetime | None = None
     key: str = field(default="", repr=False)
     """Digest of the idempotency key; empty without one."""
     input: str = ""
-    """Digest of what else was asked."""
+    """Digest of the other input."""
 
     def taken_over_by(self, wish: "Reservation") -> "Reservation":
-        """Return *wish* in this place: the record and its time of creation stay."""
+        """Return *wish* with the record and creation time of this reservation."""
         return replace(wish, record=self.record, created_at=self.created_at)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a creation with an idempotency key answered, and for which input."""
+    """Answer of a creation with an idempotency key, and its input."""
 
     record: str
     input: str
@@ -111,7 +111,7 @@ class Consent:
 
 @dataclass(frozen=True)
 class Claim:
-    """The outcome of asking for a place.
+    """Result of claiming a reservation.
 
     ``reservation`` is the one in force: ours when its holder is ours. ``before`` is the one that
     ours took the place of, whose creation may or may not have reached REDCap.
@@ -125,22 +125,22 @@ class Store(Protocol):
     """Shared by every replica; each method is atomic."""
 
     async def claim(self, wish: Reservation, now: datetime) -> Claim:
-        """Take the user's place when it is free or its holder's time is over.
+        """Reserve the user's place if it is free or its lease has ended.
 
-        Taking over keeps the record and its time of creation.
+        Taking over keeps the record and its creation time.
         """
         ...
 
     async def finish(self, reservation: Reservation, *, remember: timedelta) -> None:
-        """Record that the request exists: consent, the key's answer, the place free again."""
+        """Record the created request: store consent and the key's answer, free the place."""
         ...
 
     async def drop(self, reservation: Reservation) -> None:
-        """Free the place: nothing was sent to REDCap, or it has said no."""
+        """Free the place: nothing was sent to REDCap, or REDCap refused it."""
         ...
 
     async def let_go(self, reservation: Reservation, now: datetime) -> None:
-        """Let anybody take over at once: the creation's fate is not known."""
+        """End the lease now: whether the request was created is unknown."""
         ...
 
     async def answered(self, user: str, key: str, now: datetime) -> Answer | None:
@@ -152,16 +152,16 @@ class Store(Protocol):
         ...
 
     async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:
-        """Return reservations whose holders' time is over."""
+        """Return reservations whose lease has ended."""
         ...
 
     async def close(self) -> None:
-        """Give back what the store holds."""
+        """Release the store's resources."""
         ...
 
 
 class Cache(Protocol):
-    """Forgets; never answers what is older than it was told to keep."""
+    """Key-value cache with a lifetime per entry."""
 
     async def get(self, key: str) -> bytes | None:
         """Return what is kept under *key*."""
@@ -180,5 +180,5 @@ class Cache(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give back what the cache holds."""
+        """Release the cache's resources."""
         ...

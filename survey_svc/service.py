@@ -157,14 +157,14 @@ class _BuiltList:
 
 
 def safe_name(record: str) -> str:
-    """Return *record* as part of a file name, whatever it holds."""
+    """Return *record* as a safe part of a file name."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", record)[:100]
 
 
 async def _chunks(
     head: file_chunk_pb2.FileChunk, pieces: AsyncGenerator[bytes]
 ) -> AsyncIterator[file_chunk_pb2.FileChunk]:
-    """Yield *pieces* as chunks; the first one says what file it is."""
+    """Yield *pieces* as chunks; the first one carries media type and name."""
     async with aclosing(pieces):
         async for piece in pieces:
             for at in range(0, len(piece), PIECE_BYTES) or [0]:

@@ -1,4 +1,4 @@
-"""A REDCap-compatible server in small: projects, records, surveys, in one SQLite file.
+"""REDCap-compatible sandbox server: projects, records and surveys in one SQLite file.
 
 Start it with ``python -m sandbox.redcap``. It imports no other package of the
 project and none imports it: clients know it by URL, as they know REDCap.

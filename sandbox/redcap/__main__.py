@@ -85,7 +85,7 @@ def _log_as_json() -> None:
 
 
 def main() -> int:
-    """Run until told to stop; 2 when it cannot start."""
+    """Run until stopped; return 2 if it cannot start."""
     _log_as_json()
     try:
         settings = config.read(sys.argv[1:], os.environ)

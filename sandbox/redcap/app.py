@@ -1,4 +1,4 @@
-"""The HTTP face: the API, survey pages, a page to look around, controls for tests.
+"""HTTP application: API, survey pages, overview page, test controls.
 
 Work on the database happens in threads, so the event loop never waits for it.
 """
@@ -126,7 +126,7 @@ class Sandbox:
         )
 
     async def _fault(self, request: Request) -> Response | str:
-        """What goes wrong with this call, if anything: an answer, or a word."""
+        """Return the fault of this call, if any: an answer or a mode."""
         faults = self._faults
         if faults.latency:
             await asyncio.sleep(faults.latency.total_seconds())
@@ -144,7 +144,7 @@ class Sandbox:
                 return word
 
     async def _until_gone(self, request: Request) -> None:
-        """Wait until the client goes away or the server stops."""
+        """Wait until the client disconnects or the server stops."""
 
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":

@@ -1,4 +1,4 @@
-"""How the sandbox is started: the command line, checked."""
+"""Command line of the sandbox."""
 
 import argparse
 import re
@@ -10,12 +10,12 @@ from sandbox.redcap.design.study_files import AMARRE
 
 
 class ConfigError(Exception):
-    """The sandbox cannot start like this; the message says why and what to do."""
+    """The configuration is invalid; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Where to listen, where the data is, and what the study is."""
+    """Listen address, database, tokens and study."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""What the API answers when it refuses: a status and one sentence.
+"""Errors of the API: a status and one sentence.
 
 ApiError              400, the request is wrong
 ├── ForbiddenError    403, token or right missing
@@ -7,7 +7,7 @@ ApiError              400, the request is wrong
 
 
 class ApiError(Exception):
-    """The request cannot be served as it stands; the message says why."""
+    """The request is invalid; the message says why."""
 
     status = 400
 

@@ -1,4 +1,4 @@
-"""The database made ready: tables, the first study, the tokens."""
+"""Database setup: tables, first study, tokens."""
 
 import sqlite3
 

@@ -1,4 +1,4 @@
-"""The SQLite file: one writer at a time, readers that never wait for it.
+"""SQLite storage: one writer at a time; readers never wait.
 
 What clients send travels as bound parameters; only checked field names enter a statement.
 """
@@ -104,7 +104,7 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view of the data, however long it is read."""
+        """Open a consistent read transaction."""
         with self._connection() as db:
             db.execute("BEGIN")
             try:
@@ -114,7 +114,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing: what happens inside is kept only if nothing is raised."""
+        """Run a transaction; it is rolled back on any exception."""
         with self._writer, self._connection() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -225,14 +225,14 @@ def project_ids(db: sqlite3.Connection) -> list[int]:
 
 
 def add_token(db: sqlite3.Connection, token: str, project_id: int, username: str) -> None:
-    """Let *token* act as *username* in a project; only its hash is kept."""
+    """Register *token* for *username* in a project; only its hash is stored."""
     db.execute(
         "INSERT OR REPLACE INTO token VALUES (?, ?, ?)", (_digest(token), project_id, username)
     )
 
 
 def find_token(db: sqlite3.Connection, token: str) -> tuple[int, str] | None:
-    """Project and user that *token* stands for."""
+    """Return project and user of *token*."""
     row: tuple[int, str] | None = db.execute(
         "SELECT project_id, username FROM token WHERE sha256 = ?", (_digest(token),)
     ).fetchone()

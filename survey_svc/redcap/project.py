@@ -18,7 +18,7 @@ from survey_svc.study.dictionary import Dictionary, Field, parse_choices
 from survey_svc.study.profile import Profile
 
 ALIVE_SECONDS = 10.0
-"""How long one good answer of REDCap counts as it being there."""
+"""How long one valid response of REDCap counts as proof that it is available."""
 MOST_USER_ID = 36
 """The longest user id of the contract."""
 LOOKUPS_RUNNING = 4
@@ -31,7 +31,7 @@ _EXPORT = {"content": "record", "action": "export", "type": "flat"}
 
 
 class RedcapProject:
-    """Implements `survey_svc.ports.Project` for *profile*."""
+    """Implements `survey_svc.ports.Project` for a profile."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class RedcapProject:
                 columns=frozenset([*columns, *(row["export_field_name"] for row in names)]),
             )
         except KeyError as exc:
-            raise UpstreamError(f"REDCap's dictionary lacks {exc}.") from exc
+            raise UpstreamError(f"REDCap's dictionary has no {exc}.") from exc
 
     async def rows(self, users: Sequence[str]) -> list[Row]:
         if not users:
@@ -91,7 +91,7 @@ class RedcapProject:
         params = {**_EXPORT, "fields": self._profile.columns, "filterLogic": logic}
         wanted = set(users)
         rows = await self._rows(params, self._variables.record, self._variables.user)
-        # REDCap is asked for these users only, and not believed.
+        # Do not rely on REDCap having applied the filter.
         return [row for row in rows if row[self._variables.user] in wanted]
 
     async def records(self, user: str, since: datetime | None = None) -> list[str]:
@@ -122,7 +122,7 @@ class RedcapProject:
             return responses.every_record(found, self._variables.record, records)
 
         rows = await self._api.json(params, check)
-        # Both were asked for to check the rows; an export of answers does not hold them.
+        # These columns only serve the check; the export does not contain them.
         return [
             {name: value for name, value in row.items() if name not in own}
             for row in rows
@@ -175,7 +175,7 @@ class RedcapProject:
             for row in rows
             if row[variables.email].lower() == email.lower() and _is_user_id(row[variables.user])
         ]
-        # Should an address have several ids, the first one ever given stays.
+        # If an address has several ids, the oldest one stays.
         return min(found)[1] if found else ""
 
     async def _rows(self, params: Mapping[str, str | Sequence[str]], *columns: str) -> list[Row]:

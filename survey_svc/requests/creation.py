@@ -1,8 +1,8 @@
-"""Creating a request: exactly one, whatever crashes, repeats or runs at the same time.
+"""Creation of requests: exactly one despite crashes, repeats and concurrency.
 
-A user's place is reserved in a store that every replica shares. The reservation carries the
-record id, so that the import is an upsert which anybody may repeat. Whatever cannot be known is
-looked up in REDCap; what cannot be looked up refuses and creates nothing new.
+A place is reserved per user in a store that every replica shares. The reservation carries the
+record id, so that the import is an upsert that any replica can repeat. Uncertain outcomes are
+looked up in REDCap; a failed look-up is an error and creates nothing.
 """
 
 import asyncio
@@ -34,31 +34,31 @@ log = structlog.get_logger("creation")
 CREATED = Counter("amarre_survey_requests_created", "Requests that were created.")
 
 LEASE = timedelta(seconds=12)
-"""Longer than a creation's deadline in the contract: a holder whose time is over has answered."""
+"""Longer than the deadline of CreateRequest: after it, the holder has answered."""
 REMEMBERED = timedelta(hours=24)
-"""How long an idempotency key gives the same answer."""
+"""How long an idempotency key returns the same answer."""
 FORGOTTEN = timedelta(hours=1)
-"""After this long a reservation that never reached REDCap is given up."""
+"""Age after which a reservation that never reached REDCap is dropped."""
 LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 1.0
-"""How long a repeat waits for the attempt before it, until it carries the creation on itself."""
+"""How long a repeat waits for the attempt before it, then resumes the creation itself."""
 IMPORT_SHARE = 0.6
-"""How much of the time left the import may take; the rest is for looking whether it worked."""
+"""Share of the remaining time for the import; the rest is for checking its outcome."""
 UNVERIFIED = "1"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Without letters that people take for others; 32 of them."""
+"""32 characters without lookalikes."""
 
 
 @dataclass(frozen=True)
 class Applicant:
-    """The user for whom a request is created."""
+    """User for whom a request is created."""
 
     id: str
     email: str = field(repr=False)
 
 
 class Creation:
-    """Creates requests and clears up after creations that broke off."""
+    """Creates requests and settles interrupted creations."""
 
     def __init__(
         self, profile: Profile, project: Project, store: Store, listing: Listing, now: Clock
@@ -83,8 +83,8 @@ class Creation:
 
         Raises:
             ConsentRequiredError, OpenRequestExistsError, IdempotencyKeyReusedError: The rules.
-            UnavailableError, DeadlineExceededError, UpstreamError: REDCap; nothing was created,
-                or the same call again finds what was.
+            UnavailableError, DeadlineExceededError, UpstreamError: REDCap failed; nothing was
+                created, or a repeat of the call finds it.
         """
         if not consent:
             raise ConsentRequiredError
@@ -112,10 +112,10 @@ class Creation:
                 await self._finish(claim.before)
 
     async def sweep(self) -> None:
-        """Settle the reservations whose holders are gone.
+        """Settle the reservations whose lease has ended.
 
         Raises:
-            MeshError: REDCap or the store is away; what is left is settled next time.
+            MeshError: REDCap or the store is unavailable; the rest is settled next time.
         """
         for reservation in await self._store.abandoned(self._now()):
             if await self._exists(reservation):
@@ -148,7 +148,7 @@ class Creation:
         return answer.record
 
     async def _known_now(self, wish: Reservation, held: Reservation) -> str | None:
-        """Look again for the key's answer, and give the place back when there is one."""
+        """Look again for the key's answer; free the place if there is one."""
         try:
             known = await self._known(wish)
         except IdempotencyKeyReusedError:
@@ -159,7 +159,7 @@ class Creation:
         return known
 
     async def _join(self, applicant: Applicant, wish: Reservation, held: Reservation) -> str:
-        """Wait for the attempt with the same key, or carry the same creation on in its place."""
+        """Wait for the attempt with the same key, then resume its creation."""
         if held.input != wish.input:
             raise IdempotencyKeyReusedError
         ends_at = asyncio.get_running_loop().time() + PATIENCE_SECONDS
@@ -172,7 +172,7 @@ class Creation:
             return await self._carry_out(applicant, held)
 
     async def _reached(self, wish: Reservation, before: Reservation) -> bool:
-        """Say whether the creation whose place was taken over has reached REDCap after all."""
+        """Say whether the creation that was taken over had reached REDCap."""
         if wish.key and before.key == wish.key:
             return False  # It is the same one: carrying it out comes to the same record.
         return await self._exists(before)
@@ -194,19 +194,19 @@ class Creation:
 
     @contextlib.asynccontextmanager
     async def _let_go_on_failure(self, held: Reservation) -> AsyncIterator[None]:
-        """Free the place whatever goes wrong, also when the caller hangs up.
+        """Free the place on any failure, also when the caller hangs up.
 
         Otherwise the next attempt would report a conflict although REDCap was unavailable.
         """
         try:
             yield
         except BaseException:
-            # A place that was dropped before is no longer ours: then this changes nothing.
+            # No effect if the place was dropped before.
             await asyncio.shield(self._let_go(held))
             raise
 
     async def _import(self, applicant: Applicant, held: Reservation) -> None:
-        """Store the record; when REDCap's answer leaves it open, look whether it did."""
+        """Store the record; if the outcome is uncertain, look it up."""
         left = call.remaining_seconds()
         share = None if left is None else left * IMPORT_SHARE
         try:
@@ -215,7 +215,9 @@ class Creation:
         except RefusedError:
             raise
         except (MeshError, TimeoutError) as fault:
-            log.warning("creation uncertain", record=held.record, fault=type(fault).__name__)
+            log.warning(
+                "creation outcome uncertain", record=held.record, fault=type(fault).__name__
+            )
             if not await self._exists(held):
                 raise UnavailableError("REDCap did not store the request; try again.") from fault
 
@@ -254,12 +256,12 @@ class Creation:
 
 
 def new_record_id(now: datetime) -> str:
-    """Return a record id: the day, and 65 random bits that no two requests share."""
+    """Return a new record id: the date and 65 random bits."""
     return f"{now:%Y%m%d}-" + "".join(secrets.choice(_ALPHABET) for _ in range(13))
 
 
 def digest(text: str) -> str:
-    """Return what stands for *text* where it is compared, not read."""
+    """Return the SHA-256 of *text*, for comparison."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -82,11 +82,11 @@ class Listing:
         return await self._present(self._remember(user, _dump(rows), rows))
 
     async def rows(self, user: str, *, now: bool = False) -> list[Row]:
-        """Return the user's records, as codes; with *now* REDCap is asked whatever is kept."""
+        """Return the user's records, as codes; with *now* bypass the cache."""
         return (await self._snapshot(user, now=now)).rows
 
     def writes(self) -> int:
-        """Return how many changes of ours there were; tells `keep` how old rows are."""
+        """Return the number of writes so far; `keep` uses it to recognise stale rows."""
         return self._writes
 
     async def keep(self, user: str, rows: list[Row], *, since: int) -> None:
@@ -94,7 +94,7 @@ class Listing:
         await self._keep(user, _dump(rows), since=since)
 
     async def forget(self, user: str) -> None:
-        """Drop what is kept of *user*: it has changed."""
+        """Drop cached data of *user* after a write."""
         self._writes += 1
         self._written[user] = self._writes
         if len(self._written) > MAX_USERS:

@@ -1,4 +1,4 @@
-"""Pages of a list of requests; the token says after which one the next page begins."""
+"""Pagination of requests; a token names the last request of its page."""
 
 import base64
 import binascii
@@ -23,12 +23,12 @@ def page(requests: Sequence[Request], size: int, token: str) -> tuple[slice, str
         Which requests are on the page, and the token of the next one; empty on the last.
 
     Raises:
-        InvalidRequestError: The token is none of ours.
+        InvalidRequestError: The token is not valid.
     """
     start = 0
     if token:
         last = _decode(token)
-        # The request that the token names may be gone; the next one is what comes after it.
+        # The request that the token names may be deleted; continue after its position.
         start = sum(order(request) >= last for request in requests)
     end = min(start + min(size or MOST, MOST), len(requests))
     return slice(start, end), _encode(order(requests[end - 1])) if end < len(requests) else ""
@@ -44,6 +44,6 @@ def _decode(token: str) -> tuple[float, str]:
         return float(time), str(record)
     except (ValueError, TypeError, binascii.Error) as exc:
         raise InvalidRequestError(
-            "The page token is not one of ours; begin with the first page.",
+            "The page token is not valid; start with the first page.",
             violations=[Violation("page_token", "must be a next_page_token", "page_token")],
         ) from exc

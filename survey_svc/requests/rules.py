@@ -27,7 +27,7 @@ class Status(Enum):
 
 
 class StepKind(Enum):
-    """What kind of step it is."""
+    """Kind of a step."""
 
     FORM = auto()
     OPINION = auto()
@@ -35,7 +35,7 @@ class StepKind(Enum):
 
 
 class StepState(Enum):
-    """How far a step is; the contract says what each value means."""
+    """State of a step; the contract explains the values."""
 
     NOT_AVAILABLE = auto()
     WAITING = auto()
@@ -148,7 +148,7 @@ def is_complete(instrument: str, row: Row) -> bool:
 
 
 def is_open(profile: Profile, row: Row) -> bool:
-    """Say whether the request in *row* stands in the way of a new one."""
+    """Say whether the request in *row* prevents a new one."""
     return not is_complete(profile.form, row)
 
 
@@ -163,7 +163,7 @@ def order(request: Request) -> tuple[float, str]:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Return an ISO 8601 time in UTC, which is assumed where none is said; None when it is none."""
+    """Parse an ISO 8601 time, by default in UTC; return None if it is not one."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -62,7 +62,7 @@ class Event:
 
 
 class _Watched:
-    """A user with watchers: the requests as they are, and who waits for others."""
+    """A user with watchers: the current requests, and an event for changes."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = requests
@@ -88,14 +88,14 @@ class Watching:
         self._some = asyncio.Event()
 
     async def watch(self, user: str, last_event_id: str) -> AsyncGenerator[Event]:
-        """Yield the user's requests as they are, then every change, and heartbeats.
+        """Yield the current requests, then every change, and heartbeats.
 
         Args:
             user: Whose requests.
             last_event_id: What the client has seen; empty shows everything.
 
         Raises:
-            RateLimitedError: Too many watch.
+            RateLimitedError: Too many streams are open.
             MeshError: REDCap is unavailable at the beginning. Later that only delays events.
         """
         with self._admitted(user):
@@ -124,7 +124,7 @@ class Watching:
     def _admitted(self, user: str) -> Iterator[None]:
         if self._watchers.total() >= MOST_WATCHERS or self._watchers[user] >= MOST_PER_USER:
             raise RateLimitedError(
-                "Too many watch already; close another window or ask for the list instead.",
+                "Too many event streams are open; close another window or request the list.",
                 retry_after=timedelta(seconds=30),
             )
         self._watchers[user] += 1
@@ -139,7 +139,7 @@ class Watching:
                 self._watched.pop(user, None)
 
     async def run(self) -> None:
-        """Look for changes until cancelled; idle while nobody watches."""
+        """Poll for changes until cancelled; idle without watchers."""
         while True:
             if not self._watched:
                 self._some.clear()

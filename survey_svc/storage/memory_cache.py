@@ -1,4 +1,4 @@
-"""The cache in memory of this process."""
+"""In-memory cache of this process."""
 
 import time
 from collections import OrderedDict
@@ -9,7 +9,7 @@ MOST_BYTES = 64 * 1024 * 1024
 
 
 class MemoryCache:
-    """Implements `survey_svc.ports.Cache`; bounded, forgets what was used least recently."""
+    """Implements `survey_svc.ports.Cache`: bounded, evicts the least recently used."""
 
     def __init__(
         self, *, most_bytes: int = MOST_BYTES, now: Callable[[], float] = time.monotonic

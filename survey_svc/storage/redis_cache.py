@@ -1,6 +1,6 @@
 """The cache in Redis, shared by replicas.
 
-A Redis that is away makes lists slower, never wrong: nothing is found, nothing is kept.
+An unavailable Redis makes lists slower, never wrong: nothing is found, nothing is kept.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class RedisCache:
         try:
             values: list[Any] = await self._redis.mget(keys)
         except (RedisError, OSError) as exc:
-            log.warning("cache away", fault=type(exc).__name__)
+            log.warning("cache unavailable", fault=type(exc).__name__)
             return [None] * len(keys)
         return [value if isinstance(value, bytes) else None for value in values]
 
@@ -43,13 +43,13 @@ class RedisCache:
         try:
             await self._redis.set(key, value, px=ttl)
         except (RedisError, OSError) as exc:
-            log.warning("cache away", fault=type(exc).__name__)
+            log.warning("cache unavailable", fault=type(exc).__name__)
 
     async def drop(self, key: str) -> None:
         try:
             await self._redis.delete(key)
         except (RedisError, OSError) as exc:
-            log.warning("cache away", fault=type(exc).__name__)
+            log.warning("cache unavailable", fault=type(exc).__name__)
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -1,7 +1,6 @@
-"""The store in Redis: each method is one script, so that it is atomic.
+"""Reservation store in Redis; each method is one script, hence atomic.
 
-Redis must keep what it is told (``appendonly yes``): a reservation that is lost with its server
-leaves a user without the protection that it gave.
+Redis must be durable (``appendonly yes``): a lost reservation no longer prevents a second request.
 """
 
 import contextlib
@@ -168,7 +167,7 @@ class RedisStore:
 
 
 def connect(url: str) -> Redis:
-    """Return a client that answers in text and does not wait for ever."""
+    """Return a client with text responses and socket timeouts."""
     client: Redis = Redis.from_url(
         url, decode_responses=True, socket_timeout=3, socket_connect_timeout=2
     )
@@ -180,7 +179,7 @@ async def _failures() -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, OSError) as exc:
-        raise UnavailableError("The store of reservations is away.") from exc
+        raise UnavailableError("The reservation store is unavailable.") from exc
 
 
 def _place(user: str) -> str:

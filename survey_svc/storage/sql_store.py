@@ -1,4 +1,4 @@
-"""The store in SQLite or PostgreSQL: places, remembered answers, consents."""
+"""Reservation store in SQLite or PostgreSQL."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 WAIT_SECONDS = 5
 _LOCK = 0x616D6172
-"""Any number that nobody else uses as an advisory lock of PostgreSQL."""
+"""PostgreSQL advisory lock; any number that is not used elsewhere."""
 
 metadata = MetaData()
 places = Table(
@@ -65,7 +65,7 @@ class SqlStore:
 
     @classmethod
     async def open(cls, url: str) -> "SqlStore":
-        """Open the database at *url* and make its tables when they are missing.
+        """Open the database at *url* and create missing tables.
 
         Raises:
             UnavailableError: It cannot be reached or written.
@@ -74,7 +74,7 @@ class SqlStore:
         if where.get_backend_name() == "sqlite" and where.database:
             folder = Path(where.database).parent
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise UnavailableError(f"The folder {folder} is not there or cannot be written.")
+                raise UnavailableError(f"The folder {folder} does not exist or is not writable.")
         store = cls(_engine(url))
         try:
             await store._make_tables()
@@ -172,7 +172,7 @@ class SqlStore:
 
     async def _make_tables(self) -> None:
         async with self._transaction() as connection:
-            # Replicas start at the same time: one after the other looks and makes.
+            # Replicas start at the same time: let one after the other create the tables.
             is_sqlite = self._engine.dialect.name == "sqlite"
             lock = "begin immediate" if is_sqlite else f"select pg_advisory_xact_lock({_LOCK})"
             await connection.execute(sql(lock))
@@ -184,7 +184,7 @@ class SqlStore:
             async with self._engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as exc:
-            raise UnavailableError("The store of reservations is away.") from exc
+            raise UnavailableError("The reservation store is unavailable.") from exc
 
 
 def _engine(url: str) -> AsyncEngine:
@@ -199,7 +199,7 @@ def _engine(url: str) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
-        # Readers beside a writer, and what was committed survives a crash of the machine.
+        # Allows reads during writes; committed data survives a crash of the machine.
         write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
 

@@ -1,4 +1,4 @@
-"""The study's dictionary as REDCap has it, and whether a profile fits it."""
+"""The study's REDCap data dictionary, and the check of a profile against it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Dictionary:
     """What can be asked for by name: variables with values and completion fields."""
 
     def label(self, name: str, value: str) -> str:
-        """Return the label of a code; a value that is no code stays as it is."""
+        """Return the label of a code; other values are returned unchanged."""
         field = self.fields.get(name)
         return field.choices.get(value, value) if field else value
 
@@ -61,7 +61,7 @@ class Dictionary:
 
 
 def faults(profile: Profile, dictionary: Dictionary) -> list[str]:
-    """Return what of *profile* REDCap does not have, a sentence each; empty when it fits."""
+    """Return one sentence for each mismatch between *profile* and REDCap."""
     return [*_missing(profile, dictionary), *_wrong_codes(profile, dictionary)]
 
 
@@ -91,7 +91,7 @@ def _missing(profile: Profile, dictionary: Dictionary) -> list[str]:
 
 
 def _wrong_codes(profile: Profile, dictionary: Dictionary) -> list[str]:
-    """Find codes that a choice field does not offer: conditions on them would never hold."""
+    """Find codes that a choice field does not offer: conditions on them could never match."""
     found = []
     for opinion in profile.opinions:
         used = [(opinion.position, list(opinion.codes))]

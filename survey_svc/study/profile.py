@@ -17,11 +17,11 @@ Condition = Mapping[str, list[str] | Literal["filled"]]
 
 
 class ProfileError(Exception):
-    """The profile cannot be used; the message names every fault and what is accepted."""
+    """The profile is not usable; the message lists every problem."""
 
 
 class OpinionKind(Enum):
-    """Which way an opinion goes."""
+    """Position of an opinion."""
 
     FAVOURABLE = "favourable"
     WITH_RESERVATIONS = "with_reservations"
@@ -116,13 +116,13 @@ def complete(instrument: str) -> str:
 
 
 def load(path: Path | None = None) -> Profile:
-    """Read a profile.
+    """Load a profile.
 
     Args:
         path: The YAML file; None means that of the AMARRE study.
 
     Raises:
-        ProfileError: The file cannot be read or is no profile; every fault is named.
+        ProfileError: The file cannot be read or is not a profile; lists every problem.
     """
     source = path or files("survey_svc.profiles") / "amarre.yaml"
     try:
@@ -130,7 +130,7 @@ def load(path: Path | None = None) -> Profile:
     except OSError as exc:
         raise ProfileError(f"Cannot read the profile {source}: {exc.strerror}.") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise ProfileError(f"The profile {source} is no YAML: {exc}") from exc
+        raise ProfileError(f"The profile {source} is not valid YAML: {exc}") from exc
     except ValidationError as exc:
         lines = [
             f"  {'.'.join(map(str, fault['loc'])) or 'profile'}: {fault['msg']}"

@@ -1,4 +1,4 @@
-"""The study being served: its profile, and the dictionary that the profile was checked against."""
+"""The study being served: its profile and the dictionary it was checked against."""
 
 import asyncio
 
@@ -13,12 +13,12 @@ from survey_svc.study.profile import Profile, ProfileError
 log = structlog.get_logger("study")
 
 AGAIN_SECONDS = 300.0
-"""After this long the dictionary is read again: people change labels and variables."""
+"""How often the dictionary is refreshed: people change labels and variables."""
 RETRY_SECONDS = 2.0
 
 
 class Study:
-    """Holds a profile and, once REDCap has answered and it fits, the dictionary."""
+    """A profile and, once REDCap has confirmed it, the dictionary."""
 
     def __init__(self, profile: Profile, project: Project) -> None:
         self.profile = profile
@@ -31,24 +31,24 @@ class Study:
         """The study's dictionary.
 
         Raises:
-            UnavailableError: REDCap has not answered yet, or the profile does not fit it.
+            UnavailableError: REDCap has not answered yet, or the profile does not match it.
         """
         if self._dictionary is None:
-            raise UnavailableError("REDCap has not shown the study's dictionary yet.")
+            raise UnavailableError("The study's dictionary has not been read from REDCap yet.")
         return self._dictionary
 
     async def check(self) -> None:
-        """Read the dictionary and hold the profile against it.
+        """Read the dictionary and check the profile against it.
 
         Raises:
             ProfileError: The profile does not fit, or REDCap refuses the token.
-            MeshError: REDCap is away or answers nonsense; what is known stays in force.
+            MeshError: REDCap is unavailable or its response is invalid; the last dictionary stays.
         """
         try:
             dictionary = await self._project.dictionary()
         except RefusedError as exc:
             raise ProfileError(
-                "REDCap refuses to show the study's dictionary; put an API token of the project, "
+                "REDCap refused to export the study's dictionary; put an API token of the project, "
                 "with the rights to export, import and distribute surveys, into the file that "
                 "AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
             ) from exc
@@ -67,20 +67,20 @@ class Study:
         return self._dictionary is not None
 
     async def keep(self) -> None:
-        """Read the dictionary again and again, soon while it is missing, until cancelled."""
+        """Refresh the dictionary until cancelled, more often while it is missing."""
         while True:
             await asyncio.sleep(RETRY_SECONDS if self._dictionary is None else AGAIN_SECONDS)
             try:
                 await self.check()
             except ProfileError as error:
-                self._tell([str(error)])
+                self._report([str(error)])
             except MeshError as fault:
-                # What is known stays in force.
+                # The last dictionary stays in use.
                 log.warning("dictionary not read", fault=type(fault).__name__)
             else:
-                self._tell([])
+                self._report([])
 
-    def _tell(self, found: list[str]) -> None:
+    def _report(self, found: list[str]) -> None:
         if found != self._faults:
             self._faults = found
             if found:

@@ -1,1 +1,1 @@
-"""The API: one address, many operations, told apart by ``content`` and ``action``."""
+"""The API: one URL, many operations, selected by ``content`` and ``action``."""

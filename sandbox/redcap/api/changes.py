@@ -1,4 +1,4 @@
-"""Changing a project's design: read it afresh, replace it, note it in the log."""
+"""Changes to a project's design: reload, replace, log."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from sandbox.redcap.records import storage as records
 
 
 def change(call: Call, edit: Callable[[Project], Project], *, details: str) -> Project:
-    """Replace the design by what *edit* makes of the present one.
+    """Replace the design by the result of *edit*.
 
     The design is read inside the writer's transaction, so that two changes at
     once never undo one another.

@@ -1,4 +1,4 @@
-"""What rows and parameters that change a design must hold."""
+"""Checks of rows and parameters that change a design."""
 
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
@@ -29,7 +29,7 @@ def must_exist(parameter: str, given: Iterable[object], known: Container[object]
 def assign(
     mapping: dict[str, str], user: str, wanted: str, known: Container[str], what: str
 ) -> None:
-    """Set what a user has, in place; a blank takes it away."""
+    """Set the assignment of a user in place; a blank removes it."""
     wanted = wanted.strip()
     if not wanted:
         mapping.pop(user, None)

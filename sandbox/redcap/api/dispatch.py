@@ -1,4 +1,4 @@
-"""From parameters to an answer: who asks, what for, and may they."""
+"""Dispatch of API calls: authentication, operation, rights."""
 
 import re
 from dataclasses import replace
@@ -50,7 +50,7 @@ _NO_API = "You do not have permissions to use the API"
 
 
 def answer(params: Params, store: Store, *, base_url: str) -> Answer:
-    """Serve one call, refusals included.
+    """Serve one call; errors become answers.
 
     Args:
         params: What the client sent.

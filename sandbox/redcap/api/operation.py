@@ -1,4 +1,4 @@
-"""What an operation gets and what it gives."""
+"""Calls and answers of API operations."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ def rows_answer(
 
 
 def count_answer(call: Call, count: int) -> Answer:
-    """How many things were changed: the number alone, whatever the format."""
+    """Answer with the number of changes, in every format."""
     return Answer(str(count).encode(), MEDIA_TYPES[call.params.return_format])
 
 

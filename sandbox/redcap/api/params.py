@@ -1,4 +1,4 @@
-"""What a client sent: names and values, read the several ways clients write them."""
+"""Parameters of an API call, in the notations that clients use."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -112,12 +112,12 @@ class Params:
 
     @property
     def content(self) -> str:
-        """What the call is about."""
+        """Content type of the operation."""
         return self.text("content")
 
     @property
     def action(self) -> str:
-        """What it does; an import when data came and nothing else is said."""
+        """Action; by default an import if there is data, else an export."""
         return self.text("action", "import" if self.has("data") else "export")
 
     @property
@@ -127,7 +127,7 @@ class Params:
 
     @property
     def return_format(self) -> Format:
-        """The shape of errors and of short answers; never fails."""
+        """Format of errors and short answers; never raises."""
         for name in ("returnFormat", "format"):
             value = self.text(name)
             if value in {"json", "csv", "xml"}:
@@ -136,7 +136,7 @@ class Params:
 
     @property
     def delimiter(self) -> str:
-        """What separates csv values."""
+        """CSV delimiter."""
         word = self._single.get("csvDelimiter", "")
         if word in {"tab", "\t", "TAB"}:
             return "\t"
@@ -144,7 +144,7 @@ class Params:
 
 
 def invalid(name: str) -> ApiError:
-    """The refusal of a parameter's value."""
+    """Return the error for an invalid parameter."""
     return ApiError(f'The value of the parameter "{name}" is not valid')
 
 

@@ -79,12 +79,12 @@ class Field:
 
     @property
     def is_signature(self) -> bool:
-        """Its document is a drawn signature."""
+        """Whether its document is a drawn signature."""
         return self.is_file and self.validation == "signature"
 
     @property
     def is_calculated(self) -> bool:
-        """Its answer is computed, never entered."""
+        """Whether its answer is computed."""
         return self.field_type == "calc"
 
     @property
@@ -158,7 +158,7 @@ def checkbox_column(name: str, code: str) -> str:
 
 
 def status_field(form: str) -> str:
-    """The name of the field that says how far a form is filled."""
+    """Return the name of a form's status field."""
     return f"{form}_complete"
 
 

@@ -1,4 +1,4 @@
-"""The names that REDCap makes up for groups and roles."""
+"""Generated unique names of groups and roles."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""A project's design: everything about it but its records.
+"""A project's design, without its records.
 
 One immutable value, stored as one JSON document and replaced as a whole, so
 that a reader never sees half a change.
@@ -18,7 +18,7 @@ from sandbox.redcap.errors import ApiError
 
 @dataclass(frozen=True)
 class Arm:
-    """A group of events that a record goes through."""
+    """A group of events."""
 
     arm_num: int
     name: str
@@ -97,7 +97,7 @@ class Project:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Project title."""
         return str(self.settings.get("project_title", ""))
 
     @property
@@ -113,7 +113,7 @@ class Project:
         return {code.strip(): label.strip() for code, _, label in parted}
 
     def takes_missing_code(self, asked: Field, text: str) -> bool:
-        """Say whether *text* is a missing data code that *asked* takes instead of an answer."""
+        """Say whether *text* is a missing data code that *asked* accepts."""
         return text in self.missing_data_codes and "@NOMISSING" not in asked.field_annotation
 
     @property

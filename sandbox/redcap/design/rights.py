@@ -1,4 +1,4 @@
-"""User rights, in the order in which REDCap lists them."""
+"""User rights, in REDCap's order."""
 
 from collections.abc import Mapping
 
@@ -48,4 +48,4 @@ OWNER: Mapping[str, int] = dict.fromkeys(NAMES, 1)
 """Everything."""
 
 CREATOR: Mapping[str, int] = {name: int(name not in _WITHHELD) for name in NAMES}
-"""What whoever creates a project through the API begins with."""
+"""Rights of the user who creates a project through the API."""

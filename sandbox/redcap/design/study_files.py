@@ -1,4 +1,4 @@
-"""A study from files: a dictionary as csv, and beside it, under the same name, how it is run.
+"""Study from files: a CSV dictionary and an optional JSON file of the same name.
 
 The json file is optional: ``title``, ``language``, ``labels`` by instrument,
 ``surveys`` by instrument. Without it every instrument is a survey.
@@ -16,7 +16,7 @@ from sandbox.redcap.errors import ApiError
 
 AMARRE = Path(__file__).parent.parent / "study" / "amarre_data_dictionary.csv"
 USERNAME = "sandbox"
-"""The user that the token of a study started from files stands for."""
+"""Username of the token of a study loaded from files."""
 
 
 def from_file(path: Path) -> Project:

@@ -1,4 +1,4 @@
-"""The formats that text answers may be asked to have.
+"""Validation formats of text answers.
 
 Dates are stored year first whatever order the field shows them in.
 """
@@ -43,7 +43,7 @@ _DAY = re.compile(r"(\d{1,4})[-/.](\d{1,2})[-/.](\d{1,4})(?:[ T](.*))?", re.ASCI
 
 @dataclass(frozen=True)
 class Format:
-    """A validation type split into what is checked and the order it is shown in."""
+    """A validation type split into the check and the display order."""
 
     kind: str
     order: str = ""

@@ -1,4 +1,4 @@
-"""Logic for the browser: the tree as JSON, with everything the page cannot change put in."""
+"""Logic for the browser: the tree as JSON, with constants folded."""
 
 import json
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""From a tree to an answer for one row of a record.
+"""Evaluation of logic for one row of a record.
 
 :func:`compile_logic` holds the tree against a project first, so that an unknown
 field or function is a refusal before any record is read; what it returns never
@@ -38,7 +38,7 @@ _SMART: dict[str, Compiled] = {
 
 
 def condition(text: str, project: Project) -> Condition:
-    """Make a test of rows out of logic; blank logic holds always.
+    """Compile logic into a predicate of rows; blank logic is always true.
 
     Raises:
         LogicError: The text is no logic, or names what the project lacks.
@@ -50,7 +50,7 @@ def condition(text: str, project: Project) -> Condition:
 
 
 def compile_logic(node: Node, project: Project) -> Compiled:
-    """Make a function of a row out of a tree.
+    """Compile a tree into a function of a row.
 
     Raises:
         LogicError: It names a field, choice, event or function that does not exist.

@@ -17,7 +17,7 @@ MAX_DIGITS = 20
 
 @dataclass(frozen=True)
 class Function:
-    """What a call does and how many arguments it takes; *most* is None for any number."""
+    """A function and its number of arguments; *most* is None for any number."""
 
     body: Callable[[Sequence[Value]], Value]
     least: int
@@ -35,7 +35,7 @@ def _numeric(body: Callable[..., Value]) -> Callable[[Sequence[Value]], Value]:
 
 
 def _over(body: Callable[[list[Decimal]], Decimal], least: int = 1) -> Function:
-    """A body over those arguments that are numbers; blank when there are too few."""
+    """Apply a function to the numeric arguments; blank if there are too few."""
 
     def over_numbers(arguments: Sequence[Value]) -> Value:
         numbers = [n for n in map(to_number, arguments) if n is not None]

@@ -21,7 +21,7 @@ _INSIDE = re.compile(
 
 
 class LogicError(ApiError):
-    """The text is not logic; the message says where it stops being so."""
+    """The text is not valid logic; the message names the position."""
 
 
 @lru_cache(maxsize=1024)
@@ -59,7 +59,7 @@ def _explain(text: str, exc: UnexpectedInput) -> str:
 
 
 def reference(text: str) -> Ref:
-    """Read brackets alone, ``[event][field]``, as they stand in labels.
+    """Parse a bracketed reference, ``[event][field]``, as used in labels.
 
     Raises:
         LogicError: They name no field.
@@ -68,7 +68,7 @@ def reference(text: str) -> Ref:
 
 
 class _Nodes(Transformer[Token, Any]):
-    """Makes nodes; each method takes what the rule of its name holds."""
+    """Builds nodes; each method handles the grammar rule of its name."""
 
     def or_(self, operands: list[Node]) -> Node:
         return _balanced("or", operands)

@@ -1,4 +1,4 @@
-"""What a record must hold for logic to be true, as far as an index can tell."""
+"""Necessary conditions of logic that an index can check."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from sandbox.redcap.filter_logic.values import to_number
 
 @dataclass(frozen=True)
 class Required:
-    """A field, and texts of which some row of the record must hold one, whatever its case."""
+    """A field and texts; some row of the record must equal one of them, ignoring case."""
 
     field: str
     texts: frozenset[str]
 
 
 def required(logic: str, project: Project) -> Required | None:
-    """Return what all of *logic* depends on; None if an index cannot help.
+    """Return a condition that *logic* implies; None if an index cannot help.
 
     Reads ``[field] = 'text'`` and ``lower([field]) = 'text'``, joined by ``and`` and, for one
     field, by ``or``. Leaves out what can hold otherwise: numbers (``'01' = '1'``), blanks and

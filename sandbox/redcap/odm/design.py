@@ -171,7 +171,7 @@ def _mappings(root: Element) -> frozenset[tuple[str, str]]:
 
 
 def _repeating(root: Element) -> dict[tuple[str, str], str]:
-    """What repeats: elements that name an event, and a form unless the whole event does."""
+    """Repeating elements: they name an event and, unless the whole event repeats, a form."""
     group = next(each(root, "RepeatingInstrumentsAndEvents"), None)
     if group is None:
         return {}

@@ -1,4 +1,4 @@
-"""Finding one's way in a document whose namespaces writers treat freely."""
+"""Access to ODM elements regardless of namespaces."""
 
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
@@ -30,13 +30,13 @@ def each(root: Element, name: str) -> Iterator[Element]:
 
 
 def text_of(root: Element, name: str) -> str:
-    """The text of the first element of that local name; blank when there is none."""
+    """Return the text of the first element with that local name, or blank."""
     found = next(each(root, name), None)
     return (found.text or "").strip() if found is not None else ""
 
 
 def attribute(element: Element, name: str, default: str = "") -> str:
-    """An attribute, with whatever namespace or none."""
+    """Return an attribute, ignoring its namespace."""
     if name in element.attrib:
         return element.attrib[name]
     for key, value in element.attrib.items():

@@ -1,1 +1,1 @@
-"""Pages for people: surveys behind their links, and a look at what is stored."""
+"""Web pages: surveys behind their links, and an overview of the data."""

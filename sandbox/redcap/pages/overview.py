@@ -1,4 +1,4 @@
-"""A look around for a person trying things out."""
+"""Overview page of records and surveys."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -9,7 +9,7 @@ from sandbox.redcap.api.operations.surveys import survey_url
 from sandbox.redcap.design.dictionary import STATUS_OPTIONS, status_field
 from sandbox.redcap.design.project import Project
 from sandbox.redcap.pages.templates import page
-from sandbox.redcap.pages.texts import words
+from sandbox.redcap.pages.texts import page_texts
 from sandbox.redcap.records import storage as records
 from sandbox.redcap.records.storage import Place
 from sandbox.redcap.store import Store, project_ids
@@ -32,10 +32,10 @@ def show(store: Store, query: Mapping[str, str], *, base_url: str) -> Answer:
             {"record": record.name, "cells": _cells(store, chosen, record, base_url)}
             for record in records.stream(db, chosen.id, names=names[:PER_PAGE])
         ]
-    said = words(french=chosen.is_french)
+    texts = page_texts(french=chosen.is_french)
     return page(
         "overview.html",
-        words=said,
+        page_texts=texts,
         title=chosen.title or f"Project {chosen.id}",
         project="REDCap sandbox",
         survey="",

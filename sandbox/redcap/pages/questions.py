@@ -1,4 +1,4 @@
-"""From a survey's fields to what a template draws."""
+"""View model of a survey's fields for the template."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Question:
-    """One field as it is drawn."""
+    """View model of one field."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ class Question:
     fault: str
     stored_file: str
     logic: str
-    """When it is shown, as JSON for the browser; empty when that never changes there."""
+    """Visibility logic as JSON for the browser; empty if it never changes there."""
     least: str
     most: str
 
@@ -62,21 +62,21 @@ def questions(
     reading: Reading,
     *,
     piping: Piping,
-    words: Mapping[str, str],
+    page_texts: Mapping[str, str],
 ) -> list[Question]:
     """The *fields* with the answers of *reading*."""
     fields = list(fields)
     on_page = {f.field_name for f in fields}
     row = sheet.row(reading.answers)
     return [
-        _question(asked, reading, piping=piping, words=words,
+        _question(asked, reading, piping=piping, page_texts=page_texts,
                   logic=browser_logic(asked.branching_logic, sheet.project, on_page, row))
         for asked in fields
     ]  # fmt: skip
 
 
 def _question(
-    asked: Field, reading: Reading, *, piping: Piping, words: Mapping[str, str], logic: str
+    asked: Field, reading: Reading, *, piping: Piping, page_texts: Mapping[str, str], logic: str
 ) -> Question:
     name = asked.field_name
     answer = reading.answers.get(name, "")
@@ -88,11 +88,11 @@ def _question(
         section=piping.html(asked.section_header),
         note=piping.html(asked.field_note),
         value=_typed(str(answer), form.kind) if isinstance(answer, str) else "",
-        choices=_choices(asked, answer, piping, words),
+        choices=_choices(asked, answer, piping, page_texts),
         input_type=_INPUT_TYPES.get(form.kind, "text"),
         required=asked.is_required and asked.is_data,
         shown=name in reading.shown,
-        fault=words[reading.faults[name]] if name in reading.faults else "",
+        fault=page_texts[reading.faults[name]] if name in reading.faults else "",
         stored_file=str(answer["name"]) if isinstance(answer, dict) else "",
         logic=logic,
         least=asked.text_validation_min,
@@ -113,14 +113,14 @@ def _typed(answer: str, kind: str) -> str:
 
 
 def _choices(
-    asked: Field, answer: Answer, piping: Piping, words: Mapping[str, str]
+    asked: Field, answer: Answer, piping: Piping, page_texts: Mapping[str, str]
 ) -> tuple[Choice, ...]:
     translated = {"Yes": "yes", "No": "no", "True": "true", "False": "false"}
     fixed = asked.field_type in {"yesno", "truefalse"}
     return tuple(
         Choice(
             code,
-            piping.html(words[translated[label]] if fixed else label),
+            piping.html(page_texts[translated[label]] if fixed else label),
             checkbox_column(asked.field_name, code) if asked.is_checkbox else asked.field_name,
             code in answer if isinstance(answer, list) else code == answer,
         )

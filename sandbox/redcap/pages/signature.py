@@ -1,4 +1,4 @@
-"""Signatures: drawn in the browser, typed, or an image that was sent."""
+"""Signatures: drawn in the browser, typed, or uploaded as an image."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ _MAX_DRAWN = 400_000
 
 
 def signed(fields: Iterable[Field], submission: Submission) -> Submission:
-    """The submission with drawn and typed signatures as the documents they stand for."""
+    """Return the submission with drawn and typed signatures as documents."""
     uploads = dict(submission.uploads)
     for field in fields:
         name = field.field_name

@@ -1,4 +1,4 @@
-"""What a survey link opens, and what happens to what is sent back."""
+"""Survey pages and the handling of submissions."""
 
 import hmac
 import sqlite3
@@ -15,7 +15,7 @@ from sandbox.redcap.filter_logic.evaluate import Row, condition
 from sandbox.redcap.pages.questions import questions
 from sandbox.redcap.pages.signature import signed
 from sandbox.redcap.pages.templates import page
-from sandbox.redcap.pages.texts import words
+from sandbox.redcap.pages.texts import page_texts
 from sandbox.redcap.records import audit_log as history
 from sandbox.redcap.records import documents
 from sandbox.redcap.records import storage as records
@@ -31,7 +31,7 @@ RESPONDENT = "[survey respondent]"
 
 @dataclass(frozen=True)
 class Visit:
-    """Somebody at a link: where the data is, where the server is, what was asked."""
+    """A visit of a link: store, base URL and request."""
 
     store: Store
     base_url: str
@@ -60,7 +60,7 @@ def show(visit: Visit) -> Answer:
 
 
 def submit(visit: Visit, submission: Submission) -> Answer:
-    """Take what a respondent sent, and show what comes next."""
+    """Handle a submission and show the next page."""
     texts = submission.texts
     with visit.store.writing() as db:
         sheet = _open(db, visit)
@@ -178,7 +178,7 @@ def _piping(visit: Visit, sheet: Sheet, row: Row) -> Piping:
 def _form(
     visit: Visit, sheet: Sheet, reading: Reading, *, number: int, status: int = 200
 ) -> Answer:
-    said = words(french=sheet.project.is_french)
+    texts = page_texts(french=sheet.project.is_french)
     piping = _piping(visit, sheet, sheet.row(reading.answers))
     number = _page_number(sheet, str(number))
     fields = sheet.pages[number]
@@ -187,7 +187,7 @@ def _form(
         status=status,
         leads_to=sheet.survey.end_survey_redirect_url,
         **_frame(sheet, "open", sheet.survey.title or sheet.project.label(sheet.form)),
-        questions=questions(sheet, fields, reading, piping=piping, words=said),
+        questions=questions(sheet, fields, reading, piping=piping, page_texts=texts),
         faults=reading.faults,
         instructions=piping.html(sheet.survey.instructions) if number == 0 else "",
         number=number,
@@ -201,9 +201,9 @@ def _form(
 
 
 def _frame(sheet: Sheet, state: str, title: str) -> dict[str, Any]:
-    said = words(french=sheet.project.is_french)
+    texts = page_texts(french=sheet.project.is_french)
     return {
-        "words": said,
+        "page_texts": texts,
         "title": title,
         "project": sheet.project.title,
         "survey": sheet.form,
@@ -212,12 +212,14 @@ def _frame(sheet: Sheet, state: str, title: str) -> dict[str, Any]:
 
 
 def _message(sheet: Sheet, state: str, phrase: str) -> Answer:
-    said = words(french=sheet.project.is_french)
-    return page("message.html", **_frame(sheet, state, said[f"{phrase}_title"]), text=said[phrase])
+    texts = page_texts(french=sheet.project.is_french)
+    return page(
+        "message.html", **_frame(sheet, state, texts[f"{phrase}_title"]), text=texts[phrase]
+    )
 
 
 def _thanks(visit: Visit, sheet: Sheet) -> Answer:
-    said = words(french=sheet.project.is_french)
+    texts = page_texts(french=sheet.project.is_french)
     if sheet.survey.end_survey_redirect_url:
         return Answer(
             b"", "text/html", 303, headers={"Location": sheet.survey.end_survey_redirect_url}
@@ -225,44 +227,44 @@ def _thanks(visit: Visit, sheet: Sheet) -> Answer:
     link = survey_url(visit.base_url, sheet.response.hash)
     return page(
         "message.html",
-        **_frame(sheet, "completed", said["thanks_title"]),
+        **_frame(sheet, "completed", texts["thanks_title"]),
         html=_piping(visit, sheet, sheet.row(sheet.answers)).html(sheet.survey.acknowledgement),
-        text=said["thanks"],
+        text=texts["thanks"],
         pdf=f"{link}&__pdf=1" if sheet.survey.offer_pdf else "",
     )
 
 
 def _saved(visit: Visit, sheet: Sheet) -> Answer:
-    said = words(french=sheet.project.is_french)
+    texts = page_texts(french=sheet.project.is_french)
     return page(
         "message.html",
-        **_frame(sheet, "saved", said["saved_title"]),
-        text=said["saved"],
+        **_frame(sheet, "saved", texts["saved_title"]),
+        text=texts["saved"],
         code=sheet.response.return_code,
         link=survey_url(visit.base_url, sheet.response.hash),
     )
 
 
 def _ask_code(sheet: Sheet, *, wrong: bool) -> Answer:
-    said = words(french=sheet.project.is_french)
+    texts = page_texts(french=sheet.project.is_french)
     return page(
         "code.html",
         status=403 if wrong else 200,
-        **_frame(sheet, "code", said["code_title"]),
+        **_frame(sheet, "code", texts["code_title"]),
         wrong=wrong,
         action=f"/surveys/?s={sheet.response.hash}",
     )
 
 
 def _unknown() -> Answer:
-    said = words(french=True)
+    texts = page_texts(french=True)
     return page(
         "message.html",
         status=404,
-        words=said,
-        title=said["unknown_title"],
+        page_texts=texts,
+        title=texts["unknown_title"],
         state="unknown",
-        text=said["unknown"],
+        text=texts["unknown"],
         project="",
         survey="",
     )
@@ -316,11 +318,11 @@ def show_queue(visit: Visit) -> Answer:
             for form, place in _queued(db, project, record)
             for found in [responses.obtain(db, project.id, record.name, place)]
         ]  # fmt: skip
-    said = words(french=project.is_french)
+    texts = page_texts(french=project.is_french)
     return page(
         "queue.html",
-        words=said,
-        title=said["queue_title"],
+        page_texts=texts,
+        title=texts["queue_title"],
         project=project.title,
         survey="",
         state="queue",

@@ -1,4 +1,4 @@
-"""Templates into answers."""
+"""Rendering of templates."""
 
 from pathlib import Path
 from typing import Any

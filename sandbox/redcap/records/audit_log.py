@@ -1,4 +1,4 @@
-"""The project's log: who did what, newest first when read."""
+"""Audit log of a project."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Search:
-    """What to look for; blank means anything."""
+    """Log filter; blanks match everything."""
 
     kind: str = ""
     user: str = ""
@@ -43,7 +43,7 @@ def add(
     details: str = "",
     record: str = "",
 ) -> None:
-    """Note what *username* did; *kind* is a ``logtype`` of the API."""
+    """Log an action of *username*; *kind* is a ``logtype`` of the API."""
     db.execute(
         "INSERT INTO log (project_id, at, username, kind, action, details, record)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""Calculated fields: computed whenever answers change, never taken from input."""
+"""Calculated fields: computed on every change, never read from input."""
 
 import sqlite3
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The columns of a flat export: name, label, and what a cell says."""
+"""Columns of a flat export: name, label and cell value."""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from sandbox.redcap.design.dictionary import STATUS_OPTIONS, Field, checkbox_column, status_field
 from sandbox.redcap.design.project import Project
 from sandbox.redcap.design.validation import format_of
-from sandbox.redcap.records.export_options import Ask
+from sandbox.redcap.records.export_options import ExportOptions
 from sandbox.redcap.records.storage import Answers, Place, Record
 from sandbox.redcap.surveys import responses
 
@@ -36,7 +36,7 @@ class Column:
     cell: Cell
 
 
-def of_export(project: Project, ask: Ask, wanted: Sequence[str]) -> list[Column]:
+def of_export(project: Project, ask: ExportOptions, wanted: Sequence[str]) -> list[Column]:
     """The columns of a flat export of the *wanted* fields, in REDCap's order."""
     columns: list[Column] = []
     dictionary = project.dictionary
@@ -60,7 +60,7 @@ def of_export(project: Project, ask: Ask, wanted: Sequence[str]) -> list[Column]
     return columns
 
 
-def _pseudo(project: Project, ask: Ask) -> list[Column]:
+def _pseudo(project: Project, ask: ExportOptions) -> list[Column]:
     columns = []
     if project.is_longitudinal:
         columns.append(Column("redcap_event_name", "Event Name", None, _event(project, ask)))
@@ -96,7 +96,7 @@ def options_of(field: Field | None) -> Mapping[str, str]:
     return STATUS_OPTIONS if field is None else field.options
 
 
-def _event(project: Project, ask: Ask) -> Cell:
+def _event(project: Project, ask: ExportOptions) -> Cell:
     def cell(spot: Spot) -> str:
         event = project.event_by_id[spot.place.event_id]
         return event.event_name if ask.labels else event.unique_event_name
@@ -104,7 +104,7 @@ def _event(project: Project, ask: Ask) -> Cell:
     return cell
 
 
-def _instrument(project: Project, ask: Ask) -> Cell:
+def _instrument(project: Project, ask: ExportOptions) -> Cell:
     def cell(spot: Spot) -> str:
         name = spot.place.instrument
         return project.label(name) if name and ask.labels else name
@@ -112,7 +112,7 @@ def _instrument(project: Project, ask: Ask) -> Cell:
     return cell
 
 
-def _group(project: Project, ask: Ask) -> Cell:
+def _group(project: Project, ask: ExportOptions) -> Cell:
     def cell(spot: Spot) -> str:
         name = spot.record.group
         return project.groups[name][1] if ask.labels and name in project.groups else name
@@ -129,7 +129,7 @@ def _timestamp(project: Project, form: str) -> Cell:
     return cell
 
 
-def _status(name: str, ask: Ask) -> Cell:
+def _status(name: str, ask: ExportOptions) -> Cell:
     untouched = "" if ask.blank_status else "0"
 
     def cell(spot: Spot) -> str:
@@ -139,7 +139,7 @@ def _status(name: str, ask: Ask) -> Cell:
     return cell
 
 
-def _of_field(field: Field, ask: Ask, missing: Mapping[str, str]) -> list[Column]:
+def _of_field(field: Field, ask: ExportOptions, missing: Mapping[str, str]) -> list[Column]:
     name, form, label = field.field_name, field.form_name, field.field_label or field.field_name
     if field.is_checkbox and ask.combine_checkboxes:
         return [Column(name, label, form, _combined(field, ask))]
@@ -163,8 +163,8 @@ def _of_field(field: Field, ask: Ask, missing: Mapping[str, str]) -> list[Column
     return [Column(name, label, form, lambda spot: spot.answers.get(name, ""))]
 
 
-def _box_words(choice: str, ask: Ask) -> tuple[str, str]:
-    """What an unticked and a ticked box say."""
+def _box_words(choice: str, ask: ExportOptions) -> tuple[str, str]:
+    """Return the values of an unticked and a ticked box."""
     if not ask.labels:
         return "0", "1"
     return ("", choice) if ask.checkbox_labels else ("Unchecked", "Checked")
@@ -177,7 +177,7 @@ def _box(name: str, code: str, words: tuple[str, str]) -> Cell:
     return cell
 
 
-def _combined(field: Field, ask: Ask) -> Cell:
+def _combined(field: Field, ask: ExportOptions) -> Cell:
     def cell(spot: Spot) -> str:
         codes = spot.answers.get(field.field_name, ())
         return ",".join(field.options.get(c, c) if ask.labels else c for c in codes)

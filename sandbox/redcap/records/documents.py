@@ -1,4 +1,4 @@
-"""Documents at rest: answers to file fields, and the file repository."""
+"""Document storage: answers to file fields, and the file repository."""
 
 import sqlite3
 from dataclasses import dataclass

@@ -1,11 +1,11 @@
-"""What a client asks of an export of records."""
+"""Options of a record export."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What a client wants exported; the names are those of the API, in English."""
+class ExportOptions:
+    """Options of a record export."""
 
     records: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()

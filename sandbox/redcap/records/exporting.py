@@ -1,4 +1,4 @@
-"""Records out: which columns, which rows, what each cell says.
+"""Export of records: columns, rows and cell values.
 
 Everything a client asks is checked while the plan is made; the rows that it
 then yields one by one cannot fail.
@@ -15,7 +15,7 @@ from sandbox.redcap.filter_logic.evaluate import Row, condition
 from sandbox.redcap.filter_logic.prefilter import required
 from sandbox.redcap.records import columns as layout
 from sandbox.redcap.records import storage as records
-from sandbox.redcap.records.export_options import Ask
+from sandbox.redcap.records.export_options import ExportOptions
 from sandbox.redcap.records.storage import Answers, Place, Record
 
 
@@ -26,7 +26,7 @@ class Export:
         ApiError: Unknown names in fields, forms or events, or bad logic.
     """
 
-    def __init__(self, project: Project, ask: Ask) -> None:
+    def __init__(self, project: Project, ask: ExportOptions) -> None:
         self._project = project
         self._ask = ask
         check_names("forms", ask.forms, project.dictionary.forms)
@@ -34,7 +34,7 @@ class Export:
         self._wanted = _wanted(project, ask)
         self._holds = condition(ask.logic, project)
         self.required = required(ask.logic, project)
-        """What an index can tell of the records that the logic holds for."""
+        """Condition on the records that an index can check."""
         self._events = {project.event_by_name[name].event_id for name in ask.events}
         self.columns = layout.of_export(project, ask, self._wanted)
 
@@ -101,7 +101,7 @@ class Export:
                     yield record, place
 
     def _cells(self, place: Place) -> list[tuple[str, Callable[[layout.Spot], Any] | None]]:
-        """Cells of rows like *place*; none at all when nothing asked for lives there."""
+        """Cells of rows like *place*; empty if none of the requested fields is there."""
         forms = forms_of(self._project, place)
         cells = [
             (c.name, c.cell if c.form is None or c.form in forms else None) for c in self.columns
@@ -148,15 +148,15 @@ class Export:
 
 
 def forms_of(project: Project, place: Place) -> frozenset[str]:
-    """The forms whose answers are kept at *place*."""
+    """Return the forms whose answers are stored at *place*."""
     if place.instrument:
         return frozenset({place.instrument})
     event = project.event_by_id[place.event_id]
     return frozenset(f for f in project.forms_at(event) if not project.repeats_form(event, f))
 
 
-def _wanted(project: Project, ask: Ask) -> list[str]:
-    """Names of the fields and status fields asked for, in the project's order."""
+def _wanted(project: Project, ask: ExportOptions) -> list[str]:
+    """Names of the requested fields and status fields, in the project's order."""
     dictionary = project.dictionary
     check_names("fields", ask.fields, {*dictionary.by_name, *dictionary.form_of_status})
     everything = not ask.fields and not ask.forms

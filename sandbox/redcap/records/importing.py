@@ -1,4 +1,4 @@
-"""Records in: all of a batch, or, at the first fault, nothing."""
+"""Import of records: a batch is stored completely or not at all."""
 
 import re
 import sqlite3
@@ -50,7 +50,7 @@ class Options:
 
 @dataclass
 class Imported:
-    """Names of the records touched, and what each was called in the batch."""
+    """Names of the stored records, with their names in the batch."""
 
     names: dict[str, str] = field(default_factory=dict)
     created: set[str] = field(default_factory=set)
@@ -211,7 +211,7 @@ class _Batch:
         return self._stored[folded]
 
     def _may_touch(self, name: str) -> bool:
-        """Whether the caller's group, if there is one, reaches the record."""
+        """Whether the caller's data access group may change the record."""
         if not self._options.group:
             return True
         group = records.group_of(self._db, self._project.id, name)

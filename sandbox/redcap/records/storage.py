@@ -1,4 +1,4 @@
-"""Records at rest: one row per record, event, repeating instrument and instance.
+"""Record storage: one row per record, event, repeating instrument and instance.
 
 Answers of a row are one JSON object by field name: text, a list of ticked
 codes for a checkbox, ``{"doc": number, "name": file name}`` for a file.
@@ -185,7 +185,7 @@ def next_number(db: sqlite3.Connection, project_id: int) -> int:
 
 
 def create(db: sqlite3.Connection, project_id: int, name: str) -> bool:
-    """Make an empty record; False when it is there already."""
+    """Create an empty record; return False if it exists."""
     # SQLite integers end at 63 bits; a longer name is a name, not a number.
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 18 else None
     now = server_time()
@@ -199,7 +199,7 @@ def create(db: sqlite3.Connection, project_id: int, name: str) -> bool:
 
 
 def read_entry(db: sqlite3.Connection, project_id: int, name: str, place: Place) -> Answers | None:
-    """The answers at one place of a record, or None when there is no such row."""
+    """Return the answers at one place of a record; None if there is no row."""
     row = db.execute(
         "SELECT answers FROM entry WHERE project_id = ? AND record = ? AND event_id = ?"
         " AND instrument = ? AND instance = ?",
@@ -214,7 +214,7 @@ def read_entry(db: sqlite3.Connection, project_id: int, name: str, place: Place)
 def write_entry(
     db: sqlite3.Connection, project_id: int, name: str, place: Place, answers: Answers
 ) -> None:
-    """Store the answers at one place of a record, replacing what was there."""
+    """Replace the answers at one place of a record."""
     db.execute(
         "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
         (project_id, name, *place, _dump(answers)),
@@ -226,7 +226,7 @@ def write_entry(
 
 
 def group_of(db: sqlite3.Connection, project_id: int, name: str) -> str | None:
-    """The data access group of a record, blank when in none; None when there is no record."""
+    """Return the data access group of a record, blank for none; None without a record."""
     row = db.execute(
         "SELECT group_name FROM record WHERE project_id = ? AND name = ?", (project_id, name)
     ).fetchone()
@@ -260,13 +260,13 @@ def delete_entry(db: sqlite3.Connection, project_id: int, name: str, place: Plac
 
 
 def delete_event(db: sqlite3.Connection, project_id: int, event_id: int) -> None:
-    """Remove what all records hold at an event."""
+    """Delete the answers of all records at an event."""
     db.execute("DELETE FROM entry WHERE project_id = ? AND event_id = ?", (project_id, event_id))
     db.execute("DELETE FROM response WHERE project_id = ? AND event_id = ?", (project_id, event_id))
 
 
 def rename(db: sqlite3.Connection, project_id: int, old: str, new: str) -> None:
-    """Give a record another name everywhere; links keep working."""
+    """Rename a record everywhere; links keep working."""
     create(db, project_id, new)
     db.execute(
         "UPDATE record SET (group_name, created_at) = (SELECT group_name, created_at FROM record"

@@ -1,4 +1,4 @@
-"""The rules of answering a survey: what is shown, what is asked, what is kept.
+"""Rules of answering a survey: visibility, required answers, storage.
 
 Nothing here knows of HTTP or HTML.
 """
@@ -35,7 +35,7 @@ class Sheet:
     response: Response
     record: Record
     place: Place
-    """Where the answers are kept."""
+    """Place of the answers."""
 
     @property
     def form(self) -> str:
@@ -49,12 +49,12 @@ class Sheet:
 
     @property
     def answers(self) -> Answers:
-        """What is stored at its place, other forms' answers included."""
+        """Stored answers at its place, including those of other forms."""
         return self.record.answers(self.place)
 
     @property
     def pages(self) -> tuple[tuple[Field, ...], ...]:
-        """Its fields by page; a section begins a page where the survey says so."""
+        """Fields by page; if the survey is multi-page, each section starts a page."""
         fields = self._asked()
         if not self.survey.question_by_section:
             return (tuple(fields),)
@@ -95,7 +95,7 @@ def open_sheet(db: sqlite3.Connection, project: Project, response: Response) -> 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a respondent sent: texts by input name, documents by field."""
+    """A submission: texts by input name, documents by field."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     uploads: Mapping[str, Upload] = field(default_factory=dict)
@@ -161,7 +161,7 @@ def settle(sheet: Sheet, fields: Iterable[Field], answers: Answers) -> frozenset
 def keep(
     db: sqlite3.Connection, sheet: Sheet, reading: Reading, *, page: int = 0, complete: bool
 ) -> None:
-    """Store what was read; *complete* ends the survey."""
+    """Store a submission; *complete* ends the survey."""
     project, answers = sheet.project, dict(reading.answers)
     for name, upload in reading.uploads.items():
         number = documents.add(

@@ -1,4 +1,4 @@
-"""Text of a study as safe HTML.
+"""Sanitized HTML of study texts.
 
 Designers may write a little HTML into labels and instructions; other tags are removed and their
 text is kept.

@@ -59,7 +59,7 @@ def _places(
 
 
 class _Sheet(FPDF):
-    """A document in the making."""
+    """A document that is being built."""
 
     def __init__(self, project: Project) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Answers in the middle of text: ``Dear [first_name]``.
+"""Piping: answers inserted into text, such as ``Dear [first_name]``.
 
 What a bracket names is put in its place; what nobody knows stays as written.
 """
@@ -20,7 +20,7 @@ from sandbox.redcap.surveys import markup
 
 _BRACKETS = re.compile(r"(?:\[[^\[\]]+\])+")
 BLANK = "______"
-"""What stands for an answer not given yet."""
+"""Placeholder of a missing answer."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Piping:
         return escape(brackets if found is None else found or BLANK)
 
     def value(self, brackets: str) -> str | None:
-        """What ``[event][field]`` says for this row; None when it names nothing."""
+        """Return the value of ``[event][field]`` for this row; None for an unknown name."""
         ref = _read(brackets)
         if ref is None:
             return None
@@ -76,10 +76,10 @@ class Piping:
         options = STATUS_OPTIONS if field is None else field.options
         if field is None:
             answer = answer or "0"
-        return _said(answer, options, ref)
+        return _display(answer, options, ref)
 
 
-def _said(answer: Answer, options: Mapping[str, str], ref: Ref) -> str:
+def _display(answer: Answer, options: Mapping[str, str], ref: Ref) -> str:
     if isinstance(answer, dict):
         return str(answer["name"])
     if isinstance(answer, list):

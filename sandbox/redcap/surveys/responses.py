@@ -1,4 +1,4 @@
-"""Survey responses: the link of a record's instrument and how far it was answered.
+"""Survey responses: links of a record's instruments and their progress.
 
 A response begins to exist when its link is first asked for, and keeps its link
 from then on.
@@ -15,7 +15,7 @@ from sandbox.redcap.records.storage import Place
 from sandbox.redcap.store import server_time
 
 NOT_COMPLETED = "[not completed]"
-"""What a timestamp says while a response is partial."""
+"""Exported timestamp of a partial response."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _insert(db: sqlite3.Connection, project_id: int, new: Iterable[tuple[str, Pl
 
 
 def peek(db: sqlite3.Connection, project_id: int, record: str, place: Place) -> Response | None:
-    """The response of an instrument at a place if it was ever asked for."""
+    """Return the survey response of an instrument at a place, if one exists."""
     return _one(
         db.execute(
             f"SELECT {_COLUMNS} FROM response WHERE project_id = ? AND record = ?"  # noqa: S608
@@ -136,7 +136,7 @@ def mark(db: sqlite3.Connection, response: Response, *, page: int = 0, complete:
 def timestamp(
     db: sqlite3.Connection, project_id: int, record: str, *, form: str, place: Place
 ) -> str:
-    """When a survey was completed, as exports say it; blank when never begun."""
+    """Return the exported completion time of a survey; blank if never started."""
     found = peek(db, project_id, record, Place(place.event_id, form, place.instance))
     if found is None or not found.status:
         return ""

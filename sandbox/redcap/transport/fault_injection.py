@@ -1,4 +1,4 @@
-"""Faults on demand and counts of calls, for whoever tests against the sandbox."""
+"""Injected faults and call counts, for tests against the sandbox."""
 
 import random
 from collections import defaultdict
@@ -12,7 +12,7 @@ MAX_LATENCY = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong.
+    """Fault mode.
 
     A mode with no error rate befalls every call; an error rate with no mode is
     the share of calls answered with status 500.
@@ -24,7 +24,7 @@ class Faults:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Read the whole set of switches; what is not named is off.
+        """Read the complete set of faults; missing ones are off.
 
         Raises:
             ValueError: Something else than the three switches, or out of range.
@@ -49,7 +49,7 @@ class Faults:
         }
 
     def draw(self) -> Mode:
-        """What befalls one call."""
+        """Faults to inject into calls."""
         if self.mode == "none" and not self.error_rate:
             return "none"
         share = self.error_rate or 1.0

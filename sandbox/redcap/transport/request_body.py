@@ -31,7 +31,7 @@ async def params_of(request: Request) -> Params:
 
 
 async def submission_of(request: Request) -> Submission:
-    """What a respondent sent; raises :class:`BadBodyError`."""
+    """Read a submission; raises :class:`BadBodyError`."""
     items = await _items(request)
     return Submission(
         texts={name: value for name, value in items if isinstance(value, str)},

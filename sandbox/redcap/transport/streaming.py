@@ -1,4 +1,4 @@
-"""Answers on their way out: short ones whole, long ones as they come."""
+"""HTTP responses: short bodies whole, long ones streamed."""
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain

@@ -177,7 +177,7 @@ def start(folder: Path) -> Server:
 
 
 def stop(server: Server) -> int:
-    """Ask a sandbox to stop; its exit code."""
+    """ExportOptions a sandbox to stop; its exit code."""
     server.process.terminate()
     return server.process.wait(timeout=READY_SECONDS)
 

@@ -19,7 +19,7 @@ from sandbox.redcap.records.exporting import check_names
 
 
 def export_metadata(call: Call) -> Answer:
-    """The dictionary, or the asked fields and forms of it."""
+    """Export the dictionary, or some of its fields and forms."""
     known = call.project.dictionary
     fields, forms = call.params.items("fields"), call.params.items("forms")
     check_names("fields", fields, known.by_name)

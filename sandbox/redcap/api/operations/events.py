@@ -151,7 +151,7 @@ def import_mappings(call: Call) -> Answer:
 
 
 def export_repeating(call: Call) -> Answer:
-    """What repeats."""
+    """Export repeating instruments and events."""
     project = call.project
     if not project.repeating:
         raise ApiError(
@@ -169,7 +169,7 @@ def export_repeating(call: Call) -> Answer:
 
 
 def import_repeating(call: Call) -> Answer:
-    """Replace what repeats."""
+    """Replace the repeating instruments and events."""
     project = call.project
     repeating = {}
     for row in data_rows(call):

@@ -55,7 +55,7 @@ def import_file(call: Call) -> Answer:
 
 
 def delete_file(call: Call) -> Answer:
-    """Take the document out of a file field."""
+    """Delete the document of a file field."""
     field, place, record = _target(call)
     with call.store.writing() as db:
         _check_record(db, call, record)

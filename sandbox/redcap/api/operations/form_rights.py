@@ -25,7 +25,7 @@ def form_rights(call: Call, stored: object) -> Any:
 
 
 def read_rights(row: Mapping[str, str], project: Project) -> dict[str, Any]:
-    """The rights that a row names; a blank leaves what was there."""
+    """Return the rights in a row; blanks keep the current value."""
     found: dict[str, Any] = {}
     for name in rights.NAMES:
         text = row.get(name, "").strip()

@@ -139,7 +139,7 @@ _CREATION = (
 
 
 def _blank_project() -> Project:
-    """What a project is before a dictionary is uploaded: one field that names the record."""
+    """Dictionary of a new project: the record id only."""
     only = Field("record_id", "form_1", field_label="Record ID")
     return Project(id=0, dictionary=Dictionary([only]), settings=settings.project_settings())
 

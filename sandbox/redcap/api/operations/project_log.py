@@ -1,4 +1,4 @@
-"""``content=log``: what happened in a project."""
+"""``content=log``: the audit log of a project."""
 
 import re
 
@@ -22,7 +22,7 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
 
 
 def export_log(call: Call) -> Answer:
-    """The events asked for, newest first."""
+    """The requested log entries, newest first."""
     params = call.params
     search = history.Search(
         kind=params.choice("logtype", _KINDS, ""),

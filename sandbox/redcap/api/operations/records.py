@@ -33,7 +33,7 @@ from sandbox.redcap.records import exporting as export
 from sandbox.redcap.records import importing
 from sandbox.redcap.records import storage as records
 from sandbox.redcap.records.deleting import Part
-from sandbox.redcap.records.export_options import Ask
+from sandbox.redcap.records.export_options import ExportOptions
 from sandbox.redcap.records.importing import Imported
 
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
@@ -74,7 +74,7 @@ def _odm_pieces(call: Call, plan: export.Export) -> Iterator[bytes]:
             yield piece.encode()
 
 
-def _for_odm(call: Call) -> Ask:
+def _for_odm(call: Call) -> ExportOptions:
     """The ask with the record id in it and codes rather than labels, as ODM needs them."""
     ask = _ask(call)
     key = call.project.dictionary.record_id
@@ -82,12 +82,12 @@ def _for_odm(call: Call) -> Ask:
     return replace(ask, labels=False, fields=(*ask.fields, key) if narrowed else ())
 
 
-def _ask(call: Call) -> Ask:
+def _ask(call: Call) -> ExportOptions:
     params = call.params
     kind = params.choice("type", ("flat", "eav"), "flat")
     label = params.choice("rawOrLabel", ("raw", "label", "both"), "raw") != "raw"
     headers = params.choice("rawOrLabelHeaders", ("raw", "label"), "raw")
-    return Ask(
+    return ExportOptions(
         records=tuple(params.items("records")),
         fields=tuple(params.items("fields")),
         forms=tuple(params.items("forms")),
@@ -117,7 +117,7 @@ def _moment(params: Params, name: str) -> str:
 
 
 def import_records(call: Call) -> Answer:
-    """Store a batch, all or nothing, and say what was stored."""
+    """Import a batch and answer with what was stored."""
     params = call.params
     content = params.choice("returnContent", ("count", "ids", "auto_ids", "nothing"), "count")
     options = importing.Options(

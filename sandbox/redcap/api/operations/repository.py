@@ -20,7 +20,7 @@ def create_folder(call: Call) -> Answer:
 
 
 def list_folder(call: Call) -> Answer:
-    """What a folder holds: folders first, then documents."""
+    """List a folder: folders first, then documents."""
     with call.store.reading() as db:
         folder = _folder(db, call)
         folders, files = documents.list_folder(db, call.project.id, folder)

@@ -1,4 +1,4 @@
-"""``surveyLink`` and its kin."""
+"""``surveyLink``, ``surveyQueueLink``, access and return codes, participants."""
 
 import sqlite3
 

@@ -74,7 +74,7 @@ def import_users(call: Call) -> Answer:
 
 
 def delete_users(call: Call) -> Answer:
-    """Take users out of the project."""
+    """Remove users from the project."""
     names = call.params.items("users")
     must_exist("users", names, call.project.users)
 

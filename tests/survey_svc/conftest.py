@@ -47,7 +47,7 @@ async def world(
 
 @pytest.fixture
 def user() -> str:
-    """The id of a user that nobody else is."""
+    """A unique user id."""
     return secrets.token_hex(10)
 
 

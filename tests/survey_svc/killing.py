@@ -33,7 +33,7 @@ REDCAP_LATENCY_MS = 60
 
 @dataclass
 class Outcome:
-    """What happened: ids that clients were told, and what REDCap holds."""
+    """Outcome: ids that clients received, and records in REDCap."""
 
     kills: int = 0
     repeats: int = 0
@@ -42,12 +42,12 @@ class Outcome:
 
     @property
     def lost(self) -> int:
-        """How many ids clients were told that REDCap does not hold."""
+        """Number of ids that clients received but REDCap does not hold."""
         return sum(len(set(self.told[user]) - set(self.held[user])) for user in self.told)
 
     @property
     def duplicated(self) -> int:
-        """How many records REDCap holds that no client was told of: made once too often."""
+        """Number of records in REDCap that no client received: duplicates."""
         return sum(len(self.held[user]) - len(set(self.told[user])) for user in self.told)
 
     @property
@@ -166,7 +166,7 @@ async def _until_answered(
     request: messages.CreateRequestRequest,
     outcome: Outcome,
 ) -> str:
-    """Return the id, or nothing when a request stands in the way: whose, the client cannot tell."""
+    """Return the id, or None if an open request exists, whoever created it."""
     while True:
         token, _ = tokens.mint(
             key, User(user, "s", "ada@example.org"), audience="survey", caller=GATEWAY

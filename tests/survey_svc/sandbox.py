@@ -1,4 +1,4 @@
-"""The real REDCap sandbox as a process beside the tests."""
+"""The real REDCap sandbox as a child process of the tests."""
 
 import json
 import secrets

@@ -65,7 +65,7 @@ class TestToken:
 
     @pytest.mark.parametrize("text", ["", "s3cr3t!", "x" * 64, "0123456789ABCDEF 123456789ABCDEF"])
     def test_bad(self, tmp_path: Path, text: str) -> None:
-        """What is no token is refused by its file's name, not shown."""
+        """An invalid token is refused with its file's name and is not shown."""
         file = tmp_path / "token"
         file.write_text(text)
 

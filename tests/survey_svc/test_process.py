@@ -129,7 +129,7 @@ class TestStart:
         assert DRAIN_SECONDS / 2 > time.monotonic() - asked_at
 
     async def test_redcap_is_away(self, svids: Path, tmp_path: Path) -> None:
-        """Without REDCap the process stays and says that it does not serve."""
+        """Without REDCap the process keeps running and is NOT_SERVING."""
         token = tmp_path / "token"
         token.write_text(secrets.token_hex(16))
         nobody = f"http://127.0.0.1:{free_port()}/api/"
@@ -172,7 +172,7 @@ class TestRefusals:
             assert fault in said
 
     def test_wrong_token(self, sandbox: Sandbox, svids: Path, tmp_path: Path) -> None:
-        """A token that REDCap refuses stops the process with a sentence that says what to do."""
+        """If REDCap refuses the token, the process exits with an error that says what to do."""
         token = tmp_path / "token"
         token.write_text(secrets.token_hex(16))
 

@@ -30,7 +30,7 @@ def _request(user: str, record: str, **values: str) -> dict[str, str]:
 
 class TestCreateRequest:
     async def test_creates_one_record(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A creation stores one record with its owner, address and time, and says its id."""
+        """A creation stores one record with owner, address and time, and returns its id."""
         answer = await world.create(user)
 
         [record] = sandbox.records(user)
@@ -49,7 +49,7 @@ class TestCreateRequest:
         assert {} == sandbox.calls()
 
     async def test_open_request_stands_in_the_way(self, world: World, user: str) -> None:
-        """While a request's form is not complete there is no second one."""
+        """There is no second request while the form of the first one is incomplete."""
         await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -259,7 +259,7 @@ class TestGetLink:
 
     @pytest.mark.parametrize("instrument", ["labo", "admin", "contact", "nonsense"])
     async def test_not_the_applicants(self, world: World, user: str, instrument: str) -> None:
-        """Nobody gets the link of an approver's form, of what is no survey, or of nothing."""
+        """Links of approvers' forms, non-surveys and unknown instruments are refused."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -340,7 +340,7 @@ class TestGetPdf:
 
     @pytest.mark.parametrize("mode", ["html", "empty", "500"])
     async def test_no_pdf(self, world: World, sandbox: Sandbox, user: str, mode: str) -> None:
-        """Something that is no PDF is never passed on as one."""
+        """A response that is not a PDF is never passed on as one."""
         created = await world.create(user)
         await world.list(user)  # Whose it is, is known; only the PDF itself meets the fault.
         sandbox.fault(mode=mode)
@@ -385,14 +385,14 @@ class TestExportData:
 
     @pytest.mark.parametrize(("form", "expected"), [("json", b"[]"), ("csv", b"demandeur_nom,")])
     async def test_nothing(self, world: World, user: str, form: str, expected: bytes) -> None:
-        """Who has no requests gets an empty array, or a header alone."""
+        """A user without requests gets an empty array, or only a header."""
         _, _, data = await world.file("ExportData", user, messages.ExportDataRequest(format=form))
 
         assert data.startswith(expected)
         assert 2 >= len(data.splitlines())
 
     async def test_filter_ignored(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A REDCap that ignores filters gives nobody else's answers away."""
+        """If REDCap ignores filters, other users' answers are not exported."""
         sandbox.save(_request(user, f"{user}-a"), _request(f"{user}x", f"{user}-b"))
         sandbox.fault(mode="ignore_filter")
 
@@ -464,7 +464,7 @@ class TestCodebook:
 
 class TestWorkbook:
     async def test_answers_and_codebook(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A workbook has answers with accents, no formula, and the codebook beside them."""
+        """A workbook has answers with accents, no formulas, and the codebook."""
         sandbox.save(
             _request(user, f"{user}-a", demandeur_nom="Zoé Müller", demandeur_prenom="=1+1")
         )
@@ -506,7 +506,7 @@ class TestWorkbook:
         assert "INVALID_REQUEST" == reason_of(ei.value)
 
     def test_long_answer(self) -> None:
-        """An answer beyond what a cell holds is cut, and says so."""
+        """An answer longer than a cell can hold is cut and marked."""
         data = workbook._build({"Answers": (("a",), [{"a": "x" * (workbook.MAX_CELL + 1)}])})
 
         value = openpyxl.load_workbook(io.BytesIO(data))["Answers"]["A2"].value
@@ -517,7 +517,7 @@ class TestWorkbook:
 class TestFindContact:
     @pytest.fixture
     async def auth(self, world: World, svids: Path) -> Any:
-        """A stub with the identity of Auth, which alone may ask."""
+        """A stub with the identity of Auth, the only permitted caller."""
         async with connected("survey", world.port, svids / "auth", SurveyServiceStub) as stub:
             yield stub
 
@@ -552,7 +552,7 @@ class TestFindContact:
         assert "" == answer.user_id
 
     async def test_redcap_fails(self, auth: Any, sandbox: Sandbox) -> None:
-        """When REDCap cannot say, nobody is called unknown."""
+        """If the look-up fails, the address is not reported as unknown."""
         sandbox.fault(mode="html")
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:

@@ -19,7 +19,7 @@ from survey_svc.study.profile import ProfileError
 
 
 class Ticks:
-    """A monotonic clock that moves when told to."""
+    """A monotonic clock that moves on request."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -57,7 +57,7 @@ class TestProfileFiles:
         ids=["missing", "no mapping", "no YAML"],
     )
     def test_faults(self, tmp_path: Path, text: str, named: list[str]) -> None:
-        """What is wrong with a profile is said at once and in full."""
+        """All problems of a profile are reported together."""
         file = tmp_path / "p.yaml"
         file.write_text(text)
 
@@ -91,7 +91,7 @@ class TestMemoryCache:
         assert await cache.get("b") is None
 
     async def test_drop(self) -> None:
-        """What is dropped is gone; dropping nothing is no fault."""
+        """A dropped entry is gone; dropping a missing entry is not an error."""
         cache = MemoryCache()
         await cache.put("k", b"v", timedelta(hours=1))
         await cache.drop("k")

@@ -64,7 +64,7 @@ class World:
         return (("authorization", f"Bearer {token}"),)
 
     async def create(self, user: str, **fields: Any) -> messages.CreateRequestResponse:
-        """Create a request, with consent unless told otherwise."""
+        """Create a request, by default with consent."""
         request = messages.CreateRequestRequest(**{"consent": True, **fields})
         answer: messages.CreateRequestResponse = await self.stub.CreateRequest(
             request, metadata=self.as_user(user)

@@ -139,7 +139,7 @@ class Server:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the system hands out."""
+    """Return an unused port below the ephemeral range."""
     for port in range(20_000 + os.getpid() % 10_000, 32_000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
@@ -191,7 +191,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def state_of(page: str) -> str:
-    """What a survey page says it is: open, completed, closed, saved, code, unknown."""
+    """Return the state of a survey page: open, completed, closed, saved, code, unknown."""
     match = re.search(r'data-state="(\w+)"', page)
     assert match is not None, page
     return match.group(1)

@@ -48,7 +48,7 @@ def question(name: str) -> str:
 
 
 async def fill(page: Page) -> None:
-    """Answer everything that a teacher who invites somebody is asked."""
+    """Fill in the form as a teacher who invites a guest."""
     for name in CHOSEN:
         await page.select_option(f"#{name}", INVITATION[name])
     for name in TYPED:

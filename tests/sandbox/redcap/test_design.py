@@ -46,7 +46,7 @@ class TestCreation:
         await api.error("project", token=SUPER_TOKEN, data=data)
 
     async def test_bad_documents(self, api: Api) -> None:
-        """A document that is no project XML makes nothing, not half a project."""
+        """A document that is not project XML creates no project, not even half of one."""
         data = '[{"project_title": "x", "purpose": 0}]'
         birds = studies.bird_count()
         visit = 'StudyEventRepeatKey="1" redcap:UniqueEventName="visit_1_arm_1"'
@@ -148,7 +148,7 @@ class TestDictionary:
         await api.error("exportFieldNames", field="nope")
 
     async def test_validations(self, api: Api) -> None:
-        """The formats are told with their expressions."""
+        """Validation types are exported with their regular expressions."""
         found = {r["validation_type"]: r["regex"] for r in await api.json("fieldValidation")}
         assert {"email", "date_dmy", "integer", "number"} <= set(found)
 
@@ -175,7 +175,7 @@ class TestSettings:
 
 class TestGroups:
     async def test_members_see_their_own(self, club: Api) -> None:
-        """Who is in a group exports, numbers and changes records of that group alone."""
+        """A member of a group exports, numbers and changes only that group's records."""
         await club.save({"record_id": "2", "redcap_data_access_group": "north_gate"})
         rows = await club.export(exportDataAccessGroups="true")
         assert ["", "north_gate", ""] == [row["redcap_data_access_group"] for row in rows]
@@ -211,7 +211,7 @@ class TestUsers:
         await club.error("user", action="delete", users=["nobody"])
 
     async def test_role_decides(self, club: Api) -> None:
-        """Who has a role has its rights instead of their own."""
+        """A user with a role has the role's rights instead of their own."""
         (role,) = await club.json("userRole")
         assert "0" == role["api_export"]
         (user,) = await club.json("user")
@@ -224,7 +224,7 @@ class TestUsers:
 
 class TestLog:
     async def test_what_happened(self, club: Api) -> None:
-        """Creations, changes, deletions and exports are told apart, newest first."""
+        """Creations, changes, deletions and exports are distinguished, newest first."""
         await club.save({"record_id": "9", "first_name": "A"})
         await club.save({"record_id": "9", "first_name": "B"})
         await club.export()
@@ -280,7 +280,7 @@ class TestEvents:
 
 class TestPdf:
     async def test_pdf(self, api: Api) -> None:
-        """A PDF of one record, of all, or blank; an error is no PDF."""
+        """A PDF of one record, of all records, or blank; an error is not a PDF."""
         await api.save({"record_id": "1", "demandeur_nom": "Œuvre – 漢字", "demandeur_statut": "2"})
         for params in ({}, {"record": "1"}, {"record": "1", "instrument": "form"},
                        {"allRecords": "true", "compactDisplay": "true"}):  # fmt: skip

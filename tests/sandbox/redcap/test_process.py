@@ -38,7 +38,7 @@ DELAYED_ACKNOWLEDGEMENT_SECONDS = 0.04
 
 
 def refusal(command: list[str], **environment: str) -> str:
-    """The one line that a sandbox says when it does not start."""
+    """Return the single error line of a sandbox that does not start."""
     done = subprocess.run(
         command,
         cwd=ROOT,

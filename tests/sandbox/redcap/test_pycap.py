@@ -285,7 +285,7 @@ class TestLongitudinal:
         assert "Study ID" in long.export_records(format_type="csv", raw_or_label_headers="label")
 
     def test_participants(self, long: Any) -> None:
-        """Who has a row at the event can answer its survey."""
+        """A record with a row at the event can answer its survey."""
         people = long.export_survey_participant_list(instrument="contact", event="start_arm_1")
         assert ["1"] == [person["record"] for person in people]
 

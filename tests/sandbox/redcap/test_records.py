@@ -1,4 +1,4 @@
-"""Records: what an export says, what an import takes."""
+"""Record export and import."""
 
 import json
 import re
@@ -311,7 +311,7 @@ class TestImport:
         await types.error("record", data=json.dumps([{"id": "1", field: bad}]))
 
     async def test_dates_by_order(self, types: Api) -> None:
-        """dateFormat says how days are written; they are stored year first."""
+        """dateFormat gives the order of dates on import; they are stored year first."""
         await types.save({"id": "1", "day": "31/12/2026"}, dateFormat="DMY")
         assert [{"day": "2026-12-31"}] == await types.export(fields=["day"])
         await types.save({"id": "1", "day": "12-30-2026"}, dateFormat="MDY")

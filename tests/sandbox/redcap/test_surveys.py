@@ -34,7 +34,7 @@ INVITATION = {
     "enseignement_interet_composante": "Grand.",
     "mobilite_interet_etablissement": "Grand.",
 }
-"""What a teacher who invites somebody has to answer."""
+"""Required answers of a teacher who invites a guest."""
 
 CV = {"cv_invite": ("cv.pdf", b"%PDF-1.7 cv", "application/pdf")}
 OPINION = {
@@ -73,7 +73,7 @@ class TestLinks:
         assert link != await api.link("r1", "labo")
 
     async def test_refused(self, api: Api, link: str) -> None:
-        """No link for unknown records and instruments, nor for what is no survey."""
+        """There is no link for unknown records and instruments, or for non-surveys."""
         message = await api.error("surveyLink", record="-1", instrument="form")
         assert 'The record "-1" does not exist' == message
         for instrument in ("nope", "contact", ""):
@@ -91,7 +91,7 @@ class TestLinks:
 
     @pytest.mark.parametrize("query", ["", "?s=", "?s=AAAAAAAAAAAAAAAA", "?sq=X", "?s='"])
     async def test_unknown(self, api: Api, query: str) -> None:
-        """An unknown link opens a page that says so, with 404."""
+        """An unknown link opens an explanatory page with status 404."""
         page = await api.http.get(f"/surveys/{query}")
         assert (404, "unknown") == (page.status_code, state_of(page.text))
 
@@ -114,7 +114,7 @@ class TestPage:
         assert not re.search(r"<script(?![^>]*src=)|style=|onclick=", page.text)
 
     async def test_labels_for_everything(self, api: Api, link: str) -> None:
-        """Every control has a label or stands in a fieldset with a legend."""
+        """Every control has a label or is in a fieldset with a legend."""
         page = (await api.http.get(link)).text
         controls = re.findall(r'<(?:input|select|textarea)[^>]* id="(\w+)"', page)
         assert 40 < len(controls)
@@ -207,7 +207,7 @@ class TestSubmission:
         assert [{"invite_date_naissance": "1991-12-26"}] == rows
 
     async def test_hidden_answers_are_cleared(self, api: Api, link: str) -> None:
-        """What branching hides is not kept, nor what hangs on it, whoever sent it."""
+        """Answers hidden by branching, directly or indirectly, are not stored."""
         await api.save({"record_id": "r1", "mobilite_type": "1", "invitation_type": "1"})
         form = {**INVITATION, "mobilite_type": "1", "invitation_type": "1"}
         page = await api.http.post(link, data=form, files=CV)
@@ -303,7 +303,7 @@ class TestSettings:
         assert "completed" == state_of(page.text)
 
     async def test_editing_later(self, api: Api) -> None:
-        """Where the survey says so, a completed response can be opened and sent again."""
+        """If the survey allows it, a completed response can be edited."""
         members = await club(api, edit_completed_response="1")
         link = await members.link("1", "members")
         for name in ("Dee", "Eve"):
@@ -333,7 +333,7 @@ class TestSettings:
         assert (303, "https://example.org/thanks") == (page.status_code, page.headers["location"])
 
     async def test_code_not_asked(self, api: Api) -> None:
-        """With the code bypass on, the link alone opens what was saved."""
+        """With code bypass, the link opens saved answers without the code."""
         members = await club(api, save_and_return="1", save_and_return_code_bypass="1")
         link = await members.link("1", "members")
         await api.http.post(link, data={"first_name": "Dee", "__action": "save"})

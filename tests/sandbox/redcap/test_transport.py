@@ -159,7 +159,7 @@ class TestControl:
         ("mode", "status", "body"), [("500", 500, "Internal"), ("html", 200, "<!doctype html>")]
     )
     async def test_modes(self, api: Api, mode: str, status: int, body: str) -> None:
-        """A mode befalls every call but those to the controls."""
+        """A fault mode applies to every call except to the controls."""
         await put(api.http, mode=mode)
         answer = await api.post("version")
         assert status == answer.status_code

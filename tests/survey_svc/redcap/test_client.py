@@ -27,7 +27,7 @@ GOOD = {"record_id": "r1", "userid": "ada", "created_at": "2026-01-01"}
 
 
 class Redcap:
-    """Answers what it is told, one answer after the other, the last one for ever."""
+    """Returns the given responses in turn, the last one repeatedly."""
 
     def __init__(self) -> None:
         self.answers: list[httpx.Response] = []
@@ -88,7 +88,7 @@ class TestNonsense:
     async def test_rows(
         self, project: RedcapProject, redcap: Redcap, answer: httpx.Response
     ) -> None:
-        """What is no list of rows is UPSTREAM_ERROR, and is not asked for again."""
+        """Anything but a list of rows is UPSTREAM_ERROR and is not retried."""
         redcap.answers = [answer]
 
         with pytest.raises(UpstreamError) as ei:
@@ -120,7 +120,7 @@ class TestNonsense:
     async def test_save(
         self, project: RedcapProject, redcap: Redcap, answer: httpx.Response
     ) -> None:
-        """An import counts only when REDCap says that it stored one record."""
+        """An import succeeds only if REDCap reports one stored record."""
         redcap.answers = [answer]
 
         with pytest.raises(UpstreamError):
@@ -140,7 +140,7 @@ class TestNonsense:
     async def test_link(
         self, project: RedcapProject, redcap: Redcap, text: str, error: type[Exception]
     ) -> None:
-        """What is no http or https URL never becomes a link."""
+        """Only http and https URLs become links."""
         redcap.answers = [httpx.Response(200, text=text)]
 
         with pytest.raises(error):
@@ -249,7 +249,7 @@ class TestRetries:
     async def test_gives_up(
         self, project: RedcapProject, redcap: Redcap, status: int, error: type[Exception]
     ) -> None:
-        """A failure that stays is told after a few attempts."""
+        """A persistent failure is reported after a few attempts."""
         redcap.answers = [httpx.Response(status)]
 
         with pytest.raises(error):
@@ -268,7 +268,7 @@ class TestRetries:
         assert "ada" not in str(ei.value)
 
     async def test_breaker(self, project: RedcapProject, redcap: Redcap) -> None:
-        """After failures in a row REDCap is left alone."""
+        """After consecutive failures, calls fail without reaching REDCap."""
         redcap.answers = [httpx.Response(200, text=HTML)]
         for _ in range(FAILURES):
             with pytest.raises(UpstreamError):
@@ -463,7 +463,7 @@ class TestIsAlive:
 
     @pytest.mark.parametrize("text", [HTML, "", '{"error":"x"}'])
     async def test_nonsense(self, project: RedcapProject, redcap: Redcap, text: str) -> None:
-        """What is no version is no life."""
+        """Anything but a version means that REDCap is not alive."""
         redcap.answers = [httpx.Response(200, text=text)]
 
         assert not await project.is_alive()

@@ -1,4 +1,4 @@
-"""Creation where things break: crashes, lost answers, repeats, callers who hang up."""
+"""Creation under failures: crashes, lost responses, repeats, callers who hang up."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -96,7 +96,7 @@ async def test_counted_once(replica: Replica, clock: FakeClock) -> None:
 
 class TestOutage:
     async def test_is_no_conflict(self, replica: Replica) -> None:
-        """While REDCap is unavailable every attempt says so; none reports a conflict (C14)."""
+        """While REDCap is unavailable, every attempt is UNAVAILABLE, never a conflict (C14)."""
         replica.project.away = -1
         for _ in range(4):
             with pytest.raises(UnavailableError):
@@ -107,7 +107,7 @@ class TestOutage:
         assert 1 == len(replica.project.stored)
 
     async def test_hanging_up(self, replica: Replica, clock: FakeClock) -> None:
-        """Whoever hangs up while the fate of an older creation is looked up blocks nobody."""
+        """A caller who hangs up during the look-up of an older creation blocks no later attempt."""
         await _crashed(replica, clock)
         clock.advance(LEASE)
         looked = asyncio.Event()
@@ -226,7 +226,7 @@ class TestUncertain:
         assert [created] == list(replica.project.stored)
 
     async def test_answer_lost_and_cannot_look(self, replica: Replica) -> None:
-        """When nobody can look either, the call fails, and its repeat finds the record."""
+        """If the outcome cannot be looked up, the call fails and its repeat finds the record."""
         replica.project.lose_answers = 1
         looks = replica.project.looks
         original = replica.project.rows
@@ -262,7 +262,7 @@ class TestUncertain:
         assert [await replica.create(key="k")] == list(replica.project.stored)
 
     async def test_caller_hangs_up(self, replica: Replica, project: FakeProject) -> None:
-        """A caller who hangs up during the import leaves the place to whoever comes next."""
+        """A caller who hangs up during the import frees the place for the next attempt."""
         project.gate = asyncio.Event()
         call = asyncio.create_task(replica.create())
         await project.saving.wait()

@@ -16,7 +16,7 @@ from tests.survey_svc.fakes import FakeProject
 
 
 class CountingProject(FakeProject):
-    """Counts how links are asked for, and holds looks back when told to."""
+    """Counts link requests, and delays exports on request."""
 
     def __init__(self, profile: Profile) -> None:
         super().__init__(profile)
@@ -67,7 +67,7 @@ async def listing(profile: Profile, project: CountingProject) -> Listing:
 
 class TestFlights:
     async def test_one_for_many(self, listing: Listing, project: CountingProject) -> None:
-        """Many who ask at the same time cost one call, and the next ones none."""
+        """Concurrent callers share one call; later ones need none."""
         lists = await asyncio.gather(*(listing.requests("ada") for _ in range(50)))
         again = await listing.requests("ada")
 
@@ -76,7 +76,7 @@ class TestFlights:
         assert again is await listing.requests("ada")
 
     async def test_one_gives_up(self, listing: Listing, project: CountingProject) -> None:
-        """Who gives up does not take the answer from the others."""
+        """A caller who gives up does not cancel the call of the others."""
         project.hold = asyncio.Event()
         first = asyncio.create_task(listing.rows("ada"))
         second = asyncio.create_task(listing.rows("ada"))
@@ -99,7 +99,7 @@ class TestFlights:
         await asyncio.wait_for(project.cancelled.wait(), 10)
 
     async def test_failure_is_not_kept(self, listing: Listing, project: CountingProject) -> None:
-        """All who wait for a call that fails are told; the next one asks again."""
+        """Every waiter of a failed call gets its error; the next caller starts a new call."""
         project.away = 1
         told = await asyncio.gather(
             *(listing.requests("ada") for _ in range(5)), return_exceptions=True

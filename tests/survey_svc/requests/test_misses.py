@@ -31,7 +31,7 @@ def test_remembered() -> None:
 
 
 def test_limited() -> None:
-    """One user who guesses is refused with the time to wait; others are not."""
+    """A user who guesses ids is rejected with Retry-After; others are not."""
     clock = Ticks()
     misses = Misses(clock)
     for number in range(BURST):

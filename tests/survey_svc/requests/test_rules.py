@@ -78,7 +78,7 @@ class TestWhoGivesAnOpinion:
         ],
     )
     def test_wanted(self, profile: Profile, row: dict[str, str], expected: list[str]) -> None:
-        """Each opinion is wanted exactly when the study says so."""
+        """Each opinion is wanted exactly under the study's conditions."""
         wanted = [o.instrument for o in profile.opinions if is_wanted(o, row)]
 
         assert expected == wanted
@@ -171,7 +171,7 @@ class TestSteps:
         ],
     )
     def test_opinion(self, profile: Profile, code: str, expected: OpinionKind | None) -> None:
-        """A given opinion says which way it went."""
+        """A given opinion has a position."""
         row = GUEST_TO_TEACH | FILLED | {"demandeur_composante_complete": "2"}
 
         step = _derived(profile, **row, avis_composante_position=code).steps[1]
@@ -221,7 +221,7 @@ class TestOpenAndOrder:
         ("complete", "expected"), [("", True), ("0", True), ("1", True), ("2", False)]
     )
     def test_open(self, profile: Profile, complete: str, expected: bool) -> None:
-        """A request stands in the way until its form is complete."""
+        """A request prevents a second one until its form is complete."""
         assert expected is is_open(profile, {"form_complete": complete})
 
     @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ class TestOpenAndOrder:
         ],
     )
     def test_time(self, text: str, expected: datetime | None) -> None:
-        """Times are read in UTC; what is no time is none."""
+        """Times are parsed as UTC; anything else is None."""
         assert expected == parse_time(text)
 
     def test_newest_first(self, profile: Profile) -> None:

@@ -14,7 +14,7 @@ CALLER = SpiffeId("amarre.local", "amarre", "gateway")
 
 
 class Work:
-    """A call that takes as long as it is told."""
+    """A call that lasts until the test ends it."""
 
     def __init__(self) -> None:
         self.calls = 0

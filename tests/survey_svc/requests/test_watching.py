@@ -56,7 +56,7 @@ async def _next(events: AsyncGenerator[Event]) -> Event:
 
 
 async def _next_news(events: AsyncGenerator[Event]) -> Event:
-    """Return the next event that is no heartbeat."""
+    """Return the next event that is not a heartbeat."""
     while True:
         event = await _next(events)
         if event.kind is not Kind.HEARTBEAT:
@@ -93,7 +93,7 @@ class TestEvents:
         assert 4 == len({event.id for event in (first, second, third, fourth)})
 
     async def test_resumes(self, watching: Watching, project: FakeProject) -> None:
-        """Who comes back with the last event id gets what changed since, and no more."""
+        """A client that returns with the last event id gets only later changes."""
         for record in ("r1", "r2", "r3"):
             await _store(project, record)
         async with aclosing(watching.watch("ada", "")) as events:
@@ -108,7 +108,7 @@ class TestEvents:
         assert {(Kind.CHANGED, "r2"), (Kind.REMOVED, "r1")} == changes
 
     async def test_resumes_in_the_middle(self, watching: Watching, project: FakeProject) -> None:
-        """Who left during the first events gets the rest of them."""
+        """A client that left during the first events gets the remaining ones."""
         await _store(project, "r1")
         await _store(project, "r2")
         async with aclosing(watching.watch("ada", "")) as events:
@@ -177,7 +177,7 @@ class TestEvents:
         assert [Event(Kind.HEARTBEAT)] * 3 == beats
 
     async def test_outage_delays(self, watching: Watching, project: FakeProject) -> None:
-        """While REDCap is away streams stay open; changes come when it is back."""
+        """While REDCap is unavailable, streams stay open; changes arrive when it is back."""
         await _store(project, "r1")
         async with aclosing(watching.watch("ada", "")) as events:
             await _next(events)

@@ -38,7 +38,7 @@ async def other(store_url: str) -> AsyncIterator[Store]:
 
 
 def wish(user: str, *, now: datetime = NOW, key: str = "", given: str = "") -> Reservation:
-    """Return a reservation that nobody has made yet."""
+    """Return a new reservation."""
     return Reservation(
         user=user,
         record=secrets.token_hex(8),
@@ -94,7 +94,7 @@ class TestClaim:
         assert claim.before is not None
 
     async def test_let_go_too_late(self, store: Store, user: str) -> None:
-        """Who has lost the place cannot let it go."""
+        """An attempt that lost the place cannot free it."""
         first = wish(user)
         await store.claim(first, NOW)
         second = wish(user, now=NOW + LEASE)
@@ -106,7 +106,7 @@ class TestClaim:
         assert second.holder == claim.reservation.holder
 
     async def test_hundred_at_once(self, store: Store, other: Store, user: str) -> None:
-        """Of a hundred who ask on two replicas at the same time one gets the place."""
+        """Of a hundred concurrent claims on two replicas, one gets the place."""
         wishes = [wish(user) for _ in range(100)]
 
         claims = await asyncio.gather(
@@ -120,7 +120,7 @@ class TestClaim:
         )
 
     async def test_hundred_take_over(self, store: Store, other: Store, user: str) -> None:
-        """Of a hundred who find an abandoned place one takes it over."""
+        """Of a hundred claims of an abandoned place, one takes it over."""
         first = wish(user)
         await store.claim(first, NOW)
         later = NOW + LEASE
@@ -226,7 +226,7 @@ class TestAway:
         ],
     )
     async def test_cannot_open(self, url: str) -> None:
-        """A store that is away is UNAVAILABLE, whichever it is."""
+        """An unavailable store is UNAVAILABLE, whatever its kind."""
         with pytest.raises(UnavailableError):
             await opened(url.format(port=free_port()))
 

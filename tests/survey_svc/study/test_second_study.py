@@ -1,4 +1,4 @@
-"""Another study runs with a profile file alone."""
+"""Another study runs with only a profile file."""
 
 import json
 from collections.abc import AsyncIterator, Iterator

@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 2.0
 
 
 class ChangingProject(FakeProject):
-    """A project whose dictionary the test sets; None means that REDCap is away."""
+    """A project whose dictionary the test sets; None means that REDCap is unavailable."""
 
     shown: Dictionary | None = None
     asked = 0
@@ -75,7 +75,7 @@ class TestStudy:
     async def test_outage_later(
         self, study: Study, project: ChangingProject, fitting: Dictionary
     ) -> None:
-        """What is known stays in force while REDCap is away."""
+        """The last dictionary stays in use while REDCap is unavailable."""
         project.shown = fitting
         await _until(study, ready=True)
         project.shown = None

@@ -241,7 +241,7 @@ class TestRefusals:
         ],
     )
     def test_says_why(self, logic: str, says: str) -> None:
-        """What is no logic, or names what is not there, is refused with what is wrong and where."""
+        """Invalid logic and unknown names are refused with reason and position."""
         with pytest.raises(LogicError) as ei:
             condition(logic, PROJECT)
         assert says in ei.value.message

@@ -59,7 +59,7 @@ async def main(settings: GatewaySettings) -> None:
         for listener in listeners:
             await listener.start()
         log.info("serving", http=settings.gateway_http_listen, https=settings.gateway_https_listen)
-        await server.until_told_to_stop()
+        await server.until_stop_signal()
     log.info("draining")
     gateway.api.stopping.set()
     await asyncio.gather(*(listener.stop() for listener in listeners))

@@ -1,4 +1,4 @@
-"""The call that is being served: who calls, for which user, and how long is left."""
+"""The call being served: its caller, its user and its remaining time."""
 
 import asyncio
 from contextvars import ContextVar
@@ -16,9 +16,9 @@ class User:
     email: str = field(repr=False)
     labels: tuple[str, ...] = ()
     signed_in_at: int = 0
-    """When the person proved who they are, in seconds since 1970."""
+    """Time of the sign-in, in seconds since 1970."""
     partial: bool = False
-    """Whether a second factor must still be shown."""
+    """Whether the second factor is still missing."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ def enter(call: Call) -> None:
 
 
 def current() -> Call | None:
-    """Return the call that this task serves; None outside of one."""
+    """Return the call that this task serves; None outside of a call."""
     return _current.get()
 
 
 def user() -> User:
-    """Return the signed-in user; only for methods that the contract gives a session."""
+    """Return the signed-in user; only for methods whose contract requires a session."""
     call = _current.get()
     if call is None or call.user is None:
-        raise LookupError("No user here: the method's policy needs no session.")
+        raise LookupError("There is no user: the policy of this method does not require a session.")
     return call.user
 
 
 def remaining_seconds() -> float | None:
-    """Return how long the current call may still take; None outside of one."""
+    """Return the remaining time of the current call in seconds; None outside of a call."""
     call = _current.get()
     return None if call is None else max(0.0, call.ends_at - asyncio.get_running_loop().time())

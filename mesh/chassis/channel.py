@@ -15,7 +15,7 @@ import grpc
 
 from mesh.chassis import call
 from mesh.chassis.config import MeshSettings
-from mesh.chassis.tls import SvidFiles, channel_credentials
+from mesh.chassis.credentials.tls import SvidFiles, channel_credentials
 from mesh.contract import policy
 from mesh.contract.model import Method
 from mesh.contract.service_config import service_config

@@ -1,4 +1,4 @@
-"""Settings from the environment: read once, checked, every fault reported together."""
+"""Settings from the environment: read once, validated, all errors reported together."""
 
 import os
 import re
@@ -11,22 +11,22 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as SourceError
 
+from mesh.chassis.credentials.secret_files import SecretFileError, check_private
 from mesh.chassis.identity import SpiffeId
-from mesh.chassis.secret_files import SecretFileError, check_private
 
 S = TypeVar("S", bound=BaseSettings)
 PREFIX = "AMARRE_"
 _PASSWORD = re.compile(r"//[^/@\s]*@")
-"""What stands before the host of a URL, which may be a password."""
+"""User information of a URL, which may contain a password."""
 SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 
 
 class SettingsError(Exception):
-    """Some settings cannot be used; the message names each variable and what it accepts."""
+    """Some settings are invalid; the message names each variable and what it accepts."""
 
 
 class MeshSettings(BaseSettings):
-    """What every process of the mesh needs to know; variables begin with ``AMARRE_``."""
+    """Settings of every process of the mesh; variables begin with ``AMARRE_``."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
@@ -35,11 +35,11 @@ class MeshSettings(BaseSettings):
     transport: Literal["direct", "sidecar"] = "direct"
     """``direct``: this process does mTLS itself. ``sidecar``: its Envoy does."""
     trust_domain: str = "amarre.local"
-    """The SPIFFE trust domain of every identity that is let in."""
+    """The SPIFFE trust domain of accepted identities."""
     namespace: str = "amarre"
-    """The namespace in every identity that is let in, but for those named below."""
+    """The namespace of accepted identities, except those named below."""
     namespaces: dict[str, str] = Field(default_factory=dict)
-    """The workloads of other namespaces, as JSON: ``{"auth": "amarre-auth"}``."""
+    """Workloads in other namespaces, as JSON: ``{"auth": "amarre-auth"}``."""
     instance: str = ""
     """The name of this process among replicas, for instance ``survey-2``."""
     listen: str = ""
@@ -53,13 +53,13 @@ class MeshSettings(BaseSettings):
     key_set_socket: Path | None = None
     """The Unix socket over which ``AMARRE_KEY_SET_URL`` is fetched; none means the network."""
     metrics_listen: str = ""
-    """Address of ``/metrics``, ``127.0.0.1:3051``; empty means no metrics."""
+    """Address of ``/metrics``, ``127.0.0.1:3051``; empty disables metrics."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least level that is logged."""
+    """The minimum level that is logged."""
     pseudonym_key_file: Path | None = None
-    """File with the key under which user ids are written in logs; none means one per process."""
+    """File with the key of user pseudonyms in logs; default: a random key per process."""
     drain_timeout: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0))
-    """How long calls in flight may go on after SIGTERM."""
+    """How long calls in flight may continue after SIGTERM."""
 
     def identity(self, name: str) -> SpiffeId:
         """Return the identity of the workload *name* in this mesh."""
@@ -67,18 +67,17 @@ class MeshSettings(BaseSettings):
 
 
 def load(kind: type[S]) -> S:
-    """
-    Read settings of *kind* from the environment of this process.
+    """Read settings of *kind* from the environment of this process.
 
-    What the environment does not hold is looked for in the folder ``AMARRE_SECRETS_DIR``, one
-    file per variable, named like it in lower case: there database URLs with passwords stand.
+    Variables that are not set are read from the folder ``AMARRE_SECRETS_DIR``, one file per
+    variable, named like it in lower case. Keep database URLs with passwords there.
 
     Raises:
-        SettingsError: A variable is missing or cannot be used; all of them are named.
+        SettingsError: A variable is missing or invalid; the message names all of them.
     """
     secrets = os.environ.get(SECRETS_DIR) or None
     if secrets and not Path(secrets).is_dir():
-        raise SettingsError(f"  {SECRETS_DIR} holds {secrets!r}: there is no such folder")
+        raise SettingsError(f"  {SECRETS_DIR} holds {secrets!r}: this folder does not exist")
     try:
         for file in sorted(Path(secrets).glob(f"{PREFIX.lower()}*") if secrets else ()):
             check_private(SECRETS_DIR, file)
@@ -93,11 +92,11 @@ def load(kind: type[S]) -> S:
 
 
 def load_or_exit(kind: type[S]) -> S:
-    """Read settings of *kind*; print what is wrong and exit with 2 when they cannot be used."""
+    """Read settings of *kind*; print what is wrong and exit with 2 if they are invalid."""
     try:
         return load(kind)
     except SettingsError as error:
-        sys.stderr.write(f"Settings that cannot be used:\n{error}\n")
+        sys.stderr.write(f"Invalid settings:\n{error}\n")
         sys.exit(2)
 
 

@@ -1,22 +1,21 @@
-"""
-The one error tree, to and from ``google.rpc.Status``.
+"""Error hierarchy, to and from ``google.rpc.Status``.
 
     MeshError                    INTERNAL
-    ├── InvalidRequestError      a field's rule is broken; carries violations
-    ├── UnauthenticatedError     nobody is signed in
-    ├── PermissionDeniedError    the caller or the user may not
+    ├── InvalidRequestError      a field breaks a rule; carries violations
+    ├── UnauthenticatedError     no user is signed in
+    ├── PermissionDeniedError    the caller or the user is not allowed
     │   ├── FreshSignInRequiredError    the user signed in too long ago for this
     │   └── SecondFactorRequiredError   the user must show a passkey too
-    ├── NotFoundError            absent, or somebody else's
-    ├── ConflictError            contradicts the state of the thing
-    ├── RateLimitedError         too many; carries when to come back
-    ├── UnavailableError         away for the moment; carries when to come back
+    ├── NotFoundError            absent, or owned by another user
+    ├── ConflictError            conflicts with the current state
+    ├── RateLimitedError         too many requests; carries a retry delay
+    ├── UnavailableError         temporarily unavailable; carries a retry delay
     ├── DeadlineExceededError    took too long
-    ├── UpstreamError            a system behind the service answered nonsense
-    └── RemoteError              what another service of the mesh answered
+    ├── UpstreamError            a back-end returned an invalid response
+    └── RemoteError              the error of another service of the mesh
 
-Each service adds subclasses for the reasons of its own contract. Status codes are not written
-here: the contract states them beside each reason.
+Each service adds subclasses for the reasons of its own contract. The contract states the status
+code of each reason.
 """
 
 from collections.abc import Sequence
@@ -45,14 +44,13 @@ class Violation:
 
 
 class MeshError(Exception):
-    """
-    Base of every error that may cross a service boundary.
+    """Base of every error that may cross a service boundary.
 
     Subclasses fix ``area`` and ``reason``, which name a value of an ``ErrorReason`` enum.
 
     Args:
-        message: One English sentence for a developer. No secret, no personal data.
-        retry_after: When another attempt makes sense; becomes RetryInfo.
+        message: One English sentence for a developer. Without secrets or personal data.
+        retry_after: When to try again; becomes RetryInfo.
         violations: Broken rules; become BadRequest.
         details: Further messages for the caller.
         metadata: The facts in *message*, keys in lowerCamelCase with their unit.
@@ -82,7 +80,7 @@ class MeshError(Exception):
 
     @property
     def contract(self) -> Reason:
-        """What the contract says of this reason."""
+        """The contract's entry for this reason."""
         found = reasons.find(self.area, self.reason)
         if found is None:
             raise LookupError(f"No contract has the error reason {self.area}.{self.reason}.")
@@ -95,7 +93,7 @@ class MeshError(Exception):
 
 
 class InvalidRequestError(MeshError):
-    """A rule of a request's field is broken; ``as_reason`` names a more particular reason."""
+    """A field of the request breaks a rule; ``as_reason`` names a more specific reason."""
 
     reason = "INVALID_REQUEST"
 
@@ -112,12 +110,12 @@ class InvalidRequestError(MeshError):
 
     @property
     def contract(self) -> Reason:
-        """What the contract says of the particular reason."""
+        """The contract's entry for the specific reason."""
         return reasons.find(*self._reason) or super().contract
 
 
 class UnauthenticatedError(MeshError):
-    """Nobody is signed in, or no longer is."""
+    """No user is signed in."""
 
     reason = "UNAUTHENTICATED"
 
@@ -129,39 +127,39 @@ class PermissionDeniedError(MeshError):
 
 
 class FreshSignInRequiredError(PermissionDeniedError):
-    """The user signed in longer ago than *age*; they sign in again and then do it."""
+    """The user signed in longer ago than *age* and must sign in again first."""
 
     reason = "FRESH_SIGN_IN_REQUIRED"
 
     def __init__(self, age: timedelta) -> None:
         seconds = f"{age.total_seconds():.0f}"
         super().__init__(
-            f"This needs a sign-in of the last {seconds} s; sign in again.",
+            f"This requires a sign-in within the last {seconds} s; sign in again.",
             cause="fresh_sign_in_required",
             ageSeconds=seconds,
         )
 
 
 class SecondFactorRequiredError(PermissionDeniedError):
-    """The user has shown one factor; a passkey is the second."""
+    """The user must also sign in with a passkey, the second factor."""
 
     reason = "SECOND_FACTOR_REQUIRED"
 
     def __init__(self) -> None:
         super().__init__(
-            "A mailed link alone is not enough here; sign in with a passkey.",
+            "A mailed link is not sufficient here; sign in with a passkey.",
             cause="second_factor_required",
         )
 
 
 class NotFoundError(MeshError):
-    """There is no such thing, or it belongs to somebody else."""
+    """The resource does not exist or belongs to another user."""
 
     reason = "NOT_FOUND"
 
 
 class ConflictError(MeshError):
-    """The request contradicts the state of the thing."""
+    """The request conflicts with the current state."""
 
     reason = "CONFLICT"
 
@@ -173,7 +171,7 @@ class RateLimitedError(MeshError):
 
 
 class UnavailableError(MeshError):
-    """The service, or something that it needs, is away for the moment."""
+    """The service or one of its dependencies is temporarily unavailable."""
 
     reason = "UNAVAILABLE"
 
@@ -197,13 +195,13 @@ class DeadlineExceededError(MeshError):
 
 
 class UpstreamError(MeshError):
-    """A system behind the service answered something that it must not answer."""
+    """A back-end of the service returned an invalid response."""
 
     reason = "UPSTREAM_ERROR"
 
 
 class RemoteError(MeshError):
-    """What another service of the mesh, or the proxy in front of it, answered."""
+    """The error of another service of the mesh, or of the proxy in front of it."""
 
     def __init__(self, contract: Reason, status: status_pb2.Status) -> None:
         info = unpack(status, error_details_pb2.ErrorInfo)
@@ -223,7 +221,7 @@ class RemoteError(MeshError):
 
     @property
     def contract(self) -> Reason:
-        """What the contract says of the reason that came."""
+        """The contract's entry for the reason received."""
         return self._contract
 
 
@@ -272,18 +270,18 @@ _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: "INVALID_REQUEST",
     grpc.StatusCode.UNIMPLEMENTED: "UNAVAILABLE",
 }
-"""What a status without ErrorInfo means: proxies and gRPC itself send such."""
+"""Reasons for statuses without ErrorInfo, which proxies and gRPC itself send."""
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
-    """Return what *error* says, whether a service, a proxy or gRPC itself raised it."""
+    """Convert *error*, whether a service, a proxy or gRPC itself raised it."""
     status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS and isinstance(value, bytes):
             try:
                 status = status_pb2.Status.FromString(value)
             except DecodeError:
-                break  # The code and the message are still worth something.
+                break  # The code and the message are still useful.
     info = unpack(status, error_details_pb2.ErrorInfo)
     contract = reasons.by_domain(info.domain, info.reason) if info else None
     return RemoteError(contract or reasons.of_mesh(_BY_CODE.get(error.code(), "INTERNAL")), status)

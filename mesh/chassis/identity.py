@@ -9,13 +9,12 @@ _SEGMENT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class InvalidSpiffeIdError(ValueError):
-    """The text is no SPIFFE id of the form that this mesh issues."""
+    """The text is not a SPIFFE id of the form that this mesh issues."""
 
 
 @dataclass(frozen=True)
 class SpiffeId:
-    """
-    ``spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT``.
+    """``spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT``.
 
     Source:
         SPIFFE-ID, section 2; the path is the one that Istio gives workloads.
@@ -27,8 +26,7 @@ class SpiffeId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """
-        Parse *text* strictly: lower case, no port, no query, no empty segment.
+        """Parse *text* strictly: lower case, no port, no query, no empty segment.
 
         Raises:
             InvalidSpiffeIdError: The text is anything else.

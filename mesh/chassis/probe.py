@@ -1,9 +1,8 @@
-"""
-``python -m mesh.chassis.probe grpc|http|https ADDRESS NAME [alive]``: is the process here ready?
+"""Health probe: ``python -m mesh.chassis.probe grpc|http|https ADDRESS NAME [alive]``.
 
 Containers' health checks run it: a service behind a sidecar listens on a Unix socket only, which
-probes from outside cannot reach. With ``alive`` any answer will do. Exit status 0 means yes, 1 no,
-2 wrong arguments.
+external probes cannot reach. With ``alive`` any response counts. Exit status: 0 healthy, 1 not
+healthy, 2 wrong arguments.
 """
 
 import contextlib

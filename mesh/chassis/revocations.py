@@ -20,8 +20,7 @@ PAUSE_SECONDS = (0.2, 5.0)
 
 
 class RevokedSessions:
-    """
-    The ids of sessions whose tokens are refused; entries expire after `KEPT_SECONDS`.
+    """The ids of sessions whose tokens are refused; entries expire after `KEPT_SECONDS`.
 
     While Auth is unavailable nothing is added, and a token of an ended session works until it
     expires, at most 60 s.
@@ -44,8 +43,7 @@ class RevokedSessions:
             self._expiries.popitem(last=False)
 
     async def follow(self, watch: Callable[[], AsyncIterator[Iterable[str]]]) -> None:
-        """
-        Add what *watch* yields for as long as the process lives, and open it again when it ends.
+        """Add what *watch* yields for as long as the process lives, and open it again when it ends.
 
         Args:
             watch: Opens a stream of session ids; the first item holds those of the last 90 s,

@@ -1,6 +1,4 @@
-"""
-``serve()``: one gRPC server of the mesh, from settings and implementations to drained exit.
-"""
+"""``serve()``: one gRPC server of the mesh, from settings and implementations to drained exit."""
 
 import asyncio
 import contextlib
@@ -20,11 +18,11 @@ from mesh.chassis import background as tasks
 from mesh.chassis import telemetry
 from mesh.chassis.background import background
 from mesh.chassis.config import MeshSettings
+from mesh.chassis.credentials.secret_files import SecretFileError
+from mesh.chassis.credentials.tls import SvidFiles, SvidFilesError, server_credentials
 from mesh.chassis.interceptors.peer import identify
 from mesh.chassis.interceptors.pipeline import Pipeline
-from mesh.chassis.secret_files import SecretFileError
 from mesh.chassis.telemetry import rpc
-from mesh.chassis.tls import SvidFiles, SvidFilesError, server_credentials
 from mesh.chassis.tokens import RemoteKeys, TokenVerifier, fetch_over_http
 from mesh.contract import policy
 from mesh.contract.faults import Fault, PolicyError
@@ -35,7 +33,7 @@ log = structlog.get_logger("server")
 Register = Callable[[Any], None]
 """Adds a servicer to a server, as generated ``add_XServicer_to_server`` do."""
 Check = Callable[[], Awaitable[bool]]
-"""Says whether something that the service needs is there."""
+"""Whether a dependency of the service is available."""
 
 CHECK_SECONDS = 2.0
 MESSAGE_BYTES = 4 * 1024 * 1024
@@ -54,11 +52,11 @@ OPTIONS = (
 
 
 class ListenError(Exception):
-    """The address cannot be bound; the message says which and what to do."""
+    """The address cannot be bound; the message names it and says what to do."""
 
 
 class Server:
-    """A gRPC server with everything the mesh asks of one; ``async with`` starts and drains it."""
+    """A gRPC server of the mesh; ``async with`` starts and drains it."""
 
     def __init__(
         self,
@@ -69,18 +67,17 @@ class Server:
         checks: Mapping[str, Check] | None = None,
         mesh: Mesh | None = None,
     ) -> None:
-        """
-        Build the server.
+        """Build the server.
 
         Args:
             settings: Where to listen and with which identity.
             register: Adds the servicers.
             tokens: Verifies user tokens; needed by methods with a session rule.
-            checks: What the service needs, by name; while one fails, health says NOT_SERVING.
+            checks: Dependencies by name; while one fails, health reports NOT_SERVING.
             mesh: The policy model; default: that of the installed contracts.
 
         Raises:
-            PolicyError: A registered method has no policy; it is named.
+            PolicyError: A registered method has no policy; the message names it.
             ListenError: The address cannot be bound.
             SvidFilesError: The SVID cannot be read.
         """
@@ -109,7 +106,7 @@ class Server:
             return self._server.add_secure_port(address, server_credentials(files))
         except RuntimeError as exc:
             raise ListenError(
-                f"Cannot listen on {address!r}: the port is in use or the address is not ours. "
+                f"Cannot listen on {address!r}: the port is in use or the address is not local. "
                 "Stop the other program or set AMARRE_LISTEN to another HOST:PORT."
             ) from exc
 
@@ -167,8 +164,7 @@ async def serve(
     checks: Mapping[str, Check] | None = None,
     revoked: Container[str] = (),
 ) -> None:
-    """
-    Serve until SIGTERM or SIGINT, then drain: no call that was taken is lost.
+    """Serve until SIGTERM or SIGINT, then drain: no admitted call is lost.
 
     Args:
         service: The short name, ``survey``; also the audience of its user tokens.
@@ -183,7 +179,7 @@ async def serve(
     tokens = token_verifier(service, settings, revoked)
     async with Server(settings, register, tokens=tokens, checks=checks):
         log.info("serving", listen=settings.listen, transport=settings.transport)
-        await until_told_to_stop()
+        await until_stop_signal()
         log.info("draining")
     log.info("stopped")
 
@@ -191,7 +187,7 @@ async def serve(
 def token_verifier(
     service: str, settings: MeshSettings, revoked: Container[str] = ()
 ) -> TokenVerifier:
-    """Return what verifies user tokens for *service* with the key set that Auth publishes."""
+    """Return a verifier of user tokens for *service* that uses the key set of Auth."""
     socket = str(settings.key_set_socket) if settings.key_set_socket else None
     return TokenVerifier(
         RemoteKeys(fetch_over_http(settings.key_set_url, socket)),
@@ -200,7 +196,7 @@ def token_verifier(
     )
 
 
-async def until_told_to_stop() -> None:
+async def until_stop_signal() -> None:
     """Return when SIGTERM or SIGINT comes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -210,7 +206,7 @@ async def until_told_to_stop() -> None:
 
 
 def run(main: Callable[[], Awaitable[None]], service: str, settings: MeshSettings) -> None:
-    """Run the *main* of a process: logs first, then the loop; a fault at start exits with 2."""
+    """Run the *main* of a process; a start error is logged and exits with 2."""
     # A sidecar in a container of its own reaches our Unix sockets through a shared group.
     os.umask(0o007)
     try:
@@ -235,7 +231,7 @@ async def _holds(check: Check) -> bool:
 
 
 class _Recorder:
-    """Stands in for the server while servicers register, and remembers their methods."""
+    """Server proxy that records the methods of the servicers that register."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
@@ -262,13 +258,13 @@ def _register(server: grpc.aio.Server, register: Register, mesh: Mesh) -> tuple[
         raise PolicyError(faults)
     for full_name, names in recorder.services.items():
         for name in names:
-            # Made before the first call: none in flight is 0, not unknown.
+            # Created before the first call, so that the value is 0 and not absent.
             telemetry.RPC_IN_FLIGHT.labels(mesh.by_path[f"/{full_name}/{name}"].service)
     return tuple(recorder.services)
 
 
 class StartError(Exception):
-    """Something that the process cannot do without is wrong; the message says what to do."""
+    """The process cannot start; the message says what to do."""
 
 
 START_FAULTS: tuple[type[Exception], ...] = (

@@ -1,4 +1,4 @@
-"""SQLite as the services use it: readers beside a writer, replicas that start together."""
+"""SQLite with concurrent readers and replicas that start at the same time."""
 
 import asyncio
 import sqlite3
@@ -12,11 +12,10 @@ LOOK_SECONDS = 0.01
 
 
 def write_ahead(connection: Any) -> None:
-    """
-    Switch a new connection of an asynchronous engine to write-ahead logging.
+    """Switch a new connection of an asynchronous engine to write-ahead logging.
 
-    SQLite's own time-out does not cover the switch: while another connection makes it on a new
-    file, "database is locked" comes at once. So this asks again.
+    SQLite's own time-out does not cover the switch: while another connection performs it on a new
+    file, "database is locked" is returned at once. So this retries.
 
     Raises:
         sqlite3.OperationalError: The file stays locked, or cannot be written.

@@ -1,4 +1,4 @@
-"""What tests of any part of the mesh need: servers and channels in one process, a clock."""
+"""Test helpers for every part of the mesh: servers and channels in one process, a clock."""
 
 import contextlib
 import random
@@ -18,7 +18,7 @@ from mesh.contract.policy import Mesh
 
 
 class FakeClock:
-    """A clock that moves when told to; starts at a whole second."""
+    """A clock that only moves when advanced; starts at a whole second."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -31,7 +31,7 @@ class FakeClock:
         return self.now.timestamp()
 
     def advance(self, by: timedelta) -> None:
-        """Let *by* pass."""
+        """Advance the clock by *by*."""
         self.now += by
 
 
@@ -42,7 +42,7 @@ class FixedKeys:
         self._keys = {key.kid: key.private.public_key() for key in keys}
 
     async def get(self, kid: str) -> Any:
-        """Return the key called *kid*; None when there is none."""
+        """Return the key with the id *kid*; None if there is none."""
         return self._keys.get(kid)
 
 
@@ -67,8 +67,7 @@ async def served(
     mesh: Mesh | None = None,
     revoked: Container[str] = (),
 ) -> AsyncIterator[int]:
-    """
-    Serve over real mTLS with the SVID in *svid_dir*; yields the port.
+    """Serve over real mTLS with the SVID in *svid_dir*; yields the port.
 
     User tokens signed with *key* for *audience* are accepted.
     """

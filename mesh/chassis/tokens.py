@@ -1,9 +1,7 @@
-"""
-Internal user tokens: EdDSA JWTs of at most 60 s for one audience and one caller.
+"""Internal user tokens: EdDSA JWTs of at most 60 s for one audience and one caller.
 
-The one place where they are minted and the one place where they are verified. Verification is
-stricter than that of JWT libraries and proxies: they accept headers and claims that nobody of
-this mesh ever writes.
+Minting and verification are both here. Verification is stricter than that of JWT libraries and
+proxies, which accept headers and claims that this mesh never writes; see ADR 7.
 """
 
 import asyncio
@@ -43,14 +41,14 @@ Clock = Callable[[], float]
 
 
 class InvalidTokenError(Exception):
-    """The token is not one of ours, or not for us, or not now; the message says which."""
+    """The token is not from Auth, not for this service or not valid now; the message says which."""
 
 
 class Keys(Protocol):
-    """Where a verifier finds public keys."""
+    """Source of public keys for a verifier."""
 
     async def get(self, kid: str) -> Ed25519PublicKey | None:
-        """Return the key called *kid*; None when there is no such key."""
+        """Return the key with the id *kid*; None if there is none."""
         ...
 
 
@@ -73,8 +71,7 @@ class SigningKey:
         return cls(hashlib.sha256(raw).hexdigest()[:16], private)
 
     def jwk(self) -> dict[str, str]:
-        """
-        Return the public half as a JSON Web Key.
+        """Return the public half as a JSON Web Key.
 
         Source:
             RFC 8037, section 2.
@@ -98,11 +95,10 @@ def mint(
     caller: SpiffeId,
     now: Clock = time.time,
 ) -> tuple[str, datetime]:
-    """
-    Mint a token that *caller* alone may show to *audience* alone.
+    """Mint a token that only *caller* may present and only *audience* accepts.
 
     Returns:
-        The token and when it ends.
+        The token and its expiry time.
     """
     issued = int(now())
     ends = issued + int(LIFETIME.total_seconds())
@@ -127,7 +123,7 @@ def mint(
 
 
 class TokenVerifier:
-    """Verifies tokens for one audience; a token once verified is remembered for its life."""
+    """Verifies tokens for one audience; remembers a verified token for its lifetime."""
 
     def __init__(
         self,
@@ -144,8 +140,7 @@ class TokenVerifier:
         self._verified: OrderedDict[bytes, tuple[float, str, User]] = OrderedDict()
 
     async def verify(self, token: str, *, caller: SpiffeId) -> User:
-        """
-        Return the user that *token* vouches for.
+        """Return the user that *token* vouches for.
 
         Raises:
             InvalidTokenError: The token is not one of ours, not for this audience, not for
@@ -159,9 +154,9 @@ class TokenVerifier:
         ends_at, authorized_party, user = known
         if self.now() >= ends_at:
             self._verified.pop(digest, None)
-            raise InvalidTokenError("The token has ended.")
+            raise InvalidTokenError("The token has expired.")
         if authorized_party != str(caller):
-            raise InvalidTokenError("The token was minted for another caller.")
+            raise InvalidTokenError("The token was issued to another caller.")
         if user.session_id in self._revoked:
             raise InvalidTokenError("The session of the token has ended.")
         return user
@@ -169,15 +164,15 @@ class TokenVerifier:
     async def _verify(self, token: str) -> tuple[float, str, User]:
         header, claims, signed, signature = _parse(token)
         if set(header) != _HEADER or header["alg"] != "EdDSA" or header["typ"] != TYPE:
-            raise InvalidTokenError("The token's header is not one that Auth writes.")
+            raise InvalidTokenError("The token's header is not one that Auth issues.")
         kid = header["kid"]
         key = await self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
-            raise InvalidTokenError("The token's key is not known.")
+            raise InvalidTokenError("The token's key is unknown.")
         try:
             key.verify(signature, signed)
         except InvalidSignature as exc:
-            raise InvalidTokenError("The token's signature is wrong.") from exc
+            raise InvalidTokenError("The token's signature is invalid.") from exc
         self._check(claims)
         return (
             claims["exp"],
@@ -194,28 +189,30 @@ class TokenVerifier:
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         if set(claims) != _CLAIMS:
-            raise InvalidTokenError("The token's claims are not those that Auth writes.")
+            raise InvalidTokenError("The token's claims are not those that Auth issues.")
         texts = (claims[name] for name in ("sub", "sid", "email", "azp", "jti"))
         if not all(isinstance(text, str) for text in texts) or not claims["sub"]:
-            raise InvalidTokenError("A claim of the token is of the wrong type.")
+            raise InvalidTokenError("A claim of the token has the wrong type.")
         labels = claims["labels"]
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise InvalidTokenError("A claim of the token is of the wrong type.")
+            raise InvalidTokenError("A claim of the token has the wrong type.")
         if claims["iss"] != ISSUER or claims["aud"] != self._audience:
             raise InvalidTokenError("The token is for another audience or from another issuer.")
         if type(claims["partial"]) is not bool:
-            raise InvalidTokenError("A claim of the token is of the wrong type.")
+            raise InvalidTokenError("A claim of the token has the wrong type.")
         issued, ends, signed_in = claims["iat"], claims["exp"], claims["auth_time"]
         if not all(type(moment) is int for moment in (issued, ends, signed_in)):
-            raise InvalidTokenError("The token's times are not whole numbers.")
+            raise InvalidTokenError("The token's times are not integers.")
         now = self.now()
         if (
             max(issued, signed_in) > now + SKEW_SECONDS
             or not 0 < ends - issued <= LIFETIME.total_seconds()
         ):
-            raise InvalidTokenError("The token is from the future or lives too long.")
+            raise InvalidTokenError(
+                "The token is issued in the future or its lifetime is too long."
+            )
         if now >= ends:
-            raise InvalidTokenError("The token has ended.")
+            raise InvalidTokenError("The token has expired.")
 
     def _remember(self, digest: bytes, known: tuple[float, str, User]) -> None:
         self._verified[digest] = known
@@ -224,11 +221,10 @@ class TokenVerifier:
 
 
 class RemoteKeys:
-    """
-    The key set that Auth publishes, fetched when needed.
+    """The key set that Auth publishes, fetched on demand.
 
-    A key set is used for a minute, and for as long as ``stale_seconds`` while Auth is away. An
-    unknown key id asks again at once, but not more than once a second.
+    A key set is used for a minute, or up to ``stale_seconds`` while Auth is unavailable. An unknown
+    key id triggers a fetch at once, at most once a second.
     """
 
     fresh_seconds = 60.0
@@ -243,9 +239,9 @@ class RemoteKeys:
         self._refreshing = asyncio.Lock()
 
     async def get(self, kid: str) -> Ed25519PublicKey | None:
-        """Return the key called *kid*; None when Auth publishes none, or cannot be asked."""
+        """Return the key with the id *kid*; None if Auth does not publish it or is unavailable."""
         if kid not in self._keys:
-            # Whoever comes while the keys are being fetched waits for them too.
+            # Concurrent callers wait for the same fetch.
             async with self._refreshing:
                 await self._refresh_unless_just_tried(kid)
         elif self._now() - self._fetched_at > self.fresh_seconds and not self._refreshing.locked():
@@ -264,7 +260,7 @@ class RemoteKeys:
         try:
             self._keys = parse_key_set(await self._fetch())
         except (httpx.HTTPError, OSError, ValueError):
-            return  # Auth is away; what is known stays good for `stale_seconds`.
+            return  # Auth is unavailable; the known keys stay valid for `stale_seconds`.
         self._fetched_at = self._now()
 
 
@@ -282,11 +278,10 @@ def fetch_over_http(url: str, socket: str | None) -> Callable[[], Awaitable[byte
 
 
 def parse_key_set(document: bytes) -> dict[str, Ed25519PublicKey]:
-    """
-    Return the Ed25519 keys of a JSON Web Key Set by their id.
+    """Return the Ed25519 keys of a JSON Web Key Set by their id.
 
     Raises:
-        ValueError: The document is no key set.
+        ValueError: The document is not a key set.
     """
     keys = json.loads(document)["keys"] if document else []
     return {
@@ -299,12 +294,12 @@ def parse_key_set(document: bytes) -> dict[str, Ed25519PublicKey]:
 def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
     parts = token.split(".")
     if len(parts) != 3 or len(token) > 4096:
-        raise InvalidTokenError("The token is no JWT.")
+        raise InvalidTokenError("The token is not a JWT.")
     try:
         header, claims = (_strict_json(_decode(part)) for part in parts[:2])
         signature = _decode(parts[2])
     except (ValueError, RecursionError) as exc:
-        raise InvalidTokenError("The token is no JWT.") from exc
+        raise InvalidTokenError("The token is not a JWT.") from exc
     return header, claims, f"{parts[0]}.{parts[1]}".encode(), signature
 
 

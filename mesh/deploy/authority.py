@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from mesh.chassis import telemetry
-from mesh.chassis.server import until_told_to_stop
+from mesh.chassis.server import until_stop_signal
 from mesh.contract.faults import WORKLOADS
 from mesh.local.pki import certificate_authority
 
@@ -28,7 +28,7 @@ async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECO
     Raises:
         CaError: The authority in its folder is damaged or has expired.
     """
-    stop = asyncio.create_task(until_told_to_stop())
+    stop = asyncio.create_task(until_stop_signal())
     while not stop.done():
         certificate_authority.issue_all(
             certificate_authority.CertificateAuthority.load_or_create(authority), certs

@@ -1,4 +1,4 @@
-"""Who may: callers and session rule of the method's policy, in that order."""
+"""Authorization: callers, then session rule, of the method's policy."""
 
 from mesh.chassis.call import User
 from mesh.chassis.errors import (
@@ -14,11 +14,10 @@ from mesh.contract.policy import Method
 
 
 def authorize_caller(method: Method, caller: SpiffeId) -> None:
-    """
-    Check that the contract names *caller*.
+    """Check that the contract names *caller*.
 
     Raises:
-        PermissionDeniedError: It does not; metadata tells the policy that refused.
+        PermissionDeniedError: It does not; the metadata names the policy line.
     """
     if not method.allows(caller.name):
         raise PermissionDeniedError(
@@ -36,11 +35,10 @@ async def authorize_user(
     context: Context,
     tokens: TokenVerifier | None,
 ) -> User | None:
-    """
-    Return the signed-in user where the contract asks for one.
+    """Return the signed-in user where the contract asks for one.
 
     Raises:
-        UnauthenticatedError: There is no token, or none that this service accepts.
+        UnauthenticatedError: The token is missing or not accepted by this service.
         PermissionDeniedError: The user has none of the roles that the contract names, must show
             a second factor, or signed in too long ago.
     """
@@ -48,16 +46,19 @@ async def authorize_user(
         return None
     values = [v for k, v in context.invocation_metadata() or () if k == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith("Bearer "):
-        raise UnauthenticatedError("The call needs one user token: authorization: Bearer TOKEN.")
+        raise UnauthenticatedError(
+            "The call requires exactly one user token: authorization: Bearer TOKEN."
+        )
     if tokens is None:
-        raise UnauthenticatedError("This server verifies no user tokens.")
+        raise UnauthenticatedError("This server does not verify user tokens.")
     try:
         user = await tokens.verify(values[0].removeprefix("Bearer "), caller=caller)
     except InvalidTokenError as exc:
         raise UnauthenticatedError(str(exc)) from exc
     if method.roles and not set(method.roles) & set(user.labels):
         raise PermissionDeniedError(
-            "The user has no role that may do this.", roles=",".join(method.roles)
+            "The user does not have a role that is allowed to do this.",
+            roles=",".join(method.roles),
         )
     if user.partial and method.needs_all_factors:
         raise SecondFactorRequiredError

@@ -3,9 +3,9 @@
 from typing import Protocol
 
 from mesh.chassis.config import MeshSettings
+from mesh.chassis.credentials.peer_certificates import is_acceptable
 from mesh.chassis.errors import PermissionDeniedError
 from mesh.chassis.identity import InvalidSpiffeIdError, SpiffeId
-from mesh.chassis.interceptors.certificates import is_acceptable
 from mesh.chassis.interceptors.context import Context
 
 _XFCC = "x-forwarded-client-cert"
@@ -15,8 +15,7 @@ class Identify(Protocol):
     """Finds the caller of a call."""
 
     def __call__(self, context: Context) -> SpiffeId:
-        """
-        Return the caller's identity.
+        """Return the caller's identity.
 
         Raises:
             PermissionDeniedError: It has none, more than one, or one of another trust domain.
@@ -32,7 +31,9 @@ def identify(settings: MeshSettings) -> Identify:
         try:
             found = SpiffeId.parse(find(context))
         except InvalidSpiffeIdError as exc:
-            raise PermissionDeniedError("The caller shows no identity of this mesh.") from exc
+            raise PermissionDeniedError(
+                "The caller does not present an identity of this mesh."
+            ) from exc
         if found != settings.identity(found.name):
             raise PermissionDeniedError("The caller belongs to another trust domain or namespace.")
         return found
@@ -53,8 +54,7 @@ def _from_certificate(context: Context) -> str:
 
 
 def _from_sidecar(context: Context) -> str:
-    """
-    Return the URI of the one element of ``x-forwarded-client-cert``.
+    """Return the URI of the one element of ``x-forwarded-client-cert``.
 
     Only the sidecar can reach the Unix socket, and it replaces what clients forge. With only
     ``uri`` asked for, no value is quoted, so that splitting is exact.

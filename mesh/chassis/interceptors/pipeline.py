@@ -1,8 +1,7 @@
-"""
-The one server interceptor: caller, policy, load, user, rules, deadline, errors, telemetry.
+"""Server interceptor: caller, policy, load, user, rules, deadline, errors, telemetry.
 
-One wrapper around each handler, made once, costs less than a chain of interceptors and shows the
-order at a glance.
+One wrapper per handler, created once, costs less than a chain of interceptors and shows the order
+in one place.
 """
 
 import asyncio
@@ -39,11 +38,11 @@ log = structlog.get_logger("access")
 REFLECTION = "/grpc.reflection."
 _SPAN_FACTS = {names.RPC_SYSTEM: "grpc"}
 _Handler = Any
-"""A handler of either shape; gRPC's types know the synchronous shape only."""
+"""A handler, sync or async; gRPC's types only describe the sync one."""
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
-    """Wraps every handler of a server in what its contract asks for."""
+    """Enforces the contract around every handler of a server."""
 
     def __init__(
         self,
@@ -115,7 +114,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _call(self, method: Method, context: Context) -> AsyncIterator[None]:
-        """Admit a call, give it its deadline, and answer whatever it raises."""
+        """Admit a call, apply its deadline and convert what it raises into a status."""
         started = time.perf_counter()
         failed: MeshError | None = None
         code = ""
@@ -140,7 +139,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             failed = DeadlineExceededError("The call took longer than its deadline.")
         except Exception:
             log.exception("handler failed", rpc=method.short_name)
-            failed = MeshError("Something unexpected happened; the log has the details.")
+            failed = MeshError("An unexpected error occurred; see the log for details.")
         finally:
             code = code or ("OK" if failed is None else failed.code.name)
             self._record(method, code, failed, seconds=time.perf_counter() - started, span=span)
@@ -149,7 +148,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     @contextmanager
     def _ends(self, method: Method, end: asyncio.Timeout) -> Iterator[None]:
-        """Remember how to end a stream that stays open."""
+        """Track a stream that stays open, so that it can be ended."""
         if not method.stays_open:
             yield
             return
@@ -160,14 +159,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
             self._open.discard(end)
 
     def end_open_streams(self) -> None:
-        """End the streams that would stay open as their deadline does: clients open them again."""
+        """End the streams that stay open, as their deadline would; clients reopen them."""
         for end in self._open:
             if not end.expired():
                 end.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
     async def _admitted(self, method: Method, context: Context) -> AsyncIterator[float]:
-        """Let a call in; yields its deadline in seconds."""
+        """Admit a call; yields its deadline in seconds."""
         caller = self._identify(context)
         seconds = method.deadline.total_seconds()
         left = context.time_remaining()
@@ -182,10 +181,10 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if user is not None:
             telemetry.ACTIVE_USERS.saw(user.id)
         call.enter(call.Call(method.short_name, caller, ends_at, user))
-        # Streams that stay open are bounded by their service; they would eat this limit up.
+        # Streams that stay open have limits of their own; they would exhaust this one.
         counted = not method.stays_open
         if counted and self._in_flight >= self._limits[method.service]:
-            raise UnavailableError("The service has as many calls in flight as it may.")
+            raise UnavailableError("The service has reached its limit of concurrent calls.")
         self._in_flight += counted
         gauge = telemetry.RPC_IN_FLIGHT.labels(method.service)
         gauge.inc()
@@ -196,7 +195,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             gauge.dec()
 
     def _guard(self, handler: _Handler) -> _Handler:
-        """Let only the operator list what this server serves."""
+        """Allow reflection only to the operator identity."""
 
         async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             caller = self._identify(context)
@@ -277,14 +276,13 @@ def _trace(
 
 
 def _for_the_caller(error: MeshError) -> MeshError:
-    """
-    Say what a failure behind this service means for its own caller.
+    """Convert a failure behind this service for its own caller.
 
-    That another service is away is passed on; what else it refused is a mistake of ours.
+    Unavailability of another service is passed on; any other error of it is our fault.
     """
     if isinstance(error, RemoteError):
         if error.contract.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UPSTREAM_ERROR"}:
             return error
         log.error("another service refused", reason=error.contract.name, message=error.message)
-        return MeshError("Another service refused what this one asked of it.")
+        return MeshError("Another service rejected a request of this one.")
     return error

@@ -1,4 +1,4 @@
-"""Whether a request keeps the rules that its contract states."""
+"""Validation of requests against the rules of their contract."""
 
 from typing import Any
 
@@ -10,12 +10,11 @@ from mesh.chassis.errors import InvalidRequestError, Violation
 
 
 def validate(request: Message) -> None:
-    """
-    Check *request* against its ``buf.validate`` rules.
+    """Check *request* against its ``buf.validate`` rules.
 
     Raises:
-        InvalidRequestError: A rule is broken. The reason is the one that the contract gives the
-            first such field by ``(amarre.mesh.v1.violation)``.
+        InvalidRequestError: A rule is broken. The reason is the one that the contract assigns to
+            the first such field with ``(amarre.mesh.v1.violation)``.
     """
     try:
         protovalidate.validate(request)
@@ -30,7 +29,7 @@ def refusal(descriptor: Any, violations: list[Violation]) -> InvalidRequestError
     """Return the error for broken rules of a message of type *descriptor*."""
     named = [_named_reason(descriptor, violation) for violation in violations]
     return InvalidRequestError(
-        "The request breaks a rule of its contract: "
+        "The request violates its contract: "
         + "; ".join(
             f"{v.field}: {v.description}" if v.field else v.description for v in violations
         ),

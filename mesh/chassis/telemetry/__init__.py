@@ -1,12 +1,11 @@
-"""
-Logs, metrics and traces of a process, and the pseudonym under which they speak of a user.
+"""Logs, metrics and traces of a process, and pseudonyms of users.
 
-    names       every name once
-    logs        JSON lines, four kinds told apart, redacted
-    metrics     what every process counts, and ``/metrics``
-    tracing     spans for sampled calls, errors and slow calls
-    clients     databases and HTTP systems outside of the mesh
-    otlp        all three signals to wherever the standard variables say
+names       names of metrics, attributes and log kinds
+logs        JSON lines of five kinds, redacted
+metrics     metrics of every process, and ``/metrics``
+tracing     spans for sampled calls, errors and slow calls
+clients     databases and HTTP back-ends outside the mesh
+otlp        export of all signals, configured by the standard variables
 """
 
 import asyncio
@@ -61,8 +60,7 @@ channel.instrument(ChannelTelemetry())
 
 
 def start(service: str, settings: MeshSettings) -> None:
-    """
-    Set up logs, traces, and metrics where settings give them an address, for this process.
+    """Set up logs, traces and, if settings give an address, metrics of this process.
 
     Raises:
         MetricsListenError: The address of ``/metrics`` cannot be bound.
@@ -80,7 +78,7 @@ def start(service: str, settings: MeshSettings) -> None:
 
 @contextlib.asynccontextmanager
 async def running() -> AsyncIterator[None]:
-    """Watch the event loop while the body runs; what waits to be exported goes out at the end."""
+    """Watch the event loop while the body runs; flush the exporters at the end."""
     from mesh.chassis.background import background  # It counts failures with our metrics.
 
     try:

@@ -19,8 +19,7 @@ _watching = False
 def observed(
     backend: str, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncBaseTransport:
-    """
-    Return a transport for httpx that measures and traces requests to *backend* (``redcap``).
+    """Return a transport for httpx that measures and traces requests to *backend* (``redcap``).
 
     Neither path nor query is recorded: they hold ids of users.
     """

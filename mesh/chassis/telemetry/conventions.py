@@ -16,7 +16,7 @@ _SCOPE = "opentelemetry.instrumentation.grpc"
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _STATUS = "rpc.grpc.status_code"
 _OLD = ("rpc.system", "rpc.service", _STATUS, "rpc.user_agent", "net.peer")
-"""Attributes of the instrumentation that the conventions have replaced or that nobody reads."""
+"""Attributes of the instrumentation that the conventions have replaced or that are not used."""
 
 
 class Conventions(SpanProcessor):
@@ -69,7 +69,7 @@ def _translated(span: ReadableSpan) -> ReadableSpan:
         parent=span.parent,
         resource=span.resource,
         attributes=facts,
-        # An answer other than OK is raised within the server; that is no news to anybody.
+        # Every status other than OK is raised as an exception within the server.
         events=[event for event in span.events if not _is_abort(event.attributes)],
         links=span.links,
         kind=span.kind,

@@ -1,5 +1,4 @@
-"""
-Logs: JSON lines on stdout, told apart by ``kind``, without what the contracts call sensitive.
+"""Logs: JSON lines on stdout, classified by ``kind``, with sensitive fields redacted.
 
 ``kind`` is ``access``, ``error``, ``slow`` or ``security``, and ``event`` for everything else.
 """
@@ -31,7 +30,7 @@ REDACTED = "[redacted]"
 QUIET_SECONDS = 60.0
 _SDK = "opentelemetry"
 _TOO_COMMON = frozenset({"data", "name", "title"})
-"""Names of sensitive fields that lines use for other things; nobody writes those fields."""
+"""Sensitive field names that lines use with another meaning; those fields are never logged."""
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
 
 Emit = Callable[[EventDict], None]
@@ -39,15 +38,14 @@ _also_emit: list[Emit] = []
 
 
 def also_emit(emit: Emit | None) -> None:
-    """Hand every event to *emit* too, as it is written; None ends that."""
+    """Pass every event to *emit* too, as it is written; None stops that."""
     _also_emit[:] = [emit] if emit else []
 
 
 def configure_logs(
     service: str, instance: str, level: str, *, renderer: Processor | None = None
 ) -> None:
-    """
-    Write lines to stdout: ours and, from WARNING up, those of libraries.
+    """Write lines to stdout: ours and, from WARNING up, those of libraries.
 
     They are JSON unless a *renderer* writes them otherwise.
     """
@@ -87,11 +85,10 @@ def configure_logs(
 
 
 def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
-    """
-    Return what kind of line tells of a call.
+    """Return the log kind of a call.
 
     Args:
-        code: The gRPC status code's name, or that which an HTTP status stands for.
+        code: The gRPC status code's name, or that that corresponds to an HTTP status.
         elapsed: How long the call took, in seconds.
         objective: How long it may take; streams that stay open are never slow.
     """
@@ -105,7 +102,7 @@ def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
 
 
 def redact(_: object, __: str, event: EventDict) -> EventDict:
-    """Take out fields that the contracts call sensitive, and e-mail addresses from texts."""
+    """Redact fields that the contracts mark as sensitive, and e-mail addresses in text."""
     sensitive = sensitive_names()
     for key, value in event.items():
         if key in sensitive:
@@ -120,7 +117,7 @@ def redact(_: object, __: str, event: EventDict) -> EventDict:
 
 @functools.cache
 def sensitive_names() -> frozenset[str]:
-    """Return the name of every field that some message of the contracts calls sensitive."""
+    """Return the names of all fields that a message of the contracts marks as sensitive."""
     seen: set[str] = set()
     roots = [m.descriptor.input_type for m in policy.load()]
     roots += [m.descriptor.output_type for m in policy.load()]
@@ -160,7 +157,7 @@ def _add_kind(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def _emit(_: Any, __: str, event: EventDict) -> EventDict:
-    # What the exporters complain of stays here: it would only feed them.
+    # Warnings of the exporters are not exported: each would cause the next.
     if not str(event.get("logger", "")).startswith(_SDK):
         for emit in _also_emit:
             with contextlib.suppress(Exception):  # Exporting a line never fails what wrote it.
@@ -199,7 +196,7 @@ class _Handler(logging.Handler):
 
 
 class _OncePerMinute(logging.Filter):
-    """Lets each place of the exporters complain once a minute: an absent collector is no news."""
+    """Limits each warning of the exporters to once a minute."""
 
     def __init__(self) -> None:
         super().__init__()

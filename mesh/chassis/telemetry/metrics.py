@@ -1,4 +1,4 @@
-"""The metrics that every process has, and ``/metrics``, where Prometheus reads them."""
+"""Metrics of every process, and the ``/metrics`` endpoint."""
 
 import asyncio
 import time
@@ -13,17 +13,17 @@ from prometheus_client.registry import Collector
 from mesh.chassis.telemetry import names
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 3, 5, 10, 30)
-"""Seconds. Every latency objective of the contracts is among them and so counted exactly."""
+"""Seconds. They include every latency objective of the contracts, so those are exact."""
 
 RPC_SECONDS = Histogram(
     names.RPC_SERVER_DURATION,
-    "How long calls took at the server.",
+    "Duration of calls at the server.",
     ["service", "method", "code", "reason"],
     buckets=LATENCY_BUCKETS,
 )
 RPC_CLIENT_SECONDS = Histogram(
     names.RPC_CLIENT_DURATION,
-    "How long calls took for those who made them.",
+    "Duration of calls at the client.",
     ["service", "method", "code"],
     buckets=LATENCY_BUCKETS,
 )
@@ -37,7 +37,7 @@ LIMIT_REFUSALS = Counter(
 )
 LOOP_LAG = Histogram(
     names.EVENT_LOOP_LAG,
-    "How much later than asked the event loop woke up.",
+    "Delay of the event loop beyond the requested wake-up time.",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
 LOG_LINES_LOST = Counter(names.LOG_LINES_LOST, "Log lines that could not be written.")
@@ -47,13 +47,13 @@ BACKGROUND_UP = Gauge(
 )
 HTTP_CLIENT_SECONDS = Histogram(
     names.HTTP_CLIENT_DURATION,
-    "How long systems outside of the mesh took to answer.",
+    "Duration of requests to systems outside the mesh.",
     ["backend", "status"],
     buckets=LATENCY_BUCKETS,
 )
 DB_SECONDS = Histogram(
     names.DB_DURATION,
-    "How long statements took at the database.",
+    "Duration of database statements.",
     ["operation"],
     buckets=LATENCY_BUCKETS,
 )
@@ -69,8 +69,7 @@ class MetricsListenError(Exception):
 
 
 def expose(address: str) -> None:
-    """
-    Serve the metrics on *address* from a thread: as OpenMetrics, with exemplars, to who asks so.
+    """Serve the metrics on *address* from a thread: as OpenMetrics, with exemplars, if requested.
 
     Raises:
         MetricsListenError: The address cannot be bound.
@@ -86,7 +85,7 @@ def expose(address: str) -> None:
 
 
 async def watch_loop() -> None:
-    """Measure, until cancelled, how late the event loop is: what it cannot do makes all wait."""
+    """Measure until cancelled how late the event loop wakes up; a busy loop delays every call."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + LAG_SECONDS
@@ -95,14 +94,14 @@ async def watch_loop() -> None:
 
 
 class ActiveUsers(Collector):
-    """Counts the users who called within the last 15 minutes."""
+    """Number of users who called within the last 15 minutes."""
 
     def __init__(self) -> None:
         self._seen: dict[str, float] = {}
 
     def saw(self, user_id: str) -> None:
         """Note a call of *user_id*."""
-        # Taken out first, so that the dictionary stays in the order of the last calls.
+        # Removed first, so that the dictionary stays in the order of the last calls.
         self._seen.pop(user_id, None)
         self._seen[user_id] = time.monotonic()
         if len(self._seen) > MOST_USERS:
@@ -122,13 +121,13 @@ class ActiveUsers(Collector):
 
 
 class Certificate(Collector):
-    """Tells from when until when the certificate of this process is valid."""
+    """Validity period of the certificate of this process."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def collect(self) -> Iterator[Metric]:
-        """Yield both ends; nothing where there is no certificate, as beside a sidecar."""
+        """Yield both ends; nothing if there is no certificate, as with a sidecar."""
         try:
             leaf = x509.load_pem_x509_certificate(self._file.read_bytes())
         except (OSError, ValueError):

@@ -1,7 +1,6 @@
-"""
-The names of metrics, spans, attributes and log kinds that every process shares, once.
+"""Names of metrics, attributes and log kinds that all processes share.
 
-``mesh/observability/signals.yaml`` says what each means; a test compares the two.
+``mesh/observability/signals.yaml`` describes each; a test compares the two.
 """
 
 RPC_SERVER_DURATION = "amarre_rpc_server_duration_seconds"
@@ -36,7 +35,7 @@ ERROR_TYPE = "error.type"
 USER = "enduser.pseudo.id"
 CALLER = "amarre.caller"
 CALLER_ID = "amarre.caller_id"
-"""The SPIFFE id of the caller: who a proxy has refused no service gets to name."""
+"""The SPIFFE id of the caller, for calls that a proxy has refused."""
 POLICY = "amarre.policy"
 LATE = "amarre.late"
 """True on a span that was made only because its unsampled call failed or was slow."""
@@ -46,12 +45,12 @@ KIND_ERROR = "error"
 KIND_SLOW = "slow"
 KIND_SECURITY = "security"
 KIND_EVENT = "event"
-"""What is none of the four: a fact of business or of the process."""
+"""Anything else: a business event or an event of the process."""
 
 FAULT_CODES = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "DATA_LOSS"})
-"""The gRPC codes for which the server is to blame: they spend the error budget."""
+"""The gRPC codes that are the server's fault; they consume the error budget."""
 SECURITY_CODES = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"})
-"""The gRPC codes that whoever watches over the mesh wants to see."""
+"""The gRPC codes that are relevant to security monitoring."""
 
 
 def span_of(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The metrics of prometheus-client over OTLP: one definition, two ways out."""
+"""The metrics of prometheus-client over OTLP: one definition, two exporters."""
 
 import os
 import threading
@@ -31,7 +31,7 @@ _SCOPE = InstrumentationScope("prometheus_client")
 
 
 class MetricsPusher:
-    """Exports the registry of this process again and again, from a thread of its own."""
+    """Exports the registry of this process periodically, from its own thread."""
 
     def __init__(self, resource: Resource, options: dict[str, Any] | None = None) -> None:
         self._resource = resource
@@ -41,11 +41,11 @@ class MetricsPusher:
         self._thread = threading.Thread(target=self._run, name="otlp-metrics", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Export once more and end."""
+        """Export once more and stop the thread."""
         self._stopping.set()
         self._thread.join()
         self._exporter.shutdown()
@@ -58,20 +58,19 @@ class MetricsPusher:
             self._exporter.export(self.data())
 
     def data(self) -> MetricsData:
-        """Return what the registry holds now."""
+        """Return the current content of the registry."""
         metrics = [convert(f, start=self._started, now=time.time_ns()) for f in REGISTRY.collect()]
         scope = ScopeMetrics(_SCOPE, [m for m in metrics if m is not None], "")
         return MetricsData([ResourceMetrics(self._resource, [scope], "")])
 
 
 def interval(milliseconds: str) -> float:
-    """Return ``OTEL_METRIC_EXPORT_INTERVAL`` in seconds; the default when it is no number."""
+    """Return ``OTEL_METRIC_EXPORT_INTERVAL`` in seconds; the default if it is not a number."""
     return int(milliseconds) / 1000 if milliseconds.isdecimal() else DEFAULT_SECONDS
 
 
 def convert(family: Family, *, start: int, now: int) -> Metric | None:
-    """
-    Return *family* in the form of the OpenTelemetry SDK; None when it holds nothing.
+    """Return *family* in the form of the OpenTelemetry SDK; None if it has no samples.
 
     Args:
         family: Metrics of one name.

@@ -5,7 +5,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from mesh.chassis import secret_files
+from mesh.chassis.credentials import secret_files
 
 LEAST_BYTES = 16
 _key = secrets.token_bytes(32)

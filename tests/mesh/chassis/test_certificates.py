@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from mesh.chassis.interceptors.certificates import is_acceptable
+from mesh.chassis.credentials.peer_certificates import is_acceptable
 from mesh.chassis.testing import connected, served
 from mesh.local.pki.certificate_authority import CertificateAuthority, Issued, install
 

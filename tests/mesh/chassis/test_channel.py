@@ -79,18 +79,14 @@ async def port(flaky: Flaky, svids: Path) -> AsyncIterator[int]:
 
 class TestRetries:
     async def test_idempotent(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """
-        A method that the contract calls harmless is tried again when the server was away.
-        """
+        """A method that the contract calls harmless is tried again when the server was away."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             await stub.ListRequests(pb.ListRequestsRequest(), metadata=bearer())
 
         assert 2 == flaky.calls
 
     async def test_not_idempotent(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """
-        A method that is not idempotent is tried once, whatever happens.
-        """
+        """A method that is not idempotent is tried once, whatever happens."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.CreateRequest(pb.CreateRequestRequest(consent=True), metadata=bearer())
@@ -99,8 +95,8 @@ class TestRetries:
         assert 1 == flaky.calls
 
     async def test_token_bucket(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """
-        While a server stays away, retries stop: twenty calls cost far fewer than sixty attempts.
+        """While a server stays away, retries stop: twenty calls cost far fewer than sixty
+        attempts.
         """
         flaky.failures = 1_000
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
@@ -115,9 +111,7 @@ class TestCallBeingServed:
     """A call that is made while another is being served."""
 
     async def test_deadline_shrinks(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """
-        The outgoing call gets what is left of the incoming one, less the hop's own share.
-        """
+        """The outgoing call gets what is left of the incoming one, less the hop's own share."""
         flaky.failures = 0
         now = asyncio.get_running_loop().time()
         call.enter(Call("auth.SignUp", GATEWAY, now + 1.0))
@@ -129,9 +123,7 @@ class TestCallBeingServed:
         assert flaky.seconds_left < 1.0
 
     async def test_trace_context_is_forwarded(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """
-        The outgoing call belongs to the trace of the incoming one.
-        """
+        """The outgoing call belongs to the trace of the incoming one."""
         flaky.failures = 0
         tracing.resume(TRACE)
 

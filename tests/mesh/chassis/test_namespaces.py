@@ -28,9 +28,7 @@ class Call:
     ],
 )
 def test_right_namespace(path: str) -> None:
-    """
-    Each workload is let in from the namespace that settings give it.
-    """
+    """Each workload is let in from the namespace that settings give it."""
     found = identify(SETTINGS)(Call(f"spiffe://amarre.local/{path}"))  # type: ignore[arg-type]
 
     assert f"spiffe://amarre.local/{path}" == str(found)
@@ -45,9 +43,7 @@ def test_right_namespace(path: str) -> None:
     ],
 )
 def test_wrong_namespace(path: str) -> None:
-    """
-    A service account of the right name in the wrong namespace is somebody else.
-    """
+    """A service account of the right name in the wrong namespace is somebody else."""
     with pytest.raises(PermissionDeniedError):
         identify(SETTINGS)(Call(f"spiffe://amarre.local/{path}"))  # type: ignore[arg-type]
 
@@ -63,7 +59,5 @@ def test_wrong_namespace(path: str) -> None:
     ],
 )
 def test_host_name(target: str, expected: bool) -> None:
-    """
-    Only a host name is an authority by which an injected sidecar can route.
-    """
+    """Only a host name is an authority by which an injected sidecar can route."""
     assert expected is _is_host_name(target)

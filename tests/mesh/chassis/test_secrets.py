@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mesh.chassis import config, secret_files
+from mesh.chassis import config
 from mesh.chassis.config import MeshSettings, SettingsError
-from mesh.chassis.secret_files import SecretFileError
+from mesh.chassis.credentials import secret_files
+from mesh.chassis.credentials.secret_files import SecretFileError
+from mesh.chassis.credentials.tls import FILES, SvidFiles, SvidFilesError
 from mesh.chassis.telemetry.pseudonym import load_key
-from mesh.chassis.tls import FILES, SvidFiles, SvidFilesError
 
 
 def test_file_in_place_of_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A variable that is not set is read from the file of its name; one that is set wins.
-    """
+    """A variable that is not set is read from the file of its name; one that is set wins."""
     (tmp_path / "amarre_instance").write_text("survey-2\n")
     (tmp_path / "amarre_namespace").write_text("elsewhere")
     for file in tmp_path.iterdir():
@@ -32,12 +31,10 @@ def test_file_in_place_of_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A folder that is not there is a fault at start, not a set of missing variables.
-    """
+    """A folder that is not there is a fault at start, not a set of missing variables."""
     monkeypatch.setenv("AMARRE_SECRETS_DIR", str(tmp_path / "none"))
 
-    with pytest.raises(SettingsError, match=r"AMARRE_SECRETS_DIR holds .*no such folder"):
+    with pytest.raises(SettingsError, match=r"AMARRE_SECRETS_DIR holds .*does not exist"):
         config.load(MeshSettings)
 
 
@@ -105,7 +102,7 @@ def test_process_start(tmp_path: Path) -> None:
         "AMARRE_PSEUDONYM_KEY_FILE": str(tmp_path / "none"),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.mesh.chassis.telemetry_process"],
+        [sys.executable, "-m", "tests.mesh.chassis.telemetry.process"],
         env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2

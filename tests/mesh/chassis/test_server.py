@@ -96,18 +96,14 @@ async def refused(port: int, folder: Path, **kwargs: Any) -> grpc.aio.AioRpcErro
 
 
 async def test_nothing_in_flight(port: int) -> None:
-    """
-    Before its first call a server says that none is in flight, rather than nothing.
-    """
+    """Before its first call a server says that none is in flight, rather than nothing."""
     labels = {"service": "survey"}
     assert 0 == REGISTRY.get_sample_value(names.RPC_SERVER_IN_FLIGHT, labels)
 
 
 class TestCallers:
     async def test_named_caller(self, port: int, svids: Path) -> None:
-        """
-        The caller that the contract names gets through, and the handler sees the user.
-        """
+        """The caller that the contract names gets through, and the handler sees the user."""
         answer = await list_requests(port, svids / "gateway", metadata=bearer())
 
         assert ["ada"] == [request.id for request in answer.requests]
@@ -116,9 +112,7 @@ class TestCallers:
     async def test_unnamed_caller(
         self, port: int, svids: Path, surveys: Surveys, name: str
     ) -> None:
-        """
-        A workload that the contract does not name is refused before its token is looked at.
-        """
+        """A workload that the contract does not name is refused before its token is looked at."""
         error = await refused(port, svids / name, metadata=(("authorization", "nonsense"),))
 
         assert grpc.StatusCode.PERMISSION_DENIED == error.code()
@@ -151,9 +145,7 @@ class TestCallers:
         surveys: Surveys,
         uris: list[str],
     ) -> None:
-        """
-        A certificate of our CA without exactly one identity of this mesh is refused.
-        """
+        """A certificate of our CA without exactly one identity of this mesh is refused."""
         issued = authority.issue(uris=uris, names=["localhost"], common_name="someone")
 
         error = await refused(port, installed(issued), metadata=bearer())
@@ -164,9 +156,7 @@ class TestCallers:
     async def test_other_ca(
         self, port: int, authority: CertificateAuthority, installed: Callable[[Issued], Path]
     ) -> None:
-        """
-        The same identity from another CA does not even finish the handshake.
-        """
+        """The same identity from another CA does not even finish the handshake."""
         foreign = CertificateAuthority.create().issue_svid("gateway")
 
         error = await refused(
@@ -180,9 +170,7 @@ class TestCallers:
     async def test_expired(
         self, port: int, authority: CertificateAuthority, installed: Callable[[Issued], Path]
     ) -> None:
-        """
-        An expired certificate does not finish the handshake.
-        """
+        """An expired certificate does not finish the handshake."""
         issued = authority.issue(
             uris=[str(GATEWAY)],
             names=["localhost"],
@@ -196,9 +184,7 @@ class TestCallers:
         assert grpc.StatusCode.UNAVAILABLE == error.code()
 
     async def test_no_certificate(self, port: int, authority: CertificateAuthority) -> None:
-        """
-        A client without a certificate does not finish the handshake.
-        """
+        """A client without a certificate does not finish the handshake."""
         options = [("grpc.ssl_target_name_override", "survey.amarre.local")]
         credentials = grpc.ssl_channel_credentials(authority.pem())
         async with grpc.aio.secure_channel(
@@ -214,9 +200,7 @@ class TestCallers:
 
 class TestServerIsChecked:
     async def test_server_with_another_identity(self, svids: Path) -> None:
-        """
-        A client of Survey does not talk to a server that shows Health's certificate.
-        """
+        """A client of Survey does not talk to a server that shows Health's certificate."""
 
         def register(server: Any) -> None:
             rpc.add_SurveyServiceServicer_to_server(make_surveys(), server)
@@ -243,9 +227,7 @@ class TestUsers:
     async def test_refused(
         self, port: int, svids: Path, surveys: Surveys, metadata: tuple[tuple[str, str], ...]
     ) -> None:
-        """
-        A call without exactly one good token for this audience and caller is UNAUTHENTICATED.
-        """
+        """A call without exactly one good token for this audience and caller is UNAUTHENTICATED."""
         error = await refused(port, svids / "gateway", metadata=metadata)
 
         assert grpc.StatusCode.UNAUTHENTICATED == error.code()
@@ -254,9 +236,7 @@ class TestUsers:
 
 class TestRequests:
     async def test_broken_rule(self, port: int, svids: Path) -> None:
-        """
-        A request that breaks a rule never reaches the handler and names the field.
-        """
+        """A request that breaks a rule never reaches the handler and names the field."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetLink(pb.GetLinkRequest(record="1"), metadata=bearer())
@@ -266,9 +246,7 @@ class TestRequests:
         assert ["instrument"] == [violation.field for violation in error.violations]
 
     async def test_deadline_of_the_contract(self, port: int, svids: Path, surveys: Surveys) -> None:
-        """
-        A caller's longer deadline is capped by the contract's 5 s.
-        """
+        """A caller's longer deadline is capped by the contract's 5 s."""
         await list_requests(port, svids / "gateway", metadata=bearer(), timeout=3600)
 
         assert surveys.seconds_left is not None
@@ -277,9 +255,7 @@ class TestRequests:
     async def test_shorter_deadline_of_the_caller(
         self, port: int, svids: Path, surveys: Surveys
     ) -> None:
-        """
-        A caller's shorter deadline holds.
-        """
+        """A caller's shorter deadline holds."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetLink(
@@ -293,9 +269,7 @@ class TestRequests:
 
 class TestErrors:
     async def test_error_of_the_tree(self, port: int, svids: Path) -> None:
-        """
-        A raised error arrives as its status with exactly one ErrorInfo.
-        """
+        """A raised error arrives as its status with exactly one ErrorInfo."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetLink(
@@ -309,9 +283,7 @@ class TestErrors:
         assert ("NOT_FOUND", "mesh.amarre") == (info.reason, info.domain)
 
     async def test_error_within_a_stream(self, port: int, svids: Path) -> None:
-        """
-        An error after the first message of a stream arrives with its reason as well.
-        """
+        """An error after the first message of a stream arrives with its reason as well."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 async for _ in stub.GetPdf(pb.GetPdfRequest(record_id="1"), metadata=bearer()):
@@ -322,9 +294,7 @@ class TestErrors:
     async def test_unknown_exception(
         self, port: int, svids: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """
-        An exception that nobody foresaw is INTERNAL, and its text stays inside.
-        """
+        """An exception that nobody foresaw is INTERNAL, and its text stays inside."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetLink(
@@ -337,9 +307,7 @@ class TestErrors:
 
 class TestBuiltIn:
     async def test_health_for_any_workload(self, port: int, svids: Path) -> None:
-        """
-        Any workload may ask for the health of a service.
-        """
+        """Any workload may ask for the health of a service."""
 
         async def status() -> int:
             asking = connected("survey", port, svids / "auth", health_pb2_grpc.HealthStub)
@@ -354,9 +322,7 @@ class TestBuiltIn:
 
     @pytest.mark.parametrize(("name", "allowed"), [("operator", True), ("gateway", False)])
     async def test_reflection(self, port: int, svids: Path, name: str, allowed: bool) -> None:
-        """
-        Reflection answers the operator identity alone.
-        """
+        """Reflection answers the operator identity alone."""
         from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
         async def ask(stub: Any) -> list[str]:
@@ -381,9 +347,7 @@ class TestBuiltIn:
 
 class TestStart:
     def test_method_without_policy(self, svids: Path) -> None:
-        """
-        A method that the contracts give no policy is refused at start, by name.
-        """
+        """A method that the contracts give no policy is refused at start, by name."""
 
         async def build() -> None:
             from mesh.chassis.config import MeshSettings
@@ -401,9 +365,7 @@ class TestStart:
 
 class TestDrain:
     async def test_call_in_flight_is_kept(self, svids: Path, surveys: Surveys) -> None:
-        """
-        A call in flight when the server is told to stop is answered.
-        """
+        """A call in flight when the server is told to stop is answered."""
 
         def register(server: Any) -> None:
             rpc.add_SurveyServiceServicer_to_server(surveys, server)
@@ -425,9 +387,7 @@ class TestDrain:
 
 
 def test_every_error_has_a_contract() -> None:
-    """
-    Every error class names a reason that the contracts define.
-    """
+    """Every error class names a reason that the contracts define."""
     import mesh.chassis.errors as tree
 
     classes = [c for c in vars(tree).values() if isinstance(c, type) and issubclass(c, MeshError)]

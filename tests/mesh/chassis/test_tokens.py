@@ -210,18 +210,14 @@ FORGED: dict[str, Callable[[], str]] = {
 
 class TestVerify:
     async def test_minted_is_verified(self) -> None:
-        """
-        What Auth mints for an audience and a caller is good for them, more than once.
-        """
+        """What Auth mints for an audience and a caller is good for them, more than once."""
         checked = verifier()
 
         assert ADA == await checked.verify(token(), caller=GATEWAY)
         assert ADA == await checked.verify(token(), caller=GATEWAY)
 
     def test_forgeries_are_distinct(self) -> None:
-        """
-        The forgeries are made on the tables' own clock and key, and each is another text.
-        """
+        """The forgeries are made on the tables' own clock and key, and each is another text."""
         made = {name: forge() for name, forge in FORGED.items()}
 
         assert 21 <= len(made) == len(set(made.values()))
@@ -229,9 +225,7 @@ class TestVerify:
 
     @pytest.mark.parametrize("name", FORGED)
     async def test_forged(self, name: str) -> None:
-        """
-        A forged token is refused, the second time as well.
-        """
+        """A forged token is refused, the second time as well."""
         forged, checked = FORGED[name](), verifier()
 
         for _ in range(2):
@@ -241,9 +235,7 @@ class TestVerify:
 
     @pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "new"])
     async def test_ends(self, remembered: bool) -> None:
-        """
-        A token ends after 60 s, also when it was verified before.
-        """
+        """A token ends after 60 s, also when it was verified before."""
         clock = FakeClock()
         checked, good = verifier(clock), token(clock=clock)
         if remembered:
@@ -258,9 +250,7 @@ class TestVerify:
             await checked.verify(good, caller=GATEWAY)
 
     async def test_caller_is_compared_every_time(self) -> None:
-        """
-        A token that is remembered for its caller is refused from another.
-        """
+        """A token that is remembered for its caller is refused from another."""
         checked, good = verifier(), token()
         await checked.verify(good, caller=GATEWAY)
 
@@ -269,9 +259,7 @@ class TestVerify:
                 await checked.verify(good, caller=SpiffeId("amarre.local", "amarre", name))
 
     async def test_memory_is_bounded(self) -> None:
-        """
-        However many tokens come, only so many are remembered.
-        """
+        """However many tokens come, only so many are remembered."""
         checked = verifier()
         for _ in range(4_200):
             await checked.verify(token(), caller=GATEWAY)
@@ -279,9 +267,7 @@ class TestVerify:
         assert 4_096 >= len(checked._verified)
 
     def test_every_token_has_its_own_id(self) -> None:
-        """
-        Two tokens for the same user differ.
-        """
+        """Two tokens for the same user differ."""
         assert token() != token()
 
 
@@ -303,8 +289,7 @@ class KeySet:
 
 class TestRotation:
     async def test_no_token_is_refused_meanwhile(self) -> None:
-        """
-        With the new key published a minute before it signs, and the old one as long after, every
+        """With the new key published a minute before it signs, and the old one as long after, every
         token in between is good.
         """
         clock, keys = FakeClock(), KeySet(KEY)
@@ -323,9 +308,7 @@ class TestRotation:
             await checked.verify(token(KEY, clock), caller=GATEWAY)
 
     async def test_new_key_is_fetched_at_once(self) -> None:
-        """
-        A key id that is not known yet is asked for at once, but no more than once a second.
-        """
+        """A key id that is not known yet is asked for at once, but no more than once a second."""
         clock, keys = FakeClock(), KeySet(KEY)
         remote = RemoteKeys(keys.fetch, now=clock.time)
         assert await remote.get(KEY.kid) is not None
@@ -338,8 +321,7 @@ class TestRotation:
         assert 2 == keys.fetched
 
     async def test_many_at_once(self) -> None:
-        """
-        Whoever comes while the keys are fetched for the first time waits for them; one fetch
+        """Whoever comes while the keys are fetched for the first time waits for them; one fetch
         serves all.
         """
         keys, published = KeySet(KEY), asyncio.Event()
@@ -357,9 +339,7 @@ class TestRotation:
         assert 1 == keys.fetched
 
     async def test_auth_away(self) -> None:
-        """
-        While Auth is away its keys stay good for five minutes, and not for longer.
-        """
+        """While Auth is away its keys stay good for five minutes, and not for longer."""
         clock, keys = FakeClock(), KeySet(KEY)
         remote = RemoteKeys(keys.fetch, now=clock.time)
         await remote.get(KEY.kid)
@@ -380,9 +360,7 @@ class TestRotation:
         ids=["RSA", "X25519", "shared secret"],
     )
     def test_keys_of_other_kinds_are_not_taken(self, jwk: dict[str, str]) -> None:
-        """
-        A key set gives Ed25519 keys alone, whatever else is in it.
-        """
+        """A key set gives Ed25519 keys alone, whatever else is in it."""
         document = json.dumps({"keys": [jwk, KEY.jwk()]}).encode()
 
         assert [KEY.kid] == list(parse_key_set(document))

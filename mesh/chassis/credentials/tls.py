@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from mesh.chassis.secret_files import SecretFileError, check_private
+from mesh.chassis.credentials.secret_files import SecretFileError, check_private
 
 FILES = ("tls.crt", "tls.key", "ca.crt")
 
@@ -28,8 +28,7 @@ class SvidFiles:
     folder: Path
 
     def version(self) -> str:
-        """
-        Return what changes whenever the SVID is replaced; cheap enough for every handshake.
+        """Return what changes whenever the SVID is replaced; cheap enough for every handshake.
 
         Raises:
             SvidFilesError: A file is missing or unreadable.
@@ -51,8 +50,7 @@ class SvidFiles:
         return tuple(str(self.folder / name) for name in FILES)
 
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """
-        Return chain, key and trust bundle as PEM.
+        """Return chain, key and trust bundle as PEM.
 
         Raises:
             SvidFilesError: A file is missing or unreadable.

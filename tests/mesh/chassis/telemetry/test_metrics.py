@@ -43,9 +43,7 @@ def scrape(url: str) -> list[Sample]:
 
 class TestExposition:
     def test_exemplars(self, exposed: str) -> None:
-        """
-        A sampled call leaves its trace id at the bucket that it fell into.
-        """
+        """A sampled call leaves its trace id at the bucket that it fell into."""
         tracing.resume(SAMPLED)
         telemetry.RPC_SECONDS.labels("survey", "GetLink", "OK", "").observe(
             0.2, telemetry.exemplar()
@@ -64,25 +62,21 @@ class TestExposition:
         assert {"trace_id": TRACE} == bucket.exemplar.labels
 
     def test_process(self, exposed: str) -> None:
-        """
-        CPU and memory of the process are there too.
-        """
+        """CPU and memory of the process are there too."""
         found = {sample.name for sample in scrape(exposed)}
 
         assert {"process_cpu_seconds_total", "process_resident_memory_bytes"} <= found
 
     def test_port_in_use(self, exposed: str) -> None:
-        """
-        An address that is taken is told with what to do about it.
-        """
+        """An address that is taken is told with what to do about it."""
         with pytest.raises(metrics.MetricsListenError, match="AMARRE_METRICS_LISTEN"):
             metrics.expose(exposed.removeprefix("http://").removesuffix("/metrics"))
 
 
 class TestBuckets:
     def test_objectives(self) -> None:
-        """
-        Every latency objective of a contract is a bucket, so that meeting it is counted exactly.
+        """Every latency objective of a contract is a bucket, so that meeting it is counted
+        exactly.
         """
         objectives = {
             method.objective.latency.total_seconds()
@@ -95,9 +89,7 @@ class TestBuckets:
 
 class TestSaturation:
     async def test_loop_lag(self) -> None:
-        """
-        Work that blocks the event loop shows as lag.
-        """
+        """Work that blocks the event loop shows as lag."""
         before = value(f"{names.EVENT_LOOP_LAG}_sum", {})
         watch = asyncio.create_task(metrics.watch_loop())
         blocked_until = asyncio.get_running_loop().time() + metrics.LAG_SECONDS + 0.2
@@ -110,9 +102,7 @@ class TestSaturation:
         watch.cancel()
 
     def test_active_users(self) -> None:
-        """
-        Users are counted once, however often they call.
-        """
+        """Users are counted once, however often they call."""
         users = metrics.ActiveUsers()
         for name in ("ada", "grace", "ada"):
             users.saw(name)
@@ -121,9 +111,7 @@ class TestSaturation:
         assert [2] == [sample.value for sample in gauge.samples]
 
     def test_users_are_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        A user who has not called for 15 minutes counts no longer, and takes no memory.
-        """
+        """A user who has not called for 15 minutes counts no longer, and takes no memory."""
         users = metrics.ActiveUsers()
         users.saw("ada")
         monkeypatch.setattr(metrics, "ACTIVE_SECONDS", -1.0)
@@ -132,9 +120,7 @@ class TestSaturation:
         assert [0] == [sample.value for sample in gauge.samples]
 
     async def test_database(self, tmp_path: Path) -> None:
-        """
-        Statements are timed by their kind, failed ones too, and are spans where sampled.
-        """
+        """Statements are timed by their kind, failed ones too, and are spans where sampled."""
         clients.watch_databases()
         selects = {"operation": "SELECT"}
         before = value(f"{names.DB_DURATION}_count", selects)
@@ -159,9 +145,7 @@ class TestSaturation:
 
 class TestCertificate:
     def test_validity(self, svids: Path) -> None:
-        """
-        Both ends of the certificate's life are there.
-        """
+        """Both ends of the certificate's life are there."""
         registry = CollectorRegistry()
         registry.register(metrics.Certificate(svids / "survey" / "tls.crt"))
 
@@ -173,17 +157,13 @@ class TestCertificate:
         assert begins <= now < ends
 
     def test_no_certificate(self, tmp_path: Path) -> None:
-        """
-        A process without certificate, beside its sidecar, says nothing of one.
-        """
+        """A process without certificate, beside its sidecar, says nothing of one."""
         assert [] == list(metrics.Certificate(tmp_path / "tls.crt").collect())
 
 
 class TestSystemsOutside:
     async def test_outcomes(self) -> None:
-        """
-        Answers are told apart by class, and failures to connect from all of them.
-        """
+        """Answers are told apart by class, and failures to connect from all of them."""
 
         def answer(request: httpx.Request) -> httpx.Response:
             if request.url.path == "/away":

@@ -16,7 +16,7 @@ from mesh.chassis.telemetry import otlp_metrics
 from mesh.chassis.testing import free_port
 from tests.mesh.chassis.telemetry import TRACE, Collector, collecting
 
-MODULE = "tests.mesh.chassis.telemetry_process"
+MODULE = "tests.mesh.chassis.telemetry.process"
 
 
 def run(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,9 +46,7 @@ def line(lines: list[dict[str, Any]], event: str) -> dict[str, Any]:
 
 class TestLogs:
     def test_fields(self, lines: list[dict[str, Any]]) -> None:
-        """
-        Every line says which process wrote it, and within which trace.
-        """
+        """Every line says which process wrote it, and within which trace."""
         for each in lines:
             assert ("survey", "survey-2", TRACE) == (
                 each["service"],
@@ -57,17 +55,15 @@ class TestLogs:
             )
 
     def test_kinds(self, lines: list[dict[str, Any]]) -> None:
-        """
-        Access, error and event lines are told apart by one field.
-        """
+        """Access, error and event lines are told apart by one field."""
         kinds = {event: line(lines, event)["kind"] for event in ("call", "session opened")}
         kinds["failed"] = line(lines, "handler failed")["kind"]
 
         assert {"call": "access", "session opened": "event", "failed": "error"} == kinds
 
     def test_nothing_personal(self, lines: list[dict[str, Any]]) -> None:
-        """
-        Addresses appear nowhere: not as a field, in a text, a message, a traceback or a library.
+        """Addresses appear nowhere: not as a field, in a text, a message, a traceback or a
+        library.
         """
         assert "@example.org" not in json.dumps(lines)
         assert "from [redacted] to me" == line(lines, "call")["note"]
@@ -75,9 +71,7 @@ class TestLogs:
         assert "RuntimeError: [redacted] is unknown" in line(lines, "handler failed")["exception"]
 
     def test_exporters_that_complain(self, lines: list[dict[str, Any]]) -> None:
-        """
-        What an exporter says again and again is written once a minute.
-        """
+        """What an exporter says again and again is written once a minute."""
         assert "opentelemetry.exporter" == line(lines, "away")["logger"]
 
 
@@ -98,9 +92,7 @@ def collected() -> Iterator[Collector]:
 
 class TestOtlp:
     def test_resource(self, collected: Collector) -> None:
-        """
-        Every signal names the process in the same way, with what the standard variables add.
-        """
+        """Every signal names the process in the same way, with what the standard variables add."""
         for resources in collected.resources.values():
             facts = {a.key: a.value.string_value for a in resources[0].resource.attributes}
             assert (
@@ -115,9 +107,7 @@ class TestOtlp:
             )
 
     def test_spans(self, collected: Collector) -> None:
-        """
-        Spans go out before the process ends.
-        """
+        """Spans go out before the process ends."""
         (span,) = collected.resources["traces"][0].scope_spans[0].spans
 
         assert ("told", TRACE) == (span.name, span.trace_id.hex())
@@ -140,9 +130,7 @@ class TestOtlp:
         assert b"@example.org" not in b"".join(r.SerializeToString() for r in records)
 
     def test_metrics(self, collected: Collector) -> None:
-        """
-        The metrics of /metrics are sent too, histograms bucket by bucket.
-        """
+        """The metrics of /metrics are sent too, histograms bucket by bucket."""
         metrics = {
             metric.name: metric
             for resource in collected.resources["metrics"]
@@ -160,9 +148,7 @@ class TestOtlp:
 
 class TestNobodyListens:
     def test_away(self) -> None:
-        """
-        Without collector a process does its work, ends well and ends soon.
-        """
+        """Without collector a process does its work, ends well and ends soon."""
         started = time.monotonic()
         ended = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
 
@@ -171,9 +157,7 @@ class TestNobodyListens:
         assert time.monotonic() - started < 8
 
     def test_hangs(self) -> None:
-        """
-        A collector that accepts and never answers does not keep a process from ending.
-        """
+        """A collector that accepts and never answers does not keep a process from ending."""
         with socket.create_server(("127.0.0.1", free_port())) as silent:
             started = time.monotonic()
             ended = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -182,9 +166,7 @@ class TestNobodyListens:
         assert time.monotonic() - started < 8
 
     def test_wrong_variable(self) -> None:
-        """
-        A variable that the exporters cannot use is told, and the process serves.
-        """
+        """A variable that the exporters cannot use is told, and the process serves."""
         ended = run(
             OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_EXPORTER_OTLP_TIMEOUT="soon"
         )
@@ -193,9 +175,7 @@ class TestNobodyListens:
         assert "traces are not exported" in ended.stdout
 
     def test_metrics_port_in_use(self) -> None:
-        """
-        A port of /metrics that is taken stops the start with one sentence.
-        """
+        """A port of /metrics that is taken stops the start with one sentence."""
         with socket.create_server(("127.0.0.1", free_port())) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             ended = run(AMARRE_METRICS_LISTEN=address)
@@ -226,16 +206,12 @@ class TestVariables:
         ],
     )
     def test_traces(self, environment: dict[str, str], exported: bool) -> None:
-        """
-        The standard variables decide signal by signal.
-        """
+        """The standard variables decide signal by signal."""
         assert exported == is_exported("traces", environment)
 
     @pytest.mark.parametrize(
         ("milliseconds", "seconds"), [("5000", 5.0), ("", 60.0), ("soon", 60.0)]
     )
     def test_interval(self, milliseconds: str, seconds: float) -> None:
-        """
-        Metrics are sent as often as the standard variable says, else once a minute.
-        """
+        """Metrics are sent as often as the standard variable says, else once a minute."""
         assert seconds == otlp_metrics.interval(milliseconds)

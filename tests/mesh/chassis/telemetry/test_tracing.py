@@ -86,9 +86,7 @@ async def told(spans: Spans, count: int) -> None:
 
 class TestSampledCall:
     async def test_edge(self, stub: Any, spans: Spans) -> None:
-        """
-        A sampled call makes one span at the client and, below it, one at the server.
-        """
+        """A sampled call makes one span at the client and, below it, one at the server."""
         await get_link(stub, "one", SAMPLED)
         await told(spans, 2)
 
@@ -101,9 +99,7 @@ class TestSampledCall:
         assert client.context.span_id == server.parent.span_id
 
     async def test_attributes(self, stub: Any, spans: Spans) -> None:
-        """
-        Both speak by the semantic conventions; the server adds who called, for whom.
-        """
+        """Both speak by the semantic conventions; the server adds who called, for whom."""
         await get_link(stub, "one", SAMPLED)
         await told(spans, 2)
 
@@ -118,9 +114,7 @@ class TestSampledCall:
         ] == [dict(span.attributes or {}) for span in spans.of("SERVER")]
 
     async def test_what_the_caller_did_wrong(self, stub: Any, spans: Spans) -> None:
-        """
-        NOT_FOUND is an answer and leaves the span without error.
-        """
+        """NOT_FOUND is an answer and leaves the span without error."""
         with pytest.raises(grpc.aio.AioRpcError):
             await get_link(stub, "absent", SAMPLED)
         await told(spans, 2)
@@ -129,9 +123,7 @@ class TestSampledCall:
         assert ["NOT_FOUND"] * 2 == [(span.attributes or {})[names.RPC_STATUS] for span in spans]
 
     async def test_what_the_server_did_wrong(self, stub: Any, spans: Spans) -> None:
-        """
-        INTERNAL marks both spans as errors and says the reason.
-        """
+        """INTERNAL marks both spans as errors and says the reason."""
         with pytest.raises(grpc.aio.AioRpcError):
             await get_link(stub, "broken", SAMPLED)
         await told(spans, 2)
@@ -140,9 +132,7 @@ class TestSampledCall:
         assert {"INTERNAL"} == {(span.attributes or {})[names.ERROR_TYPE] for span in spans}
 
     async def test_refusal(self, stub: Any, spans: Spans) -> None:
-        """
-        A refused call names the policy line that refused it.
-        """
+        """A refused call names the policy line that refused it."""
         tracing.resume(SAMPLED)
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.GetLink(pb.GetLinkRequest(record="one", instrument="form"))
@@ -154,9 +144,7 @@ class TestSampledCall:
         assert str(policy).startswith("amarre/survey/v1/survey_service.proto:")
 
     async def test_system_outside(self, stub: Any, spans: Spans) -> None:
-        """
-        A request to a system outside is a span below the call, without path and query.
-        """
+        """A request to a system outside is a span below the call, without path and query."""
         await get_link(stub, "outside", SAMPLED)
         await told(spans, 3)
 
@@ -174,18 +162,14 @@ class TestSampledCall:
 
 class TestUnsampledCall:
     async def test_nothing(self, stub: Any, spans: Spans) -> None:
-        """
-        An unsampled call that goes well makes no span anywhere.
-        """
+        """An unsampled call that goes well makes no span anywhere."""
         await get_link(stub, "outside", UNSAMPLED)
 
         assert 0 == len(spans)
 
     @pytest.mark.parametrize("record", ["broken", "slow"])
     async def test_worth_keeping(self, stub: Any, spans: Spans, record: str) -> None:
-        """
-        One that fails, or takes longer than its objective, gets one span afterwards.
-        """
+        """One that fails, or takes longer than its objective, gets one span afterwards."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             await get_link(stub, record, UNSAMPLED)
         await told(spans, 1)
@@ -198,9 +182,7 @@ class TestUnsampledCall:
         assert record == "broken" or lasted > 0.5
 
     async def test_callers_mistake(self, stub: Any, spans: Spans) -> None:
-        """
-        What the caller did wrong is no reason to keep an unsampled call.
-        """
+        """What the caller did wrong is no reason to keep an unsampled call."""
         with pytest.raises(grpc.aio.AioRpcError):
             await get_link(stub, "absent", UNSAMPLED)
 
@@ -220,15 +202,11 @@ class TestSampling:
         ],
     )
     def test_flag(self, traceparent: str, sampled: bool) -> None:
-        """
-        The last bit of the flags decides, and nothing else.
-        """
+        """The last bit of the flags decides, and nothing else."""
         assert sampled == tracing.is_sampled(traceparent)
 
     def test_share(self) -> None:
-        """
-        New traces are well formed and sampled as often as was asked for.
-        """
+        """New traces are well formed and sampled as often as was asked for."""
         tracing.sample(0.25)
         try:
             made = [tracing.new_traceparent() for _ in range(4000)]
@@ -239,9 +217,7 @@ class TestSampling:
         assert 4000 == len({tracing.trace_id(context) for context in made})
 
     def test_malformed_context(self, spans: Spans) -> None:
-        """
-        A trace context that is no hexadecimal makes no span and no exception.
-        """
+        """A trace context that is no hexadecimal makes no span and no exception."""
         tracing.resume("00-" + "x" * 32 + "-" + "y" * 16 + "-01")
         with tracing.client("anything", {}) as span:
             assert span is None

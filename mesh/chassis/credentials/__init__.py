@@ -1,0 +1,1 @@
+"""What a process proves its identity with: certificates, private keys and other secrets."""

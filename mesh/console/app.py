@@ -114,11 +114,13 @@ async def console(
         }
         await stack.enter_async_context(_http(apps))
         stack.callback(context.stopping.set)
-        await stack.enter_async_context(background("metrics scraper", scraper.run))
-        await stack.enter_async_context(background("watch", watch.run))
-        await stack.enter_async_context(
-            background("roll-ups", partial(_sum_up, writer, run, clock))
-        )
+        for name, work in (
+            ("metrics scraper", scraper.run),
+            ("alert servers", watch.run),
+            ("alert evaluation", partial(context.evaluator.run, context)),
+            ("run history", partial(_sum_up, writer, run, clock)),
+        ):
+            await stack.enter_async_context(background(name, work))
         yield context
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mesh.console.clock import Now, steady
 from mesh.console.incidents.alert_servers import Watch
+from mesh.console.incidents.evaluator import Evaluator
 from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.store.intake_counters import IntakeCounters
@@ -32,5 +33,7 @@ class Context:
     """Socket for control actions, if the mesh accepts any."""
     clocks: ClockOffsets = field(default_factory=lambda: ClockOffsets(steady()))
     """Clock offsets of the senders of telemetry."""
+    evaluator: Evaluator = field(default_factory=Evaluator)
+    """Alerts, and the incidents that explain them."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when streams must end."""

@@ -24,7 +24,7 @@ class Reader:
     """A few read-only connections, each on its own thread."""
 
     def __init__(self, path: Path, readers: int = READERS) -> None:
-        self._path = path
+        self.path = path
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
@@ -36,7 +36,7 @@ class Reader:
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         db = getattr(self._local, "db", None)
         if db is None:
-            db = self._local.db = schema.open_reader(self._path)
+            db = self._local.db = schema.open_reader(self.path)
             self._opened.append(db)
         return query(db)
 

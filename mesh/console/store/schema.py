@@ -11,7 +11,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 SCHEMA = """
 CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE services (
@@ -81,6 +81,10 @@ CREATE TABLE exemplars (
     bound TEXT NOT NULL, at INTEGER NOT NULL, seconds REAL NOT NULL, trace_id BLOB NOT NULL,
     PRIMARY KEY (service, method, minute, code, bound)
 ) WITHOUT ROWID;
+CREATE TABLE incidents (
+    id TEXT PRIMARY KEY, since INTEGER NOT NULL, ended INTEGER NOT NULL, body TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX incidents_since ON incidents (since);
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, started INTEGER NOT NULL, seen INTEGER NOT NULL,
     summary TEXT NOT NULL DEFAULT '{}'

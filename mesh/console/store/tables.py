@@ -286,6 +286,7 @@ class Tables:
         self._db.execute("DELETE FROM edges WHERE minute < ?", (minute,))
         self._db.execute("DELETE FROM calls WHERE slot < ?", (slot,))
         self._db.execute("DELETE FROM exemplars WHERE minute < ?", (minute,))
+        self._db.execute("DELETE FROM incidents WHERE ended > 0 AND ended < ?", (oldest,))
         return more
 
     def evict_oldest(self) -> None:

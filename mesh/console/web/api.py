@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from mesh.chassis import background
 from mesh.console.clock import rfc3339
 from mesh.console.context import Context
-from mesh.console.incidents import alerts
+from mesh.console.incidents import incident_log
 from mesh.console.queries import (
     logs,
     mesh_status,
@@ -64,6 +65,7 @@ class Api:
         """Return the routes, all below ``/api``."""
         endpoints: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "/api/overview": self.overview,
+            "/api/incidents": self.incidents,
             "/api/graph": self.graph,
             "/api/traces": self.traces,
             "/api/traces/{trace_id}": self.trace,
@@ -92,16 +94,33 @@ class Api:
             verdicts = await control_actions.verdicts(c)
             for item in items:
                 item["canaryVerdict"] = verdicts.get(item["service"], "")
-        firing = await c.reader.run(
-            lambda db: alerts.evaluate(db, c.mesh, c.seen, c.certs, now=now)
-        )
+        await c.evaluator.evaluate(c)
         return _list(items) | {
-            "alerts": firing,
+            "incidents": [one.to_json() for one in c.evaluator.incidents.firing()],
+            "alerts": [one.to_json() for one in c.evaluator.alerts],
             "serverAlerts": c.watch.alerts(),
             "alertServers": c.watch.described(),
             "fault": c.writer.fault,
+            "failingTasks": background.failing(),
             "at": rfc3339(now),
         }
+
+    async def incidents(self, request: Request) -> Answer:
+        """Incidents between ``from`` and ``to``, those that fire first."""
+        query = Query(request.query_params, ["from", "to", "state"])
+        since, until = query.span(self._c.now(), default="24h")
+        state = query.one_of("state", "firing", "resolved")
+        found = await self._c.reader.run(
+            lambda db: incident_log.stored(db, since=since, until=until)
+        )
+        # Memory is ahead of the file, and all there is while it cannot be written.
+        live = [one for one in self._c.evaluator.incidents.firing() if one.since <= until]
+        known = {one.id for one in live}
+        items = [
+            *(one.to_json() for one in live),
+            *(one for one in found if one["id"] not in known and one["state"] == "resolved"),
+        ]
+        return _list([one for one in items if state in ("", one["state"])])
 
     async def graph(self, request: Request) -> Answer:
         """Edges, declared and seen."""

@@ -1,4 +1,4 @@
-"""Parameters of the API: read strictly, so that a misspelt one is told and not passed over."""
+"""Query parameters of the API, read strictly: a misspelt one is an error, not ignored."""
 
 import math
 import re
@@ -12,6 +12,8 @@ from mesh.console.store.reader import BadRequestError
 _DURATION = re.compile(r"(\d+)(s|m|h|d)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 WINDOWS = timedelta(seconds=10), timedelta(days=7)
+MAX_SPAN = timedelta(days=31)
+_TIMES = "an RFC 3339 time such as 2026-01-05T12:00:00Z, a relative one such as -15m, or now"
 
 
 class Query:
@@ -70,18 +72,51 @@ class Query:
             raise BadRequestError(f"{name} must be a number of milliseconds, 0 or more.")
         return int(number * 1000)
 
-    def moment(self, name: str) -> int:
-        """Return an RFC 3339 time in microseconds; 0 when it is not given."""
+    def moment(self, name: str, now: int = 0) -> int:
+        """
+        Return a time in microseconds; 0 when it is not given.
+
+        It is RFC 3339, or relative to *now*: ``-15m``, ``now``.
+        """
         value = self._given.get(name)
         if value is None:
             return 0
+        if value == "now":
+            return now
+        if relative := _DURATION.fullmatch(value.removeprefix("-")[:12]):
+            if not value.startswith("-"):
+                raise BadRequestError(f"{name} must be {_TIMES}.")
+            return max(0, now - int(relative[1]) * _UNITS[relative[2]] * 1_000_000)
         try:
-            parsed = datetime.fromisoformat(value)
+            # A plus sign that was not percent-encoded arrives as a space.
+            parsed = datetime.fromisoformat(value.replace(" ", "+"))
         except ValueError:
             parsed = None
         if parsed is None or parsed.tzinfo is None:
-            raise BadRequestError(f"{name} must be a time such as 2026-01-05T12:00:00Z.")
-        return max(0, int(parsed.timestamp() * 1e6))
+            raise BadRequestError(f"{name} must be {_TIMES}.")
+        try:
+            return max(0, int(parsed.timestamp() * 1e6))
+        except (OverflowError, OSError, ValueError):
+            raise BadRequestError(f"{name} must be {_TIMES}.") from None
+
+    def span(self, now: int, default: str) -> tuple[int, int]:
+        """
+        Return the times ``from`` and ``to`` in microseconds, also when only ``window`` is given.
+
+        Without them it ends now and begins *default* before.
+        """
+        if "window" in self._given and ("from" in self._given or "to" in self._given):
+            raise BadRequestError("window cannot be combined with from and to.")
+        until = self.moment("to", now) or now
+        if "from" in self._given:
+            since = self.moment("from", now)
+        else:
+            since = until - int(self.window("window", default).total_seconds() * 1e6)
+        if since >= until:
+            raise BadRequestError("from must be before to.")
+        if until - since > MAX_SPAN.total_seconds() * 1e6:
+            raise BadRequestError("from and to must not be more than 31 days apart.")
+        return since, until
 
     def window(self, name: str, default: str) -> timedelta:
         """Return a duration such as ``15m`` between 10 seconds and 7 days."""

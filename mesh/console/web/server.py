@@ -21,7 +21,17 @@ from mesh.console.web.authentication import BEARER, COOKIE, SESSION, Access, adm
 from mesh.console.web.errors import error
 
 FILES = Path(__file__).parent / "static"
-PAGES = ("/", "/graph", "/traces", "/traces/{trace_id}", "/compare", "/logs", "/metrics", "/mesh")
+PAGES = (
+    "/",
+    "/incidents/{id}",
+    "/graph",
+    "/traces",
+    "/traces/{trace_id}",
+    "/compare",
+    "/logs",
+    "/metrics",
+    "/mesh",
+)
 OPEN_TO_ALL = ("/healthz", "/open", "/static/")
 HEADERS = {
     "content-security-policy": (

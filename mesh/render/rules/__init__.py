@@ -17,7 +17,7 @@ from typing import Any
 from mesh.contract import policy
 from mesh.contract.policy import Mesh
 from mesh.render.envoy.text import document
-from mesh.render.rules import mesh, outside, recording, scraping, slo, watchers
+from mesh.render.rules import causes, mesh, outside, recording, scraping, slo, watchers
 from mesh.render.rules.alert import Alert
 from mesh.render.rules.cases import case_file
 from mesh.render.rules.pace import REAL, Pace
@@ -31,6 +31,7 @@ _TITLES = {
     "mesh": "Alerts on the processes, proxies and certificates of the mesh.",
     "outside": "Alerts on what the mesh depends on, and on its hosts.",
     "watchers": "Alerts on monitoring itself, and the heartbeat that always fires.",
+    "causes": "Alerts that name a cause: a proxy, the clock, retries, a canary, a slow dependency.",
 }
 
 
@@ -82,6 +83,7 @@ def alerts_of(contract: Mesh, pace: Pace = REAL) -> dict[str, tuple[Alert, ...]]
         "mesh": tuple(mesh.alerts(pace)),
         "outside": tuple(outside.alerts(pace)),
         WATCHERS: tuple(watchers.alerts(pace)),
+        "causes": tuple(causes.alerts(pace)),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mesh.chassis.testing import free_port
-from mesh.console.incidents import alerts, runbooks
+from mesh.console.incidents import alert_table, runbooks
 from tests.mesh.console.conftest import Running, Start
 
 
@@ -156,7 +156,7 @@ async def test_pages(running: Running) -> None:
     Every runbook can be read, in the console's frame, and links to others; nothing else can.
     """
     pages = {path.name for path in runbooks.FOLDER.glob("*.md")}
-    links = set(alerts.RUNBOOK_OF.values())
+    links = {rule.page for rule in alert_table.rules().values()}
     for name in pages:
         answer = await running.client.get(f"{running.url}/runbooks/{name}")
         assert 200 == answer.status_code

@@ -249,7 +249,7 @@ class TestScraped:
             await method(running, 55)
             (alert,) = (await running.get("overview"))["alerts"]
 
-        assert ("page", "ErrorBudgetBurn") == (alert["severity"], alert["name"])
+        assert ("page", "AvailabilityBudgetBurnsFast") == (alert["severity"], alert["name"])
         assert "survey.ListRequests" in alert["message"]
 
     async def test_certificates(self, start: Start, svids: Path, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ class TestScraped:
 
         assert ["survey", "auth"] == [one["process"] for one in found]
         assert 0.9 < found[1]["daysLeft"] <= 1
-        assert ["CertificateNotRenewed"] == [alert["name"] for alert in alerts]
+        assert ["CertificateExpiring"] == [alert["name"] for alert in alerts]
 
 
 class TestExposition:

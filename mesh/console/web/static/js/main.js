@@ -4,6 +4,7 @@ import { get, every } from "./api.js";
 import { h, show } from "./dom.js";
 import { count } from "./format.js";
 import { overview } from "./pages/overview.js";
+import { incident } from "./pages/incident.js";
 import { graph } from "./pages/graph.js";
 import { traces } from "./pages/traces.js";
 import { trace } from "./pages/trace.js";
@@ -14,6 +15,7 @@ import { mesh } from "./pages/mesh.js";
 
 const PAGES = [
   [/^\/$/, overview, "Overview"],
+  [/^\/incidents\/([0-9a-f]{12})$/, incident, "Incident"],
   [/^\/graph$/, graph, "Graph"],
   [/^\/traces$/, traces, "Traces"],
   [/^\/traces\/([0-9a-f]{32})$/i, trace, "Trace"],

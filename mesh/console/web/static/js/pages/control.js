@@ -1,4 +1,4 @@
-// Faults, canaries and restarts, ordered from here; and who ordered what.
+// Control actions: faults, canaries and restarts; and their audit log.
 
 import { every, get, order } from "../api.js";
 import { choice, empty, h, pill, refresh, scrolls, show } from "../dom.js";
@@ -12,7 +12,7 @@ export async function control(place, signal) {
     if (busy || (question && !confirm(question))) return;
     busy = true;
     place.setAttribute("aria-busy", "true");
-    show(said, "Under way …");
+    show(said, "In progress …");
     said.className = "said";
     try {
       const { told } = await order(name, given);
@@ -31,12 +31,29 @@ export async function control(place, signal) {
     if (!found.available) return show(place, h("p", { class: "calm" }, found.message));
     if (!place.firstChild) {
       const { policies } = await get("mesh", {}, signal);
-      show(place, h("section", { class: "card steer" }, h("h2", {}, "Steer"), forms(policies, give), said, state), journal);
+      show(place, h("section", { class: "card steer" }, h("h2", {}, "Control"), forms(policies, give), said, state), journal);
     }
     refresh(state, inForce(found, give));
-    refresh(journal, orders(found.items));
+    refresh(journal, auditLog(found.items));
   };
   await every(5000, signal, look);
+}
+
+/** Returns the buttons that a runbook mentions for one service; none where there is no runner. */
+export async function actions(service, signal) {
+  const { available, canaries, faults } = await get("orders", {}, signal);
+  if (!available) return null;
+  const status = h("p", { class: "said", role: "status" });
+  const button = (label, name, given, question) => h("button", { type: "button", onclick: async () => {
+    if (question && !confirm(question)) return;
+    show(status, "In progress …");
+    try { await order(name, given); show(status, `Done: ${words(name, given)}.`); } catch (error) { show(status, error.message); }
+  } }, label);
+  const canaryRuns = canaries.some((c) => c.service === service && /^(starting|running)/.test(c.state));
+  return h("section", { class: "card" }, h("h2", {}, "Actions"), h("p", { class: "chips" },
+    ["gateway", "auth", "survey", "health"].includes(service) ? button(`Restart ${service}`, "restart", { service }, `Drain and replace every process of ${service}? No call is lost.`) : null,
+    canaryRuns ? button(`Abort the canary of ${service}`, "canary abort", { service }) : null,
+    faults.length ? button("End all injected faults", "fault clear", {}) : null), status);
 }
 
 function forms(policies, give) {
@@ -51,10 +68,10 @@ function forms(policies, give) {
     form("Start a canary", [
       choice("Service", "service", services, "", null),
       number("Weight, %", "weight", { min: 0, max: 100, value: 10 }),
-      h("label", { class: "check" }, h("input", { type: "checkbox", name: "manual" }), "verdict by hand"),
+      h("label", { class: "check" }, h("input", { type: "checkbox", name: "manual" }), "manual verdict"),
     ], "Start canary", (data) => give("canary start", { service: data.get("service"), weight: Number(data.get("weight")), manual: data.has("manual") })),
     form("Drain and replace", [choice("Service", "service", ["gateway", ...services], "", null)], "Restart",
-      (data) => give("restart", { service: data.get("service") }, `Drain every process of ${data.get("service")} and put new ones in their place? No call is lost.`)));
+      (data) => give("restart", { service: data.get("service") }, `Drain and replace every process of ${data.get("service")}? No call is lost.`)));
 }
 
 function form(title, fields, button, send) {
@@ -72,23 +89,23 @@ function inForce({ faults, canaries }, give) {
   ];
 }
 
-/** A verdict as everybody reads it: not enough calls yet, as good as the stable version, worse. */
+/** Returns the verdict on a canary as a pill. */
 export const verdict = (found) => (found ? pill({ healthy: "good", bad: "bad" }[found] ?? "", { wait: "too few calls to judge" }[found] ?? found) : null);
 
 function canary({ service, state, weight, manual, verdict: found, stable, canary: own }, give) {
   const share = (to) => h("button", { type: "button", "data-focus": `${service} ${to}`, "aria-pressed": String(to === weight), onclick: () => give("canary set", { service, weight: to }) }, `${to} %`);
-  return h("div", { class: "row" }, pill("accent", `canary of ${service}`), h("span", {}, `${state}, ${weight} %, ${manual ? "verdict by hand" : "verdict by the mesh"}`), verdict(found),
+  return h("div", { class: "row" }, pill("accent", `canary of ${service}`), h("span", {}, `${state}, ${weight} %, ${manual ? "manual verdict" : "automatic verdict"}`), verdict(found),
     h("span", { class: "chips", role: "group", "aria-label": `Weight of the canary of ${service}` }, [0, 10, 25, 50, 100].map(share)),
-    h("button", { type: "button", class: "primary", "data-focus": `promote ${service}`, onclick: () => give("canary promote", { service }, `Let the canary's program take the place of every replica of ${service}?`) }, "Promote"),
+    h("button", { type: "button", class: "primary", "data-focus": `promote ${service}`, onclick: () => give("canary promote", { service }, `Replace all replicas of ${service} with the canary's program?`) }, "Promote"),
     h("button", { type: "button", "data-focus": `abort ${service}`, onclick: () => give("canary abort", { service }) }, "Abort"),
     h("small", { class: "muted" }, `stable ${stable} · canary ${own}`));
 }
 
 const words = (name, given) => [name, ...Object.entries(given).filter(([, v]) => v !== false && v !== "").map(([key, value]) => (["method", "service"].includes(key) ? value : `${key.replace("_ms", "")} ${value === true ? "" : value}${key === "delay_ms" ? " ms" : ["percent", "weight"].includes(key) ? " %" : ""}`.trim()))].join(" ");
 
-function orders(items) {
-  return h("section", { class: "card flush" }, h("h2", {}, "Orders"), items.length
-    ? scrolls("Orders", "tall", h("table", {}, h("thead", {}, h("tr", {}, ["When", "Who", "What", "Outcome"].map((t) => h("th", {}, t)))),
+function auditLog(items) {
+  return h("section", { class: "card flush" }, h("h2", {}, "Control actions"), items.length
+    ? scrolls("Control actions", "tall", h("table", {}, h("thead", {}, h("tr", {}, ["When", "Who", "What", "Outcome"].map((t) => h("th", {}, t)))),
       h("tbody", {}, items.map((o) => h("tr", {}, h("td", {}, new Date(o.at).toLocaleString("en-GB")), h("td", {}, o.by), h("td", {}, h("code", {}, words(o.order, o.asked))), h("td", {}, o.fault ? pill("bad", o.fault) : pill("good", "done")))))))
-    : empty("Nobody has ordered anything yet, here or in the terminal."));
+    : empty("No control actions yet."));
 }

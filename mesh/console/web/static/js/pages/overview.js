@@ -1,4 +1,4 @@
-// Services at a glance, and what needs somebody.
+// Incidents by cause, and one card per service.
 
 import { get, every } from "../api.js";
 import { h, head, pill, refresh, show, windows } from "../dom.js";
@@ -19,19 +19,33 @@ export async function overview(main, { signal, query, keep }) {
   await every(5000, signal, update);
 }
 
-/** What is pending for one evaluation alone, as when Prometheus starts, is no news. */
+/** An alert that is pending for a single evaluation, as when Prometheus starts, is not shown. */
 const lasts = (alert) => alert.state !== "pending" || Date.now() - Date.parse(alert.since) > 20_000;
 
-function alerts({ alerts: own, serverAlerts, alertServers, fault }) {
+function alerts({ incidents, serverAlerts, alertServers, fault, failingTasks }) {
   const served = alertServers.filter((server) => !server.fault);
-  const away = alertServers.filter((server) => server.fault).map((server) => ({ severity: "ticket", name: "NobodyWatches", message: `${server.name} ${server.fault}.`, source: "console" }));
-  const writing = fault ? [{ severity: "page", name: "NotWriting", message: `Telemetry cannot be written: ${fault}.`, source: "console" }] : [];
-  const all = [...writing, ...serverAlerts.filter(lasts), ...away, ...own.map((alert) => ({ ...alert, source: "console" }))];
-  const shown = all.slice(0, 8);
+  const down = alertServers.filter((server) => server.fault).map((server) => ({ severity: "ticket", name: server.name, message: `${server.name} ${server.fault}.`, source: "console" }));
+  const writing = fault ? [{ severity: "page", name: "Telemetry not written", message: `${fault}.`, source: "console" }] : [];
+  // Firing alerts are part of an incident; those that are pending or silenced stand on their own.
+  const tasks = failingTasks.map((task) => ({ severity: "ticket", name: "Background task failing", message: `${task} of the console fails and is being restarted.`, source: "console" }));
+  const others = [...writing, ...tasks, ...serverAlerts.filter((alert) => alert.state !== "firing").filter(lasts), ...down].slice(0, 8);
   return h("section", { class: "alerts", "aria-label": "Alerts" },
-    all.length ? shown.map((alert) => one(alert, alertServers)) : h("p", { class: "calm" }, "Nothing fires. Every objective is kept."),
-    h("p", { class: "muted" }, all.length > shown.length ? `and ${all.length - shown.length} more · ` : "", "Watched by the console",
+    incidents.slice(0, 20).map(cause), others.map((alert) => one(alert, alertServers)),
+    incidents.length || others.length ? null : h("p", { class: "calm" }, "No active alerts. All objectives are met."),
+    h("p", { class: "muted" }, incidents.length > 20 ? `and ${incidents.length - 20} more · ` : "", "Evaluated by the console",
       served.map((server) => [", ", h("a", { href: `${server.url}/`, rel: "noreferrer", "data-focus": server.name }, server.name)])));
+}
+
+/** One row per cause: the service, the cause, how many effects, what changed last, the first failed trace. */
+function cause(item) {
+  const change = item.changes[0];
+  return h("p", { class: `alert ${item.severity}`, role: "status", "data-incident": item.id },
+    h("b", {}, h("a", { href: `/incidents/${item.id}`, "data-focus": item.id, "data-row": true }, item.cause.service)), h("b", {}, item.cause.alert),
+    h("span", { class: "grow" }, item.cause.summary, item.effects.length ? h("small", {}, ` ${item.effects.length} ${item.effects.length === 1 ? "effect" : "effects"}`) : null,
+      change ? h("small", {}, ` · last change ${clock(change.at, false)}: ${change.what}${change.who ? ` by ${change.who}` : ""}`) : null), " ",
+    item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, "first failed trace"), " "] : null,
+    item.runbook ? [h("a", { href: item.runbook, "data-focus": `runbook ${item.id}` }, "what to do"), " "] : null,
+    h("small", {}, `since ${clock(item.since, false)}`));
 }
 
 function one(alert, servers) {

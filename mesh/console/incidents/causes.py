@@ -1,0 +1,124 @@
+"""
+Causes first: alerts grouped by what explains them.
+
+An alert explains another when it is nearer to the root (a host before a process, a process before
+what calls it) and the other one's service is the same or depends on it, directly or not.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mesh import topology
+from mesh.console.incidents.alerts import Alert
+from mesh.console.store.call_edges import GATEWAY
+from mesh.contract.policy import ANY_CALLER, Mesh
+
+_RANKS = (
+    {"DiskFilling", "HostMemoryLow", "HostCpuHigh", "ClockWrong"},
+    {"ServiceDown", "ProxyDown"},
+    {
+        "RedcapFailing",
+        "RedcapBreakerOpen",
+        "RedcapSlow",
+        "AppwriteFailing",
+        "MailFailing",
+        "MailsWaiting",
+        "DatabaseSlow",
+    },
+    {"CanaryFailing", "CertificateExpiring", "CallersRefused", "SignInsFailing", "BackupOld"},
+    {"RetryStorm", "ServiceSaturated"},
+)
+"""Alerts that name a cause, the nearest to the root first; all others are symptoms."""
+_DEPENDENCY = 2
+_SYMPTOM = len(_RANKS)
+_EQUAL = {
+    "RedcapFailing": 0,
+    "RedcapBreakerOpen": 1,
+    "RedcapSlow": 2,
+    "ServiceDown": 0,
+    "ProxyDown": 1,
+    "MailFailing": 0,
+    "MailsWaiting": 1,
+    "ServiceSaturated": 0,
+    "RetryStorm": 1,
+    "AvailabilityBudgetBurnsFast": 0,
+    "ErrorsAboveFivePercent": 1,
+    "GatewayErrors": 9,
+}
+"""Which of several alerts on one service comes first."""
+_INDEPENDENT = {"CallersRefused", "SignInsFailing", "CertificateExpiring", "BackupOld"}
+"""Causes that nothing else explains: they are about callers, not about health."""
+_EXPLAINS_NOTHING = {"BackupOld", "SignInsFailing", "CallersRefused"}
+_BACKENDS = {"redcap": "redcap", "outbox": "mail"}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One alert and those that it explains."""
+
+    alert: Alert
+    effects: tuple[Alert, ...]
+
+
+def group(alerts: Iterable[Alert], dependencies: Mapping[str, frozenset[str]]) -> list[Cause]:
+    """Return one cause for each group of *alerts*, the nearest to the root first."""
+    ordered = sorted(alerts, key=_order)
+    causes: list[tuple[Alert, list[Alert]]] = []
+    for alert in ordered:
+        home = next(
+            (effects for cause, effects in causes if _explains(cause, alert, dependencies)), None
+        )
+        if home is None:
+            causes.append((alert, []))
+        else:
+            home.append(alert)
+    return [Cause(alert, tuple(effects)) for alert, effects in causes]
+
+
+def _order(alert: Alert) -> tuple[int, int, str, str]:
+    return _rank(alert), _EQUAL.get(alert.name, 5), alert.service, alert.subject
+
+
+def _rank(alert: Alert) -> int:
+    return next((n for n, names in enumerate(_RANKS) if alert.name in names), _SYMPTOM)
+
+
+def _explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[str]]) -> bool:
+    if cause.service == alert.service and cause.name == alert.name:
+        return True  # Several processes, methods or clusters of one service.
+    if alert.name in _INDEPENDENT or cause.name in _EXPLAINS_NOTHING:
+        return False
+    if cause.service == alert.service:
+        return True
+    # What is down, full or failing outside of the mesh is never the effect of another service.
+    return _rank(alert) > _DEPENDENCY and cause.service in dependencies.get(
+        alert.service, frozenset()
+    )
+
+
+def dependencies(mesh: Mesh) -> dict[str, frozenset[str]]:
+    """Return what each service depends on, directly or through others."""
+    direct: dict[str, set[str]] = {}
+    services = {service.name for service in mesh.services}
+    for method in mesh:
+        for caller in method.callers:
+            if caller != ANY_CALLER:
+                direct.setdefault(caller, set()).add(method.service)
+        if method.routes:
+            direct.setdefault(GATEWAY, set()).add(method.service)
+    for process in topology.PROCESSES:
+        for need in process.needs:
+            name = need if need in services else _BACKENDS.get(need)
+            if name:
+                direct.setdefault(process.name, set()).add(name)
+    direct.setdefault("auth", set()).add("identity")
+    return {service: frozenset(_reached(service, direct)) for service in direct}
+
+
+def _reached(service: str, direct: Mapping[str, Iterable[str]]) -> set[str]:
+    found: set[str] = set()
+    todo: Sequence[str] = list(direct.get(service, ()))
+    while todo:
+        found |= set(todo)
+        todo = [n for one in todo for n in direct.get(one, ()) if n not in found]
+    return found - {service}

@@ -1,0 +1,119 @@
+"""Evaluates alerts again and again and keeps the incidents up to date."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mesh import orders
+from mesh.console.incidents import causes
+from mesh.console.incidents.alerts import DEPENDENCIES, Alert, Situation, evaluate, worst_first
+from mesh.console.incidents.incident_log import Incident, IncidentLog
+from mesh.console.incidents.observations import Observations
+from mesh.console.queries import traces
+from mesh.orders import OrderError
+
+if TYPE_CHECKING:
+    from mesh.console.context import Context
+
+EVERY_SECONDS = 3.0
+BEFORE_SECONDS = 120
+_BY_NAME = {"Redcap": "redcap", "Appwrite": "identity", "Mail": "mail", "Host": "host"}
+
+
+class Evaluator:
+    """Evaluates until cancelled, under the supervisor of background tasks."""
+
+    def __init__(self) -> None:
+        self.observed = Observations()
+        self.incidents = IncidentLog()
+        self.alerts: list[Alert] = []
+        """What the console's own conditions say now."""
+
+    async def run(self, context: "Context") -> None:
+        """Evaluate at each interval until cancelled."""
+        dependencies = causes.dependencies(context.mesh)
+        self.incidents.write_to(context.writer.do)
+        while True:
+            await self._once(context, dependencies)
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def _once(self, c: "Context", dependencies: Mapping[str, frozenset[str]]) -> None:
+        await self._ask_runner(c, c.now())
+        await self.evaluate(c, dependencies)
+        for one in self.incidents.firing():
+            if not one.trace_id:
+                one.trace_id = await c.reader.run(partial(first_failure, incident=one))
+
+    async def evaluate(
+        self, c: "Context", dependencies: Mapping[str, frozenset[str]] | None = None
+    ) -> None:
+        """Bring alerts and incidents up to date."""
+        now = c.now()
+        self.observed.look(c.seen, now)
+        situation = Situation(
+            mesh=c.mesh,
+            seen=c.seen,
+            observed=self.observed,
+            clocks=c.clocks,
+            certificates=c.certs,
+            database=c.reader.path,
+            write_fault=c.writer.fault,
+            now=now,
+        )
+        self.alerts = await c.reader.run(lambda db: evaluate(db, situation))
+        served = [alert for found in c.watch.alerts() if (alert := _served(found))]
+        known = {(a.name, a.service) for a in self.alerts}
+        others = [a for a in served if (a.name, a.service) not in known]
+        grouped = causes.group(
+            worst_first([*self.alerts, *others]), dependencies or causes.dependencies(c.mesh)
+        )
+        self.incidents.update(grouped, self.observed.changes, now)
+
+    async def _ask_runner(self, c: "Context", now: int) -> None:
+        """Ask the runner of a local mesh for its audit log and its canaries."""
+        if c.control is None:
+            return
+        try:
+            async with asyncio.timeout(2):
+                journal = await orders.give(c.control, "journal", _ignore, by="console")
+                canaries = await orders.give(c.control, "canary status", _ignore, by="console")
+        except (OrderError, TimeoutError):
+            return  # The runner stops, or is busy; the next look asks again.
+        self.observed.note_actions(journal, _microseconds)
+        self.observed.note_canaries(canaries, now)
+
+
+def first_failure(db: sqlite3.Connection, incident: Incident) -> str:
+    """Return the id of the first failed trace of an incident; empty when none is kept."""
+    since = incident.since - BEFORE_SECONDS * 1_000_000
+    outside = set(DEPENDENCIES.values())
+    for service in (*(s for s in incident.services if s not in outside), ""):
+        wanted = traces.Search(service=service, status="error", since=since, limit=500)
+        found, _ = traces.search(db, wanted)
+        if found:
+            return str(found[-1]["traceId"])
+    return ""
+
+
+def _served(found: Mapping[str, Any]) -> Alert | None:
+    """Return an alert of Prometheus or Alertmanager as ours; None for one that does not fire."""
+    if found["state"] != "firing":
+        return None
+    labels: Mapping[str, str] = found["labels"]
+    keys: Iterable[str] = ("service", "envoy_cluster_name", "workload", "process", "instance")
+    name = str(found["name"])
+    by_name = next((s for start, s in _BY_NAME.items() if name.startswith(start)), "")
+    service = by_name or next((labels[key] for key in keys if labels.get(key)), "mesh")
+    subject = f"{service}.{labels['method']}" if labels.get("method") else ""
+    return Alert(name, service, str(found["message"]), subject, source=str(found["source"]))
+
+
+def _microseconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp() * 1e6)
+
+
+def _ignore(_: str) -> None:
+    """Progress is of no interest."""

@@ -1,0 +1,189 @@
+"""
+Incidents: one per cause, from its first alert until all of its alerts have ended.
+
+They are evaluated every few seconds, kept in memory and written to the store, so that they can be
+looked up at any time in the retention.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from mesh.console.clock import rfc3339
+from mesh.console.incidents import alert_table, runbooks
+from mesh.console.incidents.alerts import Alert
+from mesh.console.incidents.causes import Cause
+from mesh.console.incidents.observations import Change
+
+QUIET = timedelta(seconds=20)
+"""How long the alerts of an incident must be gone before it is resolved."""
+BEFORE = timedelta(minutes=15)
+"""How far before an incident changes are shown."""
+MAX_KEPT = 500
+Write = Callable[[Callable[[Any, sqlite3.Connection], None]], bool]
+
+
+@dataclass
+class Incident:
+    """One cause with its effects; times in microseconds, ``ended`` 0 while it fires."""
+
+    id: str
+    since: int
+    seen: int
+    alert: Alert
+    effects: tuple[Alert, ...] = ()
+    changes: list[Change] = field(default_factory=list)
+    trace_id: str = ""
+    ended: int = 0
+
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """Name and service of each of its alerts."""
+        return {(a.name, a.service) for a in (self.alert, *self.effects)}
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Every service that it is about, that of the cause first."""
+        return tuple(dict.fromkeys(a.service for a in (self.alert, *self.effects)))
+
+    @property
+    def rpcs(self) -> list[str]:
+        """The methods that its alerts name."""
+        subjects = (a.subject for a in (self.alert, *self.effects))
+        return list(dict.fromkeys(s for s in subjects if "." in s))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the incident as the API shows it."""
+        effects = dict.fromkeys((a.name, a.service) for a in self.effects)
+        return {
+            "id": self.id,
+            "state": "resolved" if self.ended else "firing",
+            "since": rfc3339(self.since),
+            "resolvedAt": rfc3339(self.ended) if self.ended else "",
+            "severity": self.alert.severity,
+            "cause": {
+                "alert": self.alert.name,
+                "service": self.alert.service,
+                "summary": self.alert.message,
+            },
+            "effects": [{"alert": name, "service": service} for name, service in effects],
+            "messages": list(dict.fromkeys(a.message for a in self.effects))[:20],
+            "rpcs": self.rpcs,
+            "changes": [
+                {"at": rfc3339(one.at), "what": one.what, "who": one.who} for one in self.changes
+            ],
+            "traceId": self.trace_id,
+            "runbook": self._runbook(),
+        }
+
+    def _runbook(self) -> str:
+        if self.alert.name not in alert_table.rules():
+            return ""
+        return f"{runbooks.PATH}/{alert_table.runbook(self.alert.name)}"
+
+
+class IncidentLog:
+    """The incidents of this console; used by one task."""
+
+    def __init__(self) -> None:
+        self._write: Write = lambda work: False
+        self._incidents: dict[str, Incident] = {}
+        self._stored: dict[str, str] = {}
+
+    def write_to(self, write: Write) -> None:
+        """Write incidents with *write* from now on; those of an earlier run are resolved."""
+        self._write = write
+        write(lambda _, db: close_earlier(db))
+
+    def firing(self) -> list[Incident]:
+        """Return the incidents that fire, those that wake somebody up first, then the oldest."""
+        found = [one for one in self._incidents.values() if not one.ended]
+        return sorted(found, key=lambda one: (one.alert.severity != "page", one.since))
+
+    def update(
+        self, causes: Iterable[Cause], changes: Callable[[int, int], list[Change]], now: int
+    ) -> None:
+        """Take in the causes of the alerts that fire at *now*."""
+        for cause in causes:
+            self._take(cause, now)
+        for one in self.firing():
+            one.changes = changes(one.since - _us(BEFORE), max(one.since, one.seen))[:20]
+            if one.seen < now - _us(QUIET):
+                one.ended = one.seen
+            self._store(one)
+        for key in list(self._incidents)[:-MAX_KEPT]:
+            del self._incidents[key]
+
+    def _take(self, cause: Cause, now: int) -> None:
+        keys = {(a.name, a.service) for a in (cause.alert, *cause.effects)}
+        same = [
+            one
+            for one in self.firing()
+            if (one.alert.name, one.alert.service) in keys
+            or (cause.alert.name, cause.alert.service) in one.keys
+        ]
+        if same:
+            # What explains an earlier alert takes over its incident; others are folded into it.
+            kept = min(same, key=lambda one: one.since)
+            for other in same:
+                if other is not kept:
+                    del self._incidents[other.id]
+                    self._forget(other.id)
+        else:
+            key = f"{cause.alert.name} {cause.alert.service} {now}"
+            kept = Incident(hashlib.sha256(key.encode()).hexdigest()[:12], now, now, cause.alert)
+            self._incidents[kept.id] = kept
+        kept.alert, kept.effects, kept.seen = cause.alert, cause.effects, now
+
+    def _store(self, one: Incident) -> None:
+        found = one.to_json()
+        text = json.dumps(found)
+        if self._stored.get(one.id) == text:
+            return
+        row = one.id, one.since, one.ended, text
+
+        def insert(_: Any, db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO incidents VALUES (?,?,?,?)", row)
+
+        if self._write(insert):
+            self._stored[one.id] = text
+
+    def _forget(self, key: str) -> None:
+        self._stored.pop(key, None)
+
+        def delete(_: Any, db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM incidents WHERE id = ?", (key,))
+
+        self._write(delete)
+
+
+def stored(db: sqlite3.Connection, *, since: int, until: int) -> list[dict[str, Any]]:
+    """Return the incidents that fired between two times (microseconds), the latest first."""
+    rows = db.execute(
+        "SELECT body FROM incidents WHERE since <= ? AND (ended = 0 OR ended >= ?)"
+        " ORDER BY since DESC LIMIT ?",
+        (until, since, MAX_KEPT),
+    )
+    return [json.loads(row[0]) for row in rows]
+
+
+def close_earlier(db: sqlite3.Connection) -> None:
+    """Resolve incidents of an earlier run of the console; what still fires fires anew."""
+    for key, since, text in db.execute(
+        "SELECT id, since, body FROM incidents WHERE ended = 0"
+    ).fetchall():
+        body: Mapping[str, Any] = json.loads(text) | {
+            "state": "resolved",
+            "resolvedAt": rfc3339(since),
+        }
+        db.execute(
+            "UPDATE incidents SET ended = ?, body = ? WHERE id = ?", (since, json.dumps(body), key)
+        )
+
+
+def _us(span: timedelta) -> int:
+    return int(span.total_seconds() * 1e6)

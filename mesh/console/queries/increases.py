@@ -1,0 +1,69 @@
+"""How much counters and histograms grew within a time, per series."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+NAMES = ("amarre_redcap_duration_seconds", "amarre_db_duration_seconds", "amarre_refusals")
+"""The counters and histograms that alerts look at."""
+
+
+class Increase(NamedTuple):
+    """What one series counted within a time; *total* is the growth of a histogram's sum."""
+
+    name: str
+    process: str
+    labels: Mapping[str, str]
+    events: float
+    total: float
+
+
+def increases(
+    db: sqlite3.Connection, *, since: int, until: int, names: Sequence[str] = NAMES
+) -> list[Increase]:
+    """Return the growth of every series called one of *names* between two times (microseconds)."""
+    marks = ",".join("?" * len(names))
+    found = []
+    for key, name, process, labels in db.execute(
+        f"SELECT id, name, process, labels FROM series WHERE name IN ({marks})",  # noqa: S608 - marks
+        tuple(names),
+    ).fetchall():
+        last = db.execute(
+            "SELECT value, total FROM points WHERE series = ? AND at <= ? AND at >= ?"
+            " ORDER BY at DESC LIMIT 1",
+            (key, until, since),
+        ).fetchone()
+        if last is None:
+            continue
+        value, total = _before(db, key, process, since)
+        if last[0] < value:  # The process began anew.
+            value, total = 0.0, 0.0
+        if last[0] > value:
+            found.append(
+                Increase(name, process, json.loads(labels), last[0] - value, last[1] - total)
+            )
+    return found
+
+
+def _before(db: sqlite3.Connection, key: int, process: str, since: int) -> tuple[float, float]:
+    """Return what a series had counted before *since*."""
+    row = db.execute(
+        "SELECT value, total FROM points WHERE series = ? AND at < ? ORDER BY at DESC LIMIT 1",
+        (key, since),
+    ).fetchone()
+    if row:
+        return row[0], row[1]
+    first = db.execute(
+        "SELECT at, value, total FROM points WHERE series = ? ORDER BY at LIMIT 1", (key,)
+    ).fetchone()
+    (known,) = db.execute(
+        "SELECT min(p.at) FROM series s JOIN points p ON p.series = s.id WHERE s.process = ?"
+        " AND s.name LIKE 'process%'",
+        (process,),
+    ).fetchone()
+    # A series that appears later than its process began at 0; one that was there from the first
+    # scrape on counted before anybody looked.
+    if known is not None and first[0] > known:
+        return 0.0, 0.0
+    return first[1], first[2]

@@ -1,0 +1,203 @@
+"""Causes first: what explains what, one incident per cause, one name per alert."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.console.incidents import alert_table, causes
+from mesh.console.incidents.alerts import Alert
+from mesh.console.incidents.causes import Cause
+from mesh.console.incidents.incident_log import IncidentLog
+from mesh.console.incidents.observations import Observations
+from mesh.console.intake.scraper import Seen
+from mesh.console.settings import Target
+from mesh.contract import policy
+
+SECOND = 1_000_000
+BURNS = "AvailabilityBudgetBurnsFast"
+
+
+def alert(name: str, service: str, subject: str = "") -> Alert:
+    return Alert(name, service, f"{name} of {service}.", subject)
+
+
+def grouped(*alerts: Alert) -> list[tuple[str, str, list[str]]]:
+    dependencies = causes.dependencies(policy.load())
+    return [
+        (c.alert.name, c.alert.service, sorted(f"{e.name} {e.service}" for e in c.effects))
+        for c in causes.group(alerts, dependencies)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cause", "effects"),
+    [
+        pytest.param(
+            ("ServiceDown", "survey"),
+            [
+                *(("BreakerOpen", "survey"), ("HostEjected", "survey"), (BURNS, "survey")),
+                *((BURNS, "gateway"), ("GatewayErrors", "gateway"), (BURNS, "health")),
+                *(("ProxyDown", "survey"), ("RetryStorm", "survey")),
+            ],
+            id="a dead service",
+        ),
+        pytest.param(
+            ("RedcapFailing", "redcap"),
+            [
+                *(("RedcapBreakerOpen", "redcap"), (BURNS, "survey"), ("GatewayErrors", "gateway")),
+                *(("HostEjected", "survey"), ("MethodSlowerThanPromised", "survey")),
+            ],
+            id="REDCap unavailable",
+        ),
+        pytest.param(
+            ("DiskFilling", "auth"),
+            [("DatabaseSlow", "auth"), (BURNS, "auth"), ("GatewayErrors", "gateway")],
+            id="a full disk",
+        ),
+        pytest.param(
+            ("CanaryFailing", "survey"),
+            [("HostEjected", "survey"), (BURNS, "survey"), ("GatewayErrors", "gateway")],
+            id="a bad canary",
+        ),
+        pytest.param(
+            ("ServiceSaturated", "survey"),
+            [("BreakerOpen", "survey"), ("MethodSlowerThanPromised", "survey")],
+            id="overload",
+        ),
+    ],
+)
+def test_one_cause(cause: tuple[str, str], effects: list[tuple[str, str]]) -> None:
+    """
+    Everything that one cause explains is folded below it, whatever order it is found in.
+    """
+    every = [alert(*one) for one in (*effects, cause)]
+
+    for order in (every, every[::-1]):
+        assert [(*cause, sorted(" ".join(one) for one in effects))] == grouped(*order)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("ServiceDown", "survey"), ("ServiceDown", "auth")),
+        (("RedcapFailing", "redcap"), ("ServiceDown", "auth")),
+        (("RedcapFailing", "redcap"), ("MailFailing", "mail")),
+        (("ServiceDown", "survey"), ("CallersRefused", "survey")),
+        (("ServiceDown", "health"), (BURNS, "survey")),
+        (("RedcapSlow", "redcap"), ("DatabaseSlow", "auth")),
+        (("RedcapFailing", "redcap"), (BURNS, "unknown")),
+    ],
+)
+def test_two_causes(first: tuple[str, str], second: tuple[str, str]) -> None:
+    """
+    What does not explain the other stays an incident of its own.
+    """
+    assert 2 == len(grouped(alert(*first), alert(*second)))
+
+
+def test_names() -> None:
+    """
+    Every alert that the console can raise is one of the Prometheus rules, with a runbook.
+    """
+    package = Path(causes.__file__).parent
+    source = (package / "alerts.py").read_text() + (package / "causes.py").read_text()
+    known = alert_table.rules()
+    used = {word.rstrip(",:") for word in source.replace('"', " ").split()} & set(known)
+
+    assert {"ServiceDown", "RedcapFailing", "ClockWrong", "CanaryFailing"} <= used
+    assert not set().union(*causes._RANKS) - set(known)
+    for name in known:
+        assert (Path("docs/runbooks") / alert_table.runbook(name)).is_file(), name
+
+
+class TestIncidentLog:
+    def setup_method(self) -> None:
+        self.log = IncidentLog()
+        self.now = 1_700_000_000 * SECOND
+
+    def see(self, *alerts: Alert, after: int = 3) -> list[dict[str, Any]]:
+        found = causes.group(alerts, causes.dependencies(policy.load()))
+        return self.update(*found, after=after)
+
+    def update(self, *found: Cause, after: int = 3) -> list[dict[str, Any]]:
+        self.now += after * SECOND
+        self.log.update(found, lambda since, until: [], self.now)
+        return [one.to_json() for one in self.log.firing()]
+
+    def test_shape(self) -> None:
+        """
+        An incident has what the console API promises (design, section 5).
+        """
+        (found,) = self.see(alert("ServiceDown", "survey"), alert(BURNS, "survey", "survey.X"))
+
+        assert "firing" == found["state"]
+        assert {"alert", "service", "summary"} == set(found["cause"])
+        assert [{"alert": BURNS, "service": "survey"}] == found["effects"]
+        assert ([], "", "/runbooks/service-down.md") == (
+            found["changes"],
+            found["traceId"],
+            found["runbook"],
+        )
+
+    def test_symptom_first(self) -> None:
+        """
+        A cause that is found after its symptom takes over the incident, with its begin.
+        """
+        (first,) = self.see(alert(BURNS, "survey"))
+        (second,) = self.see(alert(BURNS, "survey"), alert("RedcapFailing", "redcap"))
+
+        assert (first["id"], first["since"]) == (second["id"], second["since"])
+        assert "RedcapFailing" == second["cause"]["alert"]
+
+    def test_merged(self) -> None:
+        """
+        Two incidents that turn out to have one cause become one.
+        """
+        one, other = alert("BreakerOpen", "survey"), alert("DatabaseSlow", "auth")
+        assert 2 == len(self.update(Cause(one, ()), Cause(other, ())))
+        (whole,) = self.update(Cause(alert("DiskFilling", "auth"), (one, other)))
+
+        assert "DiskFilling" == whole["cause"]["alert"]
+
+    def test_resolved(self) -> None:
+        """
+        An incident is resolved when its alerts have been gone for a while, not at the first gap.
+        """
+        self.see(alert("ServiceDown", "survey"))
+        assert 1 == len(self.see())
+        assert 1 == len(self.see(alert("ServiceDown", "survey")))
+        assert [] == self.see(after=30)
+
+
+class TestObservations:
+    def seen(self, started: float) -> list[Seen]:
+        target = Target(process="survey", url="http://127.0.0.1:1/metrics")
+        return [Seen(target, fault="", gauges={"process_start_time_seconds": started})]
+
+    def test_unplanned(self) -> None:
+        """
+        A process that is replaced without anybody asking for it is noticed, and forgotten later.
+        """
+        observed, now = Observations(), 1_700_000_100 * SECOND
+        observed.look(self.seen(1_700_000_000), now)
+        assert "" == observed.unplanned_restart("survey", now)
+        observed.look(self.seen(1_700_000_099), now)
+
+        assert "restarted" in observed.unplanned_restart("survey", now)
+        assert ["process survey restarted"] == [c.what for c in observed.changes(0, now)]
+        assert "" == observed.unplanned_restart("survey", now + 300 * SECOND)
+
+    @pytest.mark.parametrize(("service", "planned"), [("survey", True), ("auth", False)])
+    def test_planned(self, service: str, planned: bool) -> None:
+        """
+        A restart that a control action asked for is a change with a name, not an incident.
+        """
+        observed, now = Observations(), 1_700_000_100 * SECOND
+        observed.look(self.seen(1_700_000_000), now)
+        item = {"at": now - 5 * SECOND, "order": "restart", "by": "ada", "fault": ""}
+        observed.note_actions([item | {"asked": {"service": service}}], int)
+        observed.look(self.seen(1_700_000_099), now)
+
+        assert planned == (observed.unplanned_restart("survey", now) == "")
+        assert (f"restart {service}", "ada") in [(c.what, c.who) for c in observed.changes(0, now)]

@@ -59,6 +59,14 @@ def rpc(attributes: Mapping[str, Any], name: str) -> str:
     return _short(found.group(1)) if found else ""
 
 
+def span_name(name: str, attributes: Mapping[str, Any]) -> str:
+    """Return the name of a span; one that a proxy could not match to a route says so."""
+    if name not in {"", "other"}:
+        return name
+    verb = attributes.get(emitted.HTTP_METHOD) or attributes.get("http.method") or ""
+    return f"{verb} (no route)".strip()
+
+
 def code(attributes: Mapping[str, Any]) -> str:
     """Return the gRPC code by name, or the HTTP status; empty when neither is known."""
     number = attributes.get("rpc.grpc.status_code", attributes.get("grpc.status_code"))

@@ -26,6 +26,7 @@ from mesh.contract.policy import Mesh
 RENEWED_BELOW = 0.25
 """A certificate with a smaller share of its life left should have been renewed."""
 MIN_FAILED = 3
+MIN_BURNT = 5
 """Fewer failures do not alert: at a low rate a single one burns any budget."""
 MIN_REFUSED = 10
 DEPENDENCIES = {"outbox": "mail", "smtp": "mail", "appwrite": "identity", "redcap": "redcap"}
@@ -33,6 +34,7 @@ DEPENDENCIES = {"outbox": "mail", "smtp": "mail", "appwrite": "identity", "redca
 SLOW_REDCAP_SECONDS = 1.0
 SLOW_DATABASE_SECONDS = 0.5
 DISK_FREE = 0.05
+STARTING = timedelta(seconds=60)
 RECENT = timedelta(minutes=2)
 _BAD_OUTCOMES = {"timeout", "away", "nonsense", "unavailable", "invalid", "error"}
 
@@ -91,7 +93,7 @@ class Situation:
 def evaluate(db: sqlite3.Connection, situation: Situation) -> list[Alert]:
     """Return what is wrong now, worst first."""
     s = situation
-    recent = increases(db, since=s.now - int(RECENT.total_seconds() * 1e6), until=s.now)
+    recent = increases(db, since=s.now - _us(RECENT), until=s.now)
     found = [
         *_down(s),
         *_dependencies(db, recent, s.now),
@@ -113,6 +115,9 @@ def _down(s: Situation) -> Iterator[Alert]:
     for one in s.seen:
         process = one.target.process
         name = "ProxyDown" if one.target.is_envoy else "ServiceDown"
+        # A runner names its targets before they have started.
+        if not one.up_since and s.now - one.named_at < _us(STARTING):
+            continue
         if one.fault and one.at:
             yield Alert(name, workload(process), f"{process} {one.fault}.", process)
         elif restarted := s.observed.unplanned_restart(process, s.now):
@@ -279,7 +284,9 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
         ):
             short, long, factor = rule
             burns = [burnt[s].get(name, Total()).error_ratio / allowed for s in (short, long)]
-            if min(burns) > factor and burnt[long][name].failed >= MIN_FAILED:
+            # A stream that stays open is opened again after each restart of its server.
+            enough = 2 * MIN_BURNT if method.stays_open else MIN_BURNT
+            if min(burns) > factor and burnt[long][name].failed >= enough:
                 yield Alert(
                     alert,
                     method.service,
@@ -300,6 +307,10 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
                     f"{objective.latency_share:.0%}.",
                     name,
                 )
+
+
+def _us(span: timedelta) -> int:
+    return int(span.total_seconds() * 1e6)
 
 
 def _ago(now: int, span: timedelta) -> int:

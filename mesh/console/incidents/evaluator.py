@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mesh.console.context import Context
 
 EVERY_SECONDS = 3.0
-BEFORE_SECONDS = 120
+BEFORE_SECONDS = 45
 _BY_NAME = {"Redcap": "redcap", "Appwrite": "identity", "Mail": "mail", "Host": "host"}
 
 

@@ -126,7 +126,7 @@ class Decoder:
         start = span.start_time_unix_nano // 1000
         self._check_time(start)
         attributes = self._attributes(span.attributes, "traces", service)
-        name = span.name[:200]
+        name = naming.span_name(span.name[:200], attributes)
         rpc = naming.rpc(attributes, name)
         code = naming.code(attributes)
         end = min(span.end_time_unix_nano // 1000, self._latest())

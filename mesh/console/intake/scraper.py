@@ -37,6 +37,8 @@ class Seen:
     target: Target
     at: int = 0
     up_since: int = 0
+    named_at: int = 0
+    """When a runner named the target; 0 for one of the settings."""
     fault: str = "not asked yet"
     gauges: dict[str, float] = field(default_factory=dict)
     proxy: envoy_admin.Proxy | None = None
@@ -96,7 +98,7 @@ class Scraper:
         self._read_at = changed
         known = {seen.target: seen for seen in self.seen}
         # In place: others look at this very list.
-        self.seen[:] = [known.get(target) or Seen(target) for target in named]
+        self.seen[:] = [known.get(target) or Seen(target, named_at=self._now()) for target in named]
 
     async def _scrape(self, client: httpx.AsyncClient, seen: Seen) -> None:
         fault = ""

@@ -216,9 +216,9 @@ def exemplars(
     rows = db.execute(
         "SELECT e.at, e.seconds, e.code, e.trace_id FROM exemplars e"
         " JOIN traces t ON t.trace_id = e.trace_id"
-        " WHERE e.service = ? AND e.method = ? AND e.minute >= ? AND e.at >= ?"
+        " WHERE e.service = ? AND e.method = ? AND e.minute >= ? AND e.at BETWEEN ? AND ?"
         " ORDER BY e.at DESC",
-        (service, method, since // 60, since * 1_000_000),
+        (service, method, since // 60, since * 1_000_000, (now + 1) * 1_000_000),
     )
     found = [
         {

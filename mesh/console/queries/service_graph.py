@@ -1,4 +1,4 @@
-"""The graph of the mesh: what the contracts declare against what was seen."""
+"""The service graph: what the contracts declare against what was observed."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -34,8 +34,8 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
     refusals are those of traces.
     """
     minutes = max(1, int(window.total_seconds() // 60))
-    seen = _seen(db, since=now // 60_000_000 - minutes)
-    ever = _ever(db)
+    seen = _seen(db, since=now // 60_000_000 - minutes, until=now // 60_000_000)
+    ever, refused = _ever(db), _ever_refused(db)
     declared = dict(_declared(mesh))
     found = []
     for key in sorted(declared.keys() | seen.keys() | ever.keys()):
@@ -58,18 +58,20 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
                 "errorRatio": one.errors / one.calls if one.calls else 0.0,
                 "policy": _policy(mesh, rpc) if not allowed or one.refused else "",
                 "source": declared.get(key, ""),
+                "refusedTotal": refused.get(key, (0, 0))[0],
+                "lastRefused": rfc3339(refused[key][1] * 60_000_000) if key in refused else "",
                 "lastSeen": rfc3339(ever[key] * 60_000_000) if key in ever else "",
             }
         )
     return [edge for edge in found if edge["from"] != ANY_CALLER]
 
 
-def _seen(db: sqlite3.Connection, *, since: int) -> dict[Key, Seen]:
+def _seen(db: sqlite3.Connection, *, since: int, until: int) -> dict[Key, Seen]:
     found: dict[Key, Seen] = {}
     rows = db.execute(
         "SELECT source, target, rpc, counted, sum(calls), sum(errors), sum(refused), max(minute)"
-        " FROM edges WHERE minute > ? GROUP BY source, target, rpc, counted",
-        (since,),
+        " FROM edges WHERE minute > ? AND minute <= ? GROUP BY source, target, rpc, counted",
+        (since, until),
     )
     for source, target, rpc, counted, calls, errors, refused, last in rows:
         one = found.setdefault((source, target, rpc), Seen())
@@ -86,6 +88,15 @@ def _ever(db: sqlite3.Connection) -> dict[Key, int]:
         "SELECT source, target, rpc, max(minute) FROM edges GROUP BY source, target, rpc"
     )
     return {(source, target, rpc): minute for source, target, rpc, minute in rows}
+
+
+def _ever_refused(db: sqlite3.Connection) -> dict[Key, tuple[int, int]]:
+    """Return how many calls of each edge were refused, and in which minute last."""
+    rows = db.execute(
+        "SELECT source, target, rpc, sum(refused), max(minute) FROM edges WHERE refused > 0"
+        " GROUP BY source, target, rpc"
+    )
+    return {(source, target, rpc): (count, at) for source, target, rpc, count, at in rows}
 
 
 def _declared(mesh: Mesh) -> Iterator[tuple[Key, str]]:

@@ -14,11 +14,13 @@ def names(db: sqlite3.Connection) -> list[dict[str, Any]]:
     return [{"name": n, "series": c, "processes": p.split(",")} for n, c, p in rows]
 
 
-def points(db: sqlite3.Connection, name: str, process: str, since: int) -> list[dict[str, Any]]:
+def points(
+    db: sqlite3.Connection, name: str, process: str, since: int, until: int
+) -> list[dict[str, Any]]:
     """
     Return the series called *name*, of *process* alone unless that is empty.
 
-    Points are pairs of seconds since the epoch and value, from *since* (microseconds) on.
+    Points are pairs of seconds since the epoch and value, from *since* to *until* (microseconds).
     """
     found = db.execute(
         "SELECT id, process, labels, kind FROM series WHERE name = ? AND (? = '' OR process = ?)"
@@ -34,8 +36,9 @@ def points(db: sqlite3.Connection, name: str, process: str, since: int) -> list[
             "points": [
                 [at / 1e6, value]
                 for at, value in db.execute(
-                    "SELECT at, value FROM points WHERE series = ? AND at >= ? ORDER BY at",
-                    (row["id"], since),
+                    "SELECT at, value FROM points WHERE series = ? AND at BETWEEN ? AND ?"
+                    " ORDER BY at",
+                    (row["id"], since, until),
                 )
             ],
         }

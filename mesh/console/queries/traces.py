@@ -22,6 +22,7 @@ SCAN_SECONDS = 0.15
 MOST_SPANS = 20_000
 """The most spans of one trace that are shown."""
 MOST_BACK_LINKS = 100
+MOST_RANKED = 5000
 _FOREVER = 2**62
 
 
@@ -265,6 +266,33 @@ def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
         **(summaries[0] if summaries else {}),
         "spans": spans,
         "linkedFrom": _linked_from(db, trace_id),
+        "rank": _rank(db, row[0]),
+    }
+
+
+def _rank(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
+    """Return where the duration of a trace stands among those of its name, up to 5000 of them."""
+    name, mine = db.execute(
+        "SELECT name, finish - start FROM traces WHERE id = ?", (trace,)
+    ).fetchone()
+    others: list[int] = sorted(
+        duration
+        for (duration,) in db.execute(
+            "SELECT finish - start FROM traces WHERE name = ? ORDER BY start DESC LIMIT ?",
+            (name, MOST_RANKED),
+        )
+    )
+
+    def at(share: float) -> float:
+        return others[min(len(others) - 1, int(share * len(others)))] / 1000
+
+    return {
+        "among": len(others),
+        "fasterThan": sum(one > mine for one in others) / len(others),
+        "slowerThan": sum(one < mine for one in others) / len(others),
+        "p50Ms": at(0.5),
+        "p95Ms": at(0.95),
+        "p99Ms": at(0.99),
     }
 
 

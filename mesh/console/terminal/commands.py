@@ -130,7 +130,28 @@ def commands(find: Find) -> list[click.Command]:
         client(data).save("export", file)
         click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB.")
 
-    return [console, traces, logs, metrics, top, export, _show]
+    @click.group("policy")
+    def policy() -> None:
+        """Compare what the contracts declare with what happens."""
+
+    @policy.command("diff")
+    @click.option("--from", "since", default="-1d", show_default=True, help="RFC 3339 or relative.")
+    @click.option("--to", "until", default="", help="RFC 3339 or relative. Default: now.")
+    @_JSON
+    @DATA
+    def policy_diff(data: Path, *, since: str, until: str, as_json: bool) -> None:
+        """Show observed calls that are not declared, and declared ones without calls.
+
+        The exit status is 1 when there are any.
+        """
+        edges = client(data).get("graph", **{"from": since, "to": until})["items"]
+        found = [edge for edge in edges if edge["declared"] != edge["observed"]]
+        _echo_all(found, tables.difference, as_json=as_json)
+        if found:
+            raise SystemExit(1)
+        click.echo("No difference: every observed call is declared, every declared call observed.")
+
+    return [policy, console, traces, logs, metrics, top, export, _show]
 
 
 @click.command("import")

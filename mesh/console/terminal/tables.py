@@ -41,6 +41,16 @@ def log(item: dict[str, Any]) -> str:
     return f"{item['at'][11:23]}  {item['level']:7}  {who:12}  {item['message']}  {facts}"
 
 
+def difference(edge: dict[str, Any]) -> str:
+    """Return the line of a difference between declared and observed calls."""
+    what = f"{edge['from']} -> {edge['to']}  {edge['method'] or '(no rpc)'}"
+    if edge["declared"]:
+        return f"- {what}  declared in {edge['source']}, not observed"
+    refused = f", {edge['refused']} refused" if edge["refused"] else ""
+    line = f'add callers: "{edge["from"]}" in {edge["policy"]}' if edge["policy"] else "no rpc"
+    return f"+ {what}  {edge['calls']} calls{refused}, not declared; to allow it, {line}"
+
+
 def waterfall(whole: dict[str, Any]) -> Iterator[str]:
     """Yield a line per span: who, a bar on the time of the trace, how long."""
     spans = whole["spans"]

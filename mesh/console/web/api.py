@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from mesh.console.web.parameters import Query
 
 EXPORTED = "amarre-telemetry.sqlite"
 _TRACE_ID_LENGTH = 32
-_PAGING = ("since", "until", "limit", "page_token", "pageToken", "follow")
+_RANGE = ("window", "from", "to")
+_PAGING = ("from", "to", "since", "until", "limit", "page_token", "pageToken", "follow")
 _TRACE_PARAMETERS = (
     *("service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"),
     *_PAGING,
@@ -81,10 +83,10 @@ class Api:
         return [Route(path, _answering(endpoint)) for path, endpoint in endpoints.items()]
 
     async def overview(self, request: Request) -> Answer:
-        """Services over ``window``, and the alerts that fire."""
-        query = Query(request.query_params, ["window"])
-        window = query.window("window", "5m")
-        c, now = self._c, self._c.now()
+        """Services between ``from`` and ``to``, and the incidents and alerts that fire."""
+        c, query = self._c, Query(request.query_params, _RANGE)
+        since, now = query.span(c.now(), "5m")
+        window = _duration(since, now)
         items = await c.reader.run(
             lambda db: overview.services(
                 db, c.mesh, c.seen, c.certs, c.clocks, now=now, window=window
@@ -123,14 +125,12 @@ class Api:
         return _list([one for one in items if state in ("", one["state"])])
 
     async def graph(self, request: Request) -> Answer:
-        """Edges, declared and seen."""
-        query = Query(request.query_params, ["window"])
-        window = query.window("window", "15m")
-        c = self._c
+        """Edges, declared and observed."""
+        c, query = self._c, Query(request.query_params, _RANGE)
+        since, until = query.span(c.now(), "15m")
+        window = _duration(since, until)
         return _list(
-            await c.reader.run(
-                lambda db: service_graph.edges(db, c.mesh, now=c.now(), window=window)
-            )
+            await c.reader.run(lambda db: service_graph.edges(db, c.mesh, now=until, window=window))
         )
 
     async def traces(self, request: Request) -> Answer:
@@ -144,8 +144,8 @@ class Api:
             max_duration=query.milliseconds("max_ms"),
             attribute=_attribute(query.text("attr")),
             text=query.text("q"),
-            since=query.moment("since"),
-            until=query.moment("until"),
+            since=query.either("from", "since", self._c.now()),
+            until=query.either("to", "until", self._c.now()),
             probes=query.flag("probes"),
             limit=query.integer("limit", 50, most=500),
             token=query.text("page_token") or query.text("pageToken"),
@@ -180,8 +180,8 @@ class Api:
             level=query.text("level"),
             kind=query.one_of("kind", "access", "error", "slow", "security", "event"),
             text=query.text("q"),
-            since=query.moment("since"),
-            until=query.moment("until"),
+            since=query.either("from", "since", self._c.now()),
+            until=query.either("to", "until", self._c.now()),
             limit=query.integer("limit", 100, most=1000),
             token=query.text("page_token") or query.text("pageToken"),
         )
@@ -195,9 +195,10 @@ class Api:
 
     async def metrics(self, request: Request) -> Answer:
         """Every method against its objective."""
-        query = Query(request.query_params, ["window", "service"])
-        window, service = query.window("window", "15m"), query.text("service")
-        c, now = self._c, self._c.now() // 1_000_000
+        c, query = self._c, Query(request.query_params, [*_RANGE, "service"])
+        service = query.text("service")
+        since, until = query.span(c.now(), "15m")
+        window, now = _duration(since, until), until // 1_000_000
         items = await c.reader.run(
             lambda db: objectives.methods(db, c.mesh, now=now, window=window)
         )
@@ -205,22 +206,23 @@ class Api:
 
     async def method(self, request: Request) -> Answer:
         """One method over time, and the calls that its charts lead to."""
-        query = Query(request.query_params, ["window"])
-        window, rpc = query.window("window", "1h"), request.path_params["rpc"]
-        c, now = self._c, self._c.now() // 1_000_000
+        c, query = self._c, Query(request.query_params, _RANGE)
+        since, until = query.span(c.now(), "1h")
+        rpc = request.path_params["rpc"]
+        window, now = _duration(since, until), until // 1_000_000
         items = await c.reader.run(lambda db: objectives.history(db, rpc, now=now, window=window))
         shown = await c.reader.run(lambda db: objectives.exemplars(db, rpc, now=now, window=window))
         return _list(items) | {"exemplars": shown}
 
     async def series(self, request: Request) -> Answer:
         """Time series: their names, or the points of one name."""
-        query = Query(request.query_params, ["name", "process", "window"])
+        query = Query(request.query_params, ["name", "process", *_RANGE])
         name, process = query.text("name"), query.text("process")
-        since = self._c.now() - int(query.window("window", "1h").total_seconds() * 1e6)
+        since, until = query.span(self._c.now(), "1h")
         if not name:
             return _list(await self._c.reader.run(time_series.names))
         return _list(
-            await self._c.reader.run(lambda db: time_series.points(db, name, process, since))
+            await self._c.reader.run(lambda db: time_series.points(db, name, process, since, until))
         )
 
     async def mesh(self, request: Request) -> Answer:
@@ -283,8 +285,15 @@ class Api:
 
     async def runs(self, request: Request) -> Answer:
         """The last runs with what each method did in them."""
-        Query(request.query_params, [])
-        return _list(await self._c.reader.run(run_history.last))
+        query = Query(request.query_params, ["from", "to"])
+        since, until = query.moment("from", self._c.now()), query.moment("to", self._c.now())
+        return _list(
+            [
+                run
+                for run in await self._c.reader.run(run_history.last)
+                if run["seen"] >= rfc3339(since) and (not until or run["started"] <= rfc3339(until))
+            ]
+        )
 
     async def export(self, request: Request) -> Answer:
         """Everything that is kept, as one file that another console can open."""
@@ -332,6 +341,10 @@ def _rpc(context: Context, text: str) -> str:
         return method.short_name
     bare = [m.short_name for m in context.mesh if m.name == text]
     return bare[0] if bare else text
+
+
+def _duration(since: int, until: int) -> timedelta:
+    return timedelta(seconds=max(1, (until - since) // 1_000_000))
 
 
 def _attribute(text: str) -> str:

@@ -99,6 +99,12 @@ class Query:
         except (OverflowError, OSError, ValueError):
             raise BadRequestError(f"{name} must be {_TIMES}.") from None
 
+    def either(self, name: str, other: str, now: int) -> int:
+        """Return the time *name*, which may also be given as *other*; 0 when neither is."""
+        if name in self._given and other in self._given:
+            raise BadRequestError(f"{other} is another name of {name}; give only one of them.")
+        return self.moment(name if name in self._given else other, now)
+
     def span(self, now: int, default: str) -> tuple[int, int]:
         """
         Return the times ``from`` and ``to`` in microseconds, also when only ``window`` is given.

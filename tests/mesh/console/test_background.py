@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from mesh.console.app import Scraper, Watch
+from mesh.console.incidents.alert_servers import Watch
 from mesh.console.incidents.evaluator import Evaluator
+from mesh.console.intake.scraper import Scraper
 from tests.mesh.console.conftest import Start
 
 

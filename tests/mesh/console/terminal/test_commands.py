@@ -216,3 +216,34 @@ class TestCommands:
 
         assert 2 == result.exit_code
         assert "does not answer" in result.output
+
+
+class TestPolicyDiff:
+    async def test_differs(self, running: Running) -> None:
+        """
+        Calls that nobody declared, and declared ones that nobody makes, end with status 1 and name
+        the line of the contract.
+        """
+        batch = Batch()
+        parent = batch.span("stranger", "client", kind=3)
+        batch.rpc("survey", trace=parent.trace_id, parent=parent.span_id)
+        await running.take("traces", batch.request)
+
+        found = await run(running, "policy", "diff", "--from", "-5m")
+
+        assert 1 == found.exit_code
+        (extra,) = [line for line in found.output.splitlines() if line.startswith("+")]
+        assert "stranger -> survey  survey.ListRequests  1 calls" in extra
+        assert re.search(r'add callers: "stranger" in .*survey_service\.proto:\d+', extra)
+        unused = [line for line in found.output.splitlines() if line.startswith("- gateway")]
+        assert unused
+        assert all("not observed" in line for line in unused)
+
+    async def test_bad_time(self, running: Running) -> None:
+        """
+        A time that cannot be used is a sentence, with the status of a usage error.
+        """
+        found = await run(running, "policy", "diff", "--from", "yesterday")
+
+        assert 2 == found.exit_code
+        assert "from must be an RFC 3339 time" in found.output

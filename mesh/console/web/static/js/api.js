@@ -50,7 +50,14 @@ export function every(milliseconds, signal, work) {
   const turn = async () => {
     if (signal.aborted) return;
     if (!document.hidden) {
-      try { await work(); } catch (error) { if (error.name !== "AbortError") console.error(error); }
+      try {
+        await work();
+        dispatchEvent(new Event("updated"));
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        dispatchEvent(new Event("failed"));
+        console.error(error);
+      }
     }
     if (!signal.aborted) timer = setTimeout(turn, milliseconds);
   };

@@ -11,7 +11,7 @@ const WIDTH = 560, HEIGHT = 170, LEFT = 48, BOTTOM = 20, TOP = 10;
  * target: a value drawn as a line of its own, the objective;
  * marks: [{at, value, href, name, bad}], calls that each lead to their trace.
  */
-export function lines(title, points, series, { format, target, since, until, least = 0, marks = [] }) {
+export function lines(title, points, series, { format, target, since, until, least = 0, marks = [], zoom }) {
   const values = points.flatMap((p) => series.map(([key]) => p[key])).filter((v) => v !== null && v !== undefined);
   const top = nice(Math.max(least, target ?? 0, ...values, ...marks.map((m) => m.value)) * 1.1 || 1);
   const x = (at) => LEFT + ((at - since) / (until - since)) * (WIDTH - LEFT - 6);
@@ -50,12 +50,13 @@ export function lines(title, points, series, { format, target, since, until, lea
     chart.append(s("a", { href: mark.href, class: "mark", "aria-label": mark.name, "data-focus": mark.href }, s("title", {}, mark.name),
       s("path", { class: mark.bad ? "exemplar bad" : "exemplar", d: "M0,-5L5,0L0,5L-5,0Z", ...at })));
   }
+  if (zoom) draggable(chart, WIDTH, LEFT, WIDTH - 6, HEIGHT, (part) => since + part * (until - since), zoom);
   const legend = series.length > 1 ? h("p", { class: "legend" }, series.map(([, name], i) => h("span", { class: `l${i}` }, h("i", {}), name))) : null;
   return h("figure", { style: { margin: 0 } }, h("h3", {}, title), chart, legend);
 }
 
 /** Returns traces as dots: when, how long, failed or not; each leads to its trace. */
-export function dots(items, format) {
+export function dots(items, format, zoom) {
   if (items.length < 2) return null;
   const width = 1000, height = 130, left = 56, bottom = 18;
   const times = items.map((i) => Date.parse(i.start)), longest = Math.max(...items.map((i) => i.durationMs), 0.1);
@@ -76,7 +77,34 @@ export function dots(items, format) {
       s("circle", { class: `dot ${item.status === "error" ? "bad" : ""}`, cx: x(Date.parse(item.start)).toFixed(1), cy: y(item.durationMs).toFixed(1), r: 5 },
         s("title", {}, `${item.name} · ${format(item.durationMs)}`))));
   }
+  if (zoom) draggable(chart, width, left, width - 12, height, (part) => (first + part * span) / 1000, zoom);
   return chart;
+}
+
+/** Lets a stretch of a chart be chosen by dragging; calls back with its begin and end. */
+function draggable(chart, width, left, right, height, moment, chosen) {
+  let from = null;
+  const part = (event) => {
+    const box = chart.getBoundingClientRect();
+    return Math.min(1, Math.max(0, (((event.clientX - box.left) / box.width) * width - left) / (right - left)));
+  };
+  const mark = s("rect", { class: "selection", y: 0, height, width: 0 });
+  chart.append(mark);
+  chart.addEventListener("pointerdown", (event) => { if (!event.button) from = part(event); });
+  chart.addEventListener("pointermove", (event) => {
+    if (from === null) return;
+    const [a, b] = [from, part(event)].sort((x, y) => x - y);
+    mark.setAttribute("x", left + a * (right - left));
+    mark.setAttribute("width", (b - a) * (right - left));
+  });
+  chart.addEventListener("pointerleave", () => { from = null; mark.setAttribute("width", 0); });
+  chart.addEventListener("pointerup", (event) => {
+    if (from === null) return;
+    const [a, b] = [from, part(event)].sort((x, y) => x - y);
+    from = null;
+    mark.setAttribute("width", 0);
+    if (b - a > 0.02) chosen(moment(a), moment(b));
+  });
 }
 
 function nice(value) {

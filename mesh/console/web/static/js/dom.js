@@ -60,11 +60,3 @@ export const choice = (label, name, values, chosen, any) =>
       any ? h("option", { value: "" }, any) : null,
       values.map((v) => (Array.isArray(v) ? v : [v, v])).map(([value, text]) =>
         h("option", { value, selected: value === chosen }, text))));
-
-/** The window of time that a page looks at, kept in the address. */
-export function windows(chosen, change) {
-  const select = choice("", "window", [["5m", "5 minutes"], ["15m", "15 minutes"], ["1h", "1 hour"], ["6h", "6 hours"], ["1d", "1 day"]], chosen);
-  select.querySelector("select").addEventListener("change", (event) => change(event.target.value));
-  select.prepend(h("span", { class: "hidden" }, "Window of time"));
-  return select;
-}

@@ -55,9 +55,18 @@ async function render() {
   }
 }
 
-/** Goes to a page of the console. */
+/** Returns parameters with the time range of this page, unless they have one. */
+function withRange(parameters) {
+  const here = new URLSearchParams(location.search);
+  if (!parameters.has("from")) for (const name of ["from", "to"]) if (here.has(name)) parameters.set(name, here.get(name));
+  return parameters;
+}
+
+/** Goes to a page of the console; the time range stays. */
 export function go(address) {
-  history.pushState(null, "", address);
+  const to = new URL(address, location.origin);
+  const query = withRange(to.searchParams).toString();
+  history.pushState(null, "", to.pathname + (query ? `?${query}` : "") + to.hash);
   render();
   main.focus({ preventScroll: true });
   scrollTo(0, 0);
@@ -66,7 +75,7 @@ export function go(address) {
 /** Keeps what a page shows in its address without leaving it. */
 export function keep(parameters) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== false);
-  const query = new URLSearchParams(kept).toString();
+  const query = withRange(new URLSearchParams(kept)).toString();
   history.replaceState(null, "", location.pathname + (query ? `?${query}` : ""));
 }
 
@@ -135,4 +144,14 @@ every(10_000, new AbortController().signal, async () => {
   show(intake, h("a", { href: "/mesh#intake" }, `${count(kept.reduce((sum, k) => sum + k.spans, 0))} spans`),
     lost ? h("span", {}, `, ${count(lost)} not kept`) : "", fault ? h("b", { class: "level-error" }, " not writing") : "");
 });
+const live = document.getElementById("live");
+let updated = Date.now(), failing = false;
+addEventListener("updated", () => { updated = Date.now(); failing = false; });
+addEventListener("failed", () => { failing = true; });
+setInterval(() => {
+  const fixed = new URLSearchParams(location.search).get("to"), stale = failing || Date.now() - updated > 20_000;
+  const text = fixed ? "Fixed time range" : `${stale ? "Stale, last update" : "Live, updated"} ${new Date(updated).toLocaleTimeString("en-GB")}`;
+  if (live.textContent !== text) live.textContent = text;
+  live.classList.toggle("level-error", stale && !fixed);
+}, 1000);
 render();

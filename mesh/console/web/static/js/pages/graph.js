@@ -1,24 +1,29 @@
 // The graph: declared edges against those that were seen.
 
 import { get, every } from "../api.js";
-import { empty, facts, h, head, pill, refresh, s, show, windows } from "../dom.js";
+import { empty, facts, h, head, pill, refresh, s, show } from "../dom.js";
+import { picker, range } from "../range.js";
 import { count, minutesAgo, percent, rate } from "../format.js";
 
 const NODE = { width: 132, height: 48 }, GAP = { x: 150, y: 44 };
 
 export async function graph(main, { signal, query, keep }) {
-  let window = query.get("window") ?? "15m", chosen = query.get("edge") ?? "";
+  let chosen = query.get("edge") ?? "";
   const picture = h("div", { class: "card scroll" }), side = h("div", {}), table = h("div", {});
-  show(main, head("Graph", "What the contracts declare against what was seen. An edge that nobody declared, or that was never seen, stands out.",
-    windows(window, (value) => { window = value; keep({ window, edge: chosen }); update(); })), picture, side, table);
+  show(main, head("Graph", "What the contracts declare against what was observed in the time range. An undeclared or never observed edge stands out.", picker()), picture, side, table);
   let edges = [];
-  const choose = (key) => { chosen = key === chosen ? "" : key; keep({ window, edge: chosen }); draw(); };
+  const choose = (key) => { chosen = key === chosen ? "" : key; keep({ edge: chosen }); draw(); };
   const draw = () => {
     refresh(picture, drawing(joined(edges), chosen, choose));
     refresh(side, chosen ? detail(edges.filter((e) => key(e) === chosen)) : null);
     refresh(table, listing(edges));
   };
-  const update = async () => { ({ items: edges } = await get("graph", { window }, signal)); draw(); };
+  const update = async () => {
+    const { items } = await get("graph", range(), signal);
+    // An undeclared edge is shown in the time in which it was observed, not for ever.
+    edges = items.filter((e) => e.declared || e.observed);
+    draw();
+  };
   await every(5000, signal, update);
 }
 

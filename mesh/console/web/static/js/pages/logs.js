@@ -2,6 +2,7 @@
 
 import { follow, get } from "../api.js";
 import { choice, h, head, show } from "../dom.js";
+import { picker, range } from "../range.js";
 import { record } from "./trace.js";
 
 const MOST = 1000, FIELDS = ["service", "level", "kind", "q", "trace_id"];
@@ -18,7 +19,7 @@ export async function logs(main, { signal, query, keep }) {
     h("label", { class: "wide" }, "Text", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
     h("label", { class: "wide" }, "Trace", h("input", { name: "trace_id", value: wanted.trace_id, spellcheck: "false", pattern: "[0-9a-fA-F]{32}" })),
     h("button", { class: "primary" }, "Search"), live);
-  show(main, head("Logs"), form, h("section", { class: "card flush" }, list, foot));
+  show(main, head("Logs", "", picker()), form, h("section", { class: "card flush" }, list, foot));
 
   let tailing = null, waiting = [], frame = 0, turn = 0;
   // Lines come as fast as they like; the page takes them once a frame, and keeps the last 1000.
@@ -48,7 +49,7 @@ export async function logs(main, { signal, query, keep }) {
     show(foot, "Searching …");
     let page;
     try {
-      page = await get("logs", { ...wanted, limit: 200, page_token: token }, signal);
+      page = await get("logs", { ...wanted, ...range(), limit: 200, page_token: token }, signal);
     } catch (error) {
       if (error.name !== "AbortError") show(foot, h("span", { class: "level-error" }, error.message));
       return;

@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { facts, h, head, pill, show } from "../dom.js";
-import { clock, hue, ms } from "../format.js";
+import { clock, count, hue, ms, percent } from "../format.js";
 
 export async function trace(main, { signal, keep, query }, id) {
   const [found, { items: logs }] = await Promise.all([get(`traces/${id}`, {}, signal), get("logs", { trace_id: id, limit: 500 }, signal)]);
@@ -59,7 +59,7 @@ export async function trace(main, { signal, keep, query }, id) {
   const focusOn = (key) => rows.querySelector(`[data-span="${key}"]`)?.focus();
   const busiest = [...found.spans].filter((s) => s.criticalMs > 0).sort((a, b) => b.criticalMs - a.criticalMs).slice(0, 4);
   show(main, head(found.rpc || found.name, null, ...tools),
-    h("p", { class: "chips" }, found.status === "error" ? pill("bad", `${found.errorCount} failed`) : pill("good", "ok"), pill("", ms(found.durationMs)), pill("", clock(found.start)), pill("", h("code", {}, id)),
+    h("p", { class: "chips" }, found.status === "error" ? pill("bad", `${found.errorCount} failed`) : pill("good", "ok"), pill("", ms(found.durationMs)), pill("", clock(found.start)), found.rank.among > 1 ? pill("", `slower than ${percent(found.rank.slowerThan, 0)} of ${count(found.rank.among)} (p50 ${ms(found.rank.p50Ms)}, p95 ${ms(found.rank.p95Ms)}, p99 ${ms(found.rank.p99Ms)})`) : null, pill("", h("code", {}, id)),
       found.services.map((one) => pill("", h("i", { style: { background: hue(one.name), width: ".5rem", height: ".5rem", "border-radius": "3px" } }), `${one.name} ${one.spans}`))),
     h("p", { class: "muted", style: { margin: ".6rem 0 1rem" } }, "Critical path: ", busiest.map((s, i) => [i ? ", " : "", h("b", {}, `${s.service} ${ms(s.criticalMs)}`)]), ". Proxies are outlined, processes filled; the dark line is the time that the whole trace waited for."),
     h("section", { class: "card flush scroll" }, rows),

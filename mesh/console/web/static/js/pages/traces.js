@@ -3,9 +3,10 @@
 import { get } from "../api.js";
 import { choice, empty, h, head, pill, show } from "../dom.js";
 import { dots } from "../charts.js";
+import { picker, range, zoom } from "../range.js";
 import { clock, hue, ms } from "../format.js";
 
-const FIELDS = ["service", "rpc", "status", "min_ms", "attr", "q", "probes"];
+const FIELDS = ["service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"];
 
 export async function traces(main, { signal, query, keep }) {
   const wanted = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) ?? ""]));
@@ -16,12 +17,13 @@ export async function traces(main, { signal, query, keep }) {
     choice("Method", "rpc", policies.map((p) => p.rpc), wanted.rpc, "any"),
     choice("Status", "status", [["error", "failed"], ["ok", "without failure"]], wanted.status, "any"),
     h("label", {}, "At least (ms)", h("input", { name: "min_ms", type: "number", min: 0, step: "any", size: 6, value: wanted.min_ms })),
+    h("label", {}, "At most (ms)", h("input", { name: "max_ms", type: "number", min: 0, step: "any", size: 6, value: wanted.max_ms })),
     h("label", { class: "wide" }, "Attribute", h("input", { name: "attr", placeholder: "key=value", value: wanted.attr, spellcheck: "false" })),
     h("label", { class: "wide" }, "Name holds", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
     h("label", { class: "check" }, h("input", { name: "probes", type: "checkbox", checked: wanted.probes === "true" }), "health checks"),
     h("button", { class: "primary" }, "Search"));
-  show(main, head("Traces"), form, h("div", { class: "card" }, chart, h("div", { class: "scroll" },
-    h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Trace", "Services", "Beside the longest", "Duration", "Spans", "Outcome"].map((t, i) => h("th", { class: [2, 3, 5].includes(i) ? "optional" : i === 4 ? "num" : "" }, t)))), list)), foot));
+  show(main, head("Traces", "", picker()), form, h("div", { class: "card" }, chart, h("div", { class: "scroll" },
+    h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Trace", "Services", "Relative duration", "Duration", "Spans", "Outcome"].map((t, i) => h("th", { class: [2, 3, 5].includes(i) ? "optional" : i === 4 ? "num" : "" }, t)))), list)), foot));
 
   let turn = 0, items = [];
   const search = async (token = "", started = performance.now(), quiet = false) => {
@@ -30,7 +32,7 @@ export async function traces(main, { signal, query, keep }) {
     if (!quiet) show(foot, "Searching …");
     let page;
     try {
-      page = await get("traces", { ...wanted, limit: 50, page_token: token }, signal);
+      page = await get("traces", { ...wanted, ...range(), limit: 50, page_token: token }, signal);
     } catch (error) {
       if (error.name !== "AbortError") show(foot, h("span", { class: "level-error" }, error.message));
       return;
@@ -39,7 +41,7 @@ export async function traces(main, { signal, query, keep }) {
     items.push(...page.items);
     const longest = Math.max(...items.map((i) => i.durationMs), 1);
     show(list, items.map((item) => row(item, longest)));
-    show(chart, dots(items.slice(0, 200), ms));
+    show(chart, dots(items.slice(0, 200), ms, zoom));
     const more = () => search(page.nextPageToken);
     // A search that stopped for time and found little goes on by itself for a while.
     if (page.nextPageToken && page.items.length < 10 && performance.now() - started < 5000) return search(page.nextPageToken, started);

@@ -14,7 +14,7 @@ from auth_svc.config import AuthSettings
 from auth_svc.console import HttpConsole, NoConsole
 from auth_svc.mail.queue import MailQueue
 from auth_svc.mail.smtp import SmtpServer
-from auth_svc.ports import Console
+from auth_svc.ports import Console, SessionLife
 from auth_svc.providers.selection import provider, utc_now
 from auth_svc.service import AuthService, register
 from auth_svc.sessions.lifecycle import Sessions
@@ -42,6 +42,8 @@ log = structlog.get_logger("auth")
 
 SERVICE = "auth"
 KEY_CHECK_SECONDS = 5.0
+APPWRITE_STALENESS = timedelta(seconds=2)
+"""Appwrite's own console ends sessions and blocks users without telling Auth."""
 PURGE_EVERY = timedelta(minutes=10)
 KEPT_AFTER_END = timedelta(days=1)
 
@@ -87,7 +89,7 @@ async def main(settings: AuthSettings) -> None:
             utc_now,
             revocations=revocations,
             second_factor=SecondFactorPolicy(settings.auth_second_factor),
-            staleness=settings.auth_session_cache,
+            staleness=_staleness(settings),
             operators=settings.auth_operators,
         )
         passkeys = Passkeys(
@@ -129,6 +131,13 @@ async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
 def _relying_party(settings: AuthSettings) -> RelyingParty:
     origins = settings.passkey_origins()
     return RelyingParty(urlsplit(origins[0]).hostname or "", origins)
+
+
+def _staleness(settings: AuthSettings) -> timedelta:
+    """Return how long a verified session is cached: also, its use must be recorded in time."""
+    life = SessionLife(settings.auth_session_lifetime, settings.auth_session_idle)
+    longest = timedelta.max if settings.auth_provider == "embedded" else APPWRITE_STALENESS
+    return min(settings.auth_session_cache, life.noted_every, longest)
 
 
 def _link_limits(settings: AuthSettings) -> LinkLimits:

@@ -63,9 +63,12 @@ class AuthSettings(MeshSettings):
     )
     """When a session ends that is not used; at most 7 days."""
     auth_session_cache: timedelta = Field(
-        default=timedelta(seconds=2), ge=timedelta(0), le=timedelta(seconds=2)
+        default=timedelta(seconds=30), ge=timedelta(0), le=timedelta(minutes=1)
     )
-    """How long a verified session is believed; at most 2 s, since the gateway adds 3 s."""
+    """
+    How long a verified session is cached; at most 1 minute. Revocations reach every replica within
+    a second, except those made in Appwrite's own console, for which 2 s is the most.
+    """
     auth_passkey_origins: Listed = ()
     """The pages that may ask for passkeys, ``https://HOST[:PORT]``, separated by commas; their one
     host is what passkeys are bound to. Empty: the host of the link URL.

@@ -5,10 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import Connection, Table, event, literal, select, text
+from sqlalchemy import Connection, String, Table, column, event, literal, select, table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -24,6 +21,8 @@ DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 WAIT_SECONDS = 3
 POOL_SIZE = 8
 _MIGRATIONS = Path(auth_svc.__file__).parent / "migrations"
+NEWEST_REVISION = max(file.name[1:5] for file in (_MIGRATIONS / "versions").glob("m*_*.py"))
+VERSION_TABLE = "auth_alembic_version"
 _LOCK = 0x414D_4152_5245  # any number that no other program locks in this database
 
 
@@ -91,21 +90,26 @@ class Database:
         Raises:
             StartError: The database cannot be reached or migrated.
         """
+        if not back_to and await self._is_current():
+            return
         lock = "BEGIN IMMEDIATE" if self.is_sqlite else f"SELECT pg_advisory_xact_lock({_LOCK})"
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(text(lock))
                 await connection.run_sync(_move, back_to)
-        except CommandError as exc:
-            raise StartError(
-                f"The tables of AMARRE_AUTH_DATABASE cannot be migrated: {exc}. A database that a"
-                " later version has migrated is taken back by that version:"
-                " python -m auth_svc.migrations REVISION"
-            ) from exc
         except (SQLAlchemyError, OSError, TimeoutError) as exc:
             raise StartError(
                 f"The database of AMARRE_AUTH_DATABASE cannot be used: {_cause(exc)}"
             ) from exc
+
+    async def _is_current(self) -> bool:
+        """Return whether the newest migration has run, without loading Alembic."""
+        query = select(column("version_num", String)).select_from(table(VERSION_TABLE))
+        try:
+            async with self._engine.connect() as connection:
+                return list(await connection.scalars(query)) == [NEWEST_REVISION]
+        except (SQLAlchemyError, OSError, TimeoutError):
+            return False  # No table yet, or no database; migrating finds out which.
 
     async def is_reachable(self) -> bool:
         """Say whether the database can be asked."""
@@ -124,14 +128,25 @@ def insert_where(table: Table, values: Mapping[str, Any], condition: Any) -> Any
 
 
 def _move(connection: Connection, back_to: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    if back_to:
-        command.downgrade(config, back_to)
-    else:
-        command.upgrade(config, "head")
+    try:
+        if back_to:
+            command.downgrade(config, back_to)
+        else:
+            command.upgrade(config, "head")
+    except CommandError as exc:
+        raise StartError(
+            f"The tables of AMARRE_AUTH_DATABASE cannot be migrated: {exc}. A database that a later"
+            " version has migrated is taken back by that version:"
+            " python -m auth_svc.migrations REVISION"
+        ) from exc
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

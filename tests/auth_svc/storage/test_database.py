@@ -1,7 +1,9 @@
 """Auth's database: migrations and outages."""
 
 import asyncio
+import sys
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -75,3 +77,22 @@ async def test_busy(database: Database) -> None:
             await database.is_reachable()
         hold.set()
         await asyncio.gather(*keepers)
+
+
+async def test_migrated_database_needs_no_alembic(tmp_path: Path) -> None:
+    """A process that finds its tables up to date does not load the migration tool."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}"
+    async with aclosing(Database(url)) as database:
+        await database.migrate()
+    script = (
+        "import asyncio, sys\n"
+        "from auth_svc.storage.database import Database\n"
+        "asyncio.run(Database(sys.argv[1]).migrate())\n"
+        "print('alembic' in sys.modules)\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, url, stdout=asyncio.subprocess.PIPE
+    )
+    written, _ = await process.communicate()
+
+    assert (0, b"False") == (process.returncode, written.strip())

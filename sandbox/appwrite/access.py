@@ -112,7 +112,7 @@ class Access:
                 return candidate
         try:
             fallback = json.loads(request.headers.get("x-fallback-cookies", "{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return ""
         found = fallback.get(name, "") if isinstance(fallback, dict) else ""
         return found if isinstance(found, str) else ""

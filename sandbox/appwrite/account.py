@@ -1,5 +1,6 @@
 """``/account``: links, sessions and JWTs."""
 
+import json
 import secrets
 from datetime import timedelta
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -10,9 +11,9 @@ from starlette.routing import Route
 
 from sandbox.appwrite import models, params
 from sandbox.appwrite.access import JWT_SECONDS, Access, Caller
-from sandbox.appwrite.errors import AppwriteError, invalid
+from sandbox.appwrite.errors import AppwriteError
 from sandbox.appwrite.limits import Limits
-from sandbox.appwrite.post import Post
+from sandbox.appwrite.mailer import Mailer
 from sandbox.appwrite.state import SESSION_LIFETIME, Project, Session
 
 WORDS = ("amber", "boat", "cedar", "dune", "ember", "fjord", "gale", "harbour")
@@ -26,20 +27,24 @@ class Account:
         project: Project,
         access: Access,
         limits: Limits,
-        post: Post,
+        mailer: Mailer,
         *,
         platforms: tuple[str, ...] = (),
     ) -> None:
         self._project = project
         self._access = access
         self._limits = limits
-        self._post = post
+        self._mailer = mailer
         self._platforms = platforms
 
     def routes(self) -> list[Route]:
         """Return the routes, aliases included."""
         return [
             Route("/v1/account", self.get),
+            Route("/v1/account/name", self.set_name, methods=["PATCH"]),
+            Route("/v1/account/prefs", self.get_prefs),
+            Route("/v1/account/prefs", self.set_prefs, methods=["PATCH"]),
+            Route("/v1/account/status", self.block, methods=["PATCH"]),
             Route("/v1/account/tokens/magic-url", self.create_token, methods=["POST"]),
             Route("/v1/account/sessions/magic-url", self.create_token, methods=["POST"]),
             Route("/v1/account/sessions/magic-url", self.create_session, methods=["PUT"]),
@@ -76,7 +81,7 @@ class Account:
             url or f"{request.url.scheme}://{request.url.netloc}/console/auth/magic-url",
             {"userId": user.id, "secret": secret, "expire": expire, "project": self._project.id},
         )
-        self._post.send(user.email, link, phrase)
+        self._mailer.send(user.email, link, phrase)
         shown = models.token(token, secret=secret if caller.is_key else "", phrase=phrase)
         return JSONResponse(shown, status_code=201, headers=headers)
 
@@ -90,11 +95,13 @@ class Account:
         user_id, secret = params.user_id(given), params.text(given, "secret")
         key = f"session {_ip(request)} {user_id}"
         headers = self._limit(caller, key, 10)
-        user = self._project.spend(user_id, secret)
+        user, kind = self._project.consume(user_id, secret)
         if not user.enabled:
             raise AppwriteError("user_blocked")
         agent = request.headers.get("x-forwarded-user-agent" if caller.is_key else "user-agent", "")
-        session, shown = self._project.open_session(user, ip=_ip(request), user_agent=agent)
+        session, shown = self._project.open_session(
+            user, provider=kind, ip=_ip(request), user_agent=agent
+        )
         self._limits.reset(key)
         answer = models.session(session, current=True, secret=shown if caller.is_key else "")
         response = JSONResponse(answer, status_code=201, headers=headers)
@@ -106,6 +113,31 @@ class Account:
         user, _ = self._access.caller(request).signed_in()
         user.accessed_at = self._project.now()
         return JSONResponse(models.user(user))
+
+    async def set_name(self, request: Request) -> Response:
+        """Change the name of the signed-in user."""
+        user, _ = self._access.caller(request).signed_in()
+        user.name, user.updated_at = params.name(await params.body(request)), self._project.now()
+        return JSONResponse(models.user(user))
+
+    async def get_prefs(self, request: Request) -> Response:
+        """Return the preferences of the signed-in user."""
+        user, _ = self._access.caller(request).signed_in()
+        return JSONResponse(user.prefs)
+
+    async def set_prefs(self, request: Request) -> Response:
+        """Replace the preferences of the signed-in user, who is returned."""
+        user, _ = self._access.caller(request).signed_in()
+        user.prefs, user.updated_at = params.prefs(await params.body(request)), self._project.now()
+        return JSONResponse(models.user(user))
+
+    async def block(self, request: Request) -> Response:
+        """Block the signed-in user, who has no way back."""
+        user, _ = self._access.caller(request).signed_in()
+        user.enabled, user.updated_at = False, self._project.now()
+        response = JSONResponse(models.user(user))
+        self._delete_cookies(response)
+        return response
 
     async def list_sessions(self, request: Request) -> Response:
         """List the user's sessions."""
@@ -160,9 +192,7 @@ class Account:
         if caller.by_jwt:
             raise AppwriteError("user_jwt_creation_denied")
         headers = self._limit(caller, f"jwt {user.id}", 120, timedelta(minutes=1))
-        seconds = (await params.body(request)).get("duration", JWT_SECONDS)
-        if type(seconds) is not int or not 0 <= seconds <= 3600:
-            raise invalid("duration", "Value must be a valid range between 0 and 3,600")
+        seconds = params.number(await params.body(request), "duration", JWT_SECONDS, 0, 3600)
         answer = {"jwt": self._access.make_jwt(session, seconds)}
         return JSONResponse(answer, status_code=201, headers=headers)
 
@@ -184,6 +214,8 @@ class Account:
         self, request: Request, response: Response, session: Session, secret: str
     ) -> None:
         name, secure = f"a_session_{self._project.id}", request.url.scheme == "https"
+        # For browsers without third-party cookies, since no domain here is the project's own.
+        response.headers["X-Fallback-Cookies"] = json.dumps({name: secret})
         response.set_cookie(
             name,
             quote(secret, safe=""),
@@ -204,6 +236,7 @@ class Account:
         )
 
     def _delete_cookies(self, response: Response) -> None:
+        response.headers["X-Fallback-Cookies"] = "[]"
         for suffix in ("", "_legacy"):
             response.delete_cookie(f"a_session_{self._project.id}{suffix}", httponly=True)
 

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,7 +17,7 @@ from sandbox.appwrite.access import Access
 from sandbox.appwrite.account import Account
 from sandbox.appwrite.errors import AppwriteError
 from sandbox.appwrite.limits import Limits, RateLimitedError
-from sandbox.appwrite.post import Post
+from sandbox.appwrite.mailer import Mailer
 from sandbox.appwrite.state import Project, Switches
 from sandbox.appwrite.users import Users
 
@@ -35,21 +35,22 @@ def create(
     platforms: tuple[str, ...] = (),
 ) -> Starlette:
     """Return the stand-in of one project with one *key*."""
-    project, post = Project(project_id), Post(smtp)
+    project, mailer = Project(project_id), Mailer(smtp)
     access, limits = Access(project, key, scopes), Limits(project)
-    account = Account(project, access, limits, post, platforms=platforms)
+    account = Account(project, access, limits, mailer, platforms=platforms)
     return Starlette(
         routes=[
+            Route("/v1/ping", _ping),
             *account.routes(),
             *Users(project, access).routes(),
-            *_control(project, post),
+            *_control(project, mailer),
         ],
         middleware=[Middleware(_Behaviour, project=project)],
         exception_handlers={AppwriteError: _refuse, HTTPException: _not_found},
     )
 
 
-def _control(project: Project, post: Post) -> list[Route]:
+def _control(project: Project, mailer: Mailer) -> list[Route]:
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "healthy", "users": len(project.users)})
 
@@ -68,7 +69,7 @@ def _control(project: Project, post: Post) -> list[Route]:
         return JSONResponse({"now": project.now().isoformat()})
 
     async def last_link(_: Request) -> Response:
-        return JSONResponse({"link": post.last_link})
+        return JSONResponse({"link": mailer.last_link})
 
     return [
         Route("/_control/health", health),
@@ -76,6 +77,10 @@ def _control(project: Project, post: Post) -> list[Route]:
         Route("/_control/clock", clock, methods=["POST"]),
         Route("/_control/last-link", last_link),
     ]
+
+
+async def _ping(_: Request) -> Response:
+    return PlainTextResponse("Pong!")
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -27,6 +27,8 @@ _ERRORS: dict[str, tuple[int, str]] = {
         ),
     ),
     "general_route_not_found": (404, "Route not found."),
+    "general_cursor_not_found": (400, "The cursor is invalid."),
+    "user_target_already_exists": (409, "A target with the same ID already exists."),
     "user_already_exists": (
         409,
         "A user with the same id, email, or phone already exists in this project.",

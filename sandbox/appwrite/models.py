@@ -29,14 +29,14 @@ def user(account: User) -> Json:
     return {
         "$id": account.id,
         "$createdAt": moment(account.created_at),
-        "$updatedAt": moment(account.created_at),
-        "name": "",
+        "$updatedAt": moment(account.updated_at or account.created_at),
+        "name": account.name,
         "registration": moment(account.created_at),
         "status": account.enabled,
         "labels": account.labels,
         "passwordUpdate": "",
         "email": account.email,
-        "phone": "",
+        "phone": account.phone,
         "emailVerification": account.verified,
         "emailCanonical": account.email,
         "emailIsFree": False,
@@ -45,22 +45,29 @@ def user(account: User) -> Json:
         "emailIsCanonical": True,
         "phoneVerification": False,
         "mfa": False,
-        "prefs": {},
-        "targets": [
-            {
-                "$id": account.id,
-                "$createdAt": moment(account.created_at),
-                "$updatedAt": moment(account.created_at),
-                "name": "",
-                "userId": account.id,
-                "providerId": None,
-                "providerType": "email",
-                "identifier": account.email,
-                "expired": False,
-            }
-        ],
+        "prefs": account.prefs,
+        "targets": targets(account),
         "accessedAt": moment(account.accessed_at),
     }
+
+
+def targets(account: User) -> list[Json]:
+    """Return where messages to the user go: their address."""
+    if not account.email:
+        return []
+    return [
+        {
+            "$id": account.id,
+            "$createdAt": moment(account.created_at),
+            "$updatedAt": moment(account.created_at),
+            "name": "",
+            "userId": account.id,
+            "providerId": None,
+            "providerType": "email",
+            "identifier": account.email,
+            "expired": False,
+        }
+    ]
 
 
 def full_user(account: User) -> Json:
@@ -90,7 +97,7 @@ def session(opened: Session, *, current: bool, secret: str = "") -> Json:
         "$updatedAt": moment(opened.created_at),
         "userId": opened.user_id,
         "expire": moment(opened.expires_at),
-        "provider": "magic-url",
+        "provider": opened.provider,
         "providerUid": "",
         "providerAccessToken": "",
         "providerAccessTokenExpiry": "",
@@ -111,7 +118,7 @@ def session(opened: Session, *, current: bool, secret: str = "") -> Json:
         "countryCode": "--",
         "countryName": "Unknown",
         "current": current,
-        "factors": ["email"],
+        "factors": ["email" if opened.provider == "magic-url" else opened.provider],
         "secret": secret,
         "mfaUpdatedAt": "",
     }

@@ -11,6 +11,7 @@ from sandbox.appwrite.models import Json
 
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,35}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+_PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -21,7 +22,7 @@ async def body(request: Request) -> Json:
         return {}
     try:
         found = json.loads(raw)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise AppwriteError("general_argument_invalid", "The body is not JSON.") from exc
     if isinstance(found, dict):
         return found
@@ -57,6 +58,54 @@ def email(params: Json) -> str:
     value = text(params, "email")
     if not _EMAIL.fullmatch(value):
         raise invalid("email", "Value must be a valid email address")
+    return value
+
+
+def phone(params: Json) -> str:
+    """Return ``phone``, in the form of E.164."""
+    value = text(params, "phone")
+    if not _PHONE.fullmatch(value):
+        raise invalid("phone", "Phone number must start with a '+' can have a maximum of 15 digits")
+    return value
+
+
+def name(params: Json) -> str:
+    """Return ``name``; empty if absent."""
+    value = params.get("name") or ""
+    if not isinstance(value, str) or len(value) > 128:
+        raise invalid("name", "Value must be a valid string and at most 128 chars long")
+    return value
+
+
+def prefs(params: Json) -> Json:
+    """Return ``prefs``, an object of at most 64 kB."""
+    value = params.get("prefs")
+    if value is None:
+        raise missing("prefs")
+    if value == []:
+        return {}  # PHP clients write an empty object so.
+    if not isinstance(value, dict) or len(json.dumps(value)) > 65_535:
+        raise invalid("prefs", "Value must be a valid object")
+    return value
+
+
+def boolean(params: Json, name: str) -> bool:
+    """Return a boolean that must be there."""
+    value = params.get(name)
+    if value is None:
+        raise missing(name)
+    if not isinstance(value, bool):
+        raise invalid(name, "Value must be a valid boolean")
+    return value
+
+
+def number(params: Json, name: str, default: int, least: int, most: int) -> int:
+    """Return an integer between *least* and *most*; *default* if absent."""
+    value = params.get(name)
+    if value is None:
+        return default
+    if type(value) is not int or not least <= value <= most:
+        raise invalid(name, f"Value must be a valid range between {least:,} and {most:,}")
     return value
 
 

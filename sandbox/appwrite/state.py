@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from sandbox.appwrite.errors import AppwriteError
 
@@ -26,7 +27,18 @@ class User:
     labels: list[str] = field(default_factory=list)
     verified: bool = False
     enabled: bool = True
+    name: str = ""
+    phone: str = ""
+    prefs: dict[str, object] = field(default_factory=dict)
+    updated_at: datetime | None = None
     accessed_at: datetime | None = None
+
+
+class TokenKind(StrEnum):
+    """Where a token comes from; also the ``provider`` of the session that it opens."""
+
+    MAGIC_URL = "magic-url"
+    GENERIC = "token"
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Token:
     digest: bytes
     created_at: datetime
     expires_at: datetime
+    kind: TokenKind
 
 
 @dataclass
@@ -51,6 +64,7 @@ class Session:
     expires_at: datetime
     ip: str
     user_agent: str
+    provider: str
 
 
 @dataclass
@@ -90,35 +104,55 @@ class Project:
             raise AppwriteError("user_not_found")
         return found
 
-    def add_user(self, user_id: str, email: str) -> User:
-        """Make a user; ``unique()`` lets the server choose the id."""
+    def add_user(self, user_id: str, email: str, *, name: str = "", phone: str = "") -> User:
+        """Create a user; ``unique()`` lets the server choose the id."""
         chosen = secrets.token_hex(10) if user_id == "unique()" else user_id
-        if chosen in self.users or self.by_email(email) is not None:
+        if chosen in self.users or (email and self.by_email(email) is not None):
             raise AppwriteError("user_already_exists")
         if len(self.users) >= MOST_USERS:
             raise AppwriteError("user_count_exceeded")
-        user = self.users[chosen] = User(chosen, email.lower(), self.now())
+        user = self.users[chosen] = User(chosen, email.lower(), self.now(), name=name, phone=phone)
         return user
 
-    def add_token(self, user: User) -> tuple[Token, str]:
-        """Make the two halves of a magic link; earlier ones stay good."""
-        secret, now = secrets.token_hex(32), self.now()
-        token = Token(secrets.token_hex(10), user.id, digest(secret), now, now + TOKEN_LIFETIME)
+    def delete_user(self, user: User) -> None:
+        """Delete a user with their sessions and tokens."""
+        for session in [*self.sessions_of(user.id)]:
+            del self.sessions[session.id]
+        self._tokens = [token for token in self._tokens if token.user_id != user.id]
+        del self.users[user.id]
+
+    def add_token(
+        self,
+        user: User,
+        *,
+        kind: TokenKind = TokenKind.MAGIC_URL,
+        length: int = 64,
+        lifetime: timedelta = TOKEN_LIFETIME,
+    ) -> tuple[Token, str]:
+        """Create a token and its secret of *length* characters; earlier ones stay valid."""
+        secret, now = secrets.token_hex(length)[:length], self.now()
+        token_id = secrets.token_hex(10)
+        token = Token(token_id, user.id, digest(secret), now, now + lifetime, kind)
         self._tokens = [old for old in self._tokens if old.expires_at > now]
         self._tokens.append(token)
         return token, secret
 
-    def spend(self, user_id: str, secret: str) -> User:
-        """Use a token up; whatever is wrong with it, the answer is the same."""
+    def consume(self, user_id: str, secret: str) -> tuple[User, TokenKind]:
+        """Use a token up and return its user and kind; any fault gives the same error."""
         shown, now = digest(secret), self.now()
         for token in self._tokens:
             if (token.user_id, token.digest) == (user_id, shown) and token.expires_at > now:
                 self._tokens.remove(token)
-                return self.users[user_id]
+                user = self.users[user_id]
+                if token.kind is TokenKind.MAGIC_URL:
+                    user.verified = True
+                return user, token.kind
         raise AppwriteError("user_invalid_token")
 
-    def open_session(self, user: User, *, ip: str, user_agent: str) -> tuple[Session, str]:
-        """Open a session; returns it with the secret as clients see it."""
+    def open_session(
+        self, user: User, *, provider: str, ip: str, user_agent: str
+    ) -> tuple[Session, str]:
+        """Open a session; return it with the secret as clients see it."""
         raw, now = secrets.token_hex(128), self.now()
         session = Session(
             secrets.token_hex(10),
@@ -128,12 +162,13 @@ class Project:
             now + SESSION_LIFETIME,
             ip,
             user_agent,
+            provider,
         )
         open_now = sorted(self.sessions_of(user.id), key=lambda other: other.created_at)
         for oldest in open_now[: max(0, len(open_now) + 1 - MOST_SESSIONS)]:
             del self.sessions[oldest.id]
         self.sessions[session.id] = session
-        user.verified, user.accessed_at = True, now
+        user.accessed_at = now
         text = json.dumps({"id": user.id, "secret": raw}, separators=(",", ":"))
         return session, base64.b64encode(text.encode()).decode()
 

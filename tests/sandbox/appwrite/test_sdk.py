@@ -96,3 +96,119 @@ def test_ends_all_sessions_of_a_user(client: Any) -> None:
     assert 2 == users.list_sessions(opened[0].userid).total
     users.delete_sessions(opened[0].userid)
     assert 0 == users.list_sessions(opened[0].userid).total
+
+
+def test_users_as_created(client: Any) -> None:
+    """A user keeps name, phone and preferences, and can be changed, blocked and deleted."""
+    users = Users(client().set_key(KEY))
+    made = users.create("ada1", email="ada@example.org", phone="+33123456789", name="Ada L.")
+    assert ("Ada L.", "+33123456789") == (made.name, made.phone)
+
+    assert "Ada Lovelace" == users.update_name("ada1", "Ada Lovelace").name
+    assert "al@example.org" == users.update_email("ada1", "al@example.org").email
+    assert users.update_email_verification("ada1", True).emailverification
+    assert {"theme": "dark"} == users.update_prefs("ada1", {"theme": "dark"}).data
+    assert {"theme": "dark"} == users.get_prefs("ada1").data
+    assert ["al@example.org"] == [one.identifier for one in users.list_targets("ada1").targets]
+    assert not users.update_status("ada1", False).status
+    users.delete("ada1")
+    with pytest.raises(AppwriteException) as ei:
+        users.get("ada1")
+    assert (404, "user_not_found") == (ei.value.code, ei.value.type)
+
+
+QUERIES: tuple[tuple[list[str], list[str]], ...] = (
+    ([Query.equal("email", ["b@example.org"])], ["b"]),
+    ([Query.equal("name", ["Ada", "Cid"])], ["a", "c"]),
+    ([Query.not_equal("name", "Ada")], ["b", "c"]),
+    ([Query.equal("status", [False])], ["c"]),
+    ([Query.contains("labels", ["approver"])], ["b"]),
+    ([Query.starts_with("email", "a@")], ["a"]),
+    ([Query.order_desc("name"), Query.limit(2)], ["c", "b"]),
+    ([Query.limit(1), Query.offset(1)], ["b"]),
+    ([Query.cursor_before("c"), Query.limit(1)], ["b"]),
+    ([Query.greater_than("$createdAt", "2000-01-01T00:00:00.000+00:00")], ["a", "b", "c"]),
+)
+BAD_QUERIES = (Query.equal("shoeSize", [3]), Query.limit(0), "no", '{"method": "startsWith"}')
+
+
+def test_queries(client: Any) -> None:
+    """Users are filtered, ordered and paged as the SDK's queries ask; others are refused."""
+    users = Users(client().set_key(KEY))
+    for name in ("Ada", "Bob", "Cid"):
+        users.create(name[0].lower(), email=f"{name[0].lower()}@example.org", name=name)
+    users.update_labels("b", ["approver"])
+    users.update_status("c", False)
+
+    for queries, expected in QUERIES:
+        assert expected == [user.id for user in users.list(queries).users], queries
+    for query in BAD_QUERIES:
+        with pytest.raises(AppwriteException) as ei:
+            users.list([query])
+        assert (400, "general_argument_invalid") == (ei.value.code, ei.value.type), query
+
+
+def test_search(client: Any) -> None:
+    """Users are found by words of their name, address, phone or id; the total can be left out."""
+    users = Users(client().set_key(KEY))
+    users.create("one", email="ada@example.org", name="Ada Lovelace")
+    users.create("two", email="bob@example.org", name="Bob")
+
+    assert ["one"] == [user.id for user in users.list(search="lovelace").users]
+    assert ["two"] == [user.id for user in users.list(search="bob@example.org").users]
+    assert [] == users.list(search="nobody").users
+    assert (2, 0) == (users.list().total, users.list(total=False).total)
+
+
+def test_token_for_a_user(client: Any) -> None:
+    """A token that a key creates opens one session, whose provider says so."""
+    with_key = client().set_key(KEY)
+    users = Users(with_key)
+    users.create("ada1", email="ada@example.org")
+    token = users.create_token("ada1", length=12, expire=120)
+    assert 12 == len(token.secret)
+
+    session = Account(with_key).create_session("ada1", token.secret)
+
+    assert ("token", ["token"]) == (session.provider, session.factors)
+    assert not users.get("ada1").emailverification
+    made = users.create_session("ada1")
+    assert "server" == made.provider
+    assert "ada1" == Account(client().set_jwt(users.create_jwt("ada1").jwt)).get().id
+
+
+def test_own_account(client: Any) -> None:
+    """A user changes their name and preferences, and can block their account."""
+    with_key = client().set_key(KEY)
+    Users(with_key).create("ada1", email="ada@example.org")
+    secret = Users(with_key).create_session("ada1").secret
+    account = Account(client().set_session(secret))
+
+    assert "Ada" == account.update_name("Ada").name
+    assert {"a": 1} == account.update_prefs({"a": 1}).prefs.data
+    assert {"a": 1} == account.get_prefs().data
+    assert not account.update_status().status
+    with pytest.raises(AppwriteException) as ei:
+        account.get()
+    assert (403, "user_blocked") == (ei.value.code, ei.value.type)
+
+
+def test_fallback_cookies(appwrite: Appwrite) -> None:
+    """A browser without third-party cookies gets its session in a header and sends it back."""
+    appwrite.call(
+        "POST", "/account/tokens/magic-url", {"userId": "ada1", "email": "ada@example.org"}
+    )
+    link = appwrite.last_link()
+    body = {"userId": link["userId"], "secret": link["secret"]}
+    opened = appwrite.call("POST", "/account/sessions/token", body)
+    held = opened.headers["x-fallback-cookies"]
+
+    shown = appwrite.call("GET", "/account", x_fallback_cookies=held)
+    assert "ada@example.org" == shown.json()["email"]
+    ended = appwrite.call("DELETE", "/account/sessions/current", x_fallback_cookies=held)
+    assert "[]" == ended.headers["x-fallback-cookies"]
+
+
+def test_ping(appwrite: Appwrite) -> None:
+    """The server answers a ping."""
+    assert "Pong!" == appwrite.call("GET", "/ping").text

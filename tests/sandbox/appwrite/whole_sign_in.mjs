@@ -3,7 +3,7 @@
 import { createRequire } from "node:module";
 
 const [modules, endpoint, project, key] = process.argv.slice(2);
-const { Account, Client, Users } = createRequire(`${modules}/`)("node-appwrite");
+const { Account, Client, Query, Users } = createRequire(`${modules}/`)("node-appwrite");
 const client = () => new Client().setEndpoint(endpoint).setProject(project);
 const seen = {};
 
@@ -22,6 +22,15 @@ seen.sessions = (await account.listSessions()).total;
 
 const users = new Users(client().setKey(key));
 seen.found = (await users.get({ userId: user.$id })).email;
+const made = await users.create({ userId: "bob1", email: "bob@example.org", name: "Bob" });
+seen.name = made.name;
+seen.equal = (await users.list({ queries: [Query.equal("email", ["bob@example.org"])] })).total;
+seen.search = (await users.list({ search: "bob" })).users.map((one) => one.$id);
+seen.prefs = await users.updatePrefs({ userId: "bob1", prefs: { theme: "dark" } });
+const generic = await users.createToken({ userId: "bob1" });
+seen.token = (await server.createSession({ userId: "bob1", secret: generic.secret })).provider;
+await users.delete({ userId: "bob1" });
+seen.left = (await users.list()).total;
 seen.labels = (await users.updateLabels({ userId: user.$id, labels: ["approver"] })).labels;
 
 try {

@@ -10,7 +10,7 @@ import aiosmtplib
 SEND_SECONDS = 5.0
 
 
-class Post:
+class Mailer:
     """Sends links to a mail catcher; without an address for it, only remembers the last link."""
 
     def __init__(self, smtp: tuple[str, int] | None) -> None:

@@ -1,0 +1,162 @@
+"""The queries of ``GET /users``: filters, order and pages, as the SDKs' ``Query`` writes them."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from sandbox.appwrite import models
+from sandbox.appwrite.errors import AppwriteError, invalid
+from sandbox.appwrite.state import User
+
+PAGE, LARGEST_PAGE = 25, 5_000
+ATTRIBUTES = {
+    *("$id", "$createdAt", "$updatedAt", "name", "email", "phone", "status", "passwordUpdate"),
+    *("registration", "emailVerification", "phoneVerification", "labels", "accessedAt"),
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query: its method, the attribute that it is about, and its values."""
+
+    method: str
+    attribute: str = ""
+    values: tuple[object, ...] = ()
+
+
+@dataclass
+class _Plan:
+    filters: list[Query] = field(default_factory=list)
+    order: list[tuple[str, bool]] = field(default_factory=list)
+    limit: int = PAGE
+    offset: int = 0
+    after: str = ""
+    before: str = ""
+
+
+def select(
+    users: Sequence[User], texts: Iterable[str], *, search: str = ""
+) -> tuple[int, list[User]]:
+    """
+    Return how many users match, and the page of them that is asked for.
+
+    Raises:
+        AppwriteError: A query cannot be read, or its cursor is unknown.
+    """
+    plan = _plan(texts)
+    words = search.lower().split()
+    found = [
+        user
+        for user in users
+        if all(word in _searchable(user) for word in words)
+        and all(_matches(query, user) for query in plan.filters)
+    ]
+    for attribute, descending in reversed(plan.order):
+        found.sort(key=partial(_text, attribute), reverse=descending)
+    return len(found), _page(found, plan)
+
+
+def _page(found: list[User], plan: _Plan) -> list[User]:
+    ids = [user.id for user in found]
+    cursor = plan.after or plan.before
+    if cursor and cursor not in ids:
+        raise AppwriteError("general_cursor_not_found", f"Cursor {cursor} not found")
+    if plan.before:
+        end = ids.index(plan.before)
+        return found[max(0, end - plan.limit) : end]
+    start = (ids.index(plan.after) + 1 if plan.after else 0) + plan.offset
+    return found[start : start + plan.limit]
+
+
+def _plan(texts: Iterable[str]) -> _Plan:
+    plan = _Plan()
+    for text in texts:
+        query = _parse(text)
+        first = query.values[0] if query.values else None
+        match query.method:
+            case "limit" if type(first) is int and 0 < first <= LARGEST_PAGE:
+                plan.limit = first
+            case "offset" if type(first) is int and 0 <= first <= LARGEST_PAGE:
+                plan.offset = first
+            case "cursorAfter" if isinstance(first, str):
+                plan.after = first
+            case "cursorBefore" if isinstance(first, str):
+                plan.before = first
+            case "orderAsc" | "orderDesc":
+                plan.order.append((query.attribute or "$id", query.method == "orderDesc"))
+            case method if (
+                method in _TESTS
+                and query.attribute in ATTRIBUTES
+                and len(query.values) >= _VALUES.get(method, 1)
+            ):
+                plan.filters.append(query)
+            case _:
+                raise invalid("queries", f"Invalid query: {text}")
+    return plan
+
+
+def _parse(text: str) -> Query:
+    try:
+        found = json.loads(text)
+        method, attribute = found["method"], found.get("attribute", "")
+        values = tuple(found.get("values", ()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+        raise invalid("queries", f"Invalid query: {text}") from exc
+    if not isinstance(method, str) or not isinstance(attribute, str):
+        raise invalid("queries", f"Invalid query: {text}")
+    return Query(method, attribute, values)
+
+
+def _value(user: User, attribute: str) -> object:
+    return models.full_user(user).get(attribute)
+
+
+def _text(attribute: str, user: User) -> str:
+    return str(_value(user, attribute))
+
+
+def _searchable(user: User) -> str:
+    return f"{user.id} {user.email} {user.phone} {user.name}".lower()
+
+
+def _matches(query: Query, user: User) -> bool:
+    return _TESTS[query.method](_value(user, query.attribute), query.values)
+
+
+def _compared(left: object, right: object) -> int:
+    """Return the sign of a comparison of two times, or of two texts."""
+    texts = str(left), str(right)
+    try:
+        one, two = (datetime.fromisoformat(text).timestamp() for text in texts)
+    except ValueError:
+        return (texts[0] > texts[1]) - (texts[0] < texts[1])
+    return (one > two) - (one < two)
+
+
+def _contains(value: object, values: Sequence[object]) -> bool:
+    if isinstance(value, list):
+        return any(wanted in value for wanted in values)
+    return any(str(wanted) in str(value) for wanted in values)
+
+
+_VALUES = {"isNull": 0, "isNotNull": 0, "between": 2}
+"""How many values a method needs; the others need one."""
+_TESTS: dict[str, Callable[[object, Sequence[object]], bool]] = {
+    "equal": lambda value, values: value in values,
+    "notEqual": lambda value, values: value not in values,
+    "isNull": lambda value, _: value is None,
+    "isNotNull": lambda value, _: value is not None,
+    "startsWith": lambda value, values: str(value).startswith(str(values[0])),
+    "endsWith": lambda value, values: str(value).endswith(str(values[0])),
+    "contains": _contains,
+    "search": lambda value, values: str(values[0]).lower() in str(value).lower(),
+    "lessThan": lambda value, values: _compared(value, values[0]) < 0,
+    "lessThanEqual": lambda value, values: _compared(value, values[0]) <= 0,
+    "greaterThan": lambda value, values: _compared(value, values[0]) > 0,
+    "greaterThanEqual": lambda value, values: _compared(value, values[0]) >= 0,
+    "between": lambda value, values: (
+        _compared(value, values[0]) >= 0 and _compared(value, values[1]) <= 0
+    ),
+}

@@ -14,7 +14,7 @@ TESTS ?= tests
 CONTRACTS := $(shell find protos/amarre -name '*.proto')
 IMAGE := protos/gen/amarre/contract.binpb
 
-.PHONY: help up test check check-contracts check-rendered check-deploy generate render lock baseline format wheel tools clean programs test-cluster
+.PHONY: help up test bench chaos check check-contracts check-rendered check-deploy site generate render lock baseline format wheel tools clean programs test-cluster test-containers test-telemetry test-iac
 
 help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ format: .venv/.installed ## Format code and contracts.
 
 baseline: $(IMAGE) ## Accept the contracts as they are as what later changes must not break.
 	$(BIN)/python protos/generate.py --baseline
+
+bench: $(IMAGE) ## Measure the cost of a request against bare parts; takes about five minutes.
+	@$(BIN)/python -m benchmarks.gateway_cost $(ARGS)
 
 wheel: .venv/.installed ## Build the wheel that other teams install.
 	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python -o dist

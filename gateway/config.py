@@ -28,7 +28,7 @@ class GatewaySettings(MeshSettings):
     gateway_streams_per_session: int = Field(default=6, ge=1)
     """Event streams of one session: browsers open six connections per host."""
     gateway_streams_total: int = Field(default=500, ge=1)
-    """Event streams of this process, about 20 KB each."""
+    """Event streams of this process; each holds a connection and a few tasks."""
     gateway_requests_in_flight: int = Field(default=128, ge=16)
     """Largest concurrency limit; the limit in effect follows the measured queueing delay."""
     gateway_queue_target: timedelta = Field(default=timedelta(milliseconds=50), gt=timedelta(0))

@@ -73,8 +73,9 @@ class FanOut:
 
     async def _read(self) -> None:
         while True:
-            call = self._open_watch()
+            call = None
             try:
+                call = self._open_watch()
                 while (message := await call.read()) is not grpc.aio.EOF:
                     if getattr(message, "event_id", ""):
                         await self._share(message)
@@ -92,7 +93,8 @@ class FanOut:
                 await self._fail(error)
                 return
             finally:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
             await asyncio.sleep(REOPEN_SECONDS)
 
     async def _share(self, message: Any) -> None:

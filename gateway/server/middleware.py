@@ -27,6 +27,7 @@ ALWAYS_SERVED = frozenset({"/healthz", "/logout", "/api/v1/auth/logout"})
 _DISCARDED_BYTES = 16 * 1024 * 1024
 """How much of an oversized body is read and discarded, so that the client can read the error."""
 _DISCARD_SECONDS = 1.0
+_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -78,7 +79,9 @@ class RequestMiddleware:
         trusted = headers if self._behind_envoy else {}
         age = age_seconds(trusted)
         try:
-            admitted = self._admission.admit(age, always=scope["path"] in ALWAYS_SERVED)
+            # A body may arrive slowly, which is not a queue of ours.
+            queued = 0.0 if _BODY_HEADERS & headers.keys() else age
+            admitted = self._admission.admit(queued, always=scope["path"] in ALWAYS_SERVED)
         except UnavailableError as error:
             await self._refuse(scope, headers, receive, send, error)
             return

@@ -133,6 +133,21 @@ async def test_deadline_counts_from_the_edge(world: World) -> None:
             assert status == answer.status_code
 
 
+async def test_slow_upload_is_not_a_queue(world: World) -> None:
+    """A request whose body arrived slowly is served; one without a body that waited is not."""
+    settings = world.settings.model_copy(update={"transport": "sidecar"})
+    app = build(settings, world.gateway.api.clients).app
+    stamp = {"x-amarre-start": str(int(time.time() * 1000) - 2000)}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="https://localhost:3443",
+        headers={**world.http.headers, **stamp},
+    ) as http:
+        assert 503 == (await http.get("/signup")).status_code
+        body = {"email": "ada@example.org"}
+        assert 200 == (await http.post("/api/v1/auth/signup", json=body)).status_code
+
+
 async def test_client_cannot_stamp(world: World) -> None:
     """Without Envoy a stamp of the client is ignored."""
     stamp = {"x-amarre-start": str(int(time.time() * 1000) - 30_000)}

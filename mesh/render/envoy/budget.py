@@ -1,32 +1,70 @@
-"""
-The retry budget: over time, retries are at most a fifth of the calls.
+"""Retry budget: over time, retries are at most a fifth of the calls.
 
 Envoy's own ``retry_budget`` compares retries with the calls in flight at the same moment, which
 bounds a busy caller and not a quiet one: calls that fail one after another were each tried three
-times. So calls put aside a share of a retry each, retries take a whole one, and a caller whose
-purse is empty does not retry. Envoy's own budget stays as well, for many calls at once.
+times. So each call earns a share of a retry, and a call whose route retries reserves the retries
+that it may use when it begins; what it did not use is given back with its response. A caller with
+no budget left does not retry. Envoy's own budget stays as well, for many calls at once.
+
+A call that its client cancels has no response. What such calls reserved is given back after one
+to two periods.
 """
 
 from typing import Any
 
 from mesh.render.envoy.placement import typed
 
+RETRIES = "retries"
+"""Metadata of a route: the most retries of one call. Routes without it reserve nothing."""
+FILTER = "envoy.filters.http.lua"
 _SCRIPT = """\
--- A little less than a fifth, so that the reserve fits into it within a hundred calls.
-local SHARE, RESERVE, MOST = 0.14, 4, 8
-local purse = RESERVE
+-- SHARE is a little less than a fifth, so that RESERVE fits into it within a hundred calls.
+local SHARE, RESERVE, MOST, PERIOD = 0.14, 4, 32, 30
+local budget, period, began = RESERVE, 0, os.time()
+-- What calls of this period and of the one before have reserved and not yet given back.
+local reserved, earlier = 0, 0
+
+local function give_back(count)
+  budget = math.min(MOST, budget + count)
+end
 
 function envoy_on_request(handle)
-  purse = math.min(MOST, purse + SHARE)
-  if purse < 2 then
-    handle:headers():replace("x-envoy-max-retries", tostring(math.max(0, math.floor(purse))))
+  budget = math.min(MOST, budget + SHARE)
+  local most = handle:metadata():get("retries")
+  if most == nil then
+    return
   end
+  if os.time() - began >= PERIOD then
+    give_back(earlier)
+    earlier, reserved, period, began = reserved, 0, period + 1, os.time()
+  end
+  local take = math.max(0, math.min(most, math.floor(budget)))
+  budget, reserved = budget - take, reserved + take
+  if take < most then
+    handle:headers():replace("x-envoy-max-retries", tostring(take))
+  end
+  handle:streamInfo():dynamicMetadata():set("amarre.retries", "reserved", take)
+  handle:streamInfo():dynamicMetadata():set("amarre.retries", "period", period)
 end
 
 function envoy_on_response(handle)
   local tries = tonumber(handle:headers():get("x-envoy-attempt-count") or "1")
   handle:headers():remove("x-envoy-attempt-count")
-  purse = purse - (tries - 1)
+  local call = handle:streamInfo():dynamicMetadata():get("amarre.retries")
+  if call == nil then
+    return
+  end
+  local unused = call["reserved"] - (tries - 1)
+  if call["period"] == period then
+    reserved = reserved - call["reserved"]
+    give_back(unused)
+  elseif call["period"] == period - 1 then
+    earlier = earlier - call["reserved"]
+    give_back(unused)
+  else
+    -- Given back as a whole already.
+    budget = budget - (tries - 1)
+  end
 end
 """
 
@@ -34,9 +72,14 @@ end
 def retry_budget() -> dict[str, Any]:
     """Return the filter; routes must ask for ``include_attempt_count_in_response``."""
     return {
-        "name": "envoy.filters.http.lua",
+        "name": FILTER,
         "typed_config": typed(
             "envoy.extensions.filters.http.lua.v3.Lua",
             default_source_code={"inline_string": _SCRIPT},
         ),
     }
+
+
+def reserving(most: int) -> dict[str, Any]:
+    """Return the metadata of a route whose calls are retried at most *most* times."""
+    return {"metadata": {"filter_metadata": {FILTER: {RETRIES: most}}}}

@@ -9,6 +9,7 @@ from typing import Any
 
 from mesh.contract.policy import Method, Service
 from mesh.render.deployment import HEALTH_SERVICE, REFLECTION
+from mesh.render.envoy.budget import reserving
 from mesh.render.envoy.clusters import APP
 from mesh.render.envoy.placement import EGRESS, INBOUND, canary_of, dns_name, seconds, typed
 from mesh.render.envoy.telemetry import UNTRACED
@@ -87,6 +88,7 @@ def _outbound_route(method: Method, weight: int | None) -> dict[str, Any]:
         "match": {"path": method.path},
         "decorator": {"operation": method.path.removeprefix("/")},
         "route": {**target, **limits(method), **retries(method)},
+        **(reserving(MOST_RETRIES) if method.may_retry else {}),
     }
 
 
@@ -98,6 +100,7 @@ def _to_canary(method: Method) -> dict[str, Any]:
         "match": {"path": method.path, "headers": [header]},
         "decorator": {"operation": method.path.removeprefix("/")},
         "route": {"cluster": canary_of(method.service), **limits(method), **retries(method)},
+        **(reserving(MOST_RETRIES) if method.may_retry else {}),
     }
 
 

@@ -25,6 +25,12 @@ up: $(IMAGE) ## Start everything and print where it is. Options: make up ARGS="-
 test: $(IMAGE) tools ## Run all tests; installs the optional programs where it may.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(TESTS) $(ARGS)
 
+SEEDS ?= 1,2,3
+
+chaos: $(IMAGE) tools ## Make every fault under load, in the order of each of SEEDS.
+	@AMARRE_CHAOS_SEEDS=$(SEEDS) AMARRE_CHAOS_FAULTS=10 AMARRE_CHAOS_RECOVERY=5 \
+	    $(BIN)/python -m pytest -q tests/chaos $(ARGS)
+
 check: $(IMAGE) check-contracts check-rendered check-deploy ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,0 +1,101 @@
+"""Faults that are made on purpose, and the seeded order in which they come."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+VICTIMS = ("survey", "survey-2", "auth", "health", "gateway", "survey-envoy", "auth-envoy")
+Make = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Mesh:
+    """The running mesh as something that faults happen to."""
+
+    def __init__(self, ready_file: Path) -> None:
+        self._ready_file = ready_file
+
+    @property
+    def ready(self) -> Any:
+        """The ready file as it is now."""
+        return json.loads(self._ready_file.read_text())
+
+    def pid(self, name: str) -> int:
+        """Return the process id of *name*."""
+        return next(int(p["pid"]) for p in self.ready["processes"] if p["name"] == name)
+
+    @contextlib.asynccontextmanager
+    async def killed(self, name: str) -> AsyncIterator[None]:
+        """Kill a process; the fault is over at once."""
+        os.kill(self.pid(name), signal.SIGKILL)
+        yield
+
+    @contextlib.asynccontextmanager
+    async def paused(self, name: str) -> AsyncIterator[None]:
+        """Hold a process still during the body."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    @contextlib.asynccontextmanager
+    async def redcap(self, **switches: Any) -> AsyncIterator[None]:
+        """Let REDCap be slow, or answer with HTML, during the body."""
+        url = f"{self.ready['urls']['sandbox']}/_control/faults"
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            (await client.put(url, json=switches)).raise_for_status()
+            try:
+                yield
+            finally:
+                (await client.put(url, json={})).raise_for_status()
+
+
+def schedule(
+    mesh: Mesh, seed: int, stores: dict[str, Callable[[], None]]
+) -> list[tuple[str, Make, float]]:
+    """Return every fault once, in the order of *seed*: its name, how to make it, its seconds.
+
+    Args:
+        mesh: What they happen to.
+        seed: Decides about order, victims and lengths.
+        stores: How to restart each store, by name.
+    """
+    dice = random.Random(seed)
+    found: list[tuple[str, Make, float]] = []
+    for name in dice.sample(VICTIMS, 3):
+        found.append((f"kill -9 of {name}", partial(mesh.killed, name), 0.0))
+    for name in dice.sample(VICTIMS, 2):
+        length = dice.uniform(1, 3)
+        found.append((f"SIGSTOP of {name}", partial(mesh.paused, name), length))
+    slow = dice.randrange(500, 2000)
+    found += [
+        (f"REDCap {slow} ms slow", lambda: mesh.redcap(latency_ms=slow), dice.uniform(2, 4)),
+        ("REDCap answering HTML", lambda: mesh.redcap(mode="html"), dice.uniform(1, 3)),
+        (
+            "REDCap answering nothing now and then",
+            lambda: mesh.redcap(mode="empty", error_rate=0.3),
+            dice.uniform(1, 3),
+        ),
+    ]
+    for name, restart in stores.items():
+        found.append((f"restart of {name}", partial(_restarted, restart), 0.0))
+    dice.shuffle(found)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _restarted(restart: Callable[[], None]) -> AsyncIterator[None]:
+    await asyncio.to_thread(restart)
+    yield

@@ -1,4 +1,4 @@
-"""Where one local mesh stands: its files, its ports, its URLs."""
+"""Addresses of a local mesh: ports and URLs."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Site:
-    """The data folder and the first port of a mesh, and what follows from them."""
+    """The data folder and the first port of a mesh, with the addresses that follow from them."""
 
     layout: DataFolder
     port_base: int = topology.PORT_BASE
@@ -28,17 +28,17 @@ class Site:
 
     @property
     def app(self) -> str:
-        """The application by name: browsers bind passkeys to a name, never to an address."""
+        """URL of the application, by name: browsers bind passkeys to names only."""
         return f"http://localhost:{self.port(topology.EDGE_HTTP)}"
 
     @property
     def app_tls(self) -> str:
-        """The application with TLS, by name too."""
+        """URL of the application with TLS, by name."""
         return f"https://localhost:{self.port(topology.EDGE_HTTPS)}"
 
     @property
     def key_set(self) -> Path:
-        """The socket on which Auth gives its key set to proxies and services."""
+        """The socket on which Auth serves its key set to Envoys and services."""
         return self.layout.sockets / "keys.sock"
 
     @property

@@ -1,4 +1,4 @@
-"""Where the local mesh keeps its files: everything below one data folder."""
+"""Data folder of a local mesh: the paths of everything that it writes."""
 
 import hashlib
 import os
@@ -43,7 +43,7 @@ class DataFolder:
 
     @property
     def scraped(self) -> Path:
-        """What the console scrapes, as JSON; rewritten as instances come and go."""
+        """The scrape targets of the console, as JSON; rewritten as instances come and go."""
         return self.state / "scraped.json"
 
     @property
@@ -53,21 +53,20 @@ class DataFolder:
 
     @property
     def ready(self) -> Path:
-        """What runs, in the form of the ready file."""
+        """The ready file: what runs, with URLs and tokens."""
         return self.data / "ready.json"
 
     @property
     def lock(self) -> Path:
-        """Held while a mesh runs from this folder."""
+        """Locked while a mesh runs from this folder."""
         return self.data / "lock"
 
     @property
     def sockets(self) -> Path:
-        """
-        Unix sockets, readable by this user alone.
+        """Unix sockets, accessible by the current user only.
 
-        Below the data folder where its path is short enough for a socket, else in a folder of
-        the system's temporary one that belongs to it.
+        Below the data folder if its path is short enough for a socket, else in a temporary folder
+        that belongs to it.
         """
         below = self.data / "run"
         if len(os.fsencode(below)) <= _LONGEST_SOCKET_FOLDER:
@@ -77,7 +76,7 @@ class DataFolder:
 
     @property
     def control(self) -> Path:
-        """The socket on which the runner takes orders."""
+        """The socket on which the runner accepts control actions."""
         return self.sockets / "control.sock"
 
     def secret(self, name: str) -> Path:
@@ -85,8 +84,7 @@ class DataFolder:
         return self.data / "secrets" / name
 
     def prepare(self) -> None:
-        """
-        Make the folders and the secrets that are missing.
+        """Create the folders and the secrets that are missing.
 
         Raises:
             DataFolderError: The folder cannot be written.

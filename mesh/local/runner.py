@@ -1,6 +1,4 @@
-"""
-``amarre up``: prepares the data folder, starts every process, writes the ready file, drains.
-"""
+"""``amarre up``: prepares the data folder, starts every process, writes the ready file, drains."""
 
 import asyncio
 import contextlib
@@ -51,8 +49,7 @@ class Runner:
     """One local mesh."""
 
     def __init__(self, layout: DataFolder, options: Options, ready_file: Path | None) -> None:
-        """
-        Plan a mesh below *layout*; nothing is started and nothing written yet.
+        """Plan a mesh below *layout*; nothing is started and nothing written yet.
 
         Raises:
             PlanError: The options ask for something that cannot be.
@@ -70,8 +67,7 @@ class Runner:
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        """
-        Hold the data folder, check the ports, issue certificates.
+        """Hold the data folder, check the ports, issue certificates.
 
         Raises:
             DataFolderError, AlreadyRunningError, PortsInUseError, CaError: As they say.
@@ -283,8 +279,7 @@ class Runner:
 
 
 def check_ready_file(path: Path) -> Path:
-    """
-    Return *path*, absolute, once it is sure that it can be written.
+    """Return *path*, absolute, once it is sure that it can be written.
 
     Raises:
         DataFolderError: It cannot.

@@ -1,4 +1,4 @@
-"""Finding the running mesh of a data folder."""
+"""Find the running mesh of a data folder."""
 
 import json
 import os
@@ -12,28 +12,28 @@ class NotRunningError(Exception):
 
 
 def read_ready_file(layout: DataFolder) -> dict[str, Any]:
-    """
-    Return the ready file of the mesh that runs from *layout*.
+    """Return the ready file of the mesh that runs from *layout*.
 
     Raises:
-        NotRunningError: None runs.
+        NotRunningError: No mesh runs.
     """
     try:
         found: dict[str, Any] = json.loads(layout.ready.read_text())
-    except (OSError, ValueError) as exc:
+        pids = [int(process["pid"]) for process in found["processes"]]
+    except (OSError, ValueError, TypeError, KeyError) as exc:
         raise NotRunningError(
             f"No mesh runs from {layout.data}. Start one with `make up` or `amarre up`, or name "
             "its folder with --data DIR or AMARRE_DATA."
         ) from exc
-    if not any(is_alive(process["pid"]) for process in found["processes"]):
+    if not any(map(is_alive, pids)):
         raise NotRunningError(
-            f"The mesh of {layout.data} is gone without having said so. Start it anew."
+            f"The mesh of {layout.data} was killed: none of its processes runs. Start it again."
         )
     return found
 
 
 def is_alive(pid: int) -> bool:
-    """Say whether a process with this id exists."""
+    """Whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

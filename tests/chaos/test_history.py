@@ -45,9 +45,7 @@ def test_correct_history() -> None:
     ids=["lost", "not listed", "two answers", "twice", "late", "no recovery", "slow recovery"],
 )
 def test_broken_rule(sentence: str, history: dict[str, object]) -> None:
-    """
-    Each broken rule is named.
-    """
+    """Each broken rule is named."""
     operations = history.pop("operations")
 
     assert sentence in found(*operations, **history)  # type: ignore[misc, arg-type]

@@ -1,5 +1,4 @@
-"""
-Everything that leaves the processes of a running mesh, as text, and a search in all of it.
+"""Everything that leaves the processes of a running mesh, as text, and a search in all of it.
 
 A *planted* value is one that must never get out; it is looked for as it stands and in the
 encodings of URLs, JSON and HTML, in any case.
@@ -27,8 +26,7 @@ API = (
 
 
 def arrived(ready: Mapping[str, Any], trace: str, services: Iterable[str]) -> None:
-    """
-    Wait until the console has spans and a line of each of *services* for *trace*.
+    """Wait until the console has spans and a line of each of *services* for *trace*.
 
     Exporters send in order, so that whatever these processes told before is there, too.
     """

@@ -1,5 +1,4 @@
-"""
-A researcher at work, over HTTP alone: what a browser sends, without one.
+"""A researcher at work, over HTTP alone: what a browser sends, without one.
 
 ``python -m tests.integration.researcher READY_FILE`` goes the whole way once and says so.
 """
@@ -122,8 +121,7 @@ class Researcher:
         return self._session
 
     def send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """
-        Send a request as a page of the application would.
+        """Send a request as a page of the application would.
 
         The cookie is kept by hand: it is Secure, which browsers allow on a loopback address and
         Python's cookie jar does not.

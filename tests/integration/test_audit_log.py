@@ -11,8 +11,7 @@ import httpx
 
 
 def test_orders_are_logged(live: Any) -> None:
-    """
-    An order of the terminal and one of the console's API are found among the logs of kind
+    """An order of the terminal and one of the console's API are found among the logs of kind
     security, with who gave them and how they ended; the runner's own output says so in plain
     text where it is no terminal.
     """

@@ -22,15 +22,12 @@ LEAKED_TRACE = "1eaced00000000000000000000000000"
 
 
 def test_whole_way(live: Any) -> None:
-    """
-    From sign-up to a finished request with two opinions, its data, its PDF and sign-out.
-    """
+    """From sign-up to a finished request with two opinions, its data, its PDF and sign-out."""
     whole_way(live, "ada@example.org")
 
 
 def test_nothing_personal_gets_out(live: Any) -> None:
-    """
-    No address, secret, token, cookie or answer appears in any log, span, metric, page or error:
+    """No address, secret, token, cookie or answer appears in any log, span, metric, page or error:
     whatever left a process is searched, and the same search finds what is leaked on purpose.
     """
     with Researcher(live, ADDRESS) as canary:
@@ -162,9 +159,7 @@ def _leak(live: Any, text: str) -> None:
 
 
 def test_every_form_is_found() -> None:
-    """
-    The search knows a planted value as URLs, JSON and pages write it, in any case.
-    """
+    """The search knows a planted value as URLs, JSON and pages write it, in any case."""
     value = 'Ada <ada+é@example.org> said "no"'
     forms = [value.upper(), quote(value), quote_plus(value), json.dumps(value), html.escape(value)]
     found = {str(n): f"before {form} after" for n, form in enumerate(forms)}

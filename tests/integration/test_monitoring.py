@@ -42,9 +42,7 @@ def test_everything_is_scraped(live: Any) -> None:
 
 
 def test_rules(live: Any) -> None:
-    """
-    Prometheus follows the rules of the contracts, and none of them is broken.
-    """
+    """Prometheus follows the rules of the contracts, and none of them is broken."""
     found = [rule for group in ask(live, "rules")["groups"] for rule in group["rules"]]
 
     assert "ServiceDown" in {rule["name"] for rule in found}

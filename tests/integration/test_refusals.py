@@ -60,9 +60,7 @@ class TestOwnership:
     """Foreign and absent look the same."""
 
     def test_foreign_record(self, live: Any, ada: Researcher) -> None:
-        """
-        Another user's record is 404 for links and PDF, and in neither list nor export.
-        """
+        """Another user's record is 404 for links and PDF, and in neither list nor export."""
         request = ada.create()
         ada.fill(ada.step(request, "form")["url"], INVITES_FOR_RESEARCH)
         with somebody(live) as eve:
@@ -81,9 +79,7 @@ class TestOwnership:
             assert "Noether" not in eve.send("GET", "/api/v1/surveys/data?format=csv").text
 
     def test_form_of_somebody_else_in_ones_own_record(self, ada: Researcher) -> None:
-        """
-        The approver's form of one's own record is not the applicant's to open (defect 1).
-        """
+        """The approver's form of one's own record is not the applicant's to open (defect 1)."""
         request = ada.create()
 
         answer = ada.send("GET", f"/api/v1/surveys/links?record={request}&instrument=labo")
@@ -95,9 +91,7 @@ class TestOneOpenRequest:
     """One request at a time, whatever happens."""
 
     def test_hundred_at_once(self, live: Any, ada: Researcher) -> None:
-        """
-        A hundred creations at once make exactly one record (defect 3).
-        """
+        """A hundred creations at once make exactly one record (defect 3)."""
 
         def create(_: int) -> int:
             headers = {
@@ -149,9 +143,7 @@ class TestOneOpenRequest:
         assert [] == records_of(live, user)
 
     def test_consent(self, live: Any, ada: Researcher) -> None:
-        """
-        Without consent nothing is created (defect 20).
-        """
+        """Without consent nothing is created (defect 20)."""
         for body in ({}, {"consent": False}, {"noticeVersion": "2026-01"}):
             refused = ada.send("POST", "/api/v1/surveys/new", json=body)
             assert "consent_required" == refused.json()["error"]["code"]
@@ -159,9 +151,7 @@ class TestOneOpenRequest:
         assert [] == records_of(live, ada.data("GET", "/api/v1/me")["id"])
 
     def test_same_key(self, live: Any, ada: Researcher) -> None:
-        """
-        A retry with the same idempotency key gives the same answer; other input is refused.
-        """
+        """A retry with the same idempotency key gives the same answer; other input is refused."""
         first = ada.create(**{"Idempotency-Key": "one"})
         second = ada.create(**{"Idempotency-Key": "one"})
         other = ada.send(
@@ -183,9 +173,7 @@ class TestEdge:
     """What a stranger may send."""
 
     def test_no_proof_of_origin(self, live: Any) -> None:
-        """
-        A state-changing call without proof of the same origin is 403.
-        """
+        """A state-changing call without proof of the same origin is 403."""
         url = f"{live['urls']['app']}/api/v1/auth/signup"
         for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
             refused = httpx.post(
@@ -197,9 +185,7 @@ class TestEdge:
             )
 
     def test_forged_internal_headers(self, live: Any, ada: Researcher) -> None:
-        """
-        Headers that the mesh itself writes are worth nothing from outside.
-        """
+        """Headers that the mesh itself writes are worth nothing from outside."""
         forged = {
             "x-forwarded-client-cert": "URI=spiffe://amarre.local/ns/amarre/sa/gateway",
             "authorization": "Bearer x.y.z",
@@ -213,9 +199,7 @@ class TestEdge:
 
     @pytest.mark.parametrize("path", ["/api/v1/nope", "/nope", "/api/v1/surveys/requests/1"])
     def test_unknown_path(self, live: Any, path: str) -> None:
-        """
-        An unknown path answers with the envelope and the ids.
-        """
+        """An unknown path answers with the envelope and the ids."""
         answer = httpx.get(
             live["urls"]["app"] + path, headers={"Accept": "application/json"}, trust_env=False
         )
@@ -225,9 +209,7 @@ class TestEdge:
         assert answer.headers["traceresponse"]
 
     def test_wrong_method(self, live: Any) -> None:
-        """
-        A wrong method is 405 with what is allowed.
-        """
+        """A wrong method is 405 with what is allowed."""
         answer = httpx.delete(
             f"{live['urls']['app']}/api/v1/me",
             headers={"Sec-Fetch-Site": "same-origin"},
@@ -238,9 +220,7 @@ class TestEdge:
         assert "GET" in answer.headers["allow"]
 
     def test_too_large(self, live: Any, ada: Researcher) -> None:
-        """
-        More than 64 KiB is 413, not 500 (defect 11).
-        """
+        """More than 64 KiB is 413, not 500 (defect 11)."""
         answer = ada.send(
             "POST", "/api/v1/auth/signup", json={"email": "a" * 70_000 + "@example.org"}
         )
@@ -251,8 +231,8 @@ class TestEdge:
         )
 
     def test_outage_is_no_sign_out(self, live: Any, ada: Researcher, faults: Any) -> None:
-        """
-        With REDCap away the list is 502 or 503, never empty; the session stays (defects 9, 10).
+        """With REDCap away the list is 502 or 503, never empty; the session stays (defects 9,
+        10).
         """
         faults(latency_ms=0, error_rate=0.0, mode="html")
         listed = ada.send("GET", "/api/v1/surveys/list")

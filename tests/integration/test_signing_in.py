@@ -28,9 +28,7 @@ def parts(link: str) -> dict[str, str]:
 
 
 def test_scanners(person: Researcher) -> None:
-    """
-    After ten looks of a mail scanner at the link and one by HEAD, the person signs in by it.
-    """
+    """After ten looks of a mail scanner at the link and one by HEAD, the person signs in by it."""
     link = person.mailed_link()
     for method in ("GET",) * 10 + ("HEAD",):
         looked = httpx.request(method, link, headers=SCANNER, trust_env=False)
@@ -54,9 +52,7 @@ def test_scanners(person: Researcher) -> None:
     ids=["another site", "a sister site", "another origin", "no origin", "neither header"],
 )
 def test_log_in_from_elsewhere(person: Researcher, headers: dict[str, str]) -> None:
-    """
-    A log-in that does not come from our pages is refused and leaves the link good.
-    """
+    """A log-in that does not come from our pages is refused and leaves the link good."""
     link = person.mailed_link()
     for path, body in (
         ("/api/v1/auth/login", {"json": parts(link)}),
@@ -93,9 +89,7 @@ def test_log_in_from_elsewhere(person: Researcher, headers: dict[str, str]) -> N
     ],
 )
 def test_bad_bodies(person: Researcher, body: bytes, code: str) -> None:
-    """
-    A body that is no good is refused with its code and never with 500; the link stays good.
-    """
+    """A body that is no good is refused with its code and never with 500; the link stays good."""
     answer = person.send(
         "POST",
         "/api/v1/auth/login",
@@ -108,8 +102,7 @@ def test_bad_bodies(person: Researcher, body: bytes, code: str) -> None:
 
 
 def test_operator(live: Any) -> None:
-    """
-    The operator of the local mesh is let into the console by their sign-in, once a link, which
+    """The operator of the local mesh is let into the console by their sign-in, once a link, which
     its graph takes for a declared way; a researcher is not.
     """
     with Researcher(live, "nobody@example.org") as researcher:

@@ -54,9 +54,7 @@ class Started:
 
 
 def test_end_of_the_terminal(tmp_path: Path) -> None:
-    """
-    SIGHUP drains as SIGTERM does, and leaves no process and no file with tokens behind.
-    """
+    """SIGHUP drains as SIGTERM does, and leaves no process and no file with tokens behind."""
     mesh = Started(tmp_path)
 
     mesh.process.send_signal(signal.SIGHUP)
@@ -67,9 +65,7 @@ def test_end_of_the_terminal(tmp_path: Path) -> None:
 
 
 def test_nohup(tmp_path: Path) -> None:
-    """
-    A mesh that was started with SIGHUP ignored survives it.
-    """
+    """A mesh that was started with SIGHUP ignored survives it."""
     mesh = Started(tmp_path, "nohup")
 
     mesh.process.send_signal(signal.SIGHUP)
@@ -81,8 +77,7 @@ def test_nohup(tmp_path: Path) -> None:
 
 
 def test_second_interrupt(tmp_path: Path) -> None:
-    """
-    The first Ctrl-C drains and says how to stop at once; the second ends within 2 s although a
+    """The first Ctrl-C drains and says how to stop at once; the second ends within 2 s although a
     service is held still by SIGSTOP.
     """
     mesh = Started(tmp_path)

@@ -70,9 +70,7 @@ def status_at(gateway: str, session: str) -> int:
 
 @pytest.mark.parametrize("everywhere", [False, True], ids=["here", "everywhere"])
 def test_log_out(gateways: tuple[Any, str], *, everywhere: bool) -> None:
-    """
-    After a log-out the gateway that saw it refuses at once, the other one within 5 s.
-    """
+    """After a log-out the gateway that saw it refuses at once, the other one within 5 s."""
     ready, second = gateways
     email = f"nomad.{os.urandom(4).hex()}@example.org"
     with Researcher(ready, email) as here, Researcher(ready, email) as there:

@@ -35,8 +35,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stubs_and_types_are_inside(wheel: Path) -> None:
-    """
-    Generated code, its types, the contract's image, the study and the runbooks are in the wheel.
+    """Generated code, its types, the contract's image, the study and the runbooks are in the
+    wheel.
     """
     names = set(zipfile.ZipFile(wheel).namelist())
 
@@ -52,9 +52,7 @@ def test_stubs_and_types_are_inside(wheel: Path) -> None:
 
 
 def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
-    """
-    From another folder, with only the wheel on the path, the stubs and the channel import.
-    """
+    """From another folder, with only the wheel on the path, the stubs and the channel import."""
     subprocess.run(
         [
             str(UV),

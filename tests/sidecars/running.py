@@ -105,8 +105,7 @@ class Running:
 
 
 class Load:
-    """
-    Requests at a steady rate while the body runs; where the machine cannot keep up, fewer.
+    """Requests at a steady rate while the body runs; where the machine cannot keep up, fewer.
 
     Written to sockets by hand: an HTTP client of Python's would take a core for 200 a second.
     """
@@ -161,8 +160,7 @@ class Load:
             self.failures.append(text[:300])
 
     async def _ask(self) -> tuple[str, str]:
-        """
-        Send one request over a connection that idles, or a new one; returns status and body.
+        """Send one request over a connection that idles, or a new one; returns status and body.
 
         A connection that idled may be closed by the server while the request is on its way. As
         browsers do, it is then sent once more over a new one, if nothing of an answer has come.

@@ -48,8 +48,7 @@ async def status_of(channel: grpc.aio.Channel, method: Method, metadata: Any) ->
 
 class TestCallers:
     async def test_matrix(self, bed: Bed) -> None:
-        """
-        For every caller and method, the sidecar lets through exactly whom the contract names;
+        """For every caller and method, the sidecar lets through exactly whom the contract names;
         ``rbac.deny.denied`` counts the others.
         """
         sidecar = await bed.service(Surveys())
@@ -67,8 +66,7 @@ class TestCallers:
         assert refused == await sidecar.counter("http.inbound.rbac.deny.denied")
 
     async def test_a_call_that_is_let_through_is_told(self, bed: Bed) -> None:
-        """
-        The access log tells of it in a line of kind ``access``, and so it does when its caller
+        """The access log tells of it in a line of kind ``access``, and so it does when its caller
         leaves midway, before there is a status.
         """
         surveys = Surveys()
@@ -88,8 +86,7 @@ class TestCallers:
         assert names.KIND_ACCESS == whole["kind"] == left["kind"]
 
     async def test_denial_is_explained(self, bed: Bed) -> None:
-        """
-        The answer is terse; the access log's ``details`` name the policy and its contract line,
+        """The answer is terse; the access log's ``details`` name the policy and its contract line,
         in a line of kind ``security``.
         """
         sidecar = await bed.service(Surveys())
@@ -133,9 +130,7 @@ class TestCallers:
             certificate_authority.Issued,
         ],
     ) -> None:
-        """
-        A certificate of anybody else ends at the handshake; ``ssl.fail_verify_*`` counts it.
-        """
+        """A certificate of anybody else ends at the handshake; ``ssl.fail_verify_*`` counts it."""
         sidecar = await bed.service(Surveys())
         issued = issue(bed.authority, certificate_authority.CertificateAuthority.create())
         folder = bed.folder / "foreign"
@@ -150,8 +145,7 @@ class TestCallers:
         assert 1 <= sum(failed.values())
 
     async def test_json_is_refused(self, bed: Bed) -> None:
-        """
-        A workload that speaks JSON over HTTP/1.1 gets no answer at all;
+        """A workload that speaks JSON over HTTP/1.1 gets no answer at all;
         ``downstream_cx_protocol_error`` counts it.
         """
         sidecar = await bed.service(Surveys())
@@ -212,9 +206,7 @@ def public_key_as_secret() -> bytes:
 
 class TestTokens:
     async def test_good_one(self, bed: Bed) -> None:
-        """
-        A token as Auth mints it passes the sidecar; ``jwt_authn.allowed`` counts it.
-        """
+        """A token as Auth mints it passes the sidecar; ``jwt_authn.allowed`` counts it."""
         sidecar = await bed.service(Surveys())
 
         async with bed.directly(sidecar, bed.svids / "gateway") as channel:
@@ -242,8 +234,7 @@ class TestTokens:
         ],
     )
     async def test_bad_ones(self, bed: Bed, token: Callable[[], str]) -> None:
-        """
-        Every other token is UNAUTHENTICATED and never reaches the service;
+        """Every other token is UNAUTHENTICATED and never reaches the service;
         ``jwt_authn.denied`` counts it.
         """
         surveys = Surveys()

@@ -103,9 +103,7 @@ async def answer(stub: Any, call: Call) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_same_answer(bed: Bed, name: str) -> None:
-    """
-    Status and reason are the same on both transports.
-    """
+    """Status and reason are the same on both transports."""
     identity, call = CALLS[name]
 
     async with directly(bed, identity) as stub:

@@ -141,18 +141,14 @@ class TestForged:
         ],
     )
     async def test_internal_headers_are_dropped(self, bed: Bed, name: str) -> None:
-        """
-        A header that only the mesh may write does not get past the edge.
-        """
+        """A header that only the mesh may write does not get past the edge."""
         async with front(bed) as edge:
             await edge.client.get("/", headers={name: "forged"})
 
         assert name not in edge.app.requests[0]
 
     async def test_address_and_id_are_the_edge_s(self, bed: Bed) -> None:
-        """
-        The client's address and the request id are what the edge saw and made.
-        """
+        """The client's address and the request id are what the edge saw and made."""
         forged = {
             "x-forwarded-for": "9.9.9.9",
             "x-envoy-external-address": "9.9.9.9",
@@ -172,18 +168,14 @@ class TestForged:
 
 class TestLimits:
     async def test_body_up_to_the_limit(self, bed: Bed) -> None:
-        """
-        64 KiB pass.
-        """
+        """64 KiB pass."""
         async with front(bed) as edge:
             answer = await edge.client.post("/", content=b"x" * 65_536)
 
         assert 65_536 == answer.json()["data"]
 
     async def test_large_body(self, bed: Bed) -> None:
-        """
-        One byte more is 413 and does not reach the application.
-        """
+        """One byte more is 413 and does not reach the application."""
         async with front(bed) as edge:
             answer = await edge.client.post("/", content=b"x" * 65_537)
 
@@ -191,9 +183,7 @@ class TestLimits:
         assert [] == edge.app.requests
 
     async def test_large_headers(self, bed: Bed) -> None:
-        """
-        Headers of more than 16 KiB are 431.
-        """
+        """Headers of more than 16 KiB are 431."""
         async with front(bed) as edge:
             answer = await edge.client.get("/", headers={"x-long": "x" * 20_000})
 
@@ -214,9 +204,7 @@ class TestLimits:
         ],
     )
     async def test_malformed(self, bed: Bed, request_text: bytes) -> None:
-        """
-        What is no clean HTTP is 400 and does not reach the application.
-        """
+        """What is no clean HTTP is 400 and does not reach the application."""
         text = request_text.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n")
         async with front(bed) as edge:
             answer = await edge.raw(text)
@@ -225,8 +213,7 @@ class TestLimits:
         assert [] == edge.app.requests
 
     async def test_rate(self, bed: Bed) -> None:
-        """
-        More requests of one session than it may make are 429 with Retry-After, whatever address
+        """More requests of one session than it may make are 429 with Retry-After, whatever address
         it claims; another session goes on. ``rate_limited`` counts them, lines of kind ``security``
         tell of them.
         """
@@ -256,8 +243,7 @@ class TestLimits:
 
 class TestAnswers:
     async def test_application_is_away(self, bed: Bed) -> None:
-        """
-        While nothing listens behind the edge the answer is 503 as JSON, with Retry-After, and a
+        """While nothing listens behind the edge the answer is 503 as JSON, with Retry-After, and a
         line of kind ``error`` tells of it.
         """
         edge = Edge(http=f"127.0.0.1:{free_port()}", rate_limits=False)
@@ -272,9 +258,7 @@ class TestAnswers:
         assert names.KIND_ERROR == line["kind"]
 
     async def test_https(self, bed: Bed) -> None:
-        """
-        The same application answers over TLS, and learns that it was HTTPS.
-        """
+        """The same application answers over TLS, and learns that it was HTTPS."""
         async with front(bed) as edge:
             context = httpx.create_ssl_context()
             context.load_verify_locations(cadata=bed.authority.pem().decode())
@@ -286,9 +270,7 @@ class TestAnswers:
         assert "https" == edge.app.requests[0]["x-forwarded-proto"]
 
     async def test_events_flow(self, bed: Bed) -> None:
-        """
-        Server-sent events come through one by one.
-        """
+        """Server-sent events come through one by one."""
         async with (
             front(bed) as edge,
             edge.client.stream("GET", "/api/v1/surveys/events") as answer,
@@ -298,9 +280,7 @@ class TestAnswers:
         assert ["data: 1\n\n", "data: 2\n\n"] == chunks
 
     async def test_what_people_type_is_not_logged(self, bed: Bed) -> None:
-        """
-        The access log tells paths of the contracts, without the query, and of others nothing.
-        """
+        """The access log tells paths of the contracts, without the query, and of others nothing."""
         async with front(bed) as edge:
             await edge.client.get("/api/v1/me?secret=typed")
             known = await edge.envoy.logged(lambda line: line["path"] == "/api/v1/me")

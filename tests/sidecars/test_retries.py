@@ -14,8 +14,8 @@ from tests.sidecars.surveys import Surveys
 
 class TestRetries:
     async def test_idempotent_method_is_tried_again(self, bed: Bed) -> None:
-        """
-        ListRequests succeeds when the first try is UNAVAILABLE; ``upstream_rq_retry`` counts 1.
+        """ListRequests succeeds when the first try is UNAVAILABLE; ``upstream_rq_retry`` counts
+        1.
         """
         surveys = Surveys()
         surveys.fails = lambda number: number == 1
@@ -56,8 +56,7 @@ class TestRetries:
             assert names.KIND_ERROR == line["kind"]
 
     async def test_slow_try_gets_a_rival(self, bed: Bed) -> None:
-        """
-        A try that takes longer than half the deadline is joined by a second one, whose answer
+        """A try that takes longer than half the deadline is joined by a second one, whose answer
         wins; ``upstream_rq_retry`` counts it, and no try was cut off.
         """
         surveys = Surveys()
@@ -78,8 +77,8 @@ class TestRetries:
 
     @pytest.mark.parametrize("at_once", [1, 20], ids=["one after another", "20 at once"])
     async def test_budget(self, bed: Bed, at_once: int) -> None:
-        """
-        While everything fails, calls and ``upstream_rq_retry`` are at most 1.2 times the calls.
+        """While everything fails, calls and ``upstream_rq_retry`` are at most 1.2 times the
+        calls.
         """
         calls = 300
         surveys = Surveys()
@@ -103,9 +102,7 @@ class TestRetries:
         assert tried - calls == retries
 
     async def test_calls_that_succeed_give_back(self, bed: Bed) -> None:
-        """
-        What calls reserve and do not use is free again: after ten of them one is tried again.
-        """
+        """What calls reserve and do not use is free again: after ten of them one is tried again."""
         surveys = Surveys()
         surveys.fails = lambda number: number == 11
         await bed.service(surveys)

@@ -12,8 +12,7 @@ pytestmark = pytest.mark.envoy
 
 
 async def test_statistics_alone(bed: Bed) -> None:
-    """
-    The listener gives statistics to who reads them; what could stop the proxy, or tells its
+    """The listener gives statistics to who reads them; what could stop the proxy, or tells its
     configuration, is not behind it, however the path is written.
     """
     socket = f"unix:{bed.folder}/none.sock"

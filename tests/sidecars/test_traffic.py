@@ -32,8 +32,7 @@ async def create(stub: Any) -> str:
 
 class TestBreaker:
     async def test_opens_at_the_contract_s_limit(self, bed: Bed) -> None:
-        """
-        Of more calls at once than ``max_concurrent_requests`` the rest is UNAVAILABLE at once;
+        """Of more calls at once than ``max_concurrent_requests`` the rest is UNAVAILABLE at once;
         ``upstream_rq_active_overflow`` counts it, and nobody retries it.
         """
         surveys = Surveys()
@@ -55,8 +54,7 @@ class TestBreaker:
 
 class TestEjection:
     async def test_broken_replica_is_left_out_and_comes_back(self, bed: Bed) -> None:
-        """
-        After the contract's number of failures in a row a replica gets no calls
+        """After the contract's number of failures in a row a replica gets no calls
         (``ejections_active`` is 1); after its time it gets some again.
         """
         good, bad = Surveys("good"), Surveys("bad")
@@ -93,8 +91,7 @@ class TestEjection:
 
 class TestFault:
     async def test_delay_and_its_removal(self, bed: Bed) -> None:
-        """
-        A delay holds for its method alone, from one moment to the next, and goes again;
+        """A delay holds for its method alone, from one moment to the next, and goes again;
         ``fault.delays_injected`` counts it.
         """
         sidecar = await bed.service(Surveys())
@@ -127,8 +124,7 @@ class TestFault:
         assert 1 <= await sidecar.counter("http.inbound.fault.delays_injected")
 
     async def test_abort_for_a_share(self, bed: Bed) -> None:
-        """
-        An abort of 30 % hits about 30 % of the calls with its status and none reaches the
+        """An abort of 30 % hits about 30 % of the calls with its status and none reaches the
         service; ``fault.aborts_injected`` is their exact number.
         """
         surveys = Surveys()
@@ -146,8 +142,7 @@ class TestFault:
         assert answers["RESOURCE_EXHAUSTED"] == aborted
 
     async def test_broken_file_keeps_the_last_good_one(self, bed: Bed) -> None:
-        """
-        A route file that Envoy cannot read changes nothing; ``rds.inbound.update_failure`` and
+        """A route file that Envoy cannot read changes nothing; ``rds.inbound.update_failure`` and
         ``update_rejected`` count it.
         """
         sidecar = await bed.service(Surveys())
@@ -167,8 +162,7 @@ class TestFault:
 
 class TestCanary:
     async def test_share(self, bed: Bed) -> None:
-        """
-        Of 2,000 calls the canary gets 10 % within 2 points; ``upstream_rq_completed`` of both
+        """Of 2,000 calls the canary gets 10 % within 2 points; ``upstream_rq_completed`` of both
         clusters says the same.
         """
         bed.traffic = Traffic(weights={"survey": 10})
@@ -191,9 +185,7 @@ class TestCanary:
 
     @pytest.mark.parametrize("weight", [0, 10])
     async def test_header(self, bed: Bed, weight: int) -> None:
-        """
-        A call with ``x-canary: 1`` goes to the canary whatever its share.
-        """
+        """A call with ``x-canary: 1`` goes to the canary whatever its share."""
         bed.traffic = Traffic(weights={"survey": weight})
         await bed.service(Surveys())
         await bed.service(Surveys("canary"), "survey-canary", cluster="survey_canary")
@@ -207,9 +199,7 @@ class TestCanary:
         assert {"canary": 30} == answers
 
     async def test_new_share_is_live_at_once(self, bed: Bed) -> None:
-        """
-        A weight of 100 % holds for every call within a second of the file's move.
-        """
+        """A weight of 100 % holds for every call within a second of the file's move."""
         bed.traffic = Traffic(weights={"survey": 0})
         await bed.service(Surveys())
         await bed.service(Surveys("canary"), "survey-canary", cluster="survey_canary")
@@ -230,9 +220,7 @@ class TestCanary:
         assert {"canary": 30} == after
 
     async def test_header_without_canary(self, bed: Bed) -> None:
-        """
-        Without a canary the header changes nothing.
-        """
+        """Without a canary the header changes nothing."""
         await bed.service(Surveys())
         caller = await bed.caller()
 

@@ -25,8 +25,7 @@ class CallRefusedError(Exception):
 async def call(
     layout: DataFolder, name: str, request: str, identity: str, *, session: str = ""
 ) -> AsyncIterator[str]:
-    """
-    Call the method *name* of the mesh that runs from *layout*, as the workload *identity*.
+    """Call the method *name* of the mesh that runs from *layout*, as the workload *identity*.
 
     Args:
         layout: Data folder of the mesh.

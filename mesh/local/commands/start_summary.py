@@ -1,4 +1,4 @@
-"""What ``amarre up`` prints once everything is ready."""
+"""Summary that ``amarre up`` prints once everything is ready."""
 
 import os
 from typing import Any
@@ -20,7 +20,7 @@ TITLES = {
 
 
 def show(ready: dict[str, Any], *, console_link: str) -> None:
-    """Print URLs, gRPC addresses and how long each process took; the link opens the console."""
+    """Print URLs, gRPC addresses, start times and the link that opens the console."""
     table = Table(box=None, pad_edge=False)
     table.add_column("what", style="bold")
     table.add_column("where", no_wrap=True)
@@ -35,4 +35,4 @@ def show(ready: dict[str, Any], *, console_link: str) -> None:
     where = otel_environment.description(os.environ, ready["urls"]["otlp_grpc"])
     console.print(f"Telemetry: {'; '.join(where)}.", style="dim")
     console.print(f"Open the console once, within 10 minutes: {console_link}")
-    console.print("Ctrl-C drains and stops.")
+    console.print("Press Ctrl-C to drain and stop.")

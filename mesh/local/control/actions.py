@@ -175,8 +175,7 @@ class ControlActions:
                 issue_all(CertificateAuthority.load_or_create(layout.ca), layout.certs)
 
     async def _settled(self) -> None:
-        """
-        Wait until every proxy shows the leaf and the roots that are installed for its workload.
+        """Wait until every proxy shows the leaf and the roots that are installed for its workload.
 
         Only what a proxy says counts: on a busy machine one may read its files seconds later.
         """

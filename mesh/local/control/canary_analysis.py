@@ -1,4 +1,4 @@
-"""Whether a canary does as well as what it is to replace: success rate and p95 of both."""
+"""Canary analysis: compare success rate and p95 latency with the stable version."""
 
 import re
 from collections.abc import Mapping
@@ -11,21 +11,21 @@ from mesh.local.processes.envoy import Admin
 from mesh.render.envoy.placement import canary_of
 
 FEWEST_CALLS = 50
-"""Fewer calls of a canary are no ground for a promotion."""
+"""A canary needs at least this many calls to be promoted."""
 FEWEST_FAILURES = 5
-"""Fewer failures are no ground for an abort."""
+"""A canary needs at least this many failures to be aborted for them."""
 FEWEST_SLOW = 10
-"""Fewer slow calls are no ground for an abort: the first calls of any new process are slow."""
+"""At least this many calls must be slow for an abort: the first calls of a process always are."""
 MORE_FAILURES = 0.05
-"""By how much the canary's share of failures may exceed the other's."""
+"""How far the canary's failure rate may exceed that of the stable version."""
 SLOWER_BY, SLOWER_MS = 2.0, 100.0
-"""By how much the canary's p95 may exceed the other's, as a factor and in milliseconds."""
+"""How far the canary's p95 may exceed the stable version's: a factor, and milliseconds."""
 _OURS = ("2", "4", "12", "13", "14", "15")
-"""The gRPC statuses that are the service's own fault, by number."""
+"""gRPC statuses that count as failures of the service."""
 
 
 class Verdict(StrEnum):
-    """What is to be done with a canary."""
+    """Result of the analysis."""
 
     WAIT = "wait"
     HEALTHY = "healthy"
@@ -34,14 +34,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Sample:
-    """What one version did in a while; buckets are cumulative counts by milliseconds."""
+    """Calls of one version over a period; buckets are cumulative counts by milliseconds."""
 
     calls: int = 0
     failures: int = 0
     buckets: Mapping[float, float] = field(default_factory=dict)
 
     def since(self, earlier: "Sample") -> "Sample":
-        """Return what was added since *earlier*; everything, when the counting began anew."""
+        """Return what was added since *earlier*, or everything if the counters were reset."""
         if self.calls < earlier.calls:
             return self
         return Sample(
@@ -61,19 +61,19 @@ class Sample:
 
     @property
     def failure_share(self) -> float:
-        """The share of calls that failed by the service's own fault."""
+        """Failure rate, from 0 to 1."""
         return self.failures / self.calls if self.calls else 0.0
 
     @property
     def p95_ms(self) -> float:
-        """The upper bound of the bucket that holds the 95th percentile; 0 without calls."""
+        """Upper bound of the bucket that holds the 95th percentile, in ms; 0 without calls."""
         total = max(self.buckets.values(), default=0)
         if not total:
             return 0.0
         return min(le for le, count in self.buckets.items() if count >= 0.95 * total)
 
     def slower_than(self, ms: float) -> float:
-        """How many calls took longer than the last bucket's bound within *ms*."""
+        """Return how many calls took longer than the last bucket bound within *ms*."""
         within = max((n for le, n in self.buckets.items() if le <= ms), default=0)
         return max(self.buckets.values(), default=0) - within
 
@@ -82,7 +82,7 @@ class Sample:
 
 
 def judge(stable: Sample, canary: Sample) -> Verdict:
-    """Compare what both versions did in the same while."""
+    """Compare both versions over the same period."""
     worse = canary.failure_share - stable.failure_share
     if canary.failures >= FEWEST_FAILURES and worse > MORE_FAILURES:
         return Verdict.BAD
@@ -95,8 +95,7 @@ def judge(stable: Sample, canary: Sample) -> Verdict:
 
 
 async def read(admin: Admin, service: str) -> tuple[Sample, Sample]:
-    """
-    Return what a caller's Envoy has counted for *service* and for its canary so far.
+    """Return what a caller's Envoy has counted for *service* and its canary so far.
 
     Raises:
         EnvoyError: The proxy does not answer.

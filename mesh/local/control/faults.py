@@ -11,8 +11,7 @@ from mesh.render.envoy import InjectedFault
 
 
 def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
-    """
-    Return the fault described by *arguments*.
+    """Return the fault described by *arguments*.
 
     Raises:
         ControlError: There is no such method or status, or the fault has no effect.

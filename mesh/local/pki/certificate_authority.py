@@ -1,5 +1,4 @@
-"""
-The local certificate authority: X.509-SVIDs for the workloads, a plain certificate for the edge.
+"""The local certificate authority: X.509-SVIDs for the workloads, a plain certificate for the edge.
 
 It binds each service's DNS name to exactly one identity and never puts a hostname in a common
 name, since Python's gRPC clients check names and fall back to the common name.
@@ -27,13 +26,14 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mesh.contract.faults import WORKLOADS
+from mesh.local import files
 
 TRUST_DOMAIN = "amarre.local"
 NAMESPACE = "amarre"
 SVID_LIFETIME = dt.timedelta(hours=24)
 ROOT_LIFETIME = dt.timedelta(days=3650)
 BACKDATED = dt.timedelta(minutes=1)
-"""How far before now a certificate begins, for clocks that disagree a little."""
+"""How far in the past a certificate begins, to tolerate clock skew."""
 
 
 class CaError(Exception):
@@ -93,11 +93,10 @@ class CertificateAuthority:
 
     @classmethod
     def load_or_create(cls, folder: Path) -> "CertificateAuthority":
-        """
-        Return the authority kept in *folder*, making one when there is none.
+        """Return the authority stored in *folder*; creates one if there is none.
 
         Raises:
-            CaError: What is there is damaged or has expired.
+            CaError: It is damaged or has expired.
         """
         certificate, key = folder / "root.crt", folder / "root.key"
         if not certificate.exists() and not key.exists():
@@ -109,10 +108,20 @@ class CertificateAuthority:
             loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
         except (OSError, ValueError) as exc:
             raise CaError(
-                f"The local CA in {folder} cannot be read ({exc}). Remove the folder to start anew."
+                f"The local CA in {folder} cannot be read ({exc}). Remove the folder; the next "
+                "start makes a new one."
             ) from exc
         if not isinstance(loaded_key, ec.EllipticCurvePrivateKey):
-            raise CaError(f"The local CA in {folder} has a key of another kind. Remove the folder.")
+            raise CaError(
+                f"The local CA in {folder} has a key that is not an elliptic-curve key. Remove "
+                "the folder."
+            )
+        if loaded.public_key() != loaded_key.public_key():
+            raise CaError(
+                f"The certificate and the key of the local CA in {folder} do not match, for "
+                "instance because the disk was full. Remove that folder; the next start makes a "
+                "new one."
+            )
         if loaded.not_valid_after_utc <= _now():
             raise CaError(
                 f"The local CA in {folder} expired on {loaded.not_valid_after_utc:%Y-%m-%d}. "
@@ -121,18 +130,16 @@ class CertificateAuthority:
         return cls(loaded, loaded_key)
 
     def save(self, folder: Path) -> None:
-        """Keep the authority in *folder*, readable by this user alone."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write_private(folder / "root.key", _key_pem(self._key))
-        (folder / "root.crt").write_bytes(self.pem())
+        """Store the authority in *folder*; only the current user can read it."""
+        files.write(folder / "root.key", _key_pem(self._key).decode())
+        files.write(folder / "root.crt", self.pem().decode())
 
     def pem(self) -> bytes:
         """Return the root certificate as PEM."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def issue_svid(self, name: str, *, lifetime: dt.timedelta = SVID_LIFETIME) -> Issued:
-        """
-        Issue the X.509-SVID of the workload *name*.
+        """Issue the X.509-SVID of the workload *name*.
 
         Source:
             SPIFFE X509-SVID, sections 2 to 4.
@@ -186,28 +193,36 @@ class CertificateAuthority:
 
 
 def install(issued: Issued, folder: Path, bundle: bytes | None = None) -> None:
-    """
-    Put an SVID into *folder* in one atomic step.
+    """Put an SVID into *folder* in one atomic step.
 
-    The files stand behind the link ``..data``, which moves as a whole: a reader sees the old set
-    or the new one, never a mixture. *bundle* replaces the trust bundle.
+    The files are reached through the link ``..data``, which is replaced as a whole: a reader sees
+    the old set or the new one, never a mixture. *bundle* replaces the trust bundle.
+
+    Raises:
+        OSError: They cannot be written; the old set stays.
     """
-    files = issued.files() | ({"ca.crt": bundle} if bundle else {})
+    contents = issued.files() | ({"ca.crt": bundle} if bundle else {})
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     version = folder / f"..{time.time_ns()}"
     version.mkdir(mode=0o700)
-    for name, data in files.items():
-        _write_private(version / name, data)
-        link = folder / name
-        if not link.is_symlink():
-            link.symlink_to(f"..data/{name}")
-    swap(folder, version.name)
+    try:
+        for name, data in contents.items():
+            _write_private(version / name, data)
+            link = folder / name
+            if not link.is_symlink():
+                link.symlink_to(f"..data/{name}")
+        swap(folder, version.name)
+    except BaseException:
+        shutil.rmtree(version, ignore_errors=True)
+        raise
 
 
 def swap(folder: Path, version: str) -> None:
-    """Make *version* the live one and drop the versions before the last."""
+    """Make *version* current and remove all versions but the previous one."""
     data = folder / "..data"
     previous = data.readlink().name if data.is_symlink() else ""
+    # A run that was killed may have left it.
+    (folder / "..data_tmp").unlink(missing_ok=True)
     (folder / "..data_tmp").symlink_to(version)
     (folder / "..data_tmp").replace(data)
     for old in folder.glob("..[0-9]*"):
@@ -216,7 +231,7 @@ def swap(folder: Path, version: str) -> None:
 
 
 def issue_all(authority: CertificateAuthority, folder: Path) -> None:
-    """Install an SVID for every workload whose present one is absent or past half its life."""
+    """Install an SVID for every workload that has none or whose SVID is past half its lifetime."""
     for name in sorted(WORKLOADS):
         if not _still_fresh(folder / name, authority):
             install(authority.issue_svid(name), folder / name)
@@ -227,7 +242,7 @@ def issue_all(authority: CertificateAuthority, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a certificate says, for people."""
+    """Summary of a certificate, for people."""
 
     name: str
     identity: str
@@ -236,7 +251,7 @@ class Summary:
 
 
 def show(folder: Path) -> list[Summary]:
-    """Return what each installed certificate below *folder* says."""
+    """Return a summary of each certificate installed below *folder*."""
     found = []
     for path in sorted(folder.glob("*/tls.crt")):
         leaf = x509.load_pem_x509_certificate(path.read_bytes())

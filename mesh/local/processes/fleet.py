@@ -23,9 +23,9 @@ log = structlog.get_logger("fleet")
 
 COMPLETE_SECONDS = 20.0
 QUIET_SECONDS = 3.0
-"""How long calls in flight may go on before their process is told to end them."""
+"""How long calls in flight may continue before their process is asked to end them."""
 IDLE_SECONDS = 8.0
-"""How long connections of browsers may idle on before they are closed."""
+"""How long idle connections of browsers may stay open before they are closed."""
 _POLL_SECONDS = 0.03
 _SUCCESSOR = "~"
 _CALLS = "^http[.](inbound|edge_https?)[.]downstream_rq_active$"
@@ -34,10 +34,10 @@ _KEYS_FETCHED = "jwks_fetch_success"
 
 
 class Fleet:
-    """Whatever runs, by name."""
+    """Every running process, by name."""
 
     def __init__(self, plan: Plan, on_change: Callable[[], None]) -> None:
-        """Run what *plan* says; *on_change* is called whenever a process was replaced."""
+        """Run the units of *plan*; *on_change* is called whenever a process was replaced."""
         self.plan = plan
         self.units: dict[str, Unit] = {}
         self.proxies = EnvoyConfig()
@@ -46,8 +46,7 @@ class Fleet:
         self._on_change = on_change
 
     async def start(self) -> None:
-        """
-        Start every unit of the plan; proxies first and one by one, which take a moment each, and
+        """Start every unit of the plan; proxies first and one by one, which take a moment each, and
         more when they share two cores with everything else that starts.
 
         Raises:
@@ -93,8 +92,7 @@ class Fleet:
     async def add(
         self, process: Process, name: str, replica: int, *, command: tuple[str, ...] | None
     ) -> str:
-        """
-        Start one more instance of *process*; returns where its proxy listens.
+        """Start one more instance of *process*; returns where its proxy listens.
 
         Raises:
             NoSlotError: There are no ports left.
@@ -118,14 +116,13 @@ class Fleet:
             self._on_change()
 
     async def replace(self, name: str, *, command: tuple[str, ...] | None = None) -> None:
-        """
-        Let a new instance take over from *name* without losing a call.
+        """Replace *name* by a new instance without losing a call.
 
-        The new proxy listens on the same port beside the old one, which asks its clients to
-        leave, stops listening and ends when they have left.
+        The new Envoy listens on the same port as the old one and gets all new connections. The
+        old one asks its clients to leave, stops listening and ends when they have left.
 
         Raises:
-            EnvoyError, StartFailedError: The new one does not become ready; the old one stays.
+            EnvoyError, StartFailedError: The new one does not become ready; the old one continues.
         """
         old = self._units_of(name)
         first = old[0]
@@ -230,8 +227,7 @@ class Fleet:
             raise
 
     async def _drain_and_stop(self, units: Sequence[Unit]) -> None:
-        """
-        Stop an instance when its calls have ended.
+        """Stop an instance when its calls have ended.
 
         Without calls in flight the proxy goes first: it closes the connections that idle, so
         that nobody sends one more call to a process that has gone. Streams that stay open are
@@ -306,8 +302,7 @@ def ports_of(proxy: Proxy) -> list[int]:
 
 
 async def _drain(proxy: Proxy) -> bool:
-    """
-    Let *proxy* take no more connections and ask those there are to end.
+    """Let *proxy* take no more connections and ask those there are to end.
 
     Returns:
         Whether no call is in flight any more; streams that stay open may outlast the wait.

@@ -75,8 +75,7 @@ def stop_redirecting(pid: int, ports: Iterable[int]) -> None:
 
 @contextlib.contextmanager
 def _listening(pid: int, ports: frozenset[int]) -> Iterator[list[socket.socket]]:
-    """
-    Duplicate the sockets on which process *pid* listens, for the body.
+    """Duplicate the sockets on which process *pid* listens, for the body.
 
     Raises:
         OSError: The process is gone, or the kernel does not permit it.

@@ -136,8 +136,7 @@ class Plan:
         command: tuple[str, ...] | None = None,
         port: int | None = None,
     ) -> tuple[Unit, ...]:
-        """
-        Return what runs for one instance of *process*: itself, and its Envoy where it has one.
+        """Return what runs for one instance of *process*: itself, and its Envoy where it has one.
 
         Args:
             process: Its place in the topology.

@@ -1,8 +1,7 @@
-"""
-Which ports an instance of a process gets: its own, or those that are spare.
+"""Ports of the instances of processes: their own, or spare ones.
 
-Replicas, canaries and processes that take over from an old one run beside the first; each needs
-an address for metrics, one for its proxy's admin interface, and most a gRPC port of their own.
+Replicas, canaries and successors run next to the first instance. Each needs an address for
+metrics, one for the admin interface of its Envoy, and most need a gRPC port of their own.
 """
 
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from mesh.topology import Process
 MOST_SPARE = 10
 _PORTS, _METRICS = 70, 54
 _ADMIN = (*range(34, 40), *range(80, 84))
-"""The design gives proxies +30 to +39; four more stand where nothing else does."""
+"""Envoys have +30 to +39; four more use ports that nothing else has."""
 
 
 class NoSlotError(Exception):
-    """As many instances run as this machine has ports for."""
+    """All ports for further instances are in use."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,13 @@ class Slot:
 
 
 class Slots:
-    """Hands out slots, and takes them back."""
+    """Assigns slots to instances and takes them back."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
 
     def take(self, process: Process, *, own: bool = True) -> Slot:
-        """
-        Return the process's own slot when it is free and *own* is asked for, else a spare one.
+        """Return the process's own slot if it is free and *own* is set, else a spare one.
 
         Raises:
             NoSlotError: All are in use.
@@ -51,10 +49,10 @@ class Slots:
                 self._used.add(slot.tag)
                 return slot
         raise NoSlotError(
-            f"No more than {MOST_SPARE} replicas and canaries can run beside the first ones. "
+            f"No more than {MOST_SPARE} replicas and canaries can run next to the first instances. "
             "Stop some, or start with fewer --replicas."
         )
 
     def give_back(self, slot: Slot) -> None:
-        """Let the next instance have *slot*."""
+        """Make *slot* available again."""
         self._used.discard(slot.tag)

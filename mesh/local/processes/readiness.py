@@ -1,4 +1,4 @@
-"""Whether a process of the local mesh is ready."""
+"""Readiness probes of the processes of a local mesh."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ Ready = Callable[[], Awaitable[bool]]
 
 
 def probe(unit: Unit, certs: Path) -> Ready:
-    """Return the function that says whether *unit* is ready."""
+    """Return a function that returns whether *unit* is ready."""
     if unit.proxy is not None:
         return _proxy_probe(unit.proxy)
     if unit.probe is Probe.GRPC:

@@ -11,9 +11,7 @@ from tests.mesh.local.conftest import fill
 
 
 def test_written_for_the_current_user_only(tmp_path: Path) -> None:
-    """
-    A file is made with its folder, readable by its owner only, and nothing stays next to it.
-    """
+    """A file is made with its folder, readable by its owner only, and nothing stays next to it."""
     path = tmp_path / "new" / "ready.json"
     files.write(path, "one")
     files.write(path, "two")
@@ -24,9 +22,7 @@ def test_written_for_the_current_user_only(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_the_old_content(small_disk: Path) -> None:
-    """
-    When the disk is full the old content stays, and no partial file is left next to it.
-    """
+    """When the disk is full the old content stays, and no partial file is left next to it."""
     path = small_disk / "ready.json"
     files.write(path, "old")
     filler = fill(small_disk)
@@ -40,9 +36,7 @@ def test_full_disk_keeps_the_old_content(small_disk: Path) -> None:
 
 
 def test_unchanged_content_is_not_written(tmp_path: Path) -> None:
-    """
-    A file that has the content already is not replaced, so that nobody reloads it.
-    """
+    """A file that has the content already is not replaced, so that nobody reloads it."""
     path = tmp_path / "routes.yaml"
     files.write(path, "same")
     before = path.stat().st_ino

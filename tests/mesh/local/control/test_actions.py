@@ -16,9 +16,7 @@ from mesh.local.processes.port_slots import MOST_SPARE, NoSlotError, Slots
 
 
 def test_fault() -> None:
-    """
-    A fault is read and told in the words of the command.
-    """
+    """A fault is read and told in the words of the command."""
     fault = parse_fault(
         {"method": "survey.ListRequests", "delay_ms": 300, "abort": "unavailable", "percent": 50}
     )
@@ -39,17 +37,13 @@ def test_fault() -> None:
     ],
 )
 def test_impossible_faults(asked: dict[str, Any], said: str) -> None:
-    """
-    What cannot be is refused with what can.
-    """
+    """What cannot be is refused with what can."""
     with pytest.raises(ControlError, match=said):
         parse_fault(asked)
 
 
 async def test_control(tmp_path: Path) -> None:
-    """
-    An order is carried out and its progress told; a refusal arrives as one.
-    """
+    """An order is carried out and its progress told; a refusal arrives as one."""
     layout = DataFolder(tmp_path)
     layout.sockets.mkdir()
     layout.ready.write_text(f'{{"processes": [{{"pid": {os.getpid()}}}]}}')
@@ -73,9 +67,7 @@ async def test_control(tmp_path: Path) -> None:
 
 
 def test_slots() -> None:
-    """
-    The first instance gets its own ports, others spare ones, no two the same; then a message.
-    """
+    """The first instance gets its own ports, others spare ones, no two the same; then a message."""
     slots, survey = Slots(), topology.process("survey")
     first = slots.take(survey)
     spare = [slots.take(survey) for _ in range(MOST_SPARE)]

@@ -12,9 +12,7 @@ def tell(_: str) -> None:
 
 
 async def test_orders(tmp_path: Path) -> None:
-    """
-    Orders that change something are kept, newest first, for this user's eyes; looks are not.
-    """
+    """Orders that change something are kept, newest first, for this user's eyes; looks are not."""
     file = tmp_path / "orders.jsonl"
     kept = AuditLog(file)
     kept.record("fault add", {"method": "survey.ListRequests", "abort": None}, "ada", "")
@@ -28,9 +26,7 @@ async def test_orders(tmp_path: Path) -> None:
 
 
 async def test_cut_off(tmp_path: Path) -> None:
-    """
-    A line that a full disk cut off hides none of the others.
-    """
+    """A line that a full disk cut off hides none of the others."""
     file = tmp_path / "orders.jsonl"
     kept = AuditLog(file)
     kept.record("restart", {"service": "survey"}, "ada", "")
@@ -42,9 +38,7 @@ async def test_cut_off(tmp_path: Path) -> None:
 
 
 async def test_bounded(tmp_path: Path) -> None:
-    """
-    When the file is large its oldest lines go.
-    """
+    """When the file is large its oldest lines go."""
     file = tmp_path / "orders.jsonl"
     kept = AuditLog(file)
     for number in range(3):

@@ -90,9 +90,7 @@ NOTHING: tuple[Any, ...] = ({}, {}, {"survey"})
 async def test_analysis_survives_an_envoy_that_does_not_answer(
     fleet: Fleet, canary: Watched
 ) -> None:
-    """
-    While Envoy does not answer, the problem is reported; afterwards a bad canary is aborted.
-    """
+    """While Envoy does not answer, the problem is reported; afterwards a bad canary is aborted."""
     await canary.start(10)
     canary.answer = None
     async with asyncio.timeout(5):
@@ -115,9 +113,7 @@ async def test_analysis_survives_an_envoy_that_does_not_answer(
 
 
 async def test_abort_while_envoy_does_not_answer(fleet: Fleet, canary: Watched) -> None:
-    """
-    An operator's abort ends with weight 0 and no process, whatever Envoy says, and twice too.
-    """
+    """An operator's abort ends with weight 0 and no process, whatever Envoy says, and twice too."""
     await canary.start(50)
     canary.answer = None
     for _ in range(2):
@@ -129,8 +125,7 @@ async def test_abort_while_envoy_does_not_answer(fleet: Fleet, canary: Watched) 
 
 
 async def test_abort_whose_first_try_fails(fleet: Fleet, canary: Watched) -> None:
-    """
-    An abort during which something fails says so, takes the calls away all the same, and can be
+    """An abort during which something fails says so, takes the calls away all the same, and can be
     repeated.
     """
     await canary.start(50)
@@ -149,9 +144,7 @@ async def test_abort_whose_first_try_fails(fleet: Fleet, canary: Watched) -> Non
 
 @pytest.mark.parametrize("failing", ["add", "health"])
 async def test_failed_start_leaves_nothing(fleet: Fleet, canary: Watched, failing: str) -> None:
-    """
-    A canary that does not start leaves no process, weight or endpoint behind.
-    """
+    """A canary that does not start leaves no process, weight or endpoint behind."""
     fleet.failing = failing
     if failing == "health":
         canary.answer = None

@@ -34,24 +34,18 @@ def mixed(calls: int, *, slow: int) -> Sample:
     ],
 )
 def test_judge(stable: Sample, canary: Sample, expected: Verdict) -> None:
-    """
-    The verdict follows failures at once and success and p95 after enough calls.
-    """
+    """The verdict follows failures at once and success and p95 after enough calls."""
     assert expected is judge(stable, canary)
 
 
 def test_since() -> None:
-    """
-    What was counted before does not count again; a counter that began anew counts in full.
-    """
+    """What was counted before does not count again; a counter that began anew counts in full."""
     assert sample(30, 2) == sample(100, 5).since(sample(70, 3))
     assert sample(10) == sample(10).since(sample(70, 3))
 
 
 def test_p95() -> None:
-    """
-    The 95th percentile is the bound of the bucket that holds it; without calls it is 0.
-    """
+    """The 95th percentile is the bound of the bucket that holds it; without calls it is 0."""
     mixed = Sample(100, 0, {10.0: 94, 50.0: 95, 100.0: 100})
     assert 50.0 == mixed.p95_ms
     assert 0.0 == Sample().p95_ms

@@ -10,6 +10,7 @@ from cryptography.x509.oid import NameOID
 
 from mesh.local.pki import certificate_authority
 from mesh.local.pki.certificate_authority import CaError, CertificateAuthority
+from tests.mesh.local.conftest import fill
 
 
 def leaf(folder: Path) -> x509.Certificate:
@@ -17,8 +18,8 @@ def leaf(folder: Path) -> x509.Certificate:
 
 
 def test_svid(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """
-    An SVID has one URI, the names our channels and ordinary clients ask for, and no host as CN.
+    """An SVID has one URI, the names our channels and ordinary clients ask for, and no host as
+    CN.
     """
     certificate_authority.install(authority.issue_svid("survey"), tmp_path)
 
@@ -36,9 +37,7 @@ def test_svid(authority: CertificateAuthority, tmp_path: Path) -> None:
 
 
 def test_keys_are_private(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """
-    Nobody else can read the key of an SVID or of the authority.
-    """
+    """Nobody else can read the key of an SVID or of the authority."""
     certificate_authority.install(authority.issue_svid("survey"), tmp_path / "survey")
     authority.save(tmp_path / "ca")
 
@@ -47,9 +46,7 @@ def test_keys_are_private(authority: CertificateAuthority, tmp_path: Path) -> No
 
 
 def test_issue_all_keeps_what_is_fresh(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """
-    A second run issues nothing; another authority issues everything anew.
-    """
+    """A second run issues nothing; another authority issues everything anew."""
     certificate_authority.issue_all(authority, tmp_path)
     first = {entry.name: entry.serial for entry in certificate_authority.show(tmp_path)}
     certificate_authority.issue_all(authority, tmp_path)
@@ -63,9 +60,7 @@ def test_issue_all_keeps_what_is_fresh(authority: CertificateAuthority, tmp_path
 
 
 def test_replacement_is_atomic(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """
-    The three files change together, by one link, and old versions do not pile up.
-    """
+    """The three files change together, by one link, and old versions do not pile up."""
     for _ in range(5):
         certificate_authority.install(authority.issue_svid("survey"), tmp_path)
 
@@ -75,9 +70,7 @@ def test_replacement_is_atomic(authority: CertificateAuthority, tmp_path: Path) 
 
 
 def test_expired_authority(tmp_path: Path) -> None:
-    """
-    An authority that has expired is refused with what to do.
-    """
+    """An authority that has expired is refused with what to do."""
     CertificateAuthority.create(lifetime=-dt.timedelta(seconds=1)).save(tmp_path)
 
     with pytest.raises(CaError, match=r"expired on .* Remove that folder"):
@@ -85,11 +78,45 @@ def test_expired_authority(tmp_path: Path) -> None:
 
 
 def test_damaged_authority(tmp_path: Path) -> None:
-    """
-    An authority whose key is missing is refused, not silently replaced.
-    """
+    """An authority whose key is missing is refused, not silently replaced."""
     CertificateAuthority.create().save(tmp_path)
     (tmp_path / "root.key").unlink()
 
     with pytest.raises(CaError, match="cannot be read"):
+        CertificateAuthority.load_or_create(tmp_path)
+
+
+def test_rotation_after_one_that_was_killed(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    """A link that a killed rotation left behind does not stop the next one."""
+    certificate_authority.install(authority.issue_svid("survey"), tmp_path)
+    (tmp_path / "..data_tmp").symlink_to("..0")
+
+    certificate_authority.install(authority.issue_svid("survey"), tmp_path)
+
+    assert not (tmp_path / "..data_tmp").is_symlink()
+
+
+def test_certificates_on_a_full_disk(authority: CertificateAuthority, small_disk: Path) -> None:
+    """The old certificates stay, and nothing of the new ones is left behind."""
+    certificate_authority.install(authority.issue_svid("survey"), small_disk / "survey")
+    before = sorted((small_disk / "survey").iterdir())
+    old = (small_disk / "survey" / "tls.crt").read_bytes()
+    fill(small_disk)
+
+    with pytest.raises(OSError, match="space"):
+        certificate_authority.install(authority.issue_svid("survey"), small_disk / "survey")
+
+    assert before == sorted((small_disk / "survey").iterdir())
+    assert old == (small_disk / "survey" / "tls.crt").read_bytes()
+
+
+def test_certificate_of_another_key(authority: CertificateAuthority, tmp_path: Path) -> None:
+    """A root certificate that does not belong to the key is refused with advice."""
+    authority.save(tmp_path)
+    CertificateAuthority.create().save(tmp_path / "other")
+    (tmp_path / "other" / "root.key").replace(tmp_path / "root.key")
+
+    with pytest.raises(CaError, match="do not match"):
         CertificateAuthority.load_or_create(tmp_path)

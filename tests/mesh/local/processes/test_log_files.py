@@ -31,9 +31,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_cut_at_a_size(logs: LogFiles, tmp_path: Path) -> None:
-    """
-    A log file that would pass the limit becomes `.log.1`; both together stay below twice that.
-    """
+    """A log file that would pass the limit becomes `.log.1`; both stay below the limit."""
     path = tmp_path / "survey.log"
     pipe = logs.pipe(path)
     for number in range(100):
@@ -48,9 +46,7 @@ def test_cut_at_a_size(logs: LogFiles, tmp_path: Path) -> None:
 
 
 def test_removed_folder_is_made_again(logs: LogFiles, tmp_path: Path) -> None:
-    """
-    After `rm -r logs` the next line is in a new file in a new folder.
-    """
+    """After `rm -r logs` the next line is in a new file in a new folder."""
     path = tmp_path / "logs" / "survey.log"
     pipe = logs.pipe(path)
     os.write(pipe.descriptor, b"first\n")
@@ -65,8 +61,7 @@ def test_removed_folder_is_made_again(logs: LogFiles, tmp_path: Path) -> None:
 
 
 def test_full_disk_costs_lines_only(logs: LogFiles, small_disk: Path) -> None:
-    """
-    While the disk is full a process can write on; the lost lines are counted and reported, and
+    """While the disk is full a process can write on; the lost lines are counted and reported, and
     when there is space again so is writing.
     """
     path = small_disk / "survey.log"
@@ -90,9 +85,7 @@ def test_full_disk_costs_lines_only(logs: LogFiles, small_disk: Path) -> None:
 
 
 def test_end_of_the_log_is_known_without_a_disk(logs: LogFiles, small_disk: Path) -> None:
-    """
-    Why a process ended can be shown although its log could not be stored.
-    """
+    """Why a process ended can be shown although its log could not be stored."""
     path = small_disk / "survey.log"
     fill(small_disk)
     pipe = logs.pipe(path)

@@ -42,9 +42,7 @@ def child(tmp_path: Path, program: str, name: str = "one", logs: LogFiles | None
 
 
 async def test_died_process_comes_back(tmp_path: Path) -> None:
-    """
-    A process that dies is started again, and whoever keeps the ready file is told.
-    """
+    """A process that dies is started again, and whoever keeps the ready file is told."""
     changed = asyncio.Event()
     supervisor = Supervisor(changed.set)
     one = child(tmp_path, LIVES)
@@ -61,9 +59,7 @@ async def test_died_process_comes_back(tmp_path: Path) -> None:
 
 
 async def test_failed_start_leaves_nothing(tmp_path: Path) -> None:
-    """
-    When one process ends before it is ready, its last words are shown and the others stop.
-    """
+    """When one process ends before it is ready, its last words are shown and the others stop."""
     supervisor = Supervisor(lambda: None)
     good, bad = child(tmp_path, LIVES, "good"), child(tmp_path, DIES, "bad")
 
@@ -75,9 +71,7 @@ async def test_failed_start_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_group_is_stopped(tmp_path: Path) -> None:
-    """
-    What a child started itself ends with it.
-    """
+    """What a child started itself ends with it."""
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, WITH_GRANDCHILD)
     await supervisor.start([one])
@@ -107,9 +101,7 @@ async def restarted(one: Child, first: int) -> None:
 
 
 async def test_removed_log_folder_does_not_end_supervision(tmp_path: Path) -> None:
-    """
-    A process that dies after `rm -r logs` is restarted, and its log is written again.
-    """
+    """A process that dies after `rm -r logs` is restarted, and its log is written again."""
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, "print('here', flush=True);" + LIVES)
     one.log_file = tmp_path / "logs" / "one.log"
@@ -126,9 +118,7 @@ async def test_removed_log_folder_does_not_end_supervision(tmp_path: Path) -> No
 
 
 async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None:
-    """
-    A process is restarted again and again although whoever is notified fails each time.
-    """
+    """A process is restarted again and again although whoever is notified fails each time."""
 
     def fails() -> None:
         raise OSError("No space left on device")
@@ -144,9 +134,7 @@ async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None
 
 
 async def test_restart_is_tried_until_it_succeeds(tmp_path: Path) -> None:
-    """
-    While a process cannot be restarted, the problem is reported; then it is restarted.
-    """
+    """While a process cannot be restarted, the problem is reported; then it is restarted."""
     supervisor = Supervisor(lambda: None)
     program = tmp_path / "program"
     program.symlink_to(sys.executable)
@@ -170,9 +158,7 @@ async def test_restart_is_tried_until_it_succeeds(tmp_path: Path) -> None:
 
 
 async def test_process_that_stands_still_is_drained(tmp_path: Path) -> None:
-    """
-    A process that SIGSTOP holds still ends on SIGTERM, before it would be killed.
-    """
+    """A process that SIGSTOP holds still ends on SIGTERM, before it would be killed."""
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, LIVES)
     one.drain_seconds = 60
@@ -184,9 +170,7 @@ async def test_process_that_stands_still_is_drained(tmp_path: Path) -> None:
 
 
 async def test_kill(tmp_path: Path) -> None:
-    """
-    A process that ignores SIGTERM is gone at once when everything is killed.
-    """
+    """A process that ignores SIGTERM is gone at once when everything is killed."""
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + LIVES)
     one.drain_seconds = 60

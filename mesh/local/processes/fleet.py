@@ -283,12 +283,12 @@ class Fleet:
         callees = clients_of(policy.load())[proxy.workload]
         missing = [name for name in callees if not found.get(f"cluster.{name}.membership_healthy")]
         keys = [value for name, value in found.items() if name.endswith(_KEYS_FETCHED)]
-        if _verifies_tokens(proxy) and not any(keys):
+        if verifies_tokens(proxy) and not any(keys):
             missing.append("the key set of Auth")
         return missing
 
 
-def _verifies_tokens(proxy: Proxy) -> bool:
+def verifies_tokens(proxy: Proxy) -> bool:
     """Whether *proxy* fetches the keys of Auth: only services with an rpc that needs a session."""
     described = [one for one in policy.load().services if one.name == proxy.workload]
     return bool(proxy.key_set) and any(m.needs_session for one in described for m in one.methods)

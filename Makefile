@@ -31,6 +31,12 @@ chaos: $(IMAGE) tools ## Make every fault under load, in the order of each of SE
 	@AMARRE_CHAOS_SEEDS=$(SEEDS) AMARRE_CHAOS_FAULTS=10 AMARRE_CHAOS_RECOVERY=5 \
 	    $(BIN)/python -m pytest -q tests/chaos $(ARGS)
 
+test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engine; needs root.
+	@$(BIN)/python -m pytest -q -s $(ARGS) tests/production/containers
+
+test-telemetry: $(IMAGE) ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
+	@$(BIN)/python -m pytest -q $(ARGS) tests/production/telemetry
+
 check: $(IMAGE) check-contracts check-rendered check-deploy ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

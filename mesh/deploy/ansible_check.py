@@ -12,9 +12,14 @@ from typing import Any
 import yaml
 
 _KEYS = {
+    "become",
     "changed_when",
+    "check_mode",
+    "delegate_to",
+    "failed_when",
     "loop",
     "name",
+    "no_log",
     "notify",
     "register",
     "tags",
@@ -57,13 +62,15 @@ def _task(task: dict[str, Any], role: Path, handlers: set[str]) -> Iterator[str]
         yield "has no name"
     modules = [key for key in task if key not in _KEYS]
     if len(modules) != 1 or not modules[0].startswith("ansible.builtin."):
-        yield f"uses {modules}; one module of ansible.builtin is what every Ansible has"
+        yield f"uses {modules}; use exactly one module of ansible.builtin"
         return
     module, arguments = modules[0], task[modules[0]]
     if module in _NEED_MODE and "mode" not in arguments:
         yield "states no mode"
     if task.get("notify") and task["notify"] not in handlers:
         yield f"notifies {task['notify']!r}, which is no handler"
+    if not isinstance(arguments, dict):
+        return
     for source in _sources(arguments.get("src", ""), task.get("loop", [])):
         folder = _FROM.get(module)
         if folder and not source.startswith("{{") and not (role / folder / source).is_file():

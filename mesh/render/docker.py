@@ -116,7 +116,7 @@ def _workload(workload: Workload) -> str:
     return f"""
 FROM base AS {workload.name}
 LABEL org.opencontainers.image.description="AMARRE {workload.name}"
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD {command}
+HEALTHCHECK --interval=10s --timeout=15s --start-period=120s --retries=3 CMD {command}
 ENTRYPOINT ["python", "-m", "{workload.process.module}"]
 """
 
@@ -128,7 +128,7 @@ def _stand_in(process: Process) -> str:
 # Never in production.
 FROM base AS {process.name}
 LABEL org.opencontainers.image.description="{process.title} of AMARRE"
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD {json.dumps(command)}
+HEALTHCHECK --interval=10s --timeout=15s --start-period=120s --retries=3 CMD {json.dumps(command)}
 ENTRYPOINT ["python", "-m", "{process.module}"]
 """
 

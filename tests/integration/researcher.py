@@ -5,6 +5,7 @@
 
 import json
 import re
+import ssl
 import sys
 import uuid
 from collections.abc import Mapping
@@ -106,7 +107,9 @@ class Researcher:
         self.app = ready["urls"]["app"]
         self.outbox = ready["urls"]["outbox"]
         self.sandbox = ready["sandbox"]
-        self._http = httpx.Client(base_url=self.app, timeout=30, trust_env=False)
+        # The certificate of the edge, where it is not one that every machine trusts.
+        verify = ssl.create_default_context(cafile=ready["ca"]) if "ca" in ready else True
+        self._http = httpx.Client(base_url=self.app, timeout=30, trust_env=False, verify=verify)
         self._session = ""
 
     def __enter__(self) -> Self:

@@ -22,15 +22,16 @@ WAIT_SECONDS = 180.0
 CALLS_A_SECOND = 20
 
 
-def wait_for(what: str, holds: Callable[[], Any]) -> Any:
-    """Return what *holds* says once it is true."""
+def wait_for(what: str, holds: Callable[[], Any], said: Callable[[], Any] | None = None) -> Any:
+    """Return what *holds* returns once it is true; *said* explains why it is not."""
     ends = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < ends:
         with contextlib.suppress(httpx.HTTPError):
             if found := holds():
                 return found
         time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen within {WAIT_SECONDS} s")
+    why = f": {said()}" if said else ""
+    raise AssertionError(f"{what} did not happen within {WAIT_SECONDS:g} s{why}")
 
 
 def get(url: str, **query: str) -> Any:

@@ -169,15 +169,23 @@ class Load:
             RFC 9112, section 9.3.1.
         """
         while self._idle:
-            connection = self._idle.pop()
-            head = await self._head(*connection)
-            if head:
-                return await self._rest(head, *connection)
-        connection = await asyncio.open_connection(*self._address)
-        head = await self._head(*connection)
-        if not head:
+            if answer := await self._ask_over(*self._idle.pop()):
+                return answer
+        answer = await self._ask_over(*await asyncio.open_connection(*self._address))
+        if not answer:
             raise ConnectionResetError("closed before an answer")
-        return await self._rest(head, *connection)
+        return answer
+
+    async def _ask_over(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[str, str] | None:
+        """Send the request over one connection; None when not a byte of an answer comes."""
+        try:
+            head = await self._head(reader, writer)
+            return await self._rest(head, reader, writer) if head else None
+        except BaseException:
+            writer.close()
+            raise
 
     async def _head(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         """Send the request; returns the head of the answer, empty when not a byte of it comes."""

@@ -67,7 +67,7 @@ def _postgres() -> Service:
         "healthcheck": {
             "test": ["CMD-SHELL", connects],
             "interval": "5s",
-            "timeout": "3s",
+            "timeout": "15s",
             "start_period": "120s",
         },
         "stop_grace_period": "60s",
@@ -88,7 +88,7 @@ def _redis() -> Service:
             # Without the password it answers NOAUTH, which proves that it is alive.
             "test": ["CMD", "redis-cli", "ping"],
             "interval": "5s",
-            "timeout": "3s",
+            "timeout": "15s",
         },
         **hardened("256M"),
     }

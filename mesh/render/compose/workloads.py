@@ -171,7 +171,7 @@ def _authority(deployed: Deployment) -> Service:
         "healthcheck": {
             "test": ["CMD-SHELL", " && ".join(keys)],
             "interval": "2s",
-            "timeout": "5s",
+            "timeout": "15s",
             "start_period": "120s",
         },
         **hardened("128M"),
@@ -225,7 +225,7 @@ def _edge_check(workload: Workload) -> Service:
             *(workload.process.probe_path, "alive"),
         ],
         "interval": "10s",
-        "timeout": "5s",
+        "timeout": "15s",
         "start_period": "120s",
     }
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,9 @@ def test_site_variables() -> None:
     """
     defaults = yaml.safe_load((ROOT / "roles/compose_stack/defaults/main.yml").read_text())
 
-    assert {*SITE_VARIABLES, "AMARRE_VERSION"} == set(defaults["compose_stack_needed"])
+    assert {*SITE_VARIABLES, "AMARRE_REGISTRY", "AMARRE_VERSION"} == set(
+        defaults["compose_stack_needed"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,12 +78,18 @@ def play(folder: Path, *options: str, **changes: object) -> subprocess.Completed
     variables = {f"{role}_root": str(folder / "root") for role in roles} | {
         "ansible_python_interpreter": sys.executable,
         "backups_recipient": RECIPIENT,
-        "compose_stack_site": {**SITE_VARIABLES, "AMARRE_VERSION": "1"},
+        "base_operators": ["192.0.2.0/24", "2001:db8::/32"],
+        "compose_stack_archive": str(folder / "stack.tar"),
+        "compose_stack_site": {
+            **SITE_VARIABLES,
+            "AMARRE_REGISTRY": "registry.example.org/amarre",
+            "AMARRE_VERSION": "1",
+        },
         **changes,
     }
     command = [
         *(program("ansible-playbook"), "-i", str(inventory), str(ROOT / "site.yml")),
-        *("--skip-tags", "system,copy", "-e", json.dumps(variables)),
+        *("--skip-tags", "system", "-e", json.dumps(variables)),
         *options,
     ]
     environment = os.environ | {
@@ -104,19 +113,60 @@ def test_play(tmp_path: Path) -> None:
     assert 0 == done.returncode, done.stdout + done.stderr
     root = tmp_path / "root"
     unit = (root / "etc/systemd/system/amarre.service").read_text()
-    assert "docker compose --env-file site.env --profile telemetry up --detach --wait" in unit
+    stack = root / "opt/amarre/mesh"
+    assert (stack / "deploy/compose_secrets.py").is_file()
+    assert 0o644 == stat.S_IMODE((stack / "deploy/compose/compose.yaml").stat().st_mode)
+    assert (stack / "observability/prometheus/rules").is_dir()
+    assert not (stack / "deploy/compose/secrets").exists()
+    assert "amarre-compose up --detach --wait" in unit
+    assert "Requires=" not in unit
+    command = (root / "usr/local/sbin/amarre-compose").read_text()
+    assert "cd /opt/amarre/mesh/deploy/compose" in command
+    assert 'docker compose --env-file site.env "$@"' in command
     site = (root / "opt/amarre/mesh/deploy/compose/site.env").read_text()
     assert "AMARRE_GATEWAY_ORIGINS='https://amarre.example.org'" in site
     assert "AMARRE_HOST_ADDRESS='10.0.0.5'" in site
+    assert "COMPOSE_PROFILES=telemetry" in site
+    assert "AMARRE_OTLP_ENDPOINT='http://otel-collector:4317'" in site
     exporter = (root / "etc/default/prometheus-node-exporter").read_text()
     assert "--web.listen-address=10.0.0.5:9100" in exporter
     firewall = (root / "etc/nftables.conf").read_text()
     assert "policy drop" in firewall
+    assert "ip saddr 192.0.2.0/24 tcp dport 22 accept" in firewall
+    assert "ip6 saddr 2001:db8::/32 tcp dport 22 accept" in firewall
+    assert "tcp dport 22 accept" not in firewall.replace("0/24 tcp", "").replace("/32 tcp", "")
+    restarted = root / "etc/systemd/system/nftables.service.d/amarre.conf"
+    assert "ExecStop=/usr/sbin/nft delete table inet amarre" in restarted.read_text()
+    for folder, mode in (("etc/systemd/system", 0o755), ("usr/local/sbin", 0o755)):
+        assert mode == stat.S_IMODE((root / folder).stat().st_mode)
     assert "ip saddr { 10.0.0.0/8, 172.16.0.0/12 } tcp dport 9100 accept" in firewall
     assert RECIPIENT in (root / "etc/amarre/backup.env").read_text()
     assert os.access(root / "usr/local/sbin/amarre-backup", os.X_OK)
     metrics = root / "var/lib/prometheus/node-exporter/amarre-backup.prom"
     assert "amarre_backup_last_success_timestamp_seconds 0\n" == metrics.read_text()
+
+
+def test_second_run(tmp_path: Path) -> None:
+    """
+    A second run changes nothing.
+    """
+    assert 0 == play(tmp_path).returncode
+
+    again = play(tmp_path)
+
+    assert 0 == again.returncode, again.stdout + again.stderr
+    assert "changed=0" in again.stdout
+
+
+def test_nobody_may_sign_in(tmp_path: Path) -> None:
+    """
+    Without operators SSH would be open to everybody or to nobody; that is refused.
+    """
+    for operators in ([], ["0.0.0.0/0"], ["::/0"]):
+        done = play(tmp_path, base_operators=operators)
+
+        assert 0 != done.returncode
+        assert "Set base_operators" in done.stdout
 
 
 def test_site_that_lacks_something(tmp_path: Path) -> None:

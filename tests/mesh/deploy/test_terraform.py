@@ -43,7 +43,7 @@ def test_core_that_opens_ssh(root: Path) -> None:
     """
     damage(root / "core" / "main.tf", "from = pair[1]", 'from = "0.0.0.0/0"')
 
-    assert any("SSH is open to operators alone" in fault for fault in check.faults(root))
+    assert any("SSH is open to operators only" in fault for fault in check.faults(root))
 
 
 @pytest.mark.parametrize(

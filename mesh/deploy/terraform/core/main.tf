@@ -4,7 +4,8 @@ locals {
   order  = sort(keys(var.roles))
 
   subnets = {
-    for index, name in local.order : name => cidrsubnet(var.cidr, 4, index)
+    # By the role's own number: another role must not renumber the machines of this one.
+    for name in local.order : name => cidrsubnet(var.cidr, 4, var.roles[name].subnet)
   }
 
   machines = merge([
@@ -24,7 +25,7 @@ locals {
 
   # Whom each role lets in. What is not here is denied.
   from_operators = [
-    for pair in setproduct(local.order, var.operators) : {
+    for pair in setproduct(local.order, sort(toset(var.operators))) : {
       role = pair[0], port_min = 22, port_max = 22, protocol = "tcp", from = pair[1], why = "SSH of operators"
     }
   ]

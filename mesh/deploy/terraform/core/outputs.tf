@@ -30,7 +30,10 @@ output "inventory" {
           }
         }
       }
-      vars = { environment_name = var.environment }
+      vars = {
+        environment_name = var.environment
+        base_operators   = sort(toset(var.operators))
+      }
     }
   }
 }

@@ -29,5 +29,7 @@ resource "openstack_containerinfra_cluster_v1" "mesh" {
 
   lifecycle {
     prevent_destroy = true
+    # The autoscaler changes it; the next apply must not take its nodes away.
+    ignore_changes = [node_count]
   }
 }

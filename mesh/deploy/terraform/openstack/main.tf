@@ -5,10 +5,18 @@ data "openstack_networking_network_v2" "external" {
 }
 
 data "openstack_compute_flavor_v2" "size" {
-  for_each  = var.machines
-  vcpus     = each.value.cores
-  min_ram   = each.value.memory_gb * 1024
-  is_public = true
+  for_each = var.subnets
+  name     = var.flavors[each.key]
+
+  lifecycle {
+    postcondition {
+      condition = alltrue([
+        for machine in values(var.machines) : self.vcpus >= machine.cores && self.ram >= machine.memory_gb * 1024
+        if machine.role == each.key
+      ])
+      error_message = "The flavor of role ${each.key} is smaller than the role asks for."
+    }
+  }
 }
 
 resource "openstack_networking_network_v2" "private" {
@@ -78,7 +86,7 @@ resource "openstack_compute_instance_v2" "machine" {
   for_each          = var.machines
   name              = each.key
   image_id          = var.image_id
-  flavor_id         = data.openstack_compute_flavor_v2.size[each.key].id
+  flavor_id         = data.openstack_compute_flavor_v2.size[each.value.role].id
   key_pair          = var.key_pair
   availability_zone = var.zones[(each.value.number - 1) % length(var.zones)]
 

@@ -21,6 +21,11 @@ variable "machines" {
   }))
 }
 
+variable "flavors" {
+  description = "Name of the flavor of each role; several flavors may have the same size."
+  type        = map(string)
+}
+
 variable "rules" {
   description = "Output `rules` of the core module."
   type = list(object({
@@ -34,7 +39,7 @@ variable "rules" {
 }
 
 variable "image_id" {
-  description = "Id of a Debian 12 cloud image; an id, since names move."
+  description = "Id of a Debian 13 cloud image; an id, since names move."
   type        = string
 }
 

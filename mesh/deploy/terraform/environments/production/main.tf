@@ -5,7 +5,7 @@ module "core" {
   cidr        = "10.43.0.0/20"
   operators   = var.operators
   roles = {
-    workers = { count = 3, cores = 4, memory_gb = 16 }
+    workers = { subnet = 0, count = 3, cores = 4, memory_gb = 16 }
   }
 }
 

@@ -4,7 +4,7 @@ module "core" {
   environment = "staging"
   operators   = var.operators
   roles = {
-    compose = { count = 1, cores = 4, memory_gb = 8, data_gb = 50, public = true }
+    compose = { subnet = 0, count = 1, cores = 4, memory_gb = 8, data_gb = 50, public = true }
   }
 }
 
@@ -14,6 +14,7 @@ module "machines" {
   subnets          = module.core.subnets
   machines         = module.core.machines
   rules            = module.core.rules
+  flavors          = { compose = var.flavor }
   image_id         = var.image_id
   external_network = var.external_network
   key_pair         = var.key_pair

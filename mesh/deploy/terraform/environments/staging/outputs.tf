@@ -1,6 +1,21 @@
 output "inventory" {
   description = "Write it to mesh/deploy/ansible/inventory/staging.json."
-  value       = module.core.inventory
+  value = {
+    all = {
+      vars = merge(module.core.inventory.all.vars, { ansible_user = var.ssh_user })
+      children = {
+        for role, group in module.core.inventory.all.children : role => {
+          hosts = {
+            # Operators reach the floating address; node exporter listens on the inner one.
+            for name, host in group.hosts : name => merge(host, {
+              ansible_host  = lookup(module.machines.public_addresses, name, host.ansible_host)
+              agents_listen = host.ansible_host
+            })
+          }
+        }
+      }
+    }
+  }
 }
 
 output "public_addresses" {

@@ -9,7 +9,7 @@ variable "key_pair" {
 }
 
 variable "image_id" {
-  description = "Id of a Debian 12 cloud image."
+  description = "Id of a Debian 13 cloud image."
   type        = string
 }
 
@@ -21,4 +21,15 @@ variable "external_network" {
 variable "name_servers" {
   description = "Name servers of the university."
   type        = list(string)
+}
+
+variable "flavor" {
+  description = "Name of the flavor of the host: 4 cores and 8 GB or more."
+  type        = string
+}
+
+variable "ssh_user" {
+  description = "User of the image who may become root."
+  type        = string
+  default     = "debian"
 }

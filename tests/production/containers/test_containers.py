@@ -1,0 +1,350 @@
+"""The Compose stack on a real engine, by the commands of its how-to page, in their order."""
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mesh.render.readers import READERS, owners
+from tests.integration.researcher import Researcher, whole_way
+from tests.production.containers.stack import ROOT, Stack, documented, until, why_not
+
+ADA = "ada.lovelace@example.org"
+LIMIT_MB = 120
+"""What an image of ours may add to its base."""
+EXTRA = ("otel-collector", "jaeger")
+"""Services of the profile telemetry whose images can be built here."""
+FOREIGN = """
+import socket, ssl, sys
+
+def outcome(connect):
+    try:
+        return connect()
+    except (OSError, ssl.SSLError) as fault:
+        return type(fault).__name__
+
+def plain(address):
+    with socket.create_connection(address, 3) as bound:
+        bound.sendall(b"GET / HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n")
+        return bound.recv(100).decode("latin-1")
+
+def without_certificate(address):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with context.wrap_socket(socket.create_connection(address, 3)) as bound:
+        bound.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")
+        return bound.recv(100).hex()
+
+for name, port in (("survey-envoy", 3001), ("auth-envoy", 3002), ("health-envoy", 3003)):
+    for way in (plain, without_certificate):
+        print(name, way.__name__, repr(outcome(lambda: way((name, port)))))
+for name in ("postgres", "redis", "survey", "auth"):
+    print(name, "resolved", repr(outcome(lambda: socket.gethostbyname(name))))
+"""
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """The stack, after the commands of the page; afterwards it is removed, the engine stopped."""
+    made = Stack()
+    made.start_engine()
+    try:
+        made.images_of_others()
+        for line in documented("Try it on one machine"):
+            began = time.monotonic()
+            made.line(line)
+            sys.stdout.write(f"{time.monotonic() - began:6.1f} s  {line}\n")
+        yield made
+    finally:
+        with suppress(AssertionError):
+            made.compose("--profile", "telemetry", "down", "--volumes", "--timeout", "5")
+        made.engine("stop")
+
+
+@pytest.fixture(scope="module")
+def trusted(stack: Stack) -> ssl.SSLContext:
+    """The certificate of the edge as the only one that is trusted."""
+    return ssl.create_default_context(cafile=str(stack.folder / "secrets/edge/tls.crt"))
+
+
+@pytest.fixture(scope="module")
+def ready(stack: Stack) -> dict[str, Any]:
+    """What a researcher must know of the stack: the published addresses."""
+    token = (stack.folder / "secrets/redcap-token").read_text().strip()
+    return {
+        "urls": {"app": "https://localhost", "outbox": "http://localhost:3011"},
+        "sandbox": {"api_url": "http://localhost:3010/api/", "token": token},
+        "ca": str(stack.folder / "secrets/edge/tls.crt"),
+    }
+
+
+@pytest.fixture(scope="module")
+def ada(ready: dict[str, Any]) -> Iterator[Researcher]:
+    """Somebody who is signed in and has a request."""
+    with Researcher(ready, ADA) as researcher:
+        researcher.sign_in()
+        researcher.create()
+        yield researcher
+
+
+def is_served(who: Researcher) -> bool:
+    """Say whether the list of requests of *who* is there, with one request."""
+    with suppress(httpx.HTTPError, AssertionError, KeyError):
+        return 1 == len(who.requests())
+    return False
+
+
+def test_healthy(stack: Stack) -> None:
+    """
+    `up --wait` leaves every container running and healthy.
+    """
+    assert {} == stack.unwell()
+    assert {"gateway", "survey", "auth", "health", "redcap", "outbox"} <= set(stack.containers())
+
+
+def test_whole_way(ready: dict[str, Any]) -> None:
+    """
+    A researcher goes the whole way over HTTPS: sign-up, mail, request, survey, opinions, PDF.
+    """
+    whole_way(ready, "emmy.noether@example.org")
+
+
+def test_redirect(trusted: ssl.SSLContext) -> None:
+    """
+    HTTP redirects to HTTPS and keeps path and query; health checks are answered.
+    """
+    with httpx.Client(verify=trusted, trust_env=False) as client:
+        found = client.get("http://localhost/login?next=%2F")
+        assert (308, "https://localhost/login?next=%2F") == (
+            found.status_code,
+            found.headers["location"],
+        )
+        assert 200 == client.get("http://localhost/healthz").status_code
+        assert 200 == client.get("https://localhost/healthz").status_code
+
+
+def test_secrets(stack: Stack) -> None:
+    """
+    Each user of the table can read its own secrets and no other, seen from inside of a container.
+    """
+    image = stack.containers()["authority"]["Config"]["Image"]
+    script = (
+        "import os, pathlib\n"
+        "for p in pathlib.Path('/s').rglob('*'):\n"
+        "    if p.is_file() and not p.parent.name.startswith('..'):\n"
+        "        if os.access(p, os.R_OK): print(p.relative_to('/s'))\n"
+    )
+    for reader in {reader.user: reader for reader in READERS.values() if reader.uid}.values():
+        expected = {name for name, owner in owners().items() if owner.user == reader.user}
+        found = stack.run(
+            [
+                *("docker", "run", "--rm", "--network", "none", "--user", reader.user),
+                *("--cap-drop", "ALL", "--volume", f"{stack.folder}/secrets:/s:ro"),
+                *("--entrypoint", "python", image, "-c", script),
+            ]
+        )
+        assert expected == set(found.split()), reader.user
+
+
+def test_users(stack: Stack) -> None:
+    """
+    No container that stays runs as root, keeps a capability or can write to its root.
+    """
+    for name, one in stack.containers().items():
+        if name == "volume-owners":
+            continue
+        assert not one["Config"]["User"].startswith("0"), name
+        assert one["HostConfig"]["ReadonlyRootfs"], name
+        assert ["ALL"] == one["HostConfig"]["CapDrop"], name
+        assert not one["HostConfig"]["CapAdd"], name
+        assert not one["State"]["OOMKilled"], name
+
+
+def test_foreign_container(stack: Stack) -> None:
+    """
+    A foreign container on the mesh's network gets no answer without a certificate of the mesh,
+    and finds neither databases nor workloads.
+    """
+    image = stack.containers()["authority"]["Config"]["Image"]
+    found = stack.run(
+        [
+            *("docker", "run", "--rm", "--network", "amarre_mesh", "--cap-drop", "ALL"),
+            *("--entrypoint", "python", image, "-c", FOREIGN),
+        ]
+    )
+    lines = [line.split(" ", 2) for line in found.splitlines()]
+
+    assert 10 == len(lines), found
+    for name, way, outcome in lines:
+        if way == "resolved":
+            assert "'gaierror'" == outcome, name
+        else:
+            # An alert, a reset or a close: nothing that HTTP would be.
+            assert "HTTP" not in outcome, (name, way)
+            assert outcome in {"''", "'SSLError'", "'ConnectionResetError'"} or (
+                way == "plain" and outcome.startswith("'\\x15\\x03")
+            ), (name, way, outcome)
+
+
+def test_lines(stack: Stack, ada: Researcher) -> None:
+    """
+    Every line of our images is one JSON object with time, level and event.
+    """
+    assert is_served(ada)
+    ours = [n for n, s in stack.settings()["services"].items() if "build" in s]
+    running = stack.containers()
+    for name in ours:
+        if name not in running or name == "volume-owners":
+            continue
+        for line in stack.compose("logs", "--no-log-prefix", "--no-color", name).splitlines():
+            entry = json.loads(line)
+            assert {"level", "event"} <= set(entry), (name, line)
+
+
+def test_size(stack: Stack) -> None:
+    """
+    An image adds at most 120 MB to its base.
+    """
+    base = f"127.0.0.1:{os.environ.get('PORT', '5006')}/library/python:base"
+    images = [stack.containers()["survey"]["Config"]["Image"], base]
+    size, of_base = (
+        int(stack.run(["docker", "image", "inspect", "--format", "{{.Size}}", image]))
+        for image in images
+    )
+    added = (size - of_base) / 1e6
+    sys.stdout.write(f"the image of survey adds {added:.0f} MB to its base\n")
+    assert added <= LIMIT_MB
+
+
+@pytest.mark.parametrize(
+    "name", ["survey", "auth", "gateway", "gateway-envoy", "survey-envoy", "postgres", "redis"]
+)
+def test_killed(stack: Stack, ada: Researcher, name: str) -> None:
+    """
+    A process that is killed is started again, and the researcher goes on with the same session.
+    """
+    before = stack.containers()[name]
+    os.kill(before["State"]["Pid"], 9)
+
+    until(
+        f"the restart of {name}",
+        lambda: stack.containers()[name]["RestartCount"] > before["RestartCount"],
+    )
+    until("an answer", lambda: is_served(ada))
+    until("health", lambda: {} == stack.unwell())
+
+
+def test_unavailable_dependency(stack: Stack, ada: Researcher) -> None:
+    """
+    While REDCap is unavailable every container stays healthy: health checks mean liveness.
+    """
+    stack.compose("stop", "--timeout", "1", "redcap")
+    try:
+        # Past three checks, after which a container would count as unhealthy.
+        ends = time.monotonic() + 35
+        while time.monotonic() < ends:
+            assert {} == {n: s for n, s in stack.unwell().items() if n != "redcap"}
+            time.sleep(5)
+    finally:
+        stack.compose("start", "redcap")
+    until("an answer", lambda: is_served(ada))
+
+
+def test_engine_restarted(stack: Stack, ada: Researcher) -> None:
+    """
+    After a restart of the engine every container starts by itself, without another `up`.
+    """
+    stack.engine("restart")
+
+    until("health", lambda: {} == stack.unwell(), 180)
+    until("an answer", lambda: is_served(ada))
+
+
+def test_new_certificate(stack: Stack) -> None:
+    """
+    A new certificate of the edge is served without a restart, by the command of the page.
+    """
+    before = stack.containers()["gateway-envoy"]["State"]["StartedAt"]
+    old = ssl.get_server_certificate(("localhost", 443))
+    for file in ("tls.crt", "tls.key"):
+        (stack.folder / "secrets/edge" / file).unlink()
+
+    stack.line("python3 ../compose_secrets.py --sandbox")
+
+    until("the new certificate", lambda: ssl.get_server_certificate(("localhost", 443)) != old)
+    assert before == stack.containers()["gateway-envoy"]["State"]["StartedAt"]
+
+
+def test_down_and_up(stack: Stack, ready: dict[str, Any], ada: Researcher) -> None:
+    """
+    `down` and `up` keep users, sessions and requests.
+    """
+    session = ada.session
+    for line in documented("Stop, restart, remove"):
+        stack.line(line)
+
+    with Researcher(ready, ADA) as again:
+        again._session = session
+        assert is_served(again)
+
+
+def test_telemetry_profile(stack: Stack) -> None:
+    """
+    Collector and Jaeger of the profile telemetry start on volumes that they can write to.
+    """
+    images = stack.run(["docker", "images", "--format", "{{.Repository}}"]).split()
+    if not any(image.endswith("/jaeger") for image in images):
+        pytest.skip("the programs of telemetry are not on this machine: see AMARRE_PROGRAMS")
+    stack.compose("--profile", "telemetry", "up", "--detach", "--wait", *EXTRA)
+
+    assert not {name for name in EXTRA if stack.containers()[name]["RestartCount"]}
+    assert {"running"} == {stack.containers()[name]["State"]["Status"] for name in EXTRA}
+
+
+def test_wrong_digest(stack: Stack) -> None:
+    """
+    A digest that is none of the base image is named, and nothing is built.
+    """
+    wrong = f"sha256:{'0' * 64}"
+    said = run_with(stack, PYTHON_DIGEST=wrong)
+
+    assert wrong in said
+
+
+def run_with(stack: Stack, **variables: str) -> str:
+    """Return what a build with *variables* prints; it must fail."""
+    done = subprocess.run(
+        ["docker", "compose", "--env-file", "site.env", "build", "health"],
+        cwd=stack.folder,
+        env=stack.environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    return done.stdout + done.stderr
+
+
+def test_page() -> None:
+    """
+    The page builds, starts, stops, and links only to what exists.
+    """
+    lines = documented("Try it on one machine") + documented("Stop, restart, remove")
+
+    assert [line for line in lines if line.endswith("build")]
+    assert [line for line in lines if line.endswith("up --detach --wait")]
+    assert [line for line in lines if line.endswith("down")]
+    assert (Path(ROOT) / "mesh/deploy/compose_secrets.py").is_file()

@@ -138,7 +138,7 @@ def commands(find: Find) -> list[click.Command]:
     @click.option("--from", "since", default="-1d", show_default=True, help="RFC 3339 or relative.")
     @click.option("--to", "until", default="", help="RFC 3339 or relative. Default: now.")
     @_JSON
-    @DATA
+    @DATA_OPTION
     def policy_diff(data: Path, *, since: str, until: str, as_json: bool) -> None:
         """Show observed calls that are not declared, and declared ones without calls.
 

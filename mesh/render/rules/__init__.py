@@ -6,6 +6,7 @@ Prometheus rules from the contracts: what is recorded, what wakes somebody up, a
     slo         alerts on the error budgets that the contracts promise
     mesh        alerts on processes, proxies, certificates
     outside     alerts on what the mesh depends on, and on its hosts
+    causes      alerts that name a cause: a proxy, the clock, retries, a canary, a slow dependency
     watchers    alerts on monitoring itself, and the heartbeat
     scraping    where Prometheus looks
     cases       for each alert a story in which it fires and one in which it does not

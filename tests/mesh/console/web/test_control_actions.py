@@ -187,4 +187,4 @@ async def test_runner_away(start: Start, tmp_path: Path) -> None:
         shown = await alone.get("orders")
 
     assert not shown["available"]
-    assert "takes no orders" in shown["message"]
+    assert "accepts control actions" in shown["message"]

@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.server.limits import client_network
+from mesh.chassis.credentials.tls import SvidFiles
 from mesh.chassis.server import ListenError
 from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
-from mesh.chassis.tls import SvidFiles
 
 HEADER_BYTES = 32 * 1024
 """Maximum size of the request line and headers together."""

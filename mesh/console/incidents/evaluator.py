@@ -7,13 +7,13 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mesh import orders
-from mesh.console.incidents import causes
+from mesh import control
+from mesh.console.incidents import alert_table, causes
 from mesh.console.incidents.alerts import DEPENDENCIES, Alert, Situation, evaluate, worst_first
 from mesh.console.incidents.incident_log import Incident, IncidentLog
 from mesh.console.incidents.observations import Observations
 from mesh.console.queries import traces
-from mesh.orders import OrderError
+from mesh.control import ControlError
 
 if TYPE_CHECKING:
     from mesh.console.context import Context
@@ -78,9 +78,11 @@ class Evaluator:
             return
         try:
             async with asyncio.timeout(2):
-                journal = await orders.give(c.control, "journal", _ignore, by="console")
-                canaries = await orders.give(c.control, "canary status", _ignore, by="console")
-        except (OrderError, TimeoutError):
+                journal = await control.send_action(c.control, "audit log", _ignore, by="console")
+                canaries = await control.send_action(
+                    c.control, "canary status", _ignore, by="console"
+                )
+        except (ControlError, TimeoutError):
             return  # The runner stops, or is busy; the next look asks again.
         self.observed.note_actions(journal, _microseconds)
         self.observed.note_canaries(canaries, now)
@@ -102,6 +104,9 @@ def _served(found: Mapping[str, Any]) -> Alert | None:
     """Return an alert of Prometheus or Alertmanager as ours; None for one that does not fire."""
     if found["state"] != "firing":
         return None
+    rule = alert_table.rules().get(str(found["name"]))
+    if rule is not None and rule.quiet is None:
+        return None  # The heartbeat of Prometheus always fires.
     labels: Mapping[str, str] = found["labels"]
     keys: Iterable[str] = ("service", "envoy_cluster_name", "workload", "process", "instance")
     name = str(found["name"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mesh.contract import policy
-from mesh.local import envoy
+from mesh.local.processes import envoy
 from mesh.render import deployment
 from tests.production.cluster.comparison import Row, by_option, rows
 from tests.production.cluster.conftest import WORKLOADS

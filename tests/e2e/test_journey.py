@@ -88,7 +88,7 @@ def test_whole_way(live: Any, page: Page, screenshots: Path) -> None:
         page.get_by_role("checkbox").check()
         shot("submit", page)
         page.get_by_role("button", name="Create the request").click()
-        expect(page.get_by_text("Your request is created")).to_be_visible()
+        expect(page.get_by_text("Your request has been created")).to_be_visible()
         shot("created", page)
 
         with page.context.expect_page() as opened:

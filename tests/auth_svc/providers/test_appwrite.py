@@ -108,9 +108,7 @@ class TestFaults:
         with pytest.raises(expected):
             await USES[use](directory)
 
-    @pytest.mark.parametrize(
-        "use", ["invite", "open_session", "open_session_of", "end_session", "end_sessions"]
-    )
+    @pytest.mark.parametrize("use", ["invite", "open_session", "open_session_of", "end_session"])
     @pytest.mark.parametrize("fault", ["cannot connect", "is behind a broken proxy", "fails"])
     async def test_what_writes_is_sent_once(
         self, local_database: Database, clock: FakeClock, fault: str, use: str
@@ -121,6 +119,17 @@ class TestFaults:
         with pytest.raises(UnavailableError):
             await USES[use](over(answering, local_database, clock))
         assert 1 == len(answering.asked)
+
+    @pytest.mark.parametrize("fault", ["cannot connect", "is behind a broken proxy", "fails"])
+    async def test_unknown_sessions_are_not_ended(
+        self, local_database: Database, clock: FakeClock, fault: str
+    ) -> None:
+        """Sessions that cannot be listed, to tell which are revoked, are not ended either."""
+        answering = Answering(FAULTS[fault][0])
+
+        with pytest.raises(UnavailableError):
+            await USES["end_sessions"](over(answering, local_database, clock))
+        assert {"GET"} == {request.method for request in answering.asked}
 
     @pytest.mark.parametrize("fault", ["cannot connect", "is behind a broken proxy"])
     async def test_reads_are_tried_twice(

@@ -53,7 +53,7 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
     """
     api = Api(
         clients,
-        SessionCache(clients.auth, most=settings.gateway_sessions_cached),
+        SessionCache(clients.stubs["auth"], most=settings.gateway_sessions_cached),
         origins=settings.origins,
         behind_envoy=settings.behind_envoy,
         https_url=settings.https_url,

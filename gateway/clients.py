@@ -2,24 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import grpc
-from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-from amarre.health.v1.health_service_pb2_grpc import HealthServiceStub
-from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 
 from gateway.config import GatewaySettings
 from mesh.chassis.channel import channel
+from mesh.contract import policy
 from mesh.contract.policy import SERVICES, Method
 
 STREAMS_PER_CONNECTION = 100
 """Streams of one HTTP/2 connection; servers of the mesh accept no more in direct mode."""
-_STUBS: Mapping[str, Callable[[grpc.aio.Channel], Any]] = {
-    "auth": AuthServiceStub,
-    "survey": SurveyServiceStub,
-    "health": HealthServiceStub,
-}
 
 
 @dataclass(frozen=True)
@@ -27,9 +21,8 @@ class Clients:
     """Stubs of the services that the gateway calls."""
 
     channels: tuple[grpc.aio.Channel, ...]
-    auth: Any
-    survey: Any
-    health: Any
+    stubs: Mapping[str, Any]
+    """The stub of each service, by its name."""
     watches: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Stubs for streams that stay open, by service, each on a connection of its own."""
 
@@ -52,9 +45,9 @@ class Clients:
         return cls(
             channels=(*channels.values(), *(one for some in watches.values() for one in some)),
             watches={
-                name: tuple(_STUBS[name](one) for one in some) for name, some in watches.items()
+                name: tuple(_stub(name, one) for one in some) for name, some in watches.items()
             },
-            **{name: _STUBS[name](one) for name, one in channels.items()},
+            stubs={name: _stub(name, one) for name, one in channels.items()},
         )
 
     def of(self, method: Method) -> Callable[..., Any]:
@@ -62,13 +55,19 @@ class Clients:
         watches = self.watches.get(method.service)
         if method.stays_open and watches:
             return _Spread([getattr(stub, method.name) for stub in watches])
-        found: Callable[..., Any] = getattr(getattr(self, method.service), method.name)
+        found: Callable[..., Any] = getattr(self.stubs[method.service], method.name)
         return found
 
     async def close(self) -> None:
         """Close every channel."""
         for live in self.channels:
             await live.close()
+
+
+def _stub(service: str, live: grpc.aio.Channel) -> Any:
+    """Return the generated stub of *service*, so that a new contract needs no line here."""
+    generated = import_module(f"amarre.{service}.v1.{service}_service_pb2_grpc")
+    return getattr(generated, f"{policy.load().service(service).descriptor.name}Stub")(live)
 
 
 class _Spread:

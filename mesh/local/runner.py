@@ -21,6 +21,7 @@ import structlog
 from mesh.chassis.background import background, failing
 from mesh.chassis.telemetry import otlp
 from mesh.chassis.telemetry.logs import configure_logs
+from mesh.contract import policy
 from mesh.control import serve_actions
 from mesh.local import files
 from mesh.local.addresses import HOST
@@ -239,10 +240,7 @@ class Runner:
         gateway = layout.certs / "gateway"
         return {
             "urls": plan.site.urls(),
-            "grpc": {
-                name: f"{HOST}:{plan.service_ports(name)[0]}"
-                for name in ("auth", "survey", "health")
-            },
+            "grpc": {name: f"{HOST}:{plan.service_ports(name)[0]}" for name in policy.SERVICES},
             "processes": [
                 {
                     "name": name,

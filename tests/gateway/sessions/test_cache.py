@@ -103,7 +103,7 @@ class TestVerification:
     async def test_not_for_long(self, world: World) -> None:
         """A session is verified again after 5 s at most, so log-out elsewhere takes effect."""
         now = 1_000_000_000.0
-        sessions = SessionCache(world.gateway.api.clients.auth, now=lambda: now)
+        sessions = SessionCache(world.gateway.api.clients.stubs["auth"], now=lambda: now)
         secret = world.auth.open()
         await sessions.verify(secret, "auth")
         now += STALE_SECONDS - 0.1
@@ -117,9 +117,9 @@ class TestVerification:
         """A token close to its expiry is not used for a new call."""
         secret = world.auth.open()
         request = pb.VerifySessionRequest(session_secret=secret, audience="auth")
-        answer = await world.gateway.api.clients.auth.VerifySession(request)
+        answer = await world.gateway.api.clients.stubs["auth"].VerifySession(request)
         now = answer.token_expire_time.seconds - 4.0
-        sessions = SessionCache(world.gateway.api.clients.auth, now=lambda: now)
+        sessions = SessionCache(world.gateway.api.clients.stubs["auth"], now=lambda: now)
         await sessions.verify(secret, "auth")
         await sessions.verify(secret, "auth")
         assert 3 == world.auth.does.count("VerifySession")

@@ -17,7 +17,7 @@ class TestCache:
     async def test_one_verification(self, world: World) -> None:
         """A hundred concurrent requests of a session cause one verification."""
         secret = world.sign_in()
-        cache = SessionCache(world.gateway.api.clients.auth)
+        cache = SessionCache(world.gateway.api.clients.stubs["auth"])
         sessions = await asyncio.gather(*(cache.verify(secret, "survey") for _ in range(100)))
         assert 1 == world.auth.does.count("VerifySession")
         assert 1 == len({session.token for session in sessions})
@@ -25,7 +25,7 @@ class TestCache:
     async def test_caller_goes_away(self, world: World) -> None:
         """A cancelled caller does not take the answer from the others."""
         secret = world.sign_in()
-        cache = SessionCache(world.gateway.api.clients.auth)
+        cache = SessionCache(world.gateway.api.clients.stubs["auth"])
         first = asyncio.create_task(cache.verify(secret, "survey"))
         second = asyncio.create_task(cache.verify(secret, "survey"))
         await asyncio.sleep(0)
@@ -35,7 +35,7 @@ class TestCache:
     async def test_failure_is_not_kept(self, world: World) -> None:
         """A rejected session is asked for again, and fails for each of its callers."""
         world.auth.does.failures["VerifySession"] = UnauthenticatedError("Unknown.")
-        cache = SessionCache(world.gateway.api.clients.auth)
+        cache = SessionCache(world.gateway.api.clients.stubs["auth"])
         asked = [cache.verify("a" * 43, "survey") for _ in range(3)]
         failed = await asyncio.gather(*asked, return_exceptions=True)
         assert 3 == len([one for one in failed if isinstance(one, Exception)])
@@ -44,7 +44,7 @@ class TestCache:
     async def test_bounded(self, world: World) -> None:
         """The least recently used session goes when the cache is full."""
         secrets = [world.auth.open(user_id=f"user{n}") for n in range(4)]
-        cache = SessionCache(world.gateway.api.clients.auth, most=3)
+        cache = SessionCache(world.gateway.api.clients.stubs["auth"], most=3)
         for secret in secrets[:3]:
             await cache.verify(secret, "survey")
         await cache.verify(secrets[0], "survey")
@@ -61,7 +61,7 @@ class TestCache:
         now = 0.0
         secret = world.sign_in()
         start = time.time()
-        cache = SessionCache(world.gateway.api.clients.auth, now=lambda: start + now)
+        cache = SessionCache(world.gateway.api.clients.stubs["auth"], now=lambda: start + now)
         await cache.verify(secret, "survey")
         cache.pushed = True
         now = STALE_SECONDS + 30
@@ -107,7 +107,7 @@ class TestRevocations:
         """Without heartbeats the push counts as failed and entries get old quickly again."""
         monkeypatch.setattr(revocations, "SILENT_SECONDS", 0.2)
         sessions = world.gateway.api.sessions
-        watch = world.gateway.api.clients.auth.WatchRevocations
+        watch = world.gateway.api.clients.stubs["auth"].WatchRevocations
         with pytest.raises(TimeoutError):
             await revocations.follow(watch, sessions)
         assert not sessions.pushed

@@ -173,6 +173,10 @@ class Plan:
     def _behind_envoy(self, process: Process) -> bool:
         return process.has_sidecar and not self.options.direct
 
+    def _traces_are_exported(self) -> bool:
+        defaults = {otel_environment.ENDPOINT: self.site.collector}
+        return otel_environment.is_exported("traces", defaults | dict(os.environ))
+
     def _probe_target(self, process: Process, where: "_Place") -> str:
         if self._behind_envoy(process):
             return f"unix:{where.app}"
@@ -196,7 +200,7 @@ class Plan:
             key_set="" if at_edge else f"unix:{self.site.key_set}",
             edge=self._edge() if at_edge else None,
             telemetry=Telemetry(
-                otlp=self.site.collector,
+                otlp=self.site.collector if self._traces_are_exported() else "",
                 sampling_percent=100 * otel_environment.sampling_share(os.environ, 1.0),
             ),
         )

@@ -1,0 +1,72 @@
+"""Telemetry variables apply to proxies and processes alike."""
+
+from pathlib import Path
+
+import pytest
+
+from mesh.chassis import otel_environment
+from mesh.local.layout import Layout
+from mesh.local.plan import Options, Plan, PlanError
+
+VARIABLES = {
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    "OTEL_TRACES_SAMPLER_ARG": "0.05",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4317",
+    "OTEL_SERVICE_NAME": "my-shell",
+}
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*VARIABLES, "OTEL_SDK_DISABLED", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def plan(tmp_path: Path, *, direct: bool = False) -> Plan:
+    return Plan(Layout(tmp_path), Options(6000, direct=direct))
+
+
+def test_one_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampler and endpoint reach every proxy and every process; a service's name reaches none."""
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    units = plan(tmp_path).units
+    proxies = [unit.proxy for unit in units if unit.proxy]
+    processes = [unit for unit in units if not unit.proxy and unit.process.identity]
+    assert proxies
+    assert {(p.telemetry.otlp, p.telemetry.sampling_percent) for p in proxies} == {
+        ("localhost:4317", 5.0)
+    }
+    for unit in processes:
+        assert unit.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://localhost:4317"
+        assert otel_environment.sampling_share(unit.environment, 1.0) == 0.05
+        assert "OTEL_SERVICE_NAME" not in unit.environment
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """Without variables everything is sampled and goes to the console."""
+    proxies = [unit.proxy for unit in plan(tmp_path).units if unit.proxy]
+    assert {(p.telemetry.otlp, p.telemetry.sampling_percent) for p in proxies} == {
+        ("127.0.0.1:6021", 100.0)
+    }
+
+
+def test_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What silences the traces of processes silences those of proxies."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert {unit.proxy.telemetry.otlp for unit in plan(tmp_path).units if unit.proxy} == {""}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:abc", id="port"),
+        pytest.param("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel.example:4317", id="TLS"),
+        pytest.param("OTEL_TRACES_SAMPLER_ARG", "often", id="share"),
+    ],
+)
+def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """What only some would obey is refused before anything starts."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(PlanError):
+        plan(tmp_path)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mesh.chassis import otel_environment
-from mesh.local.layout import Layout
-from mesh.local.plan import Options, Plan, PlanError
+from mesh.local.data_folder import DataFolder
+from mesh.local.processes.plan import Options, Plan, PlanError
 
 VARIABLES = {
     "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
@@ -23,7 +23,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(tmp_path: Path, *, direct: bool = False) -> Plan:
-    return Plan(Layout(tmp_path), Options(6000, direct=direct))
+    return Plan(DataFolder(tmp_path), Options(6000, direct=direct))
 
 
 def test_one_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

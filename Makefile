@@ -37,7 +37,7 @@ test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engi
 test-telemetry: $(IMAGE) ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
 	@$(BIN)/python -m pytest -q $(ARGS) tests/production/telemetry
 
-check: $(IMAGE) check-contracts check-rendered check-deploy ## Lint, types, imports, contracts, rendered files.
+check: $(IMAGE) check-contracts check-rendered check-deploy site ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -54,6 +54,9 @@ check-rendered: $(IMAGE)
 
 check-deploy: $(IMAGE) ## Check images, Compose, Kubernetes, Istio, Terraform and Ansible, offline.
 	$(BIN)/python -m mesh.deploy.check
+
+site: $(IMAGE) ## Build the documentation site into build/site; a broken link fails.
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs build/site
 
 generate: ## Make code from the contracts.
 	@touch protos/generate.py

@@ -43,17 +43,13 @@ class AuthService(rpc.AuthServiceServicer):
         self._revocations = revocations
         self._console = console
 
-    async def SignUp(  # noqa: N802 - the contract's name
-        self, request: pb.SignUpRequest, context: Context
-    ) -> pb.SignUpResponse:
+    async def SignUp(self, request: pb.SignUpRequest, context: Context) -> pb.SignUpResponse:
         at = await self._sign_in.sign_up(
             request.email, client=request.client_address, language=request.language
         )
         return pb.SignUpResponse(signed_up=True, create_time=_time(at))
 
-    async def LogIn(  # noqa: N802 - the contract's name
-        self, request: pb.LogInRequest, context: Context
-    ) -> pb.LogInResponse:
+    async def LogIn(self, request: pb.LogInRequest, context: Context) -> pb.LogInResponse:
         opened = await self._sign_in.log_in(
             request.user_id,
             request.secret,
@@ -66,9 +62,7 @@ class AuthService(rpc.AuthServiceServicer):
             session_expire_time=_time(opened.session.expires_at),
         )
 
-    async def LogOut(  # noqa: N802 - the contract's name
-        self, request: pb.LogOutRequest, context: Context
-    ) -> pb.LogOutResponse:
+    async def LogOut(self, request: pb.LogOutRequest, context: Context) -> pb.LogOutResponse:
         user = call.user()
         if request.everywhere:
             await self._sessions.end_all(user.id)
@@ -76,7 +70,7 @@ class AuthService(rpc.AuthServiceServicer):
             await self._sessions.end(user.id, user.session_id)
         return pb.LogOutResponse(logged_out=True)
 
-    async def VerifySession(  # noqa: N802 - the contract's name
+    async def VerifySession(
         self, request: pb.VerifySessionRequest, context: Context
     ) -> pb.VerifySessionResponse:
         current = call.current()
@@ -99,7 +93,7 @@ class AuthService(rpc.AuthServiceServicer):
             session_id=issued.session.id,
         )
 
-    async def WatchRevocations(  # noqa: N802 - the contract's name
+    async def WatchRevocations(
         self, request: pb.WatchRevocationsRequest, context: Context
     ) -> AsyncIterator[pb.WatchRevocationsResponse]:
         async for found in self._revocations.watch():
@@ -108,14 +102,14 @@ class AuthService(rpc.AuthServiceServicer):
                 user_ids=[one.user_id for one in found if one.user_id],
             )
 
-    async def GetProfile(  # noqa: N802 - the contract's name
+    async def GetProfile(
         self, request: pb.GetProfileRequest, context: Context
     ) -> pb.GetProfileResponse:
         # The token was minted from the directory's answer, at most seconds ago.
         user = call.user()
         return pb.GetProfileResponse(user=_user(user.id, user.email, user.labels))
 
-    async def ListSessions(  # noqa: N802 - the contract's name
+    async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context
     ) -> pb.ListSessionsResponse:
         user = call.user()
@@ -127,13 +121,13 @@ class AuthService(rpc.AuthServiceServicer):
             next_page_token=next_page_token,
         )
 
-    async def EndSession(  # noqa: N802 - the contract's name
+    async def EndSession(
         self, request: pb.EndSessionRequest, context: Context
     ) -> pb.EndSessionResponse:
         await self._sessions.end(call.user().id, request.id)
         return pb.EndSessionResponse(ended=True)
 
-    async def BeginPasskey(  # noqa: N802 - the contract's name
+    async def BeginPasskey(
         self, request: pb.BeginPasskeyRequest, context: Context
     ) -> pb.BeginPasskeyResponse:
         user = call.user()
@@ -142,7 +136,7 @@ class AuthService(rpc.AuthServiceServicer):
             ceremony_id=begun.ceremony_id, options_json=begun.options_json
         )
 
-    async def AddPasskey(  # noqa: N802 - the contract's name
+    async def AddPasskey(
         self, request: pb.AddPasskeyRequest, context: Context
     ) -> pb.AddPasskeyResponse:
         user = call.user()
@@ -155,20 +149,20 @@ class AuthService(rpc.AuthServiceServicer):
         )
         return pb.AddPasskeyResponse(passkey=_passkey(passkey))
 
-    async def ListPasskeys(  # noqa: N802 - the contract's name
+    async def ListPasskeys(
         self, request: pb.ListPasskeysRequest, context: Context
     ) -> pb.ListPasskeysResponse:
         found = await self._passkeys.of_user(call.user().id)
         return pb.ListPasskeysResponse(passkeys=[_passkey(passkey) for passkey in found])
 
-    async def RemovePasskey(  # noqa: N802 - the contract's name
+    async def RemovePasskey(
         self, request: pb.RemovePasskeyRequest, context: Context
     ) -> pb.RemovePasskeyResponse:
         user = call.user()
         await self._passkeys.remove(user.id, request.id, keep_one=SECOND_FACTOR in user.labels)
         return pb.RemovePasskeyResponse(removed=True)
 
-    async def SetSecondFactor(  # noqa: N802 - the contract's name
+    async def SetSecondFactor(
         self, request: pb.SetSecondFactorRequest, context: Context
     ) -> pb.SetSecondFactorResponse:
         user = call.user()
@@ -179,12 +173,12 @@ class AuthService(rpc.AuthServiceServicer):
         await self._sessions.user_changed(user.id)
         return pb.SetSecondFactorResponse(required=request.required)
 
-    async def EnterConsole(  # noqa: N802 - the contract's name
+    async def EnterConsole(
         self, request: pb.EnterConsoleRequest, context: Context
     ) -> pb.EnterConsoleResponse:
         return pb.EnterConsoleResponse(url=await self._console.link_for(call.user().id))
 
-    async def BeginPasskeyLogIn(  # noqa: N802 - the contract's name
+    async def BeginPasskeyLogIn(
         self, request: pb.BeginPasskeyLogInRequest, context: Context
     ) -> pb.BeginPasskeyLogInResponse:
         begun = await self._passkeys.begin_log_in(request.client_address)
@@ -192,7 +186,7 @@ class AuthService(rpc.AuthServiceServicer):
             ceremony_id=begun.ceremony_id, options_json=begun.options_json
         )
 
-    async def LogInWithPasskey(  # noqa: N802 - the contract's name
+    async def LogInWithPasskey(
         self, request: pb.LogInWithPasskeyRequest, context: Context
     ) -> pb.LogInWithPasskeyResponse:
         opened = await self._passkeys.log_in(

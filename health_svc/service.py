@@ -36,7 +36,7 @@ class HealthService(rpc_grpc.HealthServiceServicer):
         self._board = board
         self._heartbeat = heartbeat
 
-    async def CheckHost(  # noqa: N802 - the contract's name
+    async def CheckHost(
         self, request: rpc.CheckHostRequest, context: Context
     ) -> rpc.CheckHostResponse:
         """Probe one host; a host that does not respond is an error that carries the probe."""
@@ -51,13 +51,13 @@ class HealthService(rpc_grpc.HealthServiceServicer):
             raise OfflineError("The host does not respond.", details=[probe], host=found.host)
         return rpc.CheckHostResponse(probe=probe)
 
-    async def GetStatus(  # noqa: N802 - the contract's name
+    async def GetStatus(
         self, request: rpc.GetStatusRequest, context: Context
     ) -> rpc.GetStatusResponse:
         """Return the status of the mesh."""
         return rpc.GetStatusResponse(status=_status(await self._board.current()))
 
-    async def WatchStatus(  # noqa: N802 - the contract's name
+    async def WatchStatus(
         self, request: rpc.WatchStatusRequest, context: Context
     ) -> AsyncIterator[rpc.WatchStatusResponse]:
         """Stream the status; end without an error shortly before the deadline."""

@@ -51,7 +51,7 @@ class SurveyService(rpc.SurveyServiceServicer):
         self._watching = watching
         self._responses = _Responses()
 
-    async def CreateRequest(  # noqa: N802 - the contract's name
+    async def CreateRequest(
         self, request: messages.CreateRequestRequest, context: Context
     ) -> messages.CreateRequestResponse:
         user = call.user()
@@ -63,7 +63,7 @@ class SurveyService(rpc.SurveyServiceServicer):
         )
         return messages.CreateRequestResponse(new_request_created=1, id=record)
 
-    async def ListRequests(  # noqa: N802
+    async def ListRequests(
         self, request: messages.ListRequestsRequest, context: Context
     ) -> messages.ListRequestsResponse:
         requests = await self._listing.requests(call.user().id)
@@ -71,13 +71,13 @@ class SurveyService(rpc.SurveyServiceServicer):
             call.user().id, requests, size=request.page_size, token=request.page_token
         )
 
-    async def GetLink(  # noqa: N802
+    async def GetLink(
         self, request: messages.GetLinkRequest, context: Context
     ) -> messages.GetLinkResponse:
         url = await self._listing.link(call.user().id, request.record, request.instrument)
         return messages.GetLinkResponse(url=url)
 
-    async def ExportData(  # noqa: N802
+    async def ExportData(
         self, request: messages.ExportDataRequest, context: Context
     ) -> AsyncIterator[messages.ExportDataResponse]:
         media_type, filename, pieces = data_file(
@@ -92,7 +92,7 @@ class SurveyService(rpc.SurveyServiceServicer):
         async for chunk in _chunks(head, pieces):
             yield messages.ExportDataResponse(chunk=chunk)
 
-    async def GetPdf(  # noqa: N802
+    async def GetPdf(
         self, request: messages.GetPdfRequest, context: Context
     ) -> AsyncIterator[messages.GetPdfResponse]:
         await self._listing.require_own(call.user().id, request.record_id)
@@ -103,7 +103,7 @@ class SurveyService(rpc.SurveyServiceServicer):
         async for chunk in _chunks(head, pieces):
             yield messages.GetPdfResponse(chunk=chunk)
 
-    async def WatchRequests(  # noqa: N802
+    async def WatchRequests(
         self, request: messages.WatchRequestsRequest, context: Context
     ) -> AsyncIterator[messages.WatchRequestsResponse]:
         events = self._watching.watch(call.user().id, request.last_event_id)
@@ -111,7 +111,7 @@ class SurveyService(rpc.SurveyServiceServicer):
             async for event in events:
                 yield _to_change(event)
 
-    async def FindContact(  # noqa: N802
+    async def FindContact(
         self, request: messages.FindContactRequest, context: Context
     ) -> messages.FindContactResponse:
         return messages.FindContactResponse(user_id=await self._project.find_user(request.email))

@@ -44,7 +44,7 @@ class PageHandlers:
     ) -> Any:
         """Call a service, on behalf of the user of *session* where one is given."""
         validate(message)
-        stub = getattr(self.api.clients, service)
+        stub = self.api.clients.stubs[service]
         return await getattr(stub, rpc)(message, metadata=session.metadata if session else ())
 
     async def ask_auth(self, request: Request, rpc: str, message: Message) -> Any:

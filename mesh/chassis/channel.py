@@ -99,7 +99,7 @@ def channel(
         # The local CA binds this DNS name to one identity; a Python client cannot check the
         # SPIFFE id itself.
         ("grpc.ssl_target_name_override", name),
-        ("grpc.service_config", service_config(policy.load().service(service))),
+        ("grpc.service_config", service_config(policy.load().service(service), timeouts=False)),
     ]
     return _MeshChannel(functools.partial(_mutual_tls, target, options, files), files.version)
 

@@ -14,9 +14,13 @@ from mesh.contract.policy import Method, Service
 MOST_ATTEMPTS = 3
 
 
-def service_config(service: Service) -> str:
+def service_config(service: Service, *, timeouts: bool = True) -> str:
     """
     Return the service config as JSON.
+
+    Args:
+        timeouts: Whether to state the deadlines. Our own channel sets them on each call instead:
+            with grpcio 1.85.1 a stated timeout of a second ends calls at once.
 
     Source:
         gRFC A6 (client retries), including its token bucket; gRPC, service_config.proto.
@@ -27,7 +31,7 @@ def service_config(service: Service) -> str:
     return json.dumps(
         {
             "loadBalancingConfig": [{"round_robin": {}}],
-            "methodConfig": [_methods(service, group) for group in groups.values()],
+            "methodConfig": [_methods(service, g, timeouts=timeouts) for g in groups.values()],
             # Each failure costs one token and each success gives 0.1 back; below half, no retries.
             "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
         },
@@ -35,12 +39,13 @@ def service_config(service: Service) -> str:
     )
 
 
-def _methods(service: Service, group: list[Method]) -> dict[str, Any]:
+def _methods(service: Service, group: list[Method], *, timeouts: bool) -> dict[str, Any]:
     """Return the configuration of methods with the same deadline and the same retries."""
     config: dict[str, Any] = {
-        "name": [{"service": service.full_name, "method": method.name} for method in group],
-        "timeout": f"{group[0].deadline.total_seconds():g}s",
+        "name": [{"service": service.full_name, "method": method.name} for method in group]
     }
+    if timeouts:
+        config["timeout"] = f"{group[0].deadline.total_seconds():g}s"
     if group[0].may_retry:
         config["retryPolicy"] = {
             "maxAttempts": MOST_ATTEMPTS,

@@ -14,7 +14,7 @@ TESTS ?= tests
 CONTRACTS := $(shell find protos/amarre -name '*.proto')
 IMAGE := protos/gen/amarre/contract.binpb
 
-.PHONY: help up test bench chaos check check-contracts check-rendered check-deploy site generate render lock baseline format wheel tools clean programs test-cluster test-containers test-telemetry test-iac
+.PHONY: help up test test-unit bench chaos check check-contracts check-rendered check-deploy site generate render lock baseline format wheel tools clean programs test-cluster test-containers test-telemetry test-iac
 
 help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +24,11 @@ up: $(IMAGE) ## Start everything and print where it is. Options: make up ARGS="-
 
 test: $(IMAGE) tools ## Run all tests; installs the optional programs where it may.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(TESTS) $(ARGS)
+
+UNIT := tests/auth_svc tests/gateway tests/health_svc tests/survey_svc tests/mesh/chassis tests/mesh/console tests/mesh/contract
+
+test-unit: $(IMAGE) ## Run the tests that start no mesh; CI does so on every Python.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(UNIT) $(ARGS)
 
 SEEDS ?= 1,2,3
 

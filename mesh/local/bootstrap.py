@@ -50,7 +50,14 @@ def main() -> None:
         "--dev", action="store_true", help="also install what checks and tests need"
     )
     parser.add_argument("--python", help="interpreter to use; default: the newest supported one")
+    parser.add_argument(
+        "--find", metavar="VERSION", help="print an interpreter, 3.12; status 1 if none"
+    )
     options = parser.parse_args()
+    if options.find:
+        found_one = _find(options.find)
+        print(found_one or f"No Python {options.find} was found.", flush=True)
+        sys.exit(0 if found_one else 1)
     found = _state()
     if _is_current(found, options.python, dev=options.dev):
         return
@@ -107,15 +114,23 @@ def _interpreter(asked: str | None, found: dict[str, Any]) -> tuple[str, str]:
     if found:
         return str(PYTHON), str(found["version"])
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
-        for candidate in _candidates(f"3.{minor}"):
-            version = _version_of(candidate)
-            if version is not None and _minor(version) == (3, minor):
-                return candidate, version
+        candidate = _find(f"3.{minor}")
+        if candidate:
+            return candidate, str(_version_of(candidate))
     _fail(
         f"{_range()} with venv is needed, and none was found (tried python3.{NEWEST[1]} to "
         f"python3.{OLDEST[1]} and python3). Install one (Debian: apt install python3-venv), or "
         "name one: make PYTHON=…"
     )
+
+
+def _find(version: str) -> str | None:
+    """Return the command of a Python *version* (``3.12``) that can create environments."""
+    for candidate in _candidates(version):
+        found = _version_of(candidate)
+        if found is not None and _minor(found) == _minor(f"{version}.0"):
+            return candidate
+    return None
 
 
 def _candidates(version: str) -> list[str]:

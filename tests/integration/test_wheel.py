@@ -1,10 +1,13 @@
 """What another team gets that only installs the wheel."""
 
 import os
+import re
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,3 +84,34 @@ def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
 
     assert 0 == used.returncode, used.stderr
     assert len(list(policy.load())) == int(used.stdout)
+
+
+def test_light_client(wheel: Path, live: Any, tmp_path: Path) -> None:
+    """
+    The bare wheel brings at most 15 packages and 60 MB, and the snippet of the README runs with it.
+    """
+    folder = tmp_path / "client"
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin/python"
+    install = [str(UV), "pip", "install", "-q", "-c", str(ROOT / "requirements.lock")]
+    subprocess.run([*install, "--python", str(python), str(wheel)], check=True, timeout=300)
+    (tmp_path / ".amarre").symlink_to(Path(live["pki"]["ca"]).parents[1])
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert "127.0.0.1:3003" in snippet
+
+    used = subprocess.run(
+        [python, "-c", snippet.replace("127.0.0.1:3003", live["grpc"]["health"])],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert 0 == used.returncode, used.stderr
+    assert "status" in used.stdout
+    installed = list(folder.glob("lib/python*/site-packages/*.dist-info"))
+    files = [path for path in folder.glob("lib/python*/site-packages/**/*") if path.is_file()]
+    assert len(installed) <= 15, installed
+    assert sum(path.stat().st_size for path in files) <= 60e6

@@ -60,6 +60,7 @@ def test_settings_are_accepted(
     """
     for file in secret_files(name):
         (tmp_path / file).write_text(SECRET_TEXTS.get(file, "x"))
+        (tmp_path / file).chmod(0o600)
     for variable, value in declared(name, place).items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv(SECRETS_DIR, str(tmp_path))

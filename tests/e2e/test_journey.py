@@ -105,7 +105,7 @@ def test_whole_way(live: Any, page: Page, screenshots: Path) -> None:
         expect(follow).to_be_visible()  # the page learns of it by itself
         follow.click()
         expect(page.get_by_text("Emmy Noether").first).to_be_visible()
-        expect(page.get_by_text("Under discussion").first).to_be_visible()
+        expect(page.get_by_text("Under review").first).to_be_visible()
         shot("opinions-awaited", page)
 
         request = request_id(page)

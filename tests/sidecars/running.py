@@ -237,7 +237,13 @@ def _start(folder: Path, options: tuple[str, ...]) -> Running:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                env={**os.environ, "AMARRE_RATE_LIMITS": "off"},
+                # tests/load covers admission; here a busy machine must not turn calls away.
+                env={
+                    **os.environ,
+                    "AMARRE_RATE_LIMITS": "off",
+                    "AMARRE_GATEWAY_QUEUE_TARGET": "PT10S",
+                    "AMARRE_GATEWAY_QUEUE_LONGEST": "PT10S",
+                },
             )
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:

@@ -82,5 +82,5 @@ def test_process_without_contract() -> None:
     """
     A gRPC process whose service no contract describes is refused.
     """
-    with pytest.raises(RenderError, match="process 'health' speaks gRPC without contract"):
+    with pytest.raises(RenderError, match="process 'survey' speaks gRPC without contract"):
         deployment.load(Mesh(MESH.services[:2]))

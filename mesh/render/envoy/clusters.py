@@ -124,11 +124,6 @@ def from_file(proxy: Proxy) -> dict[str, Any]:
     }
 
 
-# A time-out or reset counts once as a failure, and its connection once as a success. So all calls
-# failing is 50 %, and this is two thirds of them.
-_FAILING_PERCENT = 40
-
-
 def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> dict[str, Any]:
     addresses = endpoints.get(name, ())
     outlier = service.outlier
@@ -148,20 +143,11 @@ def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> 
         },
         "circuit_breakers": _breakers(limit, service),
         "outlier_detection": {
-            # Only connect failures, resets and missing answers eject: a replica that reports
-            # UNAVAILABLE about a system behind it is healthy. Health checks find a replica
-            # whose process is gone behind a live proxy.
-            "split_external_local_origin_errors": True,
+            "consecutive_gateway_failure": outlier.consecutive_failures,
+            "enforcing_consecutive_gateway_failure": 100,
+            "consecutive_5xx": outlier.consecutive_failures,
             "enforcing_consecutive_5xx": 0,
-            "enforcing_consecutive_gateway_failure": 0,
             "enforcing_success_rate": 0,
-            "consecutive_local_origin_failure": outlier.consecutive_failures,
-            "enforcing_consecutive_local_origin_failure": 100,
-            "enforcing_local_origin_success_rate": 0,
-            "failure_percentage_threshold": _FAILING_PERCENT,
-            "enforcing_failure_percentage_local_origin": 100,
-            "failure_percentage_minimum_hosts": 1,
-            "failure_percentage_request_volume": 2 * outlier.consecutive_failures,
             "interval": seconds(outlier.interval),
             "base_ejection_time": seconds(outlier.base_ejection_time),
             "max_ejection_percent": outlier.max_ejection_percent,

@@ -151,11 +151,9 @@ def _destination_rule(
         **_connections(workload),
         "retryBudget": {"percent": int(RETRY_BUDGET_PERCENT), "minRetryConcurrency": LEAST_RETRIES},
         "outlierDetection": {
-            # Only connect failures, resets and missing answers eject: a replica that reports
-            # UNAVAILABLE (a gateway error, 503) about a system behind it is healthy.
-            "splitExternalLocalOriginErrors": True,
-            "consecutiveLocalOriginFailures": outlier.consecutive_failures,
-            "consecutiveGatewayErrors": 0,
+            # gRPC's UNAVAILABLE counts as 503, a gateway error.
+            "consecutiveGatewayErrors": outlier.consecutive_failures,
+            # INTERNAL and DEADLINE_EXCEEDED say nothing about the replica that answered.
             "consecutive5xxErrors": 0,
             "interval": duration(outlier.interval),
             "baseEjectionTime": duration(outlier.base_ejection_time),
@@ -223,9 +221,7 @@ def _http_destination_rule(files: Files, workload: Workload) -> None:
                 "trafficPolicy": {
                     **_connections(workload),
                     "outlierDetection": {
-                        "splitExternalLocalOriginErrors": True,
-                        "consecutiveLocalOriginFailures": 5,
-                        "consecutiveGatewayErrors": 0,
+                        "consecutiveGatewayErrors": 5,
                         "consecutive5xxErrors": 0,
                         "interval": "1s",
                         "baseEjectionTime": "5s",

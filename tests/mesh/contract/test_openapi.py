@@ -106,9 +106,8 @@ def test_errors(document: dict[str, Any]) -> None:
     Every error code stands at its status: by the shape of the call and by its comment.
     """
     answers = document["paths"]["/api/v1/surveys/new"]["post"]["responses"]
-    assert {"200", "400", "401", "403", "409", "413", "415", "429", "500", "502", "503", "504"} == set(
-        answers
-    )
+    expected = "200 400 401 403 409 413 415 429 500 502 503 504"
+    assert set(expected.split()) == set(answers)
     error = answers["409"]["content"]["application/json"]["schema"]["properties"]["error"]
     assert ["conflict", "idempotency_key_reused"] == error["allOf"][1]["properties"]["code"]["enum"]
     assert "Retry-After" in answers["429"]["headers"]

@@ -27,7 +27,7 @@ test: $(IMAGE) tools ## Run all tests; installs the optional programs where it m
 
 UNIT := tests/auth_svc tests/gateway tests/health_svc tests/survey_svc tests/mesh/chassis tests/mesh/console tests/mesh/contract
 
-test-unit: $(IMAGE) ## Run the tests that start no mesh; CI does so on every Python.
+test-unit: $(IMAGE) ## Run the tests that start no mesh, for example on another Python: PYTHON=python3.11
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q $(UNIT) $(ARGS)
 
 SEEDS ?= 1,2,3

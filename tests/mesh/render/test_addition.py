@@ -18,7 +18,13 @@ def test_istio() -> None:
 
     assert {
         f"base/{kind}-{NAME}.yaml"
-        for kind in ("authorization-policy", "destination-rule", "sidecar", "virtual-service")
+        for kind in (
+            "authorization-policy",
+            "destination-rule",
+            "envoy-filter",
+            "sidecar",
+            "virtual-service",
+        )
     } == new
 
 

@@ -26,11 +26,14 @@ API = (
 
 
 def arrived(ready: Mapping[str, Any], trace: str, services: Iterable[str]) -> None:
-    """Wait until the console has spans and a line of each of *services*, or its proxy, for *trace*.
+    """Wait until the console has what each of *services* tells of an ordinary call, *trace*.
 
     Exporters send in order, so that whatever these processes told before is there, too.
     """
-    missing = {(signal, service) for signal in ("spans", "lines") for service in services}
+    # Behind a sidecar the proxy writes the line of an ordinary call, into its own log file.
+    direct = not any(process["kind"] == "proxy" for process in ready["processes"])
+    signals = ("spans", "lines") if direct else ("spans",)
+    missing = {(signal, service) for signal in signals for service in services}
     deadline = time.monotonic() + WAIT_SECONDS
     with _asking(ready) as http:
         while missing:
@@ -38,8 +41,7 @@ def arrived(ready: Mapping[str, Any], trace: str, services: Iterable[str]) -> No
             shown = http.get(f"/api/traces/{trace}").json().get("spans", [])
             lines = http.get("/api/logs", params={"trace_id": trace}).json()["items"]
             missing -= {("spans", span["service"]) for span in shown}
-            # Behind a sidecar the proxy writes the line of an ordinary call.
-            missing -= {("lines", line["service"].removesuffix("-envoy")) for line in lines}
+            missing -= {("lines", line["service"]) for line in lines}
             time.sleep(0.1)
 
 

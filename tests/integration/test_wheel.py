@@ -95,7 +95,7 @@ def test_light_client(wheel: Path, live: Any, tmp_path: Path) -> None:
     python = folder / "bin/python"
     install = [str(UV), "pip", "install", "-q", "-c", str(ROOT / "requirements.lock")]
     subprocess.run([*install, "--python", str(python), str(wheel)], check=True, timeout=300)
-    (tmp_path / ".amarre").symlink_to(Path(live["pki"]["ca"]).parents[1])
+    (tmp_path / ".amarre").symlink_to(Path(live["pki"]["ca"]).parents[2])
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert "127.0.0.1:3003" in snippet
 

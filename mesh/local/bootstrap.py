@@ -50,14 +50,7 @@ def main() -> None:
         "--dev", action="store_true", help="also install what checks and tests need"
     )
     parser.add_argument("--python", help="interpreter to use; default: the newest supported one")
-    parser.add_argument(
-        "--find", metavar="VERSION", help="print an interpreter, 3.12; status 1 if none"
-    )
     options = parser.parse_args()
-    if options.find:
-        found_one = _find(options.find)
-        print(found_one or f"No Python {options.find} was found.", flush=True)
-        sys.exit(0 if found_one else 1)
     found = _state()
     if _is_current(found, options.python, dev=options.dev):
         return

@@ -21,7 +21,7 @@ class Client:
         Return the JSON of an endpoint; empty parameters are left out.
 
         Raises:
-            UserError: The console is away, or says no.
+            UserError: The console is unavailable or refuses the request.
         """
         return self._ask("GET", path, parameters)
 

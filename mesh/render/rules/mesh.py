@@ -26,7 +26,7 @@ def _presence(pace: Pace) -> Iterator[Alert]:
     up = 'up{job="envoy",workload="survey",process="survey-envoy"}'
     yield Alert(
         name="ServiceDown",
-        # A proxy that hangs takes its service with it; one missed scrape is no outage.
+        # A proxy that hangs takes its service with it; one missed scrape is not an outage.
         expr="avg by (workload, process) "
         f'(avg_over_time(up{{job=~"amarre|envoy"}}[{pace(minutes=5)}])) < 0.9',
         minutes=1,

@@ -84,7 +84,7 @@ async def test_nothing_is_lost(
     ids=["same id", "same address"],
 )
 async def test_conflict(rosters: dict[str, Roster], there: str, other: User, reason: str) -> None:
-    """With one conflict nobody is imported, and the conflict is told without the address."""
+    """With one conflict nobody is imported, and the conflict is reported without the address."""
     ada, bob = User("ada1", "ada@example.org"), User("bob1", "bob@example.org")
     await rosters[there].add_user(ada)
 

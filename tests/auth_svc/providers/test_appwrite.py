@@ -308,7 +308,7 @@ class TestStart:
             await directory.check()
 
     async def test_good(self, harness: AppwriteHarness) -> None:
-        """A good key starts, and an Appwrite that is away does not keep Auth from starting."""
+        """A good key starts, and an unavailable Appwrite does not keep Auth from starting."""
         assert isinstance(harness.directory, AppwriteDirectory)
         await harness.directory.check()
         await harness.switch(mode="503")

@@ -364,7 +364,7 @@ class TestLogIn:
             await harness.use(MailedLink(ada.user_id, bob.secret))
 
     async def test_provider_away(self, harness: Harness) -> None:
-        """A link tried while the provider is away still works afterwards."""
+        """A link tried while the provider is unavailable still works afterwards."""
         link = await harness.link()
         away = Harness(
             harness.database, harness.clock, AwayDirectory(harness.database, harness.clock)

@@ -39,7 +39,7 @@ export async function control(place, signal) {
   await every(5000, signal, look);
 }
 
-/** Returns the buttons that a runbook mentions for one service; none where there is no runner. */
+/** Returns the buttons that a runbook mentions for one service; none without a runner. */
 export async function actions(service, signal) {
   const { available, canaries, faults } = await get("orders", {}, signal);
   if (!available) return null;

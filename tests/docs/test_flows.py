@@ -201,10 +201,13 @@ class TestTelemetry:
         Every workload hands its lines to the collector, which hands them to Loki, as Alloy does.
         """
         services = loaded(COMPOSE / "compose.yaml")["services"]
+        setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
+        site = (COMPOSE / "site.env.example").read_text()
+        (endpoint,) = re.findall(r"^# AMARRE_OTLP_ENDPOINT='(.+)'$", site, re.MULTILINE)
         asked = {
-            (name, urlsplit(service["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]).hostname)
+            (name, urlsplit(endpoint).hostname)
             for name, service in services.items()
-            if "OTEL_EXPORTER_OTLP_ENDPOINT" in service.get("environment", {})
+            if "${AMARRE_OTLP_ENDPOINT:-}" == service.get("environment", {}).get(setting)
         }
         collector = loaded(OBSERVABILITY / "collector/otel-collector.yaml")
         for exporter in collector["service"]["pipelines"]["logs"]["exporters"]:

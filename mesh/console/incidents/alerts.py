@@ -34,7 +34,7 @@ DEPENDENCIES = {"outbox": "mail", "smtp": "mail", "appwrite": "identity", "redca
 SLOW_REDCAP_SECONDS = 1.0
 SLOW_DATABASE_SECONDS = 0.5
 DISK_FREE = 0.05
-STARTING = timedelta(seconds=60)
+STARTING = timedelta(seconds=30)
 RECENT = timedelta(minutes=2)
 _BAD_OUTCOMES = {"timeout", "away", "nonsense", "unavailable", "invalid", "error"}
 

@@ -65,7 +65,9 @@ class Container:
 
     def secret(self, name: str, text: str) -> None:
         """Put a secret where the container finds it; it can read it and not write."""
-        (self.secrets / name).write_text(text)
+        path = self.secrets / name
+        path.write_text(text)
+        path.chmod(0o440)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.subprocess.Process]:

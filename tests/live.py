@@ -19,7 +19,7 @@ TRANSPORTS = ("direct", "sidecar")
 
 def free_base() -> int:
     """Return a port base whose whole range is free now; each test worker has bases of its own."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 7
     first = 4_000 + worker * 4_000
     for base in range(first, first + 3_500, 500):
         if all(_is_free(base + offset) for offset in (*range(100), 443)):

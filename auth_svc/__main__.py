@@ -36,6 +36,7 @@ from auth_svc.survey_contacts import SurveyContacts
 from mesh.chassis import config, server
 from mesh.chassis.background import background
 from mesh.chassis.channel import channel
+from mesh.chassis.credentials import secret_files
 from mesh.chassis.telemetry import observed
 
 log = structlog.get_logger("auth")
@@ -121,11 +122,14 @@ async def main(settings: AuthSettings) -> None:
 
 
 async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
-    if settings.auth_console_token_file is None:
+    file = settings.auth_console_token_file
+    if file is None:
         return NoConsole()
+    if file.exists():  # The console creates it, perhaps after this start.
+        secret_files.read("AMARRE_AUTH_CONSOLE_TOKEN_FILE", file)
     pool = observed("console", httpx.AsyncHTTPTransport(trust_env=False))
     http = await stack.enter_async_context(httpx.AsyncClient(transport=pool, trust_env=False))
-    return HttpConsole(http, settings.auth_console_url, settings.auth_console_token_file)
+    return HttpConsole(http, settings.auth_console_url, file)
 
 
 def _relying_party(settings: AuthSettings) -> RelyingParty:
@@ -153,10 +157,7 @@ def _link_limits(settings: AuthSettings) -> LinkLimits:
 
 def _smtp(settings: AuthSettings) -> SmtpServer:
     file = settings.auth_smtp_password_file
-    try:
-        password = file.read_text().strip() if file else None
-    except OSError as exc:
-        raise server.StartError(f"AMARRE_AUTH_SMTP_PASSWORD_FILE {file}: {exc.strerror}.") from exc
+    password = secret_files.read_text("AMARRE_AUTH_SMTP_PASSWORD_FILE", file) if file else None
     return SmtpServer.parse(
         settings.auth_smtp_url,
         password,

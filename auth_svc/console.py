@@ -5,6 +5,8 @@ from pathlib import Path
 import httpx
 import structlog
 
+from mesh.chassis.credentials import secret_files
+from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.errors import NotFoundError, UnavailableError, UpstreamError
 
 log = structlog.get_logger("console")
@@ -37,16 +39,22 @@ class HttpConsole:
             answer = await self._http.post(
                 f"{self._url}/api/codes",
                 params={"who": operator},
-                headers={"authorization": f"Bearer {self._token_file.read_text().strip()}"},
+                headers={"authorization": f"Bearer {self._token()}"},
                 timeout=TIMEOUT_SECONDS,
             )
             answer.raise_for_status()
             path = answer.json()["path"]
             if not path.startswith("/open?"):
                 raise ValueError("not the console's own page")
-        except (httpx.TransportError, OSError) as exc:
+        except SecretFileError as exc:
+            log.error("console token unusable", reason=str(exc))  # noqa: TRY400 - a sentence
+            raise UnavailableError("The console does not answer; try again later.") from exc
+        except httpx.TransportError as exc:
             raise UnavailableError("The console does not answer; try again later.") from exc
         except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as exc:
             log.error("console refused", fault=type(exc).__name__)  # noqa: TRY400 - no traceback
             raise UpstreamError("The console gave no link.") from exc
         return f"{self._url}{path}"
+
+    def _token(self) -> str:
+        return secret_files.read_text("AMARRE_AUTH_CONSOLE_TOKEN_FILE", self._token_file)

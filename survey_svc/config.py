@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from mesh.chassis.config import MeshSettings
+from mesh.chassis.credentials import secret_files
 from mesh.chassis.server import StartError
 
 _TOKEN = re.compile(r"[0-9A-Za-z]{32}")
@@ -66,15 +67,10 @@ def read_token(path: Path) -> SecretStr:
     """Read REDCap's API token from its file.
 
     Raises:
-        StartError: The file cannot be read or holds no token.
+        SecretFileError: The file cannot be read or is not private.
+        StartError: The file does not contain a token.
     """
-    try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise StartError(
-            f"Cannot read the REDCap token from {path}: put the project's API token into that "
-            "file, or set AMARRE_SURVEY_REDCAP_TOKEN_FILE to another one."
-        ) from exc
+    token = secret_files.read_text("AMARRE_SURVEY_REDCAP_TOKEN_FILE", path)
     if not _TOKEN.fullmatch(token):
         raise StartError(
             f"The file {path} does not contain a REDCap token: 32 letters and digits are expected."

@@ -13,6 +13,7 @@ from auth_svc.providers.appwrite_client import LIMITS, TIMEOUT, AppwriteClient, 
 from auth_svc.providers.embedded import EmbeddedDirectory
 from auth_svc.storage.database import Database
 from auth_svc.storage.session_uses import SqlSessionUses
+from mesh.chassis.credentials import secret_files
 from mesh.chassis.server import StartError
 from mesh.chassis.telemetry import observed
 
@@ -29,7 +30,8 @@ async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[
     """Yield the provider; closes its connections at the end.
 
     Raises:
-        StartError: Appwrite's key cannot be read, or lacks a scope, or the project is unknown.
+        SecretFileError: Appwrite's key cannot be read.
+        StartError: It is not a key, lacks a scope, or the project is unknown.
     """
     life = SessionLife(settings.auth_session_lifetime, settings.auth_session_idle)
     if settings.auth_provider == "embedded":
@@ -51,11 +53,8 @@ async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[
 
 def _project(settings: AuthSettings) -> AppwriteProject:
     file = settings.auth_appwrite_key_file
-    try:
-        key = file.read_text().strip() if file else ""
-    except OSError as exc:
-        raise StartError(f"AMARRE_AUTH_APPWRITE_KEY_FILE {file}: {exc.strerror}.") from exc
+    key = secret_files.read_text("AMARRE_AUTH_APPWRITE_KEY_FILE", file) if file else ""
     if not key.isascii() or not key.isprintable() or not key:
-        raise StartError(f"AMARRE_AUTH_APPWRITE_KEY_FILE {file} holds no API key.")
+        raise StartError(f"AMARRE_AUTH_APPWRITE_KEY_FILE {file} does not contain an API key.")
     endpoint = settings.auth_appwrite_endpoint.rstrip("/")
     return AppwriteProject(endpoint, settings.auth_appwrite_project, key)

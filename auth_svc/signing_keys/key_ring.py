@@ -21,11 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from mesh.chassis.credentials import secret_files
+from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.server import StartError
 from mesh.chassis.tokens import SigningKey
 
 log = structlog.get_logger("keys")
 
+SETTING = "AMARRE_AUTH_SIGNING_KEY_FILE"
 _PEM = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----\s*", re.DOTALL)
 
 
@@ -36,7 +39,7 @@ class KeyRing:
         """Read the keys; makes the file where there is none.
 
         Raises:
-            StartError: As for `load_or_make`.
+            StartError, SecretFileError: As for `load_or_make`.
         """
         self._path = path
         self._keys = load_or_make(path)
@@ -56,8 +59,8 @@ class KeyRing:
             changed_at = self._path.stat().st_mtime_ns
             if changed_at == self._read_at:
                 return False
-            self._keys = parse(self._path.read_bytes())
-        except (OSError, ValueError) as exc:
+            self._keys = parse(secret_files.read(SETTING, self._path))
+        except (OSError, ValueError, SecretFileError) as exc:
             log.error("keys kept", reason=str(exc))  # noqa: TRY400 - a sentence, no traceback
             return False
         self._read_at = changed_at
@@ -69,19 +72,20 @@ def load_or_make(path: Path) -> list[SigningKey]:
     """Return the keys in *path*, the signing one first; makes the file where there is none.
 
     Raises:
-        StartError: The file cannot be read or made, or holds something else.
+        StartError: The file cannot be created, or does not contain keys.
+        SecretFileError: The file cannot be read, or is not private.
     """
     try:
         if not path.exists():
             _make(path)
-        return parse(path.read_bytes())
+        return parse(secret_files.read(SETTING, path))
     except OSError as exc:
         raise StartError(
-            f"AMARRE_AUTH_SIGNING_KEY_FILE {path}: {exc.strerror}; name a file in a folder that"
+            f"{SETTING} {path}: {exc.strerror}; name a file in a folder that"
             " Auth may write to, or one with an Ed25519 key that it may read."
         ) from exc
     except ValueError as exc:
-        raise StartError(f"AMARRE_AUTH_SIGNING_KEY_FILE {path}: {exc}.") from exc
+        raise StartError(f"{SETTING} {path}: {exc}.") from exc
 
 
 def parse(pem: bytes) -> list[SigningKey]:

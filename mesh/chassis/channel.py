@@ -7,6 +7,7 @@ channel, see `instrument`.
 
 import asyncio
 import functools
+import json
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import grpc
 
 from mesh.chassis import call
-from mesh.chassis.config import MeshSettings
+from mesh.chassis.config import MeshSettings, SettingsError
 from mesh.chassis.credentials.tls import SvidFiles, channel_credentials
 from mesh.contract import policy
 from mesh.contract.model import Method
@@ -75,8 +76,11 @@ def channel(
 
     Raises:
         SvidFilesError: The SVID of this process cannot be read.
-        KeyError: ``AMARRE_PEERS`` does not name the service.
+        SettingsError: ``AMARRE_PEERS`` does not name the service.
     """
+    if service not in settings.peers:
+        known = json.dumps({**settings.peers, service: "HOST:PORT"})
+        raise SettingsError(f"AMARRE_PEERS does not name {service}; set it to {known}.")
     target = settings.peers[service]
     options: Options = [
         ("grpc.enable_http_proxy", 0),

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from mesh.chassis import background as tasks
 from mesh.chassis import telemetry
 from mesh.chassis.background import background
-from mesh.chassis.config import MeshSettings
+from mesh.chassis.config import MeshSettings, SettingsError
 from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.credentials.tls import SvidFiles, SvidFilesError, server_credentials
 from mesh.chassis.interceptors.peer import identify
@@ -273,5 +273,6 @@ START_FAULTS: tuple[type[Exception], ...] = (
     SvidFilesError,
     StartError,
     SecretFileError,
+    SettingsError,
     telemetry.MetricsListenError,
 )

@@ -7,11 +7,11 @@ import structlog
 import uvloop
 
 from mesh.chassis import config
+from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.telemetry.logs import configure_logs
 from mesh.console.app import ListenError, console
 from mesh.console.settings import ConsoleSettings
 from mesh.console.store.schema import DatabaseError
-from mesh.console.web.authentication import TokenFileError
 
 log = structlog.get_logger("console")
 
@@ -33,6 +33,6 @@ if __name__ == "__main__":
     configure_logs("console", "console", found.log_level)
     try:
         uvloop.run(main(found))
-    except (ListenError, DatabaseError, TokenFileError) as fault:
+    except (ListenError, DatabaseError, SecretFileError) as fault:
         log.error("cannot start", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
         raise SystemExit(2) from fault

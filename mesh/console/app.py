@@ -55,11 +55,13 @@ async def console(
     Run a console while the body runs.
 
     Raises:
-        ListenError, DatabaseError, TokenFileError: Something that it needs cannot be had.
+        ListenError, DatabaseError, SecretFileError: Something that it needs cannot be had.
     """
     clock = now or steady()
     intake, clocks = IntakeCounters(clock), ClockOffsets(clock)
-    access = access or Access(read_token(settings.console_token_file), clock)
+    access = access or Access(
+        read_token("AMARRE_CONSOLE_TOKEN_FILE", settings.console_token_file), clock
+    )
     async with contextlib.AsyncExitStack() as stack:
         sockets = {
             name: stack.enter_context(_bound(address, name))
@@ -102,9 +104,8 @@ async def console(
             control=settings.console_control,
         )
         decoder = Decoder(clock, intake, settings.console_retention, clocks.observe)
-        token = (
-            read_token(settings.console_otlp_token_file) if settings.console_otlp_token_file else ""
-        )
+        file = settings.console_otlp_token_file
+        token = read_token("AMARRE_CONSOLE_OTLP_TOKEN_FILE", file) if file else ""
         otlp = Receiver(writer, intake, decoder, token=token)
         stack.callback(otlp.close)
         await stack.enter_async_context(_otlp_grpc(otlp, settings))

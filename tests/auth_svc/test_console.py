@@ -17,6 +17,7 @@ Answer = Callable[[httpx.Request], httpx.Response]
 def token_file(tmp_path: Path) -> Path:
     """The file with the console's token."""
     file = tmp_path / "token"
+    file.touch(0o600)
     file.write_text(f"{TOKEN}\n")
     return file
 

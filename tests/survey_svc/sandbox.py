@@ -23,6 +23,7 @@ class Sandbox:
         self.token = secrets.token_hex(16).upper()
         self.url = f"http://127.0.0.1:{free_port()}"
         token, super_token = folder / "token", folder / "super"
+        token.touch(0o600)
         token.write_text(self.token)
         super_token.write_text(secrets.token_hex(32).upper())
         self.token_file = token

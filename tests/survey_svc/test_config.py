@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.server import StartError
 from survey_svc.config import SurveySettings, read_token
 
@@ -56,6 +57,7 @@ class TestToken:
     def test_good(self, tmp_path: Path) -> None:
         """A token is read without the line's end, and does not show itself."""
         file = tmp_path / "token"
+        file.touch(0o600)
         file.write_text("0123456789ABCDEF0123456789abcdef\n")
 
         token = read_token(file)
@@ -67,9 +69,10 @@ class TestToken:
     def test_bad(self, tmp_path: Path, text: str) -> None:
         """An invalid token is refused with its file's name and is not shown."""
         file = tmp_path / "token"
+        file.touch(0o600)
         file.write_text(text)
 
-        with pytest.raises(StartError) as ei:
+        with pytest.raises((StartError, SecretFileError)) as ei:
             read_token(file)
 
         assert str(file) in str(ei.value)

@@ -131,6 +131,7 @@ class TestStart:
     async def test_redcap_is_away(self, svids: Path, tmp_path: Path) -> None:
         """Without REDCap the process keeps running and is NOT_SERVING."""
         token = tmp_path / "token"
+        token.touch(0o600)
         token.write_text(secrets.token_hex(16))
         nobody = f"http://127.0.0.1:{free_port()}/api/"
         environment = _environment(tmp_path, svids, nobody, token)
@@ -174,6 +175,7 @@ class TestRefusals:
     def test_wrong_token(self, sandbox: Sandbox, svids: Path, tmp_path: Path) -> None:
         """If REDCap refuses the token, the process exits with an error that says what to do."""
         token = tmp_path / "token"
+        token.touch(0o600)
         token.write_text(secrets.token_hex(16))
 
         code, said = _output(_environment(tmp_path, svids, sandbox.api_url, token))

@@ -3,8 +3,10 @@
 Every secret that a process reads from a file goes through here, before the process listens::
 
     key = secret_files.read("AMARRE_PSEUDONYM_KEY_FILE", path, least=16)
+    token = secret_files.read_text("AMARRE_SURVEY_REDCAP_TOKEN_FILE", path)
 """
 
+import os
 import stat
 from pathlib import Path
 
@@ -40,11 +42,23 @@ def read(setting: str, path: Path, *, least: int = 1) -> bytes:
     return secret
 
 
-def check_private(setting: str, path: Path) -> None:
-    """Refuse a file that everybody on this machine may read, write or run.
+def read_text(setting: str, path: Path, *, least: int = 1) -> str:
+    """Return the content of *path* as `read` does, as text.
 
     Raises:
-        SecretFileError: The file is missing or accessible to others.
+        SecretFileError: As for `read`, or the content is not UTF-8.
+    """
+    try:
+        return read(setting, path, least=least).decode()
+    except UnicodeDecodeError as error:
+        raise SecretFileError(f"{setting}: {path} does not contain UTF-8 text.") from error
+
+
+def check_private(setting: str, path: Path) -> None:
+    """Refuse a file that another user owns, or that everybody on this machine has access to.
+
+    Raises:
+        SecretFileError: The file is missing, not ours or root's, or accessible to everybody.
     """
     try:
         found = path.stat()
@@ -52,10 +66,24 @@ def check_private(setting: str, path: Path) -> None:
         raise _unreadable(setting, path, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise SecretFileError(f"{setting}: {path} is not a file.")
+    check_owner(setting, path, found.st_uid)
     if found.st_mode & OTHERS:
         raise SecretFileError(
             f"{setting}: everybody on this machine has access to {path}"
             f" (mode {stat.S_IMODE(found.st_mode):04o}). Run: chmod o-rwx {path}"
+        )
+
+
+def check_owner(setting: str, path: Path, owner: int) -> None:
+    """Refuse a file of another user than ours or root: that user can replace the secret.
+
+    Raises:
+        SecretFileError: *owner* is another user.
+    """
+    if owner not in (0, os.geteuid()):
+        raise SecretFileError(
+            f"{setting}: {path} belongs to user {owner}, who can replace it; this process"
+            f" runs as user {os.geteuid()}. Run: chown {os.geteuid()} {path}"
         )
 
 

@@ -38,7 +38,7 @@ async def show(file: Path, listen: str, tell: Callable[[str], None]) -> None:
             console_retention=FOR_EVER,
             console_service_bytes=NO_BOUND,
         )
-        access = Access(read_token(token), steady())
+        access = Access(read_token("AMARRE_CONSOLE_TOKEN_FILE", token), steady())
         async with console(settings, access=access):
             tell(f"http://{listen}/open?code={access.new_code()}")
             await asyncio.Event().wait()

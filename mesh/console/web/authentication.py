@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from mesh.chassis.credentials import secret_files
+from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.console.clock import Now
 
 COOKIE = "amarre_console"
@@ -25,10 +27,6 @@ LEAST_TOKEN = 16
 BEARER = "bearer of the token"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NOBODY_IN_PARTICULAR = "operator"
-
-
-class TokenFileError(Exception):
-    """The token cannot be read; the message says what to do."""
 
 
 class Access:
@@ -88,30 +86,24 @@ def operator_of(scope: MutableMapping[str, Any]) -> str:
     return str(scope["amarre.operator"])
 
 
-def read_token(file: Path) -> str:
+def read_token(setting: str, file: Path) -> str:
     """
-    Return the token in *file*, making one, for this user alone, when there is no file.
+    Return the token in *file*, which *setting* names; create it if the file does not exist.
 
     Raises:
-        TokenFileError: The file cannot be read, or holds too short a token.
+        SecretFileError: The file cannot be read or created, is not private, or is too short.
     """
-    try:
-        if not file.exists():
+    if not file.exists():
+        try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
                 new.write(secrets.token_urlsafe(32))
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise TokenFileError(
-            f"The console's token cannot be read ({exc}). Set AMARRE_CONSOLE_TOKEN_FILE to a "
-            "readable file, or to one that can be made."
-        ) from exc
-    if len(token) < LEAST_TOKEN:
-        raise TokenFileError(
-            f"The token in {file} has fewer than {LEAST_TOKEN} characters. Remove the file; "
-            "the next start makes a good one."
-        )
-    return token
+        except OSError as exc:
+            raise SecretFileError(
+                f"{setting}: cannot create {file}: {exc.strerror}. Name a file that exists, or one"
+                " in a folder that this process may write to."
+            ) from exc
+    return secret_files.read_text(setting, file, least=LEAST_TOKEN)
 
 
 def _digest(code: str) -> bytes:

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from auth_svc.signing_keys import jwks_endpoint
 from auth_svc.signing_keys.jwks_endpoint import PATH, serve_key_set
 from auth_svc.signing_keys.key_ring import KeyRing, load_or_make, to_pem
+from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.server import StartError
 from mesh.chassis.testing import free_port
 from mesh.chassis.tokens import RemoteKeys, SigningKey, fetch_over_http
 
 
 def replace(path: Path, *keys: SigningKey) -> None:
+    path.touch(0o600)
     path.write_bytes(b"".join(to_pem(key) for key in keys))
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
 
@@ -50,9 +52,10 @@ class TestFile:
     def test_refused(self, tmp_path: Path, content: bytes) -> None:
         """A file with anything but Ed25519 keys stops the start with the setting's name."""
         path = tmp_path / "key.pem"
+        path.touch(0o600)
         path.write_bytes(content)
 
-        with pytest.raises(StartError, match="AMARRE_AUTH_SIGNING_KEY_FILE"):
+        with pytest.raises((StartError, SecretFileError), match="AMARRE_AUTH_SIGNING_KEY_FILE"):
             load_or_make(path)
 
     def test_folder_that_cannot_be_made(self, tmp_path: Path) -> None:

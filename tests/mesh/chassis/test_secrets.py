@@ -58,6 +58,25 @@ class TestSecretFiles:
         file.chmod(mode)
         assert secret_files.read("A_KEY", file, least=32) == b"k" * 32
 
+    def test_owned_by_another_user(self, tmp_path: Path) -> None:
+        """A file of another user, who can replace it, is refused; one of root or ours is not."""
+        file = tmp_path / "key"
+        file.write_bytes(b"k" * 32)
+        file.chmod(0o640)
+        owner = file.stat().st_uid
+        with pytest.raises(SecretFileError, match=f"A_KEY.*belongs to user {owner + 7}.*chown"):
+            secret_files.check_owner("A_KEY", file, owner + 7)
+        for accepted in (0, owner):
+            secret_files.check_owner("A_KEY", file, accepted)
+
+    def test_not_text(self, tmp_path: Path) -> None:
+        """A secret that must be text and is not UTF-8 is refused by name."""
+        file = tmp_path / "key"
+        file.write_bytes(b"\xff" * 32)
+        file.chmod(0o600)
+        with pytest.raises(SecretFileError, match=r"A_KEY.*UTF-8"):
+            secret_files.read_text("A_KEY", file)
+
     @pytest.mark.parametrize("content", [b"", b"\n", b"k", b"k" * 15])
     def test_too_short(self, tmp_path: Path, content: bytes) -> None:
         """An empty secret and a pseudonym key of one byte are refused."""

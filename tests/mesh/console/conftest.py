@@ -123,6 +123,7 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """Starts whole consoles in one folder."""
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text(TOKEN)
 
     @contextlib.asynccontextmanager

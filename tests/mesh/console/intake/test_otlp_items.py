@@ -260,6 +260,7 @@ class TestToken:
         import grpc
 
         file = tmp_path / "otlp-token"
+        file.touch(0o600)
         file.write_text("a-token-for-senders")
         batch = Batch()
         batch.call()

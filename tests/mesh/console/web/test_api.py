@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.testing import FakeClock, free_port
 from mesh.console.app import ListenError
 from mesh.console.store.schema import DatabaseError
-from mesh.console.web.authentication import Access, TokenFileError, read_token
+from mesh.console.web.authentication import Access, read_token
 from tests.mesh.console.conftest import TOKEN, Running, Start
 from tests.mesh.console.telemetry import LIST, Batch, logs, now
 
@@ -314,14 +315,18 @@ class TestLink:
 class TestStart:
     def test_token_file(self, tmp_path: Path) -> None:
         """
-        A token is made where there is none, for this user alone; a short one is refused.
+        A missing token is created, private to this user; a short or shared one is refused.
         """
-        made = read_token(tmp_path / "new" / "token")
-        assert made == read_token(tmp_path / "new" / "token")
+        made = read_token("A_TOKEN", tmp_path / "new" / "token")
+        assert made == read_token("A_TOKEN", tmp_path / "new" / "token")
         assert 0o600 == stat.S_IMODE((tmp_path / "new" / "token").stat().st_mode)
+        (tmp_path / "short").touch(0o600)
         (tmp_path / "short").write_text("abc")
-        with pytest.raises(TokenFileError, match="Remove the file"):
-            read_token(tmp_path / "short")
+        with pytest.raises(SecretFileError, match=r"A_TOKEN.*at least 16"):
+            read_token("A_TOKEN", tmp_path / "short")
+        (tmp_path / "new" / "token").chmod(0o644)
+        with pytest.raises(SecretFileError, match=r"A_TOKEN.*0644"):
+            read_token("A_TOKEN", tmp_path / "new" / "token")
 
     @pytest.mark.parametrize("name", ["listen", "otlp_grpc", "otlp_http"])
     async def test_port_in_use(self, start: Start, name: str) -> None:

@@ -25,6 +25,8 @@ HOP_SECONDS = 0.02
 """What each hop keeps of the deadline for itself, so that it can still answer."""
 RETIRE_SECONDS = 60.0
 """How long calls in flight may stay on a channel whose certificate was replaced."""
+NO_PROXY: tuple[tuple[str, Any], ...] = (("grpc.enable_http_proxy", 0),)
+"""gRPC otherwise obeys ``grpc_proxy``, ``https_proxy`` and ``http_proxy``, even for loopback."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 
 Options = list[tuple[str, Any]]
@@ -83,7 +85,7 @@ def channel(
         raise SettingsError(f"AMARRE_PEERS does not name {service}; set it to {known}.")
     target = settings.peers[service]
     options: Options = [
-        ("grpc.enable_http_proxy", 0),
+        *NO_PROXY,
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 5_000),

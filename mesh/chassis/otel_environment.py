@@ -7,9 +7,11 @@ Source:
     OpenTelemetry, environment variable specification; OTLP exporter configuration.
 """
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from importlib import metadata
 from urllib.parse import urlsplit
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -17,6 +19,25 @@ SIGNALS = ("traces", "logs", "metrics")
 _SAMPLERS = ("always_on", "always_off", "traceidratio")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _ONE_SERVICE = frozenset({"service.name", "service.instance.id", "service.version"})
+_EXPORTER = re.compile(
+    r"OTEL_EXPORTER_OTLP_(?:(?:TRACES|LOGS|METRICS)_)?"
+    r"(?:ENDPOINT|PROTOCOL|HEADERS|TIMEOUT|COMPRESSION|CERTIFICATE|CLIENT_KEY|CLIENT_CERTIFICATE|INSECURE)"
+)
+_LIMIT = re.compile(
+    r"OTEL_(?:BSP|BLRP)_(?:SCHEDULE_DELAY|EXPORT_TIMEOUT|MAX_QUEUE_SIZE|MAX_EXPORT_BATCH_SIZE)"
+    r"|OTEL_METRIC_EXPORT_(?:INTERVAL|TIMEOUT)"
+    r"|OTEL_(?:ATTRIBUTE|SPAN|EVENT|LINK|LOGRECORD)_[A-Z_]+_LIMIT"
+    r"|OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?TIMEOUT"
+)
+"""Variables whose value is a number without a unit."""
+_PLUGINS = {
+    "OTEL_PROPAGATORS": "opentelemetry_propagator",
+    "OTEL_PYTHON_CONTEXT": "opentelemetry_context",
+    "OTEL_PYTHON_TRACER_PROVIDER": "opentelemetry_tracer_provider",
+    "OTEL_PYTHON_METER_PROVIDER": "opentelemetry_meter_provider",
+    "OTEL_PYTHON_LOGGER_PROVIDER": "opentelemetry_logger_provider",
+}
+"""Variables that name installed plugins, with the entry point group of each."""
 _OBEYED = (
     "OTEL_SDK_DISABLED",
     *(f"OTEL_{signal.upper()}_EXPORTER" for signal in SIGNALS),
@@ -123,7 +144,8 @@ def is_exported(signal: str, environment: Mapping[str, str]) -> bool:
     """Whether the variables ask for *signal* (``traces``, ``logs``, ``metrics``) to be exported."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
-    if environment.get(f"OTEL_{signal.upper()}_EXPORTER", "") not in {"", "otlp"}:
+    exporters = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").split(",")
+    if not {exporter.strip() for exporter in exporters} & {"", "otlp"}:
         return False
     return bool(
         environment.get(ENDPOINT)
@@ -135,13 +157,15 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the ``OTEL_`` variables that many processes may share, endpoints normalized.
 
     Names of one service (``OTEL_SERVICE_NAME``, ``service.name`` among the resource attributes)
-    are left out: they would rename every process.
+    are left out: they would rename every process. So are variables that no process of the mesh
+    reads, such as ``OTEL_PROPAGATORS``: the mesh propagates W3C Trace Context.
 
     Raises:
         OtelVariableError: A variable cannot be used.
     """
-    found = {key: value for key, value in environment.items() if key.startswith("OTEL_")}
-    found.pop("OTEL_SERVICE_NAME", None)
+    found = {key: value for key, value in environment.items() if _is_shared(key)}
+    for name, text in found.items():
+        _check(name, text.strip())
     attributes = found.pop("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
     kept = [a for a in attributes if a and a.partition("=")[0].strip() not in _ONE_SERVICE]
     if kept:
@@ -152,6 +176,43 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
             found[name if environment.get(name) else ENDPOINT] = str(where)
     sampling_share(environment, 1.0)
     return found
+
+
+def _is_shared(name: str) -> bool:
+    known = name in _OBEYED or name == "OTEL_RESOURCE_ATTRIBUTES"
+    return known or bool(_EXPORTER.fullmatch(name) or _LIMIT.fullmatch(name))
+
+
+def _check(name: str, text: str) -> None:
+    """Refuse what the SDK would stumble over in each process, or pass over in silence."""
+    if _LIMIT.fullmatch(name) and text and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise OtelVariableError(f"{name} is {text!r}. Set it to a number without a unit.")
+    if name.endswith("_COMPRESSION") and text not in {"", "none", "gzip", "deflate"}:
+        raise OtelVariableError(f"{name} is {text!r}. Set it to gzip, deflate or none.")
+
+
+def drop_unknown_plugins(environment: MutableMapping[str, str]) -> None:
+    """Remove the names of plugins that are not installed, with a warning.
+
+    OpenTelemetry's API fails at import where such a variable, left in a shell by another program,
+    names a plugin that is missing. Call this before it is imported.
+
+    Source:
+        OpenTelemetry environment variable specification: a value that is not recognized generates
+        a warning and is ignored.
+    """
+    for variable, group in _PLUGINS.items():
+        if variable not in environment:
+            continue
+        names = [name.strip() for name in environment[variable].split(",") if name.strip()]
+        installed = {"none", *metadata.entry_points(group=group).names}
+        known = [name for name in names if name in installed]
+        if known:
+            environment[variable] = ",".join(known)
+        else:
+            del environment[variable]
+        for name in sorted(set(names) - installed):
+            logging.getLogger("telemetry").warning("%s: %s is not installed", variable, name)
 
 
 def description(environment: Mapping[str, str], default: str, share: float = 1.0) -> list[str]:
@@ -169,6 +230,7 @@ def description(environment: Mapping[str, str], default: str, share: float = 1.0
     obeyed = [name for name in _OBEYED if environment.get(name)]
     if obeyed:
         lines.append(f"set in the environment: {', '.join(obeyed)}")
-    if environment.get("OTEL_SERVICE_NAME"):
-        lines.append("ignored, since it names one service: OTEL_SERVICE_NAME")
+    ignored = sorted(n for n in environment if n.startswith("OTEL_") and not _is_shared(n))
+    if ignored:
+        lines.append(f"ignored: {', '.join(ignored)}")
     return lines

@@ -10,12 +10,16 @@ otlp        export of all signals, configured by the standard variables
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 
 from prometheus_client import REGISTRY
 
-from mesh.chassis import channel
+from mesh.chassis import channel, otel_environment
 from mesh.chassis.config import MeshSettings
+
+otel_environment.drop_unknown_plugins(os.environ)  # before OpenTelemetry is imported
+
 from mesh.chassis.telemetry import clients, otlp, tracing
 from mesh.chassis.telemetry.clients import observed
 from mesh.chassis.telemetry.logs import configure_logs, kind_of

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.typing import EventDict
 
+from mesh.chassis.channel import NO_PROXY
 from mesh.chassis.otel_environment import endpoint as otlp_endpoint
 from mesh.chassis.otel_environment import is_exported
 from mesh.chassis.telemetry import logs, tracing
@@ -85,7 +86,7 @@ def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[s
     if where is None:
         return {}
     # A collector on this machine is never behind a proxy, whatever http_proxy says.
-    options = (("grpc.enable_http_proxy", 0),) if where.is_loopback else None
+    options = NO_PROXY if where.is_loopback else None
     return {"endpoint": str(where), "insecure": not where.tls, "channel_options": options}
 
 

@@ -8,6 +8,7 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mesh.chassis.channel import NO_PROXY
 from mesh.local.processes.envoy import PLAIN, Admin
 from mesh.local.processes.plan import Unit
 from mesh.render.envoy import Proxy
@@ -69,11 +70,11 @@ def _grpc_probe(unit: Unit, certs: Path) -> Ready:
 
 def _channel(unit: Unit, certs: Path) -> Any:
     if unit.probe_target.startswith("unix:"):
-        return grpc.aio.insecure_channel(unit.probe_target)
+        return grpc.aio.insecure_channel(unit.probe_target, options=NO_PROXY)
     folder = certs / "operator"
     credentials = grpc.ssl_channel_credentials(
         *((folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
     )
     name = f"{unit.process.identity}.{TRUST_DOMAIN}"
-    options = (("grpc.ssl_target_name_override", name),)
+    options = (*NO_PROXY, ("grpc.ssl_target_name_override", name))
     return grpc.aio.secure_channel(unit.probe_target, credentials, options=options)

@@ -3,11 +3,16 @@
 Source: OpenTelemetry, environment variable specification and OTLP exporter configuration.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from mesh.chassis.otel_environment import (
     OtelVariableError,
     description,
+    drop_unknown_plugins,
     endpoint,
     inherited,
     is_exported,
@@ -100,6 +105,47 @@ class TestInherited:
             URL: "http://localhost:4317",
         }
 
+    def test_left_by_another_program(self) -> None:
+        """Variables of auto-instrumentation and of other propagators reach no process."""
+        left = {
+            "OTEL_PROPAGATORS": "b3",
+            "OTEL_PYTHON_CONTEXT": "gevent_context",
+            "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES": "amarre.auth.v1.AuthService",
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+        }
+        assert inherited(left) == {}
+        assert any("OTEL_PROPAGATORS" in line for line in description(left, "http://a:1"))
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+            ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "-1"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "5 seconds"),
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "2k"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ],
+    )
+    def test_unusable_value(self, name: str, text: str) -> None:
+        """A value that the SDK of each process could not use is refused once, by its name."""
+        with pytest.raises(OtelVariableError, match=name):
+            inherited({name: text})
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "500"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x"),
+        ],
+    )
+    def test_usable_value(self, name: str, text: str) -> None:
+        """What the SDK can use is handed on unchanged."""
+        assert inherited({name: text}) == {name: text}
+
     def test_one_endpoint_per_signal(self) -> None:
         """The endpoint of one signal leaves the common one as it is."""
         environment = {URL: "a:1", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "b:2"}
@@ -120,3 +166,41 @@ class TestDescription:
         """Without variables everything goes to the console."""
         assert "logs: http://127.0.0.1:3021" in description({}, "http://127.0.0.1:3021")
         assert not is_exported("logs", {})
+
+    @pytest.mark.parametrize(
+        ("exporter", "exported"),
+        [("otlp", True), ("console, otlp", True), ("none", False), ("zipkin", False), ("", True)],
+    )
+    def test_list_of_exporters(self, exporter: str, exported: bool) -> None:
+        """A list of exporters that contains OTLP exports; the mesh has no other exporter."""
+        assert is_exported("traces", {URL: "a:1", "OTEL_TRACES_EXPORTER": exporter}) is exported
+
+
+class TestPlugins:
+    """Names of plugins that are not installed are ignored with a warning, as the OpenTelemetry
+    environment variable specification says; the API itself fails at import.
+    """
+
+    def test_unknown(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Known names stay, unknown ones are removed, and a variable without any goes."""
+        environment = {
+            "OTEL_PROPAGATORS": "b3, tracecontext,baggage",
+            "OTEL_PYTHON_CONTEXT": "gevent_context",
+            "OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider",
+        }
+        drop_unknown_plugins(environment)
+        assert environment == {
+            "OTEL_PROPAGATORS": "tracecontext,baggage",
+            "OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider",
+        }
+        assert "OTEL_PROPAGATORS: b3 is not installed" in caplog.text
+
+    @pytest.mark.parametrize("module", ["mesh.chassis.telemetry", "opentelemetry.propagate"])
+    def test_import(self, module: str) -> None:
+        """The mesh starts where OpenTelemetry's own API, the negative control, does not."""
+        environment = {**os.environ, "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "none-such"}
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {module}"],
+            env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode == 0) is (module == "mesh.chassis.telemetry"), done.stderr

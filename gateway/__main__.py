@@ -18,16 +18,11 @@ async def main(settings: GatewaySettings) -> None:
     """Serve until SIGTERM or SIGINT, then end streams and drain requests.
 
     Raises:
-        StartError: A setting is invalid; the message names it.
+        StartError, SettingsError: A setting is invalid; the message names it.
         ListenError: An address cannot be bound.
         SvidFilesError: The SVID cannot be read.
     """
-    try:
-        clients = Clients.connect(settings)
-    except KeyError as exc:
-        raise server.StartError(
-            f"AMARRE_PEERS has no address for {exc}; set auth, survey and health."
-        ) from exc
+    clients = Clients.connect(settings)
     gateway = build(settings, clients)
     connections = ConnectionLimits(
         per_client=settings.gateway_connections_per_client,

@@ -32,7 +32,7 @@ def test_tree() -> None:
             "from opentelemetry.instrumentation import asgi",
             "nothing installs",
         ),
-        ("sandbox.outbox.web", "from redis import asyncio", "redis.asyncio, which services installs"),
+        ("sandbox.outbox.web", "from redis import asyncio", "redis.asyncio, which services"),
         ("gateway.app", "import click", "click, which local installs"),
         ("gateway.app", "from mesh.local import runner", "which local installs"),
         ("elsewhere.module", "import os", "belongs to no extra"),

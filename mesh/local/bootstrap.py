@@ -50,7 +50,16 @@ def main() -> None:
         "--dev", action="store_true", help="also install what checks and tests need"
     )
     parser.add_argument("--python", help="interpreter to use; default: the newest supported one")
+    parser.add_argument(
+        "--list", action="store_true", help="only print each supported Python found, and its path"
+    )
     options = parser.parse_args()
+    if options.list:
+        for minor in range(OLDEST[1], NEWEST[1] + 1):
+            candidate = _find(f"3.{minor}")
+            if candidate:
+                print(_version_of(candidate), candidate)
+        return
     found = _state()
     if _is_current(found, options.python, dev=options.dev):
         return

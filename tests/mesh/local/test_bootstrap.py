@@ -100,6 +100,19 @@ class TestInterpreter:
 
         assert ("new", "3.13.1") == bootstrap._interpreter(None, {})
 
+    def test_list(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """CI lists each supported minor version that the machine has, oldest first."""
+        versions = {"shim": None, "old": "3.10.4", "new": "3.13.1", "middle": "3.11.2"}
+        monkeypatch.setattr(bootstrap, "_candidates", lambda version: list(versions))
+        monkeypatch.setattr(bootstrap, "_version_of", versions.get)
+        monkeypatch.setattr("sys.argv", ["bootstrap.py", "--list"])
+
+        bootstrap.main()
+
+        assert "3.11.2 middle\n3.13.1 new\n" == capsys.readouterr().out
+
     def test_unsupported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A version that is too old is refused by name."""
         monkeypatch.setattr(bootstrap, "_version_of", lambda python: "3.10.4")

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from gateway.errors import UnreadableInputError, UnsupportedEncodingError
 from gateway.rest.strict_json import NotJsonError, parse
 from mesh.chassis.errors import InvalidRequestError, Violation
-from mesh.chassis.interceptors.validation import refusal, validate
+from mesh.chassis.interceptors.validation import refusal
 from mesh.contract.json_schema import header_of, is_required, rules
 from mesh.contract.policy import Method
 
@@ -133,27 +133,6 @@ def reject_query(query: bytes) -> None:
     """Raise InvalidRequestError for any query parameter on a route with a body."""
     for name, _ in _pairs(query):
         raise UnreadableInputError(f"The parameter {name[:64]!a} is unknown.")
-
-
-def check(message: Message) -> None:
-    """
-    Check *message* against the rules of its contract.
-
-    Raises:
-        InvalidRequestError: A rule is violated.
-    """
-    if message.ByteSize() or not _may_be_empty(message.DESCRIPTOR):
-        validate(message)
-
-
-@functools.cache
-def _may_be_empty(descriptor: Descriptor) -> bool:
-    """Return whether an empty message keeps the rules; most requests have no parameter."""
-    try:
-        validate(shape(descriptor).new())
-    except InvalidRequestError:
-        return False
-    return True
 
 
 def fill_headers(message: Message, headers: Mapping[str, list[str]]) -> None:

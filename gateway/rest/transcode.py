@@ -32,6 +32,7 @@ from gateway.sessions import cookies, same_origin
 from gateway.sessions.cache import Session, SessionCache
 from gateway.sessions.origin import Origin
 from mesh.chassis.errors import DeadlineExceededError, MeshError
+from mesh.chassis.interceptors.validation import validate
 from mesh.contract.openapi import NEXT_PAGE_FIELD, NEXT_PAGE_HEADER
 from mesh.contract.policy import Mesh, Method, Route
 
@@ -114,7 +115,7 @@ class Endpoint:
         self._route = route
         self._call = api.clients.of(method)
         self._fan_out: FanOut | None = None
-        self._seconds = method.deadline.total_seconds()
+        self._seconds = method.deadline_seconds
         field = method.descriptor.output_type.fields_by_name.get(route.response_body)
         self._is_file = (
             method.streams
@@ -180,7 +181,7 @@ class Endpoint:
             message = binding.from_query(self._method, request.scope["query_string"])
         if binding.shape(self._method.descriptor.input_type).headers:
             binding.fill_headers(message, self._api.client_headers(request))
-        binding.check(message)
+        validate(message)
         return message
 
     async def _from_body(self, request: Request) -> Message:
@@ -230,7 +231,7 @@ class Endpoint:
             empty = binding.shape(self._method.descriptor.input_type).new()
             self._fan_out = FanOut(
                 lambda: self._call(empty),
-                lifetime_seconds=self._method.deadline.total_seconds(),
+                lifetime_seconds=self._method.deadline_seconds,
             )
         return self._fan_out.subscribe(getattr(message, "last_event_id", ""))
 

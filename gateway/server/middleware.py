@@ -13,7 +13,7 @@ from gateway.rest.envelope import failure
 from gateway.rest.event_stream import EVENT_STREAM
 from gateway.server.admission import Admission, age_seconds
 from gateway.server.admission import receive as receive_at
-from gateway.server.request_telemetry import HTTP_SECONDS, VERBS, RequestTelemetry
+from gateway.server.request_telemetry import VERBS, RequestTelemetry, duration_of
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
 from mesh.chassis.telemetry import tracing
@@ -130,9 +130,9 @@ class RequestMiddleware:
     ) -> None:
         """Answer a request that is not admitted, as cheaply as possible."""
         # No span and no log line: under overload they would cost more than the request.
-        HTTP_SECONDS.labels(
-            scope["method"] if scope["method"] in VERBS else "other", "other", 503
-        ).observe(0)
+        duration_of(scope["method"] if scope["method"] in VERBS else "other", "other", 503).observe(
+            0
+        )
         added = self._common_headers(scope, headers, tracing.new_traceparent())
         await failure(error)(scope, receive, _Response(scope, send, added))
 

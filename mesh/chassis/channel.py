@@ -226,7 +226,7 @@ class _Callable:
         self._made_on: _Connections | None = None
         self._calls: dict[bool, Any] = {}
         self._method = policy.load().by_path.get(method)
-        self._deadline = self._method.deadline.total_seconds() if self._method else None
+        self._deadline = self._method.deadline_seconds if self._method else None
 
     def __call__(
         self,

@@ -22,7 +22,6 @@ from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.credentials.tls import SvidFiles, SvidFilesError, server_credentials
 from mesh.chassis.interceptors.peer import identify
 from mesh.chassis.interceptors.pipeline import Pipeline
-from mesh.chassis.telemetry import rpc
 from mesh.chassis.tokens import RemoteKeys, TokenVerifier, fetch_over_http
 from mesh.contract import policy
 from mesh.contract.faults import Fault, PolicyError
@@ -85,9 +84,7 @@ class Server:
         self._checks = dict(checks or {})
         mesh = mesh or policy.load()
         self._pipeline = Pipeline(mesh, identify(settings), tokens, settings.transport)
-        self._server = grpc.aio.server(
-            interceptors=[rpc.server_interceptor(), self._pipeline], options=OPTIONS
-        )
+        self._server = grpc.aio.server(interceptors=[self._pipeline], options=OPTIONS)
         self._services = _register(self._server, register, mesh)
         self._health = grpc_health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

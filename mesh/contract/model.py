@@ -74,47 +74,52 @@ class Method:
     source: str
     """Where the policy stands, for people: ``amarre/survey/v1/survey_service.proto:41``."""
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """The rpc's own name, ``ListRequests``."""
         return self.descriptor.name
 
-    @property
+    @functools.cached_property
     def service(self) -> str:
         """The short name of the service, ``survey``."""
         return _area(self.descriptor.containing_service.full_name)
 
-    @property
+    @functools.cached_property
     def short_name(self) -> str:
         """What people say and the command line takes: ``survey.ListRequests``."""
         return f"{self.service}.{self.name}"
 
-    @property
+    @functools.cached_property
     def path(self) -> str:
         """The gRPC path, ``/amarre.survey.v1.SurveyService/ListRequests``."""
         return f"/{self.descriptor.containing_service.full_name}/{self.name}"
 
-    @property
+    @functools.cached_property
     def may_retry(self) -> bool:
         """Whether a second attempt is harmless; true only where the contract says so."""
         return self.idempotency is not Idempotency.UNKNOWN and not self.streams
 
-    @property
+    @functools.cached_property
     def streams(self) -> bool:
         """Whether the answer is a stream."""
         return bool(self.descriptor.server_streaming)
 
-    @property
+    @functools.cached_property
     def stays_open(self) -> bool:
         """Whether it tells what happens for as long as the caller listens."""
         return self.deadline > LONGEST_CALL
 
-    @property
+    @functools.cached_property
+    def deadline_seconds(self) -> float:
+        """The longest duration of a call, in seconds."""
+        return self.deadline.total_seconds()
+
+    @functools.cached_property
     def needs_session(self) -> bool:
         """Whether the call needs a signed-in user."""
         return self.session in {pb.SESSION_RULE_REQUIRED, pb.SESSION_RULE_FIRST_FACTOR}
 
-    @property
+    @functools.cached_property
     def needs_all_factors(self) -> bool:
         """Whether a user who must show a second factor must have shown it."""
         return self.session == pb.SESSION_RULE_REQUIRED

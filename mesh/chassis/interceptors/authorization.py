@@ -8,7 +8,7 @@ from mesh.chassis.errors import (
     UnauthenticatedError,
 )
 from mesh.chassis.identity import SpiffeId
-from mesh.chassis.interceptors.context import Context
+from mesh.chassis.interceptors.context import Metadata
 from mesh.chassis.tokens import InvalidTokenError, TokenVerifier
 from mesh.contract.policy import Method
 
@@ -32,19 +32,17 @@ def authorize_caller(method: Method, caller: SpiffeId) -> None:
 async def authorize_user(
     method: Method,
     caller: SpiffeId,
-    context: Context,
+    metadata: Metadata,
     tokens: TokenVerifier | None,
-) -> User | None:
-    """Return the signed-in user where the contract asks for one.
+) -> User:
+    """Return the signed-in user that *method* requires.
 
     Raises:
         UnauthenticatedError: The token is missing or not accepted by this service.
         PermissionDeniedError: The user has none of the roles that the contract names, must show
             a second factor, or signed in too long ago.
     """
-    if not method.needs_session:
-        return None
-    values = [v for k, v in context.invocation_metadata() or () if k == "authorization"]
+    values = [value for key, value in metadata if key == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith("Bearer "):
         raise UnauthenticatedError(
             "The call requires exactly one user token: authorization: Bearer TOKEN."

@@ -1,12 +1,13 @@
 """Who calls: the SPIFFE id of the peer, from its certificate or from its sidecar's word."""
 
+import functools
 from typing import Protocol
 
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.credentials.peer_certificates import is_acceptable
 from mesh.chassis.errors import PermissionDeniedError
 from mesh.chassis.identity import InvalidSpiffeIdError, SpiffeId
-from mesh.chassis.interceptors.context import Context
+from mesh.chassis.interceptors.context import Context, Metadata
 
 _XFCC = "x-forwarded-client-cert"
 
@@ -14,8 +15,8 @@ _XFCC = "x-forwarded-client-cert"
 class Identify(Protocol):
     """Finds the caller of a call."""
 
-    def __call__(self, context: Context) -> SpiffeId:
-        """Return the caller's identity.
+    def __call__(self, context: Context, metadata: Metadata) -> SpiffeId:
+        """Return the caller's identity, from a call's *context* and *metadata*.
 
         Raises:
             PermissionDeniedError: It has none, more than one, or one of another trust domain.
@@ -27,9 +28,10 @@ def identify(settings: MeshSettings) -> Identify:
     """Return how callers are identified on the transport of *settings*."""
     find = _from_sidecar if settings.transport == "sidecar" else _from_certificate
 
-    def caller(context: Context) -> SpiffeId:
+    @functools.lru_cache(maxsize=1024)
+    def accept(text: str) -> SpiffeId:
         try:
-            found = SpiffeId.parse(find(context))
+            found = SpiffeId.parse(text)
         except InvalidSpiffeIdError as exc:
             raise PermissionDeniedError(
                 "The caller does not present an identity of this mesh."
@@ -38,10 +40,10 @@ def identify(settings: MeshSettings) -> Identify:
             raise PermissionDeniedError("The caller belongs to another trust domain or namespace.")
         return found
 
-    return caller
+    return lambda context, metadata: accept(find(context, metadata))
 
 
-def _from_certificate(context: Context) -> str:
+def _from_certificate(context: Context, _metadata: Metadata) -> str:
     """Return the one URI SAN of an acceptable leaf, or the empty text."""
     facts = context.auth_context()
     uris = list(facts.get("peer_uri", ()))
@@ -53,13 +55,13 @@ def _from_certificate(context: Context) -> str:
     return ids[0].decode() if is_acceptable(leaf, chain) else ""
 
 
-def _from_sidecar(context: Context) -> str:
+def _from_sidecar(_context: Context, metadata: Metadata) -> str:
     """Return the URI of the one element of ``x-forwarded-client-cert``.
 
     Only the sidecar can reach the Unix socket, and it replaces what clients forge. With only
     ``uri`` asked for, no value is quoted, so that splitting is exact.
     """
-    values = [value for key, value in context.invocation_metadata() or () if key == _XFCC]
+    values = [value for key, value in metadata if key == _XFCC]
     if len(values) != 1 or not isinstance(values[0], str) or "," in values[0]:
         return ""
     pairs = [part.partition("=") for part in values[0].split(";")]

@@ -5,9 +5,10 @@ in one place.
 """
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ import structlog
 from opentelemetry.trace import Span
 
 from mesh.chassis import call, telemetry
+from mesh.chassis.call import User
 from mesh.chassis.errors import (
     DeadlineExceededError,
     MeshError,
@@ -25,8 +27,9 @@ from mesh.chassis.errors import (
     from_rpc_error,
     to_trailers,
 )
+from mesh.chassis.identity import SpiffeId
 from mesh.chassis.interceptors.authorization import authorize_caller, authorize_user
-from mesh.chassis.interceptors.context import Context
+from mesh.chassis.interceptors.context import Context, Metadata, metadata_of
 from mesh.chassis.interceptors.peer import Identify
 from mesh.chassis.interceptors.validation import validate
 from mesh.chassis.telemetry import names, rpc, tracing
@@ -55,6 +58,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._identify = identify
         self._tokens = tokens
         self._behind_proxy = transport == "sidecar"
+        self._spans = rpc.server_interceptor()
         self._wrapped: dict[str, _Handler] = {}
         self._in_flight = 0
         self._open: set[asyncio.Timeout] = set()
@@ -66,10 +70,21 @@ class Pipeline(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
         """Return the wrapped handler; gRPC's own services keep theirs, reflection is guarded."""
-        path = handler_call_details.method
+        if rpc.is_traced(handler_call_details):
+            return await self._spans.intercept_service(
+                functools.partial(self._find, continuation), handler_call_details
+            )
+        return await self._find(continuation, handler_call_details)
+
+    async def _find(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        path = details.method
         wrapped = self._wrapped.get(path)
         if wrapped is None:
-            handler = await continuation(handler_call_details)
+            handler = await continuation(details)
             if handler is None:
                 return handler
             method = self._mesh.by_path.get(path)
@@ -97,7 +112,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Any, method: Method) -> Any:
         async def serve(request: Any, context: Context) -> Any:
-            async with self._call(method, context):
+            async with _Serving(self, method, context) as serving:
+                await serving.admit()
                 validate(request)
                 return await inner(request, context)
 
@@ -105,58 +121,13 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     def _stream(self, inner: Any, method: Method) -> Any:
         async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._call(method, context):
+            async with _Serving(self, method, context) as serving:
+                await serving.admit()
                 validate(request)
                 async for response in inner(request, context):
                     yield response
 
         return serve
-
-    @asynccontextmanager
-    async def _call(self, method: Method, context: Context) -> AsyncIterator[None]:
-        """Admit a call, apply its deadline and convert what it raises into a status."""
-        started = time.perf_counter()
-        failed: MeshError | None = None
-        code = ""
-        metadata = context.invocation_metadata()
-        span = rpc.server_span(metadata)
-        call.to_canary.set((call.CANARY_HEADER, "1") in (metadata or ()))
-        try:
-            async with self._admitted(method, context) as seconds, asyncio.timeout(seconds) as end:
-                with self._ends(method, end):
-                    yield
-        except MeshError as error:
-            failed = _for_the_caller(error)
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except grpc.aio.AbortError:
-            code = "UNKNOWN"
-            raise
-        except grpc.aio.AioRpcError as error:
-            failed = _for_the_caller(from_rpc_error(error))
-        except TimeoutError:
-            failed = DeadlineExceededError("The call took longer than its deadline.")
-        except Exception:
-            log.exception("handler failed", rpc=method.short_name)
-            failed = MeshError("An unexpected error occurred; see the log for details.")
-        finally:
-            code = code or ("OK" if failed is None else failed.code.name)
-            self._record(method, code, failed, seconds=time.perf_counter() - started, span=span)
-        if failed is not None:
-            await context.abort(failed.code, failed.message, to_trailers(failed))
-
-    @contextmanager
-    def _ends(self, method: Method, end: asyncio.Timeout) -> Iterator[None]:
-        """Track a stream that stays open, so that it can be ended."""
-        if not method.stays_open:
-            yield
-            return
-        self._open.add(end)
-        try:
-            yield
-        finally:
-            self._open.discard(end)
 
     def end_open_streams(self) -> None:
         """End the streams that stay open, as their deadline would; clients reopen them."""
@@ -164,41 +135,42 @@ class Pipeline(grpc.aio.ServerInterceptor):
             if not end.expired():
                 end.reschedule(asyncio.get_running_loop().time())
 
-    @asynccontextmanager
-    async def _admitted(self, method: Method, context: Context) -> AsyncIterator[float]:
-        """Admit a call; yields its deadline in seconds."""
-        caller = self._identify(context)
-        seconds = method.deadline.total_seconds()
-        left = context.time_remaining()
-        if left is not None:
-            seconds = min(seconds, left)
-        ends_at = asyncio.get_running_loop().time() + seconds
-        call.enter(call.Call(method.short_name, caller, ends_at))
-        if method.stays_open:  # Its end may be hours away, but its caller is known now.
-            telemetry.RPC_CALLS.labels(method.service, method.name, caller.name).inc()
-        authorize_caller(method, caller)
-        user = await authorize_user(method, caller, context, self._tokens)
-        if user is not None:
-            telemetry.ACTIVE_USERS.saw(user.id)
-        call.enter(call.Call(method.short_name, caller, ends_at, user))
-        # Streams that stay open have limits of their own; they would exhaust this one.
-        counted = not method.stays_open
-        if counted and self._in_flight >= self._limits[method.service]:
+    def identify(self, context: Context, metadata: Metadata) -> SpiffeId:
+        """Return the caller, see `mesh.chassis.interceptors.peer`."""
+        return self._identify(context, metadata)
+
+    async def user(self, method: Method, caller: SpiffeId, metadata: Metadata) -> User:
+        """Return the signed-in user, see `authorize_user`."""
+        return await authorize_user(method, caller, metadata, self._tokens)
+
+    def enter(self, method: Method, timeout: asyncio.Timeout) -> None:
+        """Count a call that begins.
+
+        Raises:
+            UnavailableError: Too many are being served.
+        """
+        if method.stays_open:
+            # It has a limit of its own, would exhaust this one, and can be ended.
+            self._open.add(timeout)
+        elif self._in_flight >= self._limits[method.service]:
             raise UnavailableError("The service has reached its limit of concurrent calls.")
-        self._in_flight += counted
-        gauge = telemetry.RPC_IN_FLIGHT.labels(method.service)
-        gauge.inc()
-        try:
-            yield seconds
-        finally:
-            self._in_flight -= counted
-            gauge.dec()
+        else:
+            self._in_flight += 1
+        _in_flight_of(method.service).inc()
+
+    def leave(self, method: Method, timeout: asyncio.Timeout) -> None:
+        """Count a call that has ended."""
+        if method.stays_open:
+            self._open.discard(timeout)
+        else:
+            self._in_flight -= 1
+        _in_flight_of(method.service).dec()
 
     def _guard(self, handler: _Handler) -> _Handler:
         """Allow reflection only to the operator identity."""
 
         async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            caller = self._identify(context)
+            caller = self._identify(context, metadata_of(context))
             if caller.name != "operator":
                 await context.abort(
                     grpc.StatusCode.PERMISSION_DENIED, "Reflection is for the operator identity."
@@ -210,33 +182,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             serve, handler.request_deserializer, handler.response_serializer
         )
 
-    def _record(
-        self,
-        method: Method,
-        code: str,
-        failed: MeshError | None,
-        *,
-        seconds: float,
-        span: Span | None,
-    ) -> None:
-        """Record a call that has ended: metrics, span, log line."""
-        reason = "" if failed is None else failed.contract.name
-        current = call.current()
-        caller = "none" if current is None else current.caller.name
-        kind = telemetry.kind_of(code, seconds, method.objective.latency)
-        telemetry.RPC_SECONDS.labels(method.service, method.name, code, reason).observe(
-            seconds, telemetry.exemplar()
-        )
-        if not method.stays_open or current is None:
-            telemetry.RPC_CALLS.labels(method.service, method.name, caller).inc()
-        if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
-            telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
-        if self._is_logged(kind, span):
-            _log(method, code, failed, kind=kind, seconds=seconds)
-        if span is not None or kind in {names.KIND_ERROR, names.KIND_SLOW}:
-            _trace(method, code, reason, caller=caller, seconds=seconds, span=span)
-
-    def _is_logged(self, kind: str, span: Span | None) -> bool:
+    def is_logged(self, kind: str, span: Span | None) -> bool:
         """Whether a call gets a line: always an unusual one, an ordinary one if sampled.
 
         Behind a sidecar the proxy writes the access line of an ordinary call.
@@ -244,6 +190,119 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return kind != names.KIND_ACCESS or (
             not self._behind_proxy and (span is not None or tracing.share() >= 1)
         )
+
+
+class _Serving:
+    """One call while it is served: admits it, applies its deadline, converts what is raised.
+
+    A class and not a generator, because every call passes it.
+    """
+
+    __slots__ = (
+        "_context",
+        "_counted",
+        "_ends_at",
+        "_metadata",
+        "_method",
+        "_pipeline",
+        "_span",
+        "_started",
+        "_timeout",
+    )
+
+    def __init__(self, pipeline: Pipeline, method: Method, context: Context) -> None:
+        self._started = time.perf_counter()
+        self._pipeline = pipeline
+        self._method = method
+        self._context = context
+        self._metadata = metadata_of(context)
+        self._span = rpc.server_span(self._metadata)
+        self._counted = False
+        call.to_canary.set((call.CANARY_HEADER, "1") in self._metadata)
+        left, seconds = context.time_remaining(), method.deadline_seconds
+        seconds = seconds if left is None else min(seconds, left)
+        self._ends_at = asyncio.get_running_loop().time() + seconds
+        self._timeout = asyncio.timeout_at(self._ends_at)
+
+    async def __aenter__(self) -> "_Serving":
+        await self._timeout.__aenter__()
+        return self
+
+    async def admit(self) -> None:
+        """Let the call in, or raise what it is refused with."""
+        method = self._method
+        caller = self._pipeline.identify(self._context, self._metadata)
+        call.enter(call.Call(method.short_name, caller, self._ends_at))
+        if method.stays_open:  # Its end may be hours away, but its caller is known now.
+            _calls_of(method.service, method.name, caller.name).inc()
+        authorize_caller(method, caller)
+        if method.needs_session:
+            user = await self._pipeline.user(method, caller, self._metadata)
+            telemetry.ACTIVE_USERS.saw(user.id)
+            call.enter(call.Call(method.short_name, caller, self._ends_at, user))
+        self._pipeline.enter(method, self._timeout)
+        self._counted = True
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._counted:
+            self._pipeline.leave(self._method, self._timeout)
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            error = late
+        code, failed = "OK", None
+        if isinstance(error, asyncio.CancelledError):
+            code = "CANCELLED"
+        elif isinstance(error, grpc.aio.AbortError):
+            code = "UNKNOWN"
+        elif isinstance(error, Exception):
+            failed = _failure(error, self._method)
+            code = failed.code.name
+        self._record(code, failed)
+        if failed is not None:
+            await self._context.abort(failed.code, failed.message, to_trailers(failed))
+
+    def _record(self, code: str, failed: MeshError | None) -> None:
+        """Record a call that has ended: metrics, span, log line."""
+        method, span = self._method, self._span
+        seconds = time.perf_counter() - self._started
+        reason = "" if failed is None else failed.contract.name
+        current = call.current()
+        caller = "none" if current is None else current.caller.name
+        kind = telemetry.kind_of(code, seconds, method.objective.latency)
+        exemplar = None if span is None else telemetry.exemplar()
+        _seconds_of(method.service, method.name, code, reason).observe(seconds, exemplar)
+        if not method.stays_open or current is None:
+            _calls_of(method.service, method.name, caller).inc()
+        if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
+            telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
+        if self._pipeline.is_logged(kind, span):
+            _log(method, code, failed, kind=kind, seconds=seconds)
+        if span is not None or kind in {names.KIND_ERROR, names.KIND_SLOW}:
+            _trace(method, code, reason, caller=caller, seconds=seconds, span=span)
+
+
+# Looking up the labels of a metric costs more than counting.
+_seconds_of = functools.cache(telemetry.RPC_SECONDS.labels)
+_calls_of = functools.cache(telemetry.RPC_CALLS.labels)
+_in_flight_of = functools.cache(telemetry.RPC_IN_FLIGHT.labels)
+
+
+def _failure(error: Exception, method: Method) -> MeshError:
+    """Return what the caller of *method* is answered instead of *error*."""
+    if isinstance(error, MeshError):
+        return _for_the_caller(error)
+    if isinstance(error, grpc.aio.AioRpcError):
+        return _for_the_caller(from_rpc_error(error))
+    if isinstance(error, TimeoutError):
+        return DeadlineExceededError("The call took longer than its deadline.")
+    log.error("handler failed", rpc=method.short_name, exc_info=error)
+    return MeshError("An unexpected error occurred; see the log for details.")
 
 
 def _log(method: Method, code: str, failed: MeshError | None, *, kind: str, seconds: float) -> None:

@@ -1,9 +1,12 @@
 """Validation of requests against the rules of their contract."""
 
+import functools
 from typing import Any
 
 import protovalidate
 from amarre.mesh.v1 import policy_pb2 as pb
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from mesh.chassis.errors import InvalidRequestError, Violation
@@ -16,6 +19,22 @@ def validate(request: Message) -> None:
         InvalidRequestError: A rule is broken. The reason is the one that the contract assigns to
             the first such field with ``(amarre.mesh.v1.violation)``.
     """
+    if not request.ByteSize() and _may_be_empty(request.DESCRIPTOR):
+        return
+    _validate(request)
+
+
+@functools.cache
+def _may_be_empty(descriptor: Descriptor) -> bool:
+    """Whether an empty message keeps the rules; most requests have no parameter."""
+    try:
+        _validate(message_factory.GetMessageClass(descriptor)())
+    except InvalidRequestError:
+        return False
+    return True
+
+
+def _validate(request: Message) -> None:
     try:
         protovalidate.validate(request)
     except protovalidate.ValidationError as exc:

@@ -43,8 +43,8 @@ function envoy_on_request(handle)
   if take < most then
     handle:headers():replace("x-envoy-max-retries", tostring(take))
   end
-  handle:streamInfo():dynamicMetadata():set("amarre.retries", "reserved", take)
-  handle:streamInfo():dynamicMetadata():set("amarre.retries", "period", period)
+  -- One number, since each entry costs: at most 7 retries, and the period.
+  handle:streamInfo():dynamicMetadata():set("amarre.retries", "call", period * 8 + take)
 end
 
 function envoy_on_response(handle)
@@ -54,12 +54,13 @@ function envoy_on_response(handle)
   if call == nil then
     return
   end
-  local unused = call["reserved"] - (tries - 1)
-  if call["period"] == period then
-    reserved = reserved - call["reserved"]
+  local taken, at = call["call"] % 8, math.floor(call["call"] / 8)
+  local unused = taken - (tries - 1)
+  if at == period then
+    reserved = reserved - taken
     give_back(unused)
-  elseif call["period"] == period - 1 then
-    earlier = earlier - call["reserved"]
+  elseif at == period - 1 then
+    earlier = earlier - taken
     give_back(unused)
   else
     -- Given back as a whole already.

@@ -56,14 +56,6 @@ _NOBODY_IS_INTERNAL = {
     "cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}],
 }
 _LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-_RETRY_AFTER = """\
-function envoy_on_response(handle)
-  local headers = handle:headers()
-  if headers:get(":status") == "429" and headers:get("retry-after") == nil then
-    headers:add("retry-after", "1")
-  end
-end
-"""
 
 
 def listeners(proxy: Proxy, edge: Edge, mesh: Mesh) -> list[dict[str, Any]]:
@@ -231,14 +223,6 @@ def _limits(edge: Edge) -> list[dict[str, Any]]:
             "typed_config": typed(
                 "envoy.extensions.filters.http.header_to_metadata.v3.Config",
                 request_rules=[cookie],
-            ),
-        },
-        {
-            # Before the limit: responses pass the filters in reverse order.
-            "name": "envoy.filters.http.lua",
-            "typed_config": typed(
-                "envoy.extensions.filters.http.lua.v3.Lua",
-                default_source_code={"inline_string": _RETRY_AFTER},
             ),
         },
         {

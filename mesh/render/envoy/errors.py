@@ -37,6 +37,8 @@ _GRPC = (
     (504, "DEADLINE_EXCEEDED", "The call took longer than its deadline."),
 )
 _RETRY_AFTER = timedelta(seconds=1)
+_RETRIED = frozenset({429, 503})
+"""Statuses after which the same request may succeed; the answer says when."""
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
@@ -63,8 +65,8 @@ def json_replies(*, hsts: timedelta | None) -> dict[str, Any]:
 def _json_mapper(
     status: int, reason: str, message: str, *, headers: Mapping[str, str]
 ) -> dict[str, Any]:
-    if status == 503:
-        headers = {**headers, "retry-after": "1"}
+    if status in _RETRIED:
+        headers = {**headers, "retry-after": str(int(_RETRY_AFTER.total_seconds()))}
     return {
         "filter": _has_status(status),
         "headers_to_add": [_header(name, value) for name, value in headers.items()],

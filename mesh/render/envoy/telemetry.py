@@ -64,28 +64,39 @@ def access_log(proxy: Proxy, direction: str) -> list[dict[str, Any]]:
     """
     Return the access logs of a connection manager: lines to stdout, and refusals to the
     collector as well.
+
+    Ordinary requests have a log of their own, which does not evaluate what kind of line it is.
     """
-    logs: list[dict[str, Any]] = [
-        {
-            "name": "envoy.access_loggers.stdout",
-            "filter": _worth_telling(direction),
-            "typed_config": typed(
-                "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
-                log_format={"json_format": _fields(proxy, direction)},
-            ),
-        }
+    ordinary, unusual = _ordinary(direction), _unusual(direction)
+    if direction == EGRESS:
+        # The proxy of the called service logs every call.
+        ordinary = _all_of(ordinary, _is_slow())
+    logs = [
+        _to_stdout(ordinary, _fields(proxy, direction, names.KIND_ACCESS)),
+        _to_stdout(unusual, _fields(proxy, direction, line_kind())),
     ]
     if proxy.telemetry.otlp:
         logs.append(_refusals(proxy, direction))
     return logs
 
 
-def _fields(proxy: Proxy, direction: str) -> dict[str, str]:
+def _to_stdout(which: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "filter": _all_of(_no_health_checks(), which),
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            log_format={"json_format": fields},
+        ),
+    }
+
+
+def _fields(proxy: Proxy, direction: str, kind: str) -> dict[str, str]:
     fields = {
         "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
         "level": "info",
         "event": "request",
-        "kind": line_kind(),
+        "kind": kind,
         "service": proxy.name,
         "direction": direction,
         "method": "%REQ(:METHOD)%",
@@ -138,24 +149,35 @@ def _numbers(codes: Iterable[str]) -> list[int]:
     return sorted(map(code_pb2.Code.Value, codes))
 
 
-def _worth_telling(direction: str) -> dict[str, Any]:
-    """
-    Return what is logged: everything but health checks.
+def _ordinary(direction: str) -> dict[str, Any]:
+    """Return the filter of requests that succeeded, or whose client has gone."""
+    if direction == EDGE:
+        return _status("LE", 399)
+    return {"grpc_status_filter": {"statuses": ["OK"]}}
 
-    On its way out a call is told only when it fails or is slow; its service's proxy tells all.
-    """
-    if direction != EGRESS:
-        return _no_health_checks()
+
+def _unusual(direction: str) -> dict[str, Any]:
+    if direction == EDGE:
+        return _status("GE", 400)
+    return {"grpc_status_filter": {"statuses": ["OK"], "exclude": True}}
+
+
+def _status(comparison: str, code: int) -> dict[str, Any]:
+    value = {"default_value": code, "runtime_key": f"access_log.status_{comparison.lower()}"}
+    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
+
+
+def _is_slow() -> dict[str, Any]:
     slow = {"default_value": _SLOW_MS, "runtime_key": "access_log.slow_ms"}
-    unusual = {
-        "or_filter": {
-            "filters": [
-                {"grpc_status_filter": {"statuses": ["OK"], "exclude": True}},
-                {"duration_filter": {"comparison": {"op": "GE", "value": slow}}},
-            ]
-        }
-    }
-    return {"and_filter": {"filters": [_no_health_checks(), unusual]}}
+    return {"duration_filter": {"comparison": {"op": "GE", "value": slow}}}
+
+
+def _all_of(*filters: dict[str, Any]) -> dict[str, Any]:
+    """Return the filter that all of *filters* must pass; those that are such filters are merged."""
+    flat = [
+        one for given in filters for one in given.get("and_filter", {"filters": [given]})["filters"]
+    ]
+    return {"and_filter": {"filters": flat}}
 
 
 def _no_health_checks() -> dict[str, Any]:

@@ -209,7 +209,7 @@ class TestStreams:
 
     async def test_on_one_connection(self, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """On the connection of the watchers the call would wait until its deadline."""
-        monkeypatch.setattr(Method, "stays_open", False)
+        monkeypatch.setattr(Method, "stays_open", property(lambda _: False))
         with contextlib.ExitStack() as stack:
             await asyncio.gather(*(watch(status, stack) for _ in range(STREAMS)))
             with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -5,19 +5,16 @@ import pytest
 from mesh.chassis.channel import _is_host_name
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.errors import PermissionDeniedError
+from mesh.chassis.identity import SpiffeId
 from mesh.chassis.interceptors.peer import identify
 
 SETTINGS = MeshSettings(transport="sidecar", namespace="app", namespaces={"auth": "identities"})
 
 
-class Call:
-    """A call that the sidecar passes on with the caller's certificate in a header."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("x-forwarded-client-cert", f"By=spiffe://x;Hash=0;URI={self._uri}"),)
+def caller(uri: str) -> SpiffeId:
+    """Return who calls when the sidecar passes on the certificate of *uri* in a header."""
+    metadata = (("x-forwarded-client-cert", f"By=spiffe://x;Hash=0;URI={uri}"),)
+    return identify(SETTINGS)(None, metadata)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +26,7 @@ class Call:
 )
 def test_right_namespace(path: str) -> None:
     """Each workload is let in from the namespace that settings give it."""
-    found = identify(SETTINGS)(Call(f"spiffe://amarre.local/{path}"))  # type: ignore[arg-type]
+    found = caller(f"spiffe://amarre.local/{path}")
 
     assert f"spiffe://amarre.local/{path}" == str(found)
 
@@ -45,7 +42,7 @@ def test_right_namespace(path: str) -> None:
 def test_wrong_namespace(path: str) -> None:
     """A service account of the right name in the wrong namespace is somebody else."""
     with pytest.raises(PermissionDeniedError):
-        identify(SETTINGS)(Call(f"spiffe://amarre.local/{path}"))  # type: ignore[arg-type]
+        caller(f"spiffe://amarre.local/{path}")
 
 
 @pytest.mark.parametrize(

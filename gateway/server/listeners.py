@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 import ssl
 from collections import Counter
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.errors import UnreadableInputError
+from gateway.rest.envelope import failure
 from gateway.server.limits import client_network
+from gateway.server.middleware import COMMON_HEADERS
 from mesh.chassis.credentials.tls import SvidFiles
 from mesh.chassis.server import ListenError
 from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
@@ -22,6 +26,7 @@ from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 HEADER_BYTES = 32 * 1024
 """Maximum size of the request line and headers together."""
 KEEP_ALIVE_SECONDS = 30
+_TOO_LARGE = "The headers are too large."
 _STARTED_SECONDS = 10.0
 
 
@@ -40,21 +45,18 @@ class Listener(uvicorn.Server):
     ) -> None:
         """Bind *address*, with TLS when *tls_dir* is given.
 
-        Behind Envoy, which parses strictly and limits headers, the faster parser is used.
-
         Raises:
             ListenError: The address cannot be bound, or the certificate cannot be read.
         """
         config = uvicorn.Config(
             app,
-            http="httptools" if behind_envoy else limited(connections or ConnectionLimits()),
+            http=limited(None if behind_envoy else connections or ConnectionLimits()),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, int(drain_timeout.total_seconds())),
         )
@@ -120,16 +122,24 @@ class ConnectionLimits:
             del self._open[client]
 
 
-def limited(limits: ConnectionLimits) -> type[H11Protocol]:
-    """Return uvicorn's HTTP protocol with *limits*; connections above them are closed at once."""
+def limited(limits: ConnectionLimits | None) -> type[HttpToolsProtocol]:
+    """Return uvicorn's HTTP protocol with *limits*; connections above them are closed at once.
 
-    class Limited(H11Protocol):
+    Headers above `HEADER_BYTES` are answered with 400: the parser has no limit of its own. Without
+    *limits*, behind Envoy, connections are not counted.
+    """
+
+    class Limited(HttpToolsProtocol):
         _client: str | None = None
+        _head_bytes = 0
+        """Bytes received of headers that are not complete."""
+        _header_bytes = 0
+        """Bytes of the request line and headers parsed so far."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             peer = transport.get_extra_info("peername")
             client = client_network(str(peer[0])) if isinstance(peer, tuple) else ""
-            if not limits.open(client):
+            if limits is not None and not limits.open(client):
                 transport.abort()
                 return
             self._client = client
@@ -137,12 +147,56 @@ def limited(limits: ConnectionLimits) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._client is not None:
-                limits.close(self._client)
+                if limits is not None:
+                    limits.close(self._client)
                 super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            if self._client is not None:
-                super().data_received(data)
+            if self._client is None or self.transport.is_closing():
+                return
+            self._head_bytes += len(data)
+            super().data_received(data)
+            if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
+                self.send_400_response(_TOO_LARGE)
+
+        def on_message_begin(self) -> None:
+            self._header_bytes = 0
+            super().on_message_begin()
+
+        def on_url(self, url: bytes) -> None:
+            self._count(url)
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._count(name, value)
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._head_bytes = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._head_bytes = 0
+            super().on_body(body)
+
+        def _count(self, *parts: bytes) -> None:
+            self._header_bytes += sum(map(len, parts))
+            if self._header_bytes > HEADER_BYTES:
+                raise ValueError(_TOO_LARGE)  # The parser then answers 400.
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is no HTTP/1.1 request, and close the connection."""
+            reason = _TOO_LARGE if self._header_bytes > HEADER_BYTES else msg
+            response = failure(UnreadableInputError(reason))
+            headers = [
+                *response.raw_headers,
+                (b"x-request-id", secrets.token_hex(16).encode()),
+                *COMMON_HEADERS,
+                (b"connection", b"close"),
+            ]
+            lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(header) for header in headers)]
+            self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+            self.transport.close()
 
     return Limited
 

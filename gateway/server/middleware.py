@@ -42,7 +42,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS = (
+COMMON_HEADERS = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     # Not "no-referrer": browsers without Fetch Metadata would send "Origin: null" with forms.
@@ -56,6 +56,7 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
+"""Headers of every response that does not override them."""
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -178,7 +179,7 @@ class _Response:
                 self.on_stream()
             names = {name for name, _ in given}
             # The endpoint may override these, as static files do for caching.
-            given += [header for header in _HEADERS if header[0] not in names]
+            given += [header for header in COMMON_HEADERS if header[0] not in names]
             message["headers"] = given + self._headers_to_add
         elif message["type"] == "http.response.body" and self._without_body:
             message = {**message, "body": b""}

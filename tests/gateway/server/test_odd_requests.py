@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gateway.server.listeners import Listener
+from gateway.server.listeners import HEADER_BYTES, Listener
 from tests.gateway.conftest import World
 
 
@@ -33,13 +33,19 @@ async def status_and_body(port: int, head: str) -> tuple[int, bytes]:
         ("GET /api/v1/me%ff HTTP/1.1\nHost: x", 404),
         ("GET /api/v1/me/ HTTP/1.1\nHost: x", 404),
         ("GET /API/v1/me HTTP/1.1\nHost: x", 404),
-        ("BREW /api/v1/me HTTP/1.1\nHost: x", 405),
+        ("OPTIONS /api/v1/me HTTP/1.1\nHost: x", 405),
+        ("BREW /api/v1/me HTTP/1.1\nHost: x", 400),
+        ("CONNECT example.org:443 HTTP/1.1\nHost: x", 400),
+        ("GET /api/v1/me HTTP/1.1\nHost: x\nContent-Length: 1\nContent-Length: 2", 400),
+        ("POST /signup HTTP/1.1\nHost: x\nContent-Length: 1\nTransfer-Encoding: chunked", 400),
+        (f"GET /api/v1/me HTTP/1.1\nHost: x\nX-Long: {'a' * HEADER_BYTES}", 400),
+        ("GET /api/v1/me HTTP/1.1\nHost: x" + "\nX-Many: 1234567890" * 3_000, 400),
         ('GET /?tab=<script>&lang=xx&tab=b HTTP/1.1\nHost: x\nCookie: lang="; =;;', 200),
         ("GET /login?userId=%ff&secret=<b> HTTP/1.1\nHost: x\nAccept: text/html", 200),
-        ("GET /api/v1/me HTTP/1.1\nHost: x\nCookie: \xff\xfe=\x01", 401),
+        ("GET /api/v1/me HTTP/1.1\nHost: x\nCookie: \xff\xfe=1", 401),
         ("GET /api/v1/me HTTP/1.1\nHost: x\ntraceparent: \xff\nx-request-id: \xff", 401),
         ("POST /signup HTTP/1.1\nHost: x\nSec-Fetch-Site: same-origin\nContent-Length: 0", 400),
-        ("GET /api/v1/me HTTP/1.1\nHost: x\nContent-Length: 99999999999999999999", 413),
+        ("GET /api/v1/me HTTP/1.1\nHost: x\nContent-Length: 9999999999999999", 413),
     ],
     ids=lambda value: value.split(" HTTP")[0][:40] if isinstance(value, str) else "",
 )

@@ -12,10 +12,12 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
+from mesh.chassis.background import supervise
 from mesh.local.processes.log_files import LogFiles, Pipe
 
 log = structlog.get_logger("supervisor")
@@ -173,7 +175,8 @@ class Supervisor:
             await asyncio.gather(*(self.remove(child.name) for child in children))
             raise failures.exceptions[0] from None
         for child in children:
-            self._watchers[child.name] = asyncio.create_task(self._watch(child))
+            watch = supervise(f"watch {child.name}", partial(self._watch, child))
+            self._watchers[child.name] = asyncio.create_task(watch)
 
     async def remove(self, name: str) -> None:
         """Stop a child and forget it; does nothing when there is none with this name."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.chassis import background
 from mesh.local.processes.log_files import LogFiles
 from mesh.local.processes.supervisor import Child, StartFailedError, Supervisor
 from mesh.local.running_mesh import is_alive
@@ -131,6 +132,30 @@ async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None
         os.kill(first, signal.SIGKILL)
         await restarted(one, first)
     await supervisor.stop([])
+
+
+async def test_failing_watcher_does_not_end_supervision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watcher that fails is itself restarted and reported, and its process comes back."""
+    changed = asyncio.Event()
+    supervisor = Supervisor(changed.set)
+    one = child(tmp_path, LIVES)
+    await supervisor.start([one])
+
+    def broken(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise BrokenPipeError("nobody reads the log")
+
+    monkeypatch.setattr("mesh.local.processes.supervisor.log.warning", broken)
+    os.kill(one.pid, 9)
+    async with asyncio.timeout(10):
+        await changed.wait()
+
+    assert ["watch one"] == background.failing()
+    assert one.pid
+    await supervisor.stop([])
+    assert [] == background.failing()
 
 
 async def test_restart_is_tried_until_it_succeeds(tmp_path: Path) -> None:

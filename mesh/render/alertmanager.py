@@ -76,14 +76,17 @@ INHIBITIONS = (
     Inhibition("ErrorsAboveFivePercent", _BURNS, _SERVICE),
     # A dependency or a process that is down explains errors and latency of its own service only.
     Inhibition(
-        "ServiceDown|RedcapFailing|RedcapBreakerOpen|AppwriteFailing",
+        "ServiceDown|ProxyDown|RedcapFailing|RedcapBreakerOpen|AppwriteFailing",
         f"ErrorsAboveFivePercent|{_BURNS}|{_SLOW}",
         _SERVICE,
     ),
     Inhibition("ServiceDown|RedcapFailing", "RedcapBreakerOpen", _SERVICE),
+    # A pod or host that is gone takes both with it.
+    Inhibition("ServiceDown", "ProxyDown", _SERVICE),
     # The gateway passes on the errors of every service.
     Inhibition(
-        "ServiceDown|RedcapFailing|RedcapBreakerOpen|AppwriteFailing|ErrorsAboveFivePercent",
+        "ServiceDown|ProxyDown|RedcapFailing|RedcapBreakerOpen|AppwriteFailing"
+        "|ErrorsAboveFivePercent",
         "GatewayErrors",
     ),
     Inhibition("HostCpuHigh", "ProcessCpuHigh|EventLoopLate", _HOST),

@@ -1,4 +1,4 @@
-"""Alerts that name a cause: a proxy, the clock, retries, a canary, a slow dependency."""
+"""Alerts that name a cause: the clock, retries, a canary, a slow dependency."""
 
 from collections.abc import Iterator
 
@@ -13,28 +13,12 @@ _SERIES = 'workload="gateway",envoy_cluster_name="survey"'
 
 def alerts(pace: Pace) -> Iterator[Alert]:
     """Yield the alerts of this file."""
-    yield _proxy(pace)
     yield _clock()
     yield _retries(pace)
     yield _canary(pace)
     yield _redcap(pace)
     yield _mail(pace)
     yield _database(pace)
-
-
-def _proxy(pace: Pace) -> Alert:
-    up = 'up{job="envoy",workload="survey",process="survey-envoy"}'
-    return Alert(
-        name="ProxyDown",
-        expr=f'avg by (workload) (avg_over_time(up{{job="envoy"}}[{pace(minutes=5)}])) < 0.99',
-        minutes=1,
-        severity=Severity.CRITICAL,
-        team=Team.MESH,
-        summary="The proxy of {{ $labels.workload }} is down, or was.",
-        description="It answered {{ $value | humanizePercentage }} of the last scrapes.",
-        fires=Fires(series={up: "1x5 0x20"}, at=15, labels={"workload": "survey"}, value="0%"),
-        quiet=Quiet(series={up: "1x30"}, at=15),
-    )
 
 
 def _clock() -> Alert:

@@ -23,26 +23,19 @@ def alerts(pace: Pace) -> Iterator[Alert]:
 
 
 def _presence(pace: Pace) -> Iterator[Alert]:
-    up = 'up{job="envoy",workload="survey",process="survey-envoy"}'
-    yield Alert(
-        name="ServiceDown",
-        # A proxy that hangs takes its service with it; one missed scrape is not an outage.
-        expr="avg by (workload, process) "
-        f'(avg_over_time(up{{job=~"amarre|envoy"}}[{pace(minutes=5)}])) < 0.9',
-        minutes=1,
-        severity=Severity.CRITICAL,
-        team=Team.MESH,
+    yield _down(
+        pace,
+        "ServiceDown",
+        job="amarre",
+        process="survey",
         summary="{{ $labels.process }} is down, or was.",
-        description="It answered {{ $value | humanizePercentage }} of the scrapes in 5 minutes.",
-        service="{{ $labels.workload }}",
-        keeps_firing=5,
-        fires=Fires(
-            series={up: "1x5 0x20"},
-            at=15,
-            labels={"workload": "survey", "process": "survey-envoy"},
-            value="0%",
-        ),
-        quiet=Quiet(series={up: "1x30"}, at=15),
+    )
+    yield _down(
+        pace,
+        "ProxyDown",
+        job="envoy",
+        process="survey-envoy",
+        summary="The proxy {{ $labels.process }} is down, or was.",
     )
     yield Alert(
         name="NothingIsScraped",
@@ -54,6 +47,30 @@ def _presence(pace: Pace) -> Iterator[Alert]:
         description="No other alert works until this one ends.",
         fires=Fires(series={'up{job="node"}': "1x20"}, at=10, labels={"job": "amarre"}),
         quiet=Quiet(series={f'up{{job="amarre",{_OF_SURVEY}}}': "0x20"}, at=10),
+    )
+
+
+def _down(pace: Pace, name: str, *, job: str, process: str, summary: str) -> Alert:
+    up = f'up{{job="{job}",workload="survey",process="{process}"}}'
+    return Alert(
+        name=name,
+        # One missed scrape is not an outage.
+        expr="avg by (workload, process) "
+        f'(avg_over_time(up{{job="{job}"}}[{pace(minutes=5)}])) < 0.9',
+        minutes=1,
+        severity=Severity.CRITICAL,
+        team=Team.MESH,
+        summary=summary,
+        description="It answered {{ $value | humanizePercentage }} of the scrapes in 5 minutes.",
+        service="{{ $labels.workload }}",
+        keeps_firing=5,
+        fires=Fires(
+            series={up: "1x5 0x20"},
+            at=15,
+            labels={"workload": "survey", "process": process},
+            value="0%",
+        ),
+        quiet=Quiet(series={up: "1x30"}, at=15),
     )
 
 

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,6 +38,7 @@ NAMES = ("otelcol", "jaeger", "prometheus", "promtool", "alertmanager", "amtool"
 ALERT = "ErrorsAboveFivePercent"
 SLOW = {"LatencyBudgetBurnsFast", "MethodAboveOneSecond"}
 """Pages about latency: on a busy machine they are right, and another cause."""
+VISIT_SECONDS = 5.0
 PERSON = "planted.canary"
 PERSONAL = {
     "address": r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\.[a-z]{2,}",
@@ -241,6 +243,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         whole_way(patient.ready, f"{PERSON}@example.org")
         visit(patient)
         stack.enter_context(researcher_at_work(patient))
+        stack.enter_context(visitors(patient))
         wait_for("the first measurement", lambda: made.query("amarre_http_server_in_flight"))
         yield made
 
@@ -251,6 +254,25 @@ def visit(patient: Running) -> None:
     personal = ("/?secretword=planted", f"/api/v1/{PERSON}@example.org")
     for path in (*personal, "/login", "/api/v1/health/status"):
         httpx.get(f"{app}{path}", trust_env=False, timeout=30)
+
+
+@contextmanager
+def visitors(patient: Running) -> Iterator[None]:
+    """Somebody without a session who comes back every few seconds, whatever is answered."""
+    done = Event()
+
+    def come_back() -> None:
+        while not done.wait(VISIT_SECONDS):
+            with suppress(httpx.TransportError):
+                visit(patient)
+
+    thread = Thread(target=come_back)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class TestFiles:
@@ -397,7 +419,6 @@ class TestSignals:
         """
 
         def empty() -> dict[str, str]:
-            visit(site.mesh)
             return dict(without_data(site))
 
         wait_for("data for every query", lambda: not empty(), said=empty)
@@ -463,13 +484,13 @@ class TestAlerts:
         pid = site.mesh.pid("gateway-envoy")
         os.kill(pid, signal.SIGSTOP)
         try:
-            wait_for("the page", lambda: "ServiceDown" in site.pages("firing", since))
-            wait_for("the mail", lambda: any("ServiceDown" in s for s in site.subjects()))
+            wait_for("the page", lambda: "ProxyDown" in site.pages("firing", since))
+            wait_for("the mail", lambda: any("ProxyDown" in s for s in site.subjects()))
         finally:
             os.kill(pid, signal.SIGCONT)
-        wait_for("the end", lambda: "ServiceDown" in site.pages("resolved", since))
+        wait_for("the end", lambda: "ProxyDown" in site.pages("resolved", since))
 
-        assert {"ServiceDown"} == site.pages("firing", since) - SLOW
+        assert {"ProxyDown"} == site.pages("firing", since) - SLOW
 
     def test_failing_service(self, site: Site) -> None:
         """
@@ -491,6 +512,24 @@ class TestAlerts:
         wait_for("calm", lambda: not site.query(firing(".*Errors.*|Availability.*")))
 
         assert {ALERT} == site.pages("firing", since) - SLOW
+
+    def test_slow_method(self, site: Site) -> None:
+        """
+        A method that takes longer than it may fires both alerts on latency and pages about nothing
+        else.
+        """
+        wait_for("calm", lambda: not site.query(firing("|".join(SLOW))))
+        since = len(site.paged)
+        control(site, "fault", "add", "survey.ListRequests", "--delay", "1500ms")
+        try:
+            for name in sorted(SLOW):
+                wait_for(name, partial(site.query, firing(name)))
+            wait_for("the page", lambda: SLOW & site.pages("firing", since))
+        finally:
+            control(site, "fault", "clear")
+        wait_for("the end", lambda: SLOW & site.pages("resolved", since))
+
+        assert site.pages("firing", since) <= SLOW
 
 
 def firing(names: str) -> str:

@@ -149,12 +149,25 @@ def status(data: Path) -> None:
 @click.option(
     "--port-base", default=3000, show_default=True, help="First port of the range to check."
 )
+@click.option(
+    "--kubernetes",
+    default="",
+    metavar="CONTEXT",
+    help="Check the cluster of this kubectl context instead of this machine.",
+)
 @DATA_OPTION
-def doctor(port_base: int, data: Path) -> None:
+def doctor(port_base: int, kubernetes: str, data: Path) -> None:
     """Check whether this machine has what a mesh needs, and say how to fix what is missing."""
     from mesh.local.commands import doctor as module
+    from mesh.local.commands import kubernetes_doctor
 
-    findings = module.examine(DataFolder(data.resolve()), port_base)
+    if kubernetes:
+        try:
+            findings = kubernetes_doctor.examine(kubernetes)
+        except kubernetes_doctor.ClusterError as fault:
+            raise UserError(str(fault)) from fault
+    else:
+        findings = module.examine(DataFolder(data.resolve()), port_base)
     module.show(findings)
     sys.exit(1 if any(f.needed and not f.ok for f in findings) else 0)
 

@@ -1,0 +1,220 @@
+"""``amarre doctor --kubernetes``: checks of a cluster before the manifests are applied."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from mesh import topology
+from mesh.local.commands.doctor import Finding
+from mesh.render.istio.installation import TRACING
+
+OLDEST_ISTIO = (1, 27, 1)
+COLLECTOR = ("monitoring", "otel-collector", 4317)
+STORE = "amarre"
+_SECONDS = 30
+_GUIDE = "docs/how-to/run-on-kubernetes.md"
+
+
+class ClusterError(Exception):
+    """The cluster cannot be read; the message says why and what to do."""
+
+
+class Cluster:
+    """Reads a cluster with kubectl; changes nothing."""
+
+    def __init__(self, context: str) -> None:
+        """
+        Connect to the cluster of *context*.
+
+        Raises:
+            ClusterError: kubectl is missing, the context is unknown, or the API server does not
+                answer.
+        """
+        kubectl = shutil.which("kubectl")
+        if kubectl is None:
+            raise ClusterError("kubectl is missing: install 1.30 or newer.")
+        self._command = [kubectl, "--context", context, f"--request-timeout={_SECONDS}s"]
+        self._context = context
+        self.definitions = {one["metadata"]["name"] for one in self.get("crd")}
+
+    def get(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+        """
+        Return the resources of *kind* that match *arguments*.
+
+        Raises:
+            ClusterError: The API server does not answer or refuses.
+        """
+        try:
+            done = subprocess.run(  # noqa: S603 - kubectl, with arguments of this module
+                [*self._command, "get", kind, *arguments, "-o", "json"],
+                capture_output=True,
+                text=True,
+                timeout=2 * _SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(
+                f"Context {self._context}: the API server does not answer."
+            ) from error
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]
+            raise ClusterError(f"Context {self._context}: {reason}")
+        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        return found
+
+    def named(self, kind: str, name: str, *arguments: str) -> dict[str, Any] | None:
+        """Return the resource of *kind* called *name*, or None."""
+        found = self.get(kind, "--field-selector", f"metadata.name={name}", *arguments)
+        return found[0] if found else None
+
+
+def examine(context: str) -> list[Finding]:
+    """
+    Check every prerequisite that `mesh/deploy/kubernetes/README.md` names.
+
+    Raises:
+        ClusterError: The cluster cannot be read.
+    """
+    cluster = Cluster(context)
+    return [
+        *_istio(cluster),
+        _collector(cluster),
+        _defined(
+            cluster,
+            "cert-manager",
+            "certificates.cert-manager.io",
+            "Install cert-manager; the edge has no HTTPS without it.",
+        ),
+        *_secrets(cluster),
+        _defined(
+            cluster,
+            "Prometheus Operator",
+            "podmonitors.monitoring.coreos.com",
+            "Install Prometheus Operator for components/monitoring; there are no alerts without "
+            "it.",
+            needed=False,
+        ),
+        _adapter(cluster),
+        _defined(
+            cluster,
+            "Argo Rollouts",
+            "rollouts.argoproj.io",
+            "Install Argo Rollouts for components/rollouts and blue-green; no pod of a service "
+            "starts there without it.",
+            needed=False,
+        ),
+        _dns(cluster),
+    ]
+
+
+def _defined(
+    cluster: Cluster, what: str, definition: str, advice: str, *, needed: bool = True
+) -> Finding:
+    return Finding(what, definition in cluster.definitions, advice, needed=needed)
+
+
+def _istio(cluster: Cluster) -> Iterator[Finding]:
+    least = ".".join(map(str, OLDEST_ISTIO))
+    yield _defined(
+        cluster,
+        "Istio's resource definitions",
+        "virtualservices.networking.istio.io",
+        f"Install Istio's chart base, {least} or newer.",
+    )
+    images = [
+        container["image"]
+        for one in cluster.get("deployments", "-A", "-l", "app=istiod")
+        for container in one["spec"]["template"]["spec"]["containers"]
+    ]
+    versions = [_version(image) for image in images]
+    yield Finding(
+        f"istiod {', '.join(images)}".strip(),
+        # An image without a version in its tag was chosen on purpose.
+        bool(images) and all(v is None or v >= OLDEST_ISTIO for v in versions),
+        f"Install istiod {least} or newer with mesh/istio/istiod-values.yaml, see {_GUIDE}.",
+    )
+    meshes = [
+        yaml.safe_load(one["data"]["mesh"])
+        for one in cluster.get("configmaps", "-n", "istio-system")
+        if "mesh" in one.get("data", {})
+    ]
+    yield Finding(
+        "the mesh's values for istiod",
+        any(_is_ours(mesh) for mesh in meshes),
+        f"Install istiod with -f mesh/istio/istiod-values.yaml: trust domain "
+        f"{topology.TRUST_DOMAIN} and provider {TRACING} are missing in its configuration.",
+    )
+    yield Finding(
+        "Istio's CNI plugin",
+        bool(cluster.get("daemonsets", "-A", "-l", "k8s-app=istio-cni-node")),
+        "Install Istio's chart cni: the namespaces forbid the privileges that injected pods need "
+        "without it.",
+    )
+
+
+def _version(image: str) -> tuple[int, ...] | None:
+    found = re.search(r":(\d+)\.(\d+)(?:\.(\d+))?", image)
+    return tuple(int(part or 0) for part in found.groups()) if found else None
+
+
+def _is_ours(mesh: dict[str, Any]) -> bool:
+    providers = {one["name"] for one in mesh.get("extensionProviders", [])}
+    return mesh.get("trustDomain") == topology.TRUST_DOMAIN and TRACING in providers
+
+
+def _collector(cluster: Cluster) -> Finding:
+    namespace, name, port = COLLECTOR
+    service = cluster.named("services", name, "-n", namespace)
+    ports = {one["port"] for one in service["spec"]["ports"]} if service else set()
+    return Finding(
+        f"Service {namespace}/{name}, port {port}",
+        port in ports,
+        f"Create it (kubectl -n {namespace} create service clusterip {name} --tcp={port}:{port}); "
+        "istiod drops all traces without it.",
+    )
+
+
+def _secrets(cluster: Cluster) -> Iterator[Finding]:
+    kind = "clustersecretstores.external-secrets.io"
+    yield _defined(
+        cluster,
+        "External Secrets Operator",
+        kind,
+        "Install External Secrets Operator, or leave out components/external-secrets and create "
+        "the secrets yourself; pods wait for them.",
+    )
+    if kind in cluster.definitions:
+        yield Finding(
+            f"ClusterSecretStore {STORE}",
+            cluster.named(kind, STORE) is not None,
+            f"Create a ClusterSecretStore called {STORE} that leads to your vault.",
+        )
+
+
+def _adapter(cluster: Cluster) -> Finding:
+    found = cluster.named("apiservices", "v1beta1.custom.metrics.k8s.io")
+    return Finding(
+        "prometheus-adapter",
+        found is not None,
+        "Install prometheus-adapter; autoscaling follows the CPU only without it.",
+        needed=False,
+    )
+
+
+def _dns(cluster: Cluster) -> Finding:
+    found = (
+        cluster.get("services", "-n", "kube-system", "-l", "k8s-app=kube-dns")
+        or cluster.get("services", "-n", "openshift-dns")
+        or cluster.get("daemonsets", "-n", "kube-system", "-l", "k8s-app=node-local-dns")
+    )
+    return Finding(
+        "DNS in kube-system or openshift-dns",
+        bool(found),
+        "Replace network-policy-*-dns.yaml by policies that allow the cluster's DNS; no name "
+        "resolves otherwise.",
+    )

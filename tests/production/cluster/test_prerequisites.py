@@ -1,0 +1,133 @@
+"""``amarre doctor --kubernetes`` on a real API server."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mesh.local.commands import kubernetes_doctor as doctor
+from tests.production.cluster.conftest import COLLECTOR
+from tests.production.cluster.control_plane import ControlPlane, Resource
+
+CONTEXT = "test"
+_POD: Resource = {
+    "metadata": {"labels": {"part": "prerequisite"}},
+    "spec": {"containers": [{"name": "one", "image": "docker.io/istio/pilot:1.27.1"}]},
+}
+
+
+def runs(kind: str, name: str, namespace: str, labels: dict[str, str]) -> Resource:
+    """Return a workload whose pods are never started here."""
+    spec = {"selector": {"matchLabels": _POD["metadata"]["labels"]}, "template": _POD}
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+MISSING: dict[str, Resource] = {
+    "istiod": runs("Deployment", "istiod", "istio-system", {"app": "istiod"}),
+    "Istio's CNI plugin": runs(
+        "DaemonSet", "istio-cni-node", "istio-system", {"k8s-app": "istio-cni-node"}
+    ),
+    "ClusterSecretStore amarre": {
+        "apiVersion": "external-secrets.io/v1",
+        "kind": "ClusterSecretStore",
+        "metadata": {"name": "amarre"},
+        "spec": {"provider": {"fake": {"data": []}}},
+    },
+    "DNS in kube-system or openshift-dns": {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-dns"},
+        },
+        "spec": {"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]},
+    },
+}
+"""What nobody has installed on the API server of these tests, by finding."""
+
+
+@pytest.fixture
+def whole(cluster: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
+    """A cluster with every prerequisite."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    cluster.apply(MISSING.values())
+    yield cluster
+    for resource in MISSING.values():
+        remove(cluster, resource)
+
+
+def remove(cluster: ControlPlane, resource: Resource) -> None:
+    """Delete *resource* if it is there."""
+    metadata = resource["metadata"]
+    space = ("-n", metadata["namespace"]) if "namespace" in metadata else ()
+    cluster.kubectl(*space, "delete", resource["kind"], metadata["name"], "--ignore-not-found")
+
+
+def missing() -> set[str]:
+    """Return what the command finds missing."""
+    return {one.what for one in doctor.examine(CONTEXT) if one.needed and not one.ok}
+
+
+def test_nothing_is_missing(whole: ControlPlane) -> None:
+    """
+    A cluster with every prerequisite passes, and the command exits with 0.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "mesh.cli", "doctor", "--kubernetes", CONTEXT],
+        env=os.environ | {"KUBECONFIG": str(whole.kubeconfig)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "Service monitoring/otel-collector, port 4317" in done.stdout
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_each_one_missing(whole: ControlPlane, what: str) -> None:
+    """
+    A missing prerequisite is found, and only that one.
+    """
+    remove(whole, MISSING[what])
+
+    assert {what} == missing()
+
+
+def test_collector(whole: ControlPlane) -> None:
+    """
+    Without the collector's Service the advice is the command that creates it.
+    """
+    service = COLLECTOR[-1]
+    remove(whole, service)
+    try:
+        (found,) = [one for one in doctor.examine(CONTEXT) if one.needed and not one.ok]
+    finally:
+        whole.apply(COLLECTOR)
+
+    assert "Service monitoring/otel-collector, port 4317" == found.what
+    assert "create service clusterip otel-collector --tcp=4317:4317" in found.advice
+
+
+def test_old_istio(whole: ControlPlane) -> None:
+    """
+    An istiod older than the manifests need is found.
+    """
+    image = ("set", "image", "deployment/istiod", "one=docker.io/istio/pilot:1.26.4")
+    whole.kubectl("-n", "istio-system", *image)
+
+    assert {"istiod docker.io/istio/pilot:1.26.4"} == missing()
+
+
+@pytest.mark.usefixtures("whole")
+def test_unknown_context() -> None:
+    """
+    A context that kubectl does not know is named in one sentence.
+    """
+    with pytest.raises(doctor.ClusterError, match=r"nowhere"):
+        doctor.examine("nowhere")

@@ -97,6 +97,8 @@ class Bed:
     traffic: Traffic = field(default_factory=Traffic)
     endpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
     envoys: dict[str, RunningEnvoy] = field(default_factory=dict)
+    processes: dict[str, contextlib.AsyncExitStack] = field(default_factory=dict)
+    """The servers behind proxies, by name; closing one leaves its proxy running."""
 
     async def key_set(self, *keys: SigningKey) -> str:
         """Publish the public halves of *keys* on a Unix socket; returns its address."""
@@ -119,12 +121,19 @@ class Bed:
         self, servicer: Any, name: str = "survey", *, cluster: str = "survey", keys: str = ""
     ) -> RunningEnvoy:
         """Serve *servicer* as *name* behind an Envoy, as one endpoint of *cluster*."""
-        socket = f"unix:{self.folder / name}.sock"
-        await self.stack.enter_async_context(in_process(servicer, socket))
+        socket = await self.serve(servicer, name)
         proxy = self.proxy(name, "survey", app=socket, inbound=f"127.0.0.1:{free_port()}")
         proxy = replace(proxy, key_set=keys or await self.key_set(KEY))
         self.endpoints[cluster] = (*self.endpoints.get(cluster, ()), proxy.inbound)
         return await self.start(proxy)
+
+    async def serve(self, servicer: Any, name: str) -> str:
+        """Serve *servicer* on the socket of *name*, without a proxy; return its address."""
+        socket = f"unix:{self.folder / name}.sock"
+        process = await self.stack.enter_async_context(contextlib.AsyncExitStack())
+        await process.enter_async_context(in_process(servicer, socket))
+        self.processes[name] = process
+        return socket
 
     async def caller(self, edge: Edge | None = None, app: str = "") -> RunningEnvoy:
         """Start the gateway's Envoy."""

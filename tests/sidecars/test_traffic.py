@@ -53,40 +53,51 @@ class TestBreaker:
 
 
 class TestEjection:
-    async def test_broken_replica_is_left_out_and_comes_back(self, bed: Bed) -> None:
-        """After the contract's number of failures in a row a replica gets no calls
-        (``ejections_active`` is 1); after its time it gets some again.
+    async def test_replica_without_its_process(self, bed: Bed) -> None:
+        """A replica whose process is gone behind a live proxy gets no calls after the first that
+        fails (``membership_healthy`` is 1); when the process is back, it gets some again.
         """
         good, bad = Surveys("good"), Surveys("bad")
-        bad.fails = lambda number: number <= SURVEY.outlier.consecutive_failures
         await bed.service(good, "survey")
         await bed.service(bad, "survey-2")
         caller = await bed.caller()
-        active = "cluster.survey.outlier_detection.ejections_active"
+        healthy = "cluster.survey.membership_healthy"
 
         async with bed.through(caller) as channel:
             stub = SurveyServiceStub(channel)
-            while await caller.counter(active) == 0:
-                await create(stub)
-            failures = bad.calls["CreateRequest"]
-            # Envoy counts an ejection a moment before all of its threads heed it.
-            await create(stub)
-            await create(stub)
-            meanwhile: Counter[str] = Counter()
-            while meanwhile.total() < 50:
-                answer = await create(stub)
-                if await caller.counter(active) == 0:
-                    break  # A slow machine; the replica is back already.
-                meanwhile[answer] += 1
 
-            async def is_back() -> bool:
-                return await create(stub) == "bad"
+            async def answers_of_both() -> bool:
+                return {"good", "bad"} <= {await create(stub) for _ in range(10)}
 
-            await eventually(is_back, "the ejected replica", within=20)
+            await eventually(answers_of_both, "both replicas")
+            await bed.processes["survey-2"].aclose()
+            # Calls of other channels meet the closed process as well; these are one at a time.
+            answers = [await create(stub) for _ in range(200)]
+            assert 1 == await caller.counter(healthy)
+            await bed.serve(bad, "survey-2")
+            await eventually(answers_of_both, "the replica whose process is back", within=20)
 
-        assert SURVEY.outlier.consecutive_failures == failures
-        assert {"good"} == set(meanwhile)
-        assert 0 == await caller.counter(active)
+        assert {"good", "UNAVAILABLE"} >= set(answers)
+        assert answers.count("UNAVAILABLE") <= 1
+        assert 2 == await caller.counter(healthy)
+
+    async def test_honest_unavailable(self, bed: Bed) -> None:
+        """A replica that reports UNAVAILABLE about a system behind it stays in rotation."""
+        good, bad = Surveys("good"), Surveys("bad")
+        bad.fails = lambda _: True
+        await bed.service(good, "survey")
+        await bed.service(bad, "survey-2")
+        caller = await bed.caller()
+
+        async with bed.through(caller) as channel:
+            stub = SurveyServiceStub(channel)
+            answers = Counter([await create(stub) for _ in range(100)])
+
+        assert {"good", "UNAVAILABLE"} == set(answers)
+        assert 10 * SURVEY.outlier.consecutive_failures // 2 <= answers["UNAVAILABLE"]
+        assert 2 == await caller.counter("cluster.survey.membership_healthy")
+        ejected = "cluster.survey.outlier_detection.ejections_enforced_total"
+        assert 0 == await caller.counter(ejected)
 
 
 class TestFault:

@@ -77,13 +77,13 @@ def of_proxies(seen: Iterable[Seen], what: str) -> list[dict[str, Any]]:
 
 
 def ejections(seen: Iterable[Seen]) -> list[dict[str, Any]]:
-    """Return the hosts that proxies leave out."""
+    """Return the hosts that proxies leave out, by outlier detection or health checks."""
     return [
         {"process": one.target.process, **host}
         for one in seen
         if one.proxy
         for host in one.proxy.hosts
-        if host["ejected"]
+        if host["ejected"] or host["failing"]
     ]
 
 

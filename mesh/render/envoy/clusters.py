@@ -11,6 +11,7 @@ from mesh.render.envoy.placement import (
     Proxy,
     address,
     canary_of,
+    dns_name,
     is_name,
     seconds,
     typed,
@@ -39,6 +40,11 @@ _ALWAYS_AT_GATEWAY = 64
 """Further requests for health checks and log-out."""
 _MOST_STREAMS_AT_GATEWAY = 600
 """Above the gateway's own limit, so that it explains a refusal."""
+_FAILING_PERCENT = 40
+"""
+Share of failures that ejects. A time-out or reset counts once as a failure, and its connection once
+as a success, so that all calls failing is 50 %, and this is two thirds of them.
+"""
 
 
 def service_app(proxy: Proxy, service: Service) -> dict[str, Any]:
@@ -126,7 +132,6 @@ def from_file(proxy: Proxy) -> dict[str, Any]:
 
 def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> dict[str, Any]:
     addresses = endpoints.get(name, ())
-    outlier = service.outlier
     limit = service.max_concurrent_requests * max(1, len(addresses))
     cluster: dict[str, Any] = {
         "name": name,
@@ -134,6 +139,28 @@ def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> 
         "load_assignment": _assignment(name, list(addresses)),
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": _breakers(limit, service),
+        "typed_extension_protocol_options": _http2(max_connection_duration=CONNECTION_LIFE),
+        "transport_socket": tls.to_peer(proxy, service.name),
+        **replica_selection(service, dns_name(service.name)),
+    }
+    return cluster
+
+
+def replica_selection(service: Service, authority: str) -> dict[str, Any]:
+    """
+    Return when a replica of *service* gets no calls.
+
+    A replica that reports UNAVAILABLE about a system behind it is healthy: only failures of local
+    origin (connect failures, resets, missing answers) eject. A process that is gone behind a live
+    proxy is found by health checks, and at once by `errors.grpc_replies` of that proxy.
+
+    Args:
+        service: The callee; its policy has the limits.
+        authority: What health checks name as their host.
+    """
+    outlier = service.outlier
+    return {
         # Replicas that seem broken get nothing, however few are left; when none is left, all get
         # calls again: probes that a pause of two seconds lets time out are no outage.
         "common_lb_config": {
@@ -141,24 +168,26 @@ def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> 
             # What health checks find counts at once, not up to a second later.
             "update_merge_window": "0s",
         },
-        "circuit_breakers": _breakers(limit, service),
         "outlier_detection": {
-            "consecutive_gateway_failure": outlier.consecutive_failures,
-            "enforcing_consecutive_gateway_failure": 100,
-            "consecutive_5xx": outlier.consecutive_failures,
+            "split_external_local_origin_errors": True,
             "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
             "enforcing_success_rate": 0,
+            "consecutive_local_origin_failure": outlier.consecutive_failures,
+            "enforcing_consecutive_local_origin_failure": 100,
+            "enforcing_local_origin_success_rate": 0,
+            "failure_percentage_threshold": _FAILING_PERCENT,
+            "enforcing_failure_percentage_local_origin": 100,
+            "failure_percentage_minimum_hosts": 1,
+            "failure_percentage_request_volume": 2 * outlier.consecutive_failures,
             "interval": seconds(outlier.interval),
             "base_ejection_time": seconds(outlier.base_ejection_time),
             "max_ejection_percent": outlier.max_ejection_percent,
         },
-        "health_checks": [_health_check(service)],
+        "health_checks": [_health_check(service, authority)],
         # An endpoint that is taken away goes at once; calls in flight end on their own.
         "ignore_health_on_host_removal": True,
-        "typed_extension_protocol_options": _http2(max_connection_duration=CONNECTION_LIFE),
-        "transport_socket": tls.to_peer(proxy, service.name),
     }
-    return cluster
 
 
 def keys(proxy: Proxy) -> dict[str, Any]:
@@ -206,7 +235,7 @@ def _breakers(limit: int, service: Service) -> dict[str, Any]:
     return {"thresholds": [calls, streams]}
 
 
-def _health_check(service: Service) -> dict[str, Any]:
+def _health_check(service: Service, authority: str) -> dict[str, Any]:
     return {
         "timeout": "1s",
         "interval": "1s",
@@ -215,7 +244,7 @@ def _health_check(service: Service) -> dict[str, Any]:
         "unhealthy_interval": "0.250s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,
-        "grpc_health_check": {"service_name": service.full_name},
+        "grpc_health_check": {"service_name": service.full_name, "authority": authority},
     }
 
 

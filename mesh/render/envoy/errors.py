@@ -39,6 +39,8 @@ _GRPC = (
 _RETRY_AFTER = timedelta(seconds=1)
 _RETRIED = frozenset({429, 503})
 """Statuses after which the same request may succeed; the answer says when."""
+HEALTH_CHECK_FAILED = "x-envoy-immediate-health-check-fail"
+"""Response header on which a caller's Envoy takes the replica out, as a failed check would."""
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
@@ -79,9 +81,13 @@ def _json_mapper(
     }
 
 
-def grpc_replies() -> dict[str, Any]:
+def grpc_replies(*, for_callers: bool = False) -> dict[str, Any]:
     """
     Return the ``local_reply_config`` of listeners that speak gRPC.
+
+    With *for_callers* the listener is the one in front of the process: when that cannot be reached,
+    the caller's proxy is told to stop calling this replica until a health check succeeds. A status
+    that the process itself reports never has this effect.
 
     A token for another audience is 403 to Envoy; services call it unauthenticated, and so does
     the mesh whichever of the two sees it first.
@@ -89,7 +95,17 @@ def grpc_replies() -> dict[str, Any]:
     rewrite = _grpc_mapper(401, "UNAUTHENTICATED", _GRPC[0][2])
     rewrite["filter"] = {"and_filter": {"filters": [_has_status(403), _refused_by_jwt()]}}
     rewrite["status_code"] = 401
-    return {"mappers": [rewrite, *(_grpc_mapper(*row) for row in _GRPC)]}
+    mappers = [rewrite, *(_grpc_mapper(*row) for row in _GRPC)]
+    return {"mappers": [_process_gone(), *mappers] if for_callers else mappers}
+
+
+def _process_gone() -> dict[str, Any]:
+    """Return the answer for a process that refuses connections or closes them before it answers."""
+    gone = _grpc_mapper(*next(row for row in _GRPC if row[0] == 503))
+    flags = {"response_flag_filter": {"flags": ["UF", "UC", "UH"]}}
+    gone["filter"] = {"and_filter": {"filters": [gone["filter"], flags]}}
+    gone["headers_to_add"].append(_header(HEALTH_CHECK_FAILED, "true"))
+    return gone
 
 
 def _grpc_mapper(status: int, reason: str, message: str) -> dict[str, Any]:

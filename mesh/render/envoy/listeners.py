@@ -29,7 +29,7 @@ def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
         common_http_protocol_options={"max_connection_duration": CONNECTION_LIFE},
         drain_timeout="2s",
         stream_idle_timeout="0s",
-        local_reply_config=grpc_replies(),
+        local_reply_config=grpc_replies(for_callers=True),
         access_log=telemetry.access_log(proxy, INBOUND),
         **telemetry.tracing(proxy, INBOUND),
         http_filters=filters,

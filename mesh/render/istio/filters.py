@@ -7,9 +7,9 @@ the same codes, error details, deadlines and retries locally and in production.
 
 from typing import Any
 
-from mesh.contract.policy import Method
+from mesh.contract.policy import Method, Service
 from mesh.render.deployment import KEY_SET_PORT, Deployment, Workload
-from mesh.render.envoy import authorization, budget, errors, manager, routes
+from mesh.render.envoy import authorization, budget, clusters, errors, manager, routes
 from mesh.render.envoy.text import COMMENT
 from mesh.render.manifest import Files, Resource, resource
 
@@ -93,7 +93,7 @@ def _inbound(deployed: Deployment, workload: Workload) -> list[Resource]:
     patches = [
         connection_manager(
             INBOUND,
-            local_reply_config=errors.grpc_replies(),
+            local_reply_config=errors.grpc_replies(for_callers=True),
             http2_protocol_options=manager.grpc_options()["http2_protocol_options"],
             **_strict(),
         ),
@@ -143,8 +143,9 @@ def _outbound(deployed: Deployment, callees: tuple[Workload, ...]) -> list[Resou
         },
     ]
     for callee in callees:
-        patches += [_tls(callee), _attempts(callee)]
-        for method in deployed.mesh.service(callee.name).methods:
+        service = deployed.mesh.service(callee.name)
+        patches += [_tls(callee), _replicas(callee, service), _attempts(callee)]
+        for method in service.methods:
             names = [method.name] if method.stays_open else [method.name, f"{method.name}-canary"]
             patches += [_travel(callee, method, name) for name in names]
     return patches
@@ -159,6 +160,21 @@ def _tls(callee: Workload) -> Resource:
         "applyTo": "CLUSTER",
         "match": {"context": OUTBOUND, "cluster": {"service": callee.host}},
         "patch": {"operation": "MERGE", "value": {"transport_socket": socket}},
+    }
+
+
+def _replicas(callee: Workload, service: Service) -> Resource:
+    """Return the patch for health checks and for shares of failures, which Istio cannot express."""
+    return {
+        "applyTo": "CLUSTER",
+        "match": {
+            "context": OUTBOUND,
+            "cluster": {"service": callee.host, "portNumber": callee.port},
+        },
+        "patch": {
+            "operation": "MERGE",
+            "value": clusters.replica_selection(service, callee.host),
+        },
     }
 
 

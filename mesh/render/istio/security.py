@@ -53,7 +53,7 @@ def add(files: Files, deployed: Deployment) -> None:
 def _allow_service(files: Files, deployed: Deployment, workload: Workload) -> None:
     methods = deployed.mesh.service(workload.name).methods
     rules = [_rule(deployed, workload, group) for group in _groups(methods)]
-    rules.append(_infrastructure(deployed, workload))
+    rules += _infrastructure(deployed, workload)
     if workload.name == "auth":
         rules.append(_key_set(deployed))
     files.add(
@@ -113,16 +113,21 @@ def _principals(deployed: Deployment, method: Method) -> list[str]:
     return [deployed.principal_of(caller) for caller in method.callers]
 
 
-def _infrastructure(deployed: Deployment, workload: Workload) -> Resource:
-    """Health is asked by the health service; health and reflection by operators."""
-    sources = [principal(APP_NAMESPACE, OPERATOR)]
-    if workload.name != "health":
-        sources.insert(0, deployed.principal_of("health"))
-    return {
-        "from": [{"source": {"principals": sources}}],
-        "to": [_operation(workload, [f"{prefix}*" for prefix in (HEALTH_SERVICE, *REFLECTION)])],
-        "when": [GRPC_ONLY],
-    }
+def _infrastructure(deployed: Deployment, workload: Workload) -> list[Resource]:
+    """Return the rules for health, which callers' proxies ask, and for operators' reflection."""
+    operator = principal(APP_NAMESPACE, OPERATOR)
+    askers = sorted({w.principal for w in deployed.callers(workload.name)})
+    return [
+        {
+            "from": [{"source": {"principals": sources}}],
+            "to": [_operation(workload, [f"{prefix}*" for prefix in prefixes])],
+            "when": [GRPC_ONLY],
+        }
+        for sources, prefixes in (
+            ([*askers, operator], (HEALTH_SERVICE,)),
+            ([operator], REFLECTION),
+        )
+    ]
 
 
 def _key_set(deployed: Deployment) -> Resource:

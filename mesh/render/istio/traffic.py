@@ -151,9 +151,10 @@ def _destination_rule(
         **_connections(workload),
         "retryBudget": {"percent": int(RETRY_BUDGET_PERCENT), "minRetryConcurrency": LEAST_RETRIES},
         "outlierDetection": {
-            # gRPC's UNAVAILABLE counts as 503, a gateway error.
-            "consecutiveGatewayErrors": outlier.consecutive_failures,
-            # INTERNAL and DEADLINE_EXCEEDED say nothing about the replica that answered.
+            # UNAVAILABLE (503, a gateway error) may be about a system behind a healthy replica.
+            "splitExternalLocalOriginErrors": True,
+            "consecutiveLocalOriginFailures": outlier.consecutive_failures,
+            "consecutiveGatewayErrors": 0,
             "consecutive5xxErrors": 0,
             "interval": duration(outlier.interval),
             "baseEjectionTime": duration(outlier.base_ejection_time),
@@ -221,7 +222,9 @@ def _http_destination_rule(files: Files, workload: Workload) -> None:
                 "trafficPolicy": {
                     **_connections(workload),
                     "outlierDetection": {
-                        "consecutiveGatewayErrors": 5,
+                        "splitExternalLocalOriginErrors": True,
+                        "consecutiveLocalOriginFailures": 5,
+                        "consecutiveGatewayErrors": 0,
                         "consecutive5xxErrors": 0,
                         "interval": "1s",
                         "baseEjectionTime": "5s",

@@ -97,17 +97,26 @@ def _proxies(pace: Pace) -> Iterator[Alert]:
         fires=Fires(series={f"{breakers[0]}{{{edge}}}": "0x5 1x10"}, at=10, labels=which),
         quiet=Quiet(series={f"{breakers[0]}{{{edge}}}": "1x5 0x10"}, at=12),
     )
-    ejected = "envoy_cluster_outlier_detection_ejections_active"
+    total, healthy = "envoy_cluster_membership_total", "envoy_cluster_membership_healthy"
     yield Alert(
         name="HostEjected",
-        expr=f"max by (workload, envoy_cluster_name) (max_over_time({ejected}[{window}])) > 0",
+        # Hosts that outlier detection ejects and those whose health checks fail.
+        expr=f"max by (workload, envoy_cluster_name) (\n  max_over_time(({total} - {healthy})"
+        f"[{window}:])\n) > 0",
         minutes=1,
         severity=Severity.WARNING,
         team=Team.MESH,
         summary="{{ $labels.workload }} leaves out replicas of {{ $labels.envoy_cluster_name }}.",
-        description="{{ $value }} of them failed too often in a row.",
-        fires=Fires(series={f"{ejected}{{{edge}}}": "0x5 1x10"}, at=10, labels=which, value="1"),
-        quiet=Quiet(series={f"{ejected}{{{edge}}}": "0x5 1 0x10"}, at=12),
+        description="{{ $value }} of them cannot be reached or do not answer.",
+        fires=Fires(
+            series={f"{total}{{{edge}}}": "2x15", f"{healthy}{{{edge}}}": "2x5 1x10"},
+            at=10,
+            labels=which,
+            value="1",
+        ),
+        quiet=Quiet(
+            series={f"{total}{{{edge}}}": "2x15", f"{healthy}{{{edge}}}": "2x5 1 2x10"}, at=12
+        ),
     )
 
 

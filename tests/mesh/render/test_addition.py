@@ -37,7 +37,7 @@ def test_its_own_figures() -> None:
     routes = yaml.safe_load(files[f"base/virtual-service-{NAME}.yaml"])["spec"]["http"]
 
     assert 40 == rule["connectionPool"]["http"]["http2MaxRequests"]
-    assert 7 == rule["outlierDetection"]["consecutiveGatewayErrors"]
+    assert 7 == rule["outlierDetection"]["consecutiveLocalOriginFailures"]
     assert {"4s", "5s"} == {route["timeout"] for route in routes}
 
 

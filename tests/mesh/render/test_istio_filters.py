@@ -9,7 +9,7 @@ import yaml
 from mesh.contract import policy
 from mesh.contract.policy import Method
 from mesh.render import deployment, istio
-from mesh.render.envoy import errors
+from mesh.render.envoy import clusters, errors
 from mesh.render.envoy.text import COMMENT
 
 MESH = policy.load()
@@ -93,8 +93,26 @@ def test_error_details_at_both_ends() -> None:
 
         assert ("SIDECAR_INBOUND" in ends) is workload.is_grpc
         assert ("SIDECAR_OUTBOUND" in ends) is bool(DEPLOYED.callees(workload.name))
-        for _, config in configs:
-            assert config.get("local_reply_config") in (None, errors.grpc_replies())
+        for context, config in configs:
+            replies = errors.grpc_replies(for_callers=context == "SIDECAR_INBOUND")
+            assert config.get("local_reply_config") in (None, replies)
+
+
+@pytest.mark.parametrize("caller", [pytest.param(w.name, id=w.name) for w in DEPLOYED.workloads])
+def test_selection_of_replicas(caller: str) -> None:
+    """
+    Callers check the health of replicas and eject them as local Envoys do.
+    """
+    found = {
+        p["match"]["cluster"]["service"]: p["patch"]["value"]
+        for p in patches(caller)
+        if p["applyTo"] == "CLUSTER" and "health_checks" in p["patch"]["value"]
+    }
+
+    assert {
+        callee.host: clusters.replica_selection(MESH.service(callee.name), callee.host)
+        for callee in DEPLOYED.callees(caller)
+    } == found
 
 
 def test_no_comments() -> None:

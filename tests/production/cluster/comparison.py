@@ -1,5 +1,6 @@
 """Compares the contract and the local Envoys with what istiod sends, rpc by rpc."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from mesh.chassis.tokens import ISSUER
 from mesh.contract.policy import Method
 from mesh.render import registry
 from mesh.render.deployment import OPERATOR, Deployment, Workload, principal
+from mesh.render.envoy.errors import HEALTH_CHECK_FAILED
 from tests.production.cluster.rbac import Call, allowed
 from tests.production.cluster.xds import Dump, find, snake
 
@@ -150,14 +152,16 @@ def _clusters(
         yield Row("retry budget", where, *budgets)
         ejection, mine = found.get("outlier_detection", {}), local["outlier_detection"]
         rule = service.outlier
-        failures = ejection.get("consecutive_gateway_failure")
+        failures = ejection.get("consecutive_local_origin_failure")
         yield Row("failures before ejection", where, rule.consecutive_failures, failures)
         most_percent = ejection.get("max_ejection_percent")
         yield Row("most ejected replicas", where, rule.max_ejection_percent, most_percent)
         base = seconds(ejection.get("base_ejection_time"))
         yield Row("ejection time", where, rule.base_ejection_time.total_seconds(), base)
-        key = "enforcing_consecutive_5xx"
-        yield Row("ejection for honest errors", where, mine[key], ejection.get(key, 100))
+        for option, key, default in _EJECTION:
+            yield Row(option, where, mine.get(key, default), ejection.get(key, default))
+        for option, key in _SELECTION:
+            yield Row(option, where, _checks(local, key), _checks(found, key))
         identities = sorted(
             v for names in find(found, "match_subject_alt_names") for e in names for v in e.values()
         )
@@ -167,6 +171,40 @@ def _clusters(
             ("connection age", "max_connection_duration"),
         ):
             yield Row(option, where, _first(local, name), _first(found, name))
+
+
+_EJECTION = (
+    ("ejection for a status of the service", "enforcing_consecutive_5xx", 100),
+    ("ejection for UNAVAILABLE of the service", "enforcing_consecutive_gateway_failure", 0),
+    ("failures of callers and callees apart", "split_external_local_origin_errors", False),
+    ("share of missing answers that ejects", "failure_percentage_threshold", 85),
+    ("ejection by that share", "enforcing_failure_percentage_local_origin", 0),
+    ("calls that make a share", "failure_percentage_request_volume", 50),
+)
+"""Options of outlier detection, with Envoy's defaults."""
+_SELECTION = (
+    ("health checks by callers", "health_checks"),
+    ("calls when no replica is healthy", "healthy_panic_threshold"),
+    ("delay of what health checks find", "update_merge_window"),
+)
+
+
+def _checks(cluster: Any, key: str) -> Any:
+    """Return the value of *key* without what names the callee, which differs in its form."""
+    if key != "health_checks":
+        return _first(cluster, key)
+    found = json.loads(json.dumps(cluster.get(key, [])))
+    for check in found:
+        check.get("grpc_health_check", {}).pop("authority", None)
+    return [{name: _plain(value) for name, value in check.items()} for check in found]
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* with durations as numbers, however they are written."""
+    try:
+        return seconds(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _budget(limits: Any) -> tuple[float, int]:
@@ -197,6 +235,8 @@ def _inbound(callee: Workload, dump: Dump) -> Iterator[Row]:
     chains = dump.inbound(callee.port)
     for option, key in _INBOUND.items():
         yield Row(option, callee.name, _first(local, key), _first(chains, key))
+    gone = (_takes_out(n) for n in (local, chains))
+    yield Row("a process that is gone takes its replica out", callee.name, *gone)
     mine, theirs = (len(_first(n, "mappers") or []) for n in (local, chains))
     yield Row("error details of a proxy's answers", callee.name, mine, theirs)
     fields = [sorted(_first(n, "json_format") or {}) for n in (local, chains)]
@@ -205,6 +245,16 @@ def _inbound(callee: Workload, dump: Dump) -> Iterator[Row]:
     mine_deadlines = _deadlines(r for hosts in find(routes, "routes") for r in hosts)
     their_deadlines = _deadlines(r for hosts in find(chains, "routes") for r in hosts)
     yield Row("deadline at the callee", callee.name, mine_deadlines, their_deadlines)
+
+
+def _takes_out(listener: Any) -> list[str]:
+    """Return the response flags that make a proxy tell callers to leave its replica out."""
+    return sorted(
+        flag
+        for mapper in _first(listener, "mappers") or []
+        if HEALTH_CHECK_FAILED in {h["header"]["key"] for h in mapper.get("headers_to_add", [])}
+        for flag in _first(mapper, "flags") or []
+    )
 
 
 def _deadlines(routes: Iterator[Any]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from sandbox import logs
 from sandbox.outbox import smtp, web
 from sandbox.outbox.store import Store
 
@@ -32,6 +33,7 @@ class _Web(uvicorn.Server):
 def main() -> None:
     """Run the outbox until SIGTERM or SIGINT."""
     arguments = _parser().parse_args()
+    logs.write_json()
     try:
         if os.environ.get("AMARRE_ENV") == "production":
             raise CannotStartError("The outbox swallows mails; it does not run in production.")
@@ -61,7 +63,8 @@ async def run(*, http: tuple[str, int], smtp_at: tuple[str, int], database: Path
             mails = await smtp.listen(store, *smtp_at)
         except OSError as exc:
             raise _cannot_bind(smtp_at, "--smtp", exc) from exc
-        server = _Web(uvicorn.Config(web.app(store), log_level="warning", lifespan="off"))
+        config = uvicorn.Config(web.app(store), log_config=None, access_log=False, lifespan="off")
+        server = _Web(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         async with mails:
             await stop.wait()

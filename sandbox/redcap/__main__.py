@@ -1,7 +1,6 @@
 """Composition root: command line -> store -> application -> server."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -11,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import structlog
 import uvicorn
 
+from sandbox import logs
 from sandbox.redcap import config, setup
 from sandbox.redcap.app import Sandbox
 from sandbox.redcap.config import Config, ConfigError
@@ -71,22 +71,9 @@ async def _serve(settings: Config, listener: socket.socket) -> None:
         log.info("sandbox stopped")
 
 
-def _log_as_json() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
-    )
-
-
 def main() -> int:
     """Run until stopped; return 2 if it cannot start."""
-    _log_as_json()
+    logs.write_json()
     try:
         settings = config.read(sys.argv[1:], os.environ)
         listener = _bind(settings)

@@ -1,6 +1,7 @@
 """The outbox as a program: mails in over SMTP, out over HTTP."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -51,7 +52,11 @@ def start(http: int, smtp: int, database: Path, **env: str) -> subprocess.Popen[
     command = [sys.executable, "-m", "sandbox.outbox", "--database", str(database)]
     command += ["--http", f"127.0.0.1:{http}", "--smtp", f"127.0.0.1:{smtp}"]
     return subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "AMARRE_ENV": "", **env}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "AMARRE_ENV": "", **env},
     )
 
 
@@ -94,6 +99,15 @@ class TestOutbox:
         assert ["http://localhost:3000/login?userId=ab&secret=cd"] == message["links"]
         assert "Go to" in str(message["text"])
         assert "<a href" in str(message["html"])
+
+    async def test_lines(self, outbox: Outbox) -> None:
+        """Every line of the log is one JSON object."""
+        await aiosmtplib.send(a_mail(), hostname="127.0.0.1", port=outbox.smtp)
+        outbox.process.terminate()
+        lines = [json.loads(line) for line in outbox.process.communicate()[0].splitlines()]
+
+        assert ["mail kept"] == [line["event"] for line in lines]
+        assert {"level", "timestamp"} <= set(lines[0])
 
     async def test_newest_first(self, outbox: Outbox) -> None:
         """The list begins with the newest mail."""

@@ -1,0 +1,29 @@
+"""Log lines of the sandbox's programs: one JSON object each, also of the libraries they use."""
+
+import logging
+import sys
+
+import structlog
+
+
+def write_json() -> None:
+    """Write every log line as JSON on stdout from now on."""
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    facts = [structlog.processors.format_exc_info]
+    written = structlog.processors.JSONRenderer(ensure_ascii=False)
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, stamp, *facts, written],
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_log_level, stamp],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *facts,
+                written,
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

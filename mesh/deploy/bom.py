@@ -1,7 +1,7 @@
 """
 ``python -m mesh.deploy.bom [licences]``: what the images are made of, as CycloneDX or as a list.
 
-Made from the lock of the images and from what the installed packages say of themselves.
+Made from the locks of the images and from what the installed packages say of themselves.
 """
 
 import json
@@ -47,12 +47,14 @@ class UnknownLicenceError(Exception):
 
 def packages() -> Iterator[Package]:
     """
-    Yield the packages that images install on this version of Python, in the order of the lock.
+    Yield the packages that images install on this version of Python, sorted by name.
 
     Raises:
         UnknownLicenceError: A package names no licence.
     """
-    for entry in re.split(r"\n(?=\S)", docker.LOCK.read_text().strip()):
+    locks = (lock.read_text().strip() for lock in docker.LOCKS.values())
+    entries = {entry for lock in locks for entry in re.split(r"\n(?=\S)", lock)}
+    for entry in sorted(entries):
         pinned = Requirement(entry.partition("\\")[0])
         if pinned.marker is None or pinned.marker.evaluate():
             version = str(pinned.specifier).removeprefix("==")

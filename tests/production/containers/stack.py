@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from mesh.render.readers import READERS
+from tests.production.namespaces import enter
 from tests.production.programs import MissingProgramError, program
 
 HERE = Path(__file__).parent
@@ -34,9 +36,11 @@ def why_not() -> str:
         return "A container engine needs root; run make test-containers as root."
     if shutil.which("apt-get") is None:
         return "The engine is installed from Debian's packages, and this machine has no apt-get."
-    done = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    done = subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, check=False)
     if done.returncode:
-        return "A container engine needs mount namespaces, which this machine does not allow."
+        return "A container engine needs namespaces, which this machine does not allow."
+    if not Path("/dev/net/tun").exists():
+        return "The network of the engine needs /dev/net/tun, which this machine does not have."
     return ""
 
 
@@ -71,8 +75,30 @@ class Stack:
         variables = {"STATE": str(STATE), "PYTHON": sys.executable}
         return run(["bash", str(HERE / "engine.sh"), action], environment=os.environ | variables)
 
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        """Be in the engine's network while the body runs: published ports are on its localhost."""
+        with Path("/proc/thread-self/ns/net").open() as own:
+            with Path(self.environment["NETWORK"]).open() as engine:
+                enter(engine.fileno())
+            try:
+                yield
+            finally:
+                enter(own.fileno())
+
+    def leftovers(self) -> list[str]:
+        """Return the commands that run from the folder of the engine, and its control groups."""
+        found = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{STATE.name}")]
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if str(STATE / "data") in command or str(STATE / "exec") in command:
+                    found.append(command)
+        return found
+
     def _copy(self) -> None:
-        shutil.rmtree(self.tree, ignore_errors=True)
+        for folder in (self.tree, STATE / "backups"):
+            shutil.rmtree(folder, ignore_errors=True)
         listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         for name in run(listed, folder=ROOT).splitlines():
             source, target = ROOT / name, self.tree / name
@@ -114,9 +140,13 @@ class Stack:
         return run(command, folder=self.folder, environment=self.environment, check=check)
 
     def line(self, line: str) -> str:
-        """Run one line of the page in a shell, with the digest of the base filled in."""
-        digest = self.environment["PYTHON_DIGEST"]
-        return self.run(["bash", "-ec", line.replace("sha256:…", digest)])
+        """Run one line of the page in a shell, with the digest and a folder of ours filled in."""
+        for stated, used in (
+            ("sha256:…", self.environment["PYTHON_DIGEST"]),
+            ("/var/backups/amarre", str(STATE / "backups")),
+        ):
+            line = line.replace(stated, used)
+        return self.run(["bash", "-ec", line])
 
     def compose(self, *arguments: str) -> str:
         """Run Compose as the page does."""

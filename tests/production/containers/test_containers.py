@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +23,36 @@ from tests.production.containers.stack import ROOT, Stack, documented, until, wh
 ADA = "ada.lovelace@example.org"
 LIMIT_MB = 120
 """What an image of ours may add to its base."""
+CHECK_SECONDS = 0.05
+"""CPU that one health check of ours may take."""
+MEMORY_PERCENT = 90
+NEWER = "0.1.1"
+"""The version after this one, whose migration a test adds."""
+MIGRATION = """
+\"\"\"A table that only the version after this one knows.\"\"\"
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{down}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("of_the_next_version", sa.Column("id", sa.Integer, primary_key=True))
+
+
+def downgrade() -> None:
+    op.drop_table("of_the_next_version")
+"""
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime)
+"""
 EXTRA = ("otel-collector", "jaeger")
 """Services of the profile telemetry whose images can be built here."""
 REFUSED = {"''", "'SSLError'", "'ConnectionResetError'", "'BrokenPipeError'"}
@@ -60,18 +92,27 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 def stack() -> Iterator[Stack]:
     """The stack, after the commands of the page; afterwards it is removed, the engine stopped."""
     made = Stack()
-    made.start_engine()
+    before = interfaces()
     try:
-        made.images_of_others()
-        for line in documented("Try it on one machine"):
-            began = time.monotonic()
-            made.line(line)
-            sys.stdout.write(f"{time.monotonic() - began:6.1f} s  {line}\n")
-        yield made
+        made.start_engine()
+        with made.network():
+            made.images_of_others()
+            for line in documented("Try it on one machine"):
+                began = time.monotonic()
+                made.line(line)
+                sys.stdout.write(f"{time.monotonic() - began:6.1f} s  {line}\n")
+            yield made
     finally:
-        with suppress(AssertionError):
-            made.compose("--profile", "telemetry", "down", "--volumes", "--timeout", "5")
+        if made.environment:
+            with suppress(AssertionError):
+                made.compose("--profile", "telemetry", "down", "--volumes", "--timeout", "5")
         made.engine("stop")
+    assert (before, []) == (interfaces(), made.leftovers())
+
+
+def interfaces() -> list[str]:
+    """Return the network interfaces of this machine."""
+    return sorted(name for _, name in socket.if_nameindex())
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +136,24 @@ def ready(stack: Stack) -> dict[str, Any]:
 def ada(ready: dict[str, Any]) -> Iterator[Researcher]:
     """Somebody who is signed in and has a request."""
     with Researcher(ready, ADA) as researcher:
-        researcher.sign_in()
-        researcher.create()
+        # A busy machine may exceed a deadline; the answer then says to try again.
+        until("a sign-in", lambda: is_signed_in(researcher))
+        until("a request", lambda: has_created(researcher))
         yield researcher
+
+
+def is_signed_in(who: Researcher) -> bool:
+    """Sign *who* in; say whether that was answered."""
+    with suppress(httpx.HTTPError, AssertionError):
+        who.sign_in()
+    return bool(who.session)
+
+
+def has_created(who: Researcher) -> bool:
+    """Say whether *who* has a request, after creating one where there is none."""
+    with suppress(httpx.HTTPError, AssertionError):
+        return bool(who.requests() or who.create())
+    return False
 
 
 def is_served(who: Researcher) -> bool:
@@ -105,6 +161,17 @@ def is_served(who: Researcher) -> bool:
     with suppress(httpx.HTTPError, AssertionError, KeyError):
         return 1 == len(who.requests())
     return False
+
+
+def ours(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Return the containers of images of ours that stay."""
+    services = stack.settings()["services"]
+    running = stack.containers()
+    return {
+        name: running[name]
+        for name in running
+        if "build" in services[name] and name != "volume-owners"
+    }
 
 
 def test_healthy(stack: Stack) -> None:
@@ -205,30 +272,62 @@ def test_lines(stack: Stack, ada: Researcher) -> None:
     Every line of our images is one JSON object with time, level and event.
     """
     assert is_served(ada)
-    ours = [n for n, s in stack.settings()["services"].items() if "build" in s]
-    running = stack.containers()
-    for name in ours:
-        if name not in running or name == "volume-owners":
-            continue
+    for name in ours(stack):
         for line in stack.compose("logs", "--no-log-prefix", "--no-color", name).splitlines():
             entry = json.loads(line)
             assert {"level", "event"} <= set(entry), (name, line)
 
 
-@pytest.mark.xfail(strict=True, reason="images still add about 250 MB to their base")
 def test_size(stack: Stack) -> None:
     """
-    An image adds at most 120 MB to its base.
+    No image adds more than 120 MB to its base.
     """
-    base = f"127.0.0.1:{os.environ.get('PORT', '5006')}/library/python:base"
-    images = [stack.containers()["survey"]["Config"]["Image"], base]
-    size, of_base = (
-        int(stack.run(["docker", "image", "inspect", "--format", "{{.Size}}", image]))
-        for image in images
+
+    def size(image: str) -> float:
+        return int(stack.run(["docker", "image", "inspect", "--format", "{{.Size}}", image])) / 1e6
+
+    base = size("127.0.0.1:5006/library/python:base")
+    added = {name: size(one["Config"]["Image"]) - base for name, one in ours(stack).items()}
+    sys.stdout.write(
+        "".join(f"{name} adds {mb:.0f} MB to its base\n" for name, mb in added.items())
     )
-    added = (size - of_base) / 1e6
-    sys.stdout.write(f"the image of survey adds {added:.0f} MB to its base\n")
-    assert added <= LIMIT_MB
+
+    assert {"survey", "auth", "gateway", "health", "redcap", "outbox"} <= set(added)
+    assert not {name for name, mb in added.items() if mb > LIMIT_MB}
+
+
+def test_health_checks(stack: Stack) -> None:
+    """
+    A health check of an image of ours takes less than 50 ms of CPU.
+    """
+    used = {}
+    for name, one in ours(stack).items():
+        kind, *command = one["Config"].get("Healthcheck", {}).get("Test", ["NONE"])
+        if kind == "NONE":
+            continue
+        shell = ["sh", "-c"] if kind == "CMD-SHELL" else []
+        measure = ["docker", "exec", one["Id"], "python", "-c", MEASURE, *shell, *command]
+        used[name] = min(float(stack.run(measure)) for _ in range(5))
+    sys.stdout.write(f"CPU of health checks, s: {used}\n")
+
+    assert {"survey", "auth", "gateway", "health", "redcap", "outbox"} <= set(used)
+    assert not {name for name, seconds in used.items() if seconds >= CHECK_SECONDS}
+
+
+def test_memory(stack: Stack) -> None:
+    """
+    After use each container stays below nine tenths of its limit of memory.
+    """
+    lines = stack.run(["docker", "stats", "--no-stream", "--format", "{{json .}}"]).splitlines()
+    used = {entry["Name"]: float(entry["MemPerc"].rstrip("%")) for entry in map(json.loads, lines)}
+    sys.stdout.write(f"memory, % of the limit: {used}\n")
+
+    containers = stack.containers()
+    assert {one["Name"].lstrip("/") for one in containers.values() if one["State"]["Running"]} == {
+        name for name in used if name.startswith("amarre-")
+    }
+    assert all(one["HostConfig"]["Memory"] for one in containers.values())
+    assert not {name for name, percent in used.items() if not 0 < percent < MEMORY_PERCENT}
 
 
 @pytest.mark.parametrize(
@@ -303,6 +402,63 @@ def test_down_and_up(stack: Stack, ready: dict[str, Any], ada: Researcher) -> No
         assert is_served(again)
 
 
+def tables(stack: Stack) -> set[str]:
+    """Return the tables of Auth's database."""
+    query = "select table_name from information_schema.tables where table_schema = 'public'"
+    psql = ["psql", "--username", "postgres", "--dbname", "auth", "-Atc", query]
+    return set(stack.compose("exec", "-T", "postgres", *psql).split())
+
+
+def test_upgrade_and_back(stack: Stack, ada: Researcher) -> None:
+    """
+    A new version migrates its tables at its start; the way back takes them back; data is kept.
+    """
+    site = stack.folder / "site.env"
+    versions = stack.tree / "auth_svc/migrations/versions"
+    newest = max(versions.glob("m0*.py")).name[1:5]
+    added = versions / "m9999_next.py"
+    previous = site.read_text()
+
+    added.write_text(MIGRATION.replace("{down}", newest))
+    site.write_text(re.sub(r"(?m)^AMARRE_VERSION=.*", f"AMARRE_VERSION={NEWER}", previous))
+    for line in documented("Upgrade"):
+        stack.line(line)
+
+    assert stack.containers()["auth"]["Config"]["Image"].endswith(f":{NEWER}")
+    assert "of_the_next_version" in tables(stack)
+    until("an answer", lambda: is_served(ada))
+
+    back, *rest = documented("Return to the previous version")
+    stack.line(back.replace("REVISION", newest))
+    site.write_text(previous)
+    for line in rest:
+        stack.line(line)
+
+    assert "of_the_next_version" not in tables(stack)
+    assert not stack.containers()["auth"]["Config"]["Image"].endswith(f":{NEWER}")
+    assert {} == stack.unwell()
+    until("an answer", lambda: is_served(ada))
+
+
+def test_backup_and_restore(stack: Stack, ready: dict[str, Any], ada: Researcher) -> None:
+    """
+    A restore brings back what the archive holds, into empty databases, and nothing later.
+    """
+    for line in documented("Back up"):
+        stack.line(line)
+    with Researcher(ready, "grace.hopper@example.org") as later:
+        until("a sign-in", lambda: is_signed_in(later))
+
+        for line in documented("Restore"):
+            stack.line(line)
+
+        until("an answer", lambda: is_served(ada))
+        until(
+            "the end of the later session",
+            lambda: 401 == later.send("GET", "/api/v1/me").status_code,
+        )
+
+
 def test_telemetry_profile(stack: Stack) -> None:
     """
     Collector and Jaeger of the profile telemetry start on volumes that they can write to.
@@ -350,4 +506,6 @@ def test_page() -> None:
     assert [line for line in lines if line.endswith("build")]
     assert [line for line in lines if line.endswith("up --detach --wait")]
     assert [line for line in lines if line.endswith("down")]
+    for section in ("Upgrade", "Return to the previous version", "Back up", "Restore"):
+        assert documented(section), section
     assert (Path(ROOT) / "mesh/deploy/compose_secrets.py").is_file()

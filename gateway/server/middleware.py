@@ -1,6 +1,7 @@
 """Outermost middleware: request id, security headers, body limit, last-resort errors."""
 
 import asyncio
+import functools
 import re
 import secrets
 from collections.abc import Callable
@@ -131,11 +132,12 @@ class RequestMiddleware:
     ) -> None:
         """Answer a request that is not admitted, as cheaply as possible."""
         # No span and no log line: under overload they would cost more than the request.
-        duration_of(scope["method"] if scope["method"] in VERBS else "other", "other", 503).observe(
-            0
-        )
+        verb = scope["method"] if scope["method"] in VERBS else "other"
+        duration_of(verb, "other", 503).observe(0)
+        start, body = _refusal(error.message)
         added = self._common_headers(scope, headers, tracing.new_traceparent())
-        await failure(error)(scope, receive, _Response(scope, send, added))
+        await send({**start, "headers": [*start["headers"], *added]})
+        await send(body)
 
     async def _fail(
         self, scope: Scope, receive: Receive, response: "_Response", error: MeshError
@@ -219,6 +221,15 @@ class _LimitedBody:
 
 def _nothing() -> None:
     pass
+
+
+@functools.cache
+def _refusal(message: str) -> tuple[Message, Message]:
+    """Return the response to a request that is not admitted, without the headers of its own."""
+    response = failure(UnavailableError(message))
+    headers = [*response.raw_headers, *COMMON_HEADERS]
+    start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
+    return start, {"type": "http.response.body", "body": bytes(response.body)}
 
 
 def _is_too_large(content_length: str) -> bool:

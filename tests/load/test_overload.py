@@ -103,8 +103,8 @@ async def test_overload(mesh: Any) -> None:
     """
     Far more requests than can be served are answered 200 in time, or refused with Retry-After.
 
-    Meanwhile health checks are served and log-out is never refused, and afterwards everybody is
-    served again.
+    Meanwhile health checks are served and log-out succeeds, and afterwards everybody is served
+    again.
 
     Source: faults A2.
     """
@@ -146,7 +146,7 @@ async def test_overload(mesh: Any) -> None:
     assert all("retry-after" in a.headers for a in answers if a.status == 503)
     assert max(a.seconds for a in answers if a.status == 200) < STATUS_DEADLINE + 1
     assert {200} == set(health)
-    assert signed_out not in {429, 503}
+    assert 200 == signed_out
 
     async with asyncio.timeout(30), Client(port) as client:
         while (await client.get(STATUS)).status != 200:

@@ -21,7 +21,8 @@ from structlog.typing import EventDict, Processor
 
 from mesh.chassis import call
 from mesh.chassis.telemetry import names
-from mesh.chassis.telemetry.metrics import LOG_LINES_LOST
+from mesh.chassis.telemetry.allowance import Allowance
+from mesh.chassis.telemetry.metrics import LOG_LINES_LOST, SLOW_CALLS_NOT_RECORDED
 from mesh.chassis.telemetry.pseudonym import pseudonym
 from mesh.contract import policy, sensitivity
 from mesh.contract.model import LONGEST_CALL
@@ -33,6 +34,8 @@ _TOO_COMMON = frozenset({"data", "name", "title"})
 """Sensitive field names that lines use with another meaning; those fields are never logged."""
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
 
+slow_calls = Allowance(per_second=10, burst=50)
+"""How many slow calls a process records."""
 Emit = Callable[[EventDict], None]
 _also_emit: list[Emit] = []
 
@@ -87,6 +90,9 @@ def configure_logs(
 def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
     """Return the log kind of a call.
 
+    Under overload every call is slow, and a line and a span of each would add to the load. Slow
+    calls beyond `slow_calls` count as ordinary ones; metrics count all.
+
     Args:
         code: The gRPC status code's name, or that that corresponds to an HTTP status.
         elapsed: How long the call took, in seconds.
@@ -97,7 +103,9 @@ def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
     if code in names.FAULT_CODES:
         return names.KIND_ERROR
     if objective <= LONGEST_CALL and elapsed > objective.total_seconds():
-        return names.KIND_SLOW
+        if slow_calls.take():
+            return names.KIND_SLOW
+        SLOW_CALLS_NOT_RECORDED.inc()
     return names.KIND_ACCESS
 
 

@@ -41,6 +41,9 @@ LOOP_LAG = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
 LOG_LINES_LOST = Counter(names.LOG_LINES_LOST, "Log lines that could not be written.")
+SLOW_CALLS_NOT_RECORDED = Counter(
+    names.SLOW_CALLS_NOT_RECORDED, "Slow calls without a line or span, because there are too many."
+)
 BACKGROUND_FAILURES = Counter(names.BACKGROUND_FAILURES, "Failures of background tasks.", ["task"])
 BACKGROUND_UP = Gauge(
     names.BACKGROUND_UP, "Whether a background task runs: 1, or 0 while it fails.", ["task"]

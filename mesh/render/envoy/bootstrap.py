@@ -79,7 +79,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         found_clusters.append(clusters.service_app(proxy, service))
     if proxy.edge is not None:
         found_listeners += edge.listeners(proxy, proxy.edge, mesh)
-        found_clusters += clusters.gateway_app(proxy)
+        found_clusters += clusters.gateway_app(proxy, mesh.services)
     if proxy.key_set:
         found_clusters.append(clusters.keys(proxy))
     if proxy.stats:

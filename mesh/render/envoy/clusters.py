@@ -1,5 +1,6 @@
 """Where an Envoy sends calls: its own process, other services, Auth's keys, the collector."""
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -34,8 +35,13 @@ CALLEES = PurePosixPath("clusters/callees.yaml")
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MOST_STREAMS = 1000
 """Streams that stay open have a limit of their own, so that they do not use up that of calls."""
-_MOST_AT_GATEWAY = 160
-"""Above what the gateway itself admits, which follows its queueing delay."""
+_MOST_AT_GATEWAY = 64
+"""
+Requests at the gateway at once for one service, and for pages.
+
+Each service has a share of its own, so that a slow one leaves room for the others. What is above is
+refused here for a fraction of what the gateway would spend on it.
+"""
 _ALWAYS_AT_GATEWAY = 64
 """Further requests for health checks and log-out."""
 _MOST_STREAMS_AT_GATEWAY = 600
@@ -59,14 +65,23 @@ def service_app(proxy: Proxy, service: Service) -> dict[str, Any]:
     }
 
 
-def gateway_app(proxy: Proxy) -> list[dict[str, Any]]:
-    """Return the clusters of the gateway behind *proxy*, for requests and for event streams."""
+def at_gateway(service: str) -> str:
+    """Return the cluster of requests that the gateway passes on to *service*."""
+    return f"{APP}_{service}"
+
+
+def gateway_app(proxy: Proxy, services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return the clusters of the gateway behind *proxy*: pages, each of *services*, streams."""
     return [
         _gateway(
             proxy,
             APP,
             _gateway_limit("DEFAULT", _MOST_AT_GATEWAY),
             _gateway_limit("HIGH", _ALWAYS_AT_GATEWAY),
+        ),
+        *(
+            _gateway(proxy, at_gateway(one.name), _gateway_limit("DEFAULT", _MOST_AT_GATEWAY))
+            for one in services
         ),
         _gateway(proxy, APP_STREAMS, _gateway_limit("DEFAULT", _MOST_STREAMS_AT_GATEWAY)),
     ]

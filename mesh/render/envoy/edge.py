@@ -8,7 +8,7 @@ from typing import Any
 from mesh.contract.model import LONGEST_CALL
 from mesh.contract.policy import Mesh
 from mesh.render.envoy import manager, telemetry, tls
-from mesh.render.envoy.clusters import APP, APP_STREAMS
+from mesh.render.envoy.clusters import APP, APP_STREAMS, at_gateway
 from mesh.render.envoy.errors import json_replies
 from mesh.render.envoy.placement import EDGE, Edge, Proxy, seconds, typed
 
@@ -134,13 +134,16 @@ def _routes(mesh: Mesh) -> list[dict[str, Any]]:
     Route names appear in logs and spans; other paths are chosen by clients.
     """
     longest = LONGEST_CALL + timedelta(seconds=5)
-    timeouts: dict[str, timedelta] = dict.fromkeys(ALWAYS_SERVED, longest)
+    found = {path: _route(path, {"path": path}, longest, priority="HIGH") for path in ALWAYS_SERVED}
     for method in mesh:
-        # A stream stays open until one side ends it.
-        limit = timedelta() if method.stays_open else longest
-        timeouts |= dict.fromkeys((route.path for route in method.routes), limit)
-    found = [_route(path, {"path": path}, limit) for path, limit in timeouts.items()]
-    return [*found, _route("other", {"prefix": "/"}, longest)]
+        for path in (route.path for route in method.routes):
+            if method.stays_open:
+                # A stream stays open until one side ends it.
+                found[path] = _route(path, {"path": path}, timedelta(), cluster=APP_STREAMS)
+            elif path not in ALWAYS_SERVED:
+                to = at_gateway(method.service)
+                found[path] = _route(path, {"path": path}, longest, cluster=to)
+    return [*found.values(), _route("other", {"prefix": "/"}, longest)]
 
 
 def _to_https() -> list[dict[str, Any]]:
@@ -152,18 +155,15 @@ def _to_https() -> list[dict[str, Any]]:
     ]
 
 
-def _route(name: str, match: dict[str, str], timeout: timedelta) -> dict[str, Any]:
-    target: dict[str, Any] = {"cluster": APP, "timeout": seconds(timeout)}
-    if not timeout:
-        target["cluster"] = APP_STREAMS
-    elif name in ALWAYS_SERVED:
-        target["priority"] = "HIGH"
+def _route(
+    name: str, match: dict[str, str], timeout: timedelta, *, cluster: str = APP, **target: Any
+) -> dict[str, Any]:
     return {
         "name": name,
         "match": match,
         # Span name; not propagated, so it is not sent upstream.
         "decorator": {"operation": name, "propagate": False},
-        "route": target,
+        "route": {"cluster": cluster, "timeout": seconds(timeout), **target},
     }
 
 

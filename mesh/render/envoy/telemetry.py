@@ -158,13 +158,35 @@ def _ordinary(direction: str) -> dict[str, Any]:
 
 def _unusual(direction: str) -> dict[str, Any]:
     if direction == EDGE:
-        return _status("GE", 400)
+        return _all_of(_status("GE", 400), _some_overflow())
     return {"grpc_status_filter": {"statuses": ["OK"], "exclude": True}}
 
 
 def _status(comparison: str, code: int) -> dict[str, Any]:
     value = {"default_value": code, "runtime_key": f"access_log.status_{comparison.lower()}"}
     return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
+
+
+def _some_overflow() -> dict[str, Any]:
+    """
+    Return the filter that passes one in a hundred of the requests above the gateway's limit.
+
+    Lines of all of them would cost more than refusing them; ``upstream_rq_pending_overflow``
+    counts them.
+    """
+    some = {
+        "runtime_key": "access_log.overflow",
+        "percent_sampled": {"numerator": 1},
+        "use_independent_randomness": True,
+    }
+    other = {
+        "name": "envoy.access_loggers.extension_filters.cel",
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            expression="!response.code_details.contains('overflow')",
+        ),
+    }
+    return {"or_filter": {"filters": [{"runtime_filter": some}, {"extension_filter": other}]}}
 
 
 def _is_slow() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A disk that is easily full."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,10 +12,16 @@ import pytest
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
-    folder = tmp_path / "small"
+    with disk(tmp_path / "small", "256k") as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of *size* at the new *folder* while the body runs."""
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
         capture_output=True,
         check=False,
     )

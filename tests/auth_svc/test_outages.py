@@ -1,0 +1,119 @@
+"""Auth while its database is locked or its disk is full: it serves what it can, refuses the rest
+with an error of the product, and recovers by itself.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from amarre.auth.v1 import auth_service_pb2 as pb
+from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
+
+from auth_svc.service import register
+from auth_svc.storage.database import Database
+from mesh.chassis.errors import from_rpc_error
+from mesh.chassis.testing import FakeClock, connected, served
+from tests.auth_svc.harness import Harness, embedded
+from tests.auth_svc.test_service import log_in, sign_up
+from tests.mesh.local.conftest import disk, fill
+
+OK = "OK"
+UNAVAILABLE = "unavailable"
+RECOVERY_SECONDS = 5.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB for the database."""
+    with disk(tmp_path / "disk", "1m") as mounted:
+        yield mounted
+
+
+@pytest.fixture
+async def harness(folder: Path, clock: FakeClock) -> AsyncIterator[Harness]:
+    """Auth over SQLite on that file system."""
+    async with aclosing(Database(f"sqlite+aiosqlite:///{folder / 'auth.sqlite'}")) as database:
+        await database.migrate()
+        yield Harness(database, clock, embedded(database, clock))
+
+
+@pytest.fixture
+async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
+    """A stub of Auth as the gateway has it."""
+    registered = register(harness.service)
+    async with (
+        served(registered, svids / "auth", audience="auth", key=harness.key) as port,
+        connected("auth", port, svids / "gateway", AuthServiceStub) as stub,
+    ):
+        yield stub
+
+
+async def outcome(call: Any) -> str:
+    """Return how *call* ended: OK, or the code of the product's error."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return from_rpc_error(error).contract.code
+    return OK
+
+
+def request_link(auth: Any, number: int) -> Any:
+    """Write to the database: ask for a link for another address each time."""
+    email = f"user{number}@example.org"
+    client = f"192.0.2.{number % 250}"
+    return auth.SignUp(pb.SignUpRequest(email=email, client_address=client))
+
+
+def verify(auth: Any, secret: str) -> Any:
+    """Read from the database: verify a session, as the gateway does for each request."""
+    return auth.VerifySession(pb.VerifySessionRequest(session_secret=secret, audience="survey"))
+
+
+async def recovered(auth: Any) -> None:
+    """Wait until Auth writes again."""
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        while await outcome(request_link(auth, 1_000)) != OK:
+            await asyncio.sleep(0.1)
+
+
+async def test_full_disk(auth: Any, harness: Harness, folder: Path) -> None:
+    """
+    Writes are refused as unavailable, never as internal errors, a session that was verified goes
+    on, and what was acknowledged before works after.
+    """
+    session = await log_in(auth, await sign_up(auth, harness))
+    link = await sign_up(auth, harness, "grace@example.org")
+    filler = fill(folder)
+
+    outcomes = [await outcome(request_link(auth, number)) for number in range(40)]
+    verified = await outcome(verify(auth, session.session_secret))
+
+    assert UNAVAILABLE in outcomes
+    assert set(outcomes) <= {OK, UNAVAILABLE}
+    assert verified == OK
+    filler.unlink()
+    await recovered(auth)
+    assert (await log_in(auth, link)).session_secret
+
+
+async def test_locked_database(auth: Any, harness: Harness, folder: Path) -> None:
+    """
+    While another program holds the write lock, sessions are verified and links are refused as
+    unavailable or late; once it lets go, links are sent again.
+    """
+    session = await log_in(auth, await sign_up(auth, harness))
+    with contextlib.closing(sqlite3.connect(folder / "auth.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused = await outcome(request_link(auth, 1))
+        verified = await outcome(verify(auth, session.session_secret))
+        other.execute("ROLLBACK")
+
+    assert refused in {UNAVAILABLE, "deadline_exceeded"}
+    assert verified == OK
+    await recovered(auth)

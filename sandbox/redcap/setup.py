@@ -1,5 +1,6 @@
 """Database setup: tables, first study, tokens."""
 
+import contextlib
 import sqlite3
 
 from sandbox.redcap.config import Config, ConfigError
@@ -19,13 +20,16 @@ def open_store(config: Config) -> Store:
     """
     try:
         store = Store(config.database)
-        with store.writing() as db:
-            known = project_ids(db)
-            if not known:
-                known = [add_project(db, study.from_file(config.study))]
-            # The files may hold other tokens than at the last start: they lead.
-            add_token(db, config.token, known[0], study.USERNAME)
-            add_token(db, config.super_token, SUPER, study.USERNAME)
+        with contextlib.ExitStack() as undo:
+            undo.callback(store.close)
+            with store.writing() as db:
+                known = project_ids(db)
+                if not known:
+                    known = [add_project(db, study.from_file(config.study))]
+                # The files may hold other tokens than at the last start: they lead.
+                add_token(db, config.token, known[0], study.USERNAME)
+                add_token(db, config.super_token, SUPER, study.USERNAME)
+            undo.pop_all()
     except sqlite3.Error as exc:
         raise ConfigError(f"The database {config.database} cannot be opened: {exc}.") from exc
     except OSError as exc:

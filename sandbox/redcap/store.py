@@ -9,7 +9,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -93,10 +93,19 @@ class Store:
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._writer = threading.Lock()
         self._designs: dict[int, tuple[int, Project]] = {}
+        self._closed = False
+        try:
+            self._indexed = self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> set[str]:
+        """Create missing tables and return the fields whose answers are indexed."""
         with self._connection() as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(_SCHEMA)
-            self._indexed = {
+            return {
                 name.removeprefix(_INDEX)
                 for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")
                 if name.startswith(_INDEX)
@@ -143,9 +152,14 @@ class Store:
         return True
 
     def close(self) -> None:
-        """Close every idle connection; the file is then whole by itself."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        """Close every connection, those in use at the end of their use; the file is then whole."""
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
 
     def project(self, db: sqlite3.Connection, project_id: int) -> Project:
         """The design of a project as *db* sees it; parsed once per revision.
@@ -172,6 +186,8 @@ class Store:
             yield db
         finally:
             self._idle.put(db)
+            if self._closed:
+                self._close_idle()
 
     def _take(self) -> sqlite3.Connection:
         try:
@@ -179,8 +195,12 @@ class Store:
         except queue.Empty:
             # A streamed export is read by whichever thread is free, one at a time.
             db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            db.execute("PRAGMA synchronous = NORMAL")
+            try:
+                db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                db.execute("PRAGMA synchronous = NORMAL")
+            except BaseException:
+                db.close()
+                raise
             return db
 
 

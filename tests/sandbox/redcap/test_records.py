@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,15 @@ class TestIndexedFilter:
 
         assert any("INDEX entry_value_email" in step for step in plan), plan
         assert not any(re.match(r"SCAN [her]\b", step) for step in plan), plan
+
+    def test_closed(self, tmp_path: Path) -> None:
+        """A connection that is in use when the store closes is closed at the end of its use."""
+        store = Store(tmp_path / "redcap.sqlite")
+        with store.reading() as used:
+            store.close()
+            used.execute("SELECT 1")
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            used.execute("SELECT 1")
 
     def test_bounded(self, tmp_path: Path) -> None:
         """Filters on many fields do not make imports ever slower."""

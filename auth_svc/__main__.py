@@ -44,13 +44,13 @@ log = structlog.get_logger("auth")
 SERVICE = "auth"
 KEY_CHECK_SECONDS = 5.0
 APPWRITE_STALENESS = timedelta(seconds=2)
-"""Appwrite's own console ends sessions and blocks users without telling Auth."""
+"""Appwrite's own console ends sessions and blocks users, and Auth is not notified."""
 PURGE_EVERY = timedelta(minutes=10)
 KEPT_AFTER_END = timedelta(days=1)
 
 
 async def main(settings: AuthSettings) -> None:
-    """Build Auth from *settings* and serve it until told to stop."""
+    """Build Auth from *settings* and serve it until a stop signal."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(aclosing(Database(settings.auth_database)))
         await database.migrate()
@@ -176,7 +176,7 @@ async def _housekeeping(database: Database, ring: KeyRing) -> None:
                 await purge(database, utc_now() - KEPT_AFTER_END)
                 purged_at = utc_now()
             except Exception:
-                log.exception("nothing purged")
+                log.exception("purge failed")
         await asyncio.sleep(KEY_CHECK_SECONDS)
 
 

@@ -32,7 +32,7 @@ class AuthSettings(MeshSettings):
     auth_database: str = Field(repr=False)
     """``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/NAME``."""
     auth_signing_key_file: Path
-    """PEM with the Ed25519 keys of user tokens, the signing one first; made where absent."""
+    """PEM with the Ed25519 keys of user tokens, the signing one first; created if missing."""
     auth_key_set_listen: str
     """Where the key set is served: ``unix:/PATH`` or ``HOST:PORT``."""
     auth_smtp_url: str
@@ -76,8 +76,8 @@ class AuthSettings(MeshSettings):
     auth_operators: Listed = ()
     """Addresses of the people who run the mesh, separated by commas."""
     auth_second_factor: RequiredFor = "chosen"
-    """Who must show a passkey besides a mailed link: who ``chosen`` it for themselves,
-    ``operators`` as well, or ``everybody``.
+    """Who needs a passkey in addition to a mailed link: users who have ``chosen`` it, also
+    ``operators``, or ``everybody``.
     """
     auth_console_url: str = ""
     """Where operators reach the console, ``http://HOST[:PORT]``; empty means there is none."""
@@ -133,7 +133,7 @@ class AuthSettings(MeshSettings):
             raise ValueError("use one host; a passkey is bound to it")
         for origin in value:
             if not re.fullmatch(r"https://[^/?#@\s]+|http://localhost(:[0-9]+)?", origin):
-                raise ValueError(f"{origin!r} is no https://HOST[:PORT]")
+                raise ValueError(f"{origin!r} is not https://HOST[:PORT]")
         return value
 
     def passkey_origins(self) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ class AuthSettings(MeshSettings):
     def _console_is_complete(self) -> "AuthSettings":
         url = self.auth_console_url
         if url and not url.startswith(("http://", "https://")):
-            raise ValueError("AMARRE_AUTH_CONSOLE_URL is no http:// or https:// address")
+            raise ValueError("AMARRE_AUTH_CONSOLE_URL is not an http:// or https:// address")
         if bool(url) != (self.auth_console_token_file is not None):
             raise ValueError(
                 "AMARRE_AUTH_CONSOLE_URL and AMARRE_AUTH_CONSOLE_TOKEN_FILE go together"

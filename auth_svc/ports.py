@@ -37,7 +37,7 @@ class Session:
     """An open session; ``expires_at`` is its absolute end.
 
     A session is never renewed, so that ``created_at`` is when the person proved who they are.
-    ``by_passkey`` says that they did so with both factors, and not by a mailed link alone.
+    ``by_passkey`` says that they did so with both factors, not only by a mailed link.
     """
 
     id: str
@@ -132,7 +132,7 @@ class Directory(Protocol):
         ...
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
-        """Give the user *label*, or take it away; what is so already is no fault."""
+        """Add *label* to the user, or remove it; idempotent."""
         ...
 
 
@@ -151,7 +151,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Use:
-    """What is known of a session that is used, besides what its provider says."""
+    """What Auth records about the use of a session, in addition to its provider's data."""
 
     by_passkey: bool
 
@@ -241,7 +241,7 @@ class Console(Protocol):
 
         Raises:
             NotFoundError: This mesh has no console.
-            UnavailableError: The console is away.
+            UnavailableError: The console is unavailable.
         """
         ...
 

@@ -77,7 +77,7 @@ class AppwriteDirectory:
     async def check(self) -> None:
         """Check project and key with three calls that change nothing.
 
-        An Appwrite that is away does not keep Auth from starting.
+        Auth starts although Appwrite is unavailable.
 
         Raises:
             StartError: The project is unknown or the key lacks a scope; both are named.
@@ -96,15 +96,15 @@ class AppwriteDirectory:
         for scope, method, path, body in probes:
             try:
                 await self._client.as_service(method, path, body)
-            except AppwriteError as refusal:
-                if refusal.kind == "project_not_found":
+            except AppwriteError as error:
+                if error.kind == "project_not_found":
                     raise StartError(
                         "AMARRE_AUTH_APPWRITE_PROJECT names no project of this Appwrite."
-                    ) from refusal
-                if refusal.kind == "general_unauthorized_scope":
+                    ) from error
+                if error.kind == "general_unauthorized_scope":
                     missing.append(scope)
             except UnavailableError:
-                log.warning("appwrite not checked", reason="it is away")
+                log.warning("appwrite not checked", reason="unavailable")
                 return
         if missing:
             raise StartError(
@@ -116,19 +116,19 @@ class AppwriteDirectory:
         """Let Appwrite find or make the user and mail the link."""
         try:
             token = await self._ask_for_link(email, new_id, language)
-        except AppwriteError as refusal:
-            if refusal.kind == "user_already_exists":
+        except AppwriteError as error:
+            if error.kind == "user_already_exists":
                 # REDCap knows this address under the id of another user; see EmbeddedDirectory.
                 log.warning("user id is taken", action="a new id was made")
                 token = await self._ask_for_link(email, secrets.token_hex(10), language)
-            elif refusal.kind == "user_blocked":
+            elif error.kind == "user_blocked":
                 # Nobody learns from the answer that the address is known and blocked.
                 log.warning("blocked user asked for a link", kind=names.KIND_SECURITY)
                 return Invitation(User(new_id, email), secrets.token_hex(32), mailed=True)
-            elif refusal.kind == "general_argument_invalid":
-                raise InvalidEmailError("Appwrite does not take the e-mail address.") from refusal
+            elif error.kind == "general_argument_invalid":
+                raise InvalidEmailError("Appwrite does not accept the e-mail address.") from error
             else:
-                raise _unexpected(refusal) from refusal
+                raise _unexpected(error) from error
         user_id, secret = token.get("userId"), token.get("secret")
         if not isinstance(user_id, str) or not isinstance(secret, str) or not secret:
             raise UpstreamError("Appwrite made a link but did not tell its secret.")
@@ -143,10 +143,10 @@ class AppwriteDirectory:
                 {"userId": user_id, "secret": secret},
                 x_forwarded_user_agent=_printable(user_agent),
             )
-        except AppwriteError as refusal:
-            if refusal.kind in {"user_invalid_token", "user_blocked"}:
-                raise InvalidCredentialsError from refusal
-            raise _unexpected(refusal) from refusal
+        except AppwriteError as error:
+            if error.kind in {"user_invalid_token", "user_blocked"}:
+                raise InvalidCredentialsError from error
+            raise _unexpected(error) from error
         return await self._opened(session, by_passkey=False)
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
@@ -157,10 +157,10 @@ class AppwriteDirectory:
                 f"/users/{quote(user_id, safe='')}/sessions",
                 x_forwarded_user_agent=_printable(user_agent),
             )
-        except AppwriteError as refusal:
-            if refusal.kind in {"user_not_found", "user_blocked"}:
-                raise InvalidCredentialsError from refusal
-            raise _unexpected(refusal) from refusal
+        except AppwriteError as error:
+            if error.kind in {"user_not_found", "user_blocked"}:
+                raise InvalidCredentialsError from error
+            raise _unexpected(error) from error
         return await self._opened(session, by_passkey=True)
 
     async def _opened(self, session: dict[str, Any], *, by_passkey: bool) -> OpenedSession:
@@ -172,7 +172,7 @@ class AppwriteDirectory:
         return OpenedSession(_for_cookie(shown), opened)
 
     async def find_session(self, secret: str) -> Verified | None:
-        """Ask Appwrite who *secret* belongs to; 401 alone means nobody."""
+        """Ask Appwrite who *secret* belongs to; only 401 means nobody."""
         if not _COOKIE.fullmatch(secret):
             return None
         shown = _from_cookie(secret)
@@ -181,10 +181,10 @@ class AppwriteDirectory:
                 self._client.as_user("/account", shown),
                 self._client.as_user("/account/sessions/current", shown),
             )
-        except AppwriteError as refusal:
-            if refusal.status == 401 or refusal.kind in {"user_blocked", "user_session_not_found"}:
+        except AppwriteError as error:
+            if error.status == 401 or error.kind in {"user_blocked", "user_session_not_found"}:
                 return None
-            raise _unexpected(refusal) from refusal
+            raise _unexpected(error) from error
         session, user = self._session(current), _user(account)
         now = self._clock()
         if session.expires_at <= now:
@@ -215,7 +215,7 @@ class AppwriteDirectory:
         return [session.id for session in open_sessions]
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
-        """Give the user *label*, or take it away."""
+        """Add *label* to the user, or remove it."""
         path = f"/users/{quote(user_id, safe='')}"
         user = _user(await self._users_call("GET", path))
         changed = list(with_label(user.labels, label, on=on))
@@ -253,8 +253,8 @@ class AppwriteDirectory:
     async def _users_call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         try:
             return await self._client.as_service(method, path, body)
-        except AppwriteError as refusal:
-            raise _unexpected(refusal) from refusal
+        except AppwriteError as error:
+            raise _unexpected(error) from error
 
     async def _ask_for_link(self, email: str, user_id: str, language: str) -> dict[str, Any]:
         return await self._client.as_service(
@@ -268,10 +268,10 @@ class AppwriteDirectory:
         """Call for one user; None if the user or what is asked for does not exist."""
         try:
             return await self._client.as_service(method, f"/users/{quote(user_id, safe='')}{path}")
-        except AppwriteError as refusal:
-            if refusal.status == 404:
+        except AppwriteError as error:
+            if error.status == 404:
                 return None
-            raise _unexpected(refusal) from refusal
+            raise _unexpected(error) from error
 
     def _session(self, shown: dict[str, Any]) -> Session:
         try:
@@ -312,6 +312,6 @@ def _printable(text: str) -> str:
     return "".join(char for char in text if char.isascii() and char.isprintable())
 
 
-def _unexpected(refusal: AppwriteError) -> UpstreamError:
-    log.error("appwrite refused", status=refusal.status, fault=refusal.kind)
+def _unexpected(error: AppwriteError) -> UpstreamError:
+    log.error("appwrite refused", status=error.status, fault=error.kind)
     return UpstreamError("The identity provider refused what Auth asked of it.")

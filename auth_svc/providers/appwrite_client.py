@@ -1,4 +1,4 @@
-"""Appwrite's REST API: time-outs, retries for reads alone, and what its refusals mean."""
+"""Appwrite's REST API: time-outs, retries of reads only, and the meaning of its errors."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -88,7 +88,7 @@ class AppwriteClient:
             except httpx.TransportError as exc:
                 if left and isinstance(exc, httpx.ConnectError | httpx.RemoteProtocolError):
                     continue
-                log.warning("appwrite away", fault=type(exc).__name__)
+                log.warning("appwrite unavailable", fault=type(exc).__name__)
                 raise UnavailableError("The identity provider cannot be reached.") from exc
             if not (left and answer.status_code in _AWAY):
                 return self._read(answer)

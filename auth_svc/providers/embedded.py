@@ -129,7 +129,7 @@ class EmbeddedDirectory:
             return list(await connection.scalars(_all_of(user_id)))
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
-        """Give the user *label*, or take it away."""
+        """Add *label* to the user, or remove it."""
         mine = users.c.id == user_id
         async with self._database.transaction() as connection:
             labels = (await connection.execute(select(users.c.labels).where(mine))).scalar() or []

@@ -1,4 +1,4 @@
-"""Who must show a passkey besides a mailed link."""
+"""Who needs a passkey in addition to a mailed link."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ RequiredFor = Literal["chosen", "operators", "everybody"]
 class SecondFactorPolicy:
     """Of whom a second factor is asked: who ``chosen`` it, ``operators`` as well, or ``everybody``.
 
-    Who has no passkey yet adds one with the first factor alone.
+    A user without a passkey adds one with only the first factor.
     """
 
     asked: RequiredFor = "chosen"

@@ -112,7 +112,7 @@ class PasskeyStore(Protocol):
         ...
 
     async def remove(self, user_id: str, passkey_id: str) -> None:
-        """Forget a passkey of the user; one that is gone is no fault."""
+        """Remove a passkey of the user; does nothing if it does not exist."""
         ...
 
 
@@ -139,7 +139,7 @@ class Passkeys:
 
         Raises:
             SecondFactorRequiredError: The session is *partial*, and the user has a passkey to
-                show: a link alone must not lead to another one.
+                show: a link by itself must not lead to another one.
         """
         known = await self._store.of_user(user_id)
         if partial and known:
@@ -231,7 +231,7 @@ class Passkeys:
             ConflictError: The user has none.
         """
         if required and not await self._store.of_user(user_id):
-            raise ConflictError("There is no passkey to ask for: add one first.")
+            raise ConflictError("You have no passkey yet: add one first.")
         await self._directory.set_label(user_id, SECOND_FACTOR, on=required)
         log.info(
             "second factor chosen",

@@ -1,4 +1,4 @@
-"""The keys that sign user tokens, and the key set that tells everybody their public halves.
+"""Keys that sign user tokens, and the key set that publishes their public halves.
 
 The file holds one or more Ed25519 private keys in PEM, one after the other. The first signs, all
 are published. So a rotation is: append a new key, wait until every verifier has fetched the key
@@ -115,7 +115,7 @@ def to_pem(key: SigningKey) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Write a new key, readable by this user alone; of replicas that race the first wins."""
+    """Write a new key, readable only by this user; of replicas that race, the first wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -38,7 +38,7 @@ class Database:
         try:
             parsed = make_url(url)
         except ArgumentError as exc:
-            raise StartError(f"AMARRE_AUTH_DATABASE is no database URL: {exc}") from exc
+            raise StartError(f"AMARRE_AUTH_DATABASE is not a database URL: {exc}") from exc
         if parsed.drivername not in DRIVERS:
             raise StartError(
                 f"AMARRE_AUTH_DATABASE begins with {parsed.drivername!r}; use one of"

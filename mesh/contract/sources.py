@@ -55,7 +55,7 @@ def _locations() -> Mapping[str, tuple[str, str]]:
 def _named_paths(
     file: descriptor_pb2.FileDescriptorProto,
 ) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Yield the path of each element in the source info beside its full name."""
+    """Yield the path of each element in the source info together with its full name."""
     for s, service in enumerate(file.service):
         yield (6, s), f"{file.package}.{service.name}"
         for m, method in enumerate(service.method):

@@ -61,7 +61,7 @@ def _key(path: Path) -> str:
 def _address(text: str, option: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise CannotStartError(f"{option} {text!r} is no HOST:PORT, for instance 127.0.0.1:3013.")
+        raise CannotStartError(f"{option} {text!r} is not HOST:PORT, for instance 127.0.0.1:3013.")
     return host, int(port)
 
 

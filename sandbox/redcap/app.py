@@ -67,7 +67,7 @@ class Sandbox:
         try:
             params = await params_of(request)
         except BadBodyError as exc:
-            return whole(dispatch.refusal(ApiError(str(exc)), Params([])))
+            return whole(dispatch.error_answer(ApiError(str(exc)), Params([])))
         known = params.content if params.content in dispatch.CONTENTS else "unknown"
         action = params.action if len(params.action) <= 20 else "unknown"
         self._calls.add(known, action)
@@ -91,7 +91,7 @@ class Sandbox:
         return response
 
     async def _no_operation(self, request: Request) -> Response:
-        return whole(dispatch.refusal(UnsupportedError(), Params([])))
+        return whole(dispatch.error_answer(UnsupportedError(), Params([])))
 
     async def _survey(self, request: Request) -> Response:
         started = time.perf_counter()

@@ -85,7 +85,7 @@ class Store:
         path: The SQLite file, created with its tables when missing.
 
     Raises:
-        sqlite3.Error: The file cannot be opened or is no database.
+        sqlite3.Error: The file cannot be opened or is not a database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,7 +137,7 @@ class Store:
         """Index the answers to *field*, so that a filter on it does not read every record.
 
         Returns:
-            Whether there is an index; False for a name that is none, or beyond `MAX_INDEXES`.
+            Whether there is an index; False for an invalid name, or beyond `MAX_INDEXES`.
         """
         if field in self._indexed:
             return True

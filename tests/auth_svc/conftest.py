@@ -23,7 +23,7 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that starts at the present and moves when told to."""
+    """A clock that starts at the present and moves only when a test advances it."""
     return present_clock()
 
 

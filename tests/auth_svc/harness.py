@@ -36,7 +36,7 @@ LIFE = SessionLife(absolute=timedelta(days=7), idle=timedelta(hours=12))
 
 
 class FakeContacts:
-    """Contacts from a table; ``away`` is REDCap that cannot answer."""
+    """Contacts from a table; ``away`` means that REDCap is unavailable."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}

@@ -29,7 +29,7 @@ def test_lists_come_with_commas() -> None:
 
 
 def test_example_org_by_default() -> None:
-    """Unless told otherwise only example.org may sign in, with limits."""
+    """By default only example.org may sign in, with limits."""
     assert (("example.org",), "on") == (settings().allowed_email_domains, settings().rate_limits)
 
 
@@ -64,7 +64,7 @@ def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> 
         ({"auth_smtp_url": "smtp://u:p@x"}, "AMARRE_AUTH_SMTP_PASSWORD_FILE"),
         ({"auth_link_url": "localhost:3000/login"}, "use http://"),
         ({"auth_link_url": "http://localhost/login?x=1"}, "no query"),
-        ({"auth_passkey_origins": "http://a.org"}, "is no https"),
+        ({"auth_passkey_origins": "http://a.org"}, "is not https"),
         ({"auth_passkey_origins": "https://a.org,https://b.org"}, "use one host"),
         ({"auth_link_lifetime": "PT11M"}, "less than or equal"),
         ({"auth_session_cache": "PT61S"}, "less than or equal"),

@@ -1,4 +1,4 @@
-"""The way into the console, where there is one, where there is none and where it is away."""
+"""One-time links into the console: with a console, without one, and while it is unavailable."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,14 +64,14 @@ def away(request: httpx.Request) -> httpx.Response:
     ids=["away", "another token", "broken", "no JSON", "no object", "elsewhere", "a number"],
 )
 async def test_no_link(token_file: Path, answer: Answer, error: type[MeshError]) -> None:
-    """A console that is away is told from one that answers nonsense, and leads nowhere else."""
+    """An unavailable console and an invalid answer give different errors and no link."""
     with pytest.raises(error) as ei:
         await link(answer, token_file)
     assert TOKEN not in str(ei.value)
 
 
 async def test_no_token_yet(tmp_path: Path) -> None:
-    """A console that has not made its token yet is away."""
+    """A console that has not created its token yet is unavailable."""
     with pytest.raises(UnavailableError):
         await link(lambda _: httpx.Response(500), tmp_path / "none")
 

@@ -86,7 +86,7 @@ async def reason_of(call: Any) -> str:
 
 class TestProgram:
     async def test_serves_and_stops(self, tmp_path: Path, svids: Path) -> None:
-        """It serves, publishes its keys, refuses sign-up while Survey is away, and ends with 0."""
+        """It publishes its keys, refuses sign-up while Survey is unavailable, and exits with 0."""
         env = environment(tmp_path, svids)
         async with running(env) as process, stub_of(env, svids) as auth:
             unknown = pb.VerifySessionRequest(session_secret="ab", audience="survey")
@@ -137,8 +137,8 @@ class TestProgram:
             assert f"AMARRE_AUTH_APPWRITE_{name}" in written
         assert "AMARRE_ is not set" not in written
 
-    def test_password_in_a_url_is_not_told(self, tmp_path: Path, svids: Path) -> None:
-        """A URL that is refused is told without the password in it."""
+    def test_password_in_a_url_is_not_shown(self, tmp_path: Path, svids: Path) -> None:
+        """The error for a bad URL does not contain its password."""
         env = environment(tmp_path, svids, AMARRE_AUTH_SMTP_URL="smtp://ada:hunter2@localhost")
         _, written = refused(env)
 

@@ -168,7 +168,7 @@ class TestFactors:
             assert "CONFLICT" == await named(request)
 
     async def test_no_console(self, auth: Any, harness: Harness) -> None:
-        """Only operators are told whether there is a console; without one they are told so."""
+        """Only operators learn whether there is a console; without one the error says so."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who = await as_user(auth, secret)
         assert "PERMISSION_DENIED" == await named(
@@ -234,7 +234,7 @@ class TestWholeWay:
         assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
 
     async def test_log_out_everywhere(self, auth: Any, harness: Harness) -> None:
-        """Signing out everywhere ends the sessions of all devices; here alone only this one."""
+        """Signing out everywhere ends the sessions of all devices, otherwise only this one."""
         secrets = [
             (await log_in(auth, await sign_up(auth, harness))).session_secret for _ in range(3)
         ]
@@ -255,7 +255,7 @@ class TestWholeWay:
 
     async def test_end_another_session(self, auth: Any, harness: Harness) -> None:
         """A person ends the session of a lost device from the list of devices; one of somebody else
-        or of nobody is neither ended nor told apart.
+        or of nobody is not ended, and both get the same answer.
         """
         mine, lost = [
             (await log_in(auth, await sign_up(auth, harness))).session_secret for _ in range(2)
@@ -409,7 +409,7 @@ class TestLogIn:
         ids=["no id", "no secret", "id", "secret", "long secret"],
     )
     async def test_malformed(self, auth: Any, user_id: str, secret: str) -> None:
-        """What is not hexadecimal is told apart from what does not work."""
+        """A secret that is not hexadecimal gets another error than one that does not work."""
         call = auth.LogIn(pb.LogInRequest(user_id=user_id, secret=secret))
 
         assert ("INVALID_ARGUMENT", "magicurl_login_validation_error") == await reason_of(call)
@@ -423,7 +423,7 @@ class TestLogIn:
 
 class TestVerifySession:
     async def test_unknown_audience(self, auth: Any, harness: Harness) -> None:
-        """Tokens are minted for services of the mesh alone."""
+        """Tokens are minted only for services of the mesh."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         call = auth.VerifySession(
             pb.VerifySessionRequest(session_secret=secret, audience="elsewhere")

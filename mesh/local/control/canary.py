@@ -88,7 +88,7 @@ class Canary:
         log.info("canary weight changed", canary=self.name, percent=weight)
 
     async def abort(self, why: str = "aborted by an operator") -> None:
-        """Take all calls away from the canary at once, then stop it.
+        """Set the canary's weight to 0 at once, then stop it.
 
         It always ends with weight 0 and no canary process, and it can be repeated.
         """

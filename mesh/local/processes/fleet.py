@@ -263,7 +263,7 @@ class Fleet:
     async def _complete(self, unit: Unit) -> None:
         """Wait until a proxy knows Auth's keys and reaches every service that it may call."""
         proxy = unit.proxy
-        assert proxy is not None  # noqa: S101 - called with proxies alone
+        assert proxy is not None  # noqa: S101 - called only with proxies
         deadline = asyncio.get_running_loop().time() + COMPLETE_SECONDS
         async with Admin(proxy.admin) as admin:
             while missing := await self._missing(proxy, admin):

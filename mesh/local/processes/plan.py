@@ -18,7 +18,7 @@ from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
 KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
-"""What a process gets of the runner's own environment, besides AMARRE_ and OTEL_ variables."""
+"""Variables that a process inherits from the runner, in addition to AMARRE_ and OTEL_ ones."""
 
 
 LOWEST_BASE, HIGHEST_BASE = 1024, 32_000
@@ -291,7 +291,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one instance stands: the folder of its sockets, which its Envoy alone shares."""
+    """Where one instance stands: the folder of its sockets, which only its Envoy shares."""
 
     folder: Path
     port: int

@@ -60,10 +60,10 @@ def answer(params: Params, store: Store, *, base_url: str) -> Answer:
     try:
         return _serve(params, store, base_url)
     except ApiError as exc:
-        return refusal(exc, params)
+        return error_answer(exc, params)
     except Exception:
         log.exception("api call failed", content=params.content, action=params.action)
-        return refusal(_BrokenError(), params)
+        return error_answer(_BrokenError(), params)
 
 
 class _BrokenError(ApiError):
@@ -73,7 +73,7 @@ class _BrokenError(ApiError):
         super().__init__("The server failed to serve this request.")
 
 
-def refusal(error: ApiError, params: Params) -> Answer:
+def error_answer(error: ApiError, params: Params) -> Answer:
     """The error envelope in the shape the client reads."""
     shape = params.return_format
     return Answer(error_body(error.message, shape).encode(), MEDIA_TYPES[shape], error.status)

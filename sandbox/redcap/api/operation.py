@@ -34,7 +34,7 @@ class Answer:
 class Operation:
     """One thing the API does.
 
-    *right* is the user right it takes; *privileges* names it in a refusal.
+    *right* is the user right it takes; *privileges* names it in an error.
     """
 
     run: Callable[[Call], Answer]

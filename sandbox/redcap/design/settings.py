@@ -59,7 +59,7 @@ def parse(name: str, text: str) -> str | int:
     """A setting's value from what a client sent.
 
     Raises:
-        ApiError: A flag that is no whole number.
+        ApiError: A flag is not an integer.
     """
     if not isinstance(DEFAULTS[name], int):
         return text

@@ -64,7 +64,7 @@ def format_of(validation: str) -> Format:
 def to_stored(text: str, form: Format, *, order: str) -> str:
     """*text* as it is stored: a day written as ``31/12/2026`` becomes ``2026-12-31``.
 
-    A text that already begins with a year stays; one that is no day is
+    A text that already begins with a year stays; one that is not a date is
     returned as it came, for :func:`is_valid` to refuse.
     """
     match = _DAY.fullmatch(text.strip()) if form.is_date else None

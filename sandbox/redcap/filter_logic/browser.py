@@ -18,7 +18,7 @@ def browser_logic(text: str, project: Project, on_page: Collection[str], row: Ro
 
     Returns:
         An empty text when the page's answers do not matter, or when the logic
-        calls what the script does not know; the server then decides alone.
+        calls what the script does not know; then only the server decides.
     """
     if not text.strip():
         return ""

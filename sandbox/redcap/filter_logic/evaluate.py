@@ -1,7 +1,7 @@
 """Evaluation of logic for one row of a record.
 
 :func:`compile_logic` holds the tree against a project first, so that an unknown
-field or function is a refusal before any record is read; what it returns never
+field or function is an error before any record is read; what it returns never
 raises.
 """
 
@@ -41,7 +41,7 @@ def condition(text: str, project: Project) -> Condition:
     """Compile logic into a predicate of rows; blank logic is always true.
 
     Raises:
-        LogicError: The text is no logic, or names what the project lacks.
+        LogicError: The text is not valid logic, or names something that the project lacks.
     """
     if not text.strip():
         return lambda row: True

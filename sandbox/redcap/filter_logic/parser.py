@@ -35,7 +35,7 @@ def parse(text: str) -> Node:
     if len(text) > MAX_LENGTH:
         raise LogicError(f"The logic is longer than {MAX_LENGTH} characters.")
     try:
-        # The transformer makes our nodes while lark parses, so this is no lark tree.
+        # The transformer makes our nodes while lark parses, so this is not a lark tree.
         tree = cast(Node, _LARK.parse(text))
     except UnexpectedInput as exc:
         raise LogicError(_explain(text, exc)) from exc

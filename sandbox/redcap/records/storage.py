@@ -120,7 +120,7 @@ def stream(
 
 
 def _fold(text: str) -> str:
-    """Return *text* as SQLite's lower() does: letters of ASCII only."""
+    """Return *text* as SQLite's lower() does: ASCII letters only."""
     return "".join(char.lower() if char.isascii() else char for char in text)
 
 

@@ -106,7 +106,7 @@ async def test_twice_in_one_file(rosters: dict[str, Roster]) -> None:
 
 
 async def test_file_is_private(rosters: dict[str, Roster], tmp_path: Path) -> None:
-    """The export can be read by its maker alone, and nothing is left beside it."""
+    """Only its owner can read the export, and no temporary file remains."""
     file = tmp_path / "out" / "users.jsonl"
     file.parent.mkdir()
     await export_users(file, rosters["embedded"])
@@ -120,7 +120,7 @@ async def test_file_is_private(rosters: dict[str, Roster], tmp_path: Path) -> No
     ["", "{", "[]", "7", '{"id": "a"}', '{"id": "", "email": "a@b"}', '{"id": 1, "email": "a@b"}'],
 )
 def test_line_that_is_no_user(tmp_path: Path, line: str) -> None:
-    """A line that is no user is named by its number."""
+    """The error for an invalid line names its number."""
     file = tmp_path / "users.jsonl"
     file.write_text('{"id": "a", "email": "a@example.org"}\n' + line + "\n")
 

@@ -169,7 +169,7 @@ class TestFaults:
         status: int,
         expected: type[MeshError],
     ) -> None:
-        """Refusals that mean something to the person are told as such."""
+        """Errors that concern the user are passed on as such."""
         directory = over(Answering(refusal(status, kind)), local_database, clock)
 
         with pytest.raises(expected):

@@ -184,7 +184,7 @@ class TestSession:
         assert all(session.device.startswith("Firefox on ") for session in sessions)
 
     async def test_end(self, harness: Harness) -> None:
-        """A session that was ended is unknown, and ending it again is no fault; others stay."""
+        """A session that was ended is unknown, ending it again succeeds, and others stay."""
         one, two = await harness.use(await harness.link()), await harness.use(await harness.link())
         who = await verified(harness, one)
 
@@ -218,7 +218,7 @@ class TestSession:
         assert bob == await verified(harness, secret)
 
     async def test_label(self, harness: Harness) -> None:
-        """A label is given and taken away beside the others, once or twice alike."""
+        """A label is added and removed without changing others; both are idempotent."""
         secret = await harness.use(await harness.link())
         who = (await verified(harness, secret)).user
 

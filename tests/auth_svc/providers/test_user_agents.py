@@ -22,5 +22,5 @@ from auth_svc.providers.user_agents import describe
     ],
 )
 def test_describe(user_agent: str, expected: str) -> None:
-    """Browser and system are told in few words; what is neither is left out."""
+    """Browser and system are named briefly; anything else is left out."""
     assert expected == describe(user_agent)

@@ -145,8 +145,8 @@ class TestFactors:
     async def test_who_is_asked(
         self, harness: Harness, *, asked: RequiredFor, chosen: bool, operator: bool, partial: bool
     ) -> None:
-        """A session by a link alone is partial for whom a second factor is asked of; one by passkey
-        is whole for everybody, and each token tells when its session began.
+        """A session opened by link is partial for users who need a second factor; one opened by
+        passkey is complete, and each token states when its session began.
         """
         run = Harness(
             harness.database,

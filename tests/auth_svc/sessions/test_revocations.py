@@ -80,7 +80,7 @@ class TestRevocations:
             await other.sessions.issue_token(secret, audience="survey", caller=GATEWAY)
 
     async def test_order_of_visibility(self, harness: Harness) -> None:
-        """A revocation that becomes visible after a later one is not missed, nor told twice."""
+        """A revocation that becomes visible after a later one is sent exactly once."""
         store = HeldBack(harness)
         feed = Revocations(store, harness.clock)
         async with aclosing(feed.watch()) as stream:

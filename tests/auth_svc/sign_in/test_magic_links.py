@@ -121,7 +121,7 @@ class TestSignUp:
         assert before[0] == len(harness.mailer.sent)
 
     async def test_mail_queue_is_full(self, harness: Harness) -> None:
-        """When no more mails can wait the person is told, not left waiting for one."""
+        """When the mail queue is full the user gets an error instead of waiting for a mail."""
         harness.mailer.full = True
 
         with pytest.raises(UnavailableError):
@@ -390,7 +390,7 @@ class AwayDirectory:
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """Fail."""
-        raise UnavailableError("The provider is away.")
+        raise UnavailableError("The provider is unavailable.")
 
 
 class TestWhatIsKept:

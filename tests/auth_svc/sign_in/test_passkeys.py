@@ -103,7 +103,7 @@ class TestAdd:
 
     @pytest.mark.parametrize("answer", ["", "{", "[]", "7", "{}", '{"id": 1}', "é" * 5_000])
     async def test_malformed(self, harness: Harness, answer: str) -> None:
-        """What is no answer at all is refused, not a crash."""
+        """Anything that is not a WebAuthn response is refused without a crash."""
         ada = await signed_in(harness)
         begun = await harness.passkeys.begin(ada.id, ada.email)
 
@@ -155,7 +155,7 @@ class TestAdd:
         assert MAX_PASSKEYS == len(await harness.passkeys.of_user(ada.id))
 
     async def test_remove(self, harness: Harness) -> None:
-        """A removed passkey opens nothing; nobody removes that of another; twice is no fault."""
+        """A removed passkey no longer works; only its owner removes it, and repeatedly."""
         ada, bob = await signed_in(harness), await signed_in(harness, "bob@example.org")
         device = Authenticator()
         passkey = await add(harness, ada, device)
@@ -171,7 +171,7 @@ class TestAdd:
 
 class TestSecondFactor:
     async def test_link_alone_adds_the_first_one_only(self, harness: Harness) -> None:
-        """Who has shown a link alone adds a first passkey, and no other beside it, not even when
+        """A user who has shown only a link adds a first passkey and no second one, not even when
         both were begun before.
         """
         ada = await signed_in(harness)
@@ -267,7 +267,7 @@ class TestLogIn:
 
     @pytest.mark.parametrize("answer", ["", "{", "[]", "7", "{}", '{"id": 1}'])
     async def test_malformed(self, harness: Harness, answer: str) -> None:
-        """What is no answer at all is refused, not a crash."""
+        """Anything that is not a WebAuthn response is refused without a crash."""
         begun = await harness.passkeys.begin_log_in(CLIENT)
 
         with pytest.raises(InvalidCredentialsError):

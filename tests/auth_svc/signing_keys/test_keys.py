@@ -27,7 +27,7 @@ def replace(path: Path, *keys: SigningKey) -> None:
 
 class TestFile:
     def test_made_where_absent(self, tmp_path: Path) -> None:
-        """A missing file is made, for this user alone, and found again."""
+        """A missing file is created, readable only by this user, and reused."""
         path = tmp_path / "secrets" / "key.pem"
 
         (made,) = load_or_make(path)

@@ -77,7 +77,7 @@ def test_rules(document: dict[str, Any]) -> None:
 
 def test_headers(document: dict[str, Any]) -> None:
     """
-    What a header fills is a header parameter, unless the gateway fills it alone.
+    What a header fills is a header parameter, unless only the gateway fills it.
     """
     parameters = document["paths"]["/api/v1/surveys/new"]["post"]["parameters"]
     assert [("Idempotency-Key", "header")] == [(p["name"], p["in"]) for p in parameters]

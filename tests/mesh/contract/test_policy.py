@@ -142,7 +142,7 @@ class TestOurContracts:
 
     def test_good_contract(self) -> None:
         """
-        A contract without contradictions is read: the cases above fail for their reason alone.
+        A contract without contradictions is read: each case above fails only for its own reason.
         """
         assert ["health.Try"] == [method.short_name for method in read()]
 

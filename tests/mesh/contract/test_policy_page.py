@@ -1,4 +1,4 @@
-"""Every refusal of a contract has its section in docs/reference/policy.md."""
+"""Every contract error has its section in docs/reference/policy.md."""
 
 import re
 from pathlib import Path
@@ -14,6 +14,6 @@ def test_every_number_has_its_section() -> None:
     """
     source = Path(faults.__file__).read_text()
     stated = sorted(set(re.findall(r'"(AM\d{3})"', source)))
-    told = re.findall(r"^### (AM\d{3})$", PAGE.read_text(), re.MULTILINE)
+    documented = re.findall(r"^### (AM\d{3})$", PAGE.read_text(), re.MULTILINE)
 
-    assert stated == told
+    assert stated == documented

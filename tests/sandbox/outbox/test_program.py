@@ -158,7 +158,7 @@ class TestOutbox:
             again.process.communicate()
 
 
-class TestRefusals:
+class TestErrors:
     def test_production(self, tmp_path: Path) -> None:
         """It does not run in production, and says so in one sentence."""
         process = start(free_port(), free_port(), tmp_path / "o.db", AMARRE_ENV="production")
@@ -179,10 +179,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize("port", [0, 65_536])
     def test_bad_port(self, port: int, tmp_path: Path) -> None:
-        """What is no port is refused."""
+        """An invalid port is refused."""
         process = start(port, free_port(), tmp_path / "o.db")
 
-        assert "is no HOST:PORT" in process.communicate()[1]
+        assert "is not HOST:PORT" in process.communicate()[1]
         assert 2 == process.returncode
 
     def test_file_that_cannot_be_written(self, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mesh.local.processes.port_slots import MOST_SPARE, NoSlotError, Slots
 
 
 def test_fault() -> None:
-    """A fault is read and told in the words of the command."""
+    """A fault is parsed and described in the command's own syntax."""
     fault = parse_fault(
         {"method": "survey.ListRequests", "delay_ms": 300, "abort": "unavailable", "percent": 50}
     )
@@ -43,7 +43,7 @@ def test_impossible_faults(asked: dict[str, Any], said: str) -> None:
 
 
 async def test_control(tmp_path: Path) -> None:
-    """An order is carried out and its progress told; a refusal arrives as one."""
+    """An action runs, reports its progress, and returns its error."""
     layout = DataFolder(tmp_path)
     layout.sockets.mkdir()
     layout.ready.write_text(f'{{"processes": [{{"pid": {os.getpid()}}}]}}')
@@ -54,15 +54,15 @@ async def test_control(tmp_path: Path) -> None:
             raise ControlError("Say to whom.")
         return f"hello {asked['name']}"
 
-    told: list[str] = []
+    progress: list[str] = []
     async with serve_actions(layout.control, {"greet": greet}):
-        answer = await send_action(layout, "greet", told.append, name="Ada")
+        answer = await send_action(layout, "greet", progress.append, name="Ada")
         with pytest.raises(ControlError, match="to whom"):
-            await send_action(layout, "greet", told.append)
+            await send_action(layout, "greet", progress.append)
         mode = layout.control.stat().st_mode & 0o777
 
     assert "hello Ada" == answer
-    assert ["thinking", "thinking"] == told
+    assert ["thinking", "thinking"] == progress
     assert 0o600 == mode
 
 

@@ -125,7 +125,7 @@ async def test_abort_while_envoy_does_not_answer(fleet: Fleet, canary: Watched) 
 
 
 async def test_abort_whose_first_try_fails(fleet: Fleet, canary: Watched) -> None:
-    """An abort during which something fails says so, takes the calls away all the same, and can be
+    """An abort during which something fails says so, sets the weight to 0 all the same, and can be
     repeated.
     """
     await canary.start(50)

@@ -43,7 +43,7 @@ def child(tmp_path: Path, program: str, name: str = "one", logs: LogFiles | None
 
 
 async def test_died_process_comes_back(tmp_path: Path) -> None:
-    """A process that dies is started again, and whoever keeps the ready file is told."""
+    """A process that dies is restarted, and the ready file is rewritten."""
     changed = asyncio.Event()
     supervisor = Supervisor(changed.set)
     one = child(tmp_path, LIVES)

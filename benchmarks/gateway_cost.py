@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -273,8 +273,14 @@ async def bare_sides(folder: Path) -> AsyncIterator[list[Side]]:
 
 
 @contextlib.asynccontextmanager
-async def product(folder: Path, name: str, port_base: int, *options: str) -> AsyncIterator[Side]:
-    """Start the whole product, signed in."""
+async def product(
+    folder: Path,
+    name: str,
+    port_base: int,
+    *options: str,
+    program: Sequence[str] = ("-m", "mesh.cli"),
+) -> AsyncIterator[Side]:
+    """Start the whole product, signed in; *program* are Python's arguments that run ``amarre``."""
     ready = folder / f"{name}.json"
     environment = os.environ | {
         "AMARRE_RATE_LIMITS": "off",
@@ -282,7 +288,7 @@ async def product(folder: Path, name: str, port_base: int, *options: str) -> Asy
         "OTEL_TRACES_SAMPLER_ARG": SAMPLED,
     }
     command = (
-        *(sys.executable, "-m", "mesh.cli", "up", "--port-base", str(port_base)),
+        *(sys.executable, *program, "up", "--port-base", str(port_base)),
         *("--data", str(folder / name), "--ready-file", str(ready), *options),
     )
     with child(*command, env=environment, stdout=subprocess.DEVNULL):

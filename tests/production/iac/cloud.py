@@ -333,7 +333,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if kind == "certificates":
             pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-            return self._say(200, {"pem": pem, "cluster_uuid": identity, "csr": ""})
+            status = 201 if self.command == "POST" else 200
+            return self._say(status, {"pem": pem, "cluster_uuid": identity, "csr": ""})
         if self.command == "POST":
             key = str(uuid.uuid4())
             made = {"uuid": key, "status": "CREATE_COMPLETE", "project_id": "p", "user_id": "u"}

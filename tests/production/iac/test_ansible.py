@@ -39,7 +39,7 @@ def version(host: Host) -> str:
 def compose(host: Host) -> list[str]:
     """Return the calls of Compose since the last question, without its folder and version."""
     calls = [line.partition(" ")[2] for line in host.calls()]
-    return [call for call in calls if call.startswith("compose --env-file")]
+    return [call for call in calls if call.startswith("compose --")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -480,7 +480,7 @@ class TestAlerts:
         """
         A proxy at the edge that hangs pages once, by webhook and by mail, and its end is told.
         """
-        since = len(site.paged)
+        since = before_a_fault(site)
         pid = site.mesh.pid("gateway-envoy")
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -497,7 +497,7 @@ class TestAlerts:
         A method of Survey that fails pages once: the burn of its budget and the errors of the
         gateway are effects. After the end nobody is paged.
         """
-        since = len(site.paged)
+        since = before_a_fault(site)
         control(site, "fault", "add", "survey.ListRequests", "--abort", "UNAVAILABLE")
         try:
             wait_for("the page", lambda: ALERT in site.pages("firing", since))
@@ -518,8 +518,7 @@ class TestAlerts:
         A method that takes longer than it may fires both alerts on latency and pages about nothing
         else.
         """
-        wait_for("calm", lambda: not site.query(firing("|".join(SLOW))))
-        since = len(site.paged)
+        since = before_a_fault(site, besides=set())
         control(site, "fault", "add", "survey.ListRequests", "--delay", "1500ms")
         try:
             for name in sorted(SLOW):
@@ -530,6 +529,14 @@ class TestAlerts:
         wait_for("the end", lambda: SLOW & site.pages("resolved", since))
 
         assert site.pages("firing", since) <= SLOW
+
+
+def before_a_fault(site: Site, besides: Set[str] = SLOW) -> int:
+    """Wait until no page *besides* some is active; return how many messages came so far."""
+    others = "|".join(sorted(besides))
+    active = f'ALERTS{{alertstate="firing",severity="critical",alertname!~"{others}"}}'
+    wait_for("calm", lambda: not site.query(active), said=lambda: site.query(active))
+    return len(site.paged)
 
 
 def firing(names: str) -> str:

@@ -154,9 +154,11 @@ def fill_headers(message: Message, headers: Mapping[str, list[str]]) -> None:
 def _is_json(content_types: list[str]) -> bool:
     if len(content_types) != 1:
         return False
-    kind, _, parameters = content_types[0].lower().partition(";")
-    charset = parameters.strip().removeprefix("charset=").strip('"')
-    return kind.strip() == "application/json" and charset in {"", "utf-8"}
+    kind, *parameters = (part.strip() for part in content_types[0].lower().split(";"))
+    named = (part.partition("=") for part in parameters)
+    # Other parameters have no meaning for JSON (RFC 8259, section 11); another charset would lie.
+    charsets = {value.strip('"') for name, _, value in named if name == "charset"}
+    return kind == "application/json" and charsets <= {"utf-8"}
 
 
 def _parts(method: Method, wanted: Shape, value: Any) -> Iterator[tuple[FieldDescriptor, Any]]:

@@ -36,6 +36,23 @@ class TestBodies:
                 "invalid_content_type",
                 id="charset",
             ),
+            pytest.param(
+                LOG_IN,
+                "{}",
+                {"content-type": 'application/json; profile="x"; charset=latin-1'},
+                "invalid_content_type",
+                id="charset after another parameter",
+            ),
+            # What follows is read as JSON; parameters other than charset have no effect.
+            *(
+                pytest.param(LOG_IN, "{", {"content-type": kind}, "invalid_json", id=kind)
+                for kind in (
+                    "Application/JSON;",
+                    'application/json; charset="UTF-8"',
+                    "application/json;profile=x",
+                    "application/json ; odata=verbose; charset=utf-8",
+                )
+            ),
             pytest.param(LOG_IN, "", JSON, "invalid_json", id="empty"),
             pytest.param(LOG_IN, "{", JSON, "invalid_json", id="cut off"),
             pytest.param(LOG_IN, "NaN", JSON, "invalid_json", id="NaN"),

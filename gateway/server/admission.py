@@ -17,6 +17,7 @@ _OLDEST_SECONDS = 60.0
 LEAST_IN_FLIGHT = 16
 """The concurrency limit never falls below this, so that recovery can be measured."""
 _INTERVAL_SECONDS = 0.1
+_IDLE_SECONDS = 0.5
 _DECREASE = 0.9
 _INCREASE = 1.1
 CONCURRENCY_LIMIT = Gauge(
@@ -116,8 +117,10 @@ class Admission:
         """Measure the delay of the event loop, for ever; it is part of each request's delay."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _INTERVAL_SECONDS / 4
-            await asyncio.sleep(_INTERVAL_SECONDS / 4)
+            # Without requests nobody waits, and looking often would be most of the idle load.
+            pause = _INTERVAL_SECONDS / 4 if self._in_flight else _IDLE_SECONDS
+            due = loop.time() + pause
+            await asyncio.sleep(pause)
             self._observe(max(0.0, loop.time() - due))
 
     def _observe(self, delay_seconds: float) -> None:

@@ -1,6 +1,7 @@
 """The SMTP side: takes every mail, for any recipient, and delivers none."""
 
 import asyncio
+import sqlite3
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from typing import Any
@@ -26,11 +27,14 @@ class Sink:
         """Keep one mail."""
         mail = message_from_bytes(envelope.content, policy=policy.default)
         try:
-            message = read(mail, envelope.rcpt_tos, datetime.now(UTC))
+            self._store.add(read(mail, envelope.rcpt_tos, datetime.now(UTC)))
         except (LookupError, ValueError):
             log.warning("mail refused", reason="its text cannot be read")
             return "554 The text of this mail cannot be read"
-        self._store.add(message)
+        except sqlite3.Error as exc:
+            # Temporary, so that the sender tries again (RFC 5321, section 4.2.3).
+            log.error("mail not kept", reason=str(exc))  # noqa: TRY400 - a sentence, no traceback
+            return "452 The outbox cannot write its file; try again later"
         log.info("mail kept", bytes=len(envelope.content))
         return "250 Kept in the outbox"
 

@@ -1,6 +1,7 @@
 """The outbox as a program: mails in over SMTP, out over HTTP."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTPUTF8
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiosmtplib
 import httpx
@@ -20,7 +22,9 @@ import pytest
 
 from mesh.chassis.testing import free_port
 from sandbox.outbox.messages import Message
+from sandbox.outbox.smtp import Sink
 from sandbox.outbox.store import MOST_MESSAGES, Store
+from tests.mesh.local.conftest import disk, fill
 
 START_SECONDS = 60.0
 
@@ -191,6 +195,25 @@ class TestErrors:
 
         assert "--database" in process.communicate()[1]
         assert 2 == process.returncode
+
+
+async def test_full_disk(tmp_path: Path) -> None:
+    """While the disk is full a mail is refused for now (452), not for good, and then accepted."""
+    envelope = SimpleNamespace(content=a_mail().as_bytes(), rcpt_tos=["ada@example.org"])
+    with (
+        disk(tmp_path / "disk", "128k") as folder,
+        contextlib.closing(Store(folder / "outbox.db")) as store,
+    ):
+        sink = Sink(store)
+        filler = fill(folder)
+        answers = [await sink.handle_DATA(None, None, envelope) for _ in range(60)]
+        filler.unlink()
+        after = await sink.handle_DATA(None, None, envelope)
+
+    codes = {answer[:3] for answer in answers}
+    assert "452" in codes
+    assert codes <= {"250", "452"}
+    assert after.startswith("250")
 
 
 def test_the_store_is_bounded(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from auth_svc.console import HttpConsole, NoConsole
 from auth_svc.mail.queue import MailQueue
 from auth_svc.mail.smtp import SmtpServer
 from auth_svc.ports import Console, SessionLife
+from auth_svc.providers.appwrite import AppwriteDirectory
 from auth_svc.providers.selection import provider, utc_now
 from auth_svc.service import AuthService, register
 from auth_svc.sessions.lifecycle import Sessions
@@ -104,6 +105,9 @@ async def main(settings: AuthSettings) -> None:
         await stack.enter_async_context(
             background("auth housekeeping", partial(_housekeeping, database, ring))
         )
+        watched = {"database writes": database.is_writable, "mail": queue.is_reachable}
+        if isinstance(directory, AppwriteDirectory):
+            watched["identity"] = directory.is_reachable
         await server.serve(
             SERVICE,
             settings,
@@ -117,6 +121,7 @@ async def main(settings: AuthSettings) -> None:
                 )
             ),
             checks={"database": database.is_reachable},
+            watched=watched,
             revoked=revocations,
         )
 

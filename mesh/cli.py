@@ -304,7 +304,7 @@ def render(target: str, out: Path | None, *, check: bool, commit: bool, runbooks
     """Render the configuration TARGET from the contracts.
 
     Targets are grpc, openapi, envoy, istio, kubernetes, compose, docker, rules, alertmanager,
-    collector, dashboards and signals.
+    collector, dashboards, backstage and signals.
     """
     from mesh.render import registry
 

@@ -13,7 +13,7 @@ fi
 for folder in sandbox/appwrite/node node; do
   if ! command -v npm >/dev/null; then
     echo "Not installed: npm. The tests that need tests/$folder are skipped and say so."
-  elif [ ! -d "$folder/node_modules" ]; then
+  elif [ ! "$folder/node_modules/.package-lock.json" -nt "$folder/package-lock.json" ]; then
     (cd "$folder" && npm ci --silent --no-audit --no-fund --ignore-scripts) \
       || echo "npm ci did not work in tests/$folder"
   fi

@@ -62,6 +62,7 @@ class MailQueue:
         self._tasks: dict[asyncio.Task[None], Mail] = {}
         self._idle: dict[str, asyncio.Task[None]] = {}
         """By recipient, the mail that waits and is not being sent."""
+        self._sent_at = float("-inf")
         self._connections = asyncio.Semaphore(CONNECTIONS)
         self._of_domain: defaultdict[str, asyncio.Semaphore] = defaultdict(
             partial(asyncio.Semaphore, CONNECTIONS_PER_DOMAIN)
@@ -86,6 +87,14 @@ class MailQueue:
         self._tasks[task] = mail
         task.add_done_callback(self._finished)
         WAITING.set(len(self._tasks))
+
+    async def is_reachable(self) -> bool:
+        """Say whether the mail server accepts connections; a mail just sent shows it too."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._sent_at < SEND_SECONDS:
+            return True
+        async with self._connected():
+            return True
 
     async def __aenter__(self) -> "MailQueue":
         return self
@@ -170,24 +179,26 @@ class MailQueue:
         return "sent"
 
     async def _send(self, message: EmailMessage) -> None:
+        facts = {names.PEER: OUTBOX, names.SERVER_ADDRESS: self._server.host}
+        with tracing.client("send mail", facts):
+            async with self._connected() as connection:
+                await connection.send_message(message)
+        self._sent_at = asyncio.get_running_loop().time()
+
+    def _connected(self) -> aiosmtplib.SMTP:
         server = self._server
         verified = server.starttls != "opportunistic"
-        facts = {names.PEER: OUTBOX, names.SERVER_ADDRESS: server.host}
-        with tracing.client("send mail", facts):
-            await aiosmtplib.send(
-                message,
-                hostname=server.host,
-                port=server.port,
-                use_tls=server.tls,
-                start_tls={"required": True, "opportunistic": None, "never": False}[
-                    server.starttls
-                ],
-                validate_certs=verified,
-                cert_bundle=str(server.ca_file) if server.ca_file and verified else None,
-                username=server.username,
-                password=server.password,
-                timeout=SEND_SECONDS,
-            )
+        return aiosmtplib.SMTP(
+            hostname=server.host,
+            port=server.port,
+            use_tls=server.tls,
+            start_tls={"required": True, "opportunistic": None, "never": False}[server.starttls],
+            validate_certs=verified,
+            cert_bundle=str(server.ca_file) if server.ca_file and verified else None,
+            username=server.username,
+            password=server.password,
+            timeout=SEND_SECONDS,
+        )
 
 
 def _domain(mail: Mail) -> str:

@@ -1,6 +1,7 @@
 """Appwrite as identity provider: the port ``Directory`` over its REST API."""
 
 import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -111,6 +112,12 @@ class AppwriteDirectory:
                 f"The key in AMARRE_AUTH_APPWRITE_KEY_FILE lacks {', '.join(missing)}:"
                 " give it these scopes in Appwrite's console, or use another key."
             )
+
+    async def is_reachable(self) -> bool:
+        """Say whether Appwrite answers; that it refuses something is an answer."""
+        with contextlib.suppress(AppwriteError):
+            await self._client.as_service("GET", f"/users/{NOBODY}")
+        return True
 
     async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
         """Let Appwrite find or make the user and mail the link."""

@@ -116,6 +116,16 @@ class Database:
         async with self.transaction() as connection:
             return (await connection.execute(text("SELECT 1"))).scalar() == 1
 
+    async def is_writable(self) -> bool:
+        """Say whether the database can be written: not locked, and its disk not full."""
+        async with self.transaction() as connection:
+            if self.is_sqlite:
+                await connection.execute(text("BEGIN IMMEDIATE"))
+                await connection.execute(text("PRAGMA user_version = 0"))
+            else:
+                await connection.execute(text("SELECT txid_current()"))
+        return True
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._engine.dispose()

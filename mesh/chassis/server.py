@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.credentials.tls import SvidFiles, SvidFilesError, server_credentials
 from mesh.chassis.interceptors.peer import identify
 from mesh.chassis.interceptors.pipeline import Pipeline
+from mesh.chassis.telemetry.metrics import DEPENDENCY_UP
 from mesh.chassis.tokens import RemoteKeys, TokenVerifier, fetch_over_http
 from mesh.contract import policy
 from mesh.contract.faults import Fault, PolicyError
@@ -35,6 +37,10 @@ Check = Callable[[], Awaitable[bool]]
 """Whether a dependency of the service is available."""
 
 CHECK_SECONDS = 2.0
+GIVE_UP_SECONDS = 5.0
+"""How long a check may take: a dependency that is slow still serves."""
+WATCH_SECONDS = 10.0
+"""Between two checks of a watched dependency that is available."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 OPTIONS = (
     ("grpc.max_concurrent_streams", 100),
@@ -64,6 +70,7 @@ class Server:
         *,
         tokens: TokenVerifier | None = None,
         checks: Mapping[str, Check] | None = None,
+        watched: Mapping[str, Check] | None = None,
         mesh: Mesh | None = None,
     ) -> None:
         """Build the server.
@@ -73,6 +80,8 @@ class Server:
             register: Adds the servicers.
             tokens: Verifies user tokens; needed by methods with a session rule.
             checks: Dependencies by name; while one fails, health reports NOT_SERVING.
+            watched: Dependencies without which the service still serves much of what it offers;
+                their checks are measured only.
             mesh: The policy model; default: that of the installed contracts.
 
         Raises:
@@ -82,6 +91,7 @@ class Server:
         """
         self._settings = settings
         self._checks = dict(checks or {})
+        self._watched = dict(watched or {})
         mesh = mesh or policy.load()
         self._pipeline = Pipeline(mesh, identify(settings), tokens, settings.transport)
         self._server = grpc.aio.server(interceptors=[self._pipeline], options=OPTIONS)
@@ -111,6 +121,10 @@ class Server:
         await self._server.start()
         self._tasks = contextlib.AsyncExitStack()
         await self._tasks.enter_async_context(background("health checks", self._keep_health))
+        for name, check in self._watched.items():
+            await self._tasks.enter_async_context(
+                background(f"watch {name}", partial(_watch, name, check))
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -123,7 +137,8 @@ class Server:
     async def _keep_health(self) -> None:
         was: bool | None = None
         while True:
-            failing = [name for name, check in self._checks.items() if not await _holds(check)]
+            held = await asyncio.gather(*(_holds(*check) for check in self._checks.items()))
+            failing = [name for name, holds in zip(self._checks, held, strict=True) if not holds]
             failing += [task_name(task) for task in tasks.failing(critical=True)]
             await self._report_tasks()
             if was is not (not failing):
@@ -159,6 +174,7 @@ async def serve(
     register: Register,
     *,
     checks: Mapping[str, Check] | None = None,
+    watched: Mapping[str, Check] | None = None,
     revoked: Container[str] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no admitted call is lost.
@@ -168,13 +184,14 @@ async def serve(
         settings: As for `Server`.
         register: As for `Server`.
         checks: As for `Server`.
+        watched: As for `Server`.
         revoked: The sessions whose user tokens are refused.
 
     Raises:
         PolicyError, ListenError, SvidFilesError: As for `Server`.
     """
     tokens = token_verifier(service, settings, revoked)
-    async with Server(settings, register, tokens=tokens, checks=checks):
+    async with Server(settings, register, tokens=tokens, checks=checks, watched=watched):
         log.info("serving", listen=settings.listen, transport=settings.transport)
         await until_stop_signal()
         log.info("draining")
@@ -219,12 +236,20 @@ async def _as_coroutine(main: Callable[[], Awaitable[None]]) -> None:
         await main()
 
 
-async def _holds(check: Check) -> bool:
+async def _holds(name: str, check: Check) -> bool:
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            return await check()
+        async with asyncio.timeout(GIVE_UP_SECONDS):
+            holds = await check()
     except Exception:
-        return False
+        holds = False
+    DEPENDENCY_UP.labels(name).set(holds)
+    return holds
+
+
+async def _watch(name: str, check: Check) -> None:
+    while True:
+        pause = WATCH_SECONDS if await _holds(name, check) else CHECK_SECONDS
+        await asyncio.sleep(pause)
 
 
 class _Recorder:

@@ -64,6 +64,7 @@ async def served(
     audience: str = "",
     key: SigningKey | None = None,
     checks: Mapping[str, Check] | None = None,
+    watched: Mapping[str, Check] | None = None,
     mesh: Mesh | None = None,
     revoked: Container[str] = (),
 ) -> AsyncIterator[int]:
@@ -75,7 +76,7 @@ async def served(
         listen=f"127.0.0.1:{free_port()}", svid_dir=svid_dir, drain_timeout=timedelta(seconds=1)
     )
     tokens = TokenVerifier(FixedKeys(key), audience=audience, revoked=revoked) if key else None
-    server = Server(settings, register, tokens=tokens, checks=checks, mesh=mesh)
+    server = Server(settings, register, tokens=tokens, checks=checks, watched=watched, mesh=mesh)
     async with server:
         yield server.port
 

@@ -8,6 +8,8 @@ from typing import Any
 from mesh.chassis.telemetry import names as emitted
 from mesh.contract import policy
 
+APP = "app"
+"""The cluster by which a sidecar reaches its own service."""
 SERVER, CLIENT = 2, 3
 """The span kinds of OTLP that say on which side of a call a span stands."""
 
@@ -38,6 +40,11 @@ _GRPC_PATH = re.compile(r"^(?:[a-z]+://[^/]+)?(/[\w.]+\.[\w]+/\w+)$")
 def workload(service: str) -> str:
     """Return the workload of a process or of its proxy: ``survey-2-envoy`` is ``survey``."""
     return _REPLICA.sub("", _PROXY.sub("", service)) or service
+
+
+def cluster_workload(cluster: str, process: str) -> str:
+    """Return the workload behind an Envoy cluster of *process*; ``app`` is that of the proxy."""
+    return workload(process if cluster == APP else cluster)
 
 
 def is_proxy(service: str, attributes: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGETS: Mapping[str, tuple[str, str]] = {
     "alertmanager": ("mesh.render.alertmanager", "mesh/observability/alertmanager"),
     "collector": ("mesh.render.collector", "mesh/observability/collector"),
+    "backstage": ("mesh.render.backstage", "docs/reference/rendered"),
     "dashboards": ("mesh.render.dashboards", "mesh/observability/grafana"),
     "compose": ("mesh.render.compose", "mesh/deploy/compose"),
     "docker": ("mesh.render.docker", "mesh/deploy/docker"),

@@ -86,12 +86,15 @@ class RedcapApi:
         """Close the connections."""
         await self._client.aclose()
 
-    async def text(self, params: Params, *, retry: bool = True) -> str:
+    async def text(
+        self, params: Params, *, retry: bool = True, check: Callable[[str], str] | None = None
+    ) -> str:
         """Return the body of one operation.
 
         Args:
             params: The operation, without the token.
             retry: Whether it may be sent again; only for exports and upserts.
+            check: Returns the body, or raises an `UpstreamError` for one that is not REDCap's.
 
         Raises:
             UnavailableError: REDCap is unavailable.
@@ -102,7 +105,7 @@ class RedcapApi:
 
         async def once() -> str:
             async with self._answer(params) as response:
-                return responses.text(await self._read(response))
+                return (check or _unchanged)(responses.text(await self._read(response)))
 
         return await self._with_retries(once, params, _unchanged, retry=retry)
 

@@ -1,5 +1,6 @@
 """The study's REDCap project: implements the port on REDCap's API."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -8,6 +9,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from mesh.chassis.errors import MeshError, UpstreamError
+from survey_svc import deadline
 from survey_svc.errors import InvalidUrlError
 from survey_svc.redcap import responses
 from survey_svc.redcap.bulkhead import Bulkhead
@@ -18,6 +20,8 @@ from survey_svc.study.dictionary import Dictionary, Field, parse_choices
 from survey_svc.study.profile import Profile
 
 ALIVE_SECONDS = 10.0
+ALIVE_PATIENCE = 4.0
+"""Seconds within which REDCap must tell its version to be alive."""
 """How long one valid response of REDCap counts as proof that it is available."""
 MOST_USER_ID = 36
 """The longest user id of the contract."""
@@ -61,11 +65,15 @@ class RedcapProject:
         """Say whether REDCap answers; asks at most every 10 s while it does."""
         if time.monotonic() - self._api.answered_at < ALIVE_SECONDS:
             return True
+        # Before the health check gives up: then the call counts as one that took too long.
+        deadline.share(deadline.Deadline(asyncio.get_running_loop().time() + ALIVE_PATIENCE))
         try:
-            version = await self._api.text({"content": "version", "format": "json"}, retry=False)
+            await self._api.text(
+                {"content": "version", "format": "json"}, retry=False, check=_version
+            )
         except MeshError:
             return False
-        return version.strip().strip('"')[:1].isdigit()
+        return True
 
     async def dictionary(self) -> Dictionary:
         metadata, instruments, names = [
@@ -209,3 +217,10 @@ def _needing(columns: Sequence[str], value: object) -> list[Row]:
 
 def _dump(rows: list[Row]) -> str:
     return json.dumps(rows, ensure_ascii=False)
+
+
+def _version(text: str) -> str:
+    """Return *text* when it is a version; an error page with status 200 is not."""
+    if not text.strip().strip('"')[:1].isdigit():
+        raise UpstreamError("REDCap returned something other than its version.")
+    return text

@@ -1,44 +1,125 @@
 """An engineer on call: the overview names service and cause of a fault, in one row, in a minute."""
 
+import asyncio
 import contextlib
+import datetime as dt
 import json
 import os
+import shlex
 import signal
+import sqlite3
+import subprocess
+import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from mesh.local.pki.certificate_authority import CertificateAuthority, install
 from tests.e2e.conftest import WIDER, enter_console
-from tests.live import running
+from tests.integration.researcher import COOKIE, Researcher
+from tests.live import free_base, running
 
 pytestmark = [pytest.mark.browser, pytest.mark.envoy]
 NOTICED_MS = 60_000
 """A fault is on the overview within a minute."""
-Fault = Callable[["Mesh"], AbstractContextManager[None]]
+LIST = "/api/v1/surveys/list"
+DISK_MEGABYTES = 400
+BAD_CANARY = """
+import runpy
+from survey_svc.service import SurveyService
+
+async def broken(self, request, context):
+    raise RuntimeError("broken")
+
+SurveyService.ListRequests = broken
+runpy.run_module("survey_svc", run_name="__main__")
+"""
 
 
+@dataclass(frozen=True)
 class Mesh:
     """A running mesh whose processes and surroundings can be harmed."""
 
-    def __init__(self, ready: Any) -> None:
-        self.ready = ready
+    ready: Any
+    data: Path
+    appwrite: subprocess.Popen[bytes]
+    small_disk: bool
+    """Whether the data folder is on a disk of its own, which can be filled."""
 
     def pid(self, name: str) -> int:
-        """Return the process id of *name*."""
-        return next(int(p["pid"]) for p in self.ready["processes"] if p["name"] == name)
+        """Return the process id of *name*, which changes with each restart."""
+        processes = json.loads((self.data / "ready.json").read_text())["processes"]
+        return next(int(p["pid"]) for p in processes if p["name"] == name)
+
+    def amarre(self, *arguments: str) -> None:
+        """Run a command on this mesh."""
+        subprocess.run(
+            [sys.executable, "-m", "mesh.cli", *arguments],
+            env=os.environ | {"AMARRE_DATA": str(self.data)},
+            check=True,
+            capture_output=True,
+        )
+
+
+Fault = Callable[[Mesh], AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def mounted(folder: Path) -> Iterator[bool]:
+    """Mount a small disk at *folder*; yields whether that is allowed."""
+    size = f"size={DISK_MEGABYTES}m"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    try:
+        yield done.returncode == 0
+    finally:
+        if done.returncode == 0:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def identity_provider(folder: Path, base: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Appwrite's stand-in for a mesh on the ports from *base*, which its settings choose."""
+    address, key = f"127.0.0.1:{base + 13}", folder / "appwrite-key"
+    command = [sys.executable, "-m", "sandbox.appwrite", "--listen", address]
+    command += ["--key-file", str(key), "--smtp", f"127.0.0.1:{base + 12}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AMARRE_AUTH_PROVIDER", "appwrite")
+        patch.setenv("AMARRE_AUTH_APPWRITE_ENDPOINT", f"http://{address}/v1")
+        patch.setenv("AMARRE_AUTH_APPWRITE_PROJECT", "amarre")
+        patch.setenv("AMARRE_AUTH_APPWRITE_KEY_FILE", str(key))
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            while not key.exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """A mesh of its own: others must not see what is done to it."""
-    with running(tmp_path_factory.mktemp("on-call")) as ready:
-        yield Mesh(ready)
+    folder, base = tmp_path_factory.mktemp("on-call"), free_base()
+    with (
+        mounted(folder) as small_disk,
+        identity_provider(folder, base) as appwrite,
+        running(folder, base=base) as ready,
+    ):
+        yield Mesh(ready, folder / "data", appwrite, small_disk)
 
 
 @pytest.fixture
@@ -53,13 +134,16 @@ def page(browser: Browser, mesh: Mesh) -> Iterator[Page]:
 
 
 @contextlib.contextmanager
-def hung(mesh: Mesh, name: str) -> Iterator[None]:
-    pid = mesh.pid(name)
+def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def hung(mesh: Mesh, name: str) -> AbstractContextManager[None]:
+    return stopped(mesh.pid(name))
 
 
 @contextlib.contextmanager
@@ -83,34 +167,244 @@ def wrong_clock(mesh: Mesh, name: str) -> Iterator[None]:
     yield
 
 
-FAULTS: dict[str, tuple[Fault, str, str]] = {
-    "a service is hung": (lambda m: hung(m, "survey"), "survey", "ServiceDown"),
-    "a service is killed": (lambda m: killed(m, "health"), "health", "ServiceDown"),
-    "a proxy is hung": (lambda m: hung(m, "auth-envoy"), "auth", "ProxyDown"),
-    "a wrong clock": (lambda m: wrong_clock(m, "gateway"), "gateway", "ClockWrong"),
+@contextlib.contextmanager
+def redcap(mesh: Mesh, **faults: Any) -> Iterator[None]:
+    url = f"{mesh.ready['urls']['sandbox']}/_control/faults"
+    none = {"latency_ms": 0, "error_rate": 0.0, "mode": "none"}
+    httpx.put(url, json=none | faults, trust_env=False).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx.put(url, json=none, trust_env=False).raise_for_status()
+
+
+@contextlib.contextmanager
+def locked(mesh: Mesh, name: str) -> Iterator[None]:
+    """Another program that holds the lock on the database of *name*."""
+    database = sqlite3.connect(mesh.data / "state" / f"{name}.sqlite", isolation_level=None)
+    with contextlib.closing(database):
+        database.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@contextlib.contextmanager
+def full_disk(mesh: Mesh) -> Iterator[None]:
+    if not mesh.small_disk:
+        pytest.skip("mounting a small disk needs root")
+    filler = mesh.data / "filler"
+    try:
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(1024 * 1024)):
+                pass
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextlib.contextmanager
+def old_certificate(mesh: Mesh, name: str) -> Iterator[None]:
+    """A certificate of one day that should have been renewed long ago."""
+    authority = CertificateAuthority.load_or_create(mesh.data / "ca")
+    issued = authority.issue(
+        uris=[f"spiffe://amarre.local/ns/amarre/sa/{name}"],
+        names=[f"{name}.amarre.local", "localhost"],
+        common_name=f"{name} workload",
+        not_before=dt.datetime.now(dt.UTC) - dt.timedelta(hours=22),
+    )
+    folder = mesh.data / "certs" / name
+    install(issued, folder)
+    try:
+        yield
+    finally:
+        install(authority.issue_svid(name), folder)
+
+
+@contextlib.contextmanager
+def intruder(mesh: Mesh, caller: str, service: str, path: str) -> Iterator[None]:
+    """Calls with the certificate of *caller*, which the contract of the method does not name."""
+    svid = mesh.data / "certs" / caller
+    chain, key, roots = ((svid / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt"))
+    credentials = grpc.ssl_channel_credentials(roots, key, chain)
+    options = [("grpc.ssl_target_name_override", f"{service}.amarre.local")]
+    with grpc.secure_channel(mesh.ready["grpc"][service], credentials, options) as channel:
+        call: Any = channel.unary_unary(path, lambda _: b"", lambda data: data)
+        for _ in range(30):
+            with pytest.raises(grpc.RpcError) as refusal:
+                call(None, timeout=10)
+            assert grpc.StatusCode.PERMISSION_DENIED is refusal.value.code()
+    yield
+
+
+@contextlib.contextmanager
+def researchers(mesh: Mesh, count: int, pause: float) -> Iterator[None]:
+    """*count* browsers of one researcher that list requests, with *pause* seconds in between."""
+    done = threading.Event()
+
+    async def browse(client: httpx.AsyncClient) -> None:
+        while not done.is_set():
+            with contextlib.suppress(httpx.TransportError):
+                await client.get(LIST)
+            await asyncio.sleep(pause)
+
+    async def browsers(headers: dict[str, str]) -> None:
+        app, limits = mesh.ready["urls"]["app"], httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=app, headers=headers, limits=limits, timeout=30, trust_env=False
+        ) as client:
+            await asyncio.gather(*(browse(client) for _ in range(count)))
+
+    with Researcher(mesh.ready) as ada:
+        ada.sign_in()
+        headers = {"Cookie": f"{COOKIE}={ada.session}", "Sec-Fetch-Site": "same-origin"}
+    thread = threading.Thread(target=lambda: asyncio.run(browsers(headers)))
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def failing_canary(mesh: Mesh) -> Iterator[None]:
+    program = mesh.data / "canary.py"
+    program.write_text(BAD_CANARY)
+    command = shlex.join([sys.executable, str(program)])
+    with researchers(mesh, 4, 0.05):
+        mesh.amarre("canary", "start", "survey", "--weight", "50", "--command", command)
+        yield
+
+
+@contextlib.contextmanager
+def retry_storm(mesh: Mesh) -> Iterator[None]:
+    """A service that fails a good part of its calls, each of which is tried again."""
+    with researchers(mesh, 6, 0.02):
+        mesh.amarre("fault", "add", "survey.ListRequests", "--abort", "UNAVAILABLE", "--percent=40")
+        try:
+            yield
+        finally:
+            mesh.amarre("fault", "clear")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, with what the overview says of it."""
+
+    name: str
+    inject: Fault
+    service: str
+    alert: str
+    says: str = ""
+
+
+TOGETHER = {
+    "surroundings": (
+        Case("a wrong clock", lambda m: wrong_clock(m, "gateway"), "gateway", "ClockWrong"),
+        Case("REDCap is slow", lambda m: redcap(m, latency_ms=3000), "redcap", "RedcapSlow"),
+        Case("the mail server is unavailable", lambda m: hung(m, "outbox"), "mail", "MailFailing"),
+        Case(
+            "the identity provider is unavailable",
+            lambda m: stopped(m.appwrite.pid),
+            "identity",
+            "AppwriteFailing",
+        ),
+        Case("a database is locked", lambda m: locked(m, "auth"), "auth", "DatabaseSlow", "locked"),
+        Case(
+            "a certificate near expiry",
+            lambda m: old_certificate(m, "health"),
+            "health",
+            "CertificateExpiring",
+        ),
+        Case(
+            "an unauthorised caller",
+            lambda m: intruder(m, "health", "survey", "/amarre.survey.v1.SurveyService/GetLink"),
+            "survey",
+            "CallersRefused",
+            "by health",
+        ),
+    ),
+    "wrong answers": (
+        Case(
+            "REDCap answers wrongly",
+            lambda m: redcap(m, mode="html", error_rate=1.0),
+            "redcap",
+            "RedcapFailing",
+            "something that is not REDCap's",
+        ),
+    ),
+    "no answers": (
+        Case(
+            "REDCap is unavailable",
+            lambda m: hung(m, "redcap"),
+            "redcap",
+            "RedcapFailing",
+            "does not answer in time",
+        ),
+    ),
+    "retries": (Case("a retry storm", retry_storm, "survey", "RetryStorm"),),
+    "a canary": (Case("a failing canary", failing_canary, "survey", "CanaryFailing"),),
+    "kills": (
+        Case("a service is killed", lambda m: killed(m, "health"), "health", "ServiceDown"),
+        Case("a proxy is killed", lambda m: killed(m, "survey-envoy"), "survey", "ProxyDown"),
+        Case("a proxy is hung", lambda m: hung(m, "auth-envoy"), "auth", "ProxyDown"),
+    ),
+    "a hung service": (
+        Case("a service is hung", lambda m: hung(m, "survey"), "survey", "ServiceDown"),
+    ),
+    "the disk": (Case("the disk is full", full_disk, "host", "DiskFilling"),),
 }
-"""Each fault with the service and the alert that the overview names."""
+"""Faults that do not disturb one another are made together."""
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_noticed(mesh: Mesh, page: Page, screenshots: Path, name: str) -> None:
+@pytest.mark.parametrize("group", TOGETHER)
+def test_noticed(mesh: Mesh, page: Page, screenshots: Path, group: str) -> None:
     """
     Within a minute of a fault one row of the overview names its service and its cause; the row
     leads to a page with what changed, the contract, the runbook and the actions.
     """
-    inject, service, alert = FAULTS[name]
-    row = page.locator("[data-incident]").filter(has=page.get_by_role("link", name=service))
-    with inject(mesh):
-        found = row.filter(has_text=alert)
-        expect(found).to_have_count(1, timeout=NOTICED_MS)
-        assert 1 == row.count(), row.all_inner_texts()
-        page.screenshot(path=screenshots / f"on-call-{name.replace(' ', '-')}.png", full_page=True)
+    expect(page.get_by_role("region", name="Alerts")).to_be_visible()
+    before = causes(page)
+    with ExitStack() as faults:
+        for case in TOGETHER[group]:
+            faults.enter_context(case.inject(mesh))
+        ends = time.monotonic() + NOTICED_MS / 1000
+        for case in TOGETHER[group]:
+            row = row_of(page, case.service)
+            found = row.filter(has_text=case.alert).filter(has_text=case.says)
+            left = max(1.0, 1000 * (ends - time.monotonic()))
+            expect(found, f"{case.name}: {rows(page)}").to_have_count(1, timeout=left)
+        caused = causes(page) - before
+        for case in TOGETHER[group]:  # What a fault causes at its service is folded below it.
+            assert caused[case.service] <= 1, f"{case.name}: {rows(page)}"
+        page.screenshot(path=screenshots / f"on-call-{group.replace(' ', '-')}.png", full_page=True)
+        for case in TOGETHER[group]:
+            row = row_of(page, case.service).filter(has_text=case.alert)
+            row.get_by_role("link", name=case.service, exact=True).click()
+            heading = page.get_by_role("heading", name=f"{case.service}: {case.alert}")
+            expect(heading).to_be_visible(timeout=NOTICED_MS)
+            expect(page.get_by_role("heading", name="Changes before and during")).to_be_visible()
+            expect(page.get_by_role("link", name="Runbook")).to_be_visible()
+            assert not page.evaluate(WIDER)
+            page.go_back()
+            expect(heading).not_to_be_visible()
 
-        found.get_by_role("link", name=service, exact=True).click()
-        expect(page.get_by_role("heading", name=f"{service}: {alert}")).to_be_visible()
-        expect(page.get_by_role("heading", name="Changes before and during")).to_be_visible()
-        expect(page.get_by_role("link", name="Runbook")).to_be_visible()
-        assert not page.evaluate(WIDER)
+
+def row_of(page: Page, service: str) -> Any:
+    """Return the rows of incidents whose cause is *service*."""
+    return page.locator("[data-incident]").filter(
+        has=page.get_by_role("link", name=service, exact=True)
+    )
+
+
+def causes(page: Page) -> Counter[str]:
+    """Return how many rows name each service."""
+    names = page.locator("[data-incident] [data-row]").all_inner_texts()
+    return Counter(names)
+
+
+def rows(page: Page) -> list[str]:
+    """Return the text of each incident's row."""
+    return page.locator("[data-incident]").all_inner_texts()
 
 
 def test_first_view(mesh: Mesh, page: Page) -> None:

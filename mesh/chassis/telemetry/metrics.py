@@ -48,6 +48,11 @@ BACKGROUND_FAILURES = Counter(names.BACKGROUND_FAILURES, "Failures of background
 BACKGROUND_UP = Gauge(
     names.BACKGROUND_UP, "Whether a background task runs: 1, or 0 while it fails.", ["task"]
 )
+DEPENDENCY_UP = Gauge(
+    names.DEPENDENCY_UP,
+    "Whether the last check of a dependency succeeded: 1, or 0 while it fails.",
+    ["dependency"],
+)
 HTTP_CLIENT_SECONDS = Histogram(
     names.HTTP_CLIENT_DURATION,
     "Duration of requests to systems outside the mesh.",

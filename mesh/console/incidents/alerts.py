@@ -17,7 +17,7 @@ from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.observations import Observations
 from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
-from mesh.console.naming import workload
+from mesh.console.naming import cluster_workload, workload
 from mesh.console.queries.increases import Increase, increases
 from mesh.console.queries.mesh_status import certificates, ejections, of_proxies
 from mesh.console.queries.objectives import FAST, SLOW, Total, totals
@@ -33,10 +33,28 @@ DEPENDENCIES = {"outbox": "mail", "smtp": "mail", "appwrite": "identity", "redca
 """What systems outside of the mesh are called, by their name in telemetry."""
 SLOW_REDCAP_SECONDS = 1.0
 SLOW_DATABASE_SECONDS = 0.5
+OWN = frozenset(
+    {
+        *("ServiceDown", "ProxyDown", "RedcapFailing", "RedcapSlow", "MailFailing"),
+        *("AppwriteFailing", "DatabaseSlow", "CanaryFailing"),
+    }
+)
+"""Alerts that the console evaluates from fresher data than Prometheus, which keeps them longer."""
 DISK_FREE = 0.05
+LATE_SECONDS = 0.25
+"""Mean delay of an event loop above which every call of its process waits."""
+HOST = "host"
+"""What alerts on the machine itself are about."""
 STARTING = timedelta(seconds=30)
 RECENT = timedelta(minutes=2)
-_BAD_OUTCOMES = {"timeout", "away", "nonsense", "unavailable", "invalid", "error"}
+LATELY = timedelta(seconds=45)
+"""How far back calls to dependencies count: long enough for several checks of an idle mesh."""
+_OUTCOMES = {
+    "timeout": "it does not answer in time",
+    "away": "it cannot be reached",
+    "nonsense": "it answers with errors or something that is not REDCap's",
+}
+"""The outcomes of calls to REDCap that are its fault."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +112,21 @@ def evaluate(db: sqlite3.Connection, situation: Situation) -> list[Alert]:
     """Return what is wrong now, worst first."""
     s = situation
     recent = increases(db, since=s.now - _us(RECENT), until=s.now)
+    lately = increases(db, since=s.now - _us(LATELY), until=s.now)
     found = [
         *_down(s),
-        *_dependencies(db, recent, s.now),
-        *_databases(recent),
+        *_redcap(s, lately),
+        *_mail_and_identity(s, db),
+        *_databases(s, recent),
         *_disk(s),
         *_clocks(s),
         *_certificates(s),
         *_canaries(s),
         *_refused(recent),
+        *_intruders(s, db),
         *_retries(s),
         *_saturated(s),
+        *_overloaded(lately),
         *_burning(db, s.mesh, now=s.now // 1_000_000),
         *_proxies(s),
     ]
@@ -115,6 +137,11 @@ def _down(s: Situation) -> Iterator[Alert]:
     for one in s.seen:
         process = one.target.process
         name = "ProxyDown" if one.target.is_envoy else "ServiceDown"
+        canary = process.removesuffix("-envoy").endswith("-canary")
+        if canary:
+            if not s.observed.canary_runs(workload(process)):
+                continue  # It was aborted or promoted, or starts.
+            name = "CanaryFailing"
         # A runner names its targets before they have started.
         if not one.up_since and s.now - one.named_at < _us(STARTING):
             continue
@@ -124,45 +151,69 @@ def _down(s: Situation) -> Iterator[Alert]:
             yield Alert(name, workload(process), f"{process} {restarted}.", process)
 
 
-def _dependencies(db: sqlite3.Connection, recent: Sequence[Increase], now: int) -> Iterator[Alert]:
-    calls = [one for one in recent if one.name == "amarre_redcap_duration_seconds"]
-    asked = sum(one.events for one in calls if one.labels.get("outcome") != "cancelled")
-    failed = sum(one.events for one in calls if one.labels.get("outcome") in _BAD_OUTCOMES)
-    fine = [one for one in calls if one.labels.get("outcome") == "ok" and one.events]
-    if failed >= MIN_FAILED and failed > 0.2 * asked:
-        kinds = sorted(
-            {one.labels["outcome"] for one in calls if one.events} & (_BAD_OUTCOMES - {"cancelled"})
-        )
+def _unavailable(s: Situation, dependency: str) -> list[str]:
+    """Return the processes whose checks of *dependency* fail."""
+    return [
+        one.target.process
+        for one in s.seen
+        if not one.fault and not one.dependencies.get(dependency, True)
+    ]
+
+
+def _redcap(s: Situation, lately: Sequence[Increase]) -> Iterator[Alert]:
+    calls = [one for one in lately if one.name == "amarre_redcap_duration_seconds"]
+    by_outcome: dict[str, float] = {}
+    for one in calls:
+        outcome = one.labels["outcome"]
+        by_outcome[outcome] = by_outcome.get(outcome, 0) + one.events
+    asked = sum(by_outcome.values()) - by_outcome.get("cancelled", 0)
+    failed = {outcome: by_outcome[outcome] for outcome in _OUTCOMES if by_outcome.get(outcome)}
+    how = ", ".join(_OUTCOMES[outcome] for outcome in failed) or "its answers come too late"
+    fails = sum(failed.values())
+    if checking := _unavailable(s, "redcap"):
         yield Alert(
-            "RedcapFailing",
-            "redcap",
-            f"{failed:.0f} of {asked:.0f} calls to REDCap fail ({', '.join(kinds)}).",
+            "RedcapFailing", "redcap", f"REDCap fails the checks of {', '.join(checking)}: {how}."
         )
-    elif fine:
+    elif fails >= MIN_FAILED and fails > 0.2 * asked:
+        yield Alert("RedcapFailing", "redcap", f"{fails:.0f} of {asked:.0f} calls fail: {how}.")
+    fine = [one for one in calls if one.labels["outcome"] == "ok" and one.events]
+    if fine:
         mean = sum(one.total for one in fine) / sum(one.events for one in fine)
         if mean > SLOW_REDCAP_SECONDS:
             yield Alert("RedcapSlow", "redcap", f"REDCap takes {mean:.1f} s on average.")
-    since = now // 60_000_000 - 2
+
+
+def _mail_and_identity(s: Situation, db: sqlite3.Connection) -> Iterator[Alert]:
     rows = db.execute(
         "SELECT target, sum(calls), sum(errors) FROM edges WHERE minute > ? AND counted = 0"
         " GROUP BY target",
-        (since,),
+        (s.now // 60_000_000 - 2,),
     ).fetchall()
-    for target, total, errors in rows:
-        if target not in DEPENDENCIES:
-            continue
-        dependency = DEPENDENCIES[target]
-        if dependency == "redcap" or not errors or errors < 0.5 * total:
-            continue
-        if dependency == "mail":
-            message = f"{errors} of {total} attempts to send a mail fail."
-            yield Alert("MailFailing", "mail", message)
-        else:
-            message = f"{errors} of {total} calls to the identity provider fail."
-            yield Alert("AppwriteFailing", "identity", message)
+    failed = {
+        DEPENDENCIES[target]: (errors, total)
+        for target, total, errors in rows
+        if target in DEPENDENCIES and errors and errors >= 0.5 * total
+    }
+    for dependency, alert, called, attempts in (
+        ("mail", "MailFailing", "The mail server", "attempts to send a mail"),
+        ("identity", "AppwriteFailing", "The identity provider", "calls to the identity provider"),
+    ):
+        if checking := _unavailable(s, dependency):
+            message = f"{called} fails the checks of {', '.join(checking)}."
+            yield Alert(alert, dependency, message)
+        elif dependency in failed:
+            errors, total = failed[dependency]
+            yield Alert(alert, dependency, f"{errors} of {total} {attempts} fail.")
 
 
-def _databases(recent: Sequence[Increase]) -> Iterator[Alert]:
+def _databases(s: Situation, recent: Sequence[Increase]) -> Iterator[Alert]:
+    for process in _unavailable(s, "database writes"):
+        yield Alert(
+            "DatabaseSlow",
+            workload(process),
+            f"{process} cannot write to its database: it is locked, full or unavailable.",
+            process,
+        )
     by_process: dict[str, tuple[float, float]] = {}
     for one in recent:
         if one.name == "amarre_db_duration_seconds":
@@ -180,7 +231,7 @@ def _databases(recent: Sequence[Increase]) -> Iterator[Alert]:
 
 def _disk(s: Situation) -> Iterator[Alert]:
     if "full" in s.write_fault:
-        yield Alert("DiskFilling", "console", "The disk of the console's file is full.")
+        yield Alert("DiskFilling", HOST, "The disk of the console's file is full.")
         return
     try:
         usage = shutil.disk_usage(s.database.parent)
@@ -189,7 +240,7 @@ def _disk(s: Situation) -> Iterator[Alert]:
     if usage.free < DISK_FREE * usage.total:
         yield Alert(
             "DiskFilling",
-            "console",
+            HOST,
             f"{usage.free / usage.total:.1%} of the disk {s.database.parent} is free.",
         )
 
@@ -238,12 +289,33 @@ def _refused(recent: Sequence[Increase]) -> Iterator[Alert]:
             )
 
 
+def _intruders(s: Situation, db: sqlite3.Connection) -> Iterator[Alert]:
+    """Yield callers whom proxies refuse: the service behind does not see their calls."""
+    rows = db.execute(
+        "SELECT source, rpc, sum(refused) FROM edges WHERE minute > ? AND counted = 0"
+        " AND refused > 0 GROUP BY source, rpc",
+        (s.now // 60_000_000 - 2,),
+    ).fetchall()
+    methods = {method.short_name: method for method in s.mesh}
+    for source, rpc, count in rows:
+        method = methods.get(rpc)
+        if method is None or count <= MIN_REFUSED or method.allows(source):
+            continue
+        yield Alert(
+            "CallersRefused",
+            method.service,
+            f"{count} calls of {rpc} by {source or 'an unknown caller'}, which its contract does"
+            " not name, were refused.",
+            rpc,
+        )
+
+
 def _retries(s: Situation) -> Iterator[Alert]:
     for process, cluster, retried, total in s.observed.retries(s.now):
         if retried >= 20 and retried > 0.15 * total:
             yield Alert(
                 "RetryStorm",
-                workload(cluster),
+                cluster_workload(cluster, process),
                 f"{process} retries {retried / total:.0%} of its calls to {cluster}.",
                 cluster,
             )
@@ -261,13 +333,40 @@ def _saturated(s: Situation) -> Iterator[Alert]:
             )
 
 
+def _overloaded(lately: Sequence[Increase]) -> Iterator[Alert]:
+    refused: dict[str, dict[str, float]] = {}
+    for one in lately:
+        if one.name == "amarre_limit_refusals":
+            limits = refused.setdefault(one.process, {})
+            limits[one.labels["limit"]] = limits.get(one.labels["limit"], 0) + one.events
+        elif one.name == "amarre_event_loop_lag_seconds" and one.total / one.events > LATE_SECONDS:
+            yield Alert(
+                "EventLoopLate",
+                workload(one.process),
+                f"The event loop of {one.process} runs {one.total / one.events:.2f} s late.",
+                one.process,
+            )
+    for process, limits in refused.items():
+        if sum(limits.values()) > MIN_REFUSED:
+            yield Alert(
+                "LimitRefusals",
+                workload(process),
+                f"{process} refuses requests above its limits: "
+                + ", ".join(f"{count:.0f} by {name}" for name, count in sorted(limits.items()))
+                + f" in {LATELY.total_seconds():.0f} s.",
+                process,
+            )
+
+
 def _proxies(s: Situation) -> Iterator[Alert]:
     for b in of_proxies(s.seen, "breakers"):
         message = f"{b['process']} rejects calls to {b['cluster']}: {b['kind']}."
-        yield Alert("BreakerOpen", workload(b["cluster"]), message, b["cluster"])
+        service = cluster_workload(b["cluster"], b["process"])
+        yield Alert("BreakerOpen", service, message, b["cluster"])
     for h in ejections(s.seen):
         message = f"{h['process']} does not use {h['address']} of {h['cluster']}."
-        yield Alert("HostEjected", workload(h["cluster"]), message, h["cluster"])
+        service = cluster_workload(h["cluster"], h["process"])
+        yield Alert("HostEjected", service, message, h["cluster"])
 
 
 def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]:
@@ -276,6 +375,10 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
     burnt = {s: totals(db, since=_ago(now, s), until=now + 1, buckets=False) for s in spans}
     recent = totals(db, since=_ago(now, FAST[0]), until=now + 1)
     for method in mesh:
+        # Callers count only the ends of streams that stay open, and each attempt to open one
+        # while they start: a share of those says nothing about the streams that are open.
+        if method.stays_open:
+            continue
         name, objective = method.short_name, method.objective
         allowed = 1 - objective.availability
         for rule, alert in (
@@ -284,9 +387,7 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
         ):
             short, long, factor = rule
             burns = [burnt[s].get(name, Total()).error_ratio / allowed for s in (short, long)]
-            # A stream that stays open is opened again after each restart of its server.
-            enough = 2 * MIN_BURNT if method.stays_open else MIN_BURNT
-            if min(burns) > factor and burnt[long][name].failed >= enough:
+            if min(burns) > factor and burnt[long][name].failed >= MIN_BURNT:
                 yield Alert(
                     alert,
                     method.service,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh import topology
-from mesh.console.incidents.alerts import Alert
+from mesh.console.incidents.alerts import DEPENDENCIES, HOST, OWN, Alert
 from mesh.console.store.call_edges import GATEWAY
 from mesh.contract.policy import ANY_CALLER, Mesh
 
@@ -26,7 +26,7 @@ _RANKS = (
         "DatabaseSlow",
     },
     {"CanaryFailing", "CertificateExpiring", "CallersRefused", "SignInsFailing", "BackupOld"},
-    {"RetryStorm", "ServiceSaturated"},
+    {"RetryStorm", "ServiceSaturated", "LimitRefusals", "EventLoopLate"},
 )
 """Alerts that name a cause, the nearest to the root first; all others are symptoms."""
 _DEPENDENCY = 2
@@ -39,15 +39,24 @@ _EQUAL = {
     "ProxyDown": 1,
     "MailFailing": 0,
     "MailsWaiting": 1,
-    "ServiceSaturated": 0,
-    "RetryStorm": 1,
+    "LimitRefusals": 0,
+    "EventLoopLate": 1,
+    "ServiceSaturated": 2,
+    "RetryStorm": 3,
     "AvailabilityBudgetBurnsFast": 0,
     "ErrorsAboveFivePercent": 1,
     "GatewayErrors": 9,
 }
 """Which of several alerts on one service comes first."""
-_INDEPENDENT = {"CallersRefused", "SignInsFailing", "CertificateExpiring", "BackupOld"}
-"""Causes that nothing else explains: they are about callers, not about health."""
+_INDEPENDENT = {
+    "CallersRefused",
+    "SignInsFailing",
+    "CertificateExpiring",
+    "BackupOld",
+    "CanaryFailing",
+}
+"""Causes that nothing else explains: they are not about health, or compare with what is healthy."""
+_OVERLOAD = {"LimitRefusals", "EventLoopLate"}
 _EXPLAINS_NOTHING = {"BackupOld", "SignInsFailing", "CallersRefused"}
 _BACKENDS = {"redcap": "redcap", "outbox": "mail"}
 
@@ -66,7 +75,7 @@ def group(alerts: Iterable[Alert], dependencies: Mapping[str, frozenset[str]]) -
     causes: list[tuple[Alert, list[Alert]]] = []
     for alert in ordered:
         home = next(
-            (effects for cause, effects in causes if _explains(cause, alert, dependencies)), None
+            (effects for cause, effects in causes if explains(cause, alert, dependencies)), None
         )
         if home is None:
             causes.append((alert, []))
@@ -83,13 +92,21 @@ def _rank(alert: Alert) -> int:
     return next((n for n, names in enumerate(_RANKS) if alert.name in names), _SYMPTOM)
 
 
-def _explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[str]]) -> bool:
+def explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[str]]) -> bool:
+    """Say whether *cause*, which is not after *alert* in the order of causes, explains it."""
     if cause.service == alert.service and cause.name == alert.name:
         return True  # Several processes, methods or clusters of one service.
+    if cause.source != "console" and cause.name in OWN:
+        return False  # It is over; its rule keeps firing for a while.
     if alert.name in _INDEPENDENT or cause.name in _EXPLAINS_NOTHING:
         return False
     if cause.service == alert.service:
         return True
+    if cause.name == "DiskFilling" and cause.service == HOST:
+        return alert.service not in DEPENDENCIES.values()
+    called = dependencies.get(cause.service, frozenset())
+    if cause.name in _OVERLOAD and _rank(alert) == _SYMPTOM and alert.service in called:
+        return True  # Callers measure calls: one that is overloaded measures its own delay, too.
     # What is down, full or failing outside of the mesh is never the effect of another service.
     return _rank(alert) > _DEPENDENCY and cause.service in dependencies.get(
         alert.service, frozenset()

@@ -12,6 +12,7 @@ from mesh.console.incidents import alert_table, causes
 from mesh.console.incidents.alerts import DEPENDENCIES, Alert, Situation, evaluate, worst_first
 from mesh.console.incidents.incident_log import Incident, IncidentLog
 from mesh.console.incidents.observations import Observations
+from mesh.console.naming import APP
 from mesh.console.queries import traces
 from mesh.control import ControlError
 
@@ -111,7 +112,8 @@ def _served(found: Mapping[str, Any]) -> Alert | None:
     keys: Iterable[str] = ("service", "envoy_cluster_name", "workload", "process", "instance")
     name = str(found["name"])
     by_name = next((s for start, s in _BY_NAME.items() if name.startswith(start)), "")
-    service = by_name or next((labels[key] for key in keys if labels.get(key)), "mesh")
+    known = (labels[key] for key in keys if labels.get(key) and labels[key] != APP)
+    service = by_name or next(known, "mesh")
     subject = f"{service}.{labels['method']}" if labels.get("method") else ""
     return Alert(name, service, str(found["message"]), subject, source=str(found["source"]))
 

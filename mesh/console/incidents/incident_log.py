@@ -16,7 +16,7 @@ from typing import Any
 from mesh.console.clock import rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alerts import Alert
-from mesh.console.incidents.causes import Cause
+from mesh.console.incidents.causes import Cause, explains
 from mesh.console.incidents.observations import Change
 
 QUIET = timedelta(seconds=20)
@@ -125,6 +125,8 @@ class IncidentLog:
             for one in self.firing()
             if (one.alert.name, one.alert.service) in keys
             or (cause.alert.name, cause.alert.service) in one.keys
+            # What follows an alert of the same service before that is resolved continues it.
+            or (one.seen < now and explains(one.alert, cause.alert, {}))
         ]
         if same:
             # What explains an earlier alert takes over its incident; others are folded into it.

@@ -19,10 +19,14 @@ PLANNED = timedelta(minutes=3)
 """How long after a control action a restart counts as its effect."""
 SHOWN_RESTART = timedelta(minutes=2)
 """How long an unplanned restart keeps its alert: a process that dies again has no time to."""
-SHOWN_CANARY = timedelta(minutes=5)
+SHOWN_CANARY = timedelta(minutes=2)
 WINDOW = timedelta(minutes=2)
+READING_SECONDS = 5.0
+"""The longest time that a scrape of a proxy may take without counting as a restart."""
 _RETRY, _TOTAL = "upstream_rq_retry", "upstream_rq_total"
-_PLANNING = ("restart", "canary", "certs", "rotate", "deploy")
+_PLANNING = ("restart", "canary promote", "certs", "rotate", "deploy")
+_PLANNING_CANARY = (*_PLANNING, "canary")
+"""Control actions that replace processes of a service, and those of its canary."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,15 @@ class Observations:
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
+        self._uptimes: dict[str, tuple[float, float]] = {}
+        """Of each proxy its uptime at the last scrape, and when that ended; seconds."""
         self._restarts: dict[str, Change] = {}
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._actions: list[Change] = []
         self._clusters: dict[tuple[str, str], deque[tuple[int, float, float]]] = {}
         self._flights: dict[str, deque[tuple[int, float]]] = {}
         self._canaries: dict[str, tuple[int, str]] = {}
+        self._canary_states: dict[str, str] = {}
         self._certificates: dict[str, float] = {}
 
     def look(self, seen: Sequence[Seen], now: int) -> None:
@@ -65,10 +72,19 @@ class Observations:
     def _compare_start(self, one: Seen, now: int) -> None:
         process = one.target.process
         started = one.gauges.get("process_start_time_seconds", 0.0)
-        if one.proxy:
-            started = one.at / 1e6 - one.proxy.uptime_seconds
         before = self._started.get(process)
-        if started and before and started > before + 3:
+        again = bool(started and before and started > before + 3)
+        if one.proxy:
+            uptime, at = one.proxy.uptime_seconds, one.at / 1e6
+            started = at - uptime
+            known = self._uptimes.get(process)
+            # When an Envoy answered is known less precisely than how long it has run: a busy
+            # machine takes seconds from its answer to the end of the scrape.
+            again = known is not None and (
+                uptime < known[0] or uptime + READING_SECONDS < at - known[1]
+            )
+            self._uptimes[process] = uptime, at
+        if again:
             kind = "proxy" if one.target.is_envoy else "process"
             change = Change(
                 int(started * 1e6), f"{kind} {process} restarted", "", workload(process)
@@ -123,6 +139,7 @@ class Observations:
         """Take in the state of the canaries."""
         for one in canaries:
             service, state = str(one["service"]), str(one["state"])
+            self._canary_states[service] = state
             bad = one.get("verdict") == "bad"
             if not bad:
                 if state in {"running", "starting"}:
@@ -137,6 +154,10 @@ class Observations:
                 )
                 self._canaries[service] = now, message
 
+    def canary_runs(self, service: str) -> bool:
+        """Say whether the canary of *service* is to answer; without a runner every canary is."""
+        return self._canary_states.get(service, "running") == "running"
+
     def failing_canaries(self, now: int) -> dict[str, str]:
         """Return services whose canary fails or was just aborted, with a sentence each."""
         return {
@@ -150,9 +171,11 @@ class Observations:
         change = self._restarts.get(process)
         if change is None or now - change.at > _us(SHOWN_RESTART):
             return ""
+        canary = process.removesuffix("-envoy").endswith("-canary")
+        planning = _PLANNING_CANARY if canary else _PLANNING
         planned = any(
             change.at - _us(PLANNED) < action.at <= change.at + _us(timedelta(seconds=30))
-            and action.what.startswith(_PLANNING)
+            and action.what.startswith(planning)
             and action.service in ("", change.service)
             for action in self._actions
         )

@@ -41,6 +41,8 @@ class Seen:
     """When a runner named the target; 0 for one of the settings."""
     fault: str = "not asked yet"
     gauges: dict[str, float] = field(default_factory=dict)
+    dependencies: dict[str, bool] = field(default_factory=dict)
+    """Whether each dependency that the process checks is available."""
     proxy: envoy_admin.Proxy | None = None
     tallies: dict[Key, Tally] = field(default_factory=dict)
     callers: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -124,6 +126,11 @@ class Scraper:
         seen.gauges = {p.name: p.value for p in reading.points if p.labels == "{}"}
         seen.gauges |= {
             p.name: p.value for p in reading.points if p.name == emitted.RPC_SERVER_IN_FLIGHT
+        }
+        seen.dependencies = {
+            json.loads(p.labels)["dependency"]: bool(p.value)
+            for p in reading.points
+            if p.name == emitted.DEPENDENCY_UP
         }
         self._writer.offer_points(reading.points)
         found = frozenset(reading.exemplars)

@@ -5,7 +5,13 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-NAMES = ("amarre_redcap_duration_seconds", "amarre_db_duration_seconds", "amarre_refusals")
+NAMES = (
+    "amarre_redcap_duration_seconds",
+    "amarre_db_duration_seconds",
+    "amarre_refusals",
+    "amarre_limit_refusals",
+    "amarre_event_loop_lag_seconds",
+)
 """The counters and histograms that alerts look at."""
 
 

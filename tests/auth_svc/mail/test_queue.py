@@ -11,6 +11,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import aiosmtplib
 import pytest
 from aiosmtpd.smtp import SMTP
 from cryptography import x509
@@ -226,6 +227,17 @@ class TestMailQueue:
             mailer.enqueue(mail(clock))
 
         assert "mail given up" in "".join(capsys.readouterr())
+
+    async def test_is_reachable(self, clock: FakeClock) -> None:
+        """Whether the mail server takes connections is known without sending mail."""
+        sink = Sink()
+        async with listening(sink) as port, queue(port, clock) as mailer:
+            assert await mailer.is_reachable()
+        async with queue(free_port(), clock) as mailer:
+            with pytest.raises(aiosmtplib.SMTPConnectError):
+                await mailer.is_reachable()
+
+        assert 0 == sink.attempts
 
     async def test_late(self, clock: FakeClock) -> None:
         """A mail whose link has expired is not sent."""

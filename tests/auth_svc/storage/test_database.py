@@ -57,6 +57,20 @@ async def test_server_away() -> None:
             await database.is_reachable()
 
 
+async def test_writable(database: Database) -> None:
+    """A database that another program has locked can be read, not written."""
+    assert await database.is_writable()
+    if not database.is_sqlite:
+        return
+    async with database.transaction() as other:
+        await other.execute(text("BEGIN IMMEDIATE"))
+
+        assert await database.is_reachable()
+        with pytest.raises(UnavailableError):
+            await database.is_writable()
+    assert await database.is_writable()
+
+
 async def test_busy(database: Database) -> None:
     """When all connections are taken for too long the next caller is told that it is
     unavailable.

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,30 @@ class TestBuiltIn:
         async with asyncio.timeout(5):
             while await status() != health_pb2.HealthCheckResponse.SERVING:
                 await asyncio.sleep(0.05)
+
+    @pytest.mark.parametrize("kind", ["checks", "watched"])
+    async def test_dependency_unavailable(self, kind: str, svids: Path) -> None:
+        """A failing check is measured; only one that is not merely watched ends service."""
+
+        async def fails() -> bool:
+            raise OSError
+
+        checks: Any = {kind: {f"the {kind}": fails}}
+        register = partial(rpc.add_SurveyServiceServicer_to_server, Surveys())
+        expected = {"checks": health_pb2.HealthCheckResponse.NOT_SERVING}
+        async with (
+            served(register, svids / "survey", **checks) as port,
+            connected("survey", port, svids / "auth", health_pb2_grpc.HealthStub) as stub,
+            asyncio.timeout(5),
+        ):
+            labels = {"dependency": f"the {kind}"}
+            while REGISTRY.get_sample_value(names.DEPENDENCY_UP, labels) is None:
+                await asyncio.sleep(0.02)
+            wanted = expected.get(kind, health_pb2.HealthCheckResponse.SERVING)
+            while (await stub.Check(health_pb2.HealthCheckRequest())).status != wanted:
+                await asyncio.sleep(0.02)
+
+            assert 0 == REGISTRY.get_sample_value(names.DEPENDENCY_UP, labels)
 
     @pytest.mark.parametrize(("name", "allowed"), [("operator", True), ("gateway", False)])
     async def test_reflection(self, port: int, svids: Path, name: str, allowed: bool) -> None:

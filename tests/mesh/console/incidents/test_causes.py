@@ -56,9 +56,19 @@ def grouped(*alerts: Alert) -> list[tuple[str, str, list[str]]]:
             id="a full disk",
         ),
         pytest.param(
+            ("DiskFilling", "host"),
+            [("DatabaseSlow", "auth"), ("ServiceDown", "survey"), ("GatewayErrors", "gateway")],
+            id="the full disk of the machine",
+        ),
+        pytest.param(
             ("CanaryFailing", "survey"),
             [("HostEjected", "survey"), (BURNS, "survey"), ("GatewayErrors", "gateway")],
             id="a bad canary",
+        ),
+        pytest.param(
+            ("LimitRefusals", "gateway"),
+            [("EventLoopLate", "gateway"), (BURNS, "survey"), ("GatewayErrors", "gateway")],
+            id="an overloaded gateway",
         ),
         pytest.param(
             ("ServiceSaturated", "survey"),
@@ -87,6 +97,8 @@ def test_one_cause(cause: tuple[str, str], effects: list[tuple[str, str]]) -> No
         (("ServiceDown", "health"), (BURNS, "survey")),
         (("RedcapSlow", "redcap"), ("DatabaseSlow", "auth")),
         (("RedcapFailing", "redcap"), (BURNS, "unknown")),
+        (("RedcapFailing", "redcap"), ("CanaryFailing", "survey")),
+        (("DiskFilling", "host"), ("RedcapFailing", "redcap")),
     ],
 )
 def test_two_causes(first: tuple[str, str], second: tuple[str, str]) -> None:
@@ -94,6 +106,16 @@ def test_two_causes(first: tuple[str, str], second: tuple[str, str]) -> None:
     What does not explain the other stays an incident of its own.
     """
     assert 2 == len(grouped(alert(*first), alert(*second)))
+
+
+def test_still_firing_elsewhere() -> None:
+    """
+    What the console no longer sees, and only Prometheus still reports, explains nothing new.
+    """
+    over = Alert("RedcapFailing", "redcap", "REDCap fails.", source="prometheus")
+
+    assert 2 == len(grouped(over, alert("RetryStorm", "survey")))
+    assert 1 == len(grouped(alert("RedcapFailing", "redcap"), alert("RetryStorm", "survey")))
 
 
 def test_names() -> None:
@@ -160,6 +182,16 @@ class TestIncidentLog:
 
         assert "DiskFilling" == whole["cause"]["alert"]
 
+    def test_continued(self) -> None:
+        """
+        What remains of a cause continues its incident; another service has one of its own.
+        """
+        (first,) = self.see(alert("RedcapFailing", "redcap"))
+        (second,) = self.see(alert("RedcapSlow", "redcap"))
+
+        assert first["id"] == second["id"]
+        assert 2 == len(self.see(alert("MailFailing", "mail")))
+
     def test_resolved(self) -> None:
         """
         An incident is resolved when its alerts have been gone for a while, not at the first gap.
@@ -188,16 +220,25 @@ class TestObservations:
         assert ["process survey restarted"] == [c.what for c in observed.changes(0, now)]
         assert "" == observed.unplanned_restart("survey", now + 300 * SECOND)
 
-    @pytest.mark.parametrize(("service", "planned"), [("survey", True), ("auth", False)])
-    def test_planned(self, service: str, planned: bool) -> None:
+    @pytest.mark.parametrize(
+        ("order", "service", "planned"),
+        [
+            ("restart", "survey", True),
+            ("restart", "auth", False),
+            ("canary promote", "survey", True),
+            # It starts a process beside those there are.
+            ("canary start", "survey", False),
+        ],
+    )
+    def test_planned(self, order: str, service: str, planned: bool) -> None:
         """
         A restart that a control action asked for is a change with a name, not an incident.
         """
         observed, now = Observations(), 1_700_000_100 * SECOND
         observed.look(self.seen(1_700_000_000), now)
-        item = {"at": now - 5 * SECOND, "order": "restart", "by": "ada", "fault": ""}
+        item = {"at": now - 5 * SECOND, "order": order, "by": "ada", "fault": ""}
         observed.note_actions([item | {"asked": {"service": service}}], int)
         observed.look(self.seen(1_700_000_099), now)
 
         assert planned == (observed.unplanned_restart("survey", now) == "")
-        assert (f"restart {service}", "ada") in [(c.what, c.who) for c in observed.changes(0, now)]
+        assert (f"{order} {service}", "ada") in [(c.what, c.who) for c in observed.changes(0, now)]

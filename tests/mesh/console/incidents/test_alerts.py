@@ -1,0 +1,167 @@
+"""What the console concludes from what it has scraped and counted."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.console.incidents import alerts
+from mesh.console.incidents.alerts import Situation
+from mesh.console.incidents.observations import Observations
+from mesh.console.intake.clock_offset import ClockOffsets
+from mesh.console.intake.envoy_admin import Proxy
+from mesh.console.intake.scraper import Seen
+from mesh.console.settings import Target
+from mesh.console.store import schema
+from mesh.contract import policy
+
+SECOND = 1_000_000
+NOW = 1_700_000_000 * SECOND
+FAST = json.dumps({"0.001": 30, "+Inf": 30})
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    opened = schema.open_writer(tmp_path / "console.sqlite")
+    yield opened
+    opened.close()
+
+
+def found(db: sqlite3.Connection, *seen: Seen, folder: Path) -> list[tuple[str, str]]:
+    """Return name and service of every alert."""
+    situation = Situation(
+        mesh=policy.load(),
+        seen=seen,
+        observed=Observations(),
+        clocks=ClockOffsets(lambda: NOW),
+        certificates=None,
+        database=folder / "console.sqlite",
+        write_fault="",
+        now=NOW,
+    )
+    return [
+        (one.name, one.service)
+        for one in alerts.evaluate(db, situation)
+        if one.name != "DiskFilling"  # The disk of whoever runs the tests.
+    ]
+
+
+def process(name: str, **dependencies: bool) -> Seen:
+    target = Target(process=name, url="http://127.0.0.1:1/metrics")
+    named = {key.replace("_", " "): value for key, value in dependencies.items()}
+    return Seen(target, at=NOW, up_since=1, fault="", dependencies=named)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (process("survey", redcap=False), ("RedcapFailing", "redcap")),
+        (process("auth", mail=False), ("MailFailing", "mail")),
+        (process("auth", identity=False), ("AppwriteFailing", "identity")),
+        (process("auth", database_writes=False), ("DatabaseSlow", "auth")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_checked_dependency(
+    db: sqlite3.Connection, tmp_path: Path, seen: Seen, expected: tuple[str, str]
+) -> None:
+    """
+    A dependency whose checks fail is named without any traffic; one whose checks hold is not.
+    """
+    assert [expected] == found(db, seen, folder=tmp_path)
+    holds = dict.fromkeys(seen.dependencies, True)
+    well = Seen(seen.target, at=NOW, up_since=1, fault="", dependencies=holds)
+    assert [] == found(db, well, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("caller", "rpc", "expected"),
+    [
+        ("health", "survey.GetLink", [("CallersRefused", "survey")]),
+        # The contract names the gateway: what is refused then is a user, not a caller.
+        ("gateway", "survey.GetLink", []),
+        ("health", "unknown.Method", []),
+    ],
+)
+def test_caller_that_proxies_refuse(
+    db: sqlite3.Connection, tmp_path: Path, caller: str, rpc: str, expected: Any
+) -> None:
+    """
+    Calls that a proxy refuses never reach the service; their spans name caller and method.
+    """
+    row = (NOW // (60 * SECOND), caller, "survey", rpc, 0, 30, 0, 30)
+    db.execute("INSERT INTO edges VALUES (?,?,?,?,?,?,?,?)", row)
+
+    assert expected == found(db, folder=tmp_path)
+
+
+@pytest.mark.parametrize(("refused", "expected"), [(50, [("LimitRefusals", "gateway")]), (5, [])])
+def test_overload(db: sqlite3.Connection, tmp_path: Path, refused: int, expected: Any) -> None:
+    """
+    A gateway that refuses many requests by its limits is overloaded; a few tell nothing.
+    """
+    labels = json.dumps({"limit": "requests_in_flight"})
+    db.execute(
+        "INSERT INTO series (id, process, name, labels, kind)"
+        " VALUES (1, 'gateway', 'amarre_limit_refusals', ?, 'counter')",
+        (labels,),
+    )
+    for at, value in ((NOW - 60 * SECOND, 7), (NOW - SECOND, 7 + refused)):
+        db.execute("INSERT INTO points VALUES (1, ?, ?, 0, '')", (at, value))
+
+    assert expected == found(db, folder=tmp_path)
+
+
+def test_streams_that_stay_open(db: sqlite3.Connection, tmp_path: Path) -> None:
+    """
+    Failed attempts to open a stream while a mesh starts are no burnt budget; failed calls are.
+    """
+    for method, expected in (
+        ("WatchRevocations", []),
+        ("VerifySession", [("AvailabilityBudgetBurnsFast", "auth")]),
+    ):
+        row = (NOW // SECOND - 20, "gateway", "auth", method, "UNAVAILABLE", "", 30, 1, FAST)
+        db.execute("INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)", row)
+        assert expected == found(db, folder=tmp_path)
+
+
+def test_breaker(db: sqlite3.Connection, tmp_path: Path) -> None:
+    """
+    A breaker between a proxy and its own service is about that service; it has no other name.
+    """
+    for cluster, service in (("app", "auth"), ("survey", "survey")):
+        breakers = [{"cluster": cluster, "kind": "rq"}]
+        proxy = Proxy(version="", state="LIVE", uptime_seconds=1.0, breakers=breakers)
+        target = Target(process="auth-envoy", url="http://127.0.0.1:1")
+        seen = Seen(target, at=NOW, up_since=1, fault="", proxy=proxy)
+
+        assert [("BreakerOpen", service)] == found(db, seen, folder=tmp_path)
+
+
+class TestRestartOfProxy:
+    def seen(self, at: int, uptime: float) -> list[Seen]:
+        target = Target(process="survey-envoy", url="http://127.0.0.1:1")
+        proxy = Proxy(version="", state="LIVE", uptime_seconds=uptime)
+        return [Seen(target, at=NOW + at * SECOND, fault="", proxy=proxy)]
+
+    @pytest.mark.parametrize(
+        ("uptime", "restarted"),
+        [
+            pytest.param(104.0, False, id="the same"),
+            # Its uptime was read 12 s before the scrape ended, on a busy machine.
+            pytest.param(101.0, False, id="read long before"),
+            pytest.param(2.0, True, id="another"),
+        ],
+    )
+    def test_uptime(self, uptime: float, restarted: bool) -> None:
+        """
+        Only an Envoy that has run for less than before was restarted.
+        """
+        observed, later = Observations(), NOW + 17 * SECOND
+        observed.look(self.seen(0, 100.0), NOW)
+        observed.look(self.seen(17, uptime), later)
+
+        assert restarted == bool(observed.unplanned_restart("survey-envoy", later))

@@ -41,7 +41,14 @@ HEALTH = "health checks"
 """The task that reports the others; it fails once only, so that it can report."""
 OF_SERVICES = {HEALTH, "event loop lag"}
 TASKS = {
-    "auth": {"key set socket", "follow revocations", "auth housekeeping", *OF_SERVICES},
+    "auth": {
+        "key set socket",
+        "follow revocations",
+        "auth housekeeping",
+        "watch mail",
+        "watch database writes",
+        *OF_SERVICES,
+    },
     "survey": {
         "watch requests",
         "study refresh",

@@ -96,6 +96,8 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
     monkeypatch.setattr(background, "FIRST_DELAY_SECONDS", 0.05)
     monkeypatch.setattr(background, "LONGEST_DELAY_SECONDS", 0.1)
     monkeypatch.setattr(background, "STEADY_SECONDS", 0.2)
+    # A logger of its own: one that another test has used keeps the configuration of that test.
+    monkeypatch.setattr(background, "log", structlog.get_logger("background"))
     monkeypatch.setattr(server, "CHECK_SECONDS", 0.1)
     monkeypatch.setattr(server, "until_stop_signal", sabotage.stop.wait)
     return sabotage

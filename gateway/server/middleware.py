@@ -85,7 +85,7 @@ class RequestMiddleware:
             queued = 0.0 if _BODY_HEADERS & headers.keys() else age
             admitted = self._admission.admit(queued, always=scope["path"] in ALWAYS_SERVED)
         except UnavailableError as error:
-            await self._refuse(scope, headers, receive, send, error)
+            await self._refuse(scope, headers, send, error)
             return
         receive_at(scope, age)
         call.to_canary.set(trusted.get(call.CANARY_HEADER.encode()) == "1")
@@ -126,7 +126,6 @@ class RequestMiddleware:
         self,
         scope: Scope,
         headers: dict[bytes, str],
-        receive: Receive,
         send: Send,
         error: MeshError,
     ) -> None:

@@ -86,8 +86,8 @@ def grpc_replies(*, for_callers: bool = False) -> dict[str, Any]:
     Return the ``local_reply_config`` of listeners that speak gRPC.
 
     With *for_callers* the listener is the one in front of the process: when that cannot be reached,
-    the caller's proxy is told to stop calling this replica until a health check succeeds. A status
-    that the process itself reports never has this effect.
+    the reply makes the caller's proxy leave this replica out until a health check succeeds. A
+    status that the process itself reports never has this effect.
 
     A token for another audience is 403 to Envoy; services call it unauthenticated, and so does
     the mesh whichever of the two sees it first.

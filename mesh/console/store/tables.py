@@ -306,13 +306,13 @@ class Tables:
         ).fetchall()
         self._uncount(((row[1], row[2]) for row in gone), "spans", "span_bytes")
         self._db.executemany(
-            "DELETE FROM traces WHERE id = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = ?1)",
+            "DELETE FROM traces WHERE id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM spans WHERE trace = traces.id)",
             {(row[0],) for row in gone},
         )
         self._db.executemany(
-            "DELETE FROM links WHERE trace = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM traces WHERE id = ?1)",
+            "DELETE FROM links WHERE trace = ?"
+            " AND NOT EXISTS (SELECT 1 FROM traces WHERE id = links.trace)",
             {(row[0],) for row in gone},
         )
         return len(gone) == CHUNK

@@ -83,9 +83,10 @@ def up(
     amarre up --port-base 4000 --data /tmp/second
     amarre up --replicas survey=2 --replicas gateway=2
     """
+    from mesh import topology
     from mesh.local import runner
     from mesh.local.pki import certificate_authority
-    from mesh.local.processes import envoy, plan, supervisor
+    from mesh.local.processes import envoy, fork_server, plan, supervisor
 
     faults = (
         DataFolderError,
@@ -99,7 +100,9 @@ def up(
     try:
         options = plan.Options(port_base, direct, _replicas(replicas))
         file = runner.check_ready_file(ready_file) if ready_file else None
-        mesh = runner.Runner(DataFolder(data.resolve()), options, file)
+        modules = [f"{process.module}.__main__" for process in topology.PROCESSES]
+        forks = fork_server.ForkServer.begin(modules, plan.inherited())
+        mesh = runner.Runner(DataFolder(data.resolve()), options, file, forks)
         with mesh.prepared():
             click.echo("Starting … (Ctrl-C stops)", err=True)
             asyncio.run(mesh.run(lambda: _print_summary(mesh.ready())))

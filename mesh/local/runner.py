@@ -29,6 +29,7 @@ from mesh.local.control.actions import ControlActions
 from mesh.local.data_folder import DataFolder, DataFolderError
 from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 from mesh.local.processes.fleet import Fleet
+from mesh.local.processes.fork_server import ForkServer
 from mesh.local.processes.monitoring import Monitoring
 from mesh.local.processes.plan import Options, Plan
 
@@ -49,8 +50,20 @@ class AlreadyRunningError(Exception):
 class Runner:
     """One local mesh."""
 
-    def __init__(self, layout: DataFolder, options: Options, ready_file: Path | None) -> None:
+    def __init__(
+        self,
+        layout: DataFolder,
+        options: Options,
+        ready_file: Path | None,
+        forks: ForkServer | None = None,
+    ) -> None:
         """Plan a mesh below *layout*; nothing is started and nothing written yet.
+
+        Args:
+            layout: Where its files are.
+            options: What to run.
+            ready_file: Where else to write what runs.
+            forks: Starts processes of ours; see `Fleet`.
 
         Raises:
             PlanError: The options ask for something that cannot be.
@@ -60,7 +73,7 @@ class Runner:
         self.monitoring = Monitoring(layout, self.plan)
         self.plan.units += self.monitoring.units()
         self._ready_files = [layout.ready, *([ready_file] if ready_file else [])]
-        self.fleet = Fleet(self.plan, self._changed)
+        self.fleet = Fleet(self.plan, self._changed, forks)
         self.actions = ControlActions(self.fleet, self.problems)
         self._stop, self._kill = asyncio.Event(), asyncio.Event()
         self._unpublished = ""

@@ -12,6 +12,7 @@ from mesh.contract import policy
 from mesh.local.processes import envoy, handover
 from mesh.local.processes.envoy import Admin, EnvoyError
 from mesh.local.processes.envoy_config import EnvoyConfig
+from mesh.local.processes.fork_server import ForkServer
 from mesh.local.processes.log_files import LogFiles
 from mesh.local.processes.plan import Plan, Unit
 from mesh.local.processes.readiness import probe
@@ -36,13 +37,23 @@ _KEYS_FETCHED = "jwks_fetch_success"
 class Fleet:
     """Every running process, by name."""
 
-    def __init__(self, plan: Plan, on_change: Callable[[], None]) -> None:
-        """Run the units of *plan*; *on_change* is called whenever a process was replaced."""
+    def __init__(
+        self, plan: Plan, on_change: Callable[[], None], forks: ForkServer | None = None
+    ) -> None:
+        """
+        Prepare to run the units of a plan.
+
+        Args:
+            plan: What to run.
+            on_change: Called whenever a process was replaced.
+            forks: Starts processes of ours; None: each is a Python that imports for itself.
+        """
         self.plan = plan
         self.units: dict[str, Unit] = {}
         self.proxies = EnvoyConfig()
         self.supervisor = Supervisor(on_change)
         self.logs = LogFiles()
+        self.forks = forks
         self._on_change = on_change
 
     async def start(self) -> None:
@@ -82,6 +93,8 @@ class Fleet:
             those(Kind.PROXY, gateway=False),
         ]
         await self.supervisor.stop(waves)
+        if self.forks is not None:
+            self.forks.stop()
         await asyncio.to_thread(self.logs.close)
 
     def problems(self) -> list[str]:
@@ -257,6 +270,7 @@ class Fleet:
             environment=unit.environment,
             log_file=log_file,
             logs=self.logs,
+            forks=self.forks,
             ready=probe(unit, layout.certs),
         )
 

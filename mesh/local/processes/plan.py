@@ -95,10 +95,7 @@ class Plan:
                 f"--port-base {self.options.port_base}: choose a number from {LOWEST_BASE} to "
                 f"{HIGHEST_BASE}."
             )
-        try:
-            otel_environment.inherited(os.environ)
-        except otel_environment.OtelVariableError as error:
-            raise PlanError(str(error)) from error
+        inherited()
         collector = otel_environment.endpoint(os.environ)
         if collector is not None and collector.tls and not self.options.direct:
             raise PlanError(
@@ -227,11 +224,6 @@ class Plan:
         )
 
     def _environment(self, process: Process, name: str, where: "_Place") -> dict[str, str]:
-        inherited = {
-            key: value
-            for key, value in os.environ.items()
-            if key in KEPT or key.startswith("AMARRE_")
-        } | otel_environment.inherited(os.environ)
         common = {
             "AMARRE_INSTANCE": name,
             "AMARRE_TRANSPORT": "direct" if self.options.direct else "sidecar",
@@ -260,7 +252,7 @@ class Plan:
             common["AMARRE_METRICS_LISTEN"] = self.site.address(where.slot.metrics)
         # What the user sets in the environment wins over these defaults, except where a process
         # is bound to its place in this mesh.
-        return defaults | inherited | common
+        return defaults | inherited() | common
 
     def _peers(self, process: Process, where: "_Place") -> dict[str, str]:
         callees = topology.clients_of(policy.load())[process.name]
@@ -304,6 +296,20 @@ class _Place:
     @property
     def egress(self) -> Path:
         return self.folder / "egress.sock"
+
+
+def inherited() -> dict[str, str]:
+    """Return the variables that every process of ours inherits from the runner.
+
+    Raises:
+        PlanError: A variable of OpenTelemetry is invalid.
+    """
+    try:
+        of_telemetry = otel_environment.inherited(os.environ)
+    except otel_environment.OtelVariableError as error:
+        raise PlanError(str(error)) from error
+    ours = (key for key in os.environ if key in KEPT or key.startswith("AMARRE_"))
+    return {key: os.environ[key] for key in ours} | of_telemetry
 
 
 def _name(process: Process, replica: int) -> str:

@@ -6,9 +6,9 @@ again, and what fails is kept in `Child.problem`.
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,16 @@ from pathlib import Path
 import structlog
 
 from mesh.chassis.background import supervise
+from mesh.local.processes.fork_server import (
+    ForkedProcess,
+    ForkServer,
+    ForkServerError,
+    die_with_parent,
+)
 from mesh.local.processes.log_files import LogFiles, Pipe
 
 log = structlog.get_logger("supervisor")
 
-PARENT_DEATH_SIGNAL = 1
 LONGEST_BACKOFF_SECONDS = 10.0
 CALM_SECONDS = 10.0
 """A process that ran this long starts its back-off anew."""
@@ -31,7 +36,6 @@ POLL_SECONDS = 0.01
 _LOG_SECONDS = 0.5
 """How long the last lines of a process that has ended may take to be read."""
 _RESTART_SECONDS = 30.0
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class StartFailedError(Exception):
@@ -49,7 +53,9 @@ class Child:
     logs: LogFiles = field(repr=False)
     ready: Callable[[], Awaitable[bool]]
     drain_seconds: float = 10.0
-    process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    forks: ForkServer | None = field(default=None, repr=False)
+    """What starts ``python -m MODULE``; None: like every other program."""
+    process: asyncio.subprocess.Process | ForkedProcess | None = field(default=None, repr=False)
     ready_ms: int = 0
     """How long after its start it was ready."""
     started_at: float = 0.0
@@ -74,18 +80,27 @@ class Child:
         self.started_at = time.monotonic()
         pipe = self.logs.pipe(self.log_file)
         try:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command,
-                env=dict(self.environment),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=pipe.descriptor,
-                stderr=pipe.descriptor,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+            self.process = await self._process(pipe.descriptor)
         finally:
             pipe.close()
         self._pipe = pipe
+
+    async def _process(self, output: int) -> asyncio.subprocess.Process | ForkedProcess:
+        is_module = tuple(self.command[:2]) == (sys.executable, "-m")
+        if is_module and self.forks is not None and self.forks.runs:
+            try:
+                return await self.forks.start(self.command, self.environment, output)
+            except ForkServerError:
+                log.warning("fork server died", message="Processes start more slowly from now on.")
+        return await asyncio.create_subprocess_exec(
+            *self.command,
+            env=dict(self.environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
 
     async def wait_ready(self, timeout: float) -> None:
         """Wait until the process is ready.
@@ -244,11 +259,6 @@ class Supervisor:
         child.problem = ""
         log.info("process restarted", process=child.name, ready_ms=child.ready_ms)
         self._on_change()
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this child when the runner dies, however it dies."""
-    _libc.prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _signal_group(pid: int, number: int) -> None:

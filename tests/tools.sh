@@ -21,6 +21,7 @@ done
 
 declare -A package=(
   [chromium]=chromium
+  [iptables-restore]=iptables
   [redis-server]=redis-server
   [prometheus]=prometheus
   [prometheus-alertmanager]=prometheus-alertmanager

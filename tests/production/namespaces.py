@@ -2,8 +2,12 @@
 
 import ctypes
 import socket
-import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
 """See setns(2)."""
@@ -15,16 +19,19 @@ def enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def listener(namespace: Path, port: int) -> socket.socket:
-    """Return a socket that listens on the loopback address of another network."""
-    made = []
+def inside(namespace: Path, function: Callable[[], T]) -> T:
+    """Return what *function* returns in the network namespace of a file."""
 
-    def make() -> None:
+    def run() -> T:
         with namespace.open() as file:
             enter(file.fileno())
-        made.append(socket.create_server(("127.0.0.1", port)))
+        return function()
 
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    return made[0]
+    # A thread of its own ends with its namespace.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+def listener(namespace: Path, port: int) -> socket.socket:
+    """Return a socket that listens on the loopback address of another network."""
+    return inside(namespace, lambda: socket.create_server(("127.0.0.1", port)))

@@ -44,8 +44,8 @@ def installed(cluster: ControlPlane) -> list[Resource]:
     """The overlay dev, applied; returns its resources."""
     resources = kubernetes_check.build(KUBERNETES / "overlays" / "dev")
     apply(cluster, resources)
-    # cert-manager would keep it; the certificate of the API server serves as well.
-    files = [f"--{kind}={cluster.folder}/pki/server.{end}" for kind, end in _CERTIFICATE]
+    # As cert-manager would.
+    files = [f"--{kind}={cluster.folder}/pki/edge.{end}" for kind, end in _CERTIFICATE]
     cluster.kubectl("-n", "amarre-edge", "create", "secret", "tls", "edge-tls", *files)
     return resources
 

@@ -14,6 +14,7 @@ LIFE = datetime.timedelta(days=2)
 _LEAVES = {
     "server": ("kube-apiserver", "", ("localhost", "kubernetes.default.svc")),
     "admin": ("admin", "system:masters", ("admin",)),
+    "edge": ("edge", "", ("dev.amarre.example.org",)),
     "istiod": ("istiod", "", ("localhost", "istiod.istio-system.svc")),
 }
 
@@ -78,6 +79,20 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def _usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def _certificate(
     name: str,
     organization: str,
@@ -100,6 +115,11 @@ def _certificate(
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + LIFE)
         .add_extension(x509.BasicConstraints(ca=hosts is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False
+        )
+        .add_extension(_usage(is_authority=hosts is None), critical=True)
     )
     if hosts is not None:
         names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]

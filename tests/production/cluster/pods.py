@@ -12,17 +12,22 @@ READY = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
 def run(cluster: ControlPlane, prefix: str = "10.77.0") -> dict[str, Resource]:
     """
     Bind every pod of the mesh, give it an address below *prefix*, report it ready, and return one
-    pod of each workload by name.
+    pod of each workload by name. Pods that are to end are removed, as a kubelet would.
     """
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
     cluster.apply([node])
-    pods = [p for p in cluster.get("pods", "-A") if "app" in p["metadata"]["labels"]]
-    for number, pod in enumerate(pods, start=10):
+    pods = [p for p in cluster.get("pods", "-A") if "app" in p["metadata"].get("labels", {})]
+    taken = {p["status"].get("podIP") for p in pods}
+    free = (a for a in (f"{prefix}.{n}" for n in range(10, 255)) if a not in taken)
+    for pod in pods:
         try:
+            if "deletionTimestamp" in pod["metadata"]:
+                remove(cluster, pod)
+                continue
             if not pod["spec"].get("nodeName"):
                 _bind(cluster, pod)
             if not pod["status"].get("podIP"):
-                _report(cluster, pod, prefix, f"{prefix}.{number}")
+                _report(cluster, pod, prefix, next(free))
         except ControlPlaneError as error:
             # A pod of an earlier version that its controller has removed meanwhile.
             if "NotFound" not in str(error):
@@ -32,6 +37,13 @@ def run(cluster: ControlPlane, prefix: str = "10.77.0") -> dict[str, Resource]:
         for p in cluster.get("pods", "-A")
         if p["status"].get("podIP") and "deletionTimestamp" not in p["metadata"]
     }
+
+
+def remove(cluster: ControlPlane, pod: Resource) -> None:
+    """Say that nothing of *pod* runs any more."""
+    metadata = pod["metadata"]
+    forced = ("--force", "--grace-period=0", "--wait=false", "--ignore-not-found")
+    cluster.kubectl("-n", metadata["namespace"], "delete", "pod", metadata["name"], *forced)
 
 
 def _bind(cluster: ControlPlane, pod: Resource) -> None:

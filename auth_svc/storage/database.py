@@ -1,6 +1,8 @@
 """Auth's database, SQLite or PostgreSQL: connections, migrations, and what an outage means."""
 
+import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ class Database:
         self._engine = create_async_engine(parsed, **options)
         if self.is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+        self._watching: sqlite3.Connection | None = None
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -111,6 +114,26 @@ class Database:
         except (SQLAlchemyError, OSError, TimeoutError):
             return False  # No table yet, or no database; migrating finds out which.
 
+    async def version(self) -> int | None:
+        """Return a number that changes with every write of another connection or process.
+
+        Returns:
+            None where only a query can tell: in PostgreSQL, and when the file cannot be read.
+        """
+        if not self.is_sqlite or not self._engine.url.database:
+            return None
+        try:
+            return await asyncio.to_thread(self._data_version)
+        except sqlite3.Error:
+            return None
+
+    def _data_version(self) -> int:
+        if self._watching is None:
+            self._watching = sqlite3.connect(
+                str(self._engine.url.database), check_same_thread=False, timeout=WAIT_SECONDS
+            )
+        return int(self._watching.execute("PRAGMA data_version").fetchone()[0])
+
     async def is_reachable(self) -> bool:
         """Say whether the database can be asked."""
         async with self.transaction() as connection:
@@ -128,6 +151,8 @@ class Database:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        if self._watching is not None:
+            self._watching.close()
         await self._engine.dispose()
 
 

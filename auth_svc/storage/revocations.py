@@ -15,6 +15,7 @@ class SqlRevocations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._read_at: int | None = None
 
     async def add(self, added: Sequence[Revocation]) -> None:
         """Store *added*."""
@@ -26,10 +27,17 @@ class SqlRevocations:
             await connection.execute(revocations.insert(), rows)
 
     async def after(self, position: int, *, since: datetime) -> dict[int, Revocation]:
-        """Return the revocations behind *position* and made after *since*, by position."""
+        """Return the revocations behind *position* and made after *since*, by position.
+
+        Nothing is returned again while nobody has written to the database.
+        """
+        version = await self._database.version()
+        if version is not None and version == self._read_at:
+            return {}
         query = select(revocations).where(
             revocations.c.id > position, revocations.c.revoked_at > since
         )
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).all()
+        self._read_at = version
         return {row.id: Revocation(row.session_id, row.user_id, row.revoked_at) for row in rows}

@@ -12,6 +12,7 @@ from mesh.topology import clients_of
 Files = dict[str, str]
 BOOTSTRAP = "envoy.yaml"
 _MOST_CONNECTIONS = 10_000
+_WATCHDOG = {"miss_timeout": "2s", "megamiss_timeout": "5s"}
 
 
 def arguments(folder: str, drain_seconds: int) -> tuple[str, ...]:
@@ -94,6 +95,8 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         "static_resources": {"listeners": found_listeners, "clusters": found_clusters},
         "overload_manager": _overload() | (edge.overload() if proxy.edge is not None else {}),
         "stats_flush_interval": "1s",
+        # By default, each thread wakes up ten times a second to say that it lives.
+        "watchdogs": dict.fromkeys(("main_thread_watchdog", "worker_watchdog"), _WATCHDOG),
     }
     title = f"Envoy beside {proxy.workload}: rendered from the contracts, never edited."
     return document(title, content)

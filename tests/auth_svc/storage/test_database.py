@@ -110,3 +110,20 @@ async def test_migrated_database_needs_no_alembic(tmp_path: Path) -> None:
     written, _ = await process.communicate()
 
     assert (0, b"False") == (process.returncode, written.strip())
+
+
+async def test_version(database: Database, database_url: str) -> None:
+    """The version changes when anybody writes, and only then; PostgreSQL has none."""
+    first, quiet = await database.version(), await database.version()
+    async with database.transaction() as connection:
+        await connection.execute(text("INSERT INTO revocations VALUES (1, 'a', '', '2026-01-01')"))
+    own = await database.version()
+    async with aclosing(Database(database_url)) as other, other.transaction() as connection:
+        await connection.execute(text("DELETE FROM revocations"))
+    others = await database.version()
+
+    if not database.is_sqlite:
+        assert [None] * 4 == [first, quiet, own, others]
+        return
+    assert quiet == first
+    assert 3 == len({first, own, others})

@@ -35,9 +35,11 @@ class Account(PageHandlers):
             self.api.sessions.forget_user(session.user.id)
         except Exception as exc:
             problem = expected_error(exc)
+        unavailable = problem is not None and problem.contract.name != "UNAUTHENTICATED"
         if secret:
             self.api.sessions.forget(secret)
-        unavailable = problem is not None and problem.contract.name != "UNAUTHENTICATED"
+            if unavailable:
+                self.api.sessions.end_later(secret, everywhere=message.everywhere)
         response = self.site.render(
             request,
             "sign_in/signed_out.html",

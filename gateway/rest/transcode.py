@@ -253,9 +253,11 @@ class Endpoint:
         if secret and error.contract.name == "UNAUTHENTICATED":
             self._api.sessions.forget(secret)
         if self._method.session_effect == pb.SESSION_EFFECT_CLOSE:
-            # Log-out always ends the session in this browser.
+            # Log-out always ends the session: in this browser now, and at Auth as soon as it can.
             if secret:
                 self._api.sessions.forget(secret)
+                if error.contract.name != "UNAUTHENTICATED":
+                    self._api.sessions.end_later(secret)
             cookies.clear(response)
         return response
 

@@ -13,7 +13,7 @@ import structlog
 from amarre.auth.v1 import auth_pb2
 from amarre.auth.v1 import auth_service_pb2 as pb
 
-from mesh.chassis.errors import MeshError, UnauthenticatedError
+from mesh.chassis.errors import UnauthenticatedError
 
 log = structlog.get_logger("sessions")
 
@@ -28,6 +28,10 @@ TOKEN_MARGIN_SECONDS = 5.0
 """A token this close to its expiry is not used for a new call."""
 MOST_SESSIONS = 10_000
 """Verifications kept, about 1 KiB each; the least recently used goes first."""
+END_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds before each further attempt to end a session while Auth is unavailable."""
+MOST_ENDING = 1_000
+"""Sessions that are still to be ended; more are left to expire."""
 _Key = tuple[bytes, str]
 """The hash of a session secret and the service that the token is for."""
 
@@ -73,6 +77,7 @@ class SessionCache:
         # What each session, user and secret has among the entries, so that none is searched for.
         self._of: defaultdict[tuple[str, str | bytes], set[_Key]] = defaultdict(set)
         self._in_flight: dict[_Key, asyncio.Task[Session]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self.pushed = False
         """Whether Auth is pushing revocations to this process."""
 
@@ -108,14 +113,43 @@ class SessionCache:
         """
         End the session behind *secret*, which another one replaces in this browser.
 
-        A failure does not matter to the new session: the old one then expires by itself.
+        A failure does not matter to the new session; ending the old one is then tried again.
         """
+        if not await self._try_to_end(secret):
+            self.end_later(secret)
+
+    def end_later(self, secret: str, *, everywhere: bool = False) -> None:
+        """
+        End the session behind *secret*, or all of its user, as soon as Auth can.
+
+        It is tried after each of `END_PAUSES`. If this process stops before, or Auth stays
+        unavailable for longer, the session expires by itself.
+        """
+        if len(self._ending) < MOST_ENDING:
+            task = asyncio.create_task(self._keep_ending(secret, everywhere=everywhere))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _keep_ending(self, secret: str, *, everywhere: bool) -> None:
+        for pause in END_PAUSES:
+            await asyncio.sleep(pause)
+            if await self._try_to_end(secret, everywhere=everywhere):
+                return
+        log.warning("session not ended", message="Auth was unavailable; the session expires.")
+
+    async def _try_to_end(self, secret: str, *, everywhere: bool = False) -> bool:
+        """Return whether the session has ended, now or before."""
         try:
             session = await self.verify(secret, "auth")
-            await self._auth.LogOut(pb.LogOutRequest(), metadata=session.metadata)
-        except (MeshError, grpc.aio.AioRpcError) as exc:
-            log.info("replaced session not ended", fault=type(exc).__name__)
-        self.forget(secret)
+            request = pb.LogOutRequest(everywhere=everywhere)
+            await self._auth.LogOut(request, metadata=session.metadata)
+        except UnauthenticatedError:
+            return True
+        except grpc.aio.AioRpcError as exc:
+            return exc.code() is grpc.StatusCode.UNAUTHENTICATED
+        finally:
+            self.forget(secret)
+        return True
 
     def forget(self, secret: str) -> None:
         """Drop what is known about *secret*."""

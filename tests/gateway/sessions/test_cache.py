@@ -9,6 +9,7 @@ from amarre.auth.v1 import auth_service_pb2 as pb
 
 from gateway.app import build
 from gateway.clients import Clients
+from gateway.sessions import cache
 from gateway.sessions.cache import STALE_SECONDS, SessionCache
 from gateway.sessions.cookies import NAME
 from mesh.chassis.errors import UnavailableError
@@ -185,6 +186,36 @@ class TestLogOut:
         answer = await world.http.post("/api/v1/auth/logout")
         assert 503 == answer.status_code
         assert f'{NAME}=""' in answer.headers["set-cookie"]
+
+    @pytest.mark.parametrize("away", ["VerifySession", "LogOut"])
+    async def test_ends_when_auth_is_back(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, away: str
+    ) -> None:
+        """A session that Auth could not end at log-out ends as soon as Auth is back."""
+        monkeypatch.setattr(cache, "END_PAUSES", (0.05,) * 100)
+        world.sign_in()
+        world.auth.does.failures[away] = UnavailableError("Auth is away.")
+        await world.http.post("/api/v1/auth/logout")
+        await asyncio.sleep(0.2)
+        tried = world.auth.does.count(away)
+        assert world.auth.sessions
+
+        world.auth.does.failures.clear()
+        async with asyncio.timeout(10):
+            while world.auth.sessions:
+                await asyncio.sleep(0.01)
+
+        assert tried > 1
+
+    async def test_endings_are_limited(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While Auth is away, only so many sessions wait to be ended."""
+        monkeypatch.setattr(cache, "MOST_ENDING", 3)
+        world.auth.does.failures["VerifySession"] = UnavailableError("Auth is away.")
+        before = len(asyncio.all_tasks())
+        for number in range(9):
+            world.gateway.api.sessions.end_later(f"secret {number}")
+
+        assert 3 == len(asyncio.all_tasks()) - before
 
     async def test_ended_already(self, world: World) -> None:
         """Log-out of an ended session clears the cookie."""

@@ -1,1 +1,1 @@
-"""The outside world in small: programs of their own that services know by URL only."""
+"""Local replacements of external systems; services know them by URL only."""

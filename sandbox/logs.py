@@ -1,4 +1,4 @@
-"""Log lines of the sandbox's programs: one JSON object each, also of the libraries they use."""
+"""Logging of the sandbox programs and their libraries: one JSON object per line."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import structlog
 
 
 def write_json() -> None:
-    """Write every log line as JSON on stdout from now on."""
+    """Configure logging to write every line as JSON to stdout."""
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     facts = [structlog.processors.format_exc_info]
     written = structlog.processors.JSONRenderer(ensure_ascii=False)

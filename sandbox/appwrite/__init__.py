@@ -1,6 +1,6 @@
-"""A stand-in for Appwrite's sign-in by magic link: for tests and local trials.
+"""A local replacement for Appwrite's magic-link sign-in, for tests and development.
 
-It answers the calls that Auth makes, and those of the official SDKs for the same purpose, as the
-open-source server does: paths, statuses, error types, headers, what is hidden from whom. What it
-knows is gone when it stops.
+It implements the calls that Auth and the official SDKs make, with the same paths, statuses, error
+types, headers and visibility rules as the open-source server. State is kept in memory and lost
+when it stops.
 """

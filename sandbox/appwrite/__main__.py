@@ -21,7 +21,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         if os.environ.get("AMARRE_ENV") == "production":
-            raise CannotStartError("The Appwrite stand-in does not run in production.")
+            raise CannotStartError("The Appwrite stand-in must not run in production.")
         app = create(
             arguments.project,
             _key(arguments.key_file),
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _key(path: Path) -> str:
-    """Return the API key in *path*; makes one where there is none."""
+    """Return the API key in *path*; create the file if it is missing."""
     try:
         if not path.exists():
             path.touch(mode=0o600)
@@ -61,7 +61,7 @@ def _key(path: Path) -> str:
 def _address(text: str, option: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise CannotStartError(f"{option} {text!r} is not HOST:PORT, for instance 127.0.0.1:3013.")
+        raise CannotStartError(f"{option} {text!r} is not HOST:PORT, for example 127.0.0.1:3013.")
     return host, int(port)
 
 

@@ -1,4 +1,4 @@
-"""Who asks: a key with scopes, a user with a session or a JWT, or a guest."""
+"""Authentication of callers: an API key with scopes, a user with a session or JWT, or a guest."""
 
 import json
 import secrets
@@ -20,7 +20,7 @@ JWT_SECONDS = 900
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, what they may do, and with which session."""
+    """The caller, with their scopes and session."""
 
     scopes: frozenset[str]
     role: str
@@ -30,7 +30,7 @@ class Caller:
     by_jwt: bool = False
 
     def need(self, scope: str) -> None:
-        """Refuse who lacks *scope*."""
+        """Raise an error if the caller lacks *scope*."""
         if scope not in self.scopes:
             raise AppwriteError(
                 "general_unauthorized_scope",
@@ -38,7 +38,7 @@ class Caller:
             )
 
     def signed_in(self) -> tuple[User, Session]:
-        """Return user and session of a caller who is a user."""
+        """Return the user and session; raise an error if the caller is not a user."""
         self.need("account")
         if self.user is None or self.session is None:
             raise AppwriteError("general_unauthorized_scope")
@@ -46,7 +46,7 @@ class Caller:
 
 
 class Access:
-    """Tells who asks, by key, session and JWT."""
+    """Authenticates callers by API key, session or JWT."""
 
     def __init__(self, project: Project, key: str, scopes: Collection[str]) -> None:
         self._project = project
@@ -55,9 +55,9 @@ class Access:
         self._jwt_key = secrets.token_hex(32)
 
     def caller(self, request: Request) -> Caller:
-        """Return who makes *request*.
+        """Return the caller of *request*.
 
-        An absent, ended or unknown session makes a guest, as does an unknown key.
+        A caller whose session or key is missing, expired or unknown is a guest.
         """
         if request.headers.get("x-appwrite-project") != self._project.id:
             raise AppwriteError("project_not_found")
@@ -75,7 +75,7 @@ class Access:
         return self._of_session(self._project.session_of(secret) if secret else None)
 
     def make_jwt(self, session: Session, seconds: int) -> str:
-        """Return a JWT that lives as long as *session*, but at most *seconds*."""
+        """Return a JWT that expires with *session*, and after at most *seconds*."""
         claims = {
             "userId": session.user_id,
             "sessionId": session.id,

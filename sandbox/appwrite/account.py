@@ -1,4 +1,4 @@
-"""``/account``: links, sessions and JWTs."""
+"""``/account``: magic links, sessions and JWTs."""
 
 import json
 import secrets
@@ -20,7 +20,7 @@ WORDS = ("amber", "boat", "cedar", "dune", "ember", "fjord", "gale", "harbour")
 
 
 class Account:
-    """What guests, keys and users do with accounts."""
+    """Account routes for guests, API keys and users."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Account:
         ]
 
     async def create_token(self, request: Request) -> Response:
-        """Make a magic link and mail it; only a key sees the secret."""
+        """Create a magic link and mail it; only an API key gets the secret in the response."""
         caller = self._access.caller(request)
         caller.need("sessions.write")
         if not self._project.switches.magic_url:
@@ -86,7 +86,7 @@ class Account:
         return JSONResponse(shown, status_code=201, headers=headers)
 
     async def create_session(self, request: Request) -> Response:
-        """Open a session with the two halves of a link."""
+        """Open a session from a magic link's user id and secret."""
         caller = self._access.caller(request)
         if caller.session is not None:
             raise AppwriteError("user_session_already_exists")
@@ -109,7 +109,7 @@ class Account:
         return response
 
     async def get(self, request: Request) -> Response:
-        """Show the signed-in user."""
+        """Return the signed-in user."""
         user, _ = self._access.caller(request).signed_in()
         user.accessed_at = self._project.now()
         return JSONResponse(models.user(user))
@@ -126,13 +126,13 @@ class Account:
         return JSONResponse(user.prefs)
 
     async def set_prefs(self, request: Request) -> Response:
-        """Replace the preferences of the signed-in user, who is returned."""
+        """Replace the signed-in user's preferences and return the user."""
         user, _ = self._access.caller(request).signed_in()
         user.prefs, user.updated_at = params.prefs(await params.body(request)), self._project.now()
         return JSONResponse(models.user(user))
 
     async def block(self, request: Request) -> Response:
-        """Block the signed-in user, who has no way back."""
+        """Block the signed-in user; they cannot undo this."""
         user, _ = self._access.caller(request).signed_in()
         user.enabled, user.updated_at = False, self._project.now()
         response = JSONResponse(models.user(user))
@@ -149,12 +149,12 @@ class Account:
         return JSONResponse({"total": len(found), "sessions": found})
 
     async def get_session(self, request: Request) -> Response:
-        """Show one session of the user."""
+        """Return one of the user's sessions."""
         session, current = self._named_session(request)
         return JSONResponse(models.session(session, current=session.id == current.id))
 
     async def extend_session(self, request: Request) -> Response:
-        """Let a session last from now on."""
+        """Extend a session from the current time."""
         session, current = self._named_session(request)
         headers = self._limit(self._access.caller(request), f"extend {session.user_id}", 10)
         session.expires_at = self._project.now() + SESSION_LIFETIME
@@ -162,7 +162,7 @@ class Account:
         return JSONResponse(answer, headers=headers)
 
     async def delete_session(self, request: Request) -> Response:
-        """End one session of the user."""
+        """Delete one of the user's sessions."""
         session, current = self._named_session(request)
         headers = self._limit(self._access.caller(request), f"delete {session.user_id}", 100)
         del self._project.sessions[session.id]
@@ -172,7 +172,7 @@ class Account:
         return response
 
     async def delete_sessions(self, request: Request) -> Response:
-        """End the user's sessions; with ``current: false`` all others."""
+        """Delete the user's sessions; with ``current: false`` all but the current one."""
         caller = self._access.caller(request)
         user, current = caller.signed_in()
         headers = self._limit(caller, f"delete all {user.id}", 100)
@@ -186,7 +186,7 @@ class Account:
         return response
 
     async def create_jwt(self, request: Request) -> Response:
-        """Make a JWT from a session, never from a JWT."""
+        """Create a JWT from a session; a JWT cannot be created from a JWT."""
         caller = self._access.caller(request)
         user, session = caller.signed_in()
         if caller.by_jwt:
@@ -197,7 +197,7 @@ class Account:
         return JSONResponse(answer, status_code=201, headers=headers)
 
     def _named_session(self, request: Request) -> tuple[Session, Session]:
-        """Return the session that the path names, and that of the caller."""
+        """Return the session named in the path, and the caller's session."""
         user, current = self._access.caller(request).signed_in()
         name = request.path_params["session_id"]
         session = current if name == "current" else self._project.sessions.get(name)
@@ -214,7 +214,7 @@ class Account:
         self, request: Request, response: Response, session: Session, secret: str
     ) -> None:
         name, secure = f"a_session_{self._project.id}", request.url.scheme == "https"
-        # For browsers without third-party cookies, since no domain here is the project's own.
+        # For browsers that block third-party cookies: no domain here belongs to the project.
         response.headers["X-Fallback-Cookies"] = json.dumps({name: secret})
         response.set_cookie(
             name,
@@ -242,7 +242,7 @@ class Account:
 
 
 def _no_content(headers: dict[str, str]) -> Response:
-    # The official SDK reads the content type of every answer, also of one without content.
+    # The official SDK reads the content type of every response, even an empty one.
     return Response(status_code=204, headers={**headers, "Content-Type": "text/plain"})
 
 

@@ -1,4 +1,4 @@
-"""The stand-in as a web application: headers, faults, routes and control."""
+"""The web application: response headers, injected faults, routes and control endpoints."""
 
 import asyncio
 from dataclasses import asdict, replace
@@ -34,7 +34,7 @@ def create(
     smtp: tuple[str, int] | None = None,
     platforms: tuple[str, ...] = (),
 ) -> Starlette:
-    """Return the stand-in of one project with one *key*."""
+    """Return an application that serves one project with one API *key*."""
     project, mailer = Project(project_id), Mailer(smtp)
     access, limits = Access(project, key, scopes), Limits(project)
     account = Account(project, access, limits, mailer, platforms=platforms)
@@ -64,7 +64,7 @@ def _control(project: Project, mailer: Mailer) -> list[Route]:
     async def clock(request: Request) -> Response:
         seconds = (await params.body(request)).get("advance_seconds", 0)
         if not isinstance(seconds, int | float):
-            return JSONResponse({"error": "advance_seconds is a number"}, 400)
+            return JSONResponse({"error": "advance_seconds must be a number"}, 400)
         project.ahead += timedelta(seconds=seconds)
         return JSONResponse({"now": project.now().isoformat()})
 
@@ -97,7 +97,7 @@ async def _not_found(_: Request, __: Exception) -> Response:
 
 
 class _Behaviour:
-    """Adds the headers of every answer, and the faults that are switched on."""
+    """Adds the headers of every response and injects the active fault."""
 
     def __init__(self, app: ASGIApp, project: Project) -> None:
         self._app = app
@@ -123,7 +123,7 @@ class _Behaviour:
 
         match switches.mode:
             case "drop":
-                # Announces a body that never comes, so that the server closes the connection.
+                # Announces a body that never follows, so that the server closes the connection.
                 start = {"type": "http.response.start", "status": 200}
                 await send({**start, "headers": [(b"content-length", b"10")]})
             case "html":

@@ -1,4 +1,4 @@
-"""What the stand-in answers when it does not do what it is asked."""
+"""Appwrite's error types, with their statuses and messages."""
 
 from starlette.responses import JSONResponse
 
@@ -44,7 +44,7 @@ _ERRORS: dict[str, tuple[int, str]] = {
 
 
 class AppwriteError(Exception):
-    """A refusal: one of Appwrite's error types, with its status and a message."""
+    """One of Appwrite's error types, with its status and a message."""
 
     def __init__(self, kind: str, message: str = "") -> None:
         self.status, text = _ERRORS[kind]
@@ -53,7 +53,7 @@ class AppwriteError(Exception):
         super().__init__(self.message)
 
     def response(self) -> JSONResponse:
-        """Return the error as it is sent."""
+        """Return the response body."""
         return JSONResponse(
             {
                 "message": self.message,
@@ -71,10 +71,10 @@ class AppwriteError(Exception):
 
 
 def missing(name: str) -> AppwriteError:
-    """Return the error for a parameter that is not there."""
+    """Return the error for a missing parameter."""
     return AppwriteError("general_argument_invalid", f'Param "{name}" is not optional.')
 
 
 def invalid(name: str, why: str) -> AppwriteError:
-    """Return the error for a parameter that breaks a rule."""
+    """Return the error for an invalid parameter."""
     return AppwriteError("general_argument_invalid", f"Invalid `{name}` param: {why}")

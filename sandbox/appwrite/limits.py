@@ -1,4 +1,4 @@
-"""Fixed windows per operation, for everybody but keys."""
+"""Rate limits: fixed windows per operation, for every caller without an API key."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ class _Window:
 
 
 class RateLimitedError(AppwriteError):
-    """The limit is reached; carries the headers that say so."""
+    """The limit is reached; carries the rate-limit headers."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__("general_rate_limit_exceeded")
@@ -25,14 +25,14 @@ class RateLimitedError(AppwriteError):
 
 
 class Limits:
-    """Counts what callers without a key do."""
+    """Counts the operations of callers without an API key."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._windows: dict[str, _Window] = {}
 
     def hit(self, key: str, *, most: int, window: timedelta = HOUR) -> dict[str, str]:
-        """Count one; returns the headers that tell what is left."""
+        """Count one operation; return the rate-limit headers."""
         now = self._project.now()
         found = self._windows.get(key)
         if found is None or found.ends_at <= now:
@@ -50,5 +50,5 @@ class Limits:
         return headers
 
     def reset(self, key: str) -> None:
-        """Forget what was counted under *key*."""
+        """Reset the count of *key*."""
         self._windows.pop(key, None)

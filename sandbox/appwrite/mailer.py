@@ -1,4 +1,4 @@
-"""The mail with a link, queued and sent by SMTP after the answer."""
+"""Sends magic-link mails by SMTP, after the response was sent."""
 
 import asyncio
 import html
@@ -11,7 +11,7 @@ SEND_SECONDS = 5.0
 
 
 class Mailer:
-    """Sends links to a mail catcher; without an address for it, only remembers the last link."""
+    """Sends links to an SMTP server; without an address, only stores the last link."""
 
     def __init__(self, smtp: tuple[str, int] | None) -> None:
         self._smtp = smtp
@@ -34,7 +34,7 @@ class Mailer:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
-        # A lost mail is not the caller's fault, who has been answered already.
+        # The caller already has a response, so a lost mail cannot be reported.
         task.cancelled() or task.exception()
 
 

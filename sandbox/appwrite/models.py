@@ -1,4 +1,4 @@
-"""Users, tokens and sessions as Appwrite writes them."""
+"""JSON representations of users, tokens and sessions."""
 
 import re
 from datetime import datetime
@@ -20,12 +20,12 @@ _SYSTEMS = (
 
 
 def moment(time: datetime | None) -> str:
-    """Return a time with milliseconds and offset; empty for none."""
+    """Return *moment* with milliseconds and offset; empty for None."""
     return "" if time is None else time.isoformat(timespec="milliseconds")
 
 
 def user(account: User) -> Json:
-    """Return the user as ``GET /account`` shows it."""
+    """Return the user as ``GET /account`` represents it."""
     return {
         "$id": account.id,
         "$createdAt": moment(account.created_at),
@@ -52,7 +52,7 @@ def user(account: User) -> Json:
 
 
 def targets(account: User) -> list[Json]:
-    """Return where messages to the user go: their address."""
+    """Return the user's messaging target: their email address."""
     if not account.email:
         return []
     return [
@@ -71,12 +71,12 @@ def targets(account: User) -> list[Json]:
 
 
 def full_user(account: User) -> Json:
-    """Return the user as ``GET /users/{id}`` shows it."""
+    """Return the user as ``GET /users/{id}`` represents it."""
     return {**user(account), "password": "", "hash": "argon2", "hashOptions": {}}
 
 
 def token(made: Token, *, secret: str, phrase: str) -> Json:
-    """Return a token; *secret* is empty for those who may not see it."""
+    """Return a token; *secret* is empty if the caller may not see it."""
     return {
         "$id": made.id,
         "$createdAt": moment(made.created_at),
@@ -88,7 +88,7 @@ def token(made: Token, *, secret: str, phrase: str) -> Json:
 
 
 def session(opened: Session, *, current: bool, secret: str = "") -> Json:
-    """Return a session; *secret* is empty for those who may not see it."""
+    """Return a session; *secret* is empty if the caller may not see it."""
     client_code, client, client_version = _first(_CLIENTS, opened.user_agent)
     os_code, system, os_version = _first(_SYSTEMS, opened.user_agent)
     return {

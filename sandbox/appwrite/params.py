@@ -1,4 +1,4 @@
-"""Reading what a request says, in Appwrite's words when it is wrong."""
+"""Request parameters and their validation, with Appwrite's error messages."""
 
 import json
 import re
@@ -16,23 +16,23 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 async def body(request: Request) -> Json:
-    """Return the JSON object of the body; an empty one when there is no body."""
+    """Return the body's JSON object; an empty one if there is no body."""
     raw = await request.body()
     if not raw:
         return {}
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError) as exc:
-        raise AppwriteError("general_argument_invalid", "The body is not JSON.") from exc
+        raise AppwriteError("general_argument_invalid", "The body is not valid JSON.") from exc
     if isinstance(found, dict):
         return found
     if found == []:
-        return {}  # PHP clients write an empty object so.
-    raise AppwriteError("general_argument_invalid", "The body is not an object.")
+        return {}  # PHP clients encode an empty object as an empty array.
+    raise AppwriteError("general_argument_invalid", "The body is not a JSON object.")
 
 
 def text(params: Json, name: str) -> str:
-    """Return a text that must be there."""
+    """Return a required string."""
     value = params.get(name)
     if value is None or value == "":
         raise missing(name)
@@ -83,14 +83,14 @@ def prefs(params: Json) -> Json:
     if value is None:
         raise missing("prefs")
     if value == []:
-        return {}  # PHP clients write an empty object so.
+        return {}  # PHP clients encode an empty object as an empty array.
     if not isinstance(value, dict) or len(json.dumps(value)) > 65_535:
         raise invalid("prefs", "Value must be a valid object")
     return value
 
 
 def boolean(params: Json, name: str) -> bool:
-    """Return a boolean that must be there."""
+    """Return a required boolean."""
     value = params.get(name)
     if value is None:
         raise missing(name)
@@ -110,7 +110,7 @@ def number(params: Json, name: str, default: int, least: int, most: int) -> int:
 
 
 def link_url(params: Json, platforms: tuple[str, ...]) -> str:
-    """Return ``url``, whose host must be known; empty when there is none."""
+    """Return ``url``, whose host must be a registered platform; empty if absent."""
     value = params.get("url")
     if value is None or value == "":
         return ""

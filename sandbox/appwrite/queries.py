@@ -1,4 +1,4 @@
-"""The queries of ``GET /users``: filters, order and pages, as the SDKs' ``Query`` writes them."""
+"""Queries of ``GET /users``: filters, order and pagination, as encoded by the SDKs' ``Query``."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ ATTRIBUTES = {
 
 @dataclass(frozen=True)
 class Query:
-    """One query: its method, the attribute that it is about, and its values."""
+    """One query: its method, attribute and values."""
 
     method: str
     attribute: str = ""
@@ -40,10 +40,10 @@ def select(
     users: Sequence[User], texts: Iterable[str], *, search: str = ""
 ) -> tuple[int, list[User]]:
     """
-    Return how many users match, and the page of them that is asked for.
+    Return the number of matching users, and the requested page of them.
 
     Raises:
-        AppwriteError: A query cannot be read, or its cursor is unknown.
+        AppwriteError: A query is malformed, or its cursor is unknown.
     """
     plan = _plan(texts)
     words = search.lower().split()
@@ -126,7 +126,7 @@ def _matches(query: Query, user: User) -> bool:
 
 
 def _compared(left: object, right: object) -> int:
-    """Return the sign of a comparison of two times, or of two texts."""
+    """Compare two times, or two strings; return -1, 0 or 1."""
     texts = str(left), str(right)
     try:
         one, two = (datetime.fromisoformat(text).timestamp() for text in texts)
@@ -142,7 +142,7 @@ def _contains(value: object, values: Sequence[object]) -> bool:
 
 
 _VALUES = {"isNull": 0, "isNotNull": 0, "between": 2}
-"""How many values a method needs; the others need one."""
+"""Number of values by method; every other method takes one."""
 _TESTS: dict[str, Callable[[object, Sequence[object]], bool]] = {
     "equal": lambda value, values: value in values,
     "notEqual": lambda value, values: value not in values,

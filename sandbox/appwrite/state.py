@@ -1,4 +1,4 @@
-"""What the project knows: users, tokens, sessions, its clock and its switches."""
+"""In-memory state of the project: users, tokens, sessions, clock and injected faults."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ class User:
 
 
 class TokenKind(StrEnum):
-    """Where a token comes from; also the ``provider`` of the session that it opens."""
+    """How a token was issued; also the ``provider`` of the session it opens."""
 
     MAGIC_URL = "magic-url"
     GENERIC = "token"
@@ -69,7 +69,7 @@ class Session:
 
 @dataclass
 class Switches:
-    """Faults that a test turns on; ``mode``: none, drop, html, 500, 503."""
+    """Faults that a test injects; ``mode`` is one of none, drop, html, 500, 503."""
 
     smtp: bool = True
     magic_url: bool = True
@@ -89,23 +89,23 @@ class Project:
         self._tokens: list[Token] = []
 
     def now(self) -> datetime:
-        """Return the project's time, which a test may move forward."""
+        """Return the project's current time, which tests can advance."""
         return datetime.now(UTC) + self.ahead
 
     def by_email(self, email: str) -> User | None:
-        """Return the user of *email*, compared case-blind."""
+        """Return the user with *email*, compared case-insensitively."""
         wanted = email.lower()
         return next((user for user in self.users.values() if user.email == wanted), None)
 
     def user(self, user_id: str) -> User:
-        """Return a user; user_not_found when there is none."""
+        """Return a user; raise ``user_not_found`` if unknown."""
         found = self.users.get(user_id)
         if found is None:
             raise AppwriteError("user_not_found")
         return found
 
     def add_user(self, user_id: str, email: str, *, name: str = "", phone: str = "") -> User:
-        """Create a user; ``unique()`` lets the server choose the id."""
+        """Create a user; with ``unique()`` the server chooses the id."""
         chosen = secrets.token_hex(10) if user_id == "unique()" else user_id
         if chosen in self.users or (email and self.by_email(email) is not None):
             raise AppwriteError("user_already_exists")
@@ -138,7 +138,7 @@ class Project:
         return token, secret
 
     def consume(self, user_id: str, secret: str) -> tuple[User, TokenKind]:
-        """Use a token up and return its user and kind; any fault gives the same error."""
+        """Consume a token and return its user and kind; every failure raises the same error."""
         shown, now = digest(secret), self.now()
         for token in self._tokens:
             if (token.user_id, token.digest) == (user_id, shown) and token.expires_at > now:
@@ -152,7 +152,7 @@ class Project:
     def open_session(
         self, user: User, *, provider: str, ip: str, user_agent: str
     ) -> tuple[Session, str]:
-        """Open a session; return it with the secret as clients see it."""
+        """Open a session; return it with its client-side secret."""
         raw, now = secrets.token_hex(128), self.now()
         session = Session(
             secrets.token_hex(10),
@@ -173,7 +173,7 @@ class Project:
         return session, base64.b64encode(text.encode()).decode()
 
     def session_of(self, secret: str) -> Session | None:
-        """Return the open session that *secret*, as clients see it, belongs to."""
+        """Return the open session for the client-side *secret*."""
         try:
             shown = json.loads(base64.b64decode(secret, validate=True))
             user_id, raw = shown["id"], shown["secret"]
@@ -198,5 +198,5 @@ class Project:
 
 
 def digest(secret: str) -> bytes:
-    """Return what is stored of a secret."""
+    """Return the stored digest of a secret."""
     return hashlib.sha256(secret.encode()).digest()

@@ -1,4 +1,4 @@
-"""``/users``: what an API key may do with users, their tokens and their sessions."""
+"""``/users``: management of users, their tokens and sessions with an API key."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +17,7 @@ TOKEN_LENGTH, TOKEN_SECONDS = 6, 900
 
 
 class Users:
-    """The server side of users."""
+    """User management routes."""
 
     def __init__(self, project: Project, access: Access) -> None:
         self._project = project
@@ -51,7 +51,7 @@ class Users:
         ]
 
     async def list(self, request: Request) -> Response:
-        """List users in the order of their creation, or as the queries ask."""
+        """List users in order of creation, or as the queries specify."""
         self._access.caller(request).need("users.read")
         given = request.query_params
         texts = [value for name, value in given.multi_items() if name.startswith("queries[")]
@@ -63,7 +63,7 @@ class Users:
         return JSONResponse({"total": total if counted else 0, "users": shown})
 
     async def create(self, request: Request) -> Response:
-        """Create a user with a chosen id."""
+        """Create a user with the given id."""
         self._access.caller(request).need("users.write")
         given = await params.body(request)
         user_id = params.user_id(given)
@@ -92,7 +92,7 @@ class Users:
         return answer
 
     async def set_email(self, request: Request) -> Response:
-        """Change a user's address, which is no longer verified then."""
+        """Change a user's email address, which then counts as unverified."""
         user = self._user(request, "users.write")
         email = params.email(await params.body(request)).lower()
         known = self._project.by_email(email)
@@ -113,7 +113,7 @@ class Users:
         return JSONResponse(user.prefs)
 
     async def list_targets(self, request: Request) -> Response:
-        """List where messages to a user go."""
+        """List a user's messaging targets."""
         targets = models.targets(self._user(request, "users.read"))
         return JSONResponse({"total": len(targets), "targets": targets})
 
@@ -172,14 +172,14 @@ class Users:
         return JSONResponse(answer, status_code=201)
 
     async def delete_sessions(self, request: Request) -> Response:
-        """End all sessions of a user."""
+        """Delete all sessions of a user."""
         user = self._user(request, "users.write")
         for session in [*self._project.sessions_of(user.id)]:
             del self._project.sessions[session.id]
         return _no_content()
 
     async def delete_session(self, request: Request) -> Response:
-        """End one session of a user."""
+        """Delete one session of a user."""
         user = self._user(request, "users.write")
         session: Session | None = self._project.sessions.get(request.path_params["session_id"])
         if session is None or session.user_id != user.id:
@@ -227,5 +227,5 @@ _CHANGES: tuple[tuple[str, str, Callable[[User, Json], None]], ...] = (
 
 
 def _no_content() -> Response:
-    # The official SDK reads the content type of every answer, also of one without content.
+    # The official SDK reads the content type of every response, even an empty one.
     return Response(status_code=204, headers={"Content-Type": "text/plain"})

@@ -1,1 +1,1 @@
-"""A mail server that delivers nothing: it keeps what it is given and shows it."""
+"""A mail catcher: accepts every mail, delivers none, and shows them on a web page."""

@@ -23,7 +23,7 @@ class CannotStartError(Exception):
 
 
 class _Web(uvicorn.Server):
-    """uvicorn without handlers for signals: the outbox has its own."""
+    """uvicorn without its signal handlers: the outbox installs its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,7 +36,7 @@ def main() -> None:
     logs.write_json()
     try:
         if os.environ.get("AMARRE_ENV") == "production":
-            raise CannotStartError("The outbox swallows mails; it does not run in production.")
+            raise CannotStartError("The outbox delivers no mail; it must not run in production.")
         asyncio.run(
             run(
                 http=_address(arguments.http, "--http"),
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _address(text: str, option: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise CannotStartError(f"{option} {text!r} is not HOST:PORT, for instance 127.0.0.1:3011.")
+        raise CannotStartError(f"{option} {text!r} is not HOST:PORT, for example 127.0.0.1:3011.")
     return host, int(port)
 
 

@@ -1,4 +1,4 @@
-"""What a mail says: recipient, subject, both bodies and the links in them."""
+"""Parsed mails: recipients, subject, text and HTML bodies, and their links."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _URL = re.compile(r"https?://[^\s<>\"']+")
 
 @dataclass(frozen=True)
 class Message:
-    """One mail as it was given; ``id`` is 0 until it is kept."""
+    """One mail; ``id`` is 0 until it is stored."""
 
     id: int
     time: datetime
@@ -22,14 +22,14 @@ class Message:
 
     @property
     def links(self) -> list[str]:
-        """The web addresses in the mail, in order, each once."""
+        """The distinct web links in the mail, in order."""
         finder = _Anchors()
         finder.feed(self.html)
         found = [*_URL.findall(self.text), *finder.found]
         return list(dict.fromkeys(found))
 
     def as_json(self) -> dict[str, object]:
-        """Return the message as the API shows it."""
+        """Return the message as JSON for the API."""
         return {
             "id": str(self.id),
             "time": self.time.isoformat(timespec="milliseconds"),
@@ -42,7 +42,7 @@ class Message:
 
 
 def read(mail: EmailMessage, recipients: list[str], time: datetime) -> Message:
-    """Return what *mail*, given for *recipients* at *time*, says."""
+    """Parse *mail*, received for *recipients* at *time*."""
     return Message(
         id=0,
         time=time,
@@ -59,7 +59,7 @@ def _body(mail: EmailMessage, kind: str) -> str:
 
 
 class _Anchors(HTMLParser):
-    """Collects where the anchors of a page lead, if it is the web."""
+    """Collects the HTTP and HTTPS links of a page."""
 
     def __init__(self) -> None:
         super().__init__()

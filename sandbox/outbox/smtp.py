@@ -1,4 +1,4 @@
-"""The SMTP side: takes every mail, for any recipient, and delivers none."""
+"""The SMTP server: accepts mail for any recipient and delivers none."""
 
 import asyncio
 import sqlite3
@@ -18,13 +18,13 @@ MOST_BYTES = 1024 * 1024
 
 
 class Sink:
-    """Keeps each mail in a store; the handler that aiosmtpd calls."""
+    """Stores each mail; the handler that aiosmtpd calls."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
-        """Keep one mail."""
+        """Store one mail."""
         mail = message_from_bytes(envelope.content, policy=policy.default)
         try:
             self._store.add(read(mail, envelope.rcpt_tos, datetime.now(UTC)))
@@ -32,15 +32,15 @@ class Sink:
             log.warning("mail refused", reason="its text cannot be read")
             return "554 The text of this mail cannot be read"
         except sqlite3.Error as exc:
-            # Temporary, so that the sender tries again (RFC 5321, section 4.2.3).
-            log.error("mail not kept", reason=str(exc))  # noqa: TRY400 - a sentence, no traceback
+            # A temporary error, so that the sender retries (RFC 5321, section 4.2.3).
+            log.error("mail not kept", reason=str(exc))  # noqa: TRY400 - one sentence, without a traceback
             return "452 The outbox cannot write its file; try again later"
         log.info("mail kept", bytes=len(envelope.content))
         return "250 Kept in the outbox"
 
 
 async def listen(store: Store, host: str, port: int) -> asyncio.Server:
-    """Start taking mails.
+    """Start accepting mail.
 
     Raises:
         OSError: The address cannot be bound.

@@ -1,4 +1,4 @@
-"""Where messages are kept: an SQLite file that holds the newest thousand."""
+"""Message store: an SQLite file that holds the newest thousand messages."""
 
 import json
 import sqlite3
@@ -39,7 +39,7 @@ class Store:
         self._connection.close()
 
     def add(self, message: Message) -> None:
-        """Keep *message*; the oldest one goes when there are too many."""
+        """Store *message*; evict the oldest beyond the limit."""
         row = (message.time.isoformat(), json.dumps(message.to), message.subject)
         with self._connection as connection:
             connection.execute(
@@ -53,7 +53,7 @@ class Store:
             )
 
     def newest_first(self) -> list[Message]:
-        """Return all messages, the newest first."""
+        """Return all messages, newest first."""
         rows = self._connection.execute(
             "SELECT id, time, recipients, subject, text, html FROM messages ORDER BY id DESC"
         )
@@ -63,11 +63,11 @@ class Store:
         ]
 
     def clear(self) -> None:
-        """Forget all messages; ids go on from where they were."""
+        """Delete all messages; ids are not reused."""
         with self._connection as connection:
             connection.execute("DELETE FROM messages")
 
     def count(self) -> int:
-        """Return how many messages there are."""
+        """Return the number of messages."""
         (count,) = self._connection.execute("SELECT count(*) FROM messages").fetchone()
         return int(count)

@@ -1,4 +1,4 @@
-"""The HTTP side: the messages as JSON and as a page."""
+"""The HTTP server: messages as JSON and as a web page."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sandbox.outbox.store import Store
 
 HERE = Path(__file__).parent
 HEADERS = {
-    # Mails come from anywhere, so that their HTML is shown without scripts, forms and pictures.
+    # Mail is untrusted: its HTML is shown without scripts, forms and images.
     "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; "
     "script-src 'self'; connect-src 'self'; frame-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -24,7 +24,7 @@ HEADERS = {
 
 
 def app(store: Store) -> Starlette:
-    """Return the outbox over *store*."""
+    """Return the web application over *store*."""
     pages = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True)
 
     async def page(_: Request) -> Response:

@@ -19,7 +19,7 @@ _GRACE_SECONDS = 1
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to us: uvicorn's way ends before the database is closed."""
+    """uvicorn without its signal handlers, which would exit before the database is closed."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
@@ -27,7 +27,7 @@ class _Server(uvicorn.Server):
 
 def _bind(settings: Config) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Without the protocol named, asyncio leaves Nagle's algorithm on: 40 ms more per short answer.
+    # Without the protocol, asyncio leaves Nagle's algorithm on: 40 ms more per short response.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -37,7 +37,7 @@ def _bind(settings: Config) -> socket.socket:
         listener.close()
         raise ConfigError(
             f"Cannot listen on {settings.host}:{settings.port}: {exc.strerror}. "
-            "Stop what uses the port, or choose another with --listen."
+            "Stop the program that uses the port, or choose another with --listen."
         ) from exc
     return listener
 
@@ -63,7 +63,7 @@ async def _serve(settings: Config, listener: socket.socket) -> None:
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop)
     log = structlog.get_logger("sandbox.redcap")
-    log.info("sandbox listens", host=settings.host, port=settings.port)
+    log.info("sandbox listening", host=settings.host, port=settings.port)
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -72,7 +72,7 @@ async def _serve(settings: Config, listener: socket.socket) -> None:
 
 
 def main() -> int:
-    """Run until stopped; return 2 if it cannot start."""
+    """Run until stopped; return 2 if the server cannot start."""
     logs.write_json()
     try:
         settings = config.read(sys.argv[1:], os.environ)

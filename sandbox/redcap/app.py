@@ -1,6 +1,6 @@
-"""HTTP application: API, survey pages, overview page, test controls.
+"""HTTP application: API, survey pages, overview page and control endpoints.
 
-Work on the database happens in threads, so the event loop never waits for it.
+Database work runs in threads, so that it never blocks the event loop.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Sandbox:
     Args:
         store: The data.
         base_url: Where clients reach this server.
-        stopping: Set when the server goes down; calls that hang on purpose end then.
+        stopping: Set when the server shuts down; ends calls that hang on purpose.
     """
 
     def __init__(self, store: Store, *, base_url: str, stopping: asyncio.Event) -> None:
@@ -126,7 +126,7 @@ class Sandbox:
         )
 
     async def _fault(self, request: Request) -> Response | str:
-        """Return the fault of this call, if any: an answer or a mode."""
+        """Return the injected fault of this call, if any: a response or a mode."""
         faults = self._faults
         if faults.latency:
             await asyncio.sleep(faults.latency.total_seconds())

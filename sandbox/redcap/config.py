@@ -30,8 +30,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
     """Read the command line.
 
     Raises:
-        ConfigError: It is production, an address is malformed, a file cannot be
-            read or does not hold what it should.
+        ConfigError: The environment is production, an address is malformed, or a
+            file cannot be read or has invalid content.
     """
     given = _parser().parse_args(arguments)
     if environment.get("AMARRE_ENV", "").lower() == "production":
@@ -61,13 +61,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--database", required=True, type=Path, metavar="FILE")
     parser.add_argument("--token-file", required=True, type=Path, metavar="FILE")
     parser.add_argument("--super-token-file", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--base-url", default="", metavar="URL", help="where browsers reach it")
+    parser.add_argument(
+        "--base-url", default="", metavar="URL", help="URL under which browsers reach the server"
+    )
     parser.add_argument(
         "--study",
         default=AMARRE,
         type=Path,
         metavar="CSV",
-        help="data dictionary of a new database",
+        help="data dictionary (CSV) for a new database",
     )
     return parser
 
@@ -77,7 +79,9 @@ def _address(text: str) -> tuple[str, int]:
         r"(?:\[(?P<six>[0-9a-fA-F:]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})", text
     )
     if match is None or not 0 < int(match["port"]) < 65536:
-        raise ConfigError(f"--listen is '{text}'; it must be an address and port: 127.0.0.1:3010.")
+        raise ConfigError(
+            f"--listen is '{text}'; it must be HOST:PORT, for example 127.0.0.1:3010."
+        )
     return match["six"] or match["host"], int(match["port"])
 
 
@@ -85,8 +89,8 @@ def _secret(path: Path, length: int) -> str:
     try:
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not plain text"
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not a text file"
         raise ConfigError(f"The token file {path} cannot be read: {reason}.") from exc
     if not re.fullmatch(rf"[0-9A-Fa-f]{{{length}}}", text):
-        raise ConfigError(f"The token file {path} must hold {length} hexadecimal digits.")
+        raise ConfigError(f"The token file {path} must contain {length} hexadecimal digits.")
     return text.upper()

@@ -1,7 +1,7 @@
-"""Errors of the API: a status and one sentence.
+"""API errors: a status and one sentence.
 
 ApiError              400, the request is wrong
-├── ForbiddenError    403, token or right missing
+├── ForbiddenError    403, unknown token or missing right
 └── UnsupportedError  501, no such operation
 """
 
@@ -17,13 +17,13 @@ class ApiError(Exception):
 
 
 class ForbiddenError(ApiError):
-    """The token is unknown, or its user lacks a right."""
+    """The token is unknown, or its user lacks the required right."""
 
     status = 403
 
 
 class UnsupportedError(ApiError):
-    """The operation does not exist here."""
+    """The operation is not implemented."""
 
     status = 501
 

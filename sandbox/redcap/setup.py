@@ -1,4 +1,4 @@
-"""Database setup: tables, first study, tokens."""
+"""Database setup: tables, initial study and tokens."""
 
 import contextlib
 import sqlite3
@@ -9,11 +9,11 @@ from sandbox.redcap.errors import ApiError
 from sandbox.redcap.store import Store, add_project, add_token, project_ids
 
 SUPER = 0
-"""The project number of a super token: it opens none."""
+"""The project number of a super token, which belongs to no project."""
 
 
 def open_store(config: Config) -> Store:
-    """Open the database, with the study in it when it is new.
+    """Open the database; add the study if the database is new.
 
     Raises:
         ConfigError: The database or the study cannot be used.
@@ -26,7 +26,7 @@ def open_store(config: Config) -> Store:
                 known = project_ids(db)
                 if not known:
                     known = [add_project(db, study.from_file(config.study))]
-                # The files may hold other tokens than at the last start: they lead.
+                # The token files take precedence over what an earlier start stored.
                 add_token(db, config.token, known[0], study.USERNAME)
                 add_token(db, config.super_token, SUPER, study.USERNAME)
             undo.pop_all()
@@ -35,5 +35,5 @@ def open_store(config: Config) -> Store:
     except OSError as exc:
         raise ConfigError(f"The study {config.study} cannot be read: {exc.strerror}.") from exc
     except (ApiError, ValueError, TypeError) as exc:
-        raise ConfigError(f"The study {config.study} is not sound: {exc}") from exc
+        raise ConfigError(f"The study {config.study} is invalid: {exc}") from exc
     return store

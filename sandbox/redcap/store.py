@@ -1,6 +1,6 @@
-"""SQLite storage: one writer at a time; readers never wait.
+"""SQLite storage: one writer at a time, without blocking readers.
 
-What clients send travels as bound parameters; only checked field names enter a statement.
+Client input is passed as bound parameters; only validated field names become part of a statement.
 """
 
 import hashlib
@@ -68,13 +68,13 @@ CREATE INDEX IF NOT EXISTS log_order ON log (project_id, id);
 
 _BUSY_MS = 20_000
 MAX_INDEXES = 16
-"""Most fields whose answers are indexed; each costs time at every import."""
+"""Maximum number of indexed fields; each index slows down imports."""
 _INDEX = "entry_value_"
 _FIELD = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def server_time() -> str:
-    """Now in the server's time, which is UTC, as REDCap writes it."""
+    """The current time (UTC) in REDCap's format."""
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -82,7 +82,7 @@ class Store:
     """The sandbox's data; safe to use from any number of threads.
 
     Args:
-        path: The SQLite file, created with its tables when missing.
+        path: The SQLite file, created with its tables if missing.
 
     Raises:
         sqlite3.Error: The file cannot be opened or is not a database.
@@ -101,7 +101,7 @@ class Store:
             raise
 
     def _prepare(self) -> set[str]:
-        """Create missing tables and return the fields whose answers are indexed."""
+        """Create missing tables and return the indexed fields."""
         with self._connection() as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(_SCHEMA)
@@ -134,7 +134,7 @@ class Store:
             db.execute("COMMIT")
 
     def index_answers(self, field: str) -> bool:
-        """Index the answers to *field*, so that a filter on it does not read every record.
+        """Index the answers to *field*, so that filtering on it does not scan every record.
 
         Returns:
             Whether there is an index; False for an invalid name, or beyond `MAX_INDEXES`.
@@ -152,7 +152,7 @@ class Store:
         return True
 
     def close(self) -> None:
-        """Close every connection, those in use at the end of their use; the file is then whole."""
+        """Close every connection; those in use close when they are released."""
         self._closed = True
         self._close_idle()
 
@@ -162,10 +162,9 @@ class Store:
                 self._idle.get_nowait().close()
 
     def project(self, db: sqlite3.Connection, project_id: int) -> Project:
-        """The design of a project as *db* sees it; parsed once per revision.
+        """Return a project's design as of *db*'s transaction; parsed once per revision.
 
-        Not for a design saved in the same transaction: what is remembered here
-        must have been committed.
+        Not for a design saved in the same transaction: only committed designs may be cached.
         """
         (revision,) = db.execute(
             "SELECT revision FROM project WHERE id = ?", (project_id,)
@@ -193,7 +192,7 @@ class Store:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            # A streamed export is read by whichever thread is free, one at a time.
+            # Any free thread may continue a streamed export, one at a time.
             db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             try:
                 db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
@@ -214,8 +213,8 @@ def index_name(field: str) -> str:
 def folded_answer(field: str, table: str = "") -> str:
     """Return the SQL expression that is indexed: the answer to *field* in lower case (ASCII).
 
-    SQLite uses an index on an expression only for the same expression, so that the name cannot
-    be a bound parameter.
+    SQLite uses an expression index only for the identical expression, so the name cannot be a
+    bound parameter.
     """
     if not _FIELD.fullmatch(field):
         raise ValueError(f"not a field name: {field!r}")
@@ -240,7 +239,7 @@ def save_project(db: sqlite3.Connection, design: Project) -> None:
 
 
 def project_ids(db: sqlite3.Connection) -> list[int]:
-    """Numbers of all projects, oldest first."""
+    """Return the numbers of all projects, oldest first."""
     return [number for (number,) in db.execute("SELECT id FROM project ORDER BY id")]
 
 
@@ -252,7 +251,7 @@ def add_token(db: sqlite3.Connection, token: str, project_id: int, username: str
 
 
 def find_token(db: sqlite3.Connection, token: str) -> tuple[int, str] | None:
-    """Return project and user of *token*."""
+    """Return the project and user of *token*."""
     row: tuple[int, str] | None = db.execute(
         "SELECT project_id, username FROM token WHERE sha256 = ?", (_digest(token),)
     ).fetchone()

@@ -1,1 +1,1 @@
-"""The API: one URL, many operations, selected by ``content`` and ``action``."""
+"""The API: one URL; ``content`` and ``action`` select the operation."""

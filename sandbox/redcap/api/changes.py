@@ -1,4 +1,4 @@
-"""Changes to a project's design: reload, replace, log."""
+"""Changes to a project's design, with a log entry."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ from sandbox.redcap.records import storage as records
 def change(call: Call, edit: Callable[[Project], Project], *, details: str) -> Project:
     """Replace the design by the result of *edit*.
 
-    The design is read inside the writer's transaction, so that two changes at
-    once never undo one another.
+    The design is read inside the write transaction, so that concurrent changes
+    never overwrite each other.
     """
     with call.store.writing() as db:
         before = call.store.project(db, call.project.id)
         edited = edit(before)
         store.save_project(db, edited)
         for event_id in before.event_by_id.keys() - edited.event_by_id.keys():
-            # Its number may be given to another event, which must begin empty.
+            # Another event may get this number, and must start empty.
             records.delete_event(db, edited.id, event_id)
         history.add(
             db,
@@ -35,6 +35,6 @@ def change(call: Call, edit: Callable[[Project], Project], *, details: str) -> P
 
 
 def data_rows(call: Call) -> list[dict[str, str]]:
-    """The rows that came as ``data``."""
+    """Return the rows of the ``data`` parameter."""
     params = call.params
     return read_rows(params.text("data"), params.format, delimiter=params.delimiter)

@@ -1,4 +1,4 @@
-"""Checks of rows and parameters that change a design."""
+"""Validation of rows and parameters of design changes."""
 
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from sandbox.redcap.errors import ApiError
 
 
 def needed(row: Mapping[str, str], key: str) -> str:
-    """A value that a row must hold."""
+    """Return a required value of a row."""
     value = row.get(key, "").strip()
     if not value:
         raise ApiError(f"Every row needs '{key}'.")
@@ -15,10 +15,10 @@ def needed(row: Mapping[str, str], key: str) -> str:
 
 
 def must_exist(parameter: str, given: Iterable[object], known: Container[object]) -> None:
-    """Check that everything given is known.
+    """Check that every given name is known.
 
     Raises:
-        ApiError: Some is not; the message names it and the parameter.
+        ApiError: A name is unknown; the message states it and the parameter.
     """
     unknown = sorted(str(item) for item in given if item not in known)
     if unknown:
@@ -29,7 +29,7 @@ def must_exist(parameter: str, given: Iterable[object], known: Container[object]
 def assign(
     mapping: dict[str, str], user: str, wanted: str, known: Container[str], what: str
 ) -> None:
-    """Set the assignment of a user in place; a blank removes it."""
+    """Set or, with a blank, remove a user's assignment, in place."""
     wanted = wanted.strip()
     if not wanted:
         mapping.pop(user, None)
@@ -40,6 +40,6 @@ def assign(
 
 
 def without(mapping: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """*mapping* without some of its keys."""
+    """Return *mapping* without some of its keys."""
     gone = set(names)
     return {key: value for key, value in mapping.items() if key not in gone}

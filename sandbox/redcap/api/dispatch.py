@@ -1,4 +1,4 @@
-"""Dispatch of API calls: authentication, operation, rights."""
+"""Dispatch of API calls: authentication, choice of operation, check of rights."""
 
 import re
 from dataclasses import replace
@@ -50,10 +50,10 @@ _NO_API = "You do not have permissions to use the API"
 
 
 def answer(params: Params, store: Store, *, base_url: str) -> Answer:
-    """Serve one call; errors become answers.
+    """Serve one call; turn errors into responses.
 
     Args:
-        params: What the client sent.
+        params: The request's parameters.
         store: The sandbox's data.
         base_url: Where clients reach this server; survey links begin with it.
     """
@@ -70,11 +70,11 @@ class _BrokenError(ApiError):
     status = 500
 
     def __init__(self) -> None:
-        super().__init__("The server failed to serve this request.")
+        super().__init__("The server failed to process this request.")
 
 
 def error_answer(error: ApiError, params: Params) -> Answer:
-    """The error envelope in the shape the client reads."""
+    """Return the error envelope in the client's format."""
     shape = params.return_format
     return Answer(error_body(error.message, shape).encode(), MEDIA_TYPES[shape], error.status)
 
@@ -85,7 +85,7 @@ def _serve(params: Params, store: Store, base_url: str) -> Answer:
     call = _authorise(params, store, base_url)
     if params.content not in CONTENTS:
         raise ApiError('The value of the parameter "content" is not valid')
-    # An action sent to something that can only be exported is let pass.
+    # An action is ignored for content that can only be exported.
     action = "export" if params.content in _EXPORT_ONLY else params.action
     operation = OPERATIONS.get((params.content, action))
     if operation is None:

@@ -1,4 +1,4 @@
-"""Rows in and out as json, csv and xml."""
+"""Encoding and decoding of rows as JSON, CSV and XML."""
 
 import csv
 import io
@@ -32,12 +32,12 @@ csv.field_size_limit(_CSV_LIMIT)
 
 
 def dump_json(value: object) -> str:
-    """Compact JSON with letters as they are."""
+    """Return compact JSON without escaping non-ASCII characters."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def csv_line(values: Iterable[object], delimiter: str = ",") -> str:
-    """One csv line with its line end.
+    """Return one CSV line with its line ending.
 
     A value is quoted when it holds the delimiter, a quote, a line break, a tab
     or a space; quotes inside are doubled.
@@ -52,7 +52,7 @@ def _csv_value(text: str, delimiter: str) -> str:
 
 
 def cdata(value: object) -> str:
-    """*value* as character data; characters that XML cannot hold are left out."""
+    """Return *value* as character data, without the characters that XML forbids."""
     text = _NOT_XML.sub("", str(value)).replace("]]>", "]]]]><![CDATA[>")
     return f"<![CDATA[{text}]]>"
 
@@ -66,15 +66,15 @@ def write_rows(
     root: str = "records",
     delimiter: str = ",",
 ) -> Iterator[str]:
-    """Yield *rows* piece by piece in the wanted shape.
+    """Yield *rows* in chunks in the given format.
 
     Args:
         rows: Mappings by column name.
         shape: ``json``, ``csv`` or ``xml``.
         columns: Names and order of the columns.
-        headers: Csv headers, where they differ from the names.
-        root: Name of the xml document's element.
-        delimiter: Between csv values.
+        headers: CSV headers, where they differ from the names.
+        root: Name of the XML root element.
+        delimiter: Separator of CSV values.
     """
     match shape:
         case "json":
@@ -102,10 +102,10 @@ def _xml_value(value: object) -> str:
 
 
 def read_rows(text: str, shape: Format, *, delimiter: str = ",") -> list[dict[str, str]]:
-    """Read rows that a client sent; every value becomes text, null a blank.
+    """Parse rows sent by a client; values become text, null becomes a blank.
 
     Raises:
-        ApiError: The text is not of that shape.
+        ApiError: The text is not in that format.
     """
     match shape:
         case "json":
@@ -122,7 +122,7 @@ def _read_json(text: str) -> list[dict[str, str]]:
     except (ValueError, RecursionError) as exc:
         raise ApiError("The data being imported is not formatted correctly as JSON.") from exc
     if not isinstance(data, list):
-        # Real servers import nothing from a lone object and call it a success.
+        # A real REDCap reports success for a single object but imports nothing.
         return []
     if not all(isinstance(row, dict) for row in data):
         raise ApiError("The JSON data must be an array of objects.")
@@ -130,17 +130,17 @@ def _read_json(text: str) -> list[dict[str, str]]:
 
 
 def _integer(literal: str) -> int | float:
-    """Read a whole number as PHP does: beyond 64 bits it is a float."""
+    """Parse an integer as PHP does: beyond 64 bits it is a float."""
     number = float(literal)
     return int(literal) if -(2.0**63) <= number < 2.0**63 else number
 
 
 def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def php_text(number: float) -> str:
-    """Return *number* as PHP casts a float to text: 14 digits, ``1.0`` as ``1``.
+    """Return *number* as PHP casts a float to a string: 14 digits, ``1.0`` as ``1``.
 
     Source:
         PHP manual, Strings, "Converting to string", and the ini setting ``precision``.
@@ -161,7 +161,7 @@ def _plain(value: object) -> str:
         case bool():
             return "1" if value else "0"
         case str():
-            # Half a surrogate pair can be escaped into JSON, and stored nowhere.
+            # JSON can escape a lone surrogate, but no encoding can store it.
             return value.encode("utf-8", "replace").decode()
         case dict() | list():
             return dump_json(value)
@@ -188,7 +188,7 @@ def _read_csv(text: str, delimiter: str) -> list[dict[str, str]]:
 
 
 def parse_xml(text: str) -> Element:
-    """Read XML without entities or outside references.
+    """Parse XML without entities or external references.
 
     Raises:
         ApiError: It is not well-formed, or declares entities.
@@ -213,7 +213,7 @@ def _inner(element: Element) -> str:
 
 
 def error_body(message: str, shape: Format) -> str:
-    """The error envelope."""
+    """Return the error envelope."""
     match shape:
         case "json":
             return dump_json({"error": message})
@@ -224,6 +224,6 @@ def error_body(message: str, shape: Format) -> str:
 
 
 def escape(text: str) -> str:
-    """*text* for use between XML tags."""
+    """Escape *text* for use between XML tags."""
     text = _NOT_XML.sub("", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

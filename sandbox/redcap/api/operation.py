@@ -1,4 +1,4 @@
-"""Calls and answers of API operations."""
+"""Calls, responses and the registry of API operations."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from sandbox.redcap.store import Store
 
 @dataclass(frozen=True)
 class Call:
-    """One authorised call; *project* is the design when the call began."""
+    """One authorised call; *project* is the design at the start of the call."""
 
     params: Params
     store: Store
@@ -22,7 +22,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """A body, whole or piece by piece, and its media type."""
+    """A response body, whole or in chunks, with its media type."""
 
     body: bytes | Iterator[bytes]
     media_type: str
@@ -32,9 +32,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing the API does.
+    """One operation of the API.
 
-    *right* is the user right it takes; *privileges* names it in an error.
+    *right* is the required user right; *privileges* names it in errors.
     """
 
     run: Callable[[Call], Answer]
@@ -55,24 +55,24 @@ USERS = ("user_rights", "User Rights")
 
 
 def plain(text: str) -> Answer:
-    """A text without shape: a link, a code, a number."""
+    """Return a plain-text response: a link, a code, a number."""
     return Answer(text.encode(), MEDIA_TYPES["text"])
 
 
 def rows_answer(
     call: Call, rows: Iterable[Row], *, columns: Sequence[str], root: str = "items"
 ) -> Answer:
-    """A short table in the format that the call asks for."""
+    """Return a short table in the requested format."""
     shape = call.params.format
     pieces = write_rows(rows, shape, columns=columns, root=root, delimiter=call.params.delimiter)
     return Answer("".join(pieces).encode(), MEDIA_TYPES[shape])
 
 
 def count_answer(call: Call, count: int) -> Answer:
-    """Answer with the number of changes, in every format."""
+    """Return the number of changes; the same in every format."""
     return Answer(str(count).encode(), MEDIA_TYPES[call.params.return_format])
 
 
 def with_right(right: tuple[str, str], run: Callable[[Call], Answer]) -> Operation:
-    """An operation that takes a right."""
+    """Return an operation that requires a right."""
     return Operation(run, right[0], right[1])

@@ -1,4 +1,4 @@
-"""Parameters of an API call, in the notations that clients use."""
+"""Parameters of an API call, in every notation that clients use."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ _FALSE = frozenset({"false", "0", "no", ""})
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that came with the request."""
+    """An uploaded file."""
 
     name: str
     mime: str
@@ -27,8 +27,8 @@ class Params:
     """The parameters of one call.
 
     Args:
-        items: Name and value of each form field, in order, ``records[0]`` unread.
-        upload: The part called ``file``, if there was one.
+        items: Name and value of each form field, in order; ``records[0]`` is not parsed.
+        upload: The part named ``file``, if present.
     """
 
     def __init__(self, items: Iterable[tuple[str, str]], *, upload: Upload | None = None) -> None:
@@ -43,18 +43,18 @@ class Params:
                 self._single[key] = value
 
     def text(self, name: str, default: str = "") -> str:
-        """A text; an empty one counts as not given."""
+        """Return a string; an empty one counts as absent."""
         return self._single.get(name) or default
 
     def without(self, name: str) -> "Params":
-        """The same parameters but one."""
+        """Return the parameters without one of them."""
         kept = Params([], upload=self.upload)
         kept._single = {k: v for k, v in self._single.items() if k != name}
         kept._arrays = self._arrays
         return kept
 
     def with_record_names(self, stored: Mapping[str, str]) -> "Params":
-        """Return the same parameters with record names as they are stored."""
+        """Return the parameters with record names in their stored spelling."""
         changed = Params([], upload=self.upload)
         changed._single = dict(self._single)
         changed._arrays = dict(self._arrays)
@@ -68,22 +68,22 @@ class Params:
         return changed
 
     def needed(self, name: str) -> str:
-        """A text that must be there."""
+        """Return a required string."""
         value = self.text(name)
         if not value:
             raise ApiError(f'The parameter "{name}" is missing or empty.')
         return value
 
     def has(self, name: str) -> bool:
-        """Whether the parameter came at all, be it empty."""
+        """Return whether the parameter was sent, even if empty."""
         return name in self._single or name in self._arrays
 
     def is_array(self, name: str) -> bool:
-        """Whether it came as ``name[]``."""
+        """Return whether it was sent as ``name[]``."""
         return name in self._arrays
 
     def flag(self, name: str, *, default: bool = False) -> bool:
-        """``true``, ``1``, ``True`` and their opposites; empty counts as not given."""
+        """Return a boolean: ``true``, ``1``, ``True`` or opposite; empty counts as absent."""
         value = self._single.get(name, "").strip().lower()
         if value in _TRUE:
             return True
@@ -92,19 +92,19 @@ class Params:
         return default if value == "" else False
 
     def choice(self, name: str, allowed: Iterable[str], default: str) -> str:
-        """One of the *allowed* words."""
+        """Return one of the *allowed* values."""
         value = self.text(name, default)
         if value not in allowed:
             raise invalid(name)
         return value
 
     def items(self, name: str) -> list[str]:
-        """An array, or a list with commas; blanks left out."""
+        """Return an array or a comma-separated list, without blanks."""
         values = self._arrays.get(name) or self._single.get(name, "").split(",")
         return [value.strip() for value in values if value.strip()]
 
     def integer(self, name: str, default: int) -> int:
-        """A whole number."""
+        """Return an integer."""
         value = self.text(name, str(default))
         if not re.fullmatch(r"-?\d{1,9}", value, re.ASCII):
             raise invalid(name)
@@ -117,17 +117,17 @@ class Params:
 
     @property
     def action(self) -> str:
-        """Action; by default an import if there is data, else an export."""
+        """Action; default: import if there is data, export otherwise."""
         return self.text("action", "import" if self.has("data") else "export")
 
     @property
     def format(self) -> Format:
-        """The shape of data, in or out."""
+        """Format of the data sent or returned."""
         return _format(self.choice("format", ("json", "csv", "xml", "odm"), "xml"))
 
     @property
     def return_format(self) -> Format:
-        """Format of errors and short answers; never raises."""
+        """Format of errors and short responses; never raises."""
         for name in ("returnFormat", "format"):
             value = self.text(name)
             if value in {"json", "csv", "xml"}:

@@ -1,7 +1,7 @@
-"""The data dictionary: fields, their choices, their forms.
+"""The data dictionary: fields with their choices and forms.
 
-A field keeps REDCap's own 18 attributes, all text, under REDCap's own names,
-so that metadata leaves as it came in.
+A field keeps REDCap's 18 attributes as text, under REDCap's names,
+so that metadata is exported exactly as imported.
 """
 
 import re
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class Field:
-    """One question, as the dictionary states it."""
+    """One field of the dictionary."""
 
     field_name: str
     form_name: str
@@ -59,42 +59,42 @@ class Field:
 
     @property
     def validation(self) -> str:
-        """The format its text must have, e.g. ``date_dmy``; empty when free."""
+        """The validation type of its text, such as ``date_dmy``; empty for free text."""
         return self.text_validation_type_or_show_slider_number
 
     @property
     def is_required(self) -> bool:
-        """A survey is not submitted without it, while it is shown."""
+        """A survey requires an answer while the field is shown."""
         return self.required_field.lower() == "y"
 
     @property
     def is_checkbox(self) -> bool:
-        """Its answer is a set of codes, one column each."""
+        """Its answer is a set of codes, each with its own column."""
         return self.field_type == "checkbox"
 
     @property
     def is_file(self) -> bool:
-        """Its answer is a document."""
+        """Its answer is a file."""
         return self.field_type == "file"
 
     @property
     def is_signature(self) -> bool:
-        """Whether its document is a drawn signature."""
+        """Its file is a drawn signature."""
         return self.is_file and self.validation == "signature"
 
     @property
     def is_calculated(self) -> bool:
-        """Whether its answer is computed."""
+        """Its answer is computed."""
         return self.field_type == "calc"
 
     @property
     def is_data(self) -> bool:
-        """It can hold an answer; a descriptive text cannot."""
+        """It can have an answer; descriptive text cannot."""
         return self.field_type != "descriptive"
 
     @cached_property
     def options(self) -> Mapping[str, str]:
-        """Choice labels by code, in order; empty when any text is an answer."""
+        """Choice labels by code, in order; empty if the field has no choices."""
         if self.field_type == "yesno":
             return {"1": "Yes", "0": "No"}
         if self.field_type == "truefalse":
@@ -105,7 +105,7 @@ class Field:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of its columns in a flat export; one per choice of a checkbox."""
+        """Names of its columns in a flat export; a checkbox has one per choice."""
         if not self.is_checkbox:
             return (self.field_name,) if self.is_data else ()
         return tuple(checkbox_column(self.field_name, code) for code in self.options)
@@ -134,15 +134,15 @@ CSV_HEADERS = (
     "Matrix Ranking?",
     "Field Annotation",
 )
-"""Headers of a dictionary file as REDCap's designer writes it."""
+"""Headers of a dictionary file exported by REDCap's designer."""
 
 _KEY_OF_HEADER = dict(zip(CSV_HEADERS, KEYS, strict=True)) | {key: key for key in KEYS}
 
 
 def parse_choices(text: str) -> dict[str, str]:
-    """Read ``code, label | code, label``; a label may hold commas.
+    """Parse ``code, label | code, label``; a label may contain commas.
 
-    Lines separate choices as well, as people type them.
+    Line breaks separate choices too.
     """
     options: dict[str, str] = {}
     for part in re.split(r"\||\n|\\n", text):
@@ -153,7 +153,7 @@ def parse_choices(text: str) -> dict[str, str]:
 
 
 def checkbox_column(name: str, code: str) -> str:
-    """The export column of one choice: ``field___code``, lower case, ``-`` as ``_``."""
+    """Return the export column of one choice: ``field___code``, lower case, ``-`` as ``_``."""
     return f"{name}___{code.lower().replace('-', '_')}"
 
 
@@ -163,11 +163,11 @@ def status_field(form: str) -> str:
 
 
 class Dictionary:
-    """All fields of a project in order; the first one names the record.
+    """The fields of a project in order; the first is the record id.
 
     Raises:
-        ApiError: No field, a name twice or malformed, an unknown type, a form
-            in two pieces.
+        ApiError: There is no field, a name is malformed or repeated, a type is
+            unknown, or a form is not contiguous.
     """
 
     def __init__(self, rows: Iterable[Field]) -> None:
@@ -181,12 +181,12 @@ class Dictionary:
 
     @property
     def record_id(self) -> str:
-        """Name of the field that holds the record's name."""
+        """Name of the record id field."""
         return self.fields[0].field_name
 
     @cached_property
     def columns(self) -> dict[str, tuple[Field, str | None]]:
-        """Every importable column but the status ones: its field, and its code if a checkbox."""
+        """Importable columns except form status: their field, and their code in a checkbox."""
         found: dict[str, tuple[Field, str | None]] = {}
         for field in self.fields:
             if field.is_checkbox:
@@ -197,7 +197,7 @@ class Dictionary:
         return found
 
     def form_of(self, name: str) -> str | None:
-        """The form that *name*, a field or a status field, belongs to."""
+        """Return the form of *name*, a field or a form status field."""
         if name in self.by_name:
             return self.by_name[name].form_name
         return self.form_of_status.get(name)
@@ -208,7 +208,7 @@ class Dictionary:
 
     def _check(self) -> None:
         if not self.fields:
-            raise ApiError("The data dictionary holds no field.")
+            raise ApiError("The data dictionary has no fields.")
         if len(self.by_name) != len(self.fields):
             names = [field.field_name for field in self.fields]
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -218,21 +218,21 @@ class Dictionary:
                 if not _NAME.fullmatch(name):
                     raise ApiError(
                         f"The name '{name}' is not valid: lower-case letters, digits and "
-                        "underscores only, beginning with a letter."
+                        "underscores only, starting with a letter."
                     )
             if field.field_type not in FIELD_TYPES:
                 raise ApiError(
                     f"The field '{field.field_name}' has the unknown type '{field.field_type}'."
                 )
         if not self.fields[0].is_data:
-            raise ApiError("The first field names the record and must hold text.")
+            raise ApiError("The first field is the record id and must be a text field.")
 
 
 def from_rows(rows: Iterable[Mapping[str, str]]) -> Dictionary:
-    """Build a dictionary from rows under either set of headers.
+    """Build a dictionary from rows with either set of headers.
 
     Raises:
-        ApiError: A row lacks its name or form, or the whole is not sound.
+        ApiError: A row has no field or form name, or the dictionary is invalid.
     """
     return Dictionary(_field(row) for row in rows)
 
@@ -244,7 +244,7 @@ def _field(row: Mapping[str, str]) -> Field:
         if header in _KEY_OF_HEADER
     }
     if not known.get("field_name") or not known.get("form_name"):
-        raise ApiError("Every row of a data dictionary needs a field name and a form name.")
+        raise ApiError("Every row of a data dictionary requires a field name and a form name.")
     kind = known.get("field_type") or "text"
     known["field_type"] = _OLD_TYPES.get(kind, kind)
     return Field(**known)

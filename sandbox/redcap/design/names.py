@@ -8,15 +8,15 @@ _LETTERS = string.ascii_uppercase + string.digits
 
 
 def unique_group_name(label: str) -> str:
-    """The label in lower case with underscores: ``New DAG`` is ``new_dag``."""
+    """Return the label in lower case with underscores: ``New DAG`` becomes ``new_dag``."""
     return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")[:18] or "group"
 
 
 def unique_role_name() -> str:
-    """``U-`` and ten characters."""
+    """Return a unique role name: ``U-`` and ten characters."""
     return "U-" + "".join(secrets.choice(_LETTERS) for _ in range(10))
 
 
 def token() -> str:
-    """A new API token: 32 hexadecimal digits."""
+    """Return a new API token: 32 hexadecimal digits."""
     return secrets.token_hex(16).upper()

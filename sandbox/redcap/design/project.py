@@ -1,7 +1,7 @@
 """A project's design, without its records.
 
-One immutable value, stored as one JSON document and replaced as a whole, so
-that a reader never sees half a change.
+An immutable value, stored as one JSON document and replaced as a whole, so
+that readers never see a partial change.
 """
 
 import json
@@ -26,7 +26,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Event:
-    """A moment at which forms are filled."""
+    """A visit or time point at which forms are filled in."""
 
     event_id: int
     event_name: str
@@ -40,7 +40,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Survey:
-    """How an instrument behaves when it is filled through a link."""
+    """Survey settings of an instrument."""
 
     title: str = ""
     instructions: str = ""
@@ -50,27 +50,27 @@ class Survey:
     edit_completed_response: bool = False
     question_by_section: bool = False
     survey_expiration: str = ""
-    """``YYYY-MM-DD HH:MM``, server time; empty when it never expires."""
+    """``YYYY-MM-DD HH:MM``, server time; empty if it never expires."""
     response_limit: int = 0
-    """Completed responses after which the survey closes; 0 when there is no limit."""
+    """Number of completed responses after which the survey closes; 0 for no limit."""
     end_survey_redirect_url: str = ""
     offer_pdf: bool = False
 
 
 @dataclass(frozen=True)
 class QueueEntry:
-    """When the survey queue offers a survey."""
+    """The condition under which the survey queue offers a survey."""
 
     form_name: str
     unique_event_name: str
     condition: str = ""
     after_form: str = ""
-    """The survey that must be complete first; empty when none."""
+    """The survey that must be completed first; empty for none."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """One project as clients see it, without its records."""
+    """One project without its records."""
 
     id: int
     dictionary: Dictionary
@@ -80,9 +80,9 @@ class Project:
     arms: tuple[Arm, ...] = (Arm(1, "Arm 1"),)
     events: tuple[Event, ...] = (Event(1, "Event 1", 1, "event_1_arm_1"),)
     mappings: frozenset[tuple[str, str]] = frozenset()
-    """Pairs of unique event name and form; every form when the project is classic."""
+    """Pairs of unique event name and form; every form if the project is classic."""
     repeating: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """Custom labels by unique event name and form; an empty form repeats the whole event."""
+    """Custom labels by unique event name and form; an empty form means the whole event."""
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     queue: tuple[QueueEntry, ...] = ()
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -102,23 +102,23 @@ class Project:
 
     @property
     def is_longitudinal(self) -> bool:
-        """Its forms are filled at events that clients name."""
+        """Whether its forms are filled in at several events."""
         return bool(int(self.settings.get("is_longitudinal", 0) or 0))
 
     @cached_property
     def missing_data_codes(self) -> Mapping[str, str]:
-        """Labels of the codes that say why an answer is missing, by code."""
+        """Labels of the missing data codes, by code."""
         pairs = str(self.settings.get("missing_data_codes") or "").replace("\n", "|").split("|")
         parted = (pair.partition(",") for pair in pairs if pair.strip())
         return {code.strip(): label.strip() for code, _, label in parted}
 
     def takes_missing_code(self, asked: Field, text: str) -> bool:
-        """Say whether *text* is a missing data code that *asked* accepts."""
+        """Return whether *text* is a missing data code that the field *asked* accepts."""
         return text in self.missing_data_codes and "@NOMISSING" not in asked.field_annotation
 
     @property
     def is_french(self) -> bool:
-        """Its pages speak French rather than English."""
+        """Whether its pages are in French rather than English."""
         return str(self.settings.get("project_language", "")).lower().startswith("fr")
 
     @cached_property
@@ -133,57 +133,57 @@ class Project:
 
     @cached_property
     def event_rank(self) -> dict[int, int]:
-        """Position of each event in the order of exports, by id."""
+        """Position of each event in exports, by id."""
         return {event.event_id: rank for rank, event in enumerate(self.events)}
 
     def label(self, form: str) -> str:
-        """The label of an instrument."""
+        """Return the label of an instrument."""
         return self.labels.get(form) or prettify(form)
 
     def forms_at(self, event: Event) -> tuple[str, ...]:
-        """The forms designated for *event*, in dictionary order."""
+        """Return the forms designated for *event*, in dictionary order."""
         forms = tuple(self.dictionary.forms)
         if not self.is_longitudinal:
             return forms
         return tuple(f for f in forms if (event.unique_event_name, f) in self.mappings)
 
     def repeats_form(self, event: Event, form: str) -> bool:
-        """Whether *form* itself repeats at *event*."""
+        """Return whether *form* itself repeats at *event*."""
         return (event.unique_event_name, form) in self.repeating
 
     def repeats_event(self, event: Event) -> bool:
-        """Whether *event* repeats as a whole."""
+        """Return whether *event* repeats as a whole."""
         return (event.unique_event_name, "") in self.repeating
 
     def default_event(self) -> Event:
-        """The only event of a classic project, the first of a longitudinal one."""
+        """The first event; the only one of a classic project."""
         if not self.events:
-            raise ApiError("The project has no event.")
+            raise ApiError("The project has no events.")
         return self.events[0]
 
     def rights_of(self, username: str) -> Mapping[str, Any]:
-        """The rights of a user, those of the user's role where one is assigned."""
+        """Return the rights of a user: those of their role if they have one."""
         role = self.role_of.get(username, "")
         own = self.users.get(username, {})
         return {**own, **self.roles[role]} if role in self.roles else own
 
     def replaced(self, **changes: Any) -> Self:
-        """The project with some of its parts replaced."""
+        """Return the project with some of its attributes replaced."""
         return replace(self, **changes)
 
     def with_settings(self, **settings: Any) -> Self:
-        """The project with some settings changed."""
+        """Return the project with some settings changed."""
         return self.replaced(settings={**self.settings, **settings})
 
 
 def prettify(name: str) -> str:
-    """A label made from a name: ``reviewer_1`` is ``Reviewer 1``."""
+    """Return a label for a name: ``reviewer_1`` becomes ``Reviewer 1``."""
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]
 
 
 def unique_event_name(label: str, arm_num: int) -> str:
-    """The name by which clients call an event.
+    """Return an event's unique name, which clients use.
 
     Source:
         Lower case, other characters as ``_``, 18 characters kept, ``_arm_N``.
@@ -193,7 +193,7 @@ def unique_event_name(label: str, arm_num: int) -> str:
 
 
 def dump(project: Project) -> str:
-    """The project as the JSON document that is stored."""
+    """Return the project as a JSON document."""
     return json.dumps(
         {
             "fields": project.dictionary.rows(),
@@ -216,7 +216,7 @@ def dump(project: Project) -> str:
 
 
 def load(project_id: int, document: str) -> Project:
-    """The project from its stored document; the inverse of :func:`dump`."""
+    """Return the project from its JSON document; the inverse of :func:`dump`."""
     data = json.loads(document)
     return Project(
         id=project_id,

@@ -1,4 +1,4 @@
-"""A project's settings, as ``content=project`` lists them."""
+"""A project's settings, as listed by ``content=project``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ DEFAULTS: Mapping[str, Any] = {
     "external_modules": "",
     "bypass_branching_erase_field_prompt": 0,
 }
-"""Every setting in REDCap's order; those that begin as integers stay integers."""
+"""Default settings in REDCap's order; a setting keeps the type of its default."""
 
 READ_ONLY = frozenset(
     {
@@ -47,22 +47,22 @@ READ_ONLY = frozenset(
         "external_modules",
     }
 )
-"""Settings that follow from something else, or from an administrator."""
+"""Settings that are derived, or reserved for administrators."""
 
 
 def project_settings(**given: Any) -> dict[str, Any]:
-    """Settings of a new project: the defaults, with *given* in their place."""
+    """Return the settings of a new project: the defaults, overridden by *given*."""
     return {**DEFAULTS, "creation_time": server_time(), **given}
 
 
 def parse(name: str, text: str) -> str | int:
-    """A setting's value from what a client sent.
+    """Parse a setting's value sent by a client.
 
     Raises:
-        ApiError: A flag is not an integer.
+        ApiError: An integer setting is not an integer.
     """
     if not isinstance(DEFAULTS[name], int):
         return text
     if not text.strip().isdecimal():
-        raise ApiError(f"The project setting '{name}' must be a whole number, not '{text}'.")
+        raise ApiError(f"The project setting '{name}' must be an integer, not '{text}'.")
     return int(text)

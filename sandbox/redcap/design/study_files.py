@@ -1,6 +1,6 @@
-"""Study from files: a CSV dictionary and an optional JSON file of the same name.
+"""Load a study from a CSV dictionary and an optional JSON file with the same name.
 
-The json file is optional: ``title``, ``language``, ``labels`` by instrument,
+The JSON file may set ``title``, ``language``, ``labels`` by instrument and
 ``surveys`` by instrument. Without it every instrument is a survey.
 """
 
@@ -16,14 +16,14 @@ from sandbox.redcap.errors import ApiError
 
 AMARRE = Path(__file__).parent.parent / "study" / "amarre_data_dictionary.csv"
 USERNAME = "sandbox"
-"""Username of the token of a study loaded from files."""
+"""Username for the token of a study loaded from files."""
 
 
 def from_file(path: Path) -> Project:
     """Read a study.
 
     Raises:
-        ApiError: The dictionary or its companion is not sound.
+        ApiError: The dictionary or the JSON file is invalid.
         OSError: A file cannot be read.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:

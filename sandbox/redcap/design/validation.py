@@ -1,6 +1,6 @@
-"""Validation formats of text answers.
+"""Validation types of text answers.
 
-Dates are stored year first whatever order the field shows them in.
+Dates are stored year first, whatever the field's display order.
 """
 
 import re
@@ -34,7 +34,7 @@ PATTERNS = {
     "datetime": rf"\d{{4}}-\d{{2}}-\d{{2}} {_TIME}",
     "datetime_seconds": rf"\d{{4}}-\d{{2}}-\d{{2}} {_TIME}:[0-5]\d",
 }
-"""Regular expressions by validation type; dates without their display order."""
+"""Regular expressions by validation type; date types without their display order."""
 
 _COMPILED = {name: re.compile(pattern, re.ASCII) for name, pattern in PATTERNS.items()}
 _ORDER = re.compile(r"_(ymd|mdy|dmy)$")
@@ -43,29 +43,29 @@ _DAY = re.compile(r"(\d{1,4})[-/.](\d{1,2})[-/.](\d{1,4})(?:[ T](.*))?", re.ASCI
 
 @dataclass(frozen=True)
 class Format:
-    """A validation type split into the check and the display order."""
+    """A validation type, split into base type and display order."""
 
     kind: str
     order: str = ""
 
     @property
     def is_date(self) -> bool:
-        """A day, with or without a time."""
+        """Whether this is a date, with or without time."""
         return self.kind in {"date", "datetime", "datetime_seconds"}
 
 
 def format_of(validation: str) -> Format:
-    """The format that a validation type such as ``date_dmy`` or ``int`` names."""
+    """Parse a validation type such as ``date_dmy`` or ``int``."""
     kind = {"int": "integer", "float": "number"}.get(validation, validation)
     match = _ORDER.search(kind)
     return Format(kind[: match.start()], match.group(1)) if match else Format(kind)
 
 
 def to_stored(text: str, form: Format, *, order: str) -> str:
-    """*text* as it is stored: a day written as ``31/12/2026`` becomes ``2026-12-31``.
+    """Return *text* in stored form: ``31/12/2026`` becomes ``2026-12-31``.
 
-    A text that already begins with a year stays; one that is not a date is
-    returned as it came, for :func:`is_valid` to refuse.
+    Text that starts with a year, or is not a date, is returned unchanged;
+    :func:`is_valid` rejects the latter.
     """
     match = _DAY.fullmatch(text.strip()) if form.is_date else None
     if match is None:
@@ -83,7 +83,7 @@ def to_stored(text: str, form: Format, *, order: str) -> str:
 
 
 def is_valid(text: str, form: Format) -> bool:
-    """Whether a stored *text* has the format; unknown formats take anything."""
+    """Return whether *text*, in stored form, matches; unknown formats accept anything."""
     pattern = _COMPILED.get(form.kind)
     if pattern is None:
         return True
@@ -101,7 +101,7 @@ def _is_day(text: str) -> bool:
 
 
 def fault_of(field: Field, text: str) -> str | None:
-    """Why *text*, in stored form, cannot be an answer to *field*; None when it can."""
+    """Return why *text*, in stored form, is not a valid answer to *field*; None if it is."""
     if field.options and not field.is_checkbox:
         return None if text in field.options else BAD_CHOICE.format(field=field.field_name)
     if field.field_type == "slider":
@@ -112,5 +112,5 @@ def fault_of(field: Field, text: str) -> str | None:
 
 
 def status_fault(name: str, text: str) -> str | None:
-    """Why *text* cannot say how far a form is filled."""
+    """Return why *text* is not a valid form status; None if it is."""
     return None if text in STATUS_OPTIONS else BAD_CHOICE.format(field=name)

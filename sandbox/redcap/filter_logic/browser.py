@@ -1,4 +1,4 @@
-"""Logic for the browser: the tree as JSON, with constants folded."""
+"""Logic for the browser: the syntax tree as JSON, with constants folded."""
 
 import json
 from collections.abc import Collection
@@ -10,15 +10,15 @@ from sandbox.redcap.filter_logic.parser import parse
 from sandbox.redcap.filter_logic.values import is_true, to_text
 
 IN_BROWSER = frozenset({"if", "isblankormissingcode", "isblanknotmissingcode", "contains"})
-"""The functions that the script of the page knows; a test holds both lists together."""
+"""The functions implemented in the page's script; a test compares both lists."""
 
 
 def browser_logic(text: str, project: Project, on_page: Collection[str], row: Row) -> str:
-    """When a field is shown, as JSON for the page's script.
+    """Return a field's branching logic as JSON for the page's script.
 
     Returns:
-        An empty text when the page's answers do not matter, or when the logic
-        calls what the script does not know; then only the server decides.
+        An empty string if the logic does not depend on the page's answers, or
+        calls a function that the script lacks; then only the server evaluates it.
     """
     if not text.strip():
         return ""

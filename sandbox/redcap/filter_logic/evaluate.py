@@ -1,8 +1,8 @@
 """Evaluation of logic for one row of a record.
 
-:func:`compile_logic` holds the tree against a project first, so that an unknown
-field or function is an error before any record is read; what it returns never
-raises.
+:func:`compile_logic` checks the tree against a project first, so that an unknown
+field or function is reported before any record is read; the returned function
+never raises.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from sandbox.redcap.records.storage import Answer, Place, Record
 
 @dataclass(frozen=True)
 class Row:
-    """Where logic is computed: a record, a place in it, and who asks."""
+    """Evaluation context: a record, a place in it, and the user."""
 
     record: Record
     place: Place
@@ -41,7 +41,7 @@ def condition(text: str, project: Project) -> Condition:
     """Compile logic into a predicate of rows; blank logic is always true.
 
     Raises:
-        LogicError: The text is not valid logic, or names something that the project lacks.
+        LogicError: The text is not valid logic, or refers to something unknown.
     """
     if not text.strip():
         return lambda row: True
@@ -53,7 +53,7 @@ def compile_logic(node: Node, project: Project) -> Compiled:
     """Compile a tree into a function of a row.
 
     Raises:
-        LogicError: It names a field, choice, event or function that does not exist.
+        LogicError: It refers to an unknown field, choice, event or function.
     """
     match node:
         case Literal(text=text):
@@ -109,7 +109,7 @@ def _arithmetic(operator: str, left: Compiled, right: Compiled) -> Compiled:
 def _call(node: Call, project: Project) -> Compiled:
     function = FUNCTIONS.get(node.name)
     if function is None:
-        raise LogicError(f"The logic calls the function '{node.name}', which does not exist here.")
+        raise LogicError(f"The logic calls an unknown function, '{node.name}'.")
     count = len(node.arguments)
     if count < function.least or (function.most is not None and count > function.most):
         raise LogicError(f"The function '{node.name}' does not take {count} argument(s).")
@@ -155,7 +155,7 @@ def _event(ref: Ref, project: Project) -> Event | None:
 
 
 def _reader(ref: Ref, field: Field | None) -> Callable[[Answer], Value]:
-    """How the stored answer becomes the value that *ref* means."""
+    """Return a function from the stored answer to the value of *ref*."""
     options = STATUS_OPTIONS if field is None else field.options
     if field is not None and field.is_checkbox:
         if ref.code not in field.options:
@@ -164,9 +164,9 @@ def _reader(ref: Ref, field: Field | None) -> Callable[[Answer], Value]:
             )
         return lambda answer: "1" if ref.code in answer else "0"
     if ref.code:
-        raise LogicError(f"The field '{ref.name}' is not a checkbox and takes no code.")
+        raise LogicError(f"The field '{ref.name}' is not a checkbox and has no codes.")
     if ref.modifier not in {"", "value", "label"}:
-        raise LogicError(f"The modifier ':{ref.modifier}' does not exist here.")
+        raise LogicError(f"The modifier ':{ref.modifier}' is not supported.")
     if ref.modifier == "label":
         return lambda answer: options.get(str(answer), str(answer))
     return lambda answer: str(answer["name"]) if isinstance(answer, dict) else str(answer)
@@ -175,7 +175,7 @@ def _reader(ref: Ref, field: Field | None) -> Callable[[Answer], Value]:
 def locator(
     project: Project, form: str, *, event: Event | None = None, instance: str = ""
 ) -> Callable[[Row], Place]:
-    """Where the answers of *form* are, seen from a row."""
+    """Return where the answers of *form* are stored, relative to a row."""
     if not project.repeating and event is None:
         return lambda row: Place(row.place.event_id)
 

@@ -1,6 +1,6 @@
-"""The functions that logic may call.
+"""Built-in functions of the logic language.
 
-Text tests ignore case; a number asked of something else gives a blank.
+Text functions ignore case; numeric functions return a blank for other input.
 """
 
 import statistics
@@ -12,12 +12,12 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, ROUND_UP, Decimal
 from sandbox.redcap.filter_logic.values import BLANK, Value, is_true, to_number, to_text
 
 MAX_DIGITS = 20
-"""Decimal places that rounding accepts."""
+"""Range of decimal places for rounding."""
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function and its number of arguments; *most* is None for any number."""
+    """A function and its number of arguments; *most* is None if unlimited."""
 
     body: Callable[[Sequence[Value]], Value]
     least: int
@@ -25,7 +25,7 @@ class Function:
 
 
 def _numeric(body: Callable[..., Value]) -> Callable[[Sequence[Value]], Value]:
-    """A body that takes numbers, and gives a blank when an argument is none."""
+    """Wrap a numeric function to return a blank if an argument is not a number."""
 
     def guarded(arguments: Sequence[Value]) -> Value:
         numbers = [to_number(argument) for argument in arguments]
@@ -35,7 +35,7 @@ def _numeric(body: Callable[..., Value]) -> Callable[[Sequence[Value]], Value]:
 
 
 def _over(body: Callable[[list[Decimal]], Decimal], least: int = 1) -> Function:
-    """Apply a function to the numeric arguments; blank if there are too few."""
+    """Apply a function to the numeric arguments; return a blank if there are too few."""
 
     def over_numbers(arguments: Sequence[Value]) -> Value:
         numbers = [n for n in map(to_number, arguments) if n is not None]
@@ -96,7 +96,7 @@ _TIMES = ("", " %H:%M", " %H:%M:%S")
 
 
 def parse_moment(text: str, order: str = "ymd") -> datetime | None:
-    """A date with or without time; the words ``today`` and ``now`` too; None if neither."""
+    """Parse a date with or without time, or ``today`` or ``now``; None if invalid."""
     if text == "now":
         return datetime.now(UTC).replace(tzinfo=None)
     if text == "today":
@@ -104,7 +104,7 @@ def parse_moment(text: str, order: str = "ymd") -> datetime | None:
     for day in (*_DATE_FORMATS.get(order, ()), *_DATE_FORMATS["ymd"]):
         for time in _TIMES:
             try:
-                # A study's dates carry no zone: they are compared with one another only.
+                # A study's dates have no time zone: they are only compared with each other.
                 return datetime.strptime(text.strip().replace("T", " "), day + time)  # noqa: DTZ007
             except ValueError:
                 continue
@@ -157,7 +157,7 @@ MISSING_CODE_TESTS: dict[str, Callable[[str, frozenset[str]], bool]] = {
     "isblankormissingcode": lambda text, codes: text == BLANK or text in codes,
     "isblanknotmissingcode": lambda text, _: text == BLANK,
 }
-"""Tests of one answer that depend on the project's missing data codes."""
+"""Functions of one answer that depend on the project's missing data codes."""
 
 FUNCTIONS: dict[str, Function] = {
     "if": Function(lambda a: a[1] if is_true(a[0]) else a[2], 3, 3),

@@ -1,4 +1,4 @@
-"""The tree that logic text becomes."""
+"""Nodes of the logic syntax tree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Literal:
-    """A number or a quoted text, as written."""
+    """A number or a quoted string, as written."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Ref:
-    """An answer: ``[event][field(code):modifier][instance]``."""
+    """A reference to an answer: ``[event][field(code):modifier][instance]``."""
 
     name: str
     code: str = ""
@@ -32,7 +32,7 @@ class Unary:
 
 @dataclass(frozen=True)
 class Binary:
-    """Two operands and ``or and = <> < <= > >= + - * / % ^`` between them."""
+    """A binary operation: ``or and = <> < <= > >= + - * / % ^``."""
 
     operator: str
     left: "Node"
@@ -41,7 +41,7 @@ class Binary:
 
 @dataclass(frozen=True)
 class Call:
-    """A function and its arguments; the name in lower case."""
+    """A function call; the name is in lower case."""
 
     name: str
     arguments: tuple["Node", ...]
@@ -51,7 +51,7 @@ Node = Literal | Ref | Unary | Binary | Call
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes directly below *node*."""
+    """Return the children of *node*."""
     match node:
         case Unary(operand=operand):
             return (operand,)
@@ -64,17 +64,17 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """*node* and every node below it, in order of appearance."""
+    """Yield *node* and its descendants, in source order."""
     yield node
     for child in children(node):
         yield from walk(child)
 
 
 def refs(node: Node) -> tuple[Ref, ...]:
-    """Every answer that *node* reads."""
+    """Return every answer that *node* refers to."""
     return tuple(part for part in walk(node) if isinstance(part, Ref))
 
 
 def calls(node: Node) -> tuple[Call, ...]:
-    """Every function call in *node*."""
+    """Return every function call in *node*."""
     return tuple(part for part in walk(node) if isinstance(part, Call))

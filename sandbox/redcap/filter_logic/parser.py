@@ -1,4 +1,4 @@
-"""From logic text to a tree."""
+"""Parser of the logic language."""
 
 import re
 from functools import lru_cache, reduce
@@ -13,7 +13,7 @@ from sandbox.redcap.filter_logic.nodes import Binary, Call, Literal, Node, Ref, 
 
 MAX_LENGTH = 100_000
 MAX_DEPTH = 200
-"""Deeper trees than people write would only exhaust the stack of the evaluator."""
+"""Limits the depth of the tree, which the evaluator walks recursively."""
 
 _INSIDE = re.compile(
     r"\s*(?P<name>[A-Za-z][\w-]*)\s*(?:\(\s*(?P<code>[^()]+?)\s*\))?\s*(?::\s*(?P<modifier>[\w:-]+))?\s*"
@@ -21,21 +21,20 @@ _INSIDE = re.compile(
 
 
 class LogicError(ApiError):
-    """The text is not valid logic; the message names the position."""
+    """The text is not valid logic; the message states the position."""
 
 
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Node:
-    """Read logic.
+    """Parse logic.
 
     Raises:
-        LogicError: The text does not follow the grammar, is too long or nests
-            too deeply.
+        LogicError: The text is malformed, too long or too deeply nested.
     """
     if len(text) > MAX_LENGTH:
         raise LogicError(f"The logic is longer than {MAX_LENGTH} characters.")
     try:
-        # The transformer makes our nodes while lark parses, so this is not a lark tree.
+        # The transformer builds our nodes while lark parses, so this is not a lark tree.
         tree = cast(Node, _LARK.parse(text))
     except UnexpectedInput as exc:
         raise LogicError(_explain(text, exc)) from exc
@@ -51,9 +50,9 @@ def _explain(text: str, exc: UnexpectedInput) -> str:
     position = exc.pos_in_stream
     ended = isinstance(exc, UnexpectedToken) and exc.token.type == "$END"
     if ended or position is None or not 0 <= position < len(text):
-        return f"The logic ends too early. Unable to find next token in: {text}"
+        return f"The logic ends unexpectedly. Unable to find next token in: {text}"
     return (
-        f"The logic has a fault at character {position + 1}. "
+        f"The logic has a syntax error at character {position + 1}. "
         f"Unable to find next token in: {text[position:]}"
     )
 
@@ -62,7 +61,7 @@ def reference(text: str) -> Ref:
     """Parse a bracketed reference, ``[event][field]``, as used in labels.
 
     Raises:
-        LogicError: They name no field.
+        LogicError: It contains no field name.
     """
     return _ref(text[1:-1].split("]["))
 
@@ -118,7 +117,7 @@ class _Nodes(Transformer[Token, Any]):
 
 
 def _balanced(operator: str, operands: list[Node]) -> Node:
-    """Join many operands as a tree of little depth; both operators are associative."""
+    """Join many operands in a balanced tree; both operators are associative."""
     while len(operands) > 1:
         pairs = [operands[i : i + 2] for i in range(0, len(operands), 2)]
         operands = [Binary(operator, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
@@ -133,7 +132,7 @@ def _ref(brackets: list[str]) -> Ref:
         event = brackets.pop(0)
     inside = _INSIDE.fullmatch(brackets[0])
     if len(brackets) != 1 or inside is None:
-        raise LogicError(f"The logic holds no field name in: [{']['.join(brackets)}]")
+        raise LogicError(f"The logic has no field name in: [{']['.join(brackets)}]")
     found = inside.groupdict(default="")
     return Ref(found["name"], found["code"], found["modifier"], event, instance)
 
@@ -143,13 +142,13 @@ def _is_instance(text: str) -> bool:
 
 
 def _check_depth(tree: Node) -> None:
-    """Refuse a tree that recursion could not walk, itself without recursion."""
+    """Reject a tree that is too deep for recursion, without recursing."""
     level: list[Node] = [tree]
     for _ in range(MAX_DEPTH):
         level = [child for node in level for child in children(node)]
         if not level:
             return
-    raise LogicError(f"The logic nests deeper than {MAX_DEPTH} levels.")
+    raise LogicError(f"The logic is nested deeper than {MAX_DEPTH} levels.")
 
 
 _LARK = Lark(

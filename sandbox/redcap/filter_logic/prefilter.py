@@ -1,4 +1,4 @@
-"""Necessary conditions of logic that an index can check."""
+"""Necessary conditions of a filter that an index can check."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ from sandbox.redcap.filter_logic.values import to_number
 
 @dataclass(frozen=True)
 class Required:
-    """A field and texts; some row of the record must equal one of them, ignoring case."""
+    """A field and values, one of which some row of the record must have, ignoring case."""
 
     field: str
     texts: frozenset[str]
 
 
 def required(logic: str, project: Project) -> Required | None:
-    """Return a condition that *logic* implies; None if an index cannot help.
+    """Return a condition implied by *logic*; None if an index cannot help.
 
-    Reads ``[field] = 'text'`` and ``lower([field]) = 'text'``, joined by ``and`` and, for one
-    field, by ``or``. Leaves out what can hold otherwise: numbers (``'01' = '1'``), blanks and
-    choices of a checkbox. The caller has compiled the logic already.
+    Recognises ``[field] = 'text'`` and ``lower([field]) = 'text'``, joined by ``and`` and, for
+    one field, by ``or``. Ignores comparisons with numbers (``'01' = '1'``), blanks and checkbox
+    choices, which other stored values satisfy too. Expects logic that compiles.
     """
     return _required(parse(logic), project) if logic.strip() else None
 
@@ -47,7 +47,7 @@ def _compared(node: Node, text: str, project: Project) -> Required | None:
     match node:
         case Ref() as ref:
             pass
-        # The index folds ASCII only, the function all letters.
+        # The index folds the case of ASCII only, the function that of all letters.
         case Call(name="lower", arguments=(Ref() as ref,)) if text.isascii():
             pass
         case _:

@@ -1,4 +1,4 @@
-"""Values of logic: text, numbers and truth, and how one becomes another."""
+"""Values of the logic language: text, numbers and booleans, and their conversions."""
 
 import re
 from decimal import Decimal
@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)\s*", re.ASCII)
 
 
 def to_number(value: Value) -> Decimal | None:
-    """The number that *value* is or spells; None for anything else, blank included."""
+    """Convert *value* to a number; None if it is not one, or blank."""
     match value:
         case bool():
             return Decimal(int(value))
@@ -22,7 +22,7 @@ def to_number(value: Value) -> Decimal | None:
 
 
 def to_text(value: Value) -> str:
-    """*value* as it would be stored: ``1.50`` computed is ``1.5``, truth is ``1``."""
+    """Return *value* in stored form: the number ``1.50`` becomes ``1.5``, true becomes ``1``."""
     match value:
         case bool():
             return str(int(value))
@@ -34,7 +34,7 @@ def to_text(value: Value) -> str:
 
 
 def is_true(value: Value) -> bool:
-    """Whether a condition holds: everything but blank and zero."""
+    """Return whether a condition is true: anything except blank and zero."""
     if isinstance(value, bool):
         return value
     number = to_number(value)
@@ -42,7 +42,7 @@ def is_true(value: Value) -> bool:
 
 
 def compare(operator: str, left: Value, right: Value) -> bool:
-    """As numbers when both sides are, as text with its case otherwise."""
+    """Compare as numbers if both sides are numbers, else as case-sensitive text."""
     numbers = to_number(left), to_number(right)
     if numbers[0] is not None and numbers[1] is not None:
         return _holds(operator, (numbers[0] > numbers[1]) - (numbers[0] < numbers[1]))

@@ -1,4 +1,4 @@
 """CDISC ODM with REDCap's extensions: project XML, and records as XML documents.
 
-``design`` reads a project, ``answers`` reads records, ``writing`` writes them.
+``design`` reads a project, ``records`` reads records, ``export`` writes them.
 """

@@ -39,10 +39,10 @@ _ATTRIBUTES = {
 
 
 def read(root: Element) -> Project:
-    """Read everything of a project but its records.
+    """Read a project except its records.
 
     Raises:
-        ApiError: The dictionary in it is not sound.
+        ApiError: The dictionary is invalid.
     """
     fields = Dictionary(dictionary.from_rows(_fields(root)).fields)
     events = _events(root)
@@ -136,7 +136,7 @@ def _choices(codes: Element) -> str:
 
 
 def _events(root: Element) -> list[tuple[Event, str]]:
-    """Events with the names of their arms, in the order of the document."""
+    """Return events with the names of their arms, in document order."""
     found = []
     for number, element in enumerate(each(root, "StudyEventDef"), start=1):
         arm = int(attribute(element, "ArmNum", "1"))
@@ -171,7 +171,7 @@ def _mappings(root: Element) -> frozenset[tuple[str, str]]:
 
 
 def _repeating(root: Element) -> dict[tuple[str, str], str]:
-    """Repeating elements: they name an event and, unless the whole event repeats, a form."""
+    """Read repeating elements: an event and, unless the whole event repeats, a form."""
     group = next(each(root, "RepeatingInstrumentsAndEvents"), None)
     if group is None:
         return {}
@@ -214,10 +214,10 @@ def _surveys(root: Element, fields: Dictionary) -> Iterator[tuple[str, Survey]]:
 
 
 def _queue(root: Element, project: Project) -> tuple[QueueEntry, ...]:
-    """Surveys of the queue.
+    """Read the survey queue.
 
-    No specimen of their attributes is at hand, so they are known by what they
-    hold: a survey's name, an event's name, logic.
+    Their attributes are undocumented, so they are recognised by their values: a
+    survey's name, an event's name, logic.
     """
     found = []
     for element in each(root, "SurveysQueue"):
@@ -229,7 +229,7 @@ def _queue(root: Element, project: Project) -> tuple[QueueEntry, ...]:
             logic = next((v for v in values if "[" in v), "")
             found.append(QueueEntry(form, event or default, logic))
     if not found and next(each(root, "SurveysQueue"), None) is not None:
-        # A queue that we cannot read offers everything rather than nothing.
+        # A queue that cannot be parsed offers everything rather than nothing.
         event = project.default_event().unique_event_name
         return tuple(QueueEntry(form, event) for form in project.surveys)
     return tuple(found)

@@ -8,24 +8,26 @@ from sandbox.redcap.errors import ApiError
 
 
 def local(tag: str) -> str:
-    """A name without its namespace."""
+    """Return a name without its namespace."""
     return tag.rpartition("}")[2]
 
 
 def parse(text: str) -> Element:
-    """Read an ODM document.
+    """Parse an ODM document.
 
     Raises:
-        ApiError: It is not XML, or not ODM.
+        ApiError: It is not valid XML, or not ODM.
     """
     root = parse_xml(text)
     if local(root.tag) != "ODM":
-        raise ApiError(f"The XML is not a CDISC ODM document: it begins with <{local(root.tag)}>.")
+        raise ApiError(
+            f"The XML is not a CDISC ODM document: its root element is <{local(root.tag)}>."
+        )
     return root
 
 
 def each(root: Element, name: str) -> Iterator[Element]:
-    """Every element of that local name below *root*, in document order."""
+    """Return every element with that local name below *root*, in document order."""
     return (element for element in root.iter() if local(str(element.tag)) == name)
 
 

@@ -17,9 +17,9 @@ _NAMESPACES = (
 
 
 def write(project: Project, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a document that holds *rows* of a flat export, record by record.
+    """Yield an ODM document with *rows* of a flat export, record by record.
 
-    The rows must have the record id; blank cells are left out.
+    The rows must include the record id; blank cells are omitted.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     title = quoteattr(project.title)

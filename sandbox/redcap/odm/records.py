@@ -22,7 +22,7 @@ class Subject:
 
     name: str
     values: dict[Place, dict[str, str]] = field(default_factory=dict)
-    """Texts by export column, by place."""
+    """Answers as text, by place and export column."""
     files: dict[tuple[Place, str], tuple[str, str, bytes]] = field(default_factory=dict)
     """Name, media type and content of the documents, by place and field."""
 
@@ -31,8 +31,8 @@ def read(root: Element, project: Project) -> Iterator[Subject]:
     """Yield the records of a document.
 
     Raises:
-        ApiError: It names an event that the project lacks, or a document that
-            is not base64.
+        ApiError: It refers to an unknown event, or a document is not valid
+            base64.
     """
     for element in each(root, "SubjectData"):
         subject = Subject(attribute(element, "SubjectKey").strip())
@@ -47,7 +47,7 @@ def read(root: Element, project: Project) -> Iterator[Subject]:
 
 
 def store(db: sqlite3.Connection, project: Project, subject: Subject) -> None:
-    """Store a record of project XML as it is: unchecked, calculated values left out."""
+    """Store a record of project XML without validation; skip calculated values."""
     records.create(db, project.id, subject.name)
     group = ""
     for place, values in subject.values.items():
@@ -67,7 +67,7 @@ def store(db: sqlite3.Connection, project: Project, subject: Subject) -> None:
 
 
 def rows(root: Element, project: Project) -> list[dict[str, str]]:
-    """The records of a document as flat rows, for an ordinary import."""
+    """Return the records of a document as flat rows, for an ordinary import."""
     found = []
     for subject in read(root, project):
         for place, values in subject.values.items():
@@ -126,7 +126,7 @@ def _item(item: Element, subject: Subject, place: Place, values: dict[str, str])
             try:
                 content = base64.b64decode(item.text or "", validate=False)
             except binascii.Error as exc:
-                raise ApiError(f"The document of '{column}' is not base64.") from exc
+                raise ApiError(f"The document of '{column}' is not valid base64.") from exc
             title = attribute(item, "DocName") or column
             mime = attribute(item, "MimeType")
             subject.files[place, column] = (title, mime, content)

@@ -1,1 +1,1 @@
-"""Web pages: surveys behind their links, and an overview of the data."""
+"""Web pages: surveys, and an overview of the data."""

@@ -16,11 +16,11 @@ from sandbox.redcap.store import Store, project_ids
 from sandbox.redcap.surveys import responses
 
 PER_PAGE = 50
-"""Records on one page."""
+"""Number of records on one page."""
 
 
 def show(store: Store, query: Mapping[str, str], *, base_url: str) -> Answer:
-    """Projects and their records, the state of each form, links to their surveys."""
+    """Show projects and their records, with form states and survey links."""
     with store.reading() as db:
         projects = [store.project(db, number) for number in project_ids(db)]
         chosen = next((p for p in projects if str(p.id) == query.get("project")), projects[0])
@@ -52,7 +52,7 @@ def show(store: Store, query: Mapping[str, str], *, base_url: str) -> Answer:
 def _cells(
     store: Store, project: Project, record: records.Record, base_url: str
 ) -> list[list[dict[str, Any]]]:
-    """One list of states per form: several where it is filled several times."""
+    """Return the states of each form: several if it is filled in more than once."""
     return [
         [
             _state(store, project, record, form, place, base_url)

@@ -15,7 +15,7 @@ from sandbox.redcap.surveys.piping import Piping
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing to pick."""
+    """One choice of a field."""
 
     code: str
     label: Markup
@@ -41,7 +41,7 @@ class Question:
     fault: str
     stored_file: str
     logic: str
-    """Visibility logic as JSON for the browser; empty if it never changes there."""
+    """Branching logic as JSON for the browser; empty if it never changes there."""
     least: str
     most: str
 
@@ -64,7 +64,7 @@ def questions(
     piping: Piping,
     page_texts: Mapping[str, str],
 ) -> list[Question]:
-    """The *fields* with the answers of *reading*."""
+    """Return *fields* with the answers of *reading*."""
     fields = list(fields)
     on_page = {f.field_name for f in fields}
     row = sheet.row(reading.answers)
@@ -108,7 +108,7 @@ def _kind(asked: Field) -> str:
 
 
 def _typed(answer: str, kind: str) -> str:
-    # Browsers write a moment with a T between day and time.
+    # Browsers separate date and time with a T.
     return answer.replace(" ", "T") if kind.startswith("datetime") else answer
 
 

@@ -18,7 +18,7 @@ _MAX_DRAWN = 400_000
 
 
 def signed(fields: Iterable[Field], submission: Submission) -> Submission:
-    """Return the submission with drawn and typed signatures as documents."""
+    """Return the submission with drawn and typed signatures converted to documents."""
     uploads = dict(submission.uploads)
     for field in fields:
         name = field.field_name

@@ -26,12 +26,12 @@ from sandbox.redcap.surveys.answering import Reading, Sheet, Submission
 from sandbox.redcap.surveys.piping import Piping
 
 RESPONDENT = "[survey respondent]"
-"""Who the log names when answers come through a survey."""
+"""Username in the audit log for survey responses."""
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A visit of a link: store, base URL and request."""
+    """A request for a survey page: store, base URL and request."""
 
     store: Store
     base_url: str
@@ -40,7 +40,7 @@ class Visit:
 
 
 def show(visit: Visit) -> Answer:
-    """The page that a private link opens."""
+    """Show the survey page of a private link."""
     with visit.store.reading() as db:
         sheet = _open(db, visit)
         if sheet is None:
@@ -60,7 +60,7 @@ def show(visit: Visit) -> Answer:
 
 
 def submit(visit: Visit, submission: Submission) -> Answer:
-    """Handle a submission and show the next page."""
+    """Process a submission and show the next page."""
     texts = submission.texts
     with visit.store.writing() as db:
         sheet = _open(db, visit)
@@ -109,7 +109,7 @@ def _submit(db: sqlite3.Connection, visit: Visit, sheet: Sheet, submission: Subm
 def _turn(
     db: sqlite3.Connection, visit: Visit, sheet: Sheet, reading: Reading, number: int
 ) -> Answer:
-    """Keep a page and open another."""
+    """Store a page and show another."""
     answering.keep(db, sheet, reading, page=number, complete=False)
     _note(db, sheet)
     fresh = _open(db, visit)
@@ -140,7 +140,7 @@ def _closed(db: sqlite3.Connection, sheet: Sheet) -> bool:
 
 
 def _padded(moment: str) -> str:
-    """A moment with seconds, so that moments compare as text."""
+    """Return *moment* with seconds, so that times compare as text."""
     return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -149,7 +149,7 @@ def _needs_code(sheet: Sheet) -> bool:
 
 
 def _stored(sheet: Sheet, number: int) -> Reading:
-    """The stored answers as if just read, without faults."""
+    """Return the stored answers as a submission without errors."""
     fields = sheet.pages[_page_number(sheet, str(number))]
     answers = dict(sheet.answers)
     shown = answering.settle(sheet, fields, dict(answers))
@@ -271,7 +271,7 @@ def _unknown() -> Answer:
 
 
 def _file(db: sqlite3.Connection, sheet: Sheet, name: str) -> Answer:
-    """A document of the same record, which a label of the survey links to."""
+    """Return a document of the same record, linked from a label of the survey."""
     linked = any(f"[{name}:link]" in f.field_label for page_ in sheet.pages for f in page_)
     own = name in {f.field_name for page_ in sheet.pages for f in page_}
     answer = next((a[name] for a in sheet.record.entries.values() if name in a), None)
@@ -285,7 +285,7 @@ def _file(db: sqlite3.Connection, sheet: Sheet, name: str) -> Answer:
 
 
 def _pdf(sheet: Sheet) -> Answer:
-    # Loaded when first needed, for the same reason as in the API.
+    # Imported when first needed, for the same reason as in the API.
     from sandbox.redcap.surveys import pdf
 
     return Answer(pdf.render(sheet.project, [sheet.form], [sheet.record]), "application/pdf")
@@ -303,7 +303,7 @@ def _note(db: sqlite3.Connection, sheet: Sheet) -> None:
 
 
 def show_queue(visit: Visit) -> Answer:
-    """The surveys that a record's queue offers now."""
+    """Show the surveys that a record's queue currently offers."""
     with visit.store.writing() as db:
         owner = responses.queue_owner(db, visit.hash)
         if owner is None:

@@ -17,7 +17,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-"""A survey link is a secret and its page shows answers: nothing leaks, nothing stays."""
+"""Headers that keep survey links and answers out of caches and referrers."""
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -29,14 +29,14 @@ _ENVIRONMENT = Environment(
 
 
 def page(template: str, *, status: int = 200, leads_to: str = "", **facts: Any) -> Answer:
-    """Draw a page.
+    """Render a page.
 
     Args:
-        template: Its file.
+        template: Name of the template file.
         status: The HTTP status.
-        leads_to: The address to which its form may in the end be redirected;
-            browsers hold redirections of forms against the policy as well.
-        **facts: What the template shows.
+        leads_to: URL to which submitting its form may redirect; browsers apply the
+            policy to redirects of forms too.
+        **facts: Variables of the template.
     """
     body = _ENVIRONMENT.get_template(template).render(**facts)
     target = urlsplit(leads_to)

@@ -1,4 +1,4 @@
-"""Texts of the pages, in the study's language."""
+"""Texts of the survey pages, in French and English."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,8 @@ _FRENCH = {
     "save": "Enregistrer et revenir plus tard",
     "refresh": "Mettre à jour les questions",
     "refresh_why": (
-        "Sans JavaScript, certaines questions n'apparaissent qu'après une mise à jour. "
-        "Ajoutez les documents en dernier."
+        "Sans JavaScript, certaines questions n'apparaissent qu'après avoir mis à jour la page. "
+        "Ajoutez les fichiers en dernier."
     ),
     "next": "Page suivante",
     "previous": "Page précédente",
@@ -63,7 +63,7 @@ _ENGLISH = {
     "save": "Save & Return Later",
     "refresh": "Update the questions",
     "refresh_why": (
-        "Without JavaScript, some questions appear only after an update. Add documents last."
+        "Without JavaScript, some questions appear only after you update the page. Add files last."
     ),
     "next": "Next page",
     "previous": "Previous page",
@@ -82,7 +82,7 @@ _ENGLISH = {
     "stored_file": "Stored document:",
     "remove_file": "Remove this document",
     "sign_type": "Or type your full name to sign:",
-    "sign_draw": "Sign in this frame:",
+    "sign_draw": "Sign in this box:",
     "sign_clear": "Clear",
     "status_0": "incomplete",
     "status_1": "unverified",
@@ -111,5 +111,5 @@ _ENGLISH = {
 
 
 def page_texts(*, french: bool) -> Mapping[str, str]:
-    """Every phrase by its name."""
+    """Texts by key."""
     return _FRENCH if french else _ENGLISH

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from sandbox.redcap.store import server_time
 
 DESIGN = "Manage/Design "
-"""The action of changes to the design; the space at its end is REDCap's."""
+"""Action of design changes; the trailing space is REDCap's."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the log."""
+    """One entry of the log."""
 
     timestamp: str
     username: str
@@ -23,7 +23,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Search:
-    """Log filter; blanks match everything."""
+    """A log filter; blanks match everything."""
 
     kind: str = ""
     user: str = ""
@@ -52,7 +52,7 @@ def add(
 
 
 def read(db: sqlite3.Connection, project_id: int, search: Search) -> Iterator[Event]:
-    """Yield the events that *search* means, newest first."""
+    """Yield the entries that match *search*, newest first."""
     rows = db.execute(
         """
         SELECT at, username, action, details, record FROM log

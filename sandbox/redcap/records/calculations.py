@@ -1,4 +1,4 @@
-"""Calculated fields: computed on every change, never read from input."""
+"""Calculated fields: recomputed on every change, never imported."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from sandbox.redcap.records import storage as records
 from sandbox.redcap.records.exporting import forms_of
 
 _SHOWN = Context(prec=15)
-"""Digits of a computed number: as many as a float holds."""
+"""Significant digits of a computed number: the precision of a float."""
 
 
 class Calculations:
-    """The equations of a project; those that do not make sense compute nothing."""
+    """The equations of a project; invalid ones are ignored."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._equations = _compiled(project)
 
     def update(self, db: sqlite3.Connection, name: str) -> None:
-        """Compute every calculated field of a record anew."""
+        """Recompute every calculated field of a record."""
         if not self._equations:
             return
         record = records.find(db, self._project.id, name)
@@ -53,7 +53,7 @@ def _compiled(project: Project) -> Mapping[str, tuple[str, Compiled]]:
             try:
                 equation = compile_logic(parse(field.select_choices_or_calculations), project)
             except ApiError:
-                # A designer may save an equation before the fields it names.
+                # A designer may save an equation before the fields that it refers to.
                 continue
             found[field.field_name] = (field.form_name, equation)
     return found

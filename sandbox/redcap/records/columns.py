@@ -15,7 +15,7 @@ from sandbox.redcap.surveys import responses
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """One row to be: a record, a place in it, its answers, and where to look for more."""
+    """The source of a row: a record, a place in it, its answers, and where else to look."""
 
     record: Record
     place: Place
@@ -28,7 +28,7 @@ Cell = Callable[[Spot], Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column; *form* is None for one that every row fills."""
+    """A column; *form* is None if every row has a value for it."""
 
     name: str
     label: str
@@ -37,7 +37,7 @@ class Column:
 
 
 def of_export(project: Project, ask: ExportOptions, wanted: Sequence[str]) -> list[Column]:
-    """The columns of a flat export of the *wanted* fields, in REDCap's order."""
+    """Return the columns of a flat export of the *wanted* fields, in REDCap's order."""
     columns: list[Column] = []
     dictionary = project.dictionary
     if dictionary.record_id in wanted:
@@ -86,13 +86,13 @@ def _pseudo(project: Project, ask: ExportOptions) -> list[Column]:
 
 
 def instance_of(project: Project, place: Place) -> int | str:
-    """The number of a repeated row, blank for any other."""
+    """Return the instance number of a repeating row; blank for any other."""
     event = project.event_by_id[place.event_id]
     return place.instance if place.instrument or project.repeats_event(event) else ""
 
 
 def options_of(field: Field | None) -> Mapping[str, str]:
-    """Choice labels of a field; None stands for a status field."""
+    """Return the choice labels of a field; None means a form status field."""
     return STATUS_OPTIONS if field is None else field.options
 
 
@@ -164,7 +164,7 @@ def _of_field(field: Field, ask: ExportOptions, missing: Mapping[str, str]) -> l
 
 
 def _box_words(choice: str, ask: ExportOptions) -> tuple[str, str]:
-    """Return the values of an unticked and a ticked box."""
+    """Return the values of an unchecked and a checked box."""
     if not ask.labels:
         return "0", "1"
     return ("", choice) if ask.checkbox_labels else ("Unchecked", "Checked")

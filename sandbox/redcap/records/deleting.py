@@ -1,4 +1,4 @@
-"""Deleting a part of a record: events, a form, an instance of either."""
+"""Deletion of a part of a record: events, a form, an instance of either."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Part:
     instance: int | None
 
     def delete(self, db: sqlite3.Connection, project: Project, name: str) -> None:
-        """Erase this part of a record, and the record when nothing of it is left."""
+        """Delete this part of a record, and the record itself if nothing is left."""
         found = records.find(db, project.id, name)
         for place, answers in (found.entries if found else {}).items():
             if place.event_id not in self.events:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sandbox.redcap.store import server_time
 
 MAX_BYTES = 32 * 1024 * 1024
-"""The largest document that is taken."""
+"""Maximum size of a document."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def add(
     content: bytes,
     folder_id: int | None = None,
 ) -> int:
-    """Store a document, in the repository when a folder is given (0 is its top); its number."""
+    """Store a document, in a repository folder if given (0 is the root); return its number."""
     cursor = db.execute(
         "INSERT INTO document (project_id, name, mime, content, stored_at, in_repository,"
         " folder_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -48,7 +48,7 @@ def add(
 def get(
     db: sqlite3.Connection, project_id: int, number: int, *, repository: bool = False
 ) -> Document | None:
-    """A document of a project, from the repository only or from the answers only."""
+    """Return a document of a project, from either the repository or the answers."""
     row = db.execute(
         "SELECT id, name, mime, content FROM document"
         " WHERE project_id = ? AND id = ? AND in_repository = ?",
@@ -63,7 +63,7 @@ def delete(db: sqlite3.Connection, project_id: int, number: int) -> None:
 
 
 def add_folder(db: sqlite3.Connection, project_id: int, *, name: str, parent_id: int) -> int:
-    """Make a folder of the repository; its number."""
+    """Create a folder in the repository; return its number."""
     cursor = db.execute(
         "INSERT INTO folder (project_id, parent_id, name) VALUES (?, ?, ?)",
         (project_id, parent_id, name),
@@ -72,7 +72,7 @@ def add_folder(db: sqlite3.Connection, project_id: int, *, name: str, parent_id:
 
 
 def folder_exists(db: sqlite3.Connection, project_id: int, number: int) -> bool:
-    """Whether a folder of that number is in the repository."""
+    """Return whether the repository has a folder with that number."""
     return bool(
         db.execute(
             "SELECT 1 FROM folder WHERE project_id = ? AND id = ?", (project_id, number)
@@ -83,7 +83,7 @@ def folder_exists(db: sqlite3.Connection, project_id: int, number: int) -> bool:
 def list_folder(
     db: sqlite3.Connection, project_id: int, number: int
 ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """Numbers and names of the folders and of the documents in a folder; 0 is the top."""
+    """Return numbers and names of the folders and documents in a folder; 0 is the root."""
     folders = db.execute(
         "SELECT id, name FROM folder WHERE project_id = ? AND parent_id = ? ORDER BY id",
         (project_id, number),

@@ -24,4 +24,4 @@ class ExportOptions:
     combine_checkboxes: bool = False
     username: str = ""
     group: str = ""
-    """The data access group that the caller is confined to; empty when none."""
+    """The data access group that the caller is restricted to; empty for none."""

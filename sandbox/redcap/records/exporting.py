@@ -1,7 +1,7 @@
 """Export of records: columns, rows and cell values.
 
-Everything a client asks is checked while the plan is made; the rows that it
-then yields one by one cannot fail.
+The whole request is validated when the plan is built, so that yielding its
+rows cannot fail.
 """
 
 import sqlite3
@@ -20,10 +20,10 @@ from sandbox.redcap.records.storage import Answers, Place, Record
 
 
 class Export:
-    """A checked plan of an export.
+    """A validated plan of an export.
 
     Raises:
-        ApiError: Unknown names in fields, forms or events, or bad logic.
+        ApiError: A field, form or event is unknown, or the logic is invalid.
     """
 
     def __init__(self, project: Project, ask: ExportOptions) -> None:
@@ -40,13 +40,13 @@ class Export:
 
     @property
     def headers(self) -> Sequence[str]:
-        """Csv headers: names, or labels where asked."""
+        """CSV headers: names, or labels if requested."""
         if self._ask.label_headers:
             return [column.label for column in self.columns]
         return [column.name for column in self.columns]
 
     def flat(self, db: sqlite3.Connection) -> Iterator[dict[str, Any]]:
-        """One row per record, event, repeating instrument and instance."""
+        """Yield one row per record, event, repeating instrument and instance."""
         cells: dict[tuple[int, str], list[tuple[str, Callable[[layout.Spot], Any] | None]]] = {}
         for record, place in self._places(db):
             key = (place.event_id, place.instrument)
@@ -58,7 +58,7 @@ class Export:
             yield {name: cell(spot) if cell else "" for name, cell in cells[key]}
 
     def eav(self, db: sqlite3.Connection) -> Iterator[dict[str, Any]]:
-        """One row per stored answer, and one per ticked choice."""
+        """Yield one row per stored answer and per checked choice."""
         for record, place in self._places(db):
             head = self._eav_head(record, place)
             if self._project.dictionary.record_id in self._wanted and not place.instrument:
@@ -71,7 +71,7 @@ class Export:
 
     @property
     def eav_columns(self) -> list[str]:
-        """Names of the columns of an eav export."""
+        """Return the column names of an EAV export."""
         names = ["record"]
         if self._project.is_longitudinal:
             names.append("redcap_event_name")
@@ -101,7 +101,7 @@ class Export:
                     yield record, place
 
     def _cells(self, place: Place) -> list[tuple[str, Callable[[layout.Spot], Any] | None]]:
-        """Cells of rows like *place*; empty if none of the requested fields is there."""
+        """Return the cells of rows like *place*; empty if it has no requested field."""
         forms = forms_of(self._project, place)
         cells = [
             (c.name, c.cell if c.form is None or c.form in forms else None) for c in self.columns
@@ -156,7 +156,7 @@ def forms_of(project: Project, place: Place) -> frozenset[str]:
 
 
 def _wanted(project: Project, ask: ExportOptions) -> list[str]:
-    """Names of the requested fields and status fields, in the project's order."""
+    """Return the requested fields and form status fields, in the project's order."""
     dictionary = project.dictionary
     check_names("fields", ask.fields, {*dictionary.by_name, *dictionary.form_of_status})
     everything = not ask.fields and not ask.forms
@@ -171,10 +171,10 @@ def _wanted(project: Project, ask: ExportOptions) -> list[str]:
 
 
 def check_names(parameter: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Check names that a client asks for.
+    """Check the names in a request.
 
     Raises:
-        ApiError: Some are unknown; REDCap's own sentence names them.
+        ApiError: Some are unknown; REDCap's message lists them.
     """
     known = set(known)
     unknown = [name for name in names if name not in known]

@@ -21,7 +21,7 @@ from sandbox.redcap.records.exporting import forms_of
 from sandbox.redcap.records.storage import Answers, Place
 
 MAX_NAME = 100
-"""Characters of a record's name."""
+"""Maximum length of a record name."""
 
 _PSEUDO = frozenset(
     {
@@ -39,18 +39,18 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Options:
-    """How a batch is to be taken."""
+    """Import options of a batch."""
 
     overwrite: bool = False
     auto_number: bool = False
     date_order: str = "ymd"
     group: str = ""
-    """The data access group of the caller; new records enter it."""
+    """The data access group of the caller, which new records join."""
 
 
 @dataclass
 class Imported:
-    """Names of the stored records, with their names in the batch."""
+    """Names of the stored records, with the names used in the batch."""
 
     names: dict[str, str] = field(default_factory=dict)
     created: set[str] = field(default_factory=set)
@@ -58,7 +58,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Fault:
-    """A value that cannot be stored, and why."""
+    """A value that cannot be stored, with the reason."""
 
     record: str
     field: str
@@ -74,26 +74,25 @@ def check_name(name: str) -> None:
     """Check a record's name.
 
     Raises:
-        ApiError: It is too long or holds control characters.
+        ApiError: It is too long or contains control characters.
     """
     if not name or len(name) > MAX_NAME or _CONTROL.search(name):
         raise ApiError(
-            f"A record name has at least 1 and at most {MAX_NAME} characters, "
-            "none of them a control character."
+            f"A record name must have 1 to {MAX_NAME} characters, none of them a control character."
         )
 
 
 def from_eav(rows: Iterable[Row], project: Project) -> list[dict[str, str]]:
-    """Turn rows of one answer each into flat rows.
+    """Convert EAV rows, one answer each, into flat rows.
 
-    A checkbox comes either as ``field___code`` with 0 or 1, or, as exports
-    write it, as the field with the code.
+    A checkbox is either ``field___code`` with 0 or 1 or, as in exports, the
+    field with the code.
     """
     key = project.dictionary.record_id
     flat = []
     for row in rows:
         if "record" not in row or "field_name" not in row:
-            raise ApiError("Every eav row needs 'record', 'field_name' and 'value'.")
+            raise ApiError("Every EAV row requires 'record', 'field_name' and 'value'.")
         name, value = row["field_name"], row.get("value", "")
         asked = project.dictionary.by_name.get(name)
         if asked is not None and asked.is_checkbox:
@@ -109,10 +108,10 @@ def from_eav(rows: Iterable[Row], project: Project) -> list[dict[str, str]]:
 def store(
     db: sqlite3.Connection, project: Project, rows: list[dict[str, str]], options: Options
 ) -> Imported:
-    """Check flat rows and store them; the caller's transaction makes it one step.
+    """Validate flat rows and store them, within the caller's transaction.
 
     Raises:
-        ApiError: Unknown columns, or one line per value that cannot be stored.
+        ApiError: Columns are unknown or values invalid; the message has one line per value.
     """
     _check_columns(project, rows)
     batch = _Batch(db, project, options)
@@ -134,7 +133,7 @@ def _check_columns(project: Project, rows: Iterable[Row]) -> None:
 
 
 class _Batch:
-    """Rows being gathered into answers by record and place."""
+    """Collects rows as answers by record and place."""
 
     def __init__(self, db: sqlite3.Connection, project: Project, options: Options) -> None:
         self._db = db
@@ -148,7 +147,7 @@ class _Batch:
         self._next = records.next_number(db, project.id) if options.auto_number else 0
 
     def add(self, row: Row) -> None:
-        """Take one row; its faults wait until the whole batch was seen."""
+        """Add one row; its errors are reported with those of the whole batch."""
         name = self._name(row)
         place = self._place(name, row)
         if place is None or not self._may_touch(name):
@@ -164,7 +163,7 @@ class _Batch:
             self._groups[name] = group
 
     def commit(self) -> Imported:
-        """Store everything, or say every fault at once."""
+        """Store everything, or raise one error with all faults."""
         if self._faults:
             raise ApiError("\n".join(map(str, self._faults)))
         done = Imported(names=dict(self._named))
@@ -203,7 +202,7 @@ class _Batch:
         return name
 
     def _spelling(self, given: str) -> str:
-        """Return a record's name as it is stored, or as the batch first spelt it."""
+        """Return a record's stored name, or its first spelling in the batch."""
         folded = given.lower()
         if folded not in self._stored:
             known = records.canonical(self._db, self._project.id, [given])
@@ -211,7 +210,7 @@ class _Batch:
         return self._stored[folded]
 
     def _may_touch(self, name: str) -> bool:
-        """Whether the caller's data access group may change the record."""
+        """Return whether the caller's data access group may change the record."""
         if not self._options.group:
             return True
         group = records.group_of(self._db, self._project.id, name)
@@ -235,7 +234,7 @@ class _Batch:
             return Place(event.event_id)
         if wanted == "new":
             return Place(event.event_id, instrument, self._next_instance(name, event, instrument))
-        # Spreadsheets turn 1 into 1.0 when the column has blanks.
+        # Spreadsheets write 1 as 1.0 if the column has blanks.
         whole = re.fullmatch(r"([1-9]\d{0,5})(\.0)?", wanted or "1", re.ASCII)
         if whole is None:
             self._fault(name, "redcap_repeat_instance", wanted, BAD_FORMAT)
@@ -319,7 +318,7 @@ class _Batch:
         self, answers: Answers, asked: Field, code: str, text: str, *, name: str, column: str
     ) -> None:
         if text not in {"0", "1"}:
-            self._fault(name, column, text, "A checkbox is 0 or 1.")
+            self._fault(name, column, text, "A checkbox must be 0 or 1.")
             return
         ticked = set(answers.get(asked.field_name, ())) - {code} | (
             {code} if text == "1" else set()
@@ -343,7 +342,7 @@ class _Batch:
     def _refuse_form(
         self, name: str, column: str, text: str, *, form: str, place: Place, forms: frozenset[str]
     ) -> None:
-        """Fault a value whose form is not filled at *place*."""
+        """Report a value whose form does not belong to *place*."""
         if form in forms:
             return
         event = self._project.event_by_id[place.event_id]

@@ -1,6 +1,6 @@
 """Record storage: one row per record, event, repeating instrument and instance.
 
-Answers of a row are one JSON object by field name: text, a list of ticked
+The answers of a row are one JSON object by field name: text, a list of checked
 codes for a checkbox, ``{"doc": number, "name": file name}`` for a file.
 """
 
@@ -21,7 +21,7 @@ Answers = dict[str, Answer]
 
 
 class Place(NamedTuple):
-    """Where in a record answers belong; no instrument and instance 1 unless repeating."""
+    """A place of answers in a record; no instrument and instance 1 unless repeating."""
 
     event_id: int
     instrument: str = ""
@@ -37,7 +37,7 @@ class Record:
     entries: Mapping[Place, Answers] = field(default_factory=dict)
 
     def answers(self, place: Place) -> Answers:
-        """The answers at *place*; empty when nothing was filled there."""
+        """Return the answers at *place*; empty if there are none."""
         return self.entries.get(place, {})
 
 
@@ -45,7 +45,7 @@ _DIGITS = re.compile(r"\d+")
 
 
 def sort_key(name: str) -> str:
-    """A text that sorts as people order names: 9 before 10, ``a2`` before ``a10``."""
+    """Return a natural sort key: 9 before 10, ``a2`` before ``a10``."""
     return _DIGITS.sub(_padded, name.casefold())
 
 
@@ -63,7 +63,7 @@ _SELECT = """
     ORDER BY r.sort_key, r.name
 """
 _ALL = _SELECT.format(source="record r")
-# The names lead, so that a few of many records are found without reading the rest.
+# The join starts from the names, so that finding a few records does not scan all of them.
 _NAMED = _SELECT.format(
     source="(SELECT DISTINCT value FROM json_each(:names)) n"
     " CROSS JOIN record r ON r.name = n.value"
@@ -84,16 +84,16 @@ def stream(
     until: str = "",
     holding: Required | None = None,
 ) -> Iterator[Record]:
-    """Yield records in natural order of their names, one at a time.
+    """Yield records one at a time, in natural order of their names.
 
     Args:
-        db: A connection in a transaction of its own for as long as it takes.
+        db: A connection in a transaction that lasts as long as the iteration.
         project_id: The project.
-        names: Only these records; all when None.
+        names: Only these records; None for all.
         since: Only records created or modified after, ``YYYY-MM-DD HH:MM:SS``.
         until: Only records created or modified before.
-        holding: What some row of the record must hold, looked up in an index of the field
-            that `sandbox.redcap.store.Store.index_answers` has made.
+        holding: A condition that some row of the record must meet, looked up in the field's index,
+            which `sandbox.redcap.store.Store.index_answers` has created.
     """
     statement, texts = _ALL, ""
     if names is not None:
@@ -129,12 +129,12 @@ def _dump(value: object) -> str:
 
 
 def find(db: sqlite3.Connection, project_id: int, name: str) -> Record | None:
-    """One record, or None."""
+    """Return one record, or None."""
     return next(stream(db, project_id, names=[name]), None)
 
 
 def exists(db: sqlite3.Connection, project_id: int, name: str) -> bool:
-    """Whether a record of that name is there."""
+    """Return whether a record of that name exists."""
     return bool(
         db.execute(
             "SELECT 1 FROM record WHERE project_id = ? AND name = ?", (project_id, name)
@@ -143,7 +143,7 @@ def exists(db: sqlite3.Connection, project_id: int, name: str) -> bool:
 
 
 def existing(db: sqlite3.Connection, project_id: int, names: Iterable[str]) -> set[str]:
-    """Those of *names* that are records."""
+    """Return those of *names* that exist as records."""
     return {
         name
         for (name,) in db.execute(
@@ -155,9 +155,9 @@ def existing(db: sqlite3.Connection, project_id: int, names: Iterable[str]) -> s
 
 
 def canonical(db: sqlite3.Connection, project_id: int, names: Iterable[str]) -> dict[str, str]:
-    """Return the stored spelling of those of *names* that are records, whatever their case.
+    """Return the stored spelling of those of *names* that exist, ignoring case.
 
-    REDCap's database compares record names without case, so ``R1`` and ``r1`` are one record.
+    REDCap's database compares record names case-insensitively: ``R1`` and ``r1`` are one record.
     """
     found = db.execute(
         "SELECT n.value, r.name FROM (SELECT DISTINCT value FROM json_each(:names)) n"
@@ -169,7 +169,7 @@ def canonical(db: sqlite3.Connection, project_id: int, names: Iterable[str]) -> 
 
 
 def all_names(db: sqlite3.Connection, project_id: int) -> Iterator[str]:
-    """Names of all records in natural order."""
+    """Return the names of all records in natural order."""
     for (name,) in db.execute(
         "SELECT name FROM record WHERE project_id = ? ORDER BY sort_key, name", (project_id,)
     ):
@@ -177,7 +177,7 @@ def all_names(db: sqlite3.Connection, project_id: int) -> Iterator[str]:
 
 
 def next_number(db: sqlite3.Connection, project_id: int) -> int:
-    """The highest name that is an integer, plus one."""
+    """Return the highest integer name plus one."""
     (highest,) = db.execute(
         "SELECT MAX(number) FROM record WHERE project_id = ?", (project_id,)
     ).fetchone()
@@ -186,7 +186,7 @@ def next_number(db: sqlite3.Connection, project_id: int) -> int:
 
 def create(db: sqlite3.Connection, project_id: int, name: str) -> bool:
     """Create an empty record; return False if it exists."""
-    # SQLite integers end at 63 bits; a longer name is a name, not a number.
+    # SQLite integers have 63 bits; a longer name counts as text, not as a number.
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 18 else None
     now = server_time()
     cursor = db.execute(
@@ -234,7 +234,7 @@ def group_of(db: sqlite3.Connection, project_id: int, name: str) -> str | None:
 
 
 def set_group(db: sqlite3.Connection, project_id: int, name: str, group: str) -> None:
-    """Put a record into a data access group, or into none."""
+    """Assign a record to a data access group, or remove it from its group."""
     db.execute(
         "UPDATE record SET group_name = ? WHERE project_id = ? AND name = ?",
         (group, project_id, name),

@@ -1,6 +1,6 @@
-"""Rules of answering a survey: visibility, required answers, storage.
+"""Survey rules: visibility, required answers, storage.
 
-Nothing here knows of HTTP or HTML.
+Independent of HTTP and HTML.
 """
 
 import sqlite3
@@ -20,16 +20,16 @@ from sandbox.redcap.surveys import responses
 from sandbox.redcap.surveys.responses import Response
 
 MISSING = "missing"
-"""The fault of a required field without an answer."""
+"""Error of a required field without an answer."""
 BAD_FORMAT = "format"
-"""The fault of an answer that the field cannot take."""
+"""Error of an answer that the field does not accept."""
 TOO_LARGE = "size"
-"""The fault of a document beyond the limit."""
+"""Error of a document above the size limit."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One survey of one record, as far as it is filled."""
+    """One survey of one record, with the answers so far."""
 
     project: Project
     response: Response
@@ -44,7 +44,7 @@ class Sheet:
 
     @property
     def survey(self) -> Survey:
-        """How it behaves as a survey."""
+        """Its survey settings."""
         return self.project.surveys[self.form]
 
     @property
@@ -54,7 +54,7 @@ class Sheet:
 
     @property
     def pages(self) -> tuple[tuple[Field, ...], ...]:
-        """Fields by page; if the survey is multi-page, each section starts a page."""
+        """Fields by page; in a multi-page survey each section starts a page."""
         fields = self._asked()
         if not self.survey.question_by_section:
             return (tuple(fields),)
@@ -66,7 +66,7 @@ class Sheet:
         return tuple(map(tuple, pages))
 
     def row(self, answers: Answers) -> Row:
-        """The row that logic sees when *answers* stand at this place."""
+        """Return the row for evaluating logic, with *answers* at this place."""
         entries = {**self.record.entries, self.place: answers}
         place = Place(self.place.event_id, self.place.instrument, self.response.place.instance)
         return Row(Record(self.record.name, self.record.group, entries), place)
@@ -78,7 +78,7 @@ class Sheet:
 
 
 def open_sheet(db: sqlite3.Connection, project: Project, response: Response) -> Sheet | None:
-    """The survey behind a link; None when its record, event or survey is gone."""
+    """Return the survey of a link; None if its record, event or survey was deleted."""
     at = response.place
     record = records.find(db, project.id, response.record)
     event = project.event_by_id.get(at.event_id)
@@ -95,7 +95,7 @@ def open_sheet(db: sqlite3.Connection, project: Project, response: Response) -> 
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission: texts by input name, documents by field."""
+    """A submission: text by input name, documents by field."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     uploads: Mapping[str, Upload] = field(default_factory=dict)
@@ -103,22 +103,22 @@ class Submission:
 
 @dataclass(frozen=True)
 class Reading:
-    """A submission held against the rules."""
+    """A validated submission."""
 
     answers: Answers
-    """Stored answers with those of the submission in their place, hidden ones cleared."""
+    """Stored answers updated with the submission, without those of hidden fields."""
     shown: frozenset[str]
     faults: Mapping[str, str]
-    """The fault of each field that has one, in order."""
+    """Errors by field, in order."""
     uploads: Mapping[str, Upload]
-    """The documents to be stored."""
+    """Documents to store."""
 
 
 def read(sheet: Sheet, fields: Sequence[Field], submission: Submission) -> Reading:
-    """Hold a submission of *fields* against the rules.
+    """Validate a submission of *fields*.
 
-    Clearing a hidden answer may hide further fields, so this goes on until
-    nothing changes; each round hides at least one, so it ends.
+    Clearing a hidden answer may hide further fields, so this repeats until
+    nothing changes; each round hides at least one field, so it terminates.
     """
     answers, faults = dict(sheet.answers), {}
     uploads = {f.field_name: up for f in fields if (up := submission.uploads.get(f.field_name))}
@@ -145,7 +145,7 @@ def read(sheet: Sheet, fields: Sequence[Field], submission: Submission) -> Readi
 
 
 def settle(sheet: Sheet, fields: Iterable[Field], answers: Answers) -> frozenset[str]:
-    """Clear the *answers* of hidden fields, in place; the names of those that are shown."""
+    """Clear the *answers* of hidden fields, in place; return the names of visible fields."""
     tests = {f: condition(f.branching_logic, sheet.project) for f in fields}
     shown = set(tests)
     while True:
@@ -161,7 +161,7 @@ def settle(sheet: Sheet, fields: Iterable[Field], answers: Answers) -> frozenset
 def keep(
     db: sqlite3.Connection, sheet: Sheet, reading: Reading, *, page: int = 0, complete: bool
 ) -> None:
-    """Store a submission; *complete* ends the survey."""
+    """Store a submission; *complete* completes the survey."""
     project, answers = sheet.project, dict(reading.answers)
     for name, upload in reading.uploads.items():
         number = documents.add(
@@ -186,7 +186,7 @@ def _can_answer(asked: Field) -> bool:
 
 
 def _take(asked: Field, submission: Submission, answers: Answers) -> str | None:
-    """Put the submission's answer to one field into *answers*; its fault, if any."""
+    """Add the submission's answer to one field to *answers*; return its error, if any."""
     name, texts = asked.field_name, submission.texts
     if not _can_answer(asked):
         return None
@@ -211,7 +211,7 @@ def _take(asked: Field, submission: Submission, answers: Answers) -> str | None:
 
 
 def _within(asked: Field, text: str) -> bool:
-    """Whether *text* lies between the field's least and greatest value, where it has them."""
+    """Return whether *text* is within the field's minimum and maximum, if set."""
     least, most = asked.text_validation_min, asked.text_validation_max
     if asked.field_type != "text" or not (least or most):
         return True
@@ -219,5 +219,5 @@ def _within(asked: Field, text: str) -> bool:
         value = float(text)
         return (not least or value >= float(least)) and (not most or value <= float(most))
     except ValueError:
-        # Days and times in stored form compare as text.
+        # Dates and times in stored form compare as text.
         return (not least or text >= least) and (not most or text <= most)

@@ -1,7 +1,6 @@
 """Sanitized HTML of study texts.
 
-Designers may write a little HTML into labels and instructions; other tags are removed and their
-text is kept.
+Labels and instructions may contain some HTML tags; other tags are removed and their text is kept.
 """
 
 from html import unescape
@@ -21,10 +20,10 @@ _TEXT = nh3.Cleaner(tags=set())
 
 
 def safe(html: str) -> Markup:
-    """Return *html* reduced to harmless tags; only links keep an attribute, their address."""
+    """Return *html* with only safe tags; the only attribute kept is the href of links."""
     return Markup(_CLEANER.clean(html))  # noqa: S704 - nh3 is the sanitizer
 
 
 def plain(html: str) -> str:
-    """Return *html* as text."""
+    """Return *html* as plain text."""
     return unescape(_TEXT.clean(html)).strip()

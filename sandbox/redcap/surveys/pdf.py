@@ -1,4 +1,4 @@
-"""Instruments as PDF, with a record's answers or blank."""
+"""Instruments as PDF, blank or with a record's answers."""
 
 from collections.abc import Sequence
 
@@ -23,14 +23,14 @@ def render(
     instance: int = 0,
     compact: bool = False,
 ) -> bytes:
-    """Draw *forms* of *records*, each record and form on a page of its own.
+    """Draw *forms* of *records*; each form of each record starts a new page.
 
     Args:
         project: The project.
         forms: Names of the instruments, in order.
-        records: Whose answers; blank forms when empty.
+        records: Records whose answers to draw; blank forms if empty.
         event: Only this event of a longitudinal project.
-        instance: Only this instance of what repeats; 0 means all.
+        instance: Only this instance of repeating forms and events; 0 means all.
         compact: Leave out unanswered fields.
     """
     sheet = _Sheet(project)
@@ -59,11 +59,11 @@ def _places(
 
 
 class _Sheet(FPDF):
-    """A document that is being built."""
+    """A PDF document under construction."""
 
     def __init__(self, project: Project) -> None:
         super().__init__()
-        # The built-in fonts speak this code page: French whole, other scripts as '?'.
+        # The built-in fonts use this code page: it covers French; other scripts become '?'.
         self.core_fonts_encoding = "windows-1252"
         self._project = project
         self.set_title(_drawable(project.title))

@@ -1,6 +1,6 @@
 """Piping: answers inserted into text, such as ``Dear [first_name]``.
 
-What a bracket names is put in its place; what nobody knows stays as written.
+A reference in brackets is replaced by its value; unknown references are kept as written.
 """
 
 import re
@@ -25,10 +25,10 @@ BLANK = "______"
 
 @dataclass(frozen=True)
 class Piping:
-    """Whose answers are put in, and how links are made.
+    """The source of the answers, and of links.
 
-    ``survey_link`` gives the address of another survey of the same record, or
-    an empty text; ``file_link`` that of a document.
+    ``survey_link`` returns the URL of another survey of the same record, or
+    an empty string; ``file_link`` that of a document.
     """
 
     project: Project
@@ -37,11 +37,11 @@ class Piping:
     file_link: Callable[[str], str] = lambda name: ""
 
     def html(self, text: str) -> Markup:
-        """Return *text* with answers as safe HTML; markup in answers is escaped."""
+        """Return *text* with answers inserted, as safe HTML; markup in answers is escaped."""
         return markup.safe(_BRACKETS.sub(lambda match: self._piece(match.group()), text))
 
     def text(self, text: str) -> str:
-        """*text* with answers, as plain text."""
+        """Return *text* with answers inserted, as plain text."""
         return _BRACKETS.sub(lambda m: self.value(m.group()) or "", markup.plain(text))
 
     def _piece(self, brackets: str) -> Markup:

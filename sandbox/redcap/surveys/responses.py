@@ -1,7 +1,6 @@
 """Survey responses: links of a record's instruments and their progress.
 
-A response begins to exist when its link is first asked for, and keeps its link
-from then on.
+A response is created when its link is first requested; the link never changes.
 """
 
 import base64
@@ -26,7 +25,7 @@ class Response:
     project_id: int
     record: str
     place: Place
-    """Where the answers are; the instrument is named even if it does not repeat."""
+    """Place of the answers; names the instrument even if it does not repeat."""
     access_code: str
     return_code: str
     started_at: str
@@ -35,7 +34,7 @@ class Response:
 
     @property
     def status(self) -> int:
-        """0 untouched, 1 partial, 2 completed."""
+        """0 not started, 1 partial, 2 completed."""
         return 2 if self.completed_at else 1 if self.started_at else 0
 
 
@@ -46,11 +45,11 @@ _COLUMNS = (
 
 
 def obtain(db: sqlite3.Connection, project_id: int, record: str, place: Place) -> Response:
-    """The response of an instrument at a place, made on first call; needs a writer."""
+    """Return the response of an instrument at a place, creating it if needed; requires a writer."""
     _insert(db, project_id, [(record, place)])
     found = peek(db, project_id, record, place)
     if found is None:
-        raise LookupError("A survey response vanished while it was being made.")
+        raise LookupError("A survey response disappeared while it was being created.")
     return found
 
 
@@ -74,7 +73,7 @@ def peek(db: sqlite3.Connection, project_id: int, record: str, place: Place) -> 
 
 
 def by_hash(db: sqlite3.Connection, code: str) -> Response | None:
-    """The response that a link names."""
+    """Return the response of a link."""
     return _one(
         db.execute(f"SELECT {_COLUMNS} FROM response WHERE hash = ?", (code,))  # noqa: S608
     )
@@ -83,10 +82,9 @@ def by_hash(db: sqlite3.Connection, code: str) -> Response | None:
 def of_survey(
     db: sqlite3.Connection, project_id: int, event_id: int, instrument: str, *, repeats: bool
 ) -> list[Response]:
-    """Everybody who can answer a survey at an event, in order of records; needs a writer.
+    """Return the responses of a survey at an event, in order of records; requires a writer.
 
-    That is every record with a row at the event; links that nobody asked for
-    before are made here.
+    Includes every record with a row at the event; creates missing links.
     """
     at = {
         "project": project_id,
@@ -113,7 +111,7 @@ def of_survey(
 
 
 def completed_count(db: sqlite3.Connection, project_id: int, instrument: str) -> int:
-    """How many responses of a survey are complete."""
+    """Return the number of completed responses of a survey."""
     (count,) = db.execute(
         "SELECT COUNT(*) FROM response WHERE project_id = ? AND instrument = ?"
         " AND completed_at <> ''",
@@ -123,7 +121,7 @@ def completed_count(db: sqlite3.Connection, project_id: int, instrument: str) ->
 
 
 def mark(db: sqlite3.Connection, response: Response, *, page: int = 0, complete: bool) -> None:
-    """Note that answers came in, and whether they were the last."""
+    """Record that answers were submitted, and whether the survey is complete."""
     now = server_time()
     db.execute(
         "UPDATE response SET started_at = CASE started_at WHEN '' THEN :now ELSE started_at END,"
@@ -144,7 +142,7 @@ def timestamp(
 
 
 def queue_hash(db: sqlite3.Connection, project_id: int, record: str) -> str:
-    """The code of a record's survey queue, made on first call; needs a writer."""
+    """Return the code of a record's survey queue, creating it if needed; requires a writer."""
     db.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, ?)", (_code(16), project_id, record))
     (code,) = db.execute(
         "SELECT hash FROM queue WHERE project_id = ? AND record = ?", (project_id, record)
@@ -153,7 +151,7 @@ def queue_hash(db: sqlite3.Connection, project_id: int, record: str) -> str:
 
 
 def queue_owner(db: sqlite3.Connection, code: str) -> tuple[int, str] | None:
-    """Project and record of a survey queue."""
+    """Return the project and record of a survey queue."""
     row: tuple[int, str] | None = db.execute(
         "SELECT project_id, record FROM queue WHERE hash = ?", (code,)
     ).fetchone()
@@ -170,5 +168,5 @@ def _response(row: tuple[Any, ...]) -> Response:
 
 
 def _code(length: int) -> str:
-    # Capitals and digits, five random bits each.
+    # Upper-case letters and digits, five random bits each.
     return base64.b32encode(secrets.token_bytes(length)).decode()[:length]

@@ -1,4 +1,4 @@
-"""Injected faults and call counts, for tests against the sandbox."""
+"""Fault injection and call counts, for tests that use the sandbox."""
 
 import random
 from collections import defaultdict
@@ -12,10 +12,10 @@ MAX_LATENCY = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Faults:
-    """Fault mode.
+    """How an injected fault shows itself.
 
-    A mode with no error rate befalls every call; an error rate with no mode is
-    the share of calls answered with status 500.
+    A mode without an error rate applies to every call; an error rate without a
+    mode is the share of calls that return status 500.
     """
 
     latency: timedelta = timedelta(0)
@@ -24,16 +24,16 @@ class Faults:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Read the complete set of faults; missing ones are off.
+        """Parse the complete set of faults; missing ones are off.
 
         Raises:
-            ValueError: Something else than the three switches, or out of range.
+            ValueError: A key is unknown, or a value is out of range.
         """
         if not isinstance(data, dict):
-            raise ValueError("Send a JSON object with latency_ms, error_rate and mode.")  # noqa: TRY004 - every fault of the document is a ValueError
+            raise ValueError("Send a JSON object with latency_ms, error_rate and mode.")  # noqa: TRY004 - every error in the document is a ValueError
         unknown = sorted(set(data) - {"latency_ms", "error_rate", "mode"})
         if unknown:
-            raise ValueError(f"Unknown switches: {', '.join(map(str, unknown))}.")
+            raise ValueError(f"Unknown keys: {', '.join(map(str, unknown))}.")
         latency_ms = _number(data, "latency_ms", most=MAX_LATENCY / timedelta(milliseconds=1))
         mode = data.get("mode", "none")
         if mode not in get_args(Mode):
@@ -41,7 +41,7 @@ class Faults:
         return cls(timedelta(milliseconds=latency_ms), _number(data, "error_rate", most=1.0), mode)
 
     def to_json(self) -> dict[str, object]:
-        """The switches as clients write them."""
+        """Return the faults as JSON."""
         return {
             "latency_ms": self.latency / timedelta(milliseconds=1),
             "error_rate": self.error_rate,
@@ -49,18 +49,18 @@ class Faults:
         }
 
     def draw(self) -> Mode:
-        """Faults to inject into calls."""
+        """The faults to inject into calls."""
         if self.mode == "none" and not self.error_rate:
             return "none"
         share = self.error_rate or 1.0
-        # Nothing here is secret: a test's dice.
+        # Not for security: decides which test calls fail.
         if random.random() >= share:  # noqa: S311
             return "none"
         return "500" if self.mode == "none" else self.mode
 
 
 class Calls:
-    """How often each operation was called; used from the event loop only."""
+    """Call counts by operation; used from the event loop only."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -70,11 +70,11 @@ class Calls:
         self._counts[content][action] += 1
 
     def clear(self) -> None:
-        """Begin again at nothing."""
+        """Reset all counts."""
         self._counts.clear()
 
     def to_json(self) -> dict[str, dict[str, int]]:
-        """Counts by content and action."""
+        """Return the counts by content and action."""
         return {content: dict(actions) for content, actions in self._counts.items()}
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: forms of either encoding, held to a size."""
+"""Request bodies: forms in both encodings, with a size limit."""
 
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -15,11 +15,11 @@ MAX_BODY_BYTES = 256 * 1024 * 1024
 
 
 class BadBodyError(Exception):
-    """The body cannot be read as a form."""
+    """The body is not a valid form."""
 
 
 async def params_of(request: Request) -> Params:
-    """The parameters of an API call; raises :class:`BadBodyError`."""
+    """Read the parameters of an API call; raises :class:`BadBodyError`."""
     texts: list[tuple[str, str]] = []
     upload = None
     for name, value in await _items(request):
@@ -31,7 +31,7 @@ async def params_of(request: Request) -> Params:
 
 
 async def submission_of(request: Request) -> Submission:
-    """Read a submission; raises :class:`BadBodyError`."""
+    """Read a survey submission; raises :class:`BadBodyError`."""
     items = await _items(request)
     return Submission(
         texts={name: value for name, value in items if isinstance(value, str)},
@@ -40,7 +40,7 @@ async def submission_of(request: Request) -> Submission:
 
 
 async def _items(request: Request) -> list[tuple[str, str | Upload]]:
-    """Names and values of the form that was sent, documents included."""
+    """Read the names and values of a form, documents included."""
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise BadBodyError("The request is too large.")
@@ -57,7 +57,7 @@ async def _items(request: Request) -> list[tuple[str, str | Upload]]:
         )
         return list(pairs)
     except (MultiPartException, ClientDisconnect, ValueError) as exc:
-        raise BadBodyError("The request could not be read as a form.") from exc
+        raise BadBodyError("The request is not a valid form.") from exc
 
 
 async def _multipart(request: Request) -> list[tuple[str, str | Upload]]:

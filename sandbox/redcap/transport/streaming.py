@@ -1,4 +1,4 @@
-"""HTTP responses: short bodies whole, long ones streamed."""
+"""HTTP responses: short bodies are sent whole, long ones streamed."""
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
@@ -10,17 +10,17 @@ from sandbox.redcap.api.operation import Answer
 
 _CHUNK_BYTES = 64 * 1024
 _WHOLE_BYTES = 1024 * 1024
-"""Answers up to this size are sent whole, with their length."""
+"""Bodies up to this size are sent whole, with their length."""
 
 
 def whole(answer: Answer) -> Response:
-    """A response that holds all of an answer."""
+    """A response with its whole body."""
     body = answer.body if isinstance(answer.body, bytes) else b"".join(answer.body)
     return Response(body, answer.status, dict(answer.headers), answer.media_type)
 
 
 async def sent(answer: Answer) -> Response:
-    """A response that holds short answers whole and passes long ones on as they come."""
+    """A response that sends short bodies whole and streams long ones."""
     if isinstance(answer.body, bytes):
         return whole(answer)
     chunks = _chunks(answer.body)
@@ -57,7 +57,7 @@ async def _in_threads(chunks: Iterator[bytes], source: Iterator[bytes]) -> Async
         while (chunk := await run_in_threadpool(next, chunks, None)) is not None:
             yield chunk
     finally:
-        # A client that left early must not keep a connection to the database.
+        # A client that disconnects early must not hold a database connection.
         close = getattr(source, "close", None)
         if close is not None:
             close()

@@ -167,7 +167,7 @@ class TestErrors:
         """It does not run in production, and says so in one sentence."""
         process = start(free_port(), free_port(), tmp_path / "o.db", AMARRE_ENV="production")
 
-        assert "it does not run in production" in process.communicate()[1]
+        assert "it must not run in production" in process.communicate()[1]
         assert 2 == process.returncode
 
     @pytest.mark.parametrize("option", ["http", "smtp"])

@@ -86,7 +86,7 @@ class TestRefusals:
         """A missing or wrong token file, database or study is named."""
         command = arguments(tmp_path, 1)[3:]
         (tmp_path / "token").write_text("short")
-        with pytest.raises(ConfigError, match="must hold 32 hexadecimal digits"):
+        with pytest.raises(ConfigError, match="must contain 32 hexadecimal digits"):
             config.read(command, {})
         (tmp_path / "token").unlink()
         with pytest.raises(ConfigError, match=f"{tmp_path / 'token'} cannot be read"):

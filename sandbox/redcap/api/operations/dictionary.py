@@ -42,7 +42,7 @@ def import_metadata(call: Call) -> Answer:
 
 
 def export_field_names(call: Call) -> Answer:
-    """The columns that each field becomes in exports."""
+    """List the export columns of each field."""
     columns = ("original_field_name", "choice_value", "export_field_name")
     wanted = call.params.text("field")
     rows = []
@@ -65,7 +65,7 @@ def export_field_names(call: Call) -> Answer:
 
 
 def export_instruments(call: Call) -> Answer:
-    """Names and labels of the instruments, in order."""
+    """List the names and labels of the instruments, in order."""
     rows = [
         {"instrument_name": form, "instrument_label": call.project.label(form)}
         for form in call.project.dictionary.forms
@@ -74,7 +74,7 @@ def export_instruments(call: Call) -> Answer:
 
 
 def export_validations(call: Call) -> Answer:
-    """The formats that text fields may ask for."""
+    """List the validation types of text fields."""
     dated = {"date", "datetime", "datetime_seconds"}
     orders = ("dmy", "mdy", "ymd")
     rows = [

@@ -19,7 +19,7 @@ _OFFSETS = ("day_offset", "offset_min", "offset_max")
 
 
 def export_arms(call: Call) -> Answer:
-    """Arms that have events."""
+    """List the arms that have events."""
     _longitudinal(call, "export", "arms")
     used = {event.arm_num for event in call.project.events}
     rows = [
@@ -31,7 +31,7 @@ def export_arms(call: Call) -> Answer:
 
 
 def import_arms(call: Call) -> Answer:
-    """Add or rename arms; with override the old ones go, with their events and mappings."""
+    """Add or rename arms; with override, first delete all arms with their events and mappings."""
     _longitudinal(call, "import", "arms")
     given = [Arm(_arm_number(row), row.get("name", "").strip()) for row in data_rows(call)]
     if any(not arm.name for arm in given):
@@ -65,7 +65,7 @@ def delete_arms(call: Call) -> Answer:
 
 
 def export_events(call: Call) -> Answer:
-    """Events in the order of arms."""
+    """List events in the order of their arms."""
     _longitudinal(call, "export", "events")
     scheduled = bool(call.project.settings.get("scheduling_enabled"))
     extra = ("days_offset", "offset_min", "offset_max") if scheduled else ()
@@ -90,7 +90,7 @@ def export_events(call: Call) -> Answer:
 
 
 def import_events(call: Call) -> Answer:
-    """Add events, or change those whose unique names are known."""
+    """Add events, or change those with a known unique name."""
     _longitudinal(call, "import", "events")
     rows = data_rows(call)
     override = call.params.flag("override")
@@ -129,7 +129,7 @@ def delete_events(call: Call) -> Answer:
 
 
 def export_mappings(call: Call) -> Answer:
-    """Which form is filled at which event."""
+    """List which form is filled at which event."""
     _longitudinal(call, "export", "form/event mappings")
     rows = [
         {"arm_num": event.arm_num, "unique_event_name": event.unique_event_name, "form": form}
@@ -201,7 +201,7 @@ def _arm_number(row: dict[str, str]) -> int:
 
 def _number(text: str) -> int:
     if not text.strip().isdecimal():
-        raise ApiError(f"An arm number is a whole number, not '{text}'.")
+        raise ApiError(f"An arm number must be an integer, not '{text}'.")
     return int(text)
 
 
@@ -231,7 +231,7 @@ def _whole(text: str) -> int:
 
 
 def _trimmed(project: Project) -> Project:
-    """The project without mappings and repetitions of events it no longer has."""
+    """Return the project without mappings and repetitions of deleted events."""
     names = {event.unique_event_name for event in project.events}
     return project.replaced(
         mappings=frozenset(pair for pair in project.mappings if pair[0] in names),

@@ -1,4 +1,4 @@
-"""``content=file``: answers that are documents; and ``content=pdf``."""
+"""``content=file``: answers to file fields; and ``content=pdf``."""
 
 import sqlite3
 
@@ -14,7 +14,7 @@ from sandbox.redcap.records.storage import Place, Record
 
 
 def file_answer(document: Document) -> Answer:
-    """A document with its name, as REDCap writes it into the content type."""
+    """Return a document; its name is part of the content type, as in REDCap."""
     name = "".join(c for c in document.name if c not in '";=\r\n').encode("latin-1", "replace")
     return Answer(
         document.content, f'{document.mime}; name="{name.decode("latin-1")}";charset=UTF-8'
@@ -22,7 +22,7 @@ def file_answer(document: Document) -> Answer:
 
 
 def export_file(call: Call) -> Answer:
-    """The document that answers a file field."""
+    """Return the document that answers a file field."""
     field, place, record = _target(call)
     with call.store.reading() as db:
         answers = records.read_entry(db, call.project.id, record, place) or {}
@@ -35,7 +35,7 @@ def export_file(call: Call) -> Answer:
 
 
 def import_file(call: Call) -> Answer:
-    """Answer a file field with the document that came along."""
+    """Store the uploaded document as the answer to a file field."""
     field, place, record = _target(call)
     upload = call.params.upload
     if upload is None:
@@ -102,8 +102,8 @@ def _check_record(db: sqlite3.Connection, call: Call, record: str) -> None:
 
 
 def export_pdf(call: Call) -> Answer:
-    """Instruments as a document: of one record, of all, or blank."""
-    # Drawing takes half of what starting takes, and most sandboxes never draw.
+    """Return instruments as PDF: of one record, of all records, or blank."""
+    # Importing the PDF library takes half of the start-up time and is rarely needed.
     from sandbox.redcap.surveys import pdf
 
     params, project = call.params, call.project

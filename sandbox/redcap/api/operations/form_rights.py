@@ -1,4 +1,4 @@
-"""Rights of users and roles, those to single forms among them, in and out."""
+"""Encoding and decoding of the rights of users and roles, per-form rights included."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,11 +11,11 @@ from sandbox.redcap.design.project import Project
 from sandbox.redcap.errors import ApiError
 
 FORMS = ("forms", "forms_export")
-"""The two rights that are given form by form."""
+"""The two rights that are granted per form."""
 
 
 def form_rights(call: Call, stored: object) -> Any:
-    """A right by form: a mapping, or pairs as text in csv."""
+    """Return a right by form: a mapping, or text pairs in CSV."""
     forms = call.project.dictionary.forms
     held = stored if isinstance(stored, Mapping) else {}
     found = {form: int(held.get(form, 1)) for form in forms}
@@ -25,12 +25,12 @@ def form_rights(call: Call, stored: object) -> Any:
 
 
 def read_rights(row: Mapping[str, str], project: Project) -> dict[str, Any]:
-    """Return the rights in a row; blanks keep the current value."""
+    """Parse the rights in a row; blanks keep the current value."""
     found: dict[str, Any] = {}
     for name in rights.NAMES:
         text = row.get(name, "").strip()
         if text and not text.isdecimal():
-            raise ApiError(f"The right '{name}' is a whole number, not '{text}'.")
+            raise ApiError(f"The right '{name}' must be an integer, not '{text}'.")
         if text:
             found[name] = int(text)
     for key in FORMS:
@@ -47,5 +47,5 @@ def _readform_rights(text: str, project: Project) -> dict[str, int]:
     found = {form.strip(): str(right).strip() for form, right in pairs}
     must_exist("forms", found, project.dictionary.forms)
     if not all(right.isdecimal() for right in found.values()):
-        raise ApiError("Form rights are whole numbers, as in 'form_1:1,form_2:0'.")
+        raise ApiError("Form rights must be integers, as in 'form_1:1,form_2:0'.")
     return {form: int(right) for form, right in found.items()}

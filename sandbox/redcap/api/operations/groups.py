@@ -1,4 +1,4 @@
-"""``content=dag`` and ``userDagMapping``: data access groups, and who is in which."""
+"""``content=dag`` and ``userDagMapping``: data access groups and their members."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ from sandbox.redcap.errors import ApiError
 
 
 def export_groups(call: Call) -> Answer:
-    """Data access groups."""
+    """List data access groups."""
     columns = ("data_access_group_name", "unique_group_name", "data_access_group_id")
     rows = [
         {
@@ -58,7 +58,7 @@ def import_groups(call: Call) -> Answer:
 
 
 def delete_groups(call: Call) -> Answer:
-    """Delete groups; their records and users are then in none."""
+    """Delete groups; their records and users then belong to no group."""
     names = call.params.items("dags")
     must_exist("dags", names, call.project.groups)
 
@@ -71,7 +71,7 @@ def delete_groups(call: Call) -> Answer:
 
 
 def switch_group(call: Call) -> Answer:
-    """Put the caller into another group."""
+    """Move the caller to another group."""
     wanted = call.params.needed("dag")
     must_exist("dag", [wanted], call.project.groups)
     change(
@@ -83,7 +83,7 @@ def switch_group(call: Call) -> Answer:
 
 
 def export_group_mapping(call: Call) -> Answer:
-    """Which user is in which group."""
+    """List the group of each user."""
     rows = [
         {"username": name, "redcap_data_access_group": call.project.group_of.get(name, "")}
         for name in call.project.users
@@ -92,7 +92,7 @@ def export_group_mapping(call: Call) -> Answer:
 
 
 def import_group_mapping(call: Call) -> Answer:
-    """Put users into groups, or into none."""
+    """Assign users to groups, or remove them from theirs."""
     rows = data_rows(call)
 
     def edit(project: Project) -> Project:
@@ -109,13 +109,13 @@ def import_group_mapping(call: Call) -> Answer:
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
-    """*name*, or with a letter after it when it is taken."""
+    """Return *name*, with a letter appended if it is taken."""
     known = set(taken)
     candidates = (name, *(f"{name}{letter}" for letter in "bcdefghijklmnopqrstuvwxyz"))
     for candidate in candidates:
         if candidate not in known:
             return candidate
-    raise ApiError(f"There are too many groups called '{name}'.")
+    raise ApiError(f"There are too many groups named '{name}'.")
 
 
 OPERATIONS: Operations = {

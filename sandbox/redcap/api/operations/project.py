@@ -29,12 +29,12 @@ from sandbox.redcap.store import Store
 
 
 def version(call: Call) -> Answer:
-    """The version imitated."""
+    """Return the version that the server reproduces."""
     return plain(VERSION)
 
 
 def export_project(call: Call) -> Answer:
-    """The project's settings: one object, not a list of one."""
+    """Return the project's settings: a single object, not a list."""
     project = call.project
     facts = {
         "project_id": project.id,
@@ -49,7 +49,7 @@ def export_project(call: Call) -> Answer:
 
 
 def import_settings(call: Call) -> Answer:
-    """Change settings; the answer is how many were accepted."""
+    """Change settings; return how many were accepted."""
     data = call.params.text("data")
     if call.params.format == "json" and data.lstrip().startswith("{"):
         data = f"[{data}]"
@@ -57,7 +57,7 @@ def import_settings(call: Call) -> Answer:
     given = {name: text for row in rows for name, text in row.items()}
     unknown = [n for n in given if n not in settings.DEFAULTS and n != "project_id"]
     if unknown:
-        raise ApiError(f"These are no project settings: {', '.join(unknown)}")
+        raise ApiError(f"These project settings do not exist: {', '.join(unknown)}")
     changed = {
         name: settings.parse(name, text)
         for name, text in given.items()
@@ -71,12 +71,12 @@ _SUPER_TOKEN = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 def is_creation(params: Params) -> bool:
-    """Whether the call makes a new project, which only a super token may."""
+    """Return whether the call creates a project, which requires a super token."""
     return params.content == "project" and params.action == "import"
 
 
 def create(params: Params, store_: Store) -> Answer:
-    """Make a project, from its XML where that is sent; the answer is its token."""
+    """Create a project, from project XML if sent; return its token."""
     token = params.text("token")
     with store_.reading() as db:
         found = _SUPER_TOKEN.fullmatch(token) and store.find_token(db, token.upper())
@@ -87,7 +87,7 @@ def create(params: Params, store_: Store) -> Answer:
     design_ = design.read(root) if root is not None else _blank_project()
     settings_ = {**design_.settings, **given}
     if root is not None:
-        # The document knows better than a default whether it is longitudinal.
+        # The XML, not the default, determines whether the project is longitudinal.
         settings_["is_longitudinal"] = design_.settings["is_longitudinal"]
     username = found[1]
     design_ = design_.replaced(settings=settings_, users={username: rights.CREATOR})
@@ -95,7 +95,7 @@ def create(params: Params, store_: Store) -> Answer:
     with store_.writing() as db:
         number = store.add_project(db, design_)
         store.add_token(db, new_token, number, username)
-        # Not by way of the store, which would remember a project that may yet be undone.
+        # Not through the store: it would cache a project that may still be rolled back.
         project = design_.replaced(id=number)
         history.add(
             db,
@@ -120,10 +120,10 @@ def _creation_settings(params: Params) -> dict[str, Any]:
     if missing:
         raise ApiError(f"A new project needs: {', '.join(missing)}")
     if given["purpose"] not in {"0", "1", "2", "3", "4"}:
-        raise ApiError("The purpose of a project is a number from 0 to 4.")
+        raise ApiError("The purpose of a project must be a number from 0 to 4.")
     unknown = [name for name in given if name not in _CREATION]
     if unknown:
-        raise ApiError(f"These are no settings of a new project: {', '.join(unknown)}")
+        raise ApiError(f"A new project does not accept these settings: {', '.join(unknown)}")
     return {name: settings.parse(name, text) for name, text in given.items()}
 
 
@@ -139,7 +139,7 @@ _CREATION = (
 
 
 def _blank_project() -> Project:
-    """Dictionary of a new project: the record id only."""
+    """Return the dictionary of a new project: only the record id."""
     only = Field("record_id", "form_1", field_label="Record ID")
     return Project(id=0, dictionary=Dictionary([only]), settings=settings.project_settings())
 

@@ -22,7 +22,7 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
 
 
 def export_log(call: Call) -> Answer:
-    """The requested log entries, newest first."""
+    """List the requested log entries, newest first."""
     params = call.params
     search = history.Search(
         kind=params.choice("logtype", _KINDS, ""),
@@ -30,7 +30,7 @@ def export_log(call: Call) -> Answer:
         record=params.text("record"),
         group=params.text("dag"),
         begin=_moment(params, "beginTime"),
-        # An event within the last minute asked for is part of it.
+        # The end time is inclusive to the minute.
         end=_moment(params, "endTime") and _moment(params, "endTime").ljust(19, "~"),
     )
     columns = ("timestamp", "username", "action", "details", "record")

@@ -1,4 +1,4 @@
-"""``content=record``: export, import, delete, rename; and the next name."""
+"""``content=record``: export, import, delete and rename records; and the next record name."""
 
 import re
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
 
 
 def export_records(call: Call) -> Answer:
-    """Answer record exports; the rows are read while they are sent."""
+    """Export records; rows are read while they are sent."""
     params = call.params
     shape = params.format
     kind = params.choice("type", ("flat", "eav"), "flat")
@@ -75,7 +75,7 @@ def _odm_pieces(call: Call, plan: export.Export) -> Iterator[bytes]:
 
 
 def _for_odm(call: Call) -> ExportOptions:
-    """The ask with the record id in it and codes rather than labels, as ODM needs them."""
+    """Return export options for ODM: with the record id, and codes rather than labels."""
     ask = _ask(call)
     key = call.project.dictionary.record_id
     narrowed = bool(ask.fields or ask.forms)
@@ -117,7 +117,7 @@ def _moment(params: Params, name: str) -> str:
 
 
 def import_records(call: Call) -> Answer:
-    """Import a batch and answer with what was stored."""
+    """Import a batch; return what was stored."""
     params = call.params
     content = params.choice("returnContent", ("count", "ids", "auto_ids", "nothing"), "count")
     options = importing.Options(
@@ -128,7 +128,7 @@ def import_records(call: Call) -> Answer:
         group=call.project.group_of.get(call.username, ""),
     )
     if content == "auto_ids" and not options.auto_number:
-        raise ApiError("returnContent 'auto_ids' needs forceAutoNumber.")
+        raise ApiError("returnContent 'auto_ids' requires forceAutoNumber.")
     kind = params.choice("type", ("flat", "eav"), "flat")
     if params.format == "odm":
         rows = answers.rows(elements.parse(params.text("data")), call.project)
@@ -220,7 +220,7 @@ def _part(call: Call) -> Part | None:
     if event_name and event_name not in project.event_by_name:
         raise ApiError(f"The event '{event_name}' does not exist in the project.")
     if form and project.is_longitudinal and not event_name:
-        raise ApiError("Deleting an instrument of a longitudinal project needs its event.")
+        raise ApiError("Deleting an instrument of a longitudinal project requires the event.")
     arm = params.integer("arm", 0)
     if arm and arm not in {known.arm_num for known in project.arms}:
         raise ApiError(f"The arm {arm} does not exist in the project.")
@@ -236,7 +236,7 @@ def _part(call: Call) -> Part | None:
 
 
 def rename_record(call: Call) -> Answer:
-    """Give a record another name."""
+    """Rename a record."""
     old, new = call.params.needed("record"), call.params.needed("new_record_name").strip()
     importing.check_name(new)
     with call.store.writing() as db:
@@ -258,7 +258,7 @@ def rename_record(call: Call) -> Answer:
 
 
 def next_name(call: Call) -> Answer:
-    """The name that a new record would get; nothing is reserved."""
+    """Return the name for the next record, without reserving it."""
     with call.store.reading() as db:
         group = call.project.group_of.get(call.username, "")
         if not group:

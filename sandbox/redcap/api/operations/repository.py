@@ -11,7 +11,7 @@ from sandbox.redcap.records.documents import Document
 
 
 def create_folder(call: Call) -> Answer:
-    """Make a folder; the answer is its number."""
+    """Create a folder; return its number."""
     name = call.params.needed("name")
     with call.store.writing() as db:
         parent = _folder(db, call)
@@ -33,13 +33,13 @@ def list_folder(call: Call) -> Answer:
 
 
 def export_document(call: Call) -> Answer:
-    """The content of a document."""
+    """Return a document's content."""
     with call.store.reading() as db:
         return file_answer(_document(db, call))
 
 
 def import_document(call: Call) -> Answer:
-    """Store the document that came along."""
+    """Store the uploaded document."""
     upload = call.params.upload
     if upload is None:
         raise ApiError("No valid file was uploaded")

@@ -1,4 +1,4 @@
-"""``content=userRole`` and ``userRoleMapping``: rights under a name, and who has them."""
+"""``content=userRole`` and ``userRoleMapping``: user roles and their members."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from sandbox.redcap.errors import ApiError
 
 
 def export_roles(call: Call) -> Answer:
-    """Roles; their rights are texts."""
+    """List roles; their rights are strings."""
     columns = ("unique_role_name", "role_label", *rights.NAMES, *FORMS)
     rows = []
     for name, role in call.project.roles.items():
@@ -48,7 +48,7 @@ def import_roles(call: Call) -> Answer:
                 raise ApiError(f"The role '{name}' does not exist in the project.")
             label = row.get("role_label", "").strip()
             if not name and not label:
-                raise ApiError("A new role needs a role_label.")
+                raise ApiError("A new role requires a role_label.")
             name = name or unique_role_name()
             roles[name] = {**roles.get(name, {}), **read_rights(row, project)}
             if label:
@@ -60,7 +60,7 @@ def import_roles(call: Call) -> Answer:
 
 
 def delete_roles(call: Call) -> Answer:
-    """Delete roles; who had one keeps rights of their own."""
+    """Delete roles; their members keep their individual rights."""
     names = call.params.items("roles")
     must_exist("roles", names, call.project.roles)
 
@@ -73,7 +73,7 @@ def delete_roles(call: Call) -> Answer:
 
 
 def export_role_mapping(call: Call) -> Answer:
-    """Which user has which role."""
+    """List the role of each user."""
     columns = ("username", "unique_role_name", "data_access_group")
     rows = [
         {
@@ -87,7 +87,7 @@ def export_role_mapping(call: Call) -> Answer:
 
 
 def import_role_mapping(call: Call) -> Answer:
-    """Give users roles, or none."""
+    """Assign roles to users, or remove them."""
     rows = data_rows(call)
 
     def edit(project: Project) -> Project:

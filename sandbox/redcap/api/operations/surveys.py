@@ -33,27 +33,27 @@ _PARTICIPANT = (
 
 
 def survey_url(base_url: str, code: str) -> str:
-    """The address of a private survey link."""
+    """Return the URL of a private survey link."""
     return f"{base_url}/surveys/?s={code}"
 
 
 def queue_url(base_url: str, code: str) -> str:
-    """The address of a record's survey queue."""
+    """Return the URL of a record's survey queue."""
     return f"{base_url}/surveys/?sq={code}"
 
 
 def link(call: Call) -> Answer:
-    """The private link of a record's survey; the same each time."""
+    """Return the private link of a record's survey; it never changes."""
     return plain(survey_url(call.base_url, _response(call).hash))
 
 
 def access_code(call: Call) -> Answer:
-    """Nine characters that name the survey of a record."""
+    """Return the nine-character access code of a record's survey."""
     return plain(_response(call).access_code)
 
 
 def return_code(call: Call) -> Answer:
-    """Eight characters that open a partial response again."""
+    """Return the eight-character code that reopens a partial response."""
     form = _form(call)
     if not call.project.surveys[form].save_and_return:
         raise ApiError(f"Save & Return Later is not enabled for the survey '{form}'.")
@@ -61,7 +61,7 @@ def return_code(call: Call) -> Answer:
 
 
 def queue_link(call: Call) -> Answer:
-    """The link of a record's survey queue."""
+    """Return the link of a record's survey queue."""
     record = call.params.needed("record")
     if not call.project.queue:
         raise ApiError("The survey queue is not enabled in this project.")
@@ -71,7 +71,7 @@ def queue_link(call: Call) -> Answer:
 
 
 def participants(call: Call) -> Answer:
-    """Everybody who can answer a survey."""
+    """List the participants of a survey."""
     form = _form(call)
     event = _event(call, form)
     rows = []
@@ -111,7 +111,7 @@ def _response(call: Call) -> Response:
         raise ApiError('The value of the parameter "repeat_instance" is not valid')
     repeats = call.project.repeats_form(event, form) or call.project.repeats_event(event)
     place = Place(event.event_id, form, instance if repeats else 1)
-    # Most links exist already: a reader does not wait for writers.
+    # Most links exist already, and reading does not wait for writers.
     with call.store.reading() as db:
         _check_record(db, call, record)
         known = responses.peek(db, call.project.id, record, place)

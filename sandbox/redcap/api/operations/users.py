@@ -1,4 +1,4 @@
-"""``content=user``: who may do what."""
+"""``content=user``: users and their rights."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ _GIVEN = ("email", "firstname", "lastname", "expiration")
 
 
 def export_users(call: Call) -> Answer:
-    """Users with their rights; the rights are integers."""
+    """List users with their rights; rights are integers."""
     project = call.project
     rows = []
     for name in project.users:

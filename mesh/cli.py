@@ -202,8 +202,10 @@ def call(method: str, request: str, identity: str, session: str, data: Path) -> 
     from mesh.local.commands import call
 
     try:
-        layout = DataFolder(data.resolve())
-        for answer in _collected(call.call(layout, method, request, identity, session=session)):
+        data_folder = DataFolder(data.resolve())
+        for answer in _collected(
+            call.call(data_folder, method, request, identity, session=session)
+        ):
             click.echo(answer)
     except call.CallRefusedError as fault:
         raise UserError(str(fault)) from fault
@@ -272,15 +274,16 @@ def certs_issue(data: Path) -> None:
     """
     from mesh.local.pki import certificate_authority
 
-    layout = DataFolder(data.resolve())
+    data_folder = DataFolder(data.resolve())
     try:
-        layout.prepare()
+        data_folder.prepare()
         certificate_authority.issue_all(
-            certificate_authority.CertificateAuthority.load_or_create(layout.ca), layout.certs
+            certificate_authority.CertificateAuthority.load_or_create(data_folder.ca),
+            data_folder.certs,
         )
     except (DataFolderError, certificate_authority.CaError) as fault:
         raise UserError(str(fault)) from fault
-    click.echo(f"Certificates are in {layout.certs}.")
+    click.echo(f"Certificates are in {data_folder.certs}.")
 
 
 @main.command()

@@ -12,10 +12,10 @@ HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Site:
-    """The data folder and the first port of a mesh, with the addresses that follow from them."""
+class Addresses:
+    """The addresses of one mesh, derived from its data folder and port base."""
 
-    layout: DataFolder
+    data_folder: DataFolder
     port_base: int = topology.PORT_BASE
 
     def port(self, offset: int) -> int:
@@ -39,11 +39,11 @@ class Site:
     @property
     def key_set(self) -> Path:
         """The socket on which Auth serves its key set to Envoys and services."""
-        return self.layout.sockets / "keys.sock"
+        return self.data_folder.sockets / "keys.sock"
 
     @property
     def collector(self) -> str:
-        """Where proxies send spans: the endpoint in the user's environment, or the console."""
+        """Where proxies send spans: the endpoint from the user's environment, or the console."""
         asked = otel_environment.endpoint(os.environ)
         return asked.address if asked else self.address(topology.OTLP_GRPC)
 

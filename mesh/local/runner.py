@@ -52,15 +52,15 @@ class Runner:
 
     def __init__(
         self,
-        layout: DataFolder,
+        data_folder: DataFolder,
         options: Options,
         ready_file: Path | None,
         forks: ForkServer | None = None,
     ) -> None:
-        """Plan a mesh below *layout*; nothing is started and nothing written yet.
+        """Plan a mesh below *data_folder*; nothing is started and nothing written yet.
 
         Args:
-            layout: Where its files are.
+            data_folder: Where its files are.
             options: What to run.
             ready_file: Where else to write what runs.
             forks: Starts processes of ours; see `Fleet`.
@@ -68,11 +68,11 @@ class Runner:
         Raises:
             PlanError: The options ask for something that cannot be.
         """
-        self.layout = layout
-        self.plan = Plan(layout, options)
-        self.monitoring = Monitoring(layout, self.plan)
+        self.data_folder = data_folder
+        self.plan = Plan(data_folder, options)
+        self.monitoring = Monitoring(data_folder, self.plan)
         self.plan.units += self.monitoring.units()
-        self._ready_files = [layout.ready, *([ready_file] if ready_file else [])]
+        self._ready_files = [data_folder.ready, *([ready_file] if ready_file else [])]
         self.fleet = Fleet(self.plan, self._changed, forks)
         self.actions = ControlActions(self.fleet, self.problems)
         self._stop, self._kill = asyncio.Event(), asyncio.Event()
@@ -86,19 +86,19 @@ class Runner:
         Raises:
             DataFolderError, AlreadyRunningError, PortsInUseError, CaError: As they say.
         """
-        if not self.layout.data.exists():
+        if not self.data_folder.data.exists():
             # Before anything is written, so that a start that fails leaves nothing behind.
             self._check_ports()
-        self.layout.prepare()
+        self.data_folder.prepare()
         with self._locked():
             self._check_ports()
-            authority = CertificateAuthority.load_or_create(self.layout.ca)
+            authority = CertificateAuthority.load_or_create(self.data_folder.ca)
             try:
-                issue_all(authority, self.layout.certs)
+                issue_all(authority, self.data_folder.certs)
                 self.monitoring.prepare()
             except OSError as exc:
                 raise DataFolderError(
-                    f"The data folder {self.layout.data} cannot be written: {exc}"
+                    f"The data folder {self.data_folder.data} cannot be written: {exc}"
                 ) from exc
             try:
                 yield
@@ -109,13 +109,13 @@ class Runner:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with self.layout.lock.open("a") as lock:
+        with self.data_folder.lock.open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as exc:
                 raise AlreadyRunningError(
-                    f"A mesh runs from {self.layout.data} already. Stop it with Ctrl-C where it "
-                    "runs, or start another one with --data DIR --port-base PORT."
+                    f"A mesh runs from {self.data_folder.data} already. Stop it with Ctrl-C where "
+                    "it runs, or start another one with --data DIR --port-base PORT."
                 ) from exc
             yield
 
@@ -143,7 +143,7 @@ class Runner:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
         configure_logs(NAME, NAME, "INFO", renderer=renderer)
         # The audit log and restarts are exported to the logs of the whole mesh.
-        otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.site.collector}")
+        otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.addresses.collector}")
         self._handle_signals()
         starting = asyncio.ensure_future(self.fleet.start())
         stopped = asyncio.ensure_future(self._stop.wait())
@@ -160,7 +160,7 @@ class Runner:
     async def _serve(self, on_ready: Callable[[], None]) -> None:
         actions = self.actions
         async with (
-            serve_actions(self.layout.control, actions.by_name(), actions.audit_log.record),
+            serve_actions(self.data_folder.control, actions.by_name(), actions.audit_log.record),
             background("certificate renewal", actions.keep_certificates_fresh),
             background("writing of pending files", self._retry),
         ):
@@ -249,10 +249,10 @@ class Runner:
 
     def ready(self) -> dict[str, Any]:
         """Return the content of the ready file."""
-        plan, layout = self.plan, self.layout
-        gateway = layout.certs / "gateway"
+        plan, data_folder = self.plan, self.data_folder
+        gateway = data_folder.certs / "gateway"
         return {
-            "urls": plan.site.urls(),
+            "urls": plan.addresses.urls(),
             "grpc": {name: f"{HOST}:{plan.service_ports(name)[0]}" for name in policy.SERVICES},
             "processes": [
                 {
@@ -265,11 +265,11 @@ class Runner:
                 for name, child in self.fleet.supervisor.children.items()
             ],
             "sandbox": {
-                "api_url": f"{plan.site.urls()['sandbox']}/api/",
-                "token": layout.read_secret("redcap-token"),
-                "super_token": layout.read_secret("redcap-super-token"),
+                "api_url": f"{plan.addresses.urls()['sandbox']}/api/",
+                "token": data_folder.read_secret("redcap-token"),
+                "super_token": data_folder.read_secret("redcap-super-token"),
             },
-            "console": {"token": layout.read_secret("console-token")},
+            "console": {"token": data_folder.read_secret("console-token")},
             "pki": {
                 "ca": str(gateway / "ca.crt"),
                 "gateway_cert": str(gateway / "tls.crt"),

@@ -72,9 +72,9 @@ class Running:
 
     async def canary(self) -> dict[str, Any]:
         """Return how the canary of Survey does."""
-        layout = DataFolder(self.data)
+        data_folder = DataFolder(self.data)
         found: list[dict[str, Any]] = await send_action(
-            layout, "canary status", lambda _: None, service="survey"
+            data_folder, "canary status", lambda _: None, service="survey"
         )
         return found[0]
 

@@ -23,12 +23,12 @@ class CallRefusedError(Exception):
 
 
 async def call(
-    layout: DataFolder, name: str, request: str, identity: str, *, session: str = ""
+    data_folder: DataFolder, name: str, request: str, identity: str, *, session: str = ""
 ) -> AsyncIterator[str]:
-    """Call the method *name* of the mesh that runs from *layout*, as the workload *identity*.
+    """Call the method *name* of the mesh that runs from *data_folder*, as the workload *identity*.
 
     Args:
-        layout: Data folder of the mesh.
+        data_folder: Data folder of the mesh.
         name: ``survey.ListRequests``.
         request: The request as JSON.
         identity: A service account that the local CA has issued for.
@@ -41,7 +41,7 @@ async def call(
         CallRefusedError: The call cannot be made or failed.
     """
     try:
-        running = read_ready_file(layout)
+        running = read_ready_file(data_folder)
         method = policy.load().method(name)
         message = _parsed(request, GetMessageClass(method.descriptor.input_type)())
     except NotRunningError as exc:
@@ -51,9 +51,9 @@ async def call(
         raise CallRefusedError(f"There is no method {name}. Methods:\n  {known}") from exc
     except json_format.ParseError as exc:
         raise CallRefusedError(f"The request of {name} is not valid: {exc}") from exc
-    folder = layout.certs / identity
+    folder = data_folder.certs / identity
     if not folder.is_dir():
-        known = ", ".join(sorted(p.name for p in layout.certs.glob("*")))
+        known = ", ".join(sorted(p.name for p in data_folder.certs.glob("*")))
         raise CallRefusedError(f"--as {identity}: choose one of {known}.")
     settings = MeshSettings(peers=running["grpc"], svid_dir=folder)
     try:

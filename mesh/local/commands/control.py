@@ -22,9 +22,9 @@ _MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000}
 
 
 def _send(data: Path, action: str, **arguments: Any) -> Any:
-    layout = DataFolder(data.resolve())
+    data_folder = DataFolder(data.resolve())
     try:
-        return asyncio.run(client.send_action(layout, action, click.echo, **arguments))
+        return asyncio.run(client.send_action(data_folder, action, click.echo, **arguments))
     except (ControlError, NotRunningError) as fault:
         raise UserError(str(fault)) from fault
 
@@ -187,23 +187,23 @@ def restart(service: str, data: Path) -> None:
 @DATA_OPTION
 def certs_rotate(*, root: bool, data: Path) -> None:
     """Renew every certificate without interrupting calls."""
-    layout = DataFolder(data.resolve())
+    data_folder = DataFolder(data.resolve())
     try:
-        asyncio.run(_rotate(layout, root=root))
+        asyncio.run(_rotate(data_folder, root=root))
     except (ControlError, certificate_authority.CaError) as fault:
         raise UserError(str(fault)) from fault
 
 
-async def _rotate(layout: DataFolder, *, root: bool) -> None:
+async def _rotate(data_folder: DataFolder, *, root: bool) -> None:
     try:
-        await client.send_action(layout, "rotate", click.echo, root=root)
+        await client.send_action(data_folder, "rotate", click.echo, root=root)
     except NotRunningError as nobody:
-        if not layout.certs.is_dir():
+        if not data_folder.certs.is_dir():
             raise ControlError(
-                f"There are no certificates in {layout.data}. `amarre certs issue` makes them."
+                f"There are no certificates in {data_folder.data}. `amarre certs issue` makes them."
             ) from nobody
 
         async def settled() -> None:
             """Nothing to wait for: no process uses the certificates."""
 
-        await rotate(layout, root=root, settled=settled, progress=click.echo)
+        await rotate(data_folder, root=root, settled=settled, progress=click.echo)

@@ -39,15 +39,15 @@ class Finding:
     needed: bool = True
 
 
-def examine(layout: DataFolder, port_base: int) -> list[Finding]:
+def examine(data_folder: DataFolder, port_base: int) -> list[Finding]:
     """Check everything that the mesh needs of this machine; changes nothing."""
     return [
         _python(),
         _generated(),
         _envoy(),
-        _folder(layout.data),
-        _space(layout.data),
-        _ports(layout, port_base),
+        _folder(data_folder.data),
+        _space(data_folder.data),
+        _ports(data_folder, port_base),
         *(_program(name, *facts) for name, facts in OPTIONAL_PROGRAMS.items()),
         _postgres(),
         _telemetry(port_base),
@@ -99,9 +99,9 @@ def _space(folder: Path) -> Finding:
     )
 
 
-def _ports(layout: DataFolder, port_base: int) -> Finding:
+def _ports(data_folder: DataFolder, port_base: int) -> Finding:
     try:
-        wanted = Plan(layout, Options(port_base)).ports_in_use()
+        wanted = Plan(data_folder, Options(port_base)).ports_in_use()
     except PlanError as error:
         return Finding(f"ports from {port_base}", ok=False, advice=str(error))
     taken = [f"{port} ({name})" for port, name in sorted(wanted.items()) if not is_free(port)]

@@ -40,24 +40,28 @@ class Report:
         return all(line.ready for line in self.lines)
 
 
-async def report(layout: DataFolder) -> Report:
-    """Ask the mesh that runs from *layout* for the state of each of its processes.
+async def report(data_folder: DataFolder) -> Report:
+    """Ask the mesh that runs from *data_folder* for the state of each of its processes.
 
     Raises:
         NotRunningError: No mesh runs.
     """
     try:
-        found = await client.send_action(layout, "status", lambda _: None)
+        found = await client.send_action(data_folder, "status", lambda _: None)
     except ControlError as exc:
         # The runner is gone or stuck; which processes are alive is all that is known.
-        processes = [process | {"ready": False} for process in read_ready_file(layout)["processes"]]
+        processes = [
+            process | {"ready": False} for process in read_ready_file(data_folder)["processes"]
+        ]
         found = {"processes": processes, "problems": [str(exc)]}
-    return Report([_line(layout, process) for process in found["processes"]], found["problems"])
+    return Report(
+        [_line(data_folder, process) for process in found["processes"]], found["problems"]
+    )
 
 
-def _line(layout: DataFolder, process: dict[str, Any]) -> Line:
+def _line(data_folder: DataFolder, process: dict[str, Any]) -> Line:
     name, pid = process["name"], process["pid"]
-    log = layout.logs / f"{name}.log"
+    log = data_folder.logs / f"{name}.log"
     if process["ready"]:
         why = ""
     elif is_alive(pid):

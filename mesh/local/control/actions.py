@@ -16,7 +16,7 @@ from mesh.local.pki.certificate_authority import CaError, CertificateAuthority, 
 from mesh.local.pki.rotation import Installed, rotate
 from mesh.local.processes.envoy import Admin, EnvoyError
 from mesh.local.processes.fleet import Fleet
-from mesh.local.processes.port_slots import NoSlotError
+from mesh.local.processes.port_allocator import PortsExhaustedError
 from mesh.local.processes.supervisor import StartFailedError
 from mesh.render.envoy import Proxy
 from mesh.topology import Kind
@@ -34,7 +34,7 @@ class ControlActions:
         """Act on *fleet*; *problems* returns what fails while the mesh runs."""
         self._fleet = fleet
         self._problems = problems
-        self.audit_log = AuditLog(fleet.plan.site.layout.state / "orders.jsonl")
+        self.audit_log = AuditLog(fleet.plan.addresses.data_folder.state / "orders.jsonl")
         self._canaries: dict[str, Canary] = {}
         self._certificates = asyncio.Lock()
         self._restarting = asyncio.Lock()
@@ -138,7 +138,7 @@ class ControlActions:
                 progress(f"Replacing {one} …")
                 try:
                     await self._fleet.replace(one)
-                except (EnvoyError, StartFailedError, NoSlotError, OSError) as exc:
+                except (EnvoyError, StartFailedError, PortsExhaustedError, OSError) as exc:
                     raise ControlError(f"{one} was not replaced.\n{exc}") from exc
         return names
 
@@ -154,7 +154,7 @@ class ControlActions:
         async with self._certificates:
             try:
                 await rotate(
-                    self._fleet.plan.site.layout,
+                    self._fleet.plan.addresses.data_folder,
                     root=bool(arguments.get("root")),
                     settled=self._settled,
                     progress=progress,
@@ -168,11 +168,11 @@ class ControlActions:
         Raises:
             CaError, OSError: They cannot be renewed; the supervisor tries again.
         """
-        layout = self._fleet.plan.site.layout
+        data_folder = self._fleet.plan.addresses.data_folder
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             async with self._certificates:
-                issue_all(CertificateAuthority.load_or_create(layout.ca), layout.certs)
+                issue_all(CertificateAuthority.load_or_create(data_folder.ca), data_folder.certs)
 
     async def _settled(self) -> None:
         """Wait until every proxy shows the leaf and the roots that are installed for its workload.
@@ -184,7 +184,7 @@ class ControlActions:
             await asyncio.sleep(HANDSHAKE_SECONDS)
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
         for proxy in proxies:
-            wanted = Installed.read(self._fleet.plan.site.layout.certs / proxy.workload)
+            wanted = Installed.read(self._fleet.plan.addresses.data_folder.certs / proxy.workload)
             async with Admin(proxy.admin) as admin:
                 while not await _shows(admin, wanted):
                     if asyncio.get_running_loop().time() > deadline:

@@ -13,7 +13,7 @@ from mesh.control import ControlError, Progress
 from mesh.local.control.canary_analysis import Sample, Verdict, judge, read
 from mesh.local.processes.envoy import Admin, EnvoyError
 from mesh.local.processes.fleet import Fleet
-from mesh.local.processes.port_slots import NoSlotError
+from mesh.local.processes.port_allocator import PortsExhaustedError
 from mesh.local.processes.supervisor import StartFailedError
 from mesh.render.envoy.placement import canary_of
 
@@ -114,7 +114,7 @@ class Canary:
                 progress(f"Replacing {name} …")
                 try:
                     await self._fleet.replace(name, command=self.command)
-                except (EnvoyError, StartFailedError, NoSlotError, OSError) as exc:
+                except (EnvoyError, StartFailedError, PortsExhaustedError, OSError) as exc:
                     self.state = "promotion failed; the canary has all calls"
                     raise ControlError(f"{self.state}:\n{exc}") from exc
             await self._end()

@@ -38,28 +38,30 @@ class Installed:
         )
 
 
-async def rotate(layout: DataFolder, *, root: bool, settled: Settled, progress: Progress) -> None:
+async def rotate(
+    data_folder: DataFolder, *, root: bool, settled: Settled, progress: Progress
+) -> None:
     """Renew every leaf, and the root too if *root* is set.
 
     Raises:
         CaError: The authority cannot be used.
     """
-    old = CertificateAuthority.load_or_create(layout.ca)
+    old = CertificateAuthority.load_or_create(data_folder.ca)
     if not root:
-        _issue_leaves(old, layout.certs, old.pem())
+        _issue_leaves(old, data_folder.certs, old.pem())
         await settled()
         progress("Every certificate was renewed.")
         return
     new = CertificateAuthority.create()
     both = old.pem() + new.pem()
-    _trust(layout.certs, both)
+    _trust(data_folder.certs, both)
     await settled()
     progress("Phase 1 of 3: every workload trusts both roots.")
-    new.save(layout.ca)
-    _issue_leaves(new, layout.certs, both)
+    new.save(data_folder.ca)
+    _issue_leaves(new, data_folder.certs, both)
     await settled()
     progress("Phase 2 of 3: every certificate is issued by the new root.")
-    _trust(layout.certs, new.pem())
+    _trust(data_folder.certs, new.pem())
     await settled()
     progress("Phase 3 of 3: the old root is no longer trusted.")
 

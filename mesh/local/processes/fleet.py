@@ -108,15 +108,15 @@ class Fleet:
         """Start one more instance of *process*; returns where its proxy listens.
 
         Raises:
-            NoSlotError: There are no ports left.
+            PortsExhaustedError: There are no ports left.
             EnvoyError, StartFailedError: It does not become ready; nothing of it is left.
         """
-        slot = self.plan.slots.take(process, own=False)
-        units = self.plan.instance(process, name, replica, slot, command=command)
+        ports = self.plan.port_allocator.take(process, own=False)
+        units = self.plan.instance(process, name, replica, ports, command=command)
         try:
             await self._start_one(units)
         except BaseException:
-            self.plan.slots.give_back(slot)
+            self.plan.port_allocator.release(ports)
             raise
         self._on_change()
         return f"127.0.0.1:{units[0].port}"
@@ -139,19 +139,19 @@ class Fleet:
         """
         old = self._units_of(name)
         first = old[0]
-        slot = self.plan.slots.take(first.process)
+        ports = self.plan.port_allocator.take(first.process)
         new = self.plan.instance(
             first.process,
             name,
             first.replica,
-            slot,
+            ports,
             command=command or first.command,
             port=first.port,
         )
         try:
             await self._start_one(new, suffix=_SUCCESSOR)
         except BaseException:
-            self.plan.slots.give_back(slot)
+            self.plan.port_allocator.release(ports)
             raise
         try:
             await self._redirect(old)
@@ -255,13 +255,13 @@ class Fleet:
             self.units.pop(unit.name, None)
             if unit.proxy is not None:
                 self.proxies.remove(unit.proxy)
-        slot = units[0].slot if units else None
-        if slot is not None:
-            self.plan.slots.give_back(slot)
+        ports = units[0].ports if units else None
+        if ports is not None:
+            self.plan.port_allocator.release(ports)
 
     def _child(self, unit: Unit, *, suffix: str = "") -> Child:
-        layout = self.plan.site.layout
-        log_file = layout.logs / f"{unit.name}.log"
+        data_folder = self.plan.addresses.data_folder
+        log_file = data_folder.logs / f"{unit.name}.log"
         if not suffix:
             self.logs.file(log_file).begin()
         return Child(
@@ -271,7 +271,7 @@ class Fleet:
             log_file=log_file,
             logs=self.logs,
             forks=self.forks,
-            ready=probe(unit, layout.certs),
+            ready=probe(unit, data_folder.certs),
         )
 
     async def _complete(self, unit: Unit) -> None:
@@ -284,7 +284,7 @@ class Fleet:
                 if asyncio.get_running_loop().time() > deadline:
                     raise StartFailedError(
                         f"{unit.name} does not reach {', '.join(missing)}; the logs are in "
-                        f"{self.plan.site.layout.logs}."
+                        f"{self.plan.addresses.data_folder.logs}."
                     )
                 await asyncio.sleep(_POLL_SECONDS)
 

@@ -28,10 +28,10 @@ _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 class Monitoring:
     """The two servers of one local mesh."""
 
-    def __init__(self, layout: DataFolder, plan: Plan) -> None:
-        self._folder = layout.data / "monitoring"
-        self._state = layout.state
-        self._scraped = layout.scraped
+    def __init__(self, data_folder: DataFolder, plan: Plan) -> None:
+        self._folder = data_folder.data / "monitoring"
+        self._state = data_folder.state
+        self._scraped = data_folder.scraped
         self._plan = plan
         self.programs = monitoring_programs()
         """Paths of those that are installed."""
@@ -46,7 +46,7 @@ class Monitoring:
         Raises:
             OSError: It cannot be written.
         """
-        address = self._plan.site.address
+        address = self._plan.addresses.address
         _write(
             self._folder,
             {
@@ -95,12 +95,15 @@ class Monitoring:
             process=process,
             name=name,
             replica=1,
-            port=self._plan.site.port(offset),
-            command=(self.programs[name], *self._arguments(name, self._plan.site.address(offset))),
+            port=self._plan.addresses.port(offset),
+            command=(
+                self.programs[name],
+                *self._arguments(name, self._plan.addresses.address(offset)),
+            ),
             environment={key: os.environ[key] for key in _KEPT if key in os.environ},
             kind=process.kind,
             probe=process.probe,
-            probe_target=f"http://{self._plan.site.address(offset)}",
+            probe_target=f"http://{self._plan.addresses.address(offset)}",
         )
 
     def _arguments(self, name: str, address: str) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from mesh import topology
 from mesh.chassis import otel_environment
 from mesh.contract import policy
-from mesh.local.addresses import HOST, Site
+from mesh.local.addresses import HOST, Addresses
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes import environment, envoy
-from mesh.local.processes.port_slots import Slot, Slots
+from mesh.local.processes.port_allocator import InstancePorts, PortAllocator
 from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
-KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
+INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
 """Variables that a process inherits from the runner, in addition to AMARRE_ and OTEL_ ones."""
 
 
@@ -47,7 +47,7 @@ class Unit:
     kind: Kind
     probe: Probe
     probe_target: str
-    slot: Slot | None = None
+    ports: InstancePorts | None = None
     proxy: Proxy | None = None
     """The Envoy that this unit is; None for processes."""
 
@@ -59,21 +59,21 @@ class PlanError(Exception):
 class Plan:
     """The units of a local mesh."""
 
-    def __init__(self, layout: DataFolder, options: Options) -> None:
-        self.site = Site(layout, options.port_base)
+    def __init__(self, data_folder: DataFolder, options: Options) -> None:
+        self.addresses = Addresses(data_folder, options.port_base)
         self.options = options
-        self.slots = Slots()
+        self.port_allocator = PortAllocator()
         self._check()
         self._service_ports: dict[str, list[int]] = {}
         planned = [
-            (process, replica, self._slot(process, replica))
+            (process, replica, self._ports(process, replica))
             for process in topology.PROCESSES
             for replica in range(1, self._replicas(process) + 1)
         ]
         self.units = tuple(
             unit
-            for process, replica, slot in planned
-            for unit in self.instance(process, _name(process, replica), replica, slot)
+            for process, replica, ports in planned
+            for unit in self.instance(process, _name(process, replica), replica, ports)
         )
 
     def _check(self) -> None:
@@ -106,10 +106,10 @@ class Plan:
     def _replicas(self, process: Process) -> int:
         return self.options.replicas.get(process.name, 1)
 
-    def _slot(self, process: Process, replica: int) -> Slot:
-        slot = self.slots.take(process, own=replica == 1)
-        self._service_ports.setdefault(process.name, []).append(self.site.port(slot.port))
-        return slot
+    def _ports(self, process: Process, replica: int) -> InstancePorts:
+        ports = self.port_allocator.take(process, own=replica == 1)
+        self._service_ports.setdefault(process.name, []).append(self.addresses.port(ports.main))
+        return ports
 
     def service_ports(self, name: str) -> list[int]:
         """Return the gRPC port of every replica of a service."""
@@ -128,7 +128,7 @@ class Plan:
         process: Process,
         name: str,
         replica: int,
-        slot: Slot,
+        ports: InstancePorts,
         *,
         command: tuple[str, ...] | None = None,
         port: int | None = None,
@@ -139,18 +139,23 @@ class Plan:
             process: Its place in the topology.
             name: Its name, ``survey-canary``.
             replica: Its number.
-            slot: The ports that it gets.
+            ports: The ports that it gets.
             command: Another program in place of the usual one; it gets the same environment.
-            port: The port to take over from an instance that still runs; default that of *slot*.
+            port: The port to take over from an instance that still runs; default that of *ports*.
         """
         where = _Place(
-            folder=self.site.layout.sockets
-            / (name if slot.tag == process.name else f"{name}.{slot.tag}"),
+            folder=self.addresses.data_folder.sockets
+            / (name if ports.tag == process.name else f"{name}.{ports.tag}"),
             # Replicas at the edge share its ports: the kernel spreads connections over them.
-            port=port or self.site.port(process.port if _at_edge(process) else slot.port),
-            slot=slot,
+            port=port or self.addresses.port(process.port if _at_edge(process) else ports.main),
+            ports=ports,
         )
-        usual = (sys.executable, "-m", process.module, *environment.arguments(self.site, process))
+        usual = (
+            sys.executable,
+            "-m",
+            process.module,
+            *environment.arguments(self.addresses, process),
+        )
         itself = Unit(
             process=process,
             name=name,
@@ -161,7 +166,7 @@ class Plan:
             kind=process.kind,
             probe=process.probe,
             probe_target=self._probe_target(process, where),
-            slot=slot,
+            ports=ports,
         )
         if not self._behind_envoy(process):
             return (itself,)
@@ -171,7 +176,7 @@ class Plan:
         return process.has_sidecar and not self.options.direct
 
     def _traces_are_exported(self) -> bool:
-        defaults = {otel_environment.ENDPOINT: self.site.collector}
+        defaults = {otel_environment.ENDPOINT: self.addresses.collector}
         return otel_environment.is_exported("traces", defaults | dict(os.environ))
 
     def _probe_target(self, process: Process, where: "_Place") -> str:
@@ -184,20 +189,20 @@ class Plan:
     def _proxy_unit(self, unit: Unit, where: "_Place") -> Unit:
         at_edge = _at_edge(unit.process)
         name = f"{unit.name}-envoy"
-        folder = self.site.layout.envoy / f"{name}.{where.slot.tag}"
+        folder = self.addresses.data_folder.envoy / f"{name}.{where.ports.tag}"
         proxy = Proxy(
             name=name,
             workload=unit.process.identity,
             folder=str(folder),
-            svid_dir=str(self.site.layout.certs / unit.process.identity),
-            admin=self.site.address(where.slot.admin),
+            svid_dir=str(self.addresses.data_folder.certs / unit.process.identity),
+            admin=self.addresses.address(where.ports.admin),
             app=f"unix:{where.app}",
             egress=f"unix:{where.egress}",
             inbound="" if at_edge else f"{HOST}:{where.port}",
-            key_set="" if at_edge else f"unix:{self.site.key_set}",
+            key_set="" if at_edge else f"unix:{self.addresses.key_set}",
             edge=self._edge() if at_edge else None,
             telemetry=Telemetry(
-                otlp=self.site.collector if self._traces_are_exported() else "",
+                otlp=self.addresses.collector if self._traces_are_exported() else "",
                 sampling_percent=100 * otel_environment.sampling_share(os.environ, 1.0),
             ),
         )
@@ -207,19 +212,19 @@ class Plan:
             replica=unit.replica,
             port=where.port,
             command=envoy.command(folder),
-            environment={key: value for key, value in os.environ.items() if key in KEPT},
+            environment={key: value for key, value in os.environ.items() if key in INHERITED},
             kind=Kind.PROXY,
             probe=Probe.ENVOY,
             probe_target=proxy.admin,
-            slot=where.slot,
+            ports=where.ports,
             proxy=proxy,
         )
 
     def _edge(self) -> Edge:
         return Edge(
-            http=self.site.address(topology.EDGE_HTTP),
-            https=self.site.address(topology.EDGE_HTTPS),
-            tls_dir=str(self.site.layout.certs / "edge"),
+            http=self.addresses.address(topology.EDGE_HTTP),
+            https=self.addresses.address(topology.EDGE_HTTPS),
+            tls_dir=str(self.addresses.data_folder.certs / "edge"),
             rate_limits=os.environ.get("AMARRE_RATE_LIMITS", "on") != "off",
         )
 
@@ -227,19 +232,19 @@ class Plan:
         common = {
             "AMARRE_INSTANCE": name,
             "AMARRE_TRANSPORT": "direct" if self.options.direct else "sidecar",
-            "AMARRE_PSEUDONYM_KEY_FILE": str(self.site.layout.secret("pseudonym-key")),
+            "AMARRE_PSEUDONYM_KEY_FILE": str(self.addresses.data_folder.secret("pseudonym-key")),
             "PYTHONUNBUFFERED": "1",
         }
-        defaults = environment.defaults(self.site, process)
+        defaults = environment.defaults(self.addresses, process)
         if process.identity:
             defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
-                f"http://{self.site.address(topology.OTLP_GRPC)}"
+                f"http://{self.addresses.address(topology.OTLP_GRPC)}"
             )
             common |= {
                 "AMARRE_LISTEN": f"{HOST}:{where.port}",
-                "AMARRE_SVID_DIR": str(self.site.layout.certs / process.identity),
+                "AMARRE_SVID_DIR": str(self.addresses.data_folder.certs / process.identity),
                 "AMARRE_PEERS": json.dumps(self._peers(process, where)),
-                "AMARRE_KEY_SET_SOCKET": str(self.site.key_set),
+                "AMARRE_KEY_SET_SOCKET": str(self.addresses.key_set),
             }
         if self._behind_envoy(process):
             common["AMARRE_LISTEN"] = f"unix:{where.app}"
@@ -249,7 +254,7 @@ class Plan:
                     "AMARRE_GATEWAY_HTTPS_LISTEN": "",
                 }
         if process.metrics:
-            common["AMARRE_METRICS_LISTEN"] = self.site.address(where.slot.metrics)
+            common["AMARRE_METRICS_LISTEN"] = self.addresses.address(where.ports.metrics)
         # What the user sets in the environment wins over these defaults, except where a process
         # is bound to its place in this mesh.
         return defaults | inherited() | common
@@ -267,10 +272,10 @@ class Plan:
     def ports_in_use(self) -> dict[int, str]:
         """Return every TCP port that this mesh listens on, and which process wants it."""
         wanted = {unit.port: unit.name for unit in self.units}
-        wanted[self.site.port(topology.EDGE_HTTPS)] = "gateway (HTTPS)"
-        wanted[self.site.port(topology.SMTP)] = "outbox (SMTP)"
-        wanted[self.site.port(topology.OTLP_GRPC)] = "console (OTLP gRPC)"
-        wanted[self.site.port(topology.OTLP_HTTP)] = "console (OTLP HTTP)"
+        wanted[self.addresses.port(topology.EDGE_HTTPS)] = "gateway (HTTPS)"
+        wanted[self.addresses.port(topology.SMTP)] = "outbox (SMTP)"
+        wanted[self.addresses.port(topology.OTLP_GRPC)] = "console (OTLP gRPC)"
+        wanted[self.addresses.port(topology.OTLP_HTTP)] = "console (OTLP HTTP)"
         for unit in self.units:
             if unit.proxy is not None:
                 admin = int(unit.proxy.admin.rpartition(":")[2])
@@ -287,7 +292,7 @@ class _Place:
 
     folder: Path
     port: int
-    slot: Slot
+    ports: InstancePorts
 
     @property
     def app(self) -> Path:
@@ -308,7 +313,7 @@ def inherited() -> dict[str, str]:
         of_telemetry = otel_environment.inherited(os.environ)
     except otel_environment.OtelVariableError as error:
         raise PlanError(str(error)) from error
-    ours = (key for key in os.environ if key in KEPT or key.startswith("AMARRE_"))
+    ours = (key for key in os.environ if key in INHERITED or key.startswith("AMARRE_"))
     return {key: os.environ[key] for key in ours} | of_telemetry
 
 

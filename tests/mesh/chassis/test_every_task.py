@@ -232,8 +232,8 @@ async def runner(folder: Path, stop: asyncio.Event) -> AsyncIterator[Reported]:
         return any(repr(task) in problem for problem in whole.problems())
 
     # Without the check of ports: no process is started here.
-    whole.layout.prepare()
-    issue_all(CertificateAuthority.load_or_create(whole.layout.ca), whole.layout.certs)
+    whole.data_folder.prepare()
+    issue_all(CertificateAuthority.load_or_create(whole.data_folder.ca), whole.data_folder.certs)
     serving = asyncio.create_task(whole._serve(lambda: None))
     try:
         yield reported

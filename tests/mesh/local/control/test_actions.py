@@ -12,7 +12,7 @@ from mesh.control import ControlError, Progress, serve_actions
 from mesh.local.control.client import send_action
 from mesh.local.control.faults import describe, parse_fault
 from mesh.local.data_folder import DataFolder
-from mesh.local.processes.port_slots import MOST_SPARE, NoSlotError, Slots
+from mesh.local.processes.port_allocator import MOST_SPARE, PortAllocator, PortsExhaustedError
 
 
 def test_fault() -> None:
@@ -44,9 +44,9 @@ def test_impossible_faults(asked: dict[str, Any], said: str) -> None:
 
 async def test_control(tmp_path: Path) -> None:
     """An action runs, reports its progress, and returns its error."""
-    layout = DataFolder(tmp_path)
-    layout.sockets.mkdir()
-    layout.ready.write_text(f'{{"processes": [{{"pid": {os.getpid()}}}]}}')
+    data_folder = DataFolder(tmp_path)
+    data_folder.sockets.mkdir()
+    data_folder.ready.write_text(f'{{"processes": [{{"pid": {os.getpid()}}}]}}')
 
     async def greet(asked: dict[str, Any], tell: Progress) -> str:
         tell("thinking")
@@ -55,27 +55,27 @@ async def test_control(tmp_path: Path) -> None:
         return f"hello {asked['name']}"
 
     progress: list[str] = []
-    async with serve_actions(layout.control, {"greet": greet}):
-        answer = await send_action(layout, "greet", progress.append, name="Ada")
+    async with serve_actions(data_folder.control, {"greet": greet}):
+        answer = await send_action(data_folder, "greet", progress.append, name="Ada")
         with pytest.raises(ControlError, match="to whom"):
-            await send_action(layout, "greet", progress.append)
-        mode = layout.control.stat().st_mode & 0o777
+            await send_action(data_folder, "greet", progress.append)
+        mode = data_folder.control.stat().st_mode & 0o777
 
     assert "hello Ada" == answer
     assert ["thinking", "thinking"] == progress
     assert 0o600 == mode
 
 
-def test_slots() -> None:
+def test_port_allocation() -> None:
     """The first instance gets its own ports, others spare ones, no two the same; then a message."""
-    slots, survey = Slots(), topology.process("survey")
-    first = slots.take(survey)
-    spare = [slots.take(survey) for _ in range(MOST_SPARE)]
+    port_allocator, survey = PortAllocator(), topology.process("survey")
+    first = port_allocator.take(survey)
+    spare = [port_allocator.take(survey) for _ in range(MOST_SPARE)]
 
-    assert (survey.port, survey.metrics, survey.admin) == (first.port, first.metrics, first.admin)
-    ports = [port for slot in (first, *spare) for port in (slot.port, slot.metrics, slot.admin)]
+    assert (survey.port, survey.metrics, survey.admin) == (first.main, first.metrics, first.admin)
+    ports = [port for ports in (first, *spare) for port in (ports.main, ports.metrics, ports.admin)]
     assert len(ports) == len(set(ports))
-    with pytest.raises(NoSlotError, match="replicas"):
-        slots.take(survey)
-    slots.give_back(first)
-    assert first == slots.take(survey)
+    with pytest.raises(PortsExhaustedError, match="replicas"):
+        port_allocator.take(survey)
+    port_allocator.release(first)
+    assert first == port_allocator.take(survey)

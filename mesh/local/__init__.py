@@ -1,1 +1,1 @@
-"""The mesh on one machine: certificate authority, processes, canaries."""
+"""The mesh on one machine: local CA, processes and control actions."""

@@ -2,8 +2,8 @@
 Create or repair the virtual environment of a checkout.
 
 ``make`` runs this file with whatever Python it finds, before anything is installed, so it needs
-the standard library only and nothing newer than Python 3.8. It does nothing when the environment
-already holds what the lock says.
+the standard library only and nothing newer than Python 3.8. It does nothing if the environment
+already matches the lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PYTHON = VENV / "bin" / "python"
 OLDEST = (3, 11)
 NEWEST = (3, 14)
 LOCKS = {False: ROOT / "requirements.lock", True: ROOT / "requirements-dev.lock"}
-"""The lock by whether the tools for checks and tests are wanted, too."""
+"""Lock files, by whether development tools are included."""
 
 # pip reads these from its configuration files, PIP_* variables and command line; uv reads its own
 # variables only. Behind a company proxy or CA the same settings must serve both.
@@ -44,10 +44,10 @@ UV_VARIABLES = {
 
 
 def main() -> None:
-    """Bring ``.venv`` to the state of the lock, and say what was done."""
+    """Make ``.venv`` match the lock, and print what was done."""
     parser = argparse.ArgumentParser(description="Create or repair .venv from the lock.")
     parser.add_argument(
-        "--dev", action="store_true", help="also install what checks and tests need"
+        "--dev", action="store_true", help="also install the tools for checks and tests"
     )
     parser.add_argument("--python", help="interpreter to use; default: the newest supported one")
     parser.add_argument(
@@ -71,14 +71,14 @@ def main() -> None:
     if not found or found["version"] != version:
         shutil.rmtree(VENV, ignore_errors=True)
         _run(interpreter, "-m", "venv", str(VENV), why="create .venv")
-    STAMP.unlink(missing_ok=True)  # an interrupted installation starts from nothing next time
+    STAMP.unlink(missing_ok=True)  # an interrupted installation starts from scratch next time
     print("Installing into .venv …", flush=True)
     _install(LOCKS[dev])
     STAMP.write_text(json.dumps({**_wanted(dev=dev), "version": version}))
 
 
 def _state() -> dict[str, Any]:
-    """Return what the stamp says, or nothing if the environment is missing, broken or moved."""
+    """Return the content of the stamp; empty if the environment is missing, broken or moved."""
     try:
         found = json.loads(STAMP.read_text())
         whole = found["root"] == str(ROOT) and subprocess.run(
@@ -103,7 +103,7 @@ def _is_current(found: dict[str, Any], python: str | None, *, dev: bool) -> bool
 
 
 def _interpreter(asked: str | None, found: dict[str, Any]) -> tuple[str, str]:
-    """Return the interpreter to use and its version: the one asked for, or the newest."""
+    """Return the requested or the newest interpreter, with its version."""
     if asked:
         version = _version_of(asked)
         if version is None:
@@ -136,7 +136,7 @@ def _find(version: str) -> str | None:
 
 
 def _candidates(version: str) -> list[str]:
-    """Return commands that may be Python *version*: on PATH, then among pyenv's versions."""
+    """Return candidate commands for Python *version*: on PATH, then among pyenv's versions."""
     pyenv = Path(os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))) / "versions"
     kept = sorted(pyenv.glob(f"{version}*/bin/python{version}"), reverse=True)
     named = [shutil.which(f"python{version}"), shutil.which("python3"), *map(str, kept)]
@@ -144,7 +144,7 @@ def _candidates(version: str) -> list[str]:
 
 
 def _version_of(python: str) -> str | None:
-    """Return the version, or None for what is not a Python that can make environments."""
+    """Return the version, or None if this is not a Python that can create environments."""
     ask = "import ensurepip, platform, venv; print(platform.python_version())"
     try:
         # A pyenv shim of an inactive version exists and fails.
@@ -166,8 +166,8 @@ def _range() -> str:
 
 
 def _install(lock: Path) -> None:
-    # uv is in the lock like everything else: pip installs it alone and uv installs the rest, which
-    # takes seconds where pip takes a minute. Where no uv exists for this machine pip does it all.
+    # uv is in the lock too: pip installs only uv and uv installs the rest, in seconds instead of a
+    # minute. If there is no uv for this machine, pip installs everything.
     pip = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
     uv = str(VENV / "bin" / "uv")
     alone = VENV / "uv.lock"
@@ -178,7 +178,7 @@ def _install(lock: Path) -> None:
         settings,
     )
     if not quick:
-        print("uv could not install; pip does it, which takes a minute or two.", flush=True)
+        print("uv failed; installing with pip, which takes a minute or two.", flush=True)
         _run(*pip, "--require-hashes", "-r", str(lock), why=f"install {lock.name}")
     _run(str(PYTHON), str(ROOT / "protos" / "generate.py"), why="generate code from the contracts")
     _run(*pip, "--no-build-isolation", "-e", str(ROOT), why="install the project")
@@ -193,12 +193,12 @@ def _entry(lock: str, name: str) -> str:
 
 
 def _uv_settings() -> dict[str, str]:
-    """Return pip's configuration as variables for uv; what is set for uv already stays."""
+    """Return pip's configuration as variables for uv; existing uv variables take precedence."""
     listed = subprocess.run(
         [str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
     entries = [line.partition("=") for line in listed.stdout.splitlines()]
-    # As in pip, a variable beats a section for `pip install`, which beats the global section.
+    # As in pip, variables override the section for `pip install`, which overrides the global one.
     entries.sort(key=lambda entry: (entry[0].startswith(":env:"), entry[0].startswith("install.")))
     settings = {}
     for key, _, value in entries:

@@ -1,4 +1,4 @@
-"""Data folder of a local mesh: the paths of everything that it writes."""
+"""Data folder of a local mesh: the paths of all its files."""
 
 import hashlib
 import os

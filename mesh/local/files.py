@@ -1,4 +1,4 @@
-"""Write files so that readers see the old or the new content, never a part of it."""
+"""Atomic file writes: readers see the old or the new content, never a part of it."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,10 @@ PRIVATE = 0o600
 
 
 def write(path: Path, text: str, *, mode: int = PRIVATE) -> None:
-    """Write *text* to a new file next to *path*, then rename it; missing folders are made.
+    """Write *text* to a new file next to *path*, then rename it; missing folders are created.
 
     Raises:
-        OSError: It cannot be written. *path* is as before, and nothing is left next to it.
+        OSError: It cannot be written. *path* is unchanged and no temporary file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -12,7 +12,7 @@ class NotRunningError(Exception):
 
 
 def read_ready_file(data_folder: DataFolder) -> dict[str, Any]:
-    """Return the ready file of the mesh that runs from *data_folder*.
+    """Return the ready file of the mesh running from *data_folder*.
 
     Raises:
         NotRunningError: No mesh runs.

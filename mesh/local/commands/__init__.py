@@ -1,1 +1,1 @@
-"""The commands of ``amarre`` that run or inspect the local mesh."""
+"""``amarre`` commands that run or inspect the local mesh."""

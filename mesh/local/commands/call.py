@@ -25,7 +25,7 @@ class CallRefusedError(Exception):
 async def call(
     data_folder: DataFolder, name: str, request: str, identity: str, *, session: str = ""
 ) -> AsyncIterator[str]:
-    """Call the method *name* of the mesh that runs from *data_folder*, as the workload *identity*.
+    """Call the method *name* of a running mesh as the workload *identity*.
 
     Args:
         data_folder: Data folder of the mesh.

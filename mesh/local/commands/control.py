@@ -40,27 +40,27 @@ def _milliseconds(context: click.Context, parameter: click.Parameter, value: str
 
 @click.group()
 def fault() -> None:
-    """Inject faults: delay or abort a percentage of the calls of a method."""
+    """Inject faults: delay or abort a percentage of a method's calls."""
 
 
 @fault.command("add")
 @click.argument("method")
 @click.option(
-    "--delay", callback=_milliseconds, metavar="DURATION", help="Delay, for instance 300ms or 1.5s."
+    "--delay", callback=_milliseconds, metavar="DURATION", help="Delay, for example 300ms or 1.5s."
 )
-@click.option("--abort", metavar="STATUS", help="gRPC status to return, for instance UNAVAILABLE.")
+@click.option("--abort", metavar="STATUS", help="gRPC status to return, for example UNAVAILABLE.")
 @click.option(
     "--percent",
     type=float,
     default=100,
     show_default=True,
-    help="Percentage of calls that are affected.",
+    help="Percentage of calls to affect.",
 )
 @DATA_OPTION
 def fault_add(
     method: str, *, delay: float | None, abort: str | None, percent: float, data: Path
 ) -> None:
-    """Inject a fault into METHOD, replacing the present one.
+    """Inject a fault into METHOD, replacing any existing one.
 
     \b
     amarre fault add survey.ListRequests --delay 300ms --percent 50
@@ -89,7 +89,7 @@ def fault_clear(method: str | None, data: Path) -> None:
 
 @click.group()
 def canary() -> None:
-    """Run a second version of a service with a percentage of the calls."""
+    """Run a second version of a service for a percentage of the calls."""
 
 
 WEIGHT = click.option("--weight", type=click.IntRange(0, 100), help="Percentage of the calls.")
@@ -129,7 +129,7 @@ def canary_set(service: str, percent: int | None, *, weight: int | None, data: P
     """Set the percentage of calls that the canary of SERVICE gets."""
     share = percent if percent is not None else weight
     if share is None:
-        raise UserError(f"Pass a percentage, for instance: amarre canary set {service} 25")
+        raise UserError(f"Pass a percentage, for example: amarre canary set {service} 25")
     _show(_send(data, "canary set", service=service, weight=share))
 
 
@@ -153,7 +153,7 @@ def canary_status(service: str | None, *, as_json: bool, data: Path) -> None:
 @click.argument("service")
 @DATA_OPTION
 def canary_promote(service: str, data: Path) -> None:
-    """Replace every replica of SERVICE by one that runs the canary's command."""
+    """Replace every replica of SERVICE with one that runs the canary's command."""
     _show(_send(data, "canary promote", service=service))
 
 
@@ -200,10 +200,11 @@ async def _rotate(data_folder: DataFolder, *, root: bool) -> None:
     except NotRunningError as nobody:
         if not data_folder.certs.is_dir():
             raise ControlError(
-                f"There are no certificates in {data_folder.data}. `amarre certs issue` makes them."
+                f"There are no certificates in {data_folder.data}. "
+                "`amarre certs issue` creates them."
             ) from nobody
 
         async def settled() -> None:
-            """Nothing to wait for: no process uses the certificates."""
+            """Return at once: no process uses the certificates."""
 
         await rotate(data_folder, root=root, settled=settled, progress=click.echo)

@@ -1,4 +1,4 @@
-"""``amarre doctor``: checks of this machine, with advice."""
+"""``amarre doctor``: checks of this machine, with advice on how to fix problems."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ class Finding:
 
 
 def examine(data_folder: DataFolder, port_base: int) -> list[Finding]:
-    """Check everything that the mesh needs of this machine; changes nothing."""
+    """Check this machine's prerequisites for the mesh, without changing anything."""
     return [
         _python(),
         _generated(),
@@ -132,7 +132,7 @@ def _postgres() -> Finding:
 
 
 def show(findings: list[Finding]) -> None:
-    """Print one line per finding, with advice where something is missing."""
+    """Print one line per check, with advice if something is missing."""
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         mark = (

@@ -25,7 +25,7 @@ class ClusterError(Exception):
 
 
 class Cluster:
-    """Reads a cluster with kubectl; changes nothing."""
+    """Read-only access to a cluster through kubectl."""
 
     def __init__(self, context: str) -> None:
         """
@@ -33,7 +33,7 @@ class Cluster:
 
         Raises:
             ClusterError: kubectl is missing, the context is unknown, or the API server does not
-                answer.
+                respond.
         """
         kubectl = shutil.which("kubectl")
         if kubectl is None:
@@ -47,7 +47,7 @@ class Cluster:
         Return the resources of *kind* that match *arguments*.
 
         Raises:
-            ClusterError: The API server does not answer or refuses.
+            ClusterError: The API server does not respond or denies access.
         """
         try:
             done = subprocess.run(  # noqa: S603 - kubectl, with arguments of this module
@@ -59,7 +59,7 @@ class Cluster:
             )
         except subprocess.TimeoutExpired as error:
             raise ClusterError(
-                f"Context {self._context}: the API server does not answer."
+                f"Context {self._context}: the API server does not respond."
             ) from error
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]
@@ -68,14 +68,14 @@ class Cluster:
         return found
 
     def named(self, kind: str, name: str, *arguments: str) -> dict[str, Any] | None:
-        """Return the resource of *kind* called *name*, or None."""
+        """Return the resource of *kind* named *name*, or None."""
         found = self.get(kind, "--field-selector", f"metadata.name={name}", *arguments)
         return found[0] if found else None
 
 
 def examine(context: str) -> list[Finding]:
     """
-    Check every prerequisite that `mesh/deploy/kubernetes/README.md` names.
+    Check every prerequisite listed in `mesh/deploy/kubernetes/README.md`.
 
     Raises:
         ClusterError: The cluster cannot be read.
@@ -88,15 +88,14 @@ def examine(context: str) -> list[Finding]:
             cluster,
             "cert-manager",
             "certificates.cert-manager.io",
-            "Install cert-manager; the edge has no HTTPS without it.",
+            "Install cert-manager; without it the edge has no HTTPS.",
         ),
         *_secrets(cluster),
         _defined(
             cluster,
             "Prometheus Operator",
             "podmonitors.monitoring.coreos.com",
-            "Install Prometheus Operator for components/monitoring; there are no alerts without "
-            "it.",
+            "Install Prometheus Operator for components/monitoring; without it there are no it.",
             needed=False,
         ),
         _adapter(cluster),
@@ -134,7 +133,7 @@ def _istio(cluster: Cluster) -> Iterator[Finding]:
     versions = [_version(image) for image in images]
     yield Finding(
         f"istiod {', '.join(images)}".strip(),
-        # An image without a version in its tag was chosen on purpose.
+        # An image tag without a version is a deliberate choice.
         bool(images) and all(v is None or v >= OLDEST_ISTIO for v in versions),
         f"Install istiod {least} or newer with mesh/istio/istiod-values.yaml, see {_GUIDE}.",
     )
@@ -146,8 +145,8 @@ def _istio(cluster: Cluster) -> Iterator[Finding]:
     yield Finding(
         "the mesh's values for istiod",
         any(_is_ours(mesh) for mesh in meshes),
-        f"Install istiod with -f mesh/istio/istiod-values.yaml: trust domain "
-        f"{topology.TRUST_DOMAIN} and provider {TRACING} are missing in its configuration.",
+        f"istiod lacks trust domain {topology.TRUST_DOMAIN} and provider {TRACING}. Install it "
+        "with -f mesh/istio/istiod-values.yaml.",
     )
     yield Finding(
         "Istio's CNI plugin",
@@ -175,7 +174,7 @@ def _collector(cluster: Cluster) -> Finding:
         f"Service {namespace}/{name}, port {port}",
         port in ports,
         f"Create it (kubectl -n {namespace} create service clusterip {name} --tcp={port}:{port}); "
-        "istiod drops all traces without it.",
+        "Without it istiod drops all traces.",
     )
 
 
@@ -192,7 +191,7 @@ def _secrets(cluster: Cluster) -> Iterator[Finding]:
         yield Finding(
             f"ClusterSecretStore {STORE}",
             cluster.named(kind, STORE) is not None,
-            f"Create a ClusterSecretStore called {STORE} that leads to your vault.",
+            f"Create a ClusterSecretStore named {STORE} that points to your vault.",
         )
 
 
@@ -201,7 +200,7 @@ def _adapter(cluster: Cluster) -> Finding:
     return Finding(
         "prometheus-adapter",
         found is not None,
-        "Install prometheus-adapter; autoscaling follows the CPU only without it.",
+        "Install prometheus-adapter; without it autoscaling only follows the CPU.",
         needed=False,
     )
 
@@ -215,6 +214,6 @@ def _dns(cluster: Cluster) -> Finding:
     return Finding(
         "DNS in kube-system or openshift-dns",
         bool(found),
-        "Replace network-policy-*-dns.yaml by policies that allow the cluster's DNS; no name "
-        "resolves otherwise.",
+        "Replace network-policy-*-dns.yaml with policies that allow the cluster's DNS, or no "
+        "name resolves.",
     )

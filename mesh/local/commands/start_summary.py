@@ -20,7 +20,7 @@ TITLES = {
 
 
 def show(ready: dict[str, Any], *, console_link: str) -> None:
-    """Print URLs, gRPC addresses, start times and the link that opens the console."""
+    """Print URLs, gRPC addresses, start times and the link to the console."""
     table = Table(box=None, pad_edge=False)
     table.add_column("what", style="bold")
     table.add_column("where", no_wrap=True)

@@ -1,4 +1,4 @@
-"""``amarre status``: every process, ready or why not, and what fails."""
+"""``amarre status``: the readiness of every process, and current problems."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +32,7 @@ class Report:
 
     lines: list[Line]
     problems: list[str]
-    """What fails while the mesh runs, one sentence each."""
+    """Current problems, one sentence each."""
 
     @property
     def ready(self) -> bool:
@@ -41,7 +41,7 @@ class Report:
 
 
 async def report(data_folder: DataFolder) -> Report:
-    """Ask the mesh that runs from *data_folder* for the state of each of its processes.
+    """Return the state of each process of the mesh running from *data_folder*.
 
     Raises:
         NotRunningError: No mesh runs.
@@ -49,7 +49,7 @@ async def report(data_folder: DataFolder) -> Report:
     try:
         found = await client.send_action(data_folder, "status", lambda _: None)
     except ControlError as exc:
-        # The runner is gone or stuck; which processes are alive is all that is known.
+        # The runner is gone or stuck: all that can be checked is which processes are alive.
         processes = [
             process | {"ready": False} for process in read_ready_file(data_folder)["processes"]
         ]

@@ -24,14 +24,14 @@ from mesh.topology import Kind
 RENEW_SECONDS = 600.0
 SETTLE_SECONDS = 10.0
 HANDSHAKE_SECONDS = 1.0
-"""How long handshakes that began without a proxy may still use the files of before."""
+"""How long handshakes that started without a proxy may still use the previous files."""
 
 
 class ControlActions:
-    """Carries out actions, one at a time where they would disturb one another."""
+    """Executes control actions, one at a time where they would interfere with each other."""
 
     def __init__(self, fleet: Fleet, problems: Callable[[], list[str]] = list) -> None:
-        """Act on *fleet*; *problems* returns what fails while the mesh runs."""
+        """Act on *fleet*; *problems* returns the current problems of the mesh."""
         self._fleet = fleet
         self._problems = problems
         self.audit_log = AuditLog(fleet.plan.addresses.data_folder.state / "orders.jsonl")
@@ -92,12 +92,14 @@ class ControlActions:
             )
         command = tuple(shlex.split(arguments.get("command") or ""))
         if command and shutil.which(command[0]) is None:
-            raise ControlError(f"--command: there is no program {command[0]!r}; nothing changed.")
+            raise ControlError(
+                f"--command: there is no such program: {command[0]!r}; nothing changed."
+            )
         weight = _weight(arguments)
         canary = Canary(
             self._fleet, service, command=command or None, manual=bool(arguments.get("manual"))
         )
-        # Known from here on, so that it can be aborted while it starts.
+        # Registered here, so that it can be aborted while it starts.
         self._canaries[service] = canary
         progress(f"Starting {canary.name} …")
         await canary.start(weight)
@@ -163,10 +165,10 @@ class ControlActions:
                 raise ControlError(f"The rotation is incomplete; run it again.\n{exc}") from exc
 
     async def keep_certificates_fresh(self) -> None:
-        """Renew certificates that are past half their life, until cancelled.
+        """Renew certificates past half their lifetime, until cancelled.
 
         Raises:
-            CaError, OSError: They cannot be renewed; the supervisor tries again.
+            CaError, OSError: They cannot be renewed; the background task is restarted.
         """
         data_folder = self._fleet.plan.addresses.data_folder
         while True:
@@ -175,9 +177,9 @@ class ControlActions:
                 issue_all(CertificateAuthority.load_or_create(data_folder.ca), data_folder.certs)
 
     async def _settled(self) -> None:
-        """Wait until every proxy shows the leaf and the roots that are installed for its workload.
+        """Wait until every proxy reports the leaf and the roots installed for its workload.
 
-        Only what a proxy says counts: on a busy machine one may read its files seconds later.
+        Only the proxy's own report counts: on a busy machine it may read its files seconds later.
         """
         proxies = self._fleet.running_proxies()
         if not proxies:
@@ -238,7 +240,7 @@ def _serials(entry: dict[str, Any], of: str) -> set[str]:
 
 def _stuck(proxy: Proxy) -> str:
     return (
-        f"{proxy.name} does not use its new certificate; the rotation stopped. "
+        f"{proxy.name} did not pick up its new certificate; the rotation stopped. "
         "Restart it with `amarre restart` and rotate again."
     )
 

@@ -1,4 +1,4 @@
-"""Audit log of control actions: one JSON line per action that changes something."""
+"""Audit log of control actions: one JSON line per action that makes a change."""
 
 import json
 import os
@@ -13,22 +13,22 @@ from mesh.control import Progress
 from mesh.local import files
 
 SHOWN = 100
-"""The most lines returned, and the fewest kept."""
+"""Maximum number of lines returned, and minimum number kept."""
 _MOST_BYTES = 1024 * 1024
 READ_ONLY = frozenset({"fault list", "canary status", "status", "audit log"})
-"""Actions that change nothing and are not recorded."""
+"""Read-only actions, which are not recorded."""
 
 log = structlog.get_logger("audit")
 
 
 class AuditLog:
-    """The actions on one data folder, over all runs; the oldest are dropped beyond 1 MiB."""
+    """The audit log of one data folder, over all runs; at most 1 MiB of the newest entries."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def record(self, action: str, arguments: dict[str, Any], by: str, fault: str) -> None:
-        """Record an action sent *by* somebody; *fault* is why it failed, empty on success."""
+        """Record an action and who sent it; *fault* is why it failed, empty on success."""
         if action in READ_ONLY:
             return
         given = {name: value for name, value in arguments.items() if value not in (None, "", False)}
@@ -62,7 +62,7 @@ class AuditLog:
             file.writelines(f"{line}\n" for line in lines)
 
     async def last(self, arguments: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
-        """Return the last entries, newest first; an action itself, so that the console can ask."""
+        """Return the last entries, newest first; itself an action, for the console."""
         if not self._file.exists():
             return []
         lines = self._file.read_text(errors="replace").splitlines()[-SHOWN:]

@@ -1,4 +1,4 @@
-"""A canary: a second version of a service with a share of the calls, promoted or aborted."""
+"""Canaries: a second version of a service with a share of the calls, promoted or aborted."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ log = structlog.get_logger("canary")
 
 STEPS = (10, 25, 50, 100)
 STEP_SECONDS = 5.0
-"""A share is kept for at least this long before it grows."""
+"""Minimum time between increases of the weight."""
 LOOK_SECONDS = 0.5
 READY_SECONDS = 10.0
 
@@ -43,23 +43,23 @@ class Canary:
         self._changing = asyncio.Lock()
         self._began = (Sample(), Sample())
         self._stepped: tuple[Sample, Sample] | None = None
-        """What both had done at the last change of the weight; read at the next look."""
+        """Counters of both versions at the last change of the weight."""
         self._stepped_at = 0.0
         self.stable, self.canary = Sample(), Sample()
         self.verdict = Verdict.WAIT
         self.problem = ""
-        """Why the analysis does not make progress."""
+        """Why the analysis is not progressing."""
 
     @property
     def active(self) -> bool:
-        """Whether the canary starts or runs."""
+        """Whether the canary is starting or running."""
         return self.state == "starting" or self.name in self._fleet.units
 
     async def start(self, weight: int) -> None:
-        """Start the second version and give it its share of calls.
+        """Start the second version and route its share of calls to it.
 
         Raises:
-            ControlError: It does not become ready; the mesh is as before.
+            ControlError: It does not become ready; the mesh is unchanged.
         """
         process = topology.process(self.service)
         try:
@@ -69,7 +69,7 @@ class Canary:
             await self._wait_until_healthy()
             self._began = self._stepped = await self._read()
             if self.state != "starting":
-                raise ControlError("It was aborted while it started.")
+                raise ControlError("It was aborted during its start.")
         except Exception as exc:
             if self.state == "starting":
                 self.state = "failed to start"
@@ -90,7 +90,7 @@ class Canary:
     async def abort(self, why: str = "aborted by an operator") -> None:
         """Set the canary's weight to 0 at once, then stop it.
 
-        It always ends with weight 0 and no canary process, and it can be repeated.
+        Idempotent: always ends with weight 0 and no canary process.
         """
         async with self._changing:
             existed = self.active
@@ -100,7 +100,7 @@ class Canary:
                 log.warning("canary aborted", canary=self.name, reason=why)
 
     async def promote(self, progress: Progress = lambda _: None) -> None:
-        """Replace every replica by one that runs the canary's command, then stop the canary.
+        """Replace every replica with one that runs the canary's command, then stop the canary.
 
         Raises:
             ControlError: A replica does not become ready; the canary keeps all calls.
@@ -130,7 +130,7 @@ class Canary:
                 await analyzing
 
     def status(self) -> dict[str, Any]:
-        """Return the state, for people and programs."""
+        """Return the state, for the CLI and the console."""
         return {
             "service": self.service,
             "state": self.state,
@@ -142,7 +142,7 @@ class Canary:
         }
 
     async def _end(self) -> None:
-        """Remove every trace of the canary; nothing that fails keeps the rest from being done."""
+        """Remove everything of the canary; a failing step does not prevent the others."""
         self.weight = 0
         self._steer(None)
         proxies = self._fleet.proxies
@@ -175,7 +175,7 @@ class Canary:
                     await asyncio.sleep(0.05)
 
     def _callers(self) -> list[str]:
-        """The admin interfaces of the gateways' Envoys, through which nearly all calls go."""
+        """Return the admin interfaces of the gateways' Envoys, which carry nearly all calls."""
         return [p.admin for p in self._fleet.running_proxies() if p.workload == "gateway"]
 
     async def _read(self) -> tuple[Sample, Sample]:
@@ -187,9 +187,9 @@ class Canary:
         return stable, canary
 
     async def _analyze(self) -> None:
-        """Promote step by step while the canary is healthy; abort at once when it is not.
+        """Promote the canary step by step while it is healthy; abort at once if it is not.
 
-        While Envoy does not answer the analysis waits.
+        The analysis pauses while Envoy does not respond.
         """
         while self.name in self._fleet.units:
             await asyncio.sleep(LOOK_SECONDS)
@@ -206,13 +206,13 @@ class Canary:
     async def _decide(self) -> bool:
         """Compare both versions and act; returns whether the analysis is over.
 
-        A canary of which people decide is only compared.
+        A canary that is promoted manually is only compared.
         """
         stable, canary = await self._read()
         if self._stepped is None:
             self._stepped = stable, canary
-        # The stable version is compared over the canary's whole life: at the last step it gets
-        # no calls any more.
+        # The stable version is compared over the canary's whole lifetime: at the last step it no
+        # longer gets calls.
         self.stable = stable.since(self._began[0])
         self.canary = canary.since(self._stepped[1])
         verdict = self.verdict = judge(self.stable, self.canary)

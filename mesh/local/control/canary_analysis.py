@@ -11,15 +11,15 @@ from mesh.local.processes.envoy import Admin
 from mesh.render.envoy.placement import canary_of
 
 FEWEST_CALLS = 50
-"""A canary needs at least this many calls to be promoted."""
+"""Minimum number of calls before a canary is promoted."""
 FEWEST_FAILURES = 5
-"""A canary needs at least this many failures to be aborted for them."""
+"""Minimum number of failures before a canary is aborted."""
 FEWEST_SLOW = 10
-"""At least this many calls must be slow for an abort: the first calls of a process always are."""
+"""Minimum number of slow calls before an abort: the first calls of a process are always slow."""
 MORE_FAILURES = 0.05
-"""How far the canary's failure rate may exceed that of the stable version."""
+"""Maximum excess of the canary's failure rate over that of the stable version."""
 SLOWER_BY, SLOWER_MS = 2.0, 100.0
-"""How far the canary's p95 may exceed the stable version's: a factor, and milliseconds."""
+"""Maximum excess of the canary's p95 over the stable version's: a factor, and milliseconds."""
 _OURS = ("2", "4", "12", "13", "14", "15")
 """gRPC statuses that count as failures of the service."""
 
@@ -41,7 +41,7 @@ class Sample:
     buckets: Mapping[float, float] = field(default_factory=dict)
 
     def since(self, earlier: "Sample") -> "Sample":
-        """Return what was added since *earlier*, or everything if the counters were reset."""
+        """Return the difference from *earlier*, or everything if the counters were reset."""
         if self.calls < earlier.calls:
             return self
         return Sample(
@@ -51,7 +51,7 @@ class Sample:
         )
 
     def __add__(self, other: "Sample") -> "Sample":
-        """Return what two callers have counted together."""
+        """Return the sum of two callers' counters."""
         bounds = sorted({*self.buckets, *other.buckets})
         return Sample(
             self.calls + other.calls,
@@ -95,10 +95,10 @@ def judge(stable: Sample, canary: Sample) -> Verdict:
 
 
 async def read(admin: Admin, service: str) -> tuple[Sample, Sample]:
-    """Return what a caller's Envoy has counted for *service* and its canary so far.
+    """Return the counters of a caller's Envoy for *service* and its canary.
 
     Raises:
-        EnvoyError: The proxy does not answer.
+        EnvoyError: The proxy does not respond.
     """
     pattern = rf"^cluster[.]{service}(_canary)?[.]grpc[.]"
     counters = await admin.counters(pattern + r".*[.][0-9]+$")
@@ -119,7 +119,7 @@ def _sample(
     service: str, cluster: str, counters: Mapping[str, int], histograms: list[dict[str, Any]]
 ) -> Sample:
     described = policy.load().service(service)
-    # Streams that stay open last as long as their clients want.
+    # The duration of long-lived streams is up to their clients.
     names = {m.name for m in described.methods if not m.stays_open}
     prefix = f"cluster.{cluster}.grpc.{described.full_name}."
     calls = failures = 0

@@ -1,4 +1,4 @@
-"""Send control actions from the terminal to the mesh that runs from a data folder."""
+"""Client of the control socket: sends control actions to a running mesh."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from mesh.local.running_mesh import read_ready_file
 async def send_action(
     folder: DataFolder, name: str, progress: Progress, /, **arguments: Any
 ) -> Any:
-    """Send an action to the mesh that runs from *folder*; returns its result.
+    """Send an action to the mesh running from *folder*; return its result.
 
     Raises:
         NotRunningError: No mesh runs.
-        ControlError: The action cannot be carried out.
+        ControlError: The action failed.
     """
     read_ready_file(folder)
     by = f"{control.current_user()} (terminal)"

@@ -1,4 +1,4 @@
-"""Injected faults: parsed from the arguments of an action, described for people."""
+"""Injected faults: parsing of action arguments, and descriptions."""
 
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
         raise ControlError(f"There is no method {name}. Methods:\n  " + "\n  ".join(known))
     percent = float(arguments.get("percent", 100))
     if not 0 < percent <= 100:
-        raise ControlError(f"--percent {percent:g} is not above 0 and at most 100.")
+        raise ControlError(f"--percent {percent:g} must be above 0 and at most 100.")
     delay_ms, abort = arguments.get("delay_ms"), arguments.get("abort")
     if not delay_ms and not abort:
         raise ControlError("Pass --delay 300ms, --abort UNAVAILABLE, or both.")
@@ -38,7 +38,7 @@ def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
 
 
 def describe(fault: InjectedFault) -> str:
-    """Return a fault as a phrase."""
+    """Return a description of a fault."""
     parts = []
     if fault.delay is not None:
         parts.append(f"delayed by {fault.delay.total_seconds() * 1000:g} ms")

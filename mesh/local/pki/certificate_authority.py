@@ -1,7 +1,7 @@
-"""The local certificate authority: X.509-SVIDs for the workloads, a plain certificate for the edge.
+"""The local certificate authority: X.509-SVIDs for workloads, a plain certificate for the edge.
 
 It binds each service's DNS name to exactly one identity and never puts a hostname in a common
-name, since Python's gRPC clients check names and fall back to the common name.
+name, because gRPC clients verify names and fall back to the common name.
 """
 
 import datetime as dt
@@ -33,7 +33,7 @@ NAMESPACE = "amarre"
 SVID_LIFETIME = dt.timedelta(hours=24)
 ROOT_LIFETIME = dt.timedelta(days=3650)
 BACKDATED = dt.timedelta(minutes=1)
-"""How far in the past a certificate begins, to tolerate clock skew."""
+"""How far validity is backdated, to tolerate clock skew."""
 
 
 class CaError(Exception):
@@ -64,7 +64,7 @@ class CertificateAuthority:
     def create(
         cls, trust_domain: str = TRUST_DOMAIN, lifetime: dt.timedelta = ROOT_LIFETIME
     ) -> "CertificateAuthority":
-        """Make a new root for *trust_domain*."""
+        """Create a new root for *trust_domain*."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"AMARRE root {time.time_ns()}")])
         now = _now()
@@ -93,7 +93,7 @@ class CertificateAuthority:
 
     @classmethod
     def load_or_create(cls, folder: Path) -> "CertificateAuthority":
-        """Return the authority stored in *folder*; creates one if there is none.
+        """Return the authority stored in *folder*; create one if there is none.
 
         Raises:
             CaError: It is damaged or has expired.
@@ -109,7 +109,7 @@ class CertificateAuthority:
         except (OSError, ValueError) as exc:
             raise CaError(
                 f"The local CA in {folder} cannot be read ({exc}). Remove the folder; the next "
-                "start makes a new one."
+                "start creates a new one."
             ) from exc
         if not isinstance(loaded_key, ec.EllipticCurvePrivateKey):
             raise CaError(
@@ -119,13 +119,13 @@ class CertificateAuthority:
         if loaded.public_key() != loaded_key.public_key():
             raise CaError(
                 f"The certificate and the key of the local CA in {folder} do not match, for "
-                "instance because the disk was full. Remove that folder; the next start makes a "
+                "example because the disk was full. Remove that folder; the next start creates a "
                 "new one."
             )
         if loaded.not_valid_after_utc <= _now():
             raise CaError(
                 f"The local CA in {folder} expired on {loaded.not_valid_after_utc:%Y-%m-%d}. "
-                "Remove that folder; the next start makes a new one."
+                "Remove that folder; the next start creates a new one."
             )
         return cls(loaded, loaded_key)
 
@@ -193,13 +193,13 @@ class CertificateAuthority:
 
 
 def install(issued: Issued, folder: Path, bundle: bytes | None = None) -> None:
-    """Put an SVID into *folder* in one atomic step.
+    """Install an SVID in *folder* atomically.
 
-    The files are reached through the link ``..data``, which is replaced as a whole: a reader sees
-    the old set or the new one, never a mixture. *bundle* replaces the trust bundle.
+    The files are reached through the symbolic link ``..data``, which is replaced: readers see
+    either the old or the new set, never a mixture. *bundle* replaces the trust bundle.
 
     Raises:
-        OSError: They cannot be written; the old set stays.
+        OSError: They cannot be written; the old set remains.
     """
     contents = issued.files() | ({"ca.crt": bundle} if bundle else {})
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -218,10 +218,10 @@ def install(issued: Issued, folder: Path, bundle: bytes | None = None) -> None:
 
 
 def swap(folder: Path, version: str) -> None:
-    """Make *version* current and remove all versions but the previous one."""
+    """Make *version* current and remove all others except the previous one."""
     data = folder / "..data"
     previous = data.readlink().name if data.is_symlink() else ""
-    # A run that was killed may have left it.
+    # May be left over from a killed run.
     (folder / "..data_tmp").unlink(missing_ok=True)
     (folder / "..data_tmp").symlink_to(version)
     (folder / "..data_tmp").replace(data)
@@ -231,7 +231,7 @@ def swap(folder: Path, version: str) -> None:
 
 
 def issue_all(authority: CertificateAuthority, folder: Path) -> None:
-    """Install an SVID for every workload that has none or whose SVID is past half its lifetime."""
+    """Install an SVID for every workload without one, or with one past half its lifetime."""
     for name in sorted(WORKLOADS):
         if not _still_fresh(folder / name, authority):
             install(authority.issue_svid(name), folder / name)
@@ -242,7 +242,7 @@ def issue_all(authority: CertificateAuthority, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of a certificate, for people."""
+    """Human-readable summary of a certificate."""
 
     name: str
     identity: str

@@ -1,8 +1,8 @@
 """Certificate rotation under load: leaves in one phase, the root in three.
 
-A root is replaced in three phases, and each begins when every workload has finished the one
-before: trust both roots, issue leaves from the new root, drop the old root. In any other order a
-workload would meet a certificate that it does not trust yet.
+A root is replaced in three phases: trust both roots, issue leaves from the new root, drop the old
+root. Each phase starts after every workload has completed the previous one; otherwise a workload
+would receive a certificate that it does not trust yet.
 """
 
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,7 @@ class Installed:
 
     @classmethod
     def read(cls, folder: Path) -> "Installed":
-        """Return what is in the SVID folder of a workload."""
+        """Return the content of a workload's SVID folder."""
         leaf = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
         roots = x509.load_pem_x509_certificates((folder / "ca.crt").read_bytes())
         return cls(
@@ -41,7 +41,7 @@ class Installed:
 async def rotate(
     data_folder: DataFolder, *, root: bool, settled: Settled, progress: Progress
 ) -> None:
-    """Renew every leaf, and the root too if *root* is set.
+    """Renew every leaf, and also the root if *root* is set.
 
     Raises:
         CaError: The authority cannot be used.

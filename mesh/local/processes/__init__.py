@@ -1,1 +1,1 @@
-"""Processes of the local mesh: planned, started, supervised, replaced."""
+"""Processes of the local mesh: planning, start, supervision and replacement."""

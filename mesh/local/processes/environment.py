@@ -1,4 +1,4 @@
-"""Arguments of each process, and defaults of its environment variables."""
+"""Command-line arguments and default environment variables of each process."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def arguments(addresses: Addresses, process: Process) -> tuple[str, ...]:
 
 
 def defaults(addresses: Addresses, process: Process) -> dict[str, str]:
-    """Return the variables of *process*, which the user's environment overrides."""
+    """Return default variables of *process*; the user's environment overrides them."""
     state, data_folder = addresses.data_folder.state, addresses.data_folder
     match process.name:
         case "auth":
@@ -90,7 +90,7 @@ def defaults(addresses: Addresses, process: Process) -> dict[str, str]:
 
 
 def _alerting(addresses: Addresses) -> dict[str, str]:
-    """Return where the console finds Prometheus and Alertmanager."""
+    """Return the URLs of Prometheus and Alertmanager for the console."""
     ports = {"prometheus": topology.PROMETHEUS, "alertmanager": topology.ALERTMANAGER}
     return {
         f"AMARRE_CONSOLE_{name.upper()}": f"http://{addresses.address(ports[name])}"
@@ -99,7 +99,7 @@ def _alerting(addresses: Addresses) -> dict[str, str]:
 
 
 def monitoring_programs() -> dict[str, str]:
-    """Return the paths of Prometheus and Alertmanager, where they are installed."""
+    """Return the paths of Prometheus and Alertmanager, if installed."""
     found = {}
     for name, programs in topology.MONITORING.items():
         paths = [path for program in programs if (path := shutil.which(program))]

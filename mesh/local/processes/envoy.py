@@ -15,20 +15,20 @@ from mesh.render.envoy import BOOTSTRAP, arguments
 
 REQUEST_SECONDS = 2.0
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For plain HTTP clients: creating the default context takes longer than Envoy takes to start."""
+"""For plain HTTP clients: creating the default context takes longer than starting Envoy."""
 DRAIN_SECONDS = 2
 """How long a draining Envoy still accepts connections while it asks clients to leave."""
 
 
 NO_INOTIFY = (
-    "This user has no inotify instances left, of which every Envoy needs six to eight. Stop other "
+    "This user has no inotify instances left; every Envoy needs six to eight. Stop other "
     "programs that watch files (meshes, editors), or allow more: "
     "sudo sysctl fs.inotify.max_user_instances=512"
 )
 
 
 class EnvoyError(Exception):
-    """Envoy is missing, rejects its configuration or does not answer; says what to do."""
+    """Envoy is missing, rejects its configuration or does not respond; says what to do."""
 
 
 def binary() -> Path:
@@ -37,7 +37,7 @@ def binary() -> Path:
     Raises:
         EnvoyError: Envoy is not installed.
     """
-    # The package's own command is a Python script that then becomes this program.
+    # The package's command is a Python script that executes this program.
     spec = util.find_spec("envoy")
     if spec is not None and spec.origin is not None:
         packaged = Path(spec.origin).with_name("_bin") / "envoy"
@@ -61,7 +61,7 @@ async def validate(folder: Path) -> None:
     """Validate the files in *folder* with Envoy, without serving.
 
     Raises:
-        EnvoyError: Envoy rejects them; the message holds its output.
+        EnvoyError: Envoy rejects them; the message includes its output.
     """
     process = await asyncio.create_subprocess_exec(
         str(binary()),
@@ -96,7 +96,7 @@ class Admin:
         await self._client.aclose()
 
     async def is_ready(self) -> bool:
-        """Whether Envoy serves."""
+        """Whether Envoy is serving."""
         try:
             return (await self._client.get("/ready")).is_success
         except httpx.HTTPError:
@@ -106,26 +106,26 @@ class Admin:
         """Return the JSON response of the admin interface.
 
         Raises:
-            EnvoyError: It does not answer.
+            EnvoyError: It does not respond.
         """
         try:
             answer = await self._client.get(path, params=query)
             return answer.raise_for_status().json()
         except (httpx.HTTPError, json.JSONDecodeError) as exc:
-            raise EnvoyError(f"The admin interface of Envoy does not answer {path}: {exc}") from exc
+            raise EnvoyError(f"Envoy's admin interface does not respond {path}: {exc}") from exc
 
     async def post(self, path: str) -> None:
         """Send a command.
 
         Raises:
-            EnvoyError: The interface rejects it or does not answer.
+            EnvoyError: The interface rejects it or does not respond.
         """
         try:
             (await self._client.post(path)).raise_for_status()
         except httpx.HTTPError as exc:
-            raise EnvoyError(f"The admin interface of Envoy rejects {path}: {exc}") from exc
+            raise EnvoyError(f"Envoy's admin interface rejects {path}: {exc}") from exc
 
     async def counters(self, pattern: str) -> Mapping[str, int]:
-        """Return the counters and gauges whose name matches *pattern*."""
+        """Return the counters and gauges whose names match *pattern*."""
         found = await self.get("/stats", filter=pattern, format="json")
         return {stat["name"]: stat["value"] for stat in found["stats"] if "value" in stat}

@@ -16,10 +16,10 @@ log = structlog.get_logger("envoy config")
 
 
 class EnvoyConfig:
-    """The traffic settings that are wanted, and the files that tell every Envoy.
+    """The desired traffic settings, written to the files of every Envoy.
 
-    Envoy reads a file when it is moved into place. A file that cannot be written, for instance
-    because the disk is full, is written by `retry` later.
+    Envoy reads a file when it is moved into place. A file that cannot be written, for example
+    because the disk is full, is written later by `retry`.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class EnvoyConfig:
         """Write all files of *proxies* and let Envoy validate them.
 
         Raises:
-            EnvoyError: Envoy rejects them, or they cannot be written; nothing was started.
+            EnvoyError: Envoy rejects them, or they cannot be written; no Envoy was started.
         """
         folders = []
         for proxy in proxies:
@@ -51,13 +51,13 @@ class EnvoyConfig:
         await asyncio.gather(*(envoy.validate(folder) for folder in folders))
 
     def remove(self, proxy: Proxy) -> None:
-        """Forget *proxy* and remove its files."""
+        """Remove *proxy* and its files."""
         self._running.pop(proxy.folder, None)
         self._pending.pop(proxy.folder, None)
         shutil.rmtree(proxy.folder, ignore_errors=True)
 
     def apply(self, *, traffic: Traffic | None = None, endpoints: Endpoints | None = None) -> None:
-        """Change weights, faults or endpoints in every Envoy; effective within milliseconds."""
+        """Change weights, faults or endpoints in every Envoy; takes effect within milliseconds."""
         if traffic is not None:
             self.traffic = traffic
         if endpoints is not None:
@@ -66,7 +66,7 @@ class EnvoyConfig:
             self._apply(proxy)
 
     def retry(self) -> None:
-        """Write the files that could not be written before."""
+        """Write the files that previously could not be written."""
         for folder in list(self._pending):
             self._apply(self._running[folder])
 
@@ -93,7 +93,7 @@ def _write(folder: Path, texts: Files) -> None:
 
 
 def _socket_folder(proxy: Proxy) -> None:
-    """Make the folder of the sockets that a process shares with its Envoy only."""
+    """Create the folder of the sockets that a process shares only with its Envoy."""
     folder = Path(proxy.egress.removeprefix("unix:")).parent
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)

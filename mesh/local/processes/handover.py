@@ -1,9 +1,9 @@
-"""Hand a listening port over from one process to its successor without resetting a connection.
+"""Hand over a listening port to a successor process without resetting connections.
 
-Both listen on the port with SO_REUSEPORT, and the kernel spreads new connections over them. When
-the old one stops listening, connections that wait in its accept queue are reset (Linux keeps them
-only with the system-wide setting ``net.ipv4.tcp_migrate_req``). So new connections are sent to
-the successor first, and the old process accepts what it still has; only then is it drained.
+Both listen on the port with SO_REUSEPORT, and the kernel distributes new connections between them.
+When the old one stops listening, the connections in its accept queue are reset (unless the
+system-wide setting ``net.ipv4.tcp_migrate_req`` is on). So new connections are first redirected to
+the successor, then the old process accepts its remaining ones, and only then is it drained.
 
 Source:
     socket(7), SO_ATTACH_REUSEPORT_CBPF; pidfd_getfd(2); tcp(7), TCP_INFO.
@@ -30,7 +30,7 @@ _QUEUE_OFFSET = 24
 """``tcpi_unacked``, which for a listening socket is the length of its accept queue."""
 _EMPTY_SECONDS = 5.0
 _HANDSHAKE_SECONDS = 0.2
-"""How long handshakes that the old socket has begun may take to reach its accept queue."""
+"""How long handshakes started on the old socket may take to reach its accept queue."""
 _POLL_SECONDS = 0.02
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,15 +38,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 async def redirect_connections(
     old_pid: int, new_pid: int, ports: Iterable[int], *, listeners: int = 2
 ) -> None:
-    """Send new connections on *ports* to *new_pid*, and wait until *old_pid* has accepted the rest.
+    """Direct new connections on *ports* to *new_pid*; wait until *old_pid* has accepted the rest.
 
-    Where the kernel does not permit it, the ports are left as they are and a warning is logged.
+    If the kernel does not permit it, the ports are left unchanged and a warning is logged.
 
     Args:
         old_pid: The process that stops listening afterwards.
-        new_pid: The process that began to listen last.
+        new_pid: The process that started listening last.
         ports: TCP ports on which both listen.
-        listeners: How many processes listen on each port, both of them included.
+        listeners: Number of processes listening on each port, including these two.
     """
     wanted = frozenset(ports)
     try:
@@ -65,20 +65,20 @@ async def redirect_connections(
 
 
 def stop_redirecting(pid: int, ports: Iterable[int]) -> None:
-    """Let the kernel choose among the listeners on *ports* of *pid* again."""
+    """Let the kernel choose again among the listeners on *ports* of *pid*."""
     with contextlib.suppress(OSError), _listening(pid, frozenset(ports)) as sockets:
         for one in sockets:
-            # Fails where nothing is attached.
+            # Fails if no program is attached.
             with contextlib.suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, _DETACH_BPF, 0)
 
 
 @contextlib.contextmanager
 def _listening(pid: int, ports: frozenset[int]) -> Iterator[list[socket.socket]]:
-    """Duplicate the sockets on which process *pid* listens, for the body.
+    """Duplicate the sockets on which process *pid* listens, for the duration of the block.
 
     Raises:
-        OSError: The process is gone, or the kernel does not permit it.
+        OSError: The process has ended, or the kernel does not permit it.
     """
     with contextlib.ExitStack() as stack:
         process = os.pidfd_open(pid)
@@ -113,9 +113,9 @@ def _listens_on(one: socket.socket, ports: frozenset[int]) -> bool:
 
 
 def _attach(one: socket.socket, index: int) -> None:
-    """Let the kernel choose the socket *index* of the group to which *one* belongs.
+    """Make the kernel choose the socket *index* of the group to which *one* belongs.
 
-    Sockets of a group are numbered in the order in which they began to listen.
+    Sockets of a group are numbered in the order in which they started listening.
     """
     instruction = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, index))
     program = struct.pack("HxxxxxxP", 1, ctypes.addressof(instruction))
@@ -123,7 +123,7 @@ def _attach(one: socket.socket, index: int) -> None:
 
 
 def _waiting(one: socket.socket) -> int:
-    """Return how many connections wait to be accepted."""
+    """Return the number of connections waiting to be accepted."""
     info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     (count,) = struct.unpack_from("I", info, _QUEUE_OFFSET)
     return int(count)

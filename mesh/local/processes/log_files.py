@@ -1,7 +1,7 @@
-"""Log files of processes: read from pipes, cut by size, and never in the way of a process.
+"""Log files of processes: read from pipes, rotated by size, never blocking a process.
 
-A process writes to a pipe, and one thread moves what it writes into its log file. So a full disk
-or a missing folder costs lines, which are counted, and never a call of the process.
+Each process writes to a pipe, and one thread copies the output to its log file. So a full disk or a
+missing folder loses lines, which are counted, but never blocks the process.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MOST_BYTES = 10 * 1024 * 1024
-"""The size at which a log file becomes ``.log.1`` and a new one begins."""
+"""The size at which a log file is renamed to ``.log.1`` and a new one started."""
 _PIPE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _TAIL_BYTES = 16 * 1024
@@ -23,21 +23,21 @@ _END_SECONDS = 2.0
 
 
 class LogFile:
-    """One log file; its methods are called by the thread of `LogFiles` only, except readers."""
+    """One log file; except for reading, only the thread of `LogFiles` calls its methods."""
 
     def __init__(self, path: Path, most_bytes: int = MOST_BYTES) -> None:
         self.path = path
         self.lost_lines = 0
         """Lines that could not be written since the start."""
         self.reason = ""
-        """Why the last line was lost; empty while writing works."""
+        """Why the last line was lost; empty if writing works."""
         self._most = most_bytes
         self._file: BinaryIO | None = None
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
 
     def append(self, data: bytes) -> None:
-        """Write *data*; what cannot be written is counted as lost."""
+        """Write *data*; lines that cannot be written are counted as lost."""
         self._remember(data)
         try:
             file = self._opened()
@@ -57,7 +57,7 @@ class LogFile:
             self.path.replace(self.path.with_suffix(".log.1"))
 
     def tail(self) -> str:
-        """Return the end of what was written, even if it could not be stored."""
+        """Return the end of the output, even if it could not be written."""
         return b"".join(list(self._tail)).decode(errors="replace")
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class LogFile:
             self._tail_bytes -= len(self._tail.popleft())
 
     def _opened(self) -> BinaryIO:
-        """Return the open file; a new one where somebody removed or moved the old one."""
+        """Return the open file; reopen it if it was removed or moved."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
@@ -97,7 +97,7 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
 
 
 class Pipe:
-    """The writing end of a pipe into a log file."""
+    """The write end of a pipe to a log file."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -105,12 +105,12 @@ class Pipe:
         """Set when every writer has closed its end and all lines are in the file."""
 
     def close(self) -> None:
-        """Close this end; the process that inherited it keeps its own."""
+        """Close this copy; the process that inherited it keeps its own."""
         os.close(self.descriptor)
 
 
 class LogFiles:
-    """All log files of a mesh, and the thread that writes them."""
+    """The log files of a mesh, and the thread that writes them."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most = most_bytes
@@ -127,7 +127,7 @@ class LogFiles:
         return self._files.setdefault(path, LogFile(path, self._most))
 
     def pipe(self, path: Path) -> Pipe:
-        """Return a new pipe into the log file at *path*.
+        """Return a new pipe to the log file at *path*.
 
         Raises:
             OSError: This process has no file descriptors left.
@@ -150,7 +150,7 @@ class LogFiles:
         ]
 
     def close(self) -> None:
-        """Write what is left of processes that have ended, then end the thread."""
+        """Write the remaining output of ended processes, then stop the thread."""
         self._closing.set()
         os.write(self._wake, b"-")
         self._thread.join(_END_SECONDS)

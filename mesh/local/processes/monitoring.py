@@ -1,7 +1,7 @@
-"""Prometheus and Alertmanager next to the local mesh, where they are installed.
+"""Prometheus and Alertmanager for the local mesh, if installed.
 
-The rules are those of production; alert mails go to the outbox. Scrape targets are in files of
-their own, since replicas and canaries come and go.
+The rules are those of production; alert mails go to the outbox. Scrape targets are in separate
+files, because replicas and canaries come and go.
 """
 
 import json
@@ -34,14 +34,14 @@ class Monitoring:
         self._scraped = data_folder.scraped
         self._plan = plan
         self.programs = monitoring_programs()
-        """Paths of those that are installed."""
+        """Paths of the installed servers."""
 
     def units(self) -> tuple[Unit, ...]:
-        """Return the units of those that are installed."""
+        """Return the units of the installed servers."""
         return tuple(self._unit(name) for name in self.programs)
 
     def prepare(self) -> None:
-        """Write their configuration.
+        """Write the servers' configuration.
 
         Raises:
             OSError: It cannot be written.
@@ -67,7 +67,7 @@ class Monitoring:
         self._write_console_targets(self._plan.units)
 
     def follow(self, units: Iterable[Unit]) -> None:
-        """Update the scrape targets; Prometheus and the console read them at once."""
+        """Update the scrape targets; Prometheus and the console reload them at once."""
         known = list(units)
         _write(self._folder, scraping.target_files(_targets(known)))
         self._write_console_targets(known)

@@ -21,7 +21,7 @@ _GENERIC_MESSAGES = {
     "DEADLINE_EXCEEDED": "The response took too long; try again.",
     "RATE_LIMITED": "Too many requests; try again later.",
     "UNAUTHENTICATED": "Not signed in.",
-    "PERMISSION_DENIED": "This is not allowed.",
+    "PERMISSION_DENIED": "Access denied.",
     "NOT_FOUND": "Not found.",
     "INVALID_REQUEST": "The request is invalid.",
 }

@@ -26,7 +26,7 @@ from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 HEADER_BYTES = 32 * 1024
 """Maximum size of the request line and headers together."""
 KEEP_ALIVE_SECONDS = 30
-_TOO_LARGE = "The headers are too large."
+_TOO_LARGE = "The request headers are too large."
 _STARTED_SECONDS = 10.0
 
 

@@ -15,7 +15,7 @@ from mesh.local.processes.envoy import Admin, EnvoyError
 from mesh.local.processes.fleet import Fleet
 from mesh.local.processes.port_allocator import PortsExhaustedError
 from mesh.local.processes.supervisor import StartFailedError
-from mesh.render.envoy.placement import canary_of
+from mesh.render.envoy.proxy import canary_of
 
 log = structlog.get_logger("canary")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mesh.contract import policy
 from mesh.local.processes.envoy import Admin
-from mesh.render.envoy.placement import canary_of
+from mesh.render.envoy.proxy import canary_of
 
 FEWEST_CALLS = 50
 """Minimum number of calls before a canary is promoted."""

@@ -1,13 +1,12 @@
 """
-Envoy's configuration, compiled from the contracts.
+Envoy configuration, rendered from the contracts.
 
-`files` gives those of one proxy; `render` those of the standard placement that are committed.
+`files` returns the files of one proxy; `render` the committed files of the standard placement.
 """
 
 from mesh.contract import policy
 from mesh.render.envoy.bootstrap import BOOTSTRAP, Files, arguments, files, live_files
-from mesh.render.envoy.placement import Edge, Endpoints, Proxy, Telemetry
-from mesh.render.envoy.traffic import InjectedFault, Traffic
+from mesh.render.envoy.proxy import Edge, Endpoints, InjectedFault, Proxy, Telemetry, Traffic
 from mesh.topology import OTLP_GRPC, PORT_BASE, PROCESSES, Probe
 
 __all__ = [
@@ -32,7 +31,7 @@ _HOST = "127.0.0.1"
 
 
 def render() -> Files:
-    """Return the files of all proxies as they stand on one host with the standard ports."""
+    """Return the files of all proxies on one host with the standard ports."""
     mesh = policy.load()
     endpoints = {
         p.name: (f"{_HOST}:{PORT_BASE + p.port}",) for p in PROCESSES if p.probe is Probe.GRPC
@@ -45,7 +44,7 @@ def render() -> Files:
 
 
 def standard_placement() -> list[Proxy]:
-    """Return one proxy per process that has an identity."""
+    """Return one proxy for each process with an identity."""
     found = []
     for process in PROCESSES:
         if not process.has_sidecar:

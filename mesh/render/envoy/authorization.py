@@ -1,16 +1,16 @@
 """
-Who may call what: RBAC per method and the user's token, from callers and session rule.
+Authorization of calls: RBAC per method and user tokens, from the callers and session rules.
 
-Two RBAC filters stand in a row. The first denies and names the policy and its line in the
-contract, which access logs and spans then tell; the second lets through what the contracts
-allow and nothing else, so that a hole in the first opens no door.
+There are two RBAC filters. The first denies calls and names the policy with its line in the
+contract, which appears in access logs and spans. The second allows only what the contracts
+allow, so that a gap in the first does not grant access.
 """
 
 from typing import Any
 
 from mesh.contract.policy import ANY_CALLER, Method, Service
 from mesh.render.deployment import HEALTH_SERVICE, OPERATOR, REFLECTION
-from mesh.render.envoy.placement import NAMESPACE, TRUST_DOMAIN, spiffe_id, typed
+from mesh.render.envoy.proxy import NAMESPACE, TRUST_DOMAIN, spiffe_id, typed
 
 ISSUER = "https://auth.amarre.local"
 KEYS = "keys"
@@ -19,12 +19,12 @@ _PREFIX = f"spiffe://{TRUST_DOMAIN}/ns/{NAMESPACE}/sa/"
 
 
 def rbac(service: Service) -> list[dict[str, Any]]:
-    """Return the filters that decide on the caller."""
+    """Return the filters that authorize the caller."""
     return [_filter("DENY", _refusals(service)), _filter("ALLOW", _permissions(service))]
 
 
 def policy_name(method: Method) -> str:
-    """Return what logs say when a caller is refused."""
+    """Return the policy name that logs show when a caller is denied."""
     return f"{method.short_name} allows {', '.join(method.callers)} ({method.source})"
 
 
@@ -36,7 +36,7 @@ def _refusals(service: Service) -> dict[str, Any]:
                 "permissions": [_at(method)],
                 "principals": [{"not_id": _callers(method)}],
             }
-    found["only gRPC is spoken here"] = {
+    found["only gRPC is accepted"] = {
         "permissions": [{"not_rule": _is_grpc()}],
         "principals": [{"any": True}],
     }
@@ -51,11 +51,11 @@ def _permissions(service: Service) -> dict[str, Any]:
             "permissions": [_at(method)],
             "principals": [_callers(method)],
         }
-    found["health for any workload"] = {
+    found["health checks by any workload"] = {
         "permissions": [{"url_path": {"path": {"prefix": HEALTH_SERVICE}}}],
         "principals": [_any_workload()],
     }
-    found["reflection for the operator"] = {
+    found["reflection by the operator"] = {
         "permissions": [{"url_path": {"path": {"prefix": prefix}}} for prefix in REFLECTION],
         "principals": [_is(OPERATOR)],
     }
@@ -97,14 +97,14 @@ def _filter(action: str, policies: dict[str, Any]) -> dict[str, Any]:
 
 def jwt(service: Service, *, cluster: str = KEYS, payload: str = "") -> list[dict[str, Any]]:
     """
-    Return the filter that checks user tokens; none where no method needs a user.
+    Return the filter that verifies user tokens; none if no method requires a user.
 
-    The service checks them again, more strictly: Envoy accepts headers that Auth never writes.
+    The service verifies them again, more strictly: Envoy accepts headers that Auth never writes.
 
     Args:
         service: The callee.
-        cluster: Where the key set is fetched.
-        payload: The key under which other filters find the claims; empty for none.
+        cluster: The cluster that serves the key set.
+        payload: The metadata key of the claims for other filters; empty for none.
     """
     methods = [method for method in service.methods if method.needs_session]
     if not methods:
@@ -124,8 +124,8 @@ def jwt(service: Service, *, cluster: str = KEYS, payload: str = "") -> list[dic
                 "timeout": "1s",
             },
             "cache_duration": "30s",
-            # A proxy that takes over from another one must know the keys before it listens; where
-            # Auth does not serve yet the first attempt fails at once and is repeated.
+            # A proxy that replaces another must have the keys before it listens; if Auth is not
+            # serving yet, the first attempt fails at once and is retried.
             "async_fetch": {"fast_listener": False, "failed_refetch_duration": "0.200s"},
         },
     }

@@ -1,12 +1,11 @@
-"""All files of one Envoy: the bootstrap, and what it watches below its folder."""
+"""All files of one Envoy: the bootstrap, and the files that it watches."""
 
 from typing import Any
 
 from mesh.contract.policy import Mesh, Service
 from mesh.render.envoy import clusters, edge, listeners, routes, tls
-from mesh.render.envoy.placement import Endpoints, Proxy, address
+from mesh.render.envoy.proxy import Endpoints, Proxy, Traffic, address
 from mesh.render.envoy.text import document
-from mesh.render.envoy.traffic import Traffic
 from mesh.topology import clients_of
 
 Files = dict[str, str]
@@ -16,16 +15,16 @@ _WATCHDOG = {"miss_timeout": "2s", "megamiss_timeout": "5s"}
 
 
 def arguments(folder: str, drain_seconds: int) -> tuple[str, ...]:
-    """Return what stands behind the program of an Envoy whose files are in *folder*."""
+    """Return the command-line arguments of an Envoy whose files are in *folder*."""
     return (
         *("--config-path", f"{folder}/{BOOTSTRAP}"),
         *("--concurrency", "1"),
-        # Several run on one machine; they share no memory.
+        # Several Envoys run on one machine and must not share memory.
         "--disable-hot-restart",
         *("--log-level", "warning"),
-        # Until Auth serves, each attempt to fetch its keys would be a warning.
+        # Until Auth is serving, each attempt to fetch its keys would log a warning.
         *("--component-log-level", "jwt:error"),
-        # Who reads access lines while something goes wrong cannot wait for the usual 10 s.
+        # During an incident the default flush interval of 10 s would delay access logs.
         *("--file-flush-interval-msec", "1000"),
         *("--drain-time-s", str(drain_seconds)),
         *("--drain-strategy", "immediate"),
@@ -43,7 +42,7 @@ def files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> F
 
 
 def live_files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> Files:
-    """Return the files of *proxy* that change while it runs: routes and clusters."""
+    """Return the files of *proxy* that change at runtime: routes and clusters."""
     callees = callees_of(mesh, proxy)
     found = {
         "routes/egress.yaml": document(
@@ -65,12 +64,12 @@ def live_files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic)
 
 
 def callees_of(mesh: Mesh, proxy: Proxy) -> tuple[Service, ...]:
-    """Return the services that the process behind *proxy* calls."""
+    """Return the services that the process of *proxy* calls."""
     return tuple(mesh.service(name) for name in clients_of(mesh)[proxy.workload])
 
 
 def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
-    """Return the file that Envoy starts from."""
+    """Return Envoy's bootstrap file."""
     services = callees_of(mesh, proxy)
     found_listeners = [listeners.egress(proxy)]
     found_clusters: list[dict[str, Any]] = []

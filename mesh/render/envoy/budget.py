@@ -1,27 +1,27 @@
-"""Retry budget: over time, retries are at most a fifth of the calls.
+"""Retry budget: over time, at most one retry for every five calls.
 
-Envoy's own ``retry_budget`` compares retries with the calls in flight at the same moment, which
-bounds a busy caller and not a quiet one: calls that fail one after another were each tried three
-times. So each call earns a share of a retry, and a call whose route retries reserves the retries
-that it may use when it begins; what it did not use is given back with its response. A caller with
-no budget left does not retry. Envoy's own budget stays as well, for many calls at once.
+Envoy's own ``retry_budget`` compares retries with the calls currently in flight, which limits busy
+callers but not quiet ones: calls that failed one after another were each tried three times. So
+each call earns a fraction of a retry, and a call on a route with retries reserves its retries when
+it starts; unused ones are returned with its response. A caller without budget does not retry.
+Envoy's own budget also applies, for many concurrent calls.
 
-A call that its client cancels has no response. What such calls reserved is given back after one
-to two periods.
+A call cancelled by its client has no response; its reservation is returned after one to two
+periods.
 """
 
 from typing import Any
 
-from mesh.render.envoy.placement import typed
+from mesh.render.envoy.proxy import typed
 
 RETRIES = "retries"
-"""Metadata of a route: the most retries of one call. Routes without it reserve nothing."""
+"""Route metadata: maximum number of retries of one call. Routes without it reserve nothing."""
 FILTER = "envoy.filters.http.lua"
 _SCRIPT = """\
 -- SHARE is a little less than a fifth, so that RESERVE fits into it within a hundred calls.
 local SHARE, RESERVE, MOST, PERIOD = 0.14, 4, 32, 30
 local budget, period, began = RESERVE, 0, os.time()
--- What calls of this period and of the one before have reserved and not yet given back.
+-- Retries reserved and not yet returned by calls of this period and the previous one.
 local reserved, earlier = 0, 0
 
 local function give_back(count)
@@ -43,7 +43,7 @@ function envoy_on_request(handle)
   if take < most then
     handle:headers():replace("x-envoy-max-retries", tostring(take))
   end
-  -- One number, since each entry costs: at most 7 retries, and the period.
+  -- One number, because each entry costs time: at most 7 retries, and the period.
   handle:streamInfo():dynamicMetadata():set("amarre.retries", "call", period * 8 + take)
 end
 
@@ -63,7 +63,7 @@ function envoy_on_response(handle)
     earlier = earlier - taken
     give_back(unused)
   else
-    -- Given back as a whole already.
+    -- Already returned as a whole.
     budget = budget - (tries - 1)
   end
 end
@@ -71,7 +71,7 @@ end
 
 
 def retry_budget() -> dict[str, Any]:
-    """Return the filter; routes must ask for ``include_attempt_count_in_response``."""
+    """Return the filter; routes must set ``include_attempt_count_in_response``."""
     return {
         "name": FILTER,
         "typed_config": typed(

@@ -1,4 +1,4 @@
-"""Where an Envoy sends calls: its own process, other services, Auth's keys, the collector."""
+"""Clusters of an Envoy: its own process, other services, Auth's keys, the collector."""
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -7,7 +7,7 @@ from typing import Any
 from mesh.contract.policy import Service
 from mesh.render.envoy import tls
 from mesh.render.envoy.authorization import KEYS
-from mesh.render.envoy.placement import (
+from mesh.render.envoy.proxy import (
     Endpoints,
     Proxy,
     address,
@@ -20,41 +20,41 @@ from mesh.render.envoy.placement import (
 from mesh.render.envoy.telemetry import OTLP
 
 APP = "app"
-"""The cluster of the process behind the proxy."""
+"""The cluster of the proxy's own process."""
 APP_STREAMS = "app_streams"
-"""The same process, for streams that stay open: they have limits of their own."""
+"""The same process, for long-lived streams, which have separate limits."""
 ADMIN = "admin"
 """The cluster of the proxy's own admin interface."""
 CONNECTION_LIFE = "60s"
-"""Connections outlive certificates; this bounds how long."""
+"""Maximum lifetime of connections, and so how long one may outlive its certificate."""
 RETRY_BUDGET_PERCENT = 20.0
 LEAST_RETRIES = 8
-"""Retries in flight that the budget allows however few calls there are."""
+"""Retries in flight that the budget always allows, however few calls there are."""
 CALLEES = PurePosixPath("clusters/callees.yaml")
-"""The file of the clusters of other services, below the proxy's folder."""
+"""The file with the clusters of other services, in the proxy's folder."""
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MOST_STREAMS = 1000
-"""Streams that stay open have a limit of their own, so that they do not use up that of calls."""
+"""Long-lived streams have a separate limit, so that they do not use up that of calls."""
 _MOST_AT_GATEWAY = 64
 """
-Requests at the gateway at once for one service, and for pages.
+Concurrent requests to the gateway for one service, and for pages.
 
-Each service has a share of its own, so that a slow one leaves room for the others. What is above is
-refused here for a fraction of what the gateway would spend on it.
+Each service has its own share, so that a slow one leaves room for the others. Rejecting excess
+requests here costs a fraction of what it would cost the gateway.
 """
 _ALWAYS_AT_GATEWAY = 64
-"""Further requests for health checks and log-out."""
+"""Additional requests for health checks and sign-out."""
 _MOST_STREAMS_AT_GATEWAY = 600
-"""Above the gateway's own limit, so that it explains a refusal."""
+"""Above the gateway's own limit, so that the gateway's error explains the rejection."""
 _FAILING_PERCENT = 40
 """
-Share of failures that ejects. A time-out or reset counts once as a failure, and its connection once
-as a success, so that all calls failing is 50 %, and this is two thirds of them.
+Failure percentage that ejects a host. A timeout or reset counts once as a failure and its
+connection once as a success, so 50 % means that all calls fail, and this value two thirds of them.
 """
 
 
 def service_app(proxy: Proxy, service: Service) -> dict[str, Any]:
-    """Return the cluster of the service behind *proxy*; it sheds what is above the limit."""
+    """Return the cluster of the service of *proxy*, which sheds load above the limit."""
     return {
         "name": APP,
         "type": "STATIC",
@@ -66,12 +66,12 @@ def service_app(proxy: Proxy, service: Service) -> dict[str, Any]:
 
 
 def at_gateway(service: str) -> str:
-    """Return the cluster of requests that the gateway passes on to *service*."""
+    """Return the cluster of requests that the gateway forwards to *service*."""
     return f"{APP}_{service}"
 
 
 def gateway_app(proxy: Proxy, services: Iterable[Service]) -> list[dict[str, Any]]:
-    """Return the clusters of the gateway behind *proxy*: pages, each of *services*, streams."""
+    """Return the clusters of the gateway of *proxy*: pages, each of *services*, streams."""
     return [
         _gateway(
             proxy,
@@ -117,10 +117,9 @@ def _gateway_limit(priority: str, most: int) -> dict[str, Any]:
 
 def callees(proxy: Proxy, services: tuple[Service, ...], endpoints: Endpoints) -> dict[str, Any]:
     """
-    Return the watched file with a cluster for each service, and for each canary that runs.
+    Return the watched file with a cluster for each service and each running canary.
 
-    One file for all of them: every watched file costs one of the kernel's inotify instances, of
-    which a user has 128.
+    One file for all, because each watched file uses one inotify instance, of which a user has 128.
     """
     found = [_callee(proxy, service, service.name, endpoints) for service in services]
     found += [
@@ -132,7 +131,7 @@ def callees(proxy: Proxy, services: tuple[Service, ...], endpoints: Endpoints) -
 
 
 def from_file(proxy: Proxy) -> dict[str, Any]:
-    """Return where the clusters of other services are read from."""
+    """Return the source of the clusters of other services."""
     folder = f"{proxy.folder}/{CALLEES.parent}"
     return {
         "cds_config": {
@@ -164,23 +163,23 @@ def _callee(proxy: Proxy, service: Service, name: str, endpoints: Endpoints) -> 
 
 def replica_selection(service: Service, authority: str) -> dict[str, Any]:
     """
-    Return when a replica of *service* gets no calls.
+    Return the health checks and outlier detection of *service*.
 
-    A replica that reports UNAVAILABLE about a system behind it is healthy: only failures of local
-    origin (connect failures, resets, missing answers) eject. A process that is gone behind a live
-    proxy is found by health checks, and at once by `errors.grpc_replies` of that proxy.
+    A replica that returns UNAVAILABLE because of one of its dependencies is healthy: only locally
+    originated failures (connect failures, resets, missing responses) eject. A dead process behind a
+    live proxy is detected by health checks, and at once by `errors.grpc_replies` of that proxy.
 
     Args:
         service: The callee; its policy has the limits.
-        authority: What health checks name as their host.
+        authority: The authority of health checks.
     """
     outlier = service.outlier
     return {
-        # Replicas that seem broken get nothing, however few are left; when none is left, all get
-        # calls again: probes that a pause of two seconds lets time out are no outage.
+        # Unhealthy replicas get no calls, however few are left; if none is left, all get calls
+        # again: a pause of two seconds that makes probes time out is not an outage.
         "common_lb_config": {
             "healthy_panic_threshold": {"value": 1},
-            # What health checks find counts at once, not up to a second later.
+            # Health check results take effect at once, not up to a second later.
             "update_merge_window": "0s",
         },
         "outlier_detection": {
@@ -200,13 +199,13 @@ def replica_selection(service: Service, authority: str) -> dict[str, Any]:
             "max_ejection_percent": outlier.max_ejection_percent,
         },
         "health_checks": [_health_check(service, authority)],
-        # An endpoint that is taken away goes at once; calls in flight end on their own.
+        # A removed endpoint is dropped at once; calls in flight complete.
         "ignore_health_on_host_removal": True,
     }
 
 
 def keys(proxy: Proxy) -> dict[str, Any]:
-    """Return the cluster from which the key set is fetched."""
+    """Return the cluster that serves the key set."""
     return _plain(KEYS, proxy.key_set)
 
 
@@ -216,7 +215,7 @@ def admin(proxy: Proxy) -> dict[str, Any]:
 
 
 def collector(proxy: Proxy) -> dict[str, Any]:
-    """Return the cluster that spans go to; a collector that is away costs nothing."""
+    """Return the cluster of the collector of spans; an unavailable collector costs nothing."""
     return _plain(OTLP, proxy.telemetry.otlp) | {"typed_extension_protocol_options": _http2()}
 
 
@@ -255,7 +254,7 @@ def _health_check(service: Service, authority: str) -> dict[str, Any]:
         "timeout": "1s",
         "interval": "1s",
         "no_traffic_interval": "1s",
-        # One that comes back is taken in again soon.
+        # A recovered host is used again soon.
         "unhealthy_interval": "0.250s",
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,

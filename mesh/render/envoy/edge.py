@@ -10,7 +10,7 @@ from mesh.contract.policy import Mesh
 from mesh.render.envoy import manager, telemetry, tls
 from mesh.render.envoy.clusters import APP, APP_STREAMS, at_gateway
 from mesh.render.envoy.errors import json_replies
-from mesh.render.envoy.placement import EDGE, Edge, Proxy, seconds, typed
+from mesh.render.envoy.proxy import EDGE, Edge, Proxy, seconds, typed
 
 HEALTH = "/healthz"
 SESSION_COOKIE = "__Host-amarre_session"
@@ -19,18 +19,18 @@ HEADERS_KIB = 16
 PER_ADDRESS = (500, 250)
 """Rate limit of one address: burst, and requests per second."""
 PER_SESSION = (100, 50)
-"""Rate limit of one session, counted in addition to its address."""
+"""Rate limit of one session, in addition to that of its address."""
 _MOST_CLIENTS = 20_000
-"""Number of clients tracked at a time; about 10 MiB."""
+"""Maximum number of clients tracked; about 10 MiB."""
 _HEADERS_IN, _REQUEST_IN = "10s", "15s"
 _IDLE, _IDLE_UNDER_PRESSURE = "60s", "2s"
-"""Idle timeout of connections, and its least while connections run short."""
+"""Idle timeout of connections, and its minimum while connections run short."""
 _PRESSURE = (0.6, 0.95)
-"""Shares of the connections in use between which idle timeouts shrink."""
+"""Connection usage at which idle timeouts start to shrink, and at which they reach the minimum."""
 START_HEADER = "x-amarre-start"
-"""When the first byte of a request arrived, for the gateway: milliseconds since 1970."""
+"""Header for the gateway: when the first byte of a request arrived, in ms since 1970."""
 ALWAYS_SERVED = ("/healthz", "/logout", "/api/v1/auth/logout")
-"""Paths with connections of their own to the gateway, which overload does not use up."""
+"""Paths with separate connections to the gateway, which overload does not use up."""
 _FORGED = (
     "authorization",
     "proxy-authorization",
@@ -59,7 +59,7 @@ _LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
 
 def listeners(proxy: Proxy, edge: Edge, mesh: Mesh) -> list[dict[str, Any]]:
-    """Return the HTTP listener, and the HTTPS one where the edge has it."""
+    """Return the HTTP listener, and the HTTPS listener if the edge has one."""
     found = [
         manager.listener("edge_http", edge.http, _manager("edge_http", proxy, edge, mesh, None))
     ]
@@ -131,7 +131,7 @@ def _manager(
 def _routes(mesh: Mesh) -> list[dict[str, Any]]:
     """Return one route per path of the contracts, and one for all other paths.
 
-    Route names appear in logs and spans; other paths are chosen by clients.
+    Logs and spans show route names, because other paths are chosen by clients.
     """
     longest = LONGEST_CALL + timedelta(seconds=5)
     found = {path: _route(path, {"path": path}, longest, priority="HIGH") for path in ALWAYS_SERVED}
@@ -147,7 +147,7 @@ def _routes(mesh: Mesh) -> list[dict[str, Any]]:
 
 
 def _to_https() -> list[dict[str, Any]]:
-    """Return the routes of an HTTP listener whose only answer, health checks apart, is HTTPS."""
+    """Return the routes of an HTTP listener that redirects all but health checks to HTTPS."""
     redirect = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
     return [
         _route(HEALTH, {"path": HEALTH}, LONGEST_CALL),
@@ -161,7 +161,7 @@ def _route(
     return {
         "name": name,
         "match": match,
-        # Span name; not propagated, so it is not sent upstream.
+        # Span name; propagation off, so that it is not sent upstream.
         "decorator": {"operation": name, "propagate": False},
         "route": {"cluster": cluster, "timeout": seconds(timeout), **target},
     }
@@ -169,7 +169,7 @@ def _route(
 
 def overload() -> dict[str, Any]:
     """
-    Return the overload actions of an edge: idle connections go first when they run short.
+    Return the overload actions of an edge: close idle connections first when they run short.
 
     Source:
         Envoy, overload manager, "Reducing timeouts".
@@ -206,7 +206,7 @@ def _body_limit() -> dict[str, Any]:
 
 
 def _limits(edge: Edge) -> list[dict[str, Any]]:
-    """Return the filters that count requests per address and per session."""
+    """Return the filters that limit requests per address and per session."""
     if not edge.rate_limits:
         return []
     cookie = {
@@ -245,7 +245,7 @@ def _rate_limit() -> dict[str, Any]:
     return typed(
         _LIMIT,
         stat_prefix="edge",
-        # The overall bucket does not limit; the buckets per client below do.
+        # The overall bucket is unlimited; the buckets per client below limit.
         token_bucket=_bucket(1_000_000, 1_000_000),
         filter_enabled=everything,
         filter_enforced=everything,

@@ -1,8 +1,8 @@
 """
-What an Envoy answers by itself: the JSON envelope to browsers, ErrorInfo to gRPC clients.
+Local replies of Envoy: the JSON envelope for browsers, ErrorInfo for gRPC clients.
 
-Codes and statuses are those of the contracts' error reasons, so that nobody can tell from an
-answer whether a proxy or a service gave it.
+Codes and statuses are those of the contracts' error reasons, so that clients need not know whether
+a proxy or a service responded.
 """
 
 import base64
@@ -15,32 +15,32 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from mesh.contract import reasons
 
 _JSON = (
-    # HTTP status of Envoy, reason, what is said.
+    # HTTP status of Envoy, reason, message.
     (400, "INVALID_REQUEST", "The request is malformed."),
-    (403, "PERMISSION_DENIED", "This is not allowed."),
-    (404, "NOT_FOUND", "There is nothing at this path."),
-    (405, "METHOD_NOT_ALLOWED", "This path does not take this method."),
-    (408, "DEADLINE_EXCEEDED", "The request did not arrive in time."),
-    (413, "PAYLOAD_TOO_LARGE", "The body may have 65536 bytes at most."),
-    (426, "INVALID_REQUEST", "This protocol version is not served."),
+    (403, "PERMISSION_DENIED", "Access denied."),
+    (404, "NOT_FOUND", "Path not found."),
+    (405, "METHOD_NOT_ALLOWED", "This path does not support this method."),
+    (408, "DEADLINE_EXCEEDED", "The request was not received in time."),
+    (413, "PAYLOAD_TOO_LARGE", "The body exceeds the limit of 65536 bytes."),
+    (426, "INVALID_REQUEST", "This protocol version is not supported."),
     (429, "RATE_LIMITED", "Too many requests; try again later."),
-    (431, "INVALID_REQUEST", "The headers are too large."),
-    (500, "INTERNAL", "Something unexpected happened."),
-    (502, "UPSTREAM_ERROR", "The answer could not be read."),
-    (503, "UNAVAILABLE", "The service is away for the moment; try again soon."),
-    (504, "DEADLINE_EXCEEDED", "The answer took too long; try again."),
+    (431, "INVALID_REQUEST", "The request headers are too large."),
+    (500, "INTERNAL", "An unexpected error occurred."),
+    (502, "UPSTREAM_ERROR", "The upstream response is invalid."),
+    (503, "UNAVAILABLE", "The service is temporarily unavailable; try again soon."),
+    (504, "DEADLINE_EXCEEDED", "The response took too long; try again."),
 )
 _GRPC = (
-    (401, "UNAUTHENTICATED", "Nobody is signed in, or no longer is."),
-    (403, "PERMISSION_DENIED", "The caller may not call this method."),
-    (503, "UNAVAILABLE", "The service is away for the moment."),
+    (401, "UNAUTHENTICATED", "The user is not signed in, or the session has ended."),
+    (403, "PERMISSION_DENIED", "The caller is not allowed to call this method."),
+    (503, "UNAVAILABLE", "The service is temporarily unavailable."),
     (504, "DEADLINE_EXCEEDED", "The call took longer than its deadline."),
 )
 _RETRY_AFTER = timedelta(seconds=1)
 _RETRIED = frozenset({429, 503})
-"""Statuses after which the same request may succeed; the answer says when."""
+"""Statuses after which the same request may succeed; the response says when."""
 HEALTH_CHECK_FAILED = "x-envoy-immediate-health-check-fail"
-"""Response header on which a caller's Envoy takes the replica out, as a failed check would."""
+"""Response header that makes a caller's Envoy eject the replica, like a failed health check."""
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
@@ -52,7 +52,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""What a JSON error needs; answers of the gateway bring their own."""
+"""Headers of JSON errors; responses of the gateway have their own."""
 
 
 def json_replies(*, hsts: timedelta | None) -> dict[str, Any]:
@@ -83,14 +83,14 @@ def _json_mapper(
 
 def grpc_replies(*, for_callers: bool = False) -> dict[str, Any]:
     """
-    Return the ``local_reply_config`` of listeners that speak gRPC.
+    Return the ``local_reply_config`` of gRPC listeners.
 
-    With *for_callers* the listener is the one in front of the process: when that cannot be reached,
-    the reply makes the caller's proxy leave this replica out until a health check succeeds. A
-    status that the process itself reports never has this effect.
+    With *for_callers*, for the listener in front of the process: if the process is unreachable,
+    the reply makes the caller's proxy eject this replica until a health check succeeds. A status
+    returned by the process itself never has this effect.
 
-    A token for another audience is 403 to Envoy; services call it unauthenticated, and so does
-    the mesh whichever of the two sees it first.
+    Envoy answers 403 for a token with the wrong audience, services UNAUTHENTICATED; the reply is
+    mapped, so that the mesh returns UNAUTHENTICATED whichever rejects it.
     """
     rewrite = _grpc_mapper(401, "UNAUTHENTICATED", _GRPC[0][2])
     rewrite["filter"] = {"and_filter": {"filters": [_has_status(403), _refused_by_jwt()]}}
@@ -100,7 +100,7 @@ def grpc_replies(*, for_callers: bool = False) -> dict[str, Any]:
 
 
 def _process_gone() -> dict[str, Any]:
-    """Return the answer for a process that refuses connections or closes them before it answers."""
+    """Return the reply for a process that refuses connections or closes them without responding."""
     gone = _grpc_mapper(*next(row for row in _GRPC if row[0] == 503))
     flags = {"response_flag_filter": {"flags": ["UF", "UC", "UH"]}}
     gone["filter"] = {"and_filter": {"filters": [gone["filter"], flags]}}

@@ -1,4 +1,4 @@
-"""The listeners inside the mesh: for callers, for the own process, for Prometheus."""
+"""Listeners inside the mesh: for callers, for the proxy's own process, for Prometheus."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from mesh.render.envoy import authorization, manager, telemetry, tls
 from mesh.render.envoy.budget import retry_budget
 from mesh.render.envoy.clusters import ADMIN, CONNECTION_LIFE
 from mesh.render.envoy.errors import grpc_replies
-from mesh.render.envoy.placement import EGRESS, INBOUND, STATS, Proxy
+from mesh.render.envoy.proxy import EGRESS, INBOUND, STATS, Proxy
 
 
 def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
-    """Return the listener for callers: mTLS, caller, token, fault, then the process itself."""
+    """Return the listener for callers: mTLS, authorization, token, faults, then the process."""
     filters = [
         *authorization.rbac(service),
         *authorization.jwt(service),
@@ -23,7 +23,7 @@ def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
         **manager.grpc_options(),
         **manager.forget(),
         **manager.routes_from_file(proxy, INBOUND),
-        # The caller's identity for the service; what a client sends under this name is dropped.
+        # The caller's identity for the service; a client's header of this name is dropped.
         forward_client_cert_details="SANITIZE_SET",
         set_current_client_cert_details={"uri": True},
         common_http_protocol_options={"max_connection_duration": CONNECTION_LIFE},
@@ -38,7 +38,7 @@ def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
 
 
 def egress(proxy: Proxy) -> dict[str, Any]:
-    """Return the listener for the own process: a Unix socket, no TLS, routes by authority."""
+    """Return the listener for the own process: a Unix socket, no TLS, routing by authority."""
     hcm = manager.manager(
         EGRESS,
         **manager.grpc_options(),
@@ -55,7 +55,7 @@ def egress(proxy: Proxy) -> dict[str, Any]:
 
 
 def stats(proxy: Proxy) -> dict[str, Any]:
-    """Return the listener for Prometheus: one path of the admin interface, to be read only."""
+    """Return the listener for Prometheus: one path of the admin interface, read-only."""
     only = {
         "path": "/stats/prometheus",
         "headers": [{"name": ":method", "string_match": {"exact": "GET"}}],

@@ -1,13 +1,13 @@
-"""What every HTTP connection manager has in common, and the filters that several share."""
+"""Common parts of HTTP connection managers, and shared filters."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from mesh.render.envoy.placement import Proxy, address, typed
+from mesh.render.envoy.proxy import Proxy, address, typed
 
 _MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 BUFFER_BYTES = 1_048_576
-"""Per connection and direction."""
+"""Limit per connection and direction."""
 _STRICT_HTTP2 = {
     "max_concurrent_streams": 1000,
     "initial_stream_window_size": 1_048_576,
@@ -16,7 +16,7 @@ _STRICT_HTTP2 = {
 
 
 def manager(name: str, /, **fields: Any) -> dict[str, Any]:
-    """Return the network filter of a connection manager called *name*."""
+    """Return the network filter of a connection manager named *name*."""
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": typed(
@@ -33,7 +33,7 @@ def manager(name: str, /, **fields: Any) -> dict[str, Any]:
 def listener(
     name: str, where: str, chain_filter: dict[str, Any], transport: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return a listener on *where*; a Unix socket can be opened by this user alone."""
+    """Return a listener on *where*; only the current user can connect to a Unix socket."""
     place = address(where)
     if "pipe" in place:
         place["pipe"]["mode"] = 0o600
@@ -49,7 +49,7 @@ def listener(
 
 
 def grpc_options() -> dict[str, Any]:
-    """Return how HTTP/2 is spoken between processes of the mesh."""
+    """Return the HTTP/2 options between processes of the mesh."""
     return {"codec_type": "HTTP2", "http2_protocol_options": _STRICT_HTTP2}
 
 
@@ -57,10 +57,10 @@ def forget(
     *, exact: Sequence[str] = (), prefixes: Sequence[str] = (), every: bool = True
 ) -> dict[str, Any]:
     """
-    Return the mutation that drops request headers before anything looks at them.
+    Return the mutation that removes request headers before any other filter runs.
 
-    ``x-envoy-`` headers steer retries and time-outs of a proxy; here only the contract does.
-    With *every* all of them go, else only those with *prefixes*.
+    ``x-envoy-`` headers control a proxy's retries and timeouts; here only the contract does.
+    With *every* all of them are removed, else only those with *prefixes*.
     """
     removed: list[dict[str, Any]] = [{"remove": name} for name in exact]
     removed += [
@@ -78,7 +78,7 @@ def forget(
 
 
 def routes_from_file(proxy: Proxy, name: str) -> dict[str, Any]:
-    """Return where the routes called *name* are read from: a file that is watched."""
+    """Return the source of the routes named *name*: a watched file."""
     folder = f"{proxy.folder}/routes"
     return {
         "rds": {
@@ -95,7 +95,7 @@ def routes_from_file(proxy: Proxy, name: str) -> dict[str, Any]:
 
 
 def fault_filter() -> dict[str, Any]:
-    """Return the filter that makes faults where a route asks for them."""
+    """Return the filter that injects the faults configured on a route."""
     return {
         "name": "envoy.filters.http.fault",
         "typed_config": typed("envoy.extensions.filters.http.fault.v3.HTTPFault"),
@@ -103,7 +103,7 @@ def fault_filter() -> dict[str, Any]:
 
 
 def router() -> dict[str, Any]:
-    """Return the last filter."""
+    """Return the router filter, the last in the chain."""
     return {
         "name": "envoy.filters.http.router",
         "typed_config": typed(

@@ -1,8 +1,8 @@
 """
-Routes in watched files: what may change while an Envoy runs.
+Routes in watched files, which may change while an Envoy runs.
 
-Outbound: one route per method with its deadline, retries where the contract calls the method
-idempotent, and the canary's share. Inbound: one route per method with its fault.
+Outbound: one route per method with its deadline, its retries if the contract declares it
+idempotent, and the canary's weight. Inbound: one route per method with its injected fault.
 """
 
 from typing import Any
@@ -11,9 +11,17 @@ from mesh.contract.policy import Method, Service
 from mesh.render.deployment import HEALTH_SERVICE, REFLECTION
 from mesh.render.envoy.budget import reserving
 from mesh.render.envoy.clusters import APP
-from mesh.render.envoy.placement import EGRESS, INBOUND, canary_of, dns_name, seconds, typed
+from mesh.render.envoy.proxy import (
+    EGRESS,
+    INBOUND,
+    InjectedFault,
+    Traffic,
+    canary_of,
+    dns_name,
+    seconds,
+    typed,
+)
 from mesh.render.envoy.telemetry import UNTRACED
-from mesh.render.envoy.traffic import InjectedFault, Traffic
 
 CANARY_HEADER = "x-canary"
 MOST_RETRIES = 2
@@ -23,13 +31,13 @@ _FAULT = "envoy.filters.http.fault"
 
 
 def egress(services: tuple[Service, ...], traffic: Traffic) -> dict[str, Any]:
-    """Return the routes by which a process reaches *services*."""
+    """Return the routes from a process to *services*."""
     hosts = [_outbound_host(service, traffic) for service in services]
     return _configuration(EGRESS, hosts)
 
 
 def inbound(service: Service, traffic: Traffic) -> dict[str, Any]:
-    """Return the routes by which callers reach the process behind the proxy."""
+    """Return the routes from callers to the proxy's own process."""
     routes = [
         inbound_route(method, traffic.fault_of(method.short_name)) for method in service.methods
     ]
@@ -93,7 +101,7 @@ def _outbound_route(method: Method, weight: int | None) -> dict[str, Any]:
 
 
 def _to_canary(method: Method) -> dict[str, Any]:
-    """The header sends a call to the canary, whatever its share."""
+    """The header sends a call to the canary, whatever its weight."""
     header = {"name": CANARY_HEADER, "string_match": {"exact": "1"}}
     return {
         "name": f"{method.short_name} to the canary",
@@ -105,7 +113,7 @@ def _to_canary(method: Method) -> dict[str, Any]:
 
 
 def limits(method: Method) -> dict[str, Any]:
-    """The contract's deadline; a shorter one that the caller asks for rules."""
+    """The contract's deadline, or the caller's if shorter."""
     deadline = seconds(method.deadline)
     duration = {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline}
     if method.stays_open:
@@ -122,7 +130,7 @@ def limits(method: Method) -> dict[str, Any]:
 
 
 def retries(method: Method) -> dict[str, Any]:
-    """Return how a call of *method* is repeated; nothing where the contract does not allow it."""
+    """Return the retry policy of *method*; empty if the contract does not allow retries."""
     if not method.may_retry:
         return {}
     return {
@@ -141,7 +149,7 @@ def retries(method: Method) -> dict[str, Any]:
                 }
             ],
         },
-        # A try that takes too long gets a rival and goes on; the first answer wins.
+        # Hedging: a slow attempt continues beside a second one; the first response wins.
         "hedge_policy": {"hedge_on_per_try_timeout": True},
     }
 
@@ -149,7 +157,7 @@ def retries(method: Method) -> dict[str, Any]:
 def inbound_route(
     method: Method, fault: InjectedFault | None = None, *, cluster: str = APP
 ) -> dict[str, Any]:
-    """Return the route to the process behind the proxy, which is *cluster*."""
+    """Return the route to the proxy's own process, which is *cluster*."""
     deadline = seconds(method.deadline)
     route: dict[str, Any] = {
         "#": method.source,

@@ -1,4 +1,4 @@
-"""What an Envoy tells: spans by OTLP, one JSON line per request, statistics per method."""
+"""Telemetry of an Envoy: spans by OTLP, one JSON log line per request, statistics per method."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from google.rpc import code_pb2
 
 from mesh.chassis.telemetry import names
 from mesh.render.deployment import HEALTH_SERVICE
-from mesh.render.envoy.placement import EDGE, EGRESS, INBOUND, Proxy, typed
+from mesh.render.envoy.proxy import EDGE, EGRESS, INBOUND, Proxy, typed
 
 OTLP = "otlp"
 """The cluster of the collector."""
@@ -16,7 +16,7 @@ _SLOW_MS = 1000
 
 
 def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
-    """Return the ``tracing`` of a connection manager; nothing where no collector is known."""
+    """Return the ``tracing`` of a connection manager; empty without a collector."""
     if not proxy.telemetry.otlp:
         return {}
     path = names.HTTP_ROUTE if direction == EDGE else "url.path"
@@ -25,7 +25,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
         "tracing": {
             "random_sampling": {"value": proxy.telemetry.sampling_percent},
             "spawn_upstream_span": direction == EGRESS,
-            # Envoy's own tag would tell the query as well.
+            # Envoy's own tag would include the query.
             "max_path_tag_length": 1 if direction == EDGE else 256,
             "custom_tags": [
                 {"tag": "envoy.details", "value": "%RESPONSE_CODE_DETAILS%"},
@@ -46,8 +46,8 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
 
 def _path(direction: str) -> str:
     """
-    Return how a path is told: never with the query, which may hold a secret; and at the edge,
-    where a path may hold whatever people type, by the name of its route.
+    Return the format of paths in telemetry: without the query, which may contain a secret; at the
+    edge, where clients choose the path, the name of its route.
     """
     return "%ROUTE_NAME%" if direction == EDGE else "%PATH(NQ)%"
 
@@ -57,15 +57,15 @@ UNTRACED = {
     "random_sampling": {"numerator": 0},
     "overall_sampling": {"numerator": 0},
 }
-"""The tracing of a route that nobody wants to see, such as health checks."""
+"""The tracing of routes that are never sampled, such as health checks."""
 
 
 def access_log(proxy: Proxy, direction: str) -> list[dict[str, Any]]:
     """
-    Return the access logs of a connection manager: lines to stdout, and refusals to the
-    collector as well.
+    Return the access logs of a connection manager: lines to stdout, and denied calls also to the
+    collector.
 
-    Ordinary requests have a log of their own, which does not evaluate what kind of line it is.
+    Ordinary requests have a separate log, which does not evaluate the kind of the line.
     """
     ordinary, unusual = _ordinary(direction), _unusual(direction)
     if direction == EGRESS:
@@ -125,18 +125,18 @@ def _fields(proxy: Proxy, direction: str, kind: str) -> dict[str, str]:
 
 def line_kind() -> str:
     """
-    Return the expression for the kind of a line, as `mesh.chassis.telemetry.kind_of` has it.
+    Return the expression for the kind of a log line, as in `mesh.chassis.telemetry.kind_of`.
 
-    What is slow, processes tell: they know each method's objective.
+    Slow calls are logged by processes, which know each method's objective.
     """
     name = "'content-type'"
     is_grpc = f"{name} in request.headers && request.headers[{name}].startsWith('application/grpc')"
     kinds = (
-        # Nearly all calls end here. Where there is no status the client had gone.
+        # Nearly all calls match this. A call without a status was cancelled by its client.
         ("!has(response.grpc_status) || response.grpc_status == 0", names.KIND_ACCESS),
         ("response.code in [401, 403, 429]", names.KIND_SECURITY),
         ("response.code >= 500", names.KIND_ERROR),
-        # Of an answer without a status Envoy makes one of its code: UNKNOWN of 200.
+        # Envoy derives a missing status from the HTTP code: UNKNOWN from 200.
         (f"!({is_grpc})", names.KIND_ACCESS),
         (f"response.grpc_status in {_numbers(names.SECURITY_CODES)}", names.KIND_SECURITY),
         (f"response.grpc_status in {_numbers(names.FAULT_CODES)}", names.KIND_ERROR),
@@ -150,7 +150,7 @@ def _numbers(codes: Iterable[str]) -> list[int]:
 
 
 def _ordinary(direction: str) -> dict[str, Any]:
-    """Return the filter of requests that succeeded, or whose client has gone."""
+    """Return the filter of requests that succeeded or were cancelled by the client."""
     if direction == EDGE:
         return _status("LE", 399)
     return {"grpc_status_filter": {"statuses": ["OK"]}}
@@ -171,7 +171,7 @@ def _some_overflow() -> dict[str, Any]:
     """
     Return the filter that passes one in a hundred of the requests above the gateway's limit.
 
-    Lines of all of them would cost more than refusing them; ``upstream_rq_pending_overflow``
+    Logging all of them would cost more than rejecting them; ``upstream_rq_pending_overflow``
     counts them.
     """
     some = {
@@ -195,7 +195,7 @@ def _is_slow() -> dict[str, Any]:
 
 
 def _all_of(*filters: dict[str, Any]) -> dict[str, Any]:
-    """Return the filter that all of *filters* must pass; those that are such filters are merged."""
+    """Return the conjunction of *filters*, with nested conjunctions merged."""
     flat = [
         one for given in filters for one in given.get("and_filter", {"filters": [given]})["filters"]
     ]
@@ -215,7 +215,7 @@ def _no_health_checks() -> dict[str, Any]:
 
 
 def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
-    """Refused calls as log records; the details name the policy and its line in the contract."""
+    """Return the log of denied calls; the details name the policy and its line in the contract."""
     attributes = {
         "event.name": "refusal",
         "kind": names.KIND_SECURITY,
@@ -252,7 +252,7 @@ def _collector() -> dict[str, Any]:
 
 
 def method_statistics() -> dict[str, Any]:
-    """Return the filter that counts each method's outcome: gRPC failures are HTTP 200."""
+    """Return the filter that counts results by method: gRPC failures have HTTP status 200."""
     return {
         "name": "envoy.filters.http.grpc_stats",
         "typed_config": typed(
@@ -265,7 +265,7 @@ def method_statistics() -> dict[str, Any]:
 
 def trace_response() -> dict[str, Any]:
     """
-    Return the filter that tells browsers the trace of an answer that the gateway did not give.
+    Return the filter that adds the trace id to responses that do not come from the gateway.
 
     Source:
         W3C Trace Context, Level 2 draft, ``traceresponse``.

@@ -1,5 +1,5 @@
 """
-Plain dictionaries into YAML: stable bytes, comments, nothing that YAML 1.1 would misread.
+YAML output: stable bytes, comments, and no scalars that YAML 1.1 misinterprets.
 """
 
 import re
@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 COMMENT = "#"
-"""The key whose value becomes a comment above the other keys of its dictionary."""
+"""Key whose value becomes a comment above the other keys of its dictionary."""
 
 _COMMENT_LINE = re.compile(r"^(?P<indent> *(?:- )*)'#': (?P<text>.*)$", re.MULTILINE)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, indented lists, no anchors."""
+    """Dumper with block style, indented lists and no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -25,7 +25,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    # PyYAML leaves y and n bare, which other readers of YAML 1.1 take for booleans.
+    # PyYAML does not quote y and n, which other YAML 1.1 parsers read as booleans.
     style = "'" if value.lower() in {"y", "n"} else "|" if "\n" in value else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
@@ -34,7 +34,7 @@ _Dumper.add_representer(str, _string)
 
 
 def document(title: str, content: Mapping[str, Any]) -> str:
-    """Return *content* as YAML below a comment that says what it is."""
+    """Return *content* as YAML below a comment that describes it."""
     dumped = yaml.dump(
         dict(content), Dumper=_Dumper, sort_keys=False, width=1_000_000, allow_unicode=True
     )

@@ -1,5 +1,5 @@
 """
-mTLS between sidecars: TLS 1.3, exact SPIFFE ids both ways, secrets by watched files.
+mTLS between sidecars: TLS 1.3, exact SPIFFE ids on both sides, secrets in watched files.
 
 Source:
     SPIFFE X509-SVID, section 5 (validation).
@@ -8,7 +8,7 @@ Source:
 from typing import Any
 
 from mesh.contract.faults import WORKLOADS
-from mesh.render.envoy.placement import Edge, Proxy, dns_name, spiffe_id, typed
+from mesh.render.envoy.proxy import Edge, Proxy, dns_name, spiffe_id, typed
 
 _TLS = "envoy.extensions.transport_sockets.tls.v3"
 _ONLY_1_3 = {
@@ -16,11 +16,11 @@ _ONLY_1_3 = {
     "tls_maximum_protocol_version": "TLSv1_3",
 }
 SVID, BUNDLE, EDGE = "svid", "bundle", "edge"
-"""The names of the secrets, and of their files below ``secrets/``."""
+"""Names of the secrets, and of their files in ``secrets/``."""
 
 
 def from_peers(proxy: Proxy) -> dict[str, Any]:
-    """Return the transport of the inbound listener: workloads of this mesh, and only with TLS."""
+    """Return the transport socket of the inbound listener: mTLS, only workloads of this mesh."""
     everyone = [spiffe_id(name) for name in sorted(WORKLOADS)]
     return {
         "name": "envoy.transport_sockets.tls",
@@ -33,7 +33,7 @@ def from_peers(proxy: Proxy) -> dict[str, Any]:
 
 
 def to_peer(proxy: Proxy, service: str) -> dict[str, Any]:
-    """Return the transport towards *service*, whose identity must be exactly its own."""
+    """Return the transport socket to *service*, which must present exactly its own identity."""
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": typed(
@@ -45,7 +45,7 @@ def to_peer(proxy: Proxy, service: str) -> dict[str, Any]:
 
 
 def from_browsers(proxy: Proxy) -> dict[str, Any]:
-    """Return the transport of the HTTPS edge."""
+    """Return the transport socket of the HTTPS edge."""
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": typed(
@@ -84,7 +84,7 @@ def _secret(proxy: Proxy, name: str) -> dict[str, Any]:
 
 
 def certificate(name: str, folder: str) -> dict[str, Any]:
-    """Return the secret *name*: the certificate in *folder*, read anew when its link moves."""
+    """Return the secret *name*: the certificate in *folder*, reloaded when its link changes."""
     return _resource(
         name,
         "tls_certificate",
@@ -97,7 +97,7 @@ def certificate(name: str, folder: str) -> dict[str, Any]:
 
 
 def bundle(folder: str) -> dict[str, Any]:
-    """Return the secret with the roots that are trusted."""
+    """Return the secret with the trusted roots."""
     return _resource(
         BUNDLE,
         "validation_context",

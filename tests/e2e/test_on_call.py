@@ -25,6 +25,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mesh.local.pki.certificate_authority import CertificateAuthority, install
+from tests.background import in_background
 from tests.e2e.conftest import WIDER, enter_console
 from tests.integration.researcher import COOKIE, Researcher
 from tests.live import free_base, running
@@ -238,31 +239,25 @@ def intruder(mesh: Mesh, caller: str, service: str, path: str) -> Iterator[None]
 @contextlib.contextmanager
 def researchers(mesh: Mesh, count: int, pause: float) -> Iterator[None]:
     """*count* browsers of one researcher that list requests, with *pause* seconds in between."""
-    done = threading.Event()
 
-    async def browse(client: httpx.AsyncClient) -> None:
+    async def browse(client: httpx.AsyncClient, done: threading.Event) -> None:
         while not done.is_set():
             with contextlib.suppress(httpx.TransportError):
                 await client.get(LIST)
             await asyncio.sleep(pause)
 
-    async def browsers(headers: dict[str, str]) -> None:
+    async def browsers(done: threading.Event) -> None:
         app, limits = mesh.ready["urls"]["app"], httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
             base_url=app, headers=headers, limits=limits, timeout=30, trust_env=False
         ) as client:
-            await asyncio.gather(*(browse(client) for _ in range(count)))
+            await asyncio.gather(*(browse(client, done) for _ in range(count)))
 
     with Researcher(mesh.ready) as ada:
         ada.sign_in()
         headers = {"Cookie": f"{COOKIE}={ada.session}", "Sec-Fetch-Site": "same-origin"}
-    thread = threading.Thread(target=lambda: asyncio.run(browsers(headers)))
-    thread.start()
-    try:
+    with in_background(lambda done: asyncio.run(browsers(done))):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 @contextlib.contextmanager

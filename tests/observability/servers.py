@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from mesh.chassis.testing import free_port
+from tests.background import in_background
 from tests.sidecars.running import Load, Running
 
 WAIT_SECONDS = 180.0
@@ -83,18 +84,12 @@ def pager() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 @contextlib.contextmanager
 def researcher_at_work(running_one: Running) -> Iterator[None]:
     """Somebody signed in who lists requests, many times a second, from a thread."""
-    done = Event()
 
-    async def work() -> None:
+    async def work(done: Event) -> None:
         async with running_one.client() as client:
             await running_one.sign_in(client)
             async with Load(client, "/api/v1/surveys/requests", CALLS_A_SECOND):
                 await asyncio.to_thread(done.wait)
 
-    thread = Thread(target=lambda: asyncio.run(work()))
-    thread.start()
-    try:
+    with in_background(lambda done: asyncio.run(work(done))):
         yield
-    finally:
-        done.set()
-        thread.join()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from mesh.contract import policy
 from mesh.render import alertmanager, collector, registry, rules
 from mesh.render.rules import scraping
 from mesh.render.rules.pace import Pace
+from tests.background import in_background
 from tests.integration.researcher import whole_way
 from tests.observability.servers import get, pager, researcher_at_work, running, wait_for
 from tests.production.programs import MissingProgramError, program
@@ -259,20 +260,14 @@ def visit(patient: Running) -> None:
 @contextmanager
 def visitors(patient: Running) -> Iterator[None]:
     """Somebody without a session who comes back every few seconds, whatever is answered."""
-    done = Event()
 
-    def come_back() -> None:
+    def come_back(done: Event) -> None:
         while not done.wait(VISIT_SECONDS):
             with suppress(httpx.TransportError):
                 visit(patient)
 
-    thread = Thread(target=come_back)
-    thread.start()
-    try:
+    with in_background(come_back):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class TestFiles:

@@ -1,4 +1,4 @@
-"""Which fields tell something about a person or open a door, and messages without them."""
+"""Personal and secret fields, and messages without them."""
 
 import functools
 from typing import TypeVar
@@ -11,49 +11,38 @@ M = TypeVar("M", bound=Message)
 
 
 def of(field: FieldDescriptor) -> "pb.Sensitivity.ValueType":
-    """Return what the contract says of *field*."""
+    """Return the sensitivity of *field* in the contract."""
     sensitivity: pb.Sensitivity.ValueType = field.GetOptions().Extensions[pb.sensitivity]
     return sensitivity
 
 
 def without_personal(message: M) -> M:
     """Return a copy that may be logged: without personal and secret fields."""
-    return _without(message, pb.SENSITIVITY_PERSONAL)
-
-
-def without_secrets(message: M) -> M:
-    """Return a copy that may be shown to the user concerned: without secret fields."""
-    return _without(message, pb.SENSITIVITY_SECRET)
-
-
-def _without(message: M, least: "pb.Sensitivity.ValueType") -> M:
-    if not _concerned(message.DESCRIPTOR, least):
+    if not _has_personal(message.DESCRIPTOR):
         return message
     copy = type(message)()
     copy.CopyFrom(message)
-    _clear(copy, least)
+    _clear(copy)
     return copy
 
 
-def _clear(message: Message, least: "pb.Sensitivity.ValueType") -> None:
+def _clear(message: Message) -> None:
     for field, value in message.ListFields():
-        if of(field) >= least:
+        if of(field) >= pb.SENSITIVITY_PERSONAL:
             message.ClearField(field.name)
         elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
             for part in value if field.is_repeated else [value]:
-                _clear(part, least)
+                _clear(part)
 
 
 @functools.cache
-def _concerned(
-    descriptor: Descriptor, least: "pb.Sensitivity.ValueType", seen: frozenset[str] = frozenset()
-) -> bool:
-    """Say whether a message of this type can hold such a field at all, at any depth."""
+def _has_personal(descriptor: Descriptor, seen: frozenset[str] = frozenset()) -> bool:
+    """Return whether messages of this type can have such a field, at any depth."""
     if descriptor.full_name in seen:
         return False
     seen |= {descriptor.full_name}
     return any(
-        of(field) >= least
-        or (field.message_type is not None and _concerned(field.message_type, least, seen))
+        of(field) >= pb.SENSITIVITY_PERSONAL
+        or (field.message_type is not None and _has_personal(field.message_type, seen))
         for field in descriptor.fields
     )

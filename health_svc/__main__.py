@@ -2,12 +2,12 @@
 
 from amarre.health.v1 import health_service_pb2_grpc as rpc
 
-from health_svc import parts
+from health_svc import health_checks
 from health_svc.config import HealthSettings
 from health_svc.ports import Check
+from health_svc.probe_limits import SharedProber
 from health_svc.probes import Prober
 from health_svc.service import HealthService
-from health_svc.sharing import SharedProber
 from health_svc.sockets import Sockets
 from health_svc.status import Board
 from mesh.chassis import config, server
@@ -19,10 +19,13 @@ NAME = "health"
 async def main(settings: HealthSettings) -> None:
     """Serve until stopped."""
     channels = {name: channel(name, settings) for name in settings.peers if name != NAME}
-    async with parts.http_client() as client:
-        checks: dict[str, Check] = {name: parts.service(live) for name, live in channels.items()}
+    async with health_checks.http_client() as client:
+        checks: dict[str, Check] = {
+            name: health_checks.service(live) for name, live in channels.items()
+        }
         checks |= {
-            name: parts.backend(client, url) for name, url in settings.health_backends.items()
+            name: health_checks.backend(client, url)
+            for name, url in settings.health_backends.items()
         }
         prober = Prober(
             Sockets(), settings.health_allowed_hosts, allow_private=settings.health_allow_private

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from health_svc import sharing
+from health_svc import probe_limits
 from mesh.chassis.config import MeshSettings
 
 
@@ -19,9 +19,9 @@ class HealthSettings(MeshSettings):
     health_allow_private: bool = False
     """Whether allowed hosts may resolve to non-public addresses; not allowed in production."""
 
-    health_probes_per_user: int = Field(default=sharing.PER_USER, ge=1)
+    health_probes_per_user: int = Field(default=probe_limits.PER_USER, ge=1)
     """Probes of one user in flight; more are refused with 429."""
-    health_probes_total: int = Field(default=sharing.TOTAL, ge=1, le=90)
+    health_probes_total: int = Field(default=probe_limits.TOTAL, ge=1, le=90)
     """Probes of all users in flight; more are refused with 503. The rest serves status."""
 
     @field_validator("health_allowed_hosts", mode="before")

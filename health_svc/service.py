@@ -15,8 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from health_svc.errors import OfflineError
 from health_svc.ports import Certificate
+from health_svc.probe_limits import SharedProber
 from health_svc.probes import DEFAULT_TIMEOUT, Probe
-from health_svc.sharing import SharedProber
 from health_svc.status import HEARTBEAT, Board, Part, State
 from mesh.chassis import call
 from mesh.chassis.interceptors.context import Context

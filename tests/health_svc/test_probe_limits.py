@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from health_svc.probe_limits import SharedProber
 from health_svc.probes import Probe, Prober
-from health_svc.sharing import SharedProber
 from mesh.chassis.errors import RateLimitedError, UnavailableError
 from tests.health_svc.fakes import FakeNetwork
 

@@ -13,11 +13,11 @@ from amarre.health.v1 import health_pb2 as pb
 from amarre.health.v1 import health_service_pb2 as rpc
 from amarre.health.v1 import health_service_pb2_grpc as rpc_grpc
 
-from health_svc import parts
+from health_svc import health_checks
 from health_svc.ports import Check
+from health_svc.probe_limits import SharedProber
 from health_svc.probes import Prober
 from health_svc.service import HealthService
-from health_svc.sharing import SharedProber
 from health_svc.status import Board
 from mesh.chassis.call import User
 from mesh.chassis.channel import channel
@@ -149,12 +149,12 @@ class TestGetStatus:
             peers={"auth": f"127.0.0.1:{free_port()}"}, svid_dir=svids / "health"
         )
         async with (
-            parts.http_client() as client,
+            health_checks.http_client() as client,
             channel("auth", settings) as away,
         ):
             checks = {
-                "auth": parts.service(away),
-                "redcap": parts.backend(client, f"http://127.0.0.1:{free_port()}/"),
+                "auth": health_checks.service(away),
+                "redcap": health_checks.backend(client, f"http://127.0.0.1:{free_port()}/"),
             }
             async with health(svids, checks) as stub:
                 status = (await stub.GetStatus(rpc.GetStatusRequest())).status
@@ -177,7 +177,7 @@ class TestGetStatus:
             )
             async with (
                 channel("survey", settings) as live,
-                health(svids, {"survey": parts.service(live)}) as stub,
+                health(svids, {"survey": health_checks.service(live)}) as stub,
                 asyncio.timeout(5),
             ):
                 healthy = False

@@ -4,10 +4,10 @@ from typing import Any
 
 from mesh.contract.policy import Service
 from mesh.render.envoy import authorization, manager, telemetry, tls
-from mesh.render.envoy.budget import retry_budget
 from mesh.render.envoy.clusters import ADMIN, CONNECTION_LIFE
 from mesh.render.envoy.errors import grpc_replies
 from mesh.render.envoy.proxy import EGRESS, INBOUND, STATS, Proxy
+from mesh.render.envoy.retry_budget import http_filter
 
 
 def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def egress(proxy: Proxy) -> dict[str, Any]:
         local_reply_config=grpc_replies(),
         access_log=telemetry.access_log(proxy, EGRESS),
         **telemetry.tracing(proxy, EGRESS),
-        http_filters=[telemetry.method_statistics(), retry_budget(), manager.router()],
+        http_filters=[telemetry.method_statistics(), http_filter(), manager.router()],
     )
     return manager.listener(EGRESS, proxy.egress, hcm)
 

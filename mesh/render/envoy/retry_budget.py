@@ -70,7 +70,7 @@ end
 """
 
 
-def retry_budget() -> dict[str, Any]:
+def http_filter() -> dict[str, Any]:
     """Return the filter; routes must set ``include_attempt_count_in_response``."""
     return {
         "name": FILTER,

@@ -9,7 +9,6 @@ from typing import Any
 
 from mesh.contract.policy import Method, Service
 from mesh.render.deployment import HEALTH_SERVICE, REFLECTION
-from mesh.render.envoy.budget import reserving
 from mesh.render.envoy.clusters import APP
 from mesh.render.envoy.proxy import (
     EGRESS,
@@ -21,6 +20,7 @@ from mesh.render.envoy.proxy import (
     seconds,
     typed,
 )
+from mesh.render.envoy.retry_budget import reserving
 from mesh.render.envoy.telemetry import UNTRACED
 
 CANARY_HEADER = "x-canary"

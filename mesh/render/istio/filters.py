@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.contract.policy import Method, Service
 from mesh.render.deployment import KEY_SET_PORT, Deployment, Workload
-from mesh.render.envoy import authorization, budget, clusters, errors, manager, routes
+from mesh.render.envoy import authorization, clusters, errors, manager, retry_budget, routes
 from mesh.render.envoy.text import COMMENT
 from mesh.render.manifest import Files, Resource, resource
 
@@ -139,7 +139,7 @@ def _outbound(deployed: Deployment, callees: tuple[Workload, ...]) -> list[Resou
         {
             "applyTo": "HTTP_FILTER",
             "match": _http_filter(OUTBOUND, "envoy.filters.http.router"),
-            "patch": {"operation": "INSERT_BEFORE", "value": budget.retry_budget()},
+            "patch": {"operation": "INSERT_BEFORE", "value": retry_budget.http_filter()},
         },
     ]
     for callee in callees:

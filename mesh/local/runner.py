@@ -40,7 +40,7 @@ log = structlog.get_logger(NAME)
 
 
 class PortsInUseError(Exception):
-    """Some ports are taken; the message says which, who wants them and what to do."""
+    """Some ports are in use; the message says which, what they are for and what to do."""
 
 
 class AlreadyRunningError(Exception):
@@ -57,13 +57,13 @@ class Runner:
         ready_file: Path | None,
         forks: ForkServer | None = None,
     ) -> None:
-        """Plan a mesh below *data_folder*; nothing is started and nothing written yet.
+        """Plan a mesh in *data_folder* without starting or writing anything.
 
         Args:
-            data_folder: Where its files are.
+            data_folder: The data folder of the mesh.
             options: What to run.
-            ready_file: Where else to write what runs.
-            forks: Starts processes of ours; see `Fleet`.
+            ready_file: Additional path for the ready file.
+            forks: Starts the mesh's Python processes; see `Fleet`.
 
         Raises:
             PlanError: The options ask for something that cannot be.
@@ -81,13 +81,13 @@ class Runner:
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        """Hold the data folder, check the ports, issue certificates.
+        """Lock the data folder, check the ports, issue certificates.
 
         Raises:
             DataFolderError, AlreadyRunningError, PortsInUseError, CaError: As they say.
         """
         if not self.data_folder.data.exists():
-            # Before anything is written, so that a start that fails leaves nothing behind.
+            # Before anything is written, so that a failed start leaves nothing behind.
             self._check_ports()
         self.data_folder.prepare()
         with self._locked():
@@ -121,7 +121,7 @@ class Runner:
 
     def _check_ports(self) -> None:
         taken = [
-            f"  {port} wanted by {name}"
+            f"  {port} needed by {name}"
             for port, name in sorted(self.plan.ports_in_use().items())
             if not is_free(port)
         ]
@@ -142,7 +142,7 @@ class Runner:
         # Colour is disabled when output is not a terminal.
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
         configure_logs(NAME, NAME, "INFO", renderer=renderer)
-        # The audit log and restarts are exported to the logs of the whole mesh.
+        # The audit log and restarts are exported with the logs of the mesh.
         otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.addresses.collector}")
         self._handle_signals()
         starting = asyncio.ensure_future(self.fleet.start())
@@ -173,7 +173,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        # nohup starts programs with SIGHUP ignored: they are to survive the terminal.
+        # nohup ignores SIGHUP, so that the program survives its terminal.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, self._stop.set)
 
@@ -205,7 +205,7 @@ class Runner:
             with contextlib.suppress(RuntimeError):  # The loop may have ended meanwhile.
                 loop.call_soon_threadsafe(exported.set)
 
-        # A daemon, since a program that is killed does not wait for its last log lines.
+        # A daemon: a killed program does not wait for its last log lines.
         threading.Thread(target=export, daemon=True).start()
         waiting = [asyncio.ensure_future(event.wait()) for event in (exported, self._kill)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -214,7 +214,7 @@ class Runner:
         await self.fleet.stop()
 
     def _changed(self) -> None:
-        """Publish what runs now; if that fails, `_retry` tries again."""
+        """Publish the current state; if that fails, `_retry` tries again."""
         try:
             self.write_ready_file()
             self.monitoring.follow(self.fleet.units.values())
@@ -226,7 +226,7 @@ class Runner:
             self._unpublished = ""
 
     async def _retry(self) -> None:
-        """Write what could not be written, for instance because the disk was full."""
+        """Write files that could not be written before, for example because the disk was full."""
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             self.fleet.proxies.retry()
@@ -239,7 +239,7 @@ class Runner:
         return self._kill.is_set()
 
     def problems(self) -> list[str]:
-        """Return one sentence for each thing that fails while the mesh runs."""
+        """Return the current problems, one sentence each."""
         ready_file = f"The ready file cannot be written: {self._unpublished}"
         return [
             *([ready_file] if self._unpublished else []),
@@ -279,7 +279,7 @@ class Runner:
         }
 
     def write_ready_file(self) -> None:
-        """Write what runs; only the current user can read it, since it holds tokens.
+        """Write the ready file; only the current user can read it, because it contains tokens.
 
         Raises:
             OSError: It cannot be written.
@@ -290,7 +290,7 @@ class Runner:
 
 
 def check_ready_file(path: Path) -> Path:
-    """Return *path*, absolute, once it is sure that it can be written.
+    """Return *path* as an absolute path, after checking that it can be written.
 
     Raises:
         DataFolderError: It cannot.
@@ -304,7 +304,7 @@ def check_ready_file(path: Path) -> Path:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on *port* of 127.0.0.1 and nobody listens on it of ::1.
+    """Return whether *port* is free on 127.0.0.1 and unused on ::1.
 
     Browsers try ::1 first for ``localhost``, so they would show another program's pages.
     """
@@ -317,7 +317,7 @@ def _can_bind(family: socket.AddressFamily, host: str, port: int) -> bool:
     except OSError:
         return True  # This machine has no IPv6.
     with attempt:
-        # As servers do, so that the ports of connections that have ended do not count.
+        # As servers do, so that ports of closed connections do not count as in use.
         attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             attempt.bind((host, port))

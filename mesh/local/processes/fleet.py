@@ -1,5 +1,5 @@
 """
-The instances of a running mesh: a process and its Envoy each, started, replaced, stopped together.
+The instances of a running mesh, each a process with its Envoy: start, replacement, stop.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _KEYS_FETCHED = "jwks_fetch_success"
 
 
 class Fleet:
-    """Every running process, by name."""
+    """The running instances of a mesh, by name."""
 
     def __init__(
         self, plan: Plan, on_change: Callable[[], None], forks: ForkServer | None = None
@@ -44,9 +44,9 @@ class Fleet:
         Prepare to run the units of a plan.
 
         Args:
-            plan: What to run.
+            plan: The plan of the mesh.
             on_change: Called whenever a process was replaced.
-            forks: Starts processes of ours; None: each is a Python that imports for itself.
+            forks: Starts the mesh's Python processes; None: each is a new interpreter.
         """
         self.plan = plan
         self.units: dict[str, Unit] = {}
@@ -57,12 +57,12 @@ class Fleet:
         self._on_change = on_change
 
     async def start(self) -> None:
-        """Start every unit of the plan; proxies first and one by one, which take a moment each, and
-        more when they share two cores with everything else that starts.
+        """Start every unit of the plan; proxies first and one at a time, because starting them
+        beside everything else would slow all of them down.
 
         Raises:
             EnvoyError: Envoy rejects its files.
-            StartFailedError: Something did not become ready.
+            StartFailedError: A unit did not become ready.
         """
         units = self.plan.units
         self.units = {unit.name: unit for unit in units}
@@ -76,7 +76,7 @@ class Fleet:
         await asyncio.gather(*(self._complete(unit) for unit in proxies))
 
     async def stop(self) -> None:
-        """Stop everything, callers before those they call."""
+        """Stop everything, callers before callees."""
 
         def those(kind: Kind, *, gateway: bool) -> list[str]:
             return [
@@ -85,7 +85,7 @@ class Fleet:
                 if unit.kind is kind and (unit.process.name == "gateway") is gateway
             ]
 
-        # What a process still finishes goes through its proxy, which therefore ends after it.
+        # A proxy stops after its process, whose last calls go through it.
         waves = [
             those(Kind.SERVICE, gateway=True),
             those(Kind.PROXY, gateway=True),
@@ -98,18 +98,18 @@ class Fleet:
         await asyncio.to_thread(self.logs.close)
 
     def problems(self) -> list[str]:
-        """Return one sentence for each thing that fails while the mesh runs."""
+        """Return the current problems, one sentence each."""
         found = [child.problem for child in self.supervisor.children.values() if child.problem]
         return [*found, *self.logs.problems(), *self.proxies.problems()]
 
     async def add(
         self, process: Process, name: str, replica: int, *, command: tuple[str, ...] | None
     ) -> str:
-        """Start one more instance of *process*; returns where its proxy listens.
+        """Start one more instance of *process*; return the address of its proxy.
 
         Raises:
             PortsExhaustedError: There are no ports left.
-            EnvoyError, StartFailedError: It does not become ready; nothing of it is left.
+            EnvoyError, StartFailedError: It does not become ready; it is removed completely.
         """
         ports = self.plan.port_allocator.take(process, own=False)
         units = self.plan.instance(process, name, replica, ports, command=command)
@@ -122,17 +122,17 @@ class Fleet:
         return f"127.0.0.1:{units[0].port}"
 
     async def remove(self, name: str) -> None:
-        """Stop the instance *name*: calls in flight end first."""
+        """Stop the instance *name* after its calls in flight have ended."""
         try:
             await self._drain_and_stop(self._units_of(name))
         finally:
             self._on_change()
 
     async def replace(self, name: str, *, command: tuple[str, ...] | None = None) -> None:
-        """Replace *name* by a new instance without losing a call.
+        """Replace *name* with a new instance without losing a call.
 
         The new Envoy listens on the same port as the old one and gets all new connections. The
-        old one asks its clients to leave, stops listening and ends when they have left.
+        old one asks its clients to disconnect, stops listening and exits once they have.
 
         Raises:
             EnvoyError, StartFailedError: The new one does not become ready; the old one continues.
@@ -162,7 +162,7 @@ class Fleet:
         self._on_change()
 
     def _take_over(self, units: Sequence[Unit]) -> None:
-        """Give the successors *units* the names of those that they replaced."""
+        """Give the successors *units* the names of the units that they replace."""
         for unit in units:
             self.supervisor.rename(f"{unit.name}{_SUCCESSOR}", unit.name)
             self.units[unit.name] = unit
@@ -172,7 +172,7 @@ class Fleet:
                 handover.stop_redirecting(child.pid, ports_of(unit.proxy))
 
     def instances(self, service: str) -> list[str]:
-        """Return the names of the replicas of *service*, canaries left out."""
+        """Return the names of the replicas of *service*, without canaries."""
         return [
             name
             for name, unit in self.units.items()
@@ -182,11 +182,11 @@ class Fleet:
         ]
 
     def running_proxies(self) -> list[Proxy]:
-        """Return every Envoy that runs."""
+        """Return every running Envoy."""
         return [unit.proxy for unit in self.units.values() if unit.proxy is not None]
 
     async def report(self) -> list[tuple[str, Unit, int, bool]]:
-        """Return name, unit, process id and readiness of everything that runs."""
+        """Return name, unit, process id and readiness of every running process."""
         children = list(self.supervisor.children.items())
         ready = await asyncio.gather(*(child.ready() for _, child in children))
         return [
@@ -209,7 +209,7 @@ class Fleet:
                 await handover.redirect_connections(old, new, ports, listeners=len(sharing))
 
     async def _start_one(self, units: Sequence[Unit], *, suffix: str = "") -> None:
-        """Start a process and, once it serves, its proxy."""
+        """Start a process and, once it is serving, its proxy."""
         started: list[str] = []
         try:
             await self.proxies.prepare([unit.proxy for unit in units if unit.proxy])
@@ -231,7 +231,7 @@ class Fleet:
             raise
 
     async def _start_proxies(self, children: Sequence[Child]) -> None:
-        """Start Envoys; of what makes one end by itself, say the one thing that people can mend."""
+        """Start Envoys; if one exits because no inotify instances are left, say so."""
         try:
             await self.supervisor.start(children)
         except StartFailedError as failure:
@@ -242,9 +242,9 @@ class Fleet:
     async def _drain_and_stop(self, units: Sequence[Unit]) -> None:
         """Stop an instance when its calls have ended.
 
-        Without calls in flight the proxy goes first: it closes the connections that idle, so
-        that nobody sends one more call to a process that has gone. Streams that stay open are
-        ended by their process, through its proxy.
+        Without calls in flight the proxy stops first: it closes idle connections, so that no
+        client sends another call to a stopped process. Long-lived streams are ended by their
+        process, through its proxy.
         """
         quiet = [await _drain(unit.proxy) for unit in units if unit.proxy is not None]
         await self._stop_one(units[::-1] if all(quiet) else units)
@@ -275,7 +275,7 @@ class Fleet:
         )
 
     async def _complete(self, unit: Unit) -> None:
-        """Wait until a proxy knows Auth's keys and reaches every service that it may call."""
+        """Wait until a proxy has Auth's keys and reaches every service that it may call."""
         proxy = unit.proxy
         assert proxy is not None  # noqa: S101 - called only with proxies
         deadline = asyncio.get_running_loop().time() + COMPLETE_SECONDS
@@ -303,31 +303,31 @@ class Fleet:
 
 
 def verifies_tokens(proxy: Proxy) -> bool:
-    """Whether *proxy* fetches the keys of Auth: only services with an rpc that needs a session."""
+    """Return whether *proxy* fetches Auth's keys: its service has rpcs that need a session."""
     described = [one for one in policy.load().services if one.name == proxy.workload]
     return bool(proxy.key_set) and any(m.needs_session for one in described for m in one.methods)
 
 
 def ports_of(proxy: Proxy) -> list[int]:
-    """Return the TCP ports on which *proxy* takes calls."""
+    """Return the TCP ports on which *proxy* accepts calls."""
     edge = (proxy.edge.http, proxy.edge.https) if proxy.edge else ()
     places = [place for place in (proxy.inbound, *edge) if place and not place.startswith("unix:")]
     return [int(place.rpartition(":")[2]) for place in places]
 
 
 async def _drain(proxy: Proxy) -> bool:
-    """Let *proxy* take no more connections and ask those there are to end.
+    """Make *proxy* stop accepting connections and ask its clients to disconnect.
 
     Returns:
-        Whether no call is in flight any more; streams that stay open may outlast the wait.
+        Whether no call is in flight any more; long-lived streams may outlast the wait.
     """
     loop = asyncio.get_running_loop()
     with contextlib.suppress(EnvoyError):
         async with Admin(proxy.admin) as admin:
             await admin.post("/drain_listeners?graceful&skip_exit")
             await asyncio.sleep(envoy.DRAIN_SECONDS + 0.5)
-            # A browser may send one more request over a connection that idles, just when it is
-            # closed; so those of the edge are waited for.
+            # A browser may send another request on an idle connection just when it is
+            # closed; so wait for the connections of the edge.
             wanted = _CALLS if proxy.edge is None else _CONNECTIONS
             quiet_by = loop.time() + (QUIET_SECONDS if proxy.edge is None else IDLE_SECONDS)
             while loop.time() < quiet_by:

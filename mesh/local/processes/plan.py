@@ -1,4 +1,4 @@
-"""Plan of a local mesh: which commands run with which environment, from topology and options."""
+"""Plan of a local mesh: commands and environment of every process, from topology and options."""
 
 import json
 import os
@@ -49,11 +49,11 @@ class Unit:
     probe_target: str
     ports: InstancePorts | None = None
     proxy: Proxy | None = None
-    """The Envoy that this unit is; None for processes."""
+    """The Envoy's model if this unit is one; None for processes."""
 
 
 class PlanError(Exception):
-    """The options ask for something that cannot be; the message says what."""
+    """The options are invalid; the message says why."""
 
 
 class Plan:
@@ -116,7 +116,7 @@ class Plan:
         return self._service_ports[name]
 
     def endpoints(self) -> dict[str, tuple[str, ...]]:
-        """Return where the replicas of each service are."""
+        """Return the addresses of the replicas of each service."""
         return {
             p.name: tuple(f"{HOST}:{port}" for port in self.service_ports(p.name))
             for p in topology.PROCESSES
@@ -133,20 +133,20 @@ class Plan:
         command: tuple[str, ...] | None = None,
         port: int | None = None,
     ) -> tuple[Unit, ...]:
-        """Return what runs for one instance of *process*: itself, and its Envoy where it has one.
+        """Return the units of one instance of *process*: the process, and its Envoy if it has one.
 
         Args:
             process: Its place in the topology.
             name: Its name, ``survey-canary``.
             replica: Its number.
-            ports: The ports that it gets.
-            command: Another program in place of the usual one; it gets the same environment.
-            port: The port to take over from an instance that still runs; default that of *ports*.
+            ports: The ports allocated to it.
+            command: Command to run instead of the usual one; it gets the same environment.
+            port: The port to take over from a running instance. Default: that of *ports*.
         """
-        where = _Place(
+        where = _Endpoints(
             folder=self.addresses.data_folder.sockets
             / (name if ports.tag == process.name else f"{name}.{ports.tag}"),
-            # Replicas at the edge share its ports: the kernel spreads connections over them.
+            # Replicas at the edge share its ports: the kernel distributes connections.
             port=port or self.addresses.port(process.port if _at_edge(process) else ports.main),
             ports=ports,
         )
@@ -179,14 +179,14 @@ class Plan:
         defaults = {otel_environment.ENDPOINT: self.addresses.collector}
         return otel_environment.is_exported("traces", defaults | dict(os.environ))
 
-    def _probe_target(self, process: Process, where: "_Place") -> str:
+    def _probe_target(self, process: Process, where: "_Endpoints") -> str:
         if self._behind_envoy(process):
             return f"unix:{where.app}"
         if process.probe is Probe.GRPC:
             return f"{HOST}:{where.port}"
         return f"http://{HOST}:{where.port}"
 
-    def _proxy_unit(self, unit: Unit, where: "_Place") -> Unit:
+    def _proxy_unit(self, unit: Unit, where: "_Endpoints") -> Unit:
         at_edge = _at_edge(unit.process)
         name = f"{unit.name}-envoy"
         folder = self.addresses.data_folder.envoy / f"{name}.{where.ports.tag}"
@@ -228,7 +228,7 @@ class Plan:
             rate_limits=os.environ.get("AMARRE_RATE_LIMITS", "on") != "off",
         )
 
-    def _environment(self, process: Process, name: str, where: "_Place") -> dict[str, str]:
+    def _environment(self, process: Process, name: str, where: "_Endpoints") -> dict[str, str]:
         common = {
             "AMARRE_INSTANCE": name,
             "AMARRE_TRANSPORT": "direct" if self.options.direct else "sidecar",
@@ -255,11 +255,11 @@ class Plan:
                 }
         if process.metrics:
             common["AMARRE_METRICS_LISTEN"] = self.addresses.address(where.ports.metrics)
-        # What the user sets in the environment wins over these defaults, except where a process
+        # The user's environment overrides these defaults, except where a process
         # is bound to its place in this mesh.
         return defaults | inherited() | common
 
-    def _peers(self, process: Process, where: "_Place") -> dict[str, str]:
+    def _peers(self, process: Process, where: "_Endpoints") -> dict[str, str]:
         callees = topology.clients_of(policy.load())[process.name]
         if self._behind_envoy(process):
             return dict.fromkeys(callees, f"unix:{where.egress}")
@@ -270,7 +270,7 @@ class Plan:
         }
 
     def ports_in_use(self) -> dict[int, str]:
-        """Return every TCP port that this mesh listens on, and which process wants it."""
+        """Return every TCP port that this mesh listens on, and the process that needs it."""
         wanted = {unit.port: unit.name for unit in self.units}
         wanted[self.addresses.port(topology.EDGE_HTTPS)] = "gateway (HTTPS)"
         wanted[self.addresses.port(topology.SMTP)] = "outbox (SMTP)"
@@ -287,8 +287,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where one instance stands: the folder of its sockets, which only its Envoy shares."""
+class _Endpoints:
+    """The sockets and ports of one instance; only its Envoy shares the folder."""
 
     folder: Path
     port: int
@@ -304,10 +304,10 @@ class _Place:
 
 
 def inherited() -> dict[str, str]:
-    """Return the variables that every process of ours inherits from the runner.
+    """Return the variables that the mesh's processes inherit from the runner.
 
     Raises:
-        PlanError: A variable of OpenTelemetry is invalid.
+        PlanError: An OpenTelemetry variable is invalid.
     """
     try:
         of_telemetry = otel_environment.inherited(os.environ)

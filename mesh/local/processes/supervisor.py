@@ -1,7 +1,7 @@
-"""Child processes: started in their own process groups, watched, restarted with back-off, stopped.
+"""Supervisor of child processes: start, watch, restart with back-off, stop.
 
-Whatever fails while a process is restarted (disk full, no memory, a missing program), it is tried
-again, and what fails is kept in `Child.problem`.
+A restart that fails (disk full, no memory, a missing program) is retried, and the reason is kept in
+`Child.problem`. Each child has its own process group.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ log = structlog.get_logger("supervisor")
 
 LONGEST_BACKOFF_SECONDS = 10.0
 CALM_SECONDS = 10.0
-"""A process that ran this long starts its back-off anew."""
+"""The back-off is reset once a process has run this long."""
 KILL_SECONDS = 2.0
 POLL_SECONDS = 0.01
 _LOG_SECONDS = 0.5
-"""How long the last lines of a process that has ended may take to be read."""
+"""How long to wait for the last log lines of a process that has ended."""
 _RESTART_SECONDS = 30.0
 
 
 class StartFailedError(Exception):
-    """A process ended before it was ready; the message holds the end of its log."""
+    """A process ended before it was ready; the message includes the end of its log."""
 
 
 @dataclass
@@ -54,10 +54,10 @@ class Child:
     ready: Callable[[], Awaitable[bool]]
     drain_seconds: float = 10.0
     forks: ForkServer | None = field(default=None, repr=False)
-    """What starts ``python -m MODULE``; None: like every other program."""
+    """Starts ``python -m MODULE`` commands; None: they are executed like other programs."""
     process: asyncio.subprocess.Process | ForkedProcess | None = field(default=None, repr=False)
     ready_ms: int = 0
-    """How long after its start it was ready."""
+    """Time from start to readiness."""
     started_at: float = 0.0
     restarts: int = 0
     stopping: bool = False
@@ -118,7 +118,7 @@ class Child:
             if await self.ready():
                 self.ready_ms = round((time.monotonic() - self.started_at) * 1000)
                 return
-            # Poll often at first; later, polling would only slow a slow process down.
+            # Poll often at first; later polling would only slow down a slow process.
             await asyncio.sleep(max(POLL_SECONDS, waited / 20))
         raise StartFailedError(
             f"{self.name} was not ready within {timeout:.0f} s:\n{await self.last_lines()}\n"
@@ -126,7 +126,7 @@ class Child:
         )
 
     async def stop(self) -> None:
-        """Ask the process to stop, wait while it drains, kill what is left of its group."""
+        """Ask the process to stop, wait while it drains, then kill the rest of its group."""
         self.stopping = True
         process = self.process
         if process is None or process.returncode is not None:
@@ -194,7 +194,7 @@ class Supervisor:
             self._watchers[child.name] = asyncio.create_task(watch)
 
     async def remove(self, name: str) -> None:
-        """Stop a child and forget it; does nothing when there is none with this name."""
+        """Stop and remove a child; does nothing if there is none with this name."""
         watcher = self._watchers.pop(name, None)
         child = self.children.get(name)
         if child is None:
@@ -217,7 +217,7 @@ class Supervisor:
         self._watchers[new_name] = self._watchers.pop(name)
 
     async def stop(self, waves: Sequence[Sequence[str]]) -> None:
-        """Stop the children wave by wave, those of a wave together."""
+        """Stop the children in waves; those of one wave together."""
         self._stopping = True
         for child in self.children.values():
             child.stopping = True

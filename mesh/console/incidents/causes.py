@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mesh import topology
-from mesh.console.incidents.alerts import DEPENDENCIES, HOST, OWN, Alert
+from mesh.console.incidents.alert import DEPENDENCIES, HOST, Alert
+from mesh.console.incidents.alerts import OWN
 from mesh.console.store.call_edges import GATEWAY
 from mesh.contract.policy import ANY_CALLER, Mesh
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mesh import control
 from mesh.console.incidents import alert_table, causes
-from mesh.console.incidents.alerts import DEPENDENCIES, Alert, Situation, evaluate, worst_first
+from mesh.console.incidents.alert import DEPENDENCIES, Alert, Situation
+from mesh.console.incidents.alerts import evaluate, worst_first
 from mesh.console.incidents.incident_log import Incident, IncidentLog
 from mesh.console.incidents.observations import Observations
 from mesh.console.naming import APP

@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.console.clock import rfc3339
 from mesh.console.incidents import alert_table, runbooks
-from mesh.console.incidents.alerts import Alert
+from mesh.console.incidents.alert import Alert
 from mesh.console.incidents.causes import Cause, explains
 from mesh.console.incidents.observations import Change
 

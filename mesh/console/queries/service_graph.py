@@ -34,7 +34,7 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
     refusals are those of traces.
     """
     minutes = max(1, int(window.total_seconds() // 60))
-    seen = _seen(db, since=now // 60_000_000 - minutes, until=now // 60_000_000)
+    seen = observed(db, since=now // 60_000_000 - minutes, until=now // 60_000_000)
     ever, refused = _ever(db), _ever_refused(db)
     declared = dict(_declared(mesh))
     found = []
@@ -66,7 +66,8 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
     return [edge for edge in found if edge["from"] != ANY_CALLER]
 
 
-def _seen(db: sqlite3.Connection, *, since: int, until: int) -> dict[Key, Seen]:
+def observed(db: sqlite3.Connection, *, since: int, until: int) -> dict[Key, Seen]:
+    """Return what was seen of each edge after the minute *since* until the end of *until*."""
     found: dict[Key, Seen] = {}
     rows = db.execute(
         "SELECT source, target, rpc, counted, sum(calls), sum(errors), sum(refused), max(minute)"

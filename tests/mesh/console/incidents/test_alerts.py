@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mesh.console.incidents import alerts
-from mesh.console.incidents.alerts import Situation
+from mesh.console.incidents.alert import Situation
 from mesh.console.incidents.observations import Observations
 from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.envoy_admin import Proxy
@@ -139,6 +139,43 @@ def test_breaker(db: sqlite3.Connection, tmp_path: Path) -> None:
         seen = Seen(target, at=NOW, up_since=1, fault="", proxy=proxy)
 
         assert [("BreakerOpen", service)] == found(db, seen, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("auth", "expected"),
+    [
+        pytest.param({"named_at": NOW - 10 * SECOND}, [], id="named just now"),
+        pytest.param({"up_since": NOW - 10 * SECOND, "fault": ""}, [], id="answers just now"),
+        pytest.param(
+            {"named_at": NOW - 40 * SECOND},
+            ["HostEjected auth", "ServiceDown auth"],
+            id="never answers",
+        ),
+        pytest.param(
+            {"up_since": NOW - 10 * SECOND},
+            ["HostEjected auth", "ServiceDown auth"],
+            id="answers no more",
+        ),
+        pytest.param(
+            {"up_since": NOW - 40 * SECOND, "fault": ""}, ["HostEjected auth"], id="answers others"
+        ),
+    ],
+)
+def test_start(
+    db: sqlite3.Connection, tmp_path: Path, auth: dict[str, Any], expected: list[str]
+) -> None:
+    """
+    What proxies say of a process that starts is no fault; of any other it is.
+    """
+    host = {"cluster": "auth", "address": "127.0.0.1:2", "ejected": False, "failing": True}
+    proxy = Proxy(version="", state="LIVE", uptime_seconds=1.0, hosts=[host])
+    target = Target(process="survey-envoy", url="http://127.0.0.1:1")
+    watching = Seen(target, at=NOW, up_since=1, fault="", proxy=proxy)
+    facts: dict[str, Any] = {"at": NOW, "fault": "does not answer"} | auth
+    process = Seen(Target(process="auth", url="http://127.0.0.1:1/metrics"), **facts)
+
+    alerts = found(db, watching, process, folder=tmp_path)
+    assert expected == sorted(f"{name} {service}" for name, service in alerts)
 
 
 class TestRestartOfProxy:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.console.incidents import alert_table, causes
-from mesh.console.incidents.alerts import Alert
+from mesh.console.incidents.alert import Alert
 from mesh.console.incidents.causes import Cause
 from mesh.console.incidents.incident_log import IncidentLog
 from mesh.console.incidents.observations import Observations

@@ -27,6 +27,8 @@ CALLERS_FAULT = frozenset(GRPC_CODES) - OUR_FAULT - {"OK"}
 """The codes that tell of a caller's mistake, although Envoy and others mark such spans failed."""
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
+_OVERFLOW = re.compile(rf"cluster\.({APP}(?:_\w+)?)\.upstream_rq_pending_overflow")
+_LIMITS = {"rate_limited": "client_rate", "downstream_global_cx_overflow": "connections"}
 _PROXY = re.compile(r"[-_.](envoy|proxy|sidecar)$")
 _REPLICA = re.compile(r"-(\d+|canary)$")
 PROBE_PATHS = frozenset(
@@ -43,8 +45,23 @@ def workload(service: str) -> str:
 
 
 def cluster_workload(cluster: str, process: str) -> str:
-    """Return the workload behind an Envoy cluster of *process*; ``app`` is that of the proxy."""
-    return workload(process if cluster == APP else cluster)
+    """
+    Return the workload behind an Envoy cluster of *process*.
+
+    ``app`` is the proxy's own, and so is ``app_survey``: requests for Survey at the gateway.
+    """
+    return workload(process if cluster == APP or cluster.startswith(f"{APP}_") else cluster)
+
+
+def proxy_limit(counter: str) -> str:
+    """
+    Return the limit that an Envoy counts refusals of in *counter*; empty for other counters.
+
+    Named as the rule ``LimitRefusals`` names it: by the cluster of the process behind the proxy.
+    """
+    if found := _OVERFLOW.fullmatch(counter):
+        return found[1]
+    return _LIMITS.get(counter.rpartition(".")[2], "")
 
 
 def is_proxy(service: str, attributes: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Alerts on calls: refused, retried, too many, failing or slow; and what proxies do about them."""
 
 import sqlite3
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
@@ -23,7 +24,7 @@ def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[A
     yield from _refused(counted.recent)
     yield from _intruders(s, counted.edges)
     yield from _saturated(s)
-    yield from _overloaded(counted.lately)
+    yield from _overloaded(s, counted.lately)
     yield from _burning(db, s.mesh, now=s.now // 1_000_000)
     starting = {workload(process) for process in s.starting()}
     for one in (*_retries(s), *_proxies(s)):
@@ -87,21 +88,23 @@ def _saturated(s: Situation) -> Iterator[Alert]:
             )
 
 
-def _overloaded(lately: Sequence[Increase]) -> Iterator[Alert]:
-    refused: dict[str, dict[str, float]] = {}
-    for one in lately:
-        if one.name == "amarre_limit_refusals":
-            limits = refused.setdefault(one.process, {})
-            limits[one.labels["limit"]] = limits.get(one.labels["limit"], 0) + one.events
-    for process, limits in refused.items():
-        if sum(limits.values()) > MIN_REFUSED:
+def _overloaded(s: Situation, lately: Sequence[Increase]) -> Iterator[Alert]:
+    counted = [
+        (one.process, one.labels["limit"], one.events)
+        for one in lately
+        if one.name == "amarre_limit_refusals"
+    ]
+    refused: dict[str, Counter[str]] = defaultdict(Counter)
+    for process, limit, count in (*counted, *s.observed.refused(LATELY, s.now)):
+        refused[workload(process)][limit] += round(count)
+    for service, limits in refused.items():
+        if limits.total() > MIN_REFUSED:
             yield Alert(
                 "LimitRefusals",
-                workload(process),
-                f"{process} refuses requests above its limits: "
-                + ", ".join(f"{count:.0f} by {name}" for name, count in sorted(limits.items()))
+                service,
+                f"{service} refuses requests above its limits: "
+                + ", ".join(f"{count} by {name}" for name, count in limits.most_common())
                 + f" in {LATELY.total_seconds():.0f} s.",
-                process,
             )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mesh.console.incidents.alert import DEPENDENCIES, Alert, Situation
 from mesh.console.incidents.alerts import evaluate, worst_first
 from mesh.console.incidents.incident_log import Incident, IncidentLog
 from mesh.console.incidents.observations import Observations
-from mesh.console.naming import APP
+from mesh.console.naming import cluster_workload
 from mesh.console.queries import traces
 from mesh.control import ControlError
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EVERY_SECONDS = 3.0
 BEFORE_SECONDS = 45
+_KEYS = ("service", "workload", "process", "instance")
+"""Labels that say what an alert of Prometheus is about, the first that is there."""
 _BY_NAME = {"Redcap": "redcap", "Appwrite": "identity", "Mail": "mail", "Host": "host"}
 
 
@@ -110,11 +112,12 @@ def _served(found: Mapping[str, Any]) -> Alert | None:
     if rule is not None and rule.quiet is None:
         return None  # The heartbeat of Prometheus always fires.
     labels: Mapping[str, str] = found["labels"]
-    keys: Iterable[str] = ("service", "envoy_cluster_name", "workload", "process", "instance")
     name = str(found["name"])
-    by_name = next((s for start, s in _BY_NAME.items() if name.startswith(start)), "")
-    known = (labels[key] for key in keys if labels.get(key) and labels[key] != APP)
-    service = by_name or next(known, "mesh")
+    service = next((s for start, s in _BY_NAME.items() if name.startswith(start)), "")
+    if not service and "service" not in labels and (cluster := labels.get("envoy_cluster_name")):
+        service = cluster_workload(cluster, labels.get("workload", ""))
+    known = (labels[key] for key in _KEYS if labels.get(key))
+    service = service or next(known, "mesh")
     subject = f"{service}.{labels['method']}" if labels.get("method") else ""
     return Alert(name, service, str(found["message"]), subject, source=str(found["source"]))
 

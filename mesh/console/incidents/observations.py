@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from mesh.console.intake.scraper import Seen
-from mesh.console.naming import workload
+from mesh.console.naming import proxy_limit, workload
 
 REMEMBERED = timedelta(hours=24)
 MAX_CHANGES = 1000
@@ -53,7 +53,8 @@ class Observations:
         self._restarts: dict[str, Change] = {}
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._actions: list[Change] = []
-        self._clusters: dict[tuple[str, str], deque[tuple[int, float, float]]] = {}
+        self._counters: dict[str, deque[tuple[int, Mapping[str, float]]]] = {}
+        """Of each proxy its counters at every scrape of the last minutes."""
         self._flights: dict[str, deque[tuple[int, float]]] = {}
         self._canaries: dict[str, tuple[int, str]] = {}
         self._canary_states: dict[str, str] = {}
@@ -65,7 +66,7 @@ class Observations:
             if one.fault:
                 continue
             self._compare_start(one, now)
-            self._count_retries(one, now)
+            self._note_counters(one, now)
             self._note_load(one, now)
             self._compare_certificate(one, now)
 
@@ -94,16 +95,14 @@ class Observations:
         if started:
             self._started[process] = started
 
-    def _count_retries(self, one: Seen, now: int) -> None:
-        for name, value in (one.proxy.counters if one.proxy else {}).items():
-            if not name.endswith(f".{_RETRY}") or not name.startswith("cluster."):
-                continue
-            cluster = name.split(".")[1]
-            total = one.proxy.counters.get(f"cluster.{cluster}.{_TOTAL}", 0.0) if one.proxy else 0.0
-            kept = self._clusters.setdefault((one.target.process, cluster), deque())
-            kept.append((now, value, total))
-            while kept and kept[0][0] < now - _us(WINDOW):
-                kept.popleft()
+    def _note_counters(self, one: Seen, now: int) -> None:
+        if one.proxy is None:
+            return
+        kept = self._counters.setdefault(one.target.process, deque())
+        if not kept or kept[-1][0] != one.at:
+            kept.append((one.at, one.proxy.counters))
+        while len(kept) > 2 and kept[1][0] < now - _us(WINDOW):
+            kept.popleft()
 
     def _note_load(self, one: Seen, now: int) -> None:
         flight = one.gauges.get("amarre_rpc_server_in_flight")
@@ -186,13 +185,31 @@ class Observations:
         what = {f"process {process} restarted", f"proxy {process} restarted"}
         return [one for one in reversed(self._changes) if one.what in what]
 
+    def grown(self, span: timedelta, now: int) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield each proxy that answers, with how much its counters grew within *span*."""
+        for process, kept in self._counters.items():
+            if kept[-1][0] < now - _us(timedelta(seconds=30)):
+                continue
+            before = [counters for at, counters in kept if at <= now - _us(span)]
+            first, last = (before[-1] if before else kept[0][1]), kept[-1][1]
+            began_anew = any(last.get(name, 0) < value for name, value in first.items())
+            known = {} if began_anew else first
+            yield process, {name: value - known.get(name, 0) for name, value in last.items()}
+
     def retries(self, now: int) -> Iterator[tuple[str, str, float, float]]:
         """Yield proxy, cluster, retried and all requests of the last minutes."""
-        for (process, cluster), kept in self._clusters.items():
-            if len(kept) > 1 and kept[-1][0] > now - _us(timedelta(seconds=30)):
-                (_, retried, total), (_, last, all_) = kept[0], kept[-1]
-                if last > retried:
-                    yield process, cluster, last - retried, max(all_ - total, last - retried)
+        for process, counters in self.grown(WINDOW, now):
+            for name, retried in counters.items():
+                if retried and name.endswith(f".{_RETRY}"):
+                    total = counters.get(name.replace(_RETRY, _TOTAL), 0.0)
+                    yield process, name.split(".")[1], retried, max(total, retried)
+
+    def refused(self, span: timedelta, now: int) -> Iterator[tuple[str, str, float]]:
+        """Yield process, limit and count of requests that proxies refused above their limits."""
+        for process, counters in self.grown(span, now):
+            for name, count in counters.items():
+                if count and (limit := proxy_limit(name)):
+                    yield process, limit, count
 
     def in_flight(self, now: int) -> dict[str, float]:
         """Return the mean of the last readings of calls in flight, of the fullest replica."""

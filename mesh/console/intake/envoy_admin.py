@@ -1,6 +1,7 @@
 """What an Envoy says of itself on its admin interface, as far as engineers on call ask."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,11 @@ import httpx
 
 _STATS = (
     r"circuit_breakers\.\w+\.\w+_open$|outlier_detection\.ejections_active$"
-    r"|upstream_rq_(retry|active_overflow|pending_overflow|timeout|per_try_timeout)$"
-    r"|^server\.(uptime|concurrency|memory_allocated)$"
+    r"|upstream_rq_(total|retry|active_overflow|pending_overflow|timeout|per_try_timeout)$"
+    r"|http_local_rate_limit\.rate_limited$|downstream_global_cx_overflow$"
+    r"|^server\.memory_allocated$"
 )
+_GAUGE = re.compile(r"_open$|_active$|^server\.")
 _FAULT_FILTER = "envoy.filters.http.fault"
 MOST_BYTES = 16 * 1024 * 1024
 
@@ -37,6 +40,7 @@ class Proxy:
     weights: list[dict[str, Any]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
     counters: dict[str, float] = field(default_factory=dict)
+    memory_bytes: float = 0.0
 
 
 async def read(client: httpx.AsyncClient, url: str) -> Proxy:
@@ -67,7 +71,8 @@ async def read(client: httpx.AsyncClient, url: str) -> Proxy:
         routes=[_route(route) for route in routes],
         weights=[found for route in routes if (found := _weights(route))],
         faults=[found for route in routes if (found := _fault(route))],
-        counters={n: v for n, v in values.items() if v and not n.endswith("_open")},
+        counters={n: v for n, v in values.items() if v and not _GAUGE.search(n)},
+        memory_bytes=values.get("server.memory_allocated", 0.0),
     )
 
 

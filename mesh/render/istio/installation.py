@@ -49,6 +49,7 @@ def _mesh_config() -> Resource:
                     ".*outlier_detection.*",
                     "cluster.*upstream_(rq_retry|rq_pending_overflow|rq_total|cx_active)",
                     "cluster.*membership_(healthy|total)",
+                    "http.*rbac.*denied",
                 ]
             },
             "proxyHeaders": {

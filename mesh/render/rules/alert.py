@@ -71,6 +71,7 @@ class Alert:
             inhibition compares it.
         keeps_firing: Minutes for which it goes on after its condition, so that a cause outlasts
             the effects that it keeps quiet.
+        also: Other stories in which it fires, where several series tell of one cause.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Alert:
     """None: it always fires."""
     service: str = ""
     keeps_firing: float = 0
+    also: tuple[Fires, ...] = ()
 
     @property
     def page(self) -> str:
@@ -112,20 +114,21 @@ class Alert:
             },
         }
 
-    def expected(self, runbooks: str) -> dict[str, Any]:
-        """Return the alert that its first story ends with, as promtool expects it."""
+    def expected(self, story: Fires, runbooks: str) -> dict[str, Any]:
+        """Return the alert that *story* ends with, as promtool expects it."""
         return {
             "exp_labels": {
-                **{name: self._filled(text) for name, text in self.labels.items()},
-                **self.fires.labels,
+                **{name: _filled(text, story) for name, text in self.labels.items()},
+                **story.labels,
             },
             "exp_annotations": {
-                "summary": self._filled(self.summary),
-                "description": self._filled(self.description),
+                "summary": _filled(self.summary, story),
+                "description": _filled(self.description, story),
                 "runbook_url": f"{runbooks}/{self.page}",
             },
         }
 
-    def _filled(self, text: str) -> str:
-        text = _LABEL.sub(lambda found: self.fires.labels.get(found[1], ""), text)
-        return _VALUE.sub(self.fires.value, text)
+
+def _filled(text: str, story: Fires) -> str:
+    text = _LABEL.sub(lambda found: story.labels.get(found[1], ""), text)
+    return _VALUE.sub(story.value, text)

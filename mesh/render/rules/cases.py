@@ -10,7 +10,7 @@ _RECORDED = "service_method:"
 
 
 def case_file(group: str, alerts: Iterable[Alert], runbooks: str) -> str:
-    """Return two tests for each alert: it fires, it stays quiet."""
+    """Return the tests of each alert: it fires, it stays quiet."""
     alerts = tuple(alerts)
     # Recording rules cost promtool most of its time; only some alerts read what they record.
     needs = ("recording",) if any(_RECORDED in alert.expr for alert in alerts) else ()
@@ -27,7 +27,9 @@ def case_file(group: str, alerts: Iterable[Alert], runbooks: str) -> str:
 
 
 def _cases(alert: Alert, runbooks: str) -> Iterator[dict[str, Any]]:
-    yield _case(alert, "fires", alert.fires.series, alert.fires.at, [alert.expected(runbooks)])
+    for story in (alert.fires, *alert.also):
+        expected = [alert.expected(story, runbooks)]
+        yield _case(alert, "fires", story.series, story.at, expected)
     if alert.quiet is not None:
         yield _case(alert, "stays quiet", alert.quiet.series, alert.quiet.at, [])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mesh.chassis.telemetry import names
 from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
+from mesh.render.rules.outside import available, failing_checks, unavailable
 from mesh.render.rules.pace import Pace
 from mesh.render.rules.recording import FAULTS
 
@@ -132,36 +133,51 @@ def _mail(pace: Pace) -> Alert:
     mails = "amarre_auth_mails_total"
     return Alert(
         name="MailFailing",
-        expr=f'sum(increase({mails}{{outcome=~"failed|late"}}[{pace(minutes=10)}])) > 0',
+        expr=f'sum(increase({mails}{{outcome=~"failed|late"}}[{pace(minutes=10)}])) > 0'
+        + failing_checks("mail"),
         minutes=0,
         severity=Severity.CRITICAL,
         team=Team.IDENTITY,
         summary="The mail server does not take mails.",
-        description="{{ $value | humanize }} mails were given up in 10 minutes.",
-        fires=Fires(series={f'{mails}{{outcome="failed"}}': "0+1x20"}, at=15, value="10"),
-        quiet=Quiet(series={f'{mails}{{outcome="sent"}}': "0+5x20"}, at=15),
+        description="It fails its checks, or mails were given up within 10 minutes.",
+        fires=Fires(series={f'{mails}{{outcome="failed"}}': "0+1x20"}, at=15),
+        also=(unavailable("mail"),),
+        quiet=Quiet(series={f'{mails}{{outcome="sent"}}': "0+5x20", **available("mail")}, at=15),
     )
 
 
 def _database(pace: Pace) -> Alert:
     taken, window, by = "amarre_db_duration_seconds", pace(minutes=2), "sum by (workload, process)"
     auth = 'workload="auth",process="auth",operation="SELECT"'
+    writes = f'{names.DEPENDENCY_UP}{{dependency="database writes"}}'
+    of = 'workload="auth",process="auth",dependency="database writes"'
     return Alert(
         name="DatabaseSlow",
-        expr=f"{by} (rate({taken}_sum[{window}]))\n/\n{by} (rate({taken}_count[{window}]))\n> 0.5",
+        expr=f"{by} (rate({taken}_sum[{window}]))\n/\n{by} (rate({taken}_count[{window}]))\n> 0.5\n"
+        f"or\n{by} (1 - {writes}) > 0",
         minutes=0,
         severity=Severity.CRITICAL,
         team=Team.MESH,
         summary="{{ $labels.process }} waits for its database.",
-        description="A statement takes {{ $value | humanizeDuration }} on average.",
+        description="A statement takes more than 0.5 s on average, or its check of writing fails.",
         fires=Fires(
             series={f"{taken}_sum{{{auth}}}": "0+20x20", f"{taken}_count{{{auth}}}": "0+10x20"},
             at=10,
             labels={"workload": "auth", "process": "auth"},
-            value="2s",
+        ),
+        also=(
+            Fires(
+                series={f"{names.DEPENDENCY_UP}{{{of}}}": "1x5 0x20"},
+                at=10,
+                labels={"workload": "auth", "process": "auth"},
+            ),
         ),
         quiet=Quiet(
-            series={f"{taken}_sum{{{auth}}}": "0+1x20", f"{taken}_count{{{auth}}}": "0+100x20"},
+            series={
+                f"{taken}_sum{{{auth}}}": "0+1x20",
+                f"{taken}_count{{{auth}}}": "0+100x20",
+                f"{names.DEPENDENCY_UP}{{{of}}}": "1x20",
+            },
             at=10,
         ),
     )

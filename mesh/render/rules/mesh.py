@@ -8,6 +8,7 @@ from mesh.render.rules.pace import Pace
 
 _SURVEY = {"workload": "survey", "process": "survey"}
 _OF_SURVEY = 'workload="survey",process="survey"'
+_OF_PROXY = 'workload="survey",process="survey-envoy",envoy_rbac_http_prefix="allow"'
 _REFUSED = f'{names.REFUSALS}{{service="survey",method="GetLink",reason="PERMISSION_DENIED"}}'
 
 
@@ -191,14 +192,18 @@ def _cpu(pace: Pace) -> Alert:
 
 
 def _security(pace: Pace) -> Iterator[Alert]:
+    window, denied = pace(minutes=5), "envoy_http_rbac_denied"
+    by_proxies = f'label_replace(increase({denied}[{window}]), "service", "$1", "workload", "(.+)")'
     yield Alert(
         name="CallersRefused",
+        # Behind a sidecar the proxy refuses, and the service does not see the call.
         expr="sum by (service, method) "
-        f'(increase({names.REFUSALS}{{reason="PERMISSION_DENIED"}}[{pace(minutes=5)}])) > 10',
+        f'(increase({names.REFUSALS}{{reason="PERMISSION_DENIED"}}[{window}])) > 10\n'
+        f"or\nsum by (service) ({by_proxies}) > 10",
         minutes=0,
         severity=Severity.WARNING,
         team=Team.SECURITY,
-        summary="{{ $labels.service }}.{{ $labels.method }} refuses callers without permission.",
+        summary="{{ $labels.service }} refuses callers that its contract does not name.",
         description="{{ $value | humanize }} calls were refused in 5 minutes.",
         fires=Fires(
             series={_REFUSED: "0+10x20"},
@@ -206,7 +211,15 @@ def _security(pace: Pace) -> Iterator[Alert]:
             labels={"service": "survey", "method": "GetLink"},
             value="50",
         ),
-        quiet=Quiet(series={_REFUSED: "0x5 1x20"}, at=10),
+        also=(
+            Fires(
+                series={f"{denied}{{{_OF_PROXY}}}": "0+10x20"},
+                at=10,
+                labels={"service": "survey"},
+                value="50",
+            ),
+        ),
+        quiet=Quiet(series={_REFUSED: "0x5 1x20", f"{denied}{{{_OF_PROXY}}}": "0x5 1x20"}, at=10),
     )
     failed = (
         f'{names.RPC_SERVER_DURATION}_count{{service="auth",method="LogIn",code="UNAUTHENTICATED"}}'
@@ -225,17 +238,54 @@ def _security(pace: Pace) -> Iterator[Alert]:
 
 
 def _limits(pace: Pace) -> Alert:
-    series = f'{names.LIMIT_REFUSALS}{{limit="streams_total"}}'
+    window = pace(minutes=5)
+    overflow = "envoy_cluster_upstream_rq_pending_overflow"
+    own = f'{names.LIMIT_REFUSALS}{{workload="gateway",limit="streams_total"}}'
+    edge = 'workload="gateway",process="gateway-envoy",envoy_cluster_name="app_survey"'
+
+    def of(series: str) -> str:
+        return f"sum by (workload, limit) ({series}) > 0.1"
+
+    def named(limit: str, series: str, label: str = "") -> str:
+        pattern = "(.+)" if label else ""
+        return (
+            f'label_replace(rate({series}[{window}]), "limit", "{limit}", "{label}", "{pattern}")'
+        )
+
     return Alert(
         name="LimitRefusals",
-        expr=f"sum by (limit) (rate({names.LIMIT_REFUSALS}[{pace(minutes=5)}])) > 0.1",
+        # The edge refuses above its limits before the gateway sees a request.
+        expr="\nor\n".join(
+            (
+                of(f"rate({names.LIMIT_REFUSALS}[{window}])"),
+                of(
+                    named(
+                        "$1", f'{overflow}{{envoy_cluster_name=~"app(_.+)?"}}', "envoy_cluster_name"
+                    )
+                ),
+                of(named("client_rate", "envoy_http_local_rate_limit_rate_limited")),
+                of(named("connections", "envoy_listener_downstream_global_cx_overflow")),
+            )
+        ),
         minutes=5,
         severity=Severity.WARNING,
         team=Team.MESH,
-        summary="The limit {{ $labels.limit }} refuses requests.",
+        service="{{ $labels.workload }}",
+        summary="The limit {{ $labels.limit }} of {{ $labels.workload }} refuses requests.",
         description="It refuses {{ $value | humanize }} requests per second.",
         fires=Fires(
-            series={series: "0+60x30"}, at=20, labels={"limit": "streams_total"}, value="1"
+            series={own: "0+60x30"},
+            at=20,
+            labels={"workload": "gateway", "limit": "streams_total"},
+            value="1",
         ),
-        quiet=Quiet(series={series: "0+1x30"}, at=20),
+        also=(
+            Fires(
+                series={f"{overflow}{{{edge}}}": "0+60x30"},
+                at=20,
+                labels={"workload": "gateway", "limit": "app_survey"},
+                value="1",
+            ),
+        ),
+        quiet=Quiet(series={own: "0+1x30", f"{overflow}{{{edge}}}": "0+1x30"}, at=20),
     )

@@ -8,6 +8,7 @@ from mesh.render.rules.pace import Pace
 
 _REDCAP = "amarre_redcap_duration_seconds_count"
 _APPWRITE = f"{names.HTTP_CLIENT_DURATION}_count"
+_UP = names.DEPENDENCY_UP
 _DISK = 'instance="host",mountpoint="/data",fstype="ext4"'
 _ON_DISK = {"instance": "host", "mountpoint": "/data"}
 
@@ -23,6 +24,22 @@ def alerts(pace: Pace) -> Iterator[Alert]:
     yield _backup()
 
 
+def failing_checks(dependency: str) -> str:
+    """Return the part of an expression that holds while services' checks of *dependency* fail."""
+    return f'\nor\n1 - avg({_UP}{{dependency="{dependency}"}}) > 0'
+
+
+def unavailable(dependency: str) -> Fires:
+    """Return the story of *dependency* failing its checks without any traffic."""
+    series = f'{_UP}{{process="survey",dependency="{dependency}"}}'
+    return Fires(series={series: "1x5 0x20"}, at=15, value="100%")
+
+
+def available(dependency: str) -> dict[str, str]:
+    """Return the series of *dependency* passing its checks."""
+    return {f'{_UP}{{process="survey",dependency="{dependency}"}}': "1x20"}
+
+
 def _redcap(pace: Pace) -> Alert:
     window, bad = pace(minutes=5), 'outcome=~"timeout|away|nonsense"'
     return Alert(
@@ -30,12 +47,12 @@ def _redcap(pace: Pace) -> Alert:
         service="survey",
         keeps_firing=5,
         expr=f"sum(rate({_REDCAP}{{{bad}}}[{window}]))\n/\n"
-        f'sum(rate({_REDCAP}{{outcome!="cancelled"}}[{window}]))\n> 0.2',
+        f'sum(rate({_REDCAP}{{outcome!="cancelled"}}[{window}]))\n> 0.2' + failing_checks("redcap"),
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.SURVEYS,
         summary="REDCap fails.",
-        description="{{ $value | humanizePercentage }} of the calls to it failed.",
+        description="{{ $value | humanizePercentage }} of the calls to it, or checks of it, fail.",
         fires=Fires(
             series={
                 f'{_REDCAP}{{content="record",outcome="ok"}}': "0+50x20",
@@ -44,8 +61,10 @@ def _redcap(pace: Pace) -> Alert:
             at=15,
             value="50%",
         ),
+        also=(unavailable("redcap"),),
         quiet=Quiet(
             series={
+                **available("redcap"),
                 f'{_REDCAP}{{content="record",outcome="ok"}}': "0+90x20",
                 f'{_REDCAP}{{content="record",outcome="timeout"}}': "0+10x20",
                 f'{_REDCAP}{{content="record",outcome="refused"}}': "0+50x20",
@@ -83,12 +102,12 @@ def _appwrite(pace: Pace) -> Alert:
         service="auth",
         keeps_firing=5,
         expr=f'sum(rate({_APPWRITE}{{{of},status=~"5xx|error"}}[{window}]))\n/\n'
-        f"sum(rate({_APPWRITE}{{{of}}}[{window}]))\n> 0.2",
+        f"sum(rate({_APPWRITE}{{{of}}}[{window}]))\n> 0.2" + failing_checks("identity"),
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.IDENTITY,
         summary="Appwrite fails.",
-        description="{{ $value | humanizePercentage }} of the calls to it failed.",
+        description="{{ $value | humanizePercentage }} of the calls to it, or checks of it, fail.",
         fires=Fires(
             series={
                 f'{_APPWRITE}{{{of},status="2xx"}}': "0+50x20",
@@ -97,8 +116,10 @@ def _appwrite(pace: Pace) -> Alert:
             at=15,
             value="50%",
         ),
+        also=(unavailable("identity"),),
         quiet=Quiet(
             series={
+                **available("identity"),
                 f'{_APPWRITE}{{{of},status="2xx"}}': "0+50x20",
                 f'{_APPWRITE}{{{of},status="4xx"}}': "0+50x20",
                 f'{_APPWRITE}{{backend="redcap",status="error"}}': "0+50x20",

@@ -81,9 +81,9 @@ def rates(contract: Mesh, pace: Pace) -> Iterator[Rule]:
 
 def shares(contract: Mesh, name: str, pace: Pace) -> Iterator[Rule]:
     """Yield which share of calls in a window failed by our fault, and which was too slow."""
-    window = pace(minutes=WINDOWS[name])
-    total = f"sum by ({BY_METHOD}) (rate({CALLS}[{window}]))"
-    failed = f'sum by ({BY_METHOD}) (rate({CALLS}{{code=~"{FAULTS}"}}[{window}]))'
+    window, calls = pace(minutes=WINDOWS[name]), ends(contract)
+    total = f"sum by ({BY_METHOD}) (rate({CALLS}{{{calls}}}[{window}]))"
+    failed = f'sum by ({BY_METHOD}) (rate({CALLS}{{{calls},code=~"{FAULTS}"}}[{window}]))'
     yield {
         "record": f"service_method:amarre_failed:ratio_rate{name}",
         "expr": f"({failed} or {total} * 0)\n/\n({total} > 0)",
@@ -92,6 +92,16 @@ def shares(contract: Mesh, name: str, pace: Pace) -> Iterator[Rule]:
         "record": f"service_method:amarre_slow:ratio_rate{name}",
         "expr": "\nor\n".join(_slow(group, window) for group in _by_objective(contract)),
     }
+
+
+def ends(contract: Mesh) -> str:
+    """
+    Return the matcher of methods that end by themselves.
+
+    Callers count only the ends of streams that stay open, and each attempt to open one while their
+    service starts: a share of those says nothing about the streams that are open.
+    """
+    return f'method!~"{"|".join(method.name for method in contract if method.stays_open)}"'
 
 
 def is_timed(method: Method) -> bool:

@@ -16,7 +16,7 @@ from mesh.chassis.telemetry import names
 from mesh.contract.policy import Mesh
 from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
 from mesh.render.rules.pace import Pace
-from mesh.render.rules.recording import BUCKETS, BY_METHOD, CALLS, FAULTS, is_timed
+from mesh.render.rules.recording import BUCKETS, BY_METHOD, CALLS, FAULTS, ends, is_timed
 
 FAST = ((14.4, "1h", "5m"), (6, "6h", "5m"))
 SLOW = ((3, "1d", "1h"), (1, "3d", "1h"))
@@ -27,6 +27,7 @@ ENOUGH_CALLS = 5
 
 _METHOD = "{{ $labels.service }}.{{ $labels.method }}"
 _LIST = 'service="survey",method="ListRequests"'
+_STREAM = 'service="auth",method="WatchRevocations"'
 _WHICH = {"service": "survey", "method": "ListRequests"}
 
 
@@ -34,7 +35,7 @@ def alerts(contract: Mesh, pace: Pace) -> Iterator[Alert]:
     """Yield the alerts of this file."""
     yield from _availability(pace)
     yield from _latency(contract, pace)
-    yield _errors(pace)
+    yield _errors(contract, pace)
     yield _gateway_errors(contract, pace)
     yield from _percentiles(contract, pace)
 
@@ -70,6 +71,7 @@ def _availability(pace: Pace) -> Iterator[Alert]:
                     f'{CALLS}{{{_LIST},code="OK"}}': "0+2x120",
                     f'{CALLS}{{{_LIST},code="NOT_FOUND"}}': "0+10x120",
                     f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0x10 1x110",
+                    f'{CALLS}{{{_STREAM},code="UNAVAILABLE"}}': "0+10x120",
                 },
                 at=30 + minutes,
             ),
@@ -124,14 +126,14 @@ def _burning(bad: str, promise: str, pairs: tuple[tuple[float, str, str], ...]) 
     return "(\n" + "\nor\n".join(both) + "\n)"
 
 
-def _errors(pace: Pace) -> Alert:
-    window = pace(minutes=5)
-    failed = f'{CALLS}{{code=~"{FAULTS}"}}'
+def _errors(contract: Mesh, pace: Pace) -> Alert:
+    window, calls = pace(minutes=5), ends(contract)
+    failed = f'{CALLS}{{{calls},code=~"{FAULTS}"}}'
     return Alert(
         name="ErrorsAboveFivePercent",
         keeps_firing=5,
         expr=f"sum by (service) (rate({failed}[{window}]))\n/\n"
-        f"sum by (service) (rate({CALLS}[{window}]))\n> 0.05\nand on (service)\n"
+        f"sum by (service) (rate({CALLS}{{{calls}}}[{window}]))\n> 0.05\nand on (service)\n"
         f"sum by (service) (increase({failed}[{window}])) >= {ENOUGH_CALLS}",
         minutes=2,
         severity=Severity.CRITICAL,
@@ -151,6 +153,7 @@ def _errors(pace: Pace) -> Alert:
             series={
                 f'{CALLS}{{{_LIST},code="OK"}}': "0+96x60",
                 f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0+4x60",
+                f'{CALLS}{{{_STREAM},code="UNAVAILABLE"}}': "0+50x60",
                 f'{CALLS}{{{_LIST},code="NOT_FOUND"}}': "0+20x60",
             },
             at=15,

@@ -30,12 +30,14 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     opened.close()
 
 
-def found(db: sqlite3.Connection, *seen: Seen, folder: Path) -> list[tuple[str, str]]:
+def found(
+    db: sqlite3.Connection, *seen: Seen, folder: Path, observed: Observations | None = None
+) -> list[tuple[str, str]]:
     """Return name and service of every alert."""
     situation = Situation(
         mesh=policy.load(),
         seen=seen,
-        observed=Observations(),
+        observed=observed or Observations(),
         clocks=ClockOffsets(lambda: NOW),
         certificates=None,
         database=folder / "console.sqlite",
@@ -115,6 +117,56 @@ def test_overload(db: sqlite3.Connection, tmp_path: Path, refused: int, expected
     assert expected == found(db, folder=tmp_path)
 
 
+class TestCountersOfProxies:
+    """What proxies counted between two scrapes."""
+
+    def alerts(self, folder: Path, db: sqlite3.Connection, *counters: dict[str, float]) -> Any:
+        """Return the alerts after scrapes with *counters*, 5 s apart, of the gateway's proxy."""
+        observed, target = Observations(), Target(process="gateway-envoy", url="http://127.0.0.1:1")
+        for ago, values in zip(range(5 * len(counters) - 5, -1, -5), counters, strict=True):
+            at = NOW - ago * SECOND
+            proxy = Proxy(version="", state="LIVE", uptime_seconds=900.0 - ago, counters=values)
+            observed.look([Seen(target, at=at, up_since=1, fault="", proxy=proxy)], at)
+        return found(db, folder=folder, observed=observed)
+
+    @pytest.mark.parametrize(
+        ("counter", "refused", "expected"),
+        [
+            ("cluster.app_survey.upstream_rq_pending_overflow", 30, True),
+            ("cluster.app_survey.upstream_rq_pending_overflow", 5, False),
+            ("edge.http_local_rate_limit.rate_limited", 30, True),
+            ("listener.127.0.0.1_3000.downstream_global_cx_overflow", 30, True),
+            # The breaker of a callee has an alert of its own.
+            ("cluster.survey.upstream_rq_pending_overflow", 30, False),
+        ],
+    )
+    def test_overload(
+        self, db: sqlite3.Connection, tmp_path: Path, counter: str, refused: int, expected: bool
+    ) -> None:
+        """
+        Requests that the edge refuses above its limits are seen, also all between two scrapes.
+        """
+        after = {counter: float(refused)}
+        limits = [("LimitRefusals", "gateway")] if expected else []
+
+        assert limits == self.alerts(tmp_path, db, {}, after, after)
+        # What was refused before anybody looked is no news, and a proxy that began anew counts.
+        assert [] == self.alerts(tmp_path, db, after, after)
+        assert limits == self.alerts(tmp_path, db, {counter: 1000.0}, after)
+
+    @pytest.mark.parametrize(("total", "expected"), [(1000, []), (100, ["RetryStorm"])])
+    def test_retries(
+        self, db: sqlite3.Connection, tmp_path: Path, total: int, expected: list[str]
+    ) -> None:
+        """
+        Retries are a storm as a share of all calls, not by their number.
+        """
+        of = "cluster.survey.upstream_rq"
+        after = {f"{of}_retry": 30.0, f"{of}_total": float(total)}
+
+        assert expected == [name for name, _ in self.alerts(tmp_path, db, {}, after)]
+
+
 def test_streams_that_stay_open(db: sqlite3.Connection, tmp_path: Path) -> None:
     """
     Failed attempts to open a stream while a mesh starts are no burnt budget; failed calls are.
@@ -132,7 +184,7 @@ def test_breaker(db: sqlite3.Connection, tmp_path: Path) -> None:
     """
     A breaker between a proxy and its own service is about that service; it has no other name.
     """
-    for cluster, service in (("app", "auth"), ("survey", "survey")):
+    for cluster, service in (("app", "auth"), ("app_survey", "auth"), ("survey", "survey")):
         breakers = [{"cluster": cluster, "kind": "rq"}]
         proxy = Proxy(version="", state="LIVE", uptime_seconds=1.0, breakers=breakers)
         target = Target(process="auth-envoy", url="http://127.0.0.1:1")

@@ -172,6 +172,8 @@ class Side:
     port: int
     processes: dict[str, psutil.Process]
     cookie: str = ""
+    urls: dict[str, str] = field(default_factory=dict)
+    """Where the product is, by name; empty for bare parts."""
     slices: dict[str, list["Slice"]] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)
     """CPU seconds that each process uses in one second without requests."""
@@ -279,13 +281,17 @@ async def product(
     port_base: int,
     *options: str,
     program: Sequence[str] = ("-m", "mesh.cli"),
+    sampled: str = SAMPLED,
 ) -> AsyncIterator[Side]:
-    """Start the whole product, signed in; *program* are Python's arguments that run ``amarre``."""
+    """Start the whole product, signed in, with the share *sampled* of traces.
+
+    *program* are Python's arguments that run ``amarre``.
+    """
     ready = folder / f"{name}.json"
     environment = os.environ | {
         "AMARRE_RATE_LIMITS": "off",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-        "OTEL_TRACES_SAMPLER_ARG": SAMPLED,
+        "OTEL_TRACES_SAMPLER_ARG": sampled,
     }
     command = (
         *(sys.executable, *program, "up", "--port-base", str(port_base)),
@@ -300,7 +306,7 @@ async def product(
         found = json.loads(ready.read_text())
         processes = {p["name"]: psutil.Process(p["pid"]) for p in found["processes"]}
         cookie = await asyncio.to_thread(_sign_in, found["urls"])
-        yield Side(name, port_base, processes, cookie)
+        yield Side(name, port_base, processes, cookie, found["urls"])
 
 
 def _sign_in(urls: dict[str, str]) -> str:

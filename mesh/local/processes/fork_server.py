@@ -164,7 +164,8 @@ def _end_with(parent: int) -> None:
 def _run(connection: socket.socket, modules: Sequence[str], environment: Mapping[str, str]) -> int:
     """Be the fork server, or a process that it starts; returns the exit status."""
     try:
-        setproctitle.getproctitle()  # It finds the title's place beside the first environment.
+        # Before the environment changes: the title's place is found beside the first one.
+        setproctitle.setproctitle("amarre up: fork server")
         _set_environment(environment)
         for module in (*modules, *_IMPORTED_LATER):
             import_module(module)

@@ -12,7 +12,7 @@ from mesh.contract import policy
 from mesh.render import dashboards, registry, signals
 from mesh.render.rules import recording
 from mesh.render.rules.pace import REAL
-from tests.mesh.render.promql import series_in
+from tests.mesh.render.monitoring.promql import series_in
 
 MESH = policy.load()
 FILES = dashboards.render()

@@ -17,7 +17,7 @@ from mesh.render.rules import recording, scraping
 from mesh.render.rules.alert import Alert
 from mesh.render.rules.pace import REAL, Pace
 from mesh.topology import PROCESSES, RUNBOOKS
-from tests.mesh.render.promql import series_in
+from tests.mesh.render.monitoring.promql import series_in
 
 MESH = policy.load()
 ALERTS = {alert.name: alert for group in rules.alerts_of(MESH).values() for alert in group}

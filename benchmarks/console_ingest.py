@@ -1,11 +1,11 @@
 """
-How many spans a second the console takes in, with how much memory, and how fast it finds them.
+Console benchmark: ingestion rate, memory, and search time.
 
     python benchmarks/console_ingest.py [--spans 200000] [--rate 5000] [--pages]
 
-Runs a console of its own in a temporary folder, on one core, sends spans over OTLP gRPC at a
-steady rate and prints what was kept, CPU and memory of the console, and the time of searches;
-with ``--pages`` also how long each page takes in a real Chromium until it shows its data.
+Runs a console in a temporary folder, on one core, sends spans over OTLP gRPC at a steady rate and
+prints the spans stored, CPU time and memory of the console, and the time of searches; with
+``--pages`` also how long each page takes in Chromium until it shows its data.
 """
 
 import argparse
@@ -50,7 +50,7 @@ PAGES = {
     "/metrics": "main tbody tr",
     "/mesh": "main section",
 }
-"""What a page shows once its data is there."""
+"""An element of each page that appears with its data."""
 
 
 def batch(traces: int, number: int) -> bytes:
@@ -93,7 +93,7 @@ def _trace(spans: dict[str, Any], number: int) -> None:
 
 
 async def send(address: str, spans: int, rate: int) -> tuple[float, int]:
-    """Send *spans* at *rate* a second; return how long it took and how many were refused."""
+    """Send *spans* at *rate* a second; return how long it took and how many were rejected."""
     each = 64
     requests = [batch(each, n * each) for n in range(24)]
     refused = 0
@@ -102,7 +102,7 @@ async def send(address: str, spans: int, rate: int) -> tuple[float, int]:
         started = time.monotonic()
         sent = 0
         while sent < spans:
-            # Made anew in turn, so that ids do not repeat and times stay true.
+            # Created again each time, so that ids do not repeat and times are current.
             requests[sent // (each * PER_TRACE) % len(requests)] = batch(each, sent)
             try:
                 await export(requests[sent // (each * PER_TRACE) % len(requests)])
@@ -156,7 +156,7 @@ async def main() -> None:
 async def measure(
     process: psutil.Process, folder: Path, ports: list[int], given: argparse.Namespace
 ) -> None:
-    """Send, wait until all is written, search."""
+    """Send spans, wait until all are written, then search."""
     url = f"http://127.0.0.1:{ports[0]}"
     async with httpx.AsyncClient() as client:
         while True:
@@ -190,14 +190,14 @@ async def measure(
 
 
 def peak(process: psutil.Process) -> float:
-    """Return the most memory that *process* ever had, in megabytes."""
+    """Return the peak memory of *process*, in megabytes."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     line = next(one for one in status.splitlines() if one.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 async def pages(url: str, token: str) -> None:
-    """Print how long each page takes, best of 3, from the address to its data."""
+    """Print how long each page takes, best of 3, from navigation to its data."""
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as client:
         trace = (await client.get(f"{url}/api/traces", timeout=30)).json()["items"][0]["traceId"]
         code = (await client.post(f"{url}/api/codes")).json()["path"]

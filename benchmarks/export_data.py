@@ -1,9 +1,9 @@
 """
-An export of many records: time, size, and memory above idle.
+Export benchmark: time, size, and memory above idle for many records.
 
     python -m benchmarks.export_data [--records 10000]
 
-The service runs as a process of its own, so that its resident set can be read while it streams.
+The service runs as a separate process, so that its memory can be read while it streams.
 """
 
 import argparse
@@ -48,14 +48,14 @@ def seed(sandbox: Sandbox, count: int) -> None:
 
 
 async def watch_memory(process: psutil.Process, peak: list[int]) -> None:
-    """Keep the greatest resident set in *peak*."""
+    """Keep the maximum resident set in *peak*."""
     while True:
         peak[0] = max(peak[0], process.memory_info().rss)
         await asyncio.sleep(0.01)
 
 
 async def main() -> None:
-    """Seed, export in both formats, print."""
+    """Create records, export them in both formats, print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=10_000)
     given = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Cost of a request: the whole product with its defaults against bare parts.
+"""Cost of a request: the whole product with its defaults compared with bare parts.
 
-Sides, measured in turn in short slices so that other work on the machine disturbs all alike:
+The sides alternate in short slices, so that other work on the machine affects all of them alike:
 
 - bare: a Starlette handler that calls one gRPC service with grpc.aio;
 - transcoder: Envoy's gRPC-JSON transcoder in front of the same service;
@@ -59,11 +59,11 @@ SAMPLED = "0.05"
 _IDLE_SECONDS = 5.0
 PATHS = ("/api/v1/me", "/api/v1/health/status", "/api/v1/surveys/list")
 BARE_PATH = "/api/v1/me"
-"""The bare sides have this path only; every path of the product is compared with it."""
+"""The bare sides only have this path; every path of the product is compared with it."""
 
 
 class Auth(AuthServiceServicer):
-    """Answers at once."""
+    """Responds at once."""
 
     async def GetProfile(self, request: Any, context: Any) -> pb.GetProfileResponse:  # noqa: N802 - the contract's name
         return pb.GetProfileResponse(
@@ -166,7 +166,7 @@ def _address(host: str, port: int | str) -> dict[str, Any]:
 
 @dataclass
 class Side:
-    """One side of the comparison: where it listens and the processes that it consists of."""
+    """One side of the comparison: its address and its processes."""
 
     name: str
     port: int
@@ -176,7 +176,7 @@ class Side:
     """Where the product is, by name; empty for bare parts."""
     slices: dict[str, list["Slice"]] = field(default_factory=dict)
     idle: dict[str, float] = field(default_factory=dict)
-    """CPU seconds that each process uses in one second without requests."""
+    """CPU seconds per second that each process uses without requests."""
 
     def cpu(self) -> dict[str, float]:
         """Return the CPU seconds that each process has used."""
@@ -185,7 +185,7 @@ class Side:
 
 @dataclass
 class Slice:
-    """What one slice measured: requests per second, seconds each, CPU microseconds each."""
+    """Results of one slice: requests per second, seconds and CPU microseconds per request."""
 
     rate: float
     seconds: list[float]
@@ -204,7 +204,7 @@ async def measure(side: Side, path: str, *, seconds: float, at_once: int) -> Sli
     done = [one for some in taken for one in some]
     lasted = time.monotonic() - started
     cpu = {
-        # Without what the process does anyhow, which would weigh more on a slow machine.
+        # Without idle CPU use, which would weigh more on a slow machine.
         name: max(0.0, spent - before[name] - side.idle.get(name, 0) * lasted) / len(done) * 1e6
         for name, spent in side.cpu().items()
     }
@@ -212,7 +212,7 @@ async def measure(side: Side, path: str, *, seconds: float, at_once: int) -> Sli
 
 
 async def ask(side: Side, path: str, until: float) -> list[float]:
-    """Send requests one after another over one connection; returns how long each took."""
+    """Send requests one after another over one connection; return how long each took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
     cookie = f"cookie: {side.cookie}\r\n" if side.cookie else ""
     request = f"GET {path} HTTP/1.1\r\nhost: localhost\r\n{cookie}\r\n".encode()
@@ -235,7 +235,7 @@ async def ask(side: Side, path: str, until: float) -> list[float]:
 
 @contextlib.contextmanager
 def child(*command: str, **options: Any) -> Iterator[psutil.Process]:
-    """Run a program in a process group of its own, and stop exactly that."""
+    """Run a program in its own process group, and stop that group."""
     process = subprocess.Popen(command, start_new_session=True, **options)
     try:
         yield psutil.Process(process.pid)
@@ -310,7 +310,7 @@ async def product(
 
 
 def _sign_in(urls: dict[str, str]) -> str:
-    """Sign in by a mailed link and return the cookie."""
+    """Sign in with a magic link and return the cookie."""
     with httpx.Client(
         base_url=urls["app"], headers={"sec-fetch-site": "same-origin"}, trust_env=False, timeout=30
     ) as http:
@@ -353,7 +353,7 @@ async def compare(*, rounds: int, seconds: float, at_once: int, port_base: int) 
         ):
             plan = [(side, BARE_PATH) for side in bare]
             plan += [(side, path) for path in PATHS for side in (direct, sidecars)]
-            for side, path in plan:  # Connections, caches, compiled rules.
+            for side, path in plan:  # Warm up connections, caches and compiled rules.
                 await measure(side, path, seconds=1, at_once=at_once)
             await _measure_idle([*bare, direct, sidecars])
             for _ in range(rounds):
@@ -415,12 +415,12 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `make bench`; `benchmarks/gateway_cost.py` says what is compared and how.",
+        "Written by `make bench`; `benchmarks/gateway_cost.py` describes the method.",
         how,
         "",
-        "CPU ratios are the figures to compare: rates and latencies include whatever else the",
-        "machine did. A ratio of 0.5 means twice the cost of bare. What processes use without any",
-        "request is subtracted: "
+        "Compare CPU ratios: rates and latencies include the effect of other work on the",
+        "machine. A ratio of 0.5 means twice the cost of bare. CPU time that processes use without",
+        "requests is subtracted: "
         + ", ".join(f"{k} {v} % of a core" for k, v in report["idle_percent_of_a_core"].items())
         + ".",
         "",
@@ -439,7 +439,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", nargs="?", default="compare")
     parser.add_argument("where", nargs="*")

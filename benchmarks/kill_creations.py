@@ -1,12 +1,12 @@
 """
-Creations while replicas are killed: nothing lost, nothing twice; and the same without keys.
+Creation of requests while replicas are killed: none lost, none duplicated; also without keys.
 
     python -m benchmarks.kill_creations [--seconds 60] [--users 20]
 
 Two replicas share a SQLite store; every 1.5 s one of them gets SIGKILL and is started again.
-Users create one request after the other and repeat each until it is answered. With a key the
-repeat finds what the killed attempt did. The negative control sends none: a client whose answer
-was lost then meets its own request as a conflict, and records stay that nobody was told of.
+Users create one request after the other and retry each until it succeeds. With a key the retry
+finds the result of the killed attempt. The negative control sends no key: a client whose response
+was lost then gets a conflict with its own request, and unreported records remain.
 """
 
 import argparse
@@ -24,7 +24,7 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--users", type=int, default=20)
     given = parser.parse_args()
-    print("| key | kills | creations answered | repeats | lost | twice or untold |")
+    print("| key | kills | creations completed | retries | lost | duplicated or unreported |")
     print("| --- | --- | --- | --- | --- | --- |")
     for keys in (True, False):
         with tempfile.TemporaryDirectory() as name:

@@ -1,10 +1,10 @@
-"""Price of each policy layer of the proxies: CPU time of the two Envoys of a request, without it.
+"""Cost of each policy layer of the proxies: CPU time of a request's two Envoys with and without it.
 
     python -m benchmarks.layer_cost [--layers rbac,jwt] [--rounds 12]
 
 For each layer the whole product runs twice side by side, once without the layer, and both are
-measured in turn on ``GET /api/v1/me``. Takes about half a minute for each layer. Removing a layer
-is done here alone, by changing what is rendered; the product has no such switch.
+measured alternately on ``GET /api/v1/me``. Takes about half a minute per layer. Layers are removed
+here only, by changing the rendered configuration; the product has no such option.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def run_without(layer: str, arguments: list[str]) -> None:
 
 
 async def compare(layer: str, rounds: int, port_base: int) -> list[float]:
-    """Return what the proxies spend on the layer in each round, in microseconds a request."""
+    """Return the cost of the layer in each round, in microseconds per request."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         without = ("-m", "benchmarks.layer_cost", "run", layer)
@@ -101,12 +101,12 @@ async def _spent(side: Side) -> float:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Parse the command line and run."""
     if sys.argv[1:2] == ["run"]:
         run_without(sys.argv[2], sys.argv[3:])
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", default=",".join(LAYERS), help="Names, divided by commas.")
+    parser.add_argument("--layers", default=",".join(LAYERS), help="Comma-separated names.")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--port-base", type=int, default=7000)
     asked = parser.parse_args()

@@ -1,5 +1,5 @@
 """
-What a list of requests costs: REDCap calls, time and rate, beside the old system's pattern.
+Cost of listing requests: REDCap calls, time and rate, compared with the old system's pattern.
 
     python -m benchmarks.list_requests [--latency-ms 20] [--seconds 5]
 
@@ -31,7 +31,7 @@ RATED = (1, 10, 50)
 CONCURRENCY = 8
 SAMPLES = 15
 CACHE_SECONDS = 2.1
-"""A little more than the service keeps what REDCap said."""
+"""A little longer than the service caches REDCap's responses."""
 
 Once = Callable[[], Awaitable[object]]
 
@@ -56,7 +56,7 @@ def seed(sandbox: Sandbox, size: int) -> str:
 
 
 async def old_list(client: httpx.AsyncClient, sandbox: Sandbox, user: str) -> int:
-    """Ask of REDCap what the old system asked for one list; returns the number of calls."""
+    """Make the REDCap calls of the old system for one list; return their number."""
     calls = 0
     pool = asyncio.Semaphore(8)
 
@@ -84,7 +84,7 @@ async def old_list(client: httpx.AsyncClient, sandbox: Sandbox, user: str) -> in
 
 
 async def p50_ms(once: Once, *, rest: float, samples: int = SAMPLES) -> float:
-    """Return the median time of *once* in milliseconds, resting between calls."""
+    """Return the median time of *once* in milliseconds, pausing between calls."""
     times = []
     for _ in range(samples):
         await asyncio.sleep(rest)
@@ -95,7 +95,7 @@ async def p50_ms(once: Once, *, rest: float, samples: int = SAMPLES) -> float:
 
 
 async def rate(once: Once, seconds: float) -> float:
-    """Return how many times a second *once* ends when `CONCURRENCY` run at a time."""
+    """Return how often *once* completes per second when `CONCURRENCY` run at a time."""
     done = 0
     ends_at = time.perf_counter() + seconds
 
@@ -111,7 +111,7 @@ async def rate(once: Once, seconds: float) -> float:
 
 
 async def counted(sandbox: Sandbox, once: Once) -> str:
-    """Return how many calls *once* made at REDCap, in all and by content."""
+    """Return the number of REDCap calls of *once*, in total and by content."""
     sandbox.clear_calls()
     await once()
     calls = sandbox.calls()
@@ -152,7 +152,7 @@ async def measure(world: World, sandbox: Sandbox, latency_ms: int, seconds: floa
 
 
 async def main() -> None:
-    """Start what is needed and measure."""
+    """Start the processes and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-ms", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=3)

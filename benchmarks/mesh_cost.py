@@ -1,11 +1,11 @@
 """
-What the mesh costs: the same handler and the same service, bare, through two sidecars, and
-through the edge as well.
+Cost of the mesh: the same handler and the same service bare, through two sidecars, and also
+through the edge.
 
-All sides run in one go, a slice of each in turn, so that whatever else this machine does falls
-on all of them. Rates stand beside CPU microseconds per request, which other work disturbs less.
-Every side has the event loop and the HTTP parser of our processes. The proxies do all that they do
-in production, spans for one call in twenty included, which a collector takes.
+The sides alternate in short slices, so that other work on the machine affects all of them. Besides
+rates it reports CPU microseconds per request, which other work disturbs less.
+Every side has the event loop and the HTTP parser of our processes. The proxies do everything that
+they do in production, including spans for one call in twenty, which a collector receives.
 
 Run: ``python -m benchmarks.mesh_cost``; it takes a minute.
 """
@@ -56,7 +56,7 @@ AUTHORITY = "survey.amarre.local"
 
 
 class Surveys(SurveyServiceServicer):
-    """Answers at once."""
+    """Responds at once."""
 
     async def ListRequests(self, request: Any, context: Any) -> pb.ListRequestsResponse:  # noqa: N802 - the contract's name
         return pb.ListRequestsResponse()
@@ -77,7 +77,7 @@ async def serve(listen: str) -> None:
 
 
 class Collector(TraceServiceServicer):
-    """Takes spans and forgets them."""
+    """Receives spans and discards them."""
 
     async def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:  # noqa: N802 - the contract's name
         return ExportTraceServiceResponse()
@@ -93,7 +93,7 @@ async def collect(listen: str) -> None:
 
 
 def gateway(listen: str, target: str) -> None:
-    """Run the bare handler: one call for each request, with a token where the mesh wants one."""
+    """Run the bare handler: one call for each request, with a token if the mesh requires one."""
     state: dict[str, Any] = {}
 
     async def answer(request: Request) -> JSONResponse:
@@ -117,7 +117,7 @@ def gateway(listen: str, target: str) -> None:
 
 @dataclass
 class Side:
-    """One of the two: where it is asked, and the processes that it consists of."""
+    """One side of the comparison: its address and its processes."""
 
     name: str
     port: int
@@ -134,7 +134,7 @@ class Side:
         }
 
     async def slice(self, at_once: int) -> None:
-        """Ask for a while, *at_once* requests at a time."""
+        """Send requests for a while, *at_once* at a time."""
         before, started = self._cpu(), time.monotonic()
         taken = await asyncio.gather(
             *(ask(self.port, started + SLICE_SECONDS) for _ in range(at_once))
@@ -158,7 +158,7 @@ class Side:
 
 
 async def ask(port: int, until: float) -> list[float]:
-    """Send requests one after another over one connection; returns how long each took."""
+    """Send requests one after another over one connection; return how long each took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     token = bearer()[0][1].removeprefix("Bearer ")
     request = f"GET / HTTP/1.1\r\nhost: localhost\r\nx-token: {token}\r\n\r\n".encode()
@@ -190,7 +190,7 @@ async def child(*arguments: str) -> AsyncIterator[psutil.Process]:
 
 @contextlib.asynccontextmanager
 async def bare(stack: contextlib.AsyncExitStack) -> AsyncIterator[Side]:
-    """Handler and service alone."""
+    """Only handler and service."""
     inner, outer = free_port(), free_port()
     service = await stack.enter_async_context(child("serve", f"127.0.0.1:{inner}"))
     handler = await stack.enter_async_context(
@@ -200,7 +200,7 @@ async def bare(stack: contextlib.AsyncExitStack) -> AsyncIterator[Side]:
 
 
 async def meshed(place: Bed, *, edge: bool) -> Side:
-    """The same two behind two sidecars, and behind the edge where asked, with everything on."""
+    """The same two behind two sidecars, and optionally the edge, with all features on."""
     collector = f"127.0.0.1:{free_port()}"
     await place.stack.enter_async_context(child("collect", collector))
     telemetry = Telemetry(otlp=collector, sampling_percent=SAMPLED_PERCENT)
@@ -232,7 +232,7 @@ async def meshed(place: Bed, *, edge: bool) -> Side:
 
 
 async def compare() -> None:
-    """Measure all sides in turn, at one and at sixteen requests at once."""
+    """Measure all sides alternately, with one and with sixteen concurrent requests."""
     async with bed() as place, bed() as other, bare(place.stack) as without:
         found = [without, await meshed(place, edge=False), await meshed(other, edge=True)]
         for side in found:
@@ -255,7 +255,7 @@ async def compare() -> None:
 
 
 def own_memory(pid: int) -> float:
-    """Return what a process holds for itself alone, in megabytes."""
+    """Return the private memory of a process, in megabytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024 / 1e6
@@ -270,7 +270,7 @@ async def _answers(port: int) -> bool:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", nargs="?", default="compare")
     parser.add_argument("where", nargs="*")

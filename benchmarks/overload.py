@@ -1,11 +1,11 @@
-"""Goodput above the limits: what is answered in time at three times the peak, and what refused.
+"""Goodput under overload: responses in time at three times the peak, and rejected requests.
 
     python -m benchmarks.overload [--direct] [--times 3] [--seconds 8] [--connections 200]
 
 Runs the whole product, measures its peak with wrk over 16 connections, then offers a multiple of
 it with h2load at a fixed rate (both are Debian packages: wrk, nghttp2-client). Meanwhile another
-client asks for ``/healthz`` and logs out. Prints a Markdown row. Programs of both sides share the
-machine, so that the more connections refuse, the less is left for those that are served.
+client requests ``/healthz`` and signs out. Prints a Markdown row. The clients and the product share
+the machine, so that rejected connections leave less CPU time for served ones.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from benchmarks.gateway_cost import BARE_PATH, Side, product
 PEAK_SECONDS = 4
 PEAK_CONNECTIONS = 16
 GOOD_SECONDS = 1.0
-"""Goodput counts answers within this time."""
+"""Goodput counts responses within this time."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def peak(side: Side) -> float:
 
 
 def offer(side: Side, rate: float, *, seconds: int, connections: int, log: Path) -> list[Answer]:
-    """Send *rate* requests per second, whatever is answered; returns the answers."""
+    """Send *rate* requests per second, regardless of responses; return the responses."""
     log.unlink(missing_ok=True)
     command = [
         *("h2load", "--h1", "-t1", f"-c{connections}", f"--rps={rate / connections:.3f}"),
@@ -64,7 +64,7 @@ def offer(side: Side, rate: float, *, seconds: int, connections: int, log: Path)
 
 
 class Others(threading.Thread):
-    """Somebody who asks for health and logs out, one request after another."""
+    """A client that requests health and signs out, one request after another."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Others(threading.Thread):
         self.found: dict[str, list[Answer]] = {"/healthz": [], "/api/v1/auth/logout": []}
 
     def run(self) -> None:
-        """Ask until `end` is called."""
+        """Send requests until `end` is called."""
         ours = {"sec-fetch-site": "same-origin"}
         base = f"http://127.0.0.1:{self._port}"
         with httpx.Client(base_url=base, trust_env=False, timeout=20, headers=ours) as http:
@@ -84,7 +84,7 @@ class Others(threading.Thread):
                     answers.append(Answer(status, time.monotonic() - started))
 
     def end(self) -> None:
-        """Stop asking."""
+        """Stop sending requests."""
         self._ended.set()
         self.join()
 

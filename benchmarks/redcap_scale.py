@@ -1,9 +1,9 @@
 """
-How the REDCap sandbox bears many records: time and memory of import and export.
+REDCap sandbox with many records: time and memory of import and export.
 
-Run ``python -m benchmarks.redcap_scale --records 50000``. It starts a sandbox of
-its own on a free port, fills it in batches, exports it as a stream and prints
-what that took. Memory is the resident set of the sandbox's process.
+Run ``python -m benchmarks.redcap_scale --records 50000``. It starts a
+sandbox on a free port, imports records in batches, exports them as a stream and prints
+the time taken. Memory is the resident set of the sandbox's process.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MIB = 2**20
 
 @dataclass
 class Memory:
-    """The greatest resident set of a process while it is watched."""
+    """The maximum resident set of a process while it is watched."""
 
     process: psutil.Process
     peak_bytes: int = 0
@@ -55,7 +55,7 @@ class Memory:
 
 
 def record(number: int) -> dict[str, str]:
-    """One request as the application and a researcher would fill it."""
+    """Return one request as the application and a researcher would fill it in."""
     return {
         "record_id": str(number),
         "created_at": "2026-11-22T10:00:00Z",
@@ -78,7 +78,7 @@ def record(number: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port below those that the system hands out."""
+    """Return a port below the ephemeral range."""
     for port in range(21_000, 32_000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
@@ -116,7 +116,7 @@ def _wait(http: httpx.Client) -> None:
             time.sleep(0.05)
         else:
             return
-    raise TimeoutError("The sandbox did not answer.")
+    raise TimeoutError("The sandbox did not respond.")
 
 
 def call(http: httpx.Client, **params: str) -> httpx.Response:
@@ -134,7 +134,7 @@ def fill(http: httpx.Client, records: int) -> None:
 
 
 def export(http: httpx.Client, shape: str) -> tuple[int, float, float]:
-    """Export everything as a stream: bytes, seconds to the first of them, seconds to the last."""
+    """Export everything as a stream; return bytes, and seconds to the first and last byte."""
     form = {"token": TOKEN, "content": "record", "format": shape}
     begin = time.perf_counter()
     first, size = 0.0, 0

@@ -3,7 +3,7 @@
     python -m benchmarks.telemetry_cost [--calls 500] [--rounds 8] [--json FILE]
 
 One method over mTLS in this process, with an exporter whose collector is absent: no call sampled,
-5 % and all of them. The cases take turns, so that what else the machine does affects them alike.
+5 % and all of them. The cases alternate, so that other work on the machine affects them alike.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from mesh.chassis.testing import connected, free_port, served
 from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 
 SHARES = {"no exporter": 0, "0 %": 0, "5 %": 20, "100 %": 1}
-"""Every how many calls one is sampled; 0 means none."""
+"""One in this many calls is sampled; 0 means none."""
 
 
 class Health(rpc.HealthServiceServicer):
-    """Answers at once."""
+    """Responds at once."""
 
     async def GetStatus(  # noqa: N802 - the name in the contract
         self, request: Any, context: Any
@@ -38,7 +38,7 @@ class Health(rpc.HealthServiceServicer):
 
 
 def register(server: Any) -> None:
-    """Add the service."""
+    """Register the service."""
     rpc.add_HealthServiceServicer_to_server(
         Health(),
         server,
@@ -90,7 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logs.configure_logs("health", "health", "ERROR")
     found = asyncio.run(measure(arguments.calls, arguments.rounds))
-    # The least is what a call costs when nothing else disturbs it.
+    # The minimum is the cost of an undisturbed call.
     base = min(found["no exporter"])
     for name, times in found.items():
         print(

@@ -1,11 +1,11 @@
 """
-What VerifySession costs beyond a bare rpc, and whether sign-up tells known addresses by its time.
+Cost of VerifySession beyond a bare rpc, and whether sign-up's timing reveals known addresses.
 
     python -m benchmarks.verify_session [--calls 2000] [--sign-ups 200]
 
-Everything runs in this process on SQLite: the handler alone, its CPU time measured, and the whole
-service over mTLS beside a method of the same service that the rules refuse at once. The pairs are
-interleaved, so that what else the machine does hits both alike.
+Everything runs in this process on SQLite: the CPU time of the handler alone, and the whole service
+over mTLS compared with a method that its rules reject at once. The pairs are interleaved, so that
+other work on the machine affects both alike.
 """
 
 import argparse
@@ -36,7 +36,7 @@ GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 
 def now() -> datetime:
-    """Return the present time."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
@@ -45,7 +45,7 @@ def world_over(database: Database, staleness: timedelta) -> Harness:
     directory = EmbeddedDirectory(database, LIFE, now)
     return Harness(
         database,
-        now,  # type: ignore[arg-type] # the real clock, which nobody moves
+        now,  # type: ignore[arg-type] # the real clock
         directory,
         limited=False,
         staleness=staleness,
@@ -62,22 +62,22 @@ async def cpu_us(once: Callable[[], Awaitable[object]], calls: int) -> float:
 
 
 async def refused(call_: Awaitable[object]) -> None:
-    """Await a call that is refused."""
+    """Await a call that is rejected."""
     try:
         await call_
     except grpc.aio.AioRpcError:
         return
-    raise AssertionError("the call was answered")
+    raise AssertionError("the call succeeded")
 
 
 async def handlers(database: Database, calls: int) -> None:
-    """Print what the handler of VerifySession costs."""
+    """Print the cost of VerifySession's handler."""
     print("CPU of the handler, microseconds\n")
     print("| session | µs |")
     print("| --- | --- |")
     cases = (
-        ("remembered, token remembered", timedelta(seconds=2), calls),
-        ("asked of SQLite, token minted", timedelta(0), calls // 4),
+        ("session and token cached", timedelta(seconds=2), calls),
+        ("session from SQLite, token issued", timedelta(0), calls // 4),
     )
     for name, staleness, count in cases:
         harness = world_over(database, staleness)
@@ -92,11 +92,11 @@ async def handlers(database: Database, calls: int) -> None:
 
 
 async def whole(harness: Harness, svids: Path, calls: int) -> None:
-    """Print what the whole rpc takes beside one that is refused at once."""
+    """Print the duration of the whole rpc and of one that is rejected at once."""
     secret = await harness.use(await harness.link())
     good = pb.VerifySessionRequest(session_secret=secret, audience="survey")
     bare = pb.VerifySessionRequest(session_secret=secret, audience="nowhere")
-    times: dict[str, list[float]] = {"VerifySession": [], "refused by its first rule": []}
+    times: dict[str, list[float]] = {"VerifySession": [], "rejected by its first rule": []}
     async with (
         served(register(harness.service), svids / "auth", audience="auth", key=harness.key) as port,
         connected("auth", port, svids / "gateway", AuthServiceStub) as auth,
@@ -107,7 +107,7 @@ async def whole(harness: Harness, svids: Path, calls: int) -> None:
             middle = time.perf_counter()
             await refused(auth.VerifySession(bare))
             times["VerifySession"].append(middle - started)
-            times["refused by its first rule"].append(time.perf_counter() - middle)
+            times["rejected by its first rule"].append(time.perf_counter() - middle)
     print("\nThe whole call over mTLS, client and server in one process, milliseconds\n")
     print("| call | p50 | p95 |")
     print("| --- | --- | --- |")
@@ -127,7 +127,7 @@ async def sign_ups(harness: Harness, count: int) -> None:
             started = time.perf_counter()
             await harness.sign_in.sign_up(email, client="192.0.2.1", language="")
             times[kind].append(time.perf_counter() - started)
-    print(f"\nSign-up, {count} interleaved calls, REDCap answering at once, milliseconds\n")
+    print(f"\nSign-up, {count} interleaved calls, REDCap responding at once, milliseconds\n")
     print("| address | p50 | p95 |")
     print("| --- | --- | --- |")
     medians = []

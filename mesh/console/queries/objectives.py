@@ -22,6 +22,8 @@ SLOW = (timedelta(minutes=30), timedelta(hours=6), 6.0)
 """Windows of one alert and the burn rate above which both must be: page, and ticket."""
 BUDGET_WINDOW = timedelta(hours=24)
 """How far back the console accounts an error budget; the alerts of production look further."""
+FEW = 20
+"""Ratios and percentiles of fewer calls say little."""
 _QUANTILES = {"p50Ms": 0.5, "p95Ms": 0.95, "p99Ms": 0.99}
 
 
@@ -44,6 +46,11 @@ class Total:
             self.failed += calls
         for bound, count in json.loads(buckets or "{}").items():
             self.buckets[float(bound)] += count
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few calls for ratios and percentiles to say much."""
+        return 0 < self.calls < FEW
 
     @property
     def error_ratio(self) -> float:
@@ -137,6 +144,7 @@ def _method(
         "method": short,
         "rpc": name if method else "",
         "calls": total.calls,
+        "few": total.few,
         "rate": total.calls / seconds,
         "errors": total.failed,
         "errorRatio": total.error_ratio,

@@ -89,6 +89,7 @@ def _sum(by_method: dict[str, Total], service: str, lasting: Container[str]) -> 
 def _traffic(total: Total, seconds: int) -> dict[str, Any]:
     return {
         "calls": total.calls,
+        "few": total.few,
         "rate": total.calls / seconds,
         "errors": total.failed,
         "errorRatio": total.error_ratio,

@@ -69,7 +69,7 @@ def waterfall(whole: dict[str, Any]) -> Iterator[str]:
 _LEAST_WIDTH = {
     **dict.fromkeys(("p50", "p99", "budget"), 90),
     **dict.fromkeys(("calls/s", "in flight", "cert", "objective", "burn"), 64),
-    "up": 40,
+    **dict.fromkeys(("up", "calls"), 40),
 }
 """From which width of a terminal on a column is shown; those not named always are."""
 
@@ -98,6 +98,7 @@ def services(items: list[dict[str, Any]], width: int) -> "Table":
             {
                 "service": item["service"],
                 "up": f"{sum(p['up'] for p in item['processes'])}/{len(item['processes'])}",
+                "calls": f"{item['calls']:.0f}{' (few)' if item['few'] else ''}",
                 "calls/s": f"{item['rate']:.2f}",
                 "failed": f"{item['errorRatio']:.2%}",
                 **_quantiles(item),
@@ -125,6 +126,7 @@ def methods(items: list[dict[str, Any]], width: int) -> "Table":
         (
             {
                 "method": f"{item['service']}.{item['method']}",
+                "calls": f"{item['calls']:.0f}{' (few)' if item['few'] else ''}",
                 "calls/s": f"{item['rate']:.2f}",
                 "failed": f"{item['errorRatio']:.2%}",
                 **_quantiles(item),

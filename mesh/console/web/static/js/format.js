@@ -1,8 +1,5 @@
 // How numbers, times and names read.
 
-/** Percentiles and ratios of fewer calls say little. */
-export const FEW = 20;
-
 export function ms(value) {
   if (value === null || value === undefined) return "–";
   if (value < 1) return `${Math.round(value * 1000)} µs`;

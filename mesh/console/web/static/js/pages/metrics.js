@@ -4,7 +4,7 @@ import { get, every } from "../api.js";
 import { empty, h, head, pill, refresh, show } from "../dom.js";
 import { bounds, picker, range, zoom } from "../range.js";
 import { lines } from "../charts.js";
-import { clock, count, FEW, ms, percent, rate } from "../format.js";
+import { clock, count, ms, percent, rate } from "../format.js";
 
 export async function metrics(main, { signal, query, keep }) {
   let chosen = query.get("method") ?? "";
@@ -50,7 +50,7 @@ function listing(items, chosen, choose, name) {
     h("thead", {}, h("tr", {}, columns.map((t, i) => h("th", { class: [1, 4, 6, 7].includes(i) ? "num optional" : i ? "num" : "" }, t)))),
     h("tbody", {}, items.map((m) => h("tr", { class: "link", onclick: () => choose(name(m)) },
       h("td", {}, h("button", { class: "quiet", type: "button", "aria-pressed": String(chosen === name(m)), "data-row": true, "data-focus": name(m) }, name(m))),
-      h("td", { class: "num optional" }, count(m.calls), m.calls > 0 && m.calls < FEW ? h("span", { class: "muted", title: "Percentiles of so few calls say little." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
+      h("td", { class: "num optional" }, count(m.calls), m.few ? h("span", { class: "muted", title: "Percentiles of so few calls say little." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
       h("td", { class: `num ${m.errorRatio > 0.01 ? "level-error" : ""}` }, m.calls ? percent(m.errorRatio) : "–"),
       h("td", { class: "num optional" }, ms(m.p50Ms)), h("td", { class: `num ${m.objective && m.p95Ms > m.objective.latencyMs ? "level-warning" : ""}` }, ms(m.p95Ms)), h("td", { class: "num optional" }, ms(m.p99Ms)),
       h("td", { class: "num optional muted" }, m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–"),

@@ -4,7 +4,7 @@ import { get, every } from "../api.js";
 import { h, head, pill, refresh, show } from "../dom.js";
 import { picker, range } from "../range.js";
 import { verdict } from "./control.js";
-import { clock, count, days, FEW, ms, percent, rate } from "../format.js";
+import { clock, count, days, ms, percent, rate } from "../format.js";
 
 export async function overview(main, { signal }) {
   const body = h("div", {});
@@ -71,7 +71,7 @@ function service(item) {
     item.saturation === null ? null : h("div", { class: `meter ${item.saturation > 0.8 ? "bad" : item.saturation > 0.5 ? "warn" : ""}` }, h("i", { style: { width: `${Math.min(100, item.saturation * 100)}%` } })),
     h("footer", {},
       item.certificateDays === null ? null : pill(item.certificateLife < 0.25 ? "warn" : "", `certificate ${days(item.certificateDays)}`),
-      item.calls > 0 && item.calls < FEW ? pill("", `only ${count(item.calls)} calls`) : null,
+      item.few ? pill("", `only ${count(item.calls)} calls`) : null,
       item.clockOffsetSeconds === null ? null : pill("bad", offset(item.clockOffsetSeconds)),
       item.openBreakers ? pill("bad", `${item.openBreakers} breaker open`) : null,
       item.ejectedHosts ? pill("warn", `${item.ejectedHosts} ejected`) : null,

@@ -6,8 +6,9 @@ import pytest
 
 from mesh.deploy import kubernetes_check
 from mesh.deploy.check import ISTIO, KUBERNETES
-from tests.production.cluster import pods, programs, xds
+from tests.production.cluster import pod, pods, programs, xds
 from tests.production.cluster.control_plane import ControlPlane, Resource, eventually
+from tests.production.cluster.running_mesh import Mesh
 
 COLLECTOR: list[Resource] = [
     {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "monitoring"}},
@@ -64,6 +65,22 @@ def dumps(
 
     assert eventually(running), f"no pods of {WORKLOADS - set(found)}"
     return {name: xds.fetch(cluster, found[name]) for name in WORKLOADS}
+
+
+@pytest.fixture(scope="session")
+def mesh(
+    cluster: ControlPlane, installed: list[Resource], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mesh]:
+    """A pod of each workload, ready."""
+    assert installed
+    if reason := pod.why_not():
+        pytest.skip(reason)
+    running = Mesh(cluster, tmp_path_factory.mktemp("mesh"))
+    try:
+        running.open()
+        yield running
+    finally:
+        running.close()
 
 
 def apply(cluster: ControlPlane, resources: list[Resource], *flags: str) -> None:

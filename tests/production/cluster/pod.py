@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from mesh.local.processes import envoy
 from tests.production.cluster.control_plane import ControlPlane, Resource, eventually
@@ -345,3 +346,8 @@ class Pod:
         """Return the calls that its Envoy has logged, a second after their end."""
         lines = self.place.log("proxy").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def counter(self, pattern: str) -> int:
+        """Return the sum of the counters and gauges of its Envoy that *pattern* names."""
+        _, text = self.get(15000, f"/stats?usedonly&filter={quote(pattern)}")
+        return sum(int(line.rpartition(": ")[2]) for line in text.splitlines() if ": " in line)

@@ -4,6 +4,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ REDCAP_PORT, OUTBOX_PORT, SMTP_PORT = 3010, 3011, 3012
 SITE = "dev.amarre.example.org"
 PROXY = {"SECRET_TTL": "60s", "SECRET_GRACE_PERIOD_RATIO": "0.5"}
 """Certificates live for a minute, and are renewed after half of it."""
+READS = ("auth.ListPasskeys", "survey.ListRequests", "health.GetStatus")
+"""Methods that serve an empty request."""
 _MODE = 0o600
 
 
@@ -52,7 +55,7 @@ class Mesh:
         self.cluster.apply([outside("mail", "auth", MAIL, SMTP_PORT)])
         self._start_sandbox()
         self.add(*(found[name] for name in ("edge", *(w.name for w in DEPLOYED.workloads))))
-        assert eventually(self._knows_keys), "no service takes a token"
+        assert eventually(self.answers), "no service takes a token"
 
     def close(self) -> None:
         """End everything."""
@@ -79,12 +82,22 @@ class Mesh:
             assert eventually(pod.process_is_ready), pod.place.log("process")[-3000:]
         return started
 
-    def _knows_keys(self) -> bool:
-        """Return whether services take tokens; the first one makes them fetch Auth's key set."""
-        methods = [DEPLOYED.mesh.method(n) for n in ("auth.ListPasskeys", "survey.ListRequests")]
-        calls = [request(m, self.token(m.service, "gateway")) for m in methods]
-        found = made(self.one("gateway").place, calls)
+    def answers(self) -> bool:
+        """Return whether every service serves; a first token makes it fetch Auth's key set."""
+        methods = [DEPLOYED.mesh.method(name) for name in READS]
+        found = made(self.one("gateway").place, self.requests(methods))
         return {"OK"} == {got["code"] for got in found}
+
+    def requests(self, methods: Iterable[Method], **options: Any) -> list[dict[str, Any]]:
+        """Return calls of *methods* by the gateway, on behalf of who may make them."""
+        return [
+            request(
+                method,
+                self.token(method.service, "gateway", OPERATOR if method.roles else ADA),
+                **options,
+            )
+            for method in methods
+        ]
 
     def start_process(self, pod: Pod) -> None:
         """Start the service of *pod*, with the sandbox where its settings lead outside."""

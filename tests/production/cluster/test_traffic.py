@@ -1,30 +1,12 @@
 """Real Envoys on what istiod sends, and the four services behind them."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.production.cluster import pod as place
-from tests.production.cluster.control_plane import ControlPlane, Resource, eventually
+from tests.production.cluster.control_plane import eventually
 from tests.production.cluster.running_mesh import ADA, DEPLOYED, OPERATOR, SITE, Mesh, made, request
 
-pytestmark = pytest.mark.skipif(bool(place.why_not()), reason=place.why_not())
 REFUSED = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
 BY_PROXY = ("rbac_access_denied", "jwt_authn_access_denied")
-
-
-@pytest.fixture(scope="module")
-def mesh(
-    cluster: ControlPlane, installed: list[Resource], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mesh]:
-    """A pod of each workload, ready."""
-    assert installed
-    running = Mesh(cluster, tmp_path_factory.mktemp("mesh"))
-    try:
-        running.open()
-        yield running
-    finally:
-        running.close()
 
 
 @pytest.mark.parametrize("caller", ["gateway", "auth", "survey", "health"])

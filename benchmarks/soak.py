@@ -4,8 +4,8 @@
 
 Starts the whole product with its defaults (all traces sampled), and sends reads at a fixed rate.
 Twice a minute somebody signs in by mail, creates a request, follows the live page and logs out.
-Prints progress, stops by itself, and writes ``benchmarks/soak.md``: for each process the memory
-(PSS) and the open file descriptors in the second fifth of the run and in the last one. The first
+Prints progress, stops by itself, and writes ``benchmarks/results/soak.md``: for each process the memory
+and the open file descriptors in the second fifth of the run and in the last one. The first
 fifth is left out: caches fill, and SQLite and Envoy take their buffers.
 """
 
@@ -39,7 +39,7 @@ class Run:
     """What was seen so far."""
 
     memory: dict[str, list[int]] = field(default_factory=dict)
-    """PSS of each process in KiB, one figure per sample."""
+    """Anonymous memory (PSS) of each process in KiB, one figure per sample."""
     descriptors: dict[str, list[int]] = field(default_factory=dict)
     answers: Counter[str] = field(default_factory=Counter)
     visits: int = 0
@@ -48,7 +48,8 @@ class Run:
         """Take one sample of each process."""
         for name, process in processes.items():
             rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-            pss = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+            # Not that of files: its share falls and rises with other programs on the machine.
+            pss = next(line for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
             self.memory.setdefault(name, []).append(int(pss.split()[1]))
             self.descriptors.setdefault(name, []).append(process.num_fds())
 
@@ -169,7 +170,7 @@ async def _main(minutes: float, rate: float, port_base: int) -> None:
         async with product(Path(name), "soak", port_base, sampled="1.0") as side:
             run = await soak(side, side.urls, minutes=minutes, rate=rate)
     text = report(run, minutes, rate)
-    (FOLDER / "soak.md").write_text(text)
+    (FOLDER / "results" / "soak.md").write_text(text)
     print(text)
 
 

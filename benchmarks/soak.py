@@ -4,9 +4,9 @@
 
 Starts the whole product with its defaults (all traces sampled), and sends reads at a fixed rate.
 Twice a minute somebody signs in by mail, creates a request, follows the live page and logs out.
-Prints progress, stops by itself, and writes ``benchmarks/results/soak.md``: for each process the memory
-and the open file descriptors in the second fifth of the run and in the last one. The first
-fifth is left out: caches fill, and SQLite and Envoy take their buffers.
+Prints progress, stops by itself, and writes ``benchmarks/results/soak.md``: for each process the
+anonymous memory and the open file descriptors in the second fifth of the run and in the last one.
+The first fifth is left out: caches fill, and SQLite and Envoy take their buffers.
 """
 
 import argparse

@@ -112,7 +112,8 @@ class TestOneOpenRequest:
             statuses = list(pool.map(create, range(100)))
 
         assert 1 == statuses.count(200)
-        assert {200, 409} == set(statuses)
+        # On a machine that is too busy some are refused before the open request is looked at.
+        assert {200, 409} <= set(statuses) <= {200, 409, 503}
         assert 1 == len(records_of(live, ada.data("GET", "/api/v1/me")["id"]))
 
     @pytest.mark.parametrize(

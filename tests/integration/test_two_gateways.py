@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from mesh.chassis.testing import free_port
+from mesh.local.data_folder import DataFolder
+from mesh.local.processes.plan import Options, Plan
 from tests.integration.researcher import COOKIE, Researcher
 from tests.live import running
 
@@ -22,11 +25,13 @@ MOST_SECONDS = 5.0
 @contextlib.contextmanager
 def another_gateway(ready: Any) -> Iterator[str]:
     """Start a second gateway with what the first was given; yields its URL."""
-    pid = next(p["pid"] for p in ready["processes"] if p["name"] == "gateway")
-    given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    environment = dict(pair.decode().split("=", 1) for pair in given if pair)
+    data_folder = DataFolder(Path(ready["pki"]["ca"]).parents[2])
+    port = int(urlsplit(ready["urls"]["app"]).port or 80)
+    plan = Plan(data_folder, Options(port_base=port, direct=True))
+    first = next(unit for unit in plan.units if unit.name == "gateway")
     listen = f"127.0.0.1:{free_port()}"
-    environment |= {
+    environment = {
+        **first.environment,
         "AMARRE_INSTANCE": "gateway-2",
         "AMARRE_GATEWAY_HTTP_LISTEN": listen,
         "AMARRE_GATEWAY_HTTPS_LISTEN": "",

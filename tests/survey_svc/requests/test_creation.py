@@ -312,7 +312,10 @@ class TestTogether:
 
         assert 1 == len(project.stored)
         assert 1 == sum(isinstance(outcome, str) for outcome in outcomes)
-        assert 99 == sum(isinstance(outcome, OpenRequestExistsError) for outcome in outcomes)
+        refused = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        assert any(isinstance(one, OpenRequestExistsError) for one in refused)
+        # SQLite's lock may be waited for too long on a busy machine.
+        assert all(isinstance(one, OpenRequestExistsError | UnavailableError) for one in refused)
         for store in stores:
             await store.close()
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mesh.chassis.call import User
+from mesh.chassis.errors import UnavailableError
 from mesh.chassis.identity import SpiffeId
 
 ISSUER = "https://auth.amarre.local"
@@ -145,6 +146,7 @@ class TokenVerifier:
         Raises:
             InvalidTokenError: The token is not one of ours, not for this audience, not for
                 *caller*, or not now.
+            UnavailableError: Auth's keys are not known yet and cannot be fetched.
         """
         digest = hashlib.sha256(token.encode()).digest()
         known = self._verified.get(digest)
@@ -239,7 +241,11 @@ class RemoteKeys:
         self._refreshing = asyncio.Lock()
 
     async def get(self, kid: str) -> Ed25519PublicKey | None:
-        """Return the key with the id *kid*; None if Auth does not publish it or is unavailable."""
+        """Return the key with the id *kid*; None if Auth does not publish it.
+
+        Raises:
+            UnavailableError: The key is unknown, and Auth's keys cannot be fetched.
+        """
         if kid not in self._keys:
             # Concurrent callers wait for the same fetch.
             async with self._refreshing:
@@ -249,19 +255,23 @@ class RemoteKeys:
                 await self._refresh_unless_just_tried("")
         if self._now() - self._fetched_at > self.stale_seconds:
             self._keys.clear()
-        return self._keys.get(kid)
+        found = self._keys.get(kid)
+        if found is None and self._tried_at > self._fetched_at:
+            # Perhaps a good token: whoever refuses it would sign its user out.
+            raise UnavailableError("The keys of user tokens cannot be fetched from Auth.")
+        return found
 
     async def _refresh_unless_just_tried(self, kid: str) -> None:
         if kid not in self._keys and self._now() - self._tried_at >= 1:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        self._tried_at = self._now()
+        tried_at = self._tried_at = self._now()
         try:
             self._keys = parse_key_set(await self._fetch())
         except (httpx.HTTPError, OSError, ValueError):
             return  # Auth is unavailable; the known keys stay valid for `stale_seconds`.
-        self._fetched_at = self._now()
+        self._fetched_at = tried_at
 
 
 def fetch_over_http(url: str, socket: str | None) -> Callable[[], Awaitable[bytes]]:

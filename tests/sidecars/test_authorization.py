@@ -252,3 +252,16 @@ class TestTokens:
         assert "UNAUTHENTICATED" == from_rpc_error(ei.value).contract.name
         assert 0 == surveys.calls["ListRequests"]
         assert 1 == await sidecar.counter("http.inbound.jwt_authn.denied")
+
+    async def test_no_keys(self, bed: Bed) -> None:
+        """A proxy that could not fetch Auth's keys says UNAVAILABLE: the token may well be good."""
+        sidecar = await bed.service(Surveys(), keys=f"unix:{bed.folder}/nobody.sock")
+
+        async with bed.directly(sidecar, bed.svids / "gateway") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as ei:
+                await SurveyServiceStub(channel).ListRequests(
+                    pb.ListRequestsRequest(), metadata=(("authorization", f"Bearer {signed()}"),)
+                )
+
+        assert grpc.StatusCode.UNAVAILABLE == ei.value.code()
+        assert "UNAVAILABLE" == from_rpc_error(ei.value).contract.name

@@ -89,13 +89,17 @@ def grpc_replies(*, for_callers: bool = False) -> dict[str, Any]:
     the reply makes the caller's proxy eject this replica until a health check succeeds. A status
     returned by the process itself never has this effect.
 
-    Envoy answers 403 for a token with the wrong audience, services UNAUTHENTICATED; the reply is
-    mapped, so that the mesh returns UNAUTHENTICATED whichever rejects it.
+    Envoy answers 403 for a token with the wrong audience, services UNAUTHENTICATED; and 401 while
+    it has no keys to verify a token with, services UNAVAILABLE. These replies are mapped, so that
+    callers see the same whichever refuses.
     """
-    rewrite = _grpc_mapper(401, "UNAUTHENTICATED", _GRPC[0][2])
-    rewrite["filter"] = {"and_filter": {"filters": [_has_status(403), _refused_by_jwt()]}}
-    rewrite["status_code"] = 401
-    mappers = [rewrite, *(_grpc_mapper(*row) for row in _GRPC)]
+    refused = "response.code_details.startsWith('jwt_authn')"
+    no_keys = "response.code_details.contains('Jwks_remote_fetch_is_failed')"
+    mappers = [
+        _rewrite(401, no_keys, 503),
+        _rewrite(403, refused, 401),
+        *(_grpc_mapper(*row) for row in _GRPC),
+    ]
     return {"mappers": [_process_gone(), *mappers] if for_callers else mappers}
 
 
@@ -115,14 +119,21 @@ def _grpc_mapper(status: int, reason: str, message: str) -> dict[str, Any]:
     }
 
 
-def _refused_by_jwt() -> dict[str, Any]:
+def _rewrite(status: int, condition: str, new_status: int) -> dict[str, Any]:
+    mapper = _grpc_mapper(*next(row for row in _GRPC if row[0] == new_status))
+    mapper["filter"] = {"and_filter": {"filters": [_has_status(status), _holds(condition)]}}
+    mapper["status_code"] = new_status
+    return mapper
+
+
+def _holds(condition: str) -> dict[str, Any]:
     return {
         "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",
             "typed_config": {
                 "@type": "type.googleapis.com/"
                 "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-                "expression": "response.code_details.startsWith('jwt_authn')",
+                "expression": condition,
             },
         }
     }

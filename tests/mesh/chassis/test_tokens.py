@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from mesh.chassis.call import User
+from mesh.chassis.errors import UnavailableError
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.testing import FakeClock, FixedKeys
 from mesh.chassis.tokens import (
@@ -348,7 +349,23 @@ class TestRotation:
         clock.advance(timedelta(seconds=299))
         assert await remote.get(KEY.kid) is not None
         clock.advance(timedelta(seconds=2))
-        assert await remote.get(KEY.kid) is None
+        with pytest.raises(UnavailableError):
+            await remote.get(KEY.kid)
+        keys.away = False
+        clock.advance(timedelta(seconds=1))
+        assert await remote.get(KEY.kid) is not None
+
+    async def test_never_fetched(self) -> None:
+        """While no key could be fetched, a token is neither good nor bad: UNAVAILABLE."""
+        clock, keys = FakeClock(), KeySet(KEY)
+        keys.away = True
+        checked = TokenVerifier(
+            RemoteKeys(keys.fetch, now=clock.time), audience="survey", now=clock.time
+        )
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                await checked.verify(token(KEY, clock), caller=GATEWAY)
+        assert 1 == keys.fetched
 
     @pytest.mark.parametrize(
         "jwk",

@@ -34,7 +34,7 @@ class TestRefusals:
             refused = amarre("up", "--port-base", str(base), "--data", str(tmp_path / "data"))
 
         assert 2 == refused.returncode
-        assert f"{base + 2} wanted by auth" in refused.stderr
+        assert f"{base + 2} needed by auth" in refused.stderr
         assert "--port-base" in refused.stderr
         assert not (tmp_path / "data").exists()
 
@@ -47,7 +47,7 @@ class TestRefusals:
             refused = amarre("up", "--port-base", str(base), "--data", str(tmp_path / "data"))
 
         assert 2 == refused.returncode
-        assert f"{base} wanted by gateway" in refused.stderr
+        assert f"{base} needed by gateway" in refused.stderr
 
     def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
         """A data folder that cannot be is named, with the option that chooses another."""

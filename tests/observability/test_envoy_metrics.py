@@ -15,10 +15,11 @@ from mesh.chassis.testing import free_port
 from mesh.render import signals
 
 ENVOY = shutil.which("envoy") or str(Path(sys.executable).with_name("envoy"))
+_TYPE = "type.googleapis.com/{}"
 
 
 def bootstrap(admin: int) -> str:
-    """One cluster with breakers and outlier detection, to nobody."""
+    """One cluster with breakers and outlier detection, to nobody; one listener with limits."""
     nobody = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9}}}
     cluster = {
         "name": "survey",
@@ -31,10 +32,42 @@ def bootstrap(admin: int) -> str:
             "endpoints": [{"lb_endpoints": [{"endpoint": nobody}]}],
         },
     }
+    filters = "envoy.extensions.filters.http"
+    bucket = {"max_tokens": 1, "fill_interval": "1s"}
+    manager = {
+        "@type": _TYPE.format(
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+        ),
+        "stat_prefix": "inbound",
+        "route_config": {"virtual_hosts": []},
+        "http_filters": [
+            {
+                "name": "rate",
+                "typed_config": {
+                    "@type": _TYPE.format(f"{filters}.local_ratelimit.v3.LocalRateLimit"),
+                    "stat_prefix": "edge",
+                    "token_bucket": bucket,
+                },
+            },
+            {
+                "name": "callers",
+                "typed_config": {"@type": _TYPE.format(f"{filters}.rbac.v3.RBAC"), "rules": {}},
+            },
+            {
+                "name": "router",
+                "typed_config": {"@type": _TYPE.format(f"{filters}.router.v3.Router")},
+            },
+        ],
+    }
+    listener = {
+        "name": "inbound",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": free_port()}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
     return yaml.safe_dump(
         {
             "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
-            "static_resources": {"clusters": [cluster]},
+            "static_resources": {"clusters": [cluster], "listeners": [listener]},
         }
     )
 

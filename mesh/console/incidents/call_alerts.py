@@ -67,7 +67,9 @@ def _intruders(s: Situation, edges: Mapping[Key, Edge]) -> Iterator[Alert]:
 
 def _retries(s: Situation) -> Iterator[Alert]:
     for process, cluster, retried, total in s.observed.retries(s.now):
-        if retried >= 20 and retried > 0.15 * total:
+        # Budgets permit retries of a fifth of the calls, a sixth of what is sent; calls before the
+        # storm count, too.
+        if retried >= 20 and retried > 0.1 * total:
             yield Alert(
                 "RetryStorm",
                 cluster_workload(cluster, process),

@@ -47,7 +47,7 @@ def _retries(pace: Pace) -> Alert:
     by, window = "sum by (workload, envoy_cluster_name)", pace(minutes=2)
     return Alert(
         name="RetryStorm",
-        expr=f"{by} (rate({retried}[{window}]))\n/\n{by} (rate({total}[{window}]))\n> 0.15\n"
+        expr=f"{by} (rate({retried}[{window}]))\n/\n{by} (rate({total}[{window}]))\n> 0.1\n"
         f"and {by} (increase({retried}[{window}])) >= 20",
         minutes=1,
         severity=Severity.WARNING,

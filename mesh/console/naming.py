@@ -30,7 +30,7 @@ REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 _OVERFLOW = re.compile(rf"cluster\.({APP}(?:_\w+)?)\.upstream_rq_pending_overflow")
 _LIMITS = {"rate_limited": "client_rate", "downstream_global_cx_overflow": "connections"}
 _PROXY = re.compile(r"[-_.](envoy|proxy|sidecar)$")
-_REPLICA = re.compile(r"-(\d+|canary)$")
+_REPLICA = re.compile(r"-\d+$|[-_]canary$")
 PROBE_PATHS = frozenset(
     {"/healthz", "/readyz", "/livez", "/ready", "/health", "/metrics", "/_control/health"}
 )
@@ -40,7 +40,10 @@ _GRPC_PATH = re.compile(r"^(?:[a-z]+://[^/]+)?(/[\w.]+\.[\w]+/\w+)$")
 
 @functools.lru_cache(maxsize=1024)
 def workload(service: str) -> str:
-    """Return the workload of a process or of its proxy: ``survey-2-envoy`` is ``survey``."""
+    """Return the workload of a process, its proxy or its canary: ``survey-2-envoy`` is ``survey``.
+
+    Envoy's cluster of a canary is ``survey_canary``.
+    """
     return _REPLICA.sub("", _PROXY.sub("", service)) or service
 
 

@@ -182,9 +182,10 @@ def test_streams_that_stay_open(db: sqlite3.Connection, tmp_path: Path) -> None:
 
 def test_breaker(db: sqlite3.Connection, tmp_path: Path) -> None:
     """
-    A breaker between a proxy and its own service is about that service; it has no other name.
+    A breaker between a proxy and its own service, or of a canary, is about that service.
     """
-    for cluster, service in (("app", "auth"), ("app_survey", "auth"), ("survey", "survey")):
+    clusters = {"app": "auth", "app_survey": "auth", "survey": "survey", "survey_canary": "survey"}
+    for cluster, service in clusters.items():
         breakers = [{"cluster": cluster, "kind": "rq"}]
         proxy = Proxy(version="", state="LIVE", uptime_seconds=1.0, breakers=breakers)
         target = Target(process="auth-envoy", url="http://127.0.0.1:1")

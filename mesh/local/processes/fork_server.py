@@ -38,6 +38,8 @@ _IMPORTED_LATER = (
 )
 """What several processes import only when they need it, which is always soon."""
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
+ANSWER_SECONDS = 60.0
+"""How long a process may take to be forked; the first waits until the modules are imported."""
 _MOST_BYTES = 256 * 1024
 _ADOPTED_SECONDS = 0.0005
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -124,18 +126,20 @@ class ForkServer:
             output: The file descriptor that becomes its standard output and error.
 
         Raises:
-            ForkServerError: The server has ended.
+            ForkServerError: The server has ended, or hung and was ended.
             OSError: The system has no resources left.
         """
         request = {"command": command, "environment": dict(environment), "runner": os.getpid()}
         async with self._one_by_one:
             try:
                 socket.send_fds(self._connection, [json.dumps(request).encode()], [output])
-                answer = await asyncio.get_running_loop().sock_recv(self._connection, _MOST_BYTES)
-            except ConnectionError:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    loop = asyncio.get_running_loop()
+                    answer = await loop.sock_recv(self._connection, _MOST_BYTES)
+            except (ConnectionError, TimeoutError):
                 answer = b""
         if not answer:
-            self._ended = True
+            self.stop()
             raise ForkServerError
         found = json.loads(answer)
         if "errno" in found:
@@ -143,10 +147,13 @@ class ForkServer:
         return ForkedProcess(found["pid"])
 
     def stop(self) -> None:
-        """End the server; what it has started continues."""
+        """End the server, even one that hangs; what it has started continues."""
+        if self._ended:
+            return
         self._ended = True
         self._connection.close()
-        with contextlib.suppress(ChildProcessError):
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mesh.local.processes import fork_server
 from mesh.local.processes.fork_server import ForkServer, ForkServerError
 
 
@@ -27,6 +28,9 @@ async def one(forks: ForkServer, argument: str) -> dict[str, object]:
     reader, writer = os.pipe()
     if argument == "without-server":
         os.kill(server(), signal.SIGKILL)
+    if argument == "with-hung-server":
+        fork_server.ANSWER_SECONDS = 0.5
+        os.kill(server(), signal.SIGSTOP)
     command = [sys.executable, "-m", "tests.mesh.local.processes.forking", "report", argument]
     try:
         process = await forks.start(command, {"ONLY": "this", "TZ": "Asia/Tokyo"}, writer)

@@ -86,9 +86,10 @@ def test_ends_with_the_runner() -> None:
     assert not is_alive(orphan)
 
 
-def test_server_killed() -> None:
-    """Without its server, the runner knows that it must start processes in another way."""
-    _, (found,) = runs("without-server")
+@pytest.mark.parametrize("how", ["without-server", "with-hung-server"])
+def test_server_gone(how: str) -> None:
+    """Without its server, the runner knows that processes must be started in another way."""
+    _, (found,) = runs(how)
 
     assert {"runs": False} == found
 

@@ -77,7 +77,7 @@ class CertificateAuthority:
             .not_valid_before(now - BACKDATED)
             .not_valid_after(now + lifetime)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs=True), critical=True)
+            .add_extension(key_usage(signs=True), critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
@@ -175,7 +175,7 @@ class CertificateAuthority:
             .not_valid_before(start)
             .not_valid_after(start + BACKDATED + lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs=False), critical=True)
+            .add_extension(key_usage(signs=False), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage(
                     [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -280,7 +280,8 @@ def _uris(leaf: x509.Certificate) -> list[str]:
     return list(names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
-def _key_usage(*, signs: bool) -> x509.KeyUsage:
+def key_usage(*, signs: bool) -> x509.KeyUsage:
+    """Return the key usage of a CA that *signs* certificates, or of a leaf."""
     return x509.KeyUsage(
         digital_signature=not signs,
         key_cert_sign=signs,

@@ -182,7 +182,7 @@ class TestLogOut:
     async def test_auth_away(self, world: World, away: str) -> None:
         """The browser's session is cleared even when Auth cannot end it, and the page says so."""
         world.sign_in()
-        world.auth.does.failures[away] = UnavailableError("Auth is away.")
+        world.auth.does.failures[away] = UnavailableError("Auth is unavailable.")
         answer = await world.http.post("/api/v1/auth/logout")
         assert 503 == answer.status_code
         assert f'{NAME}=""' in answer.headers["set-cookie"]
@@ -194,7 +194,7 @@ class TestLogOut:
         """A session that Auth could not end at log-out ends as soon as Auth is back."""
         monkeypatch.setattr(cache, "END_PAUSES", (0.05,) * 100)
         world.sign_in()
-        world.auth.does.failures[away] = UnavailableError("Auth is away.")
+        world.auth.does.failures[away] = UnavailableError("Auth is unavailable.")
         await world.http.post("/api/v1/auth/logout")
         await asyncio.sleep(0.2)
         tried = world.auth.does.count(away)
@@ -208,9 +208,9 @@ class TestLogOut:
         assert tried > 1
 
     async def test_endings_are_limited(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """While Auth is away, only so many sessions wait to be ended."""
+        """While Auth is unavailable, the number of sessions still to be ended is limited."""
         monkeypatch.setattr(cache, "MOST_ENDING", 3)
-        world.auth.does.failures["VerifySession"] = UnavailableError("Auth is away.")
+        world.auth.does.failures["VerifySession"] = UnavailableError("Auth is unavailable.")
         before = len(asyncio.all_tasks())
         for number in range(9):
             world.gateway.api.sessions.end_later(f"secret {number}")

@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mesh.local.pki.certificate_authority import key_usage
+
 LIFE = datetime.timedelta(days=2)
 _LEAVES = {
     "server": ("kube-apiserver", "", ("localhost", "kubernetes.default.svc")),
@@ -79,20 +81,6 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _usage(*, is_authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not is_authority,
-        key_cert_sign=is_authority,
-        crl_sign=is_authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
 def _certificate(
     name: str,
     organization: str,
@@ -119,7 +107,7 @@ def _certificate(
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False
         )
-        .add_extension(_usage(is_authority=hosts is None), critical=True)
+        .add_extension(key_usage(signs=hosts is None), critical=True)
     )
     if hosts is not None:
         names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]

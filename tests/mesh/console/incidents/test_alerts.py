@@ -150,7 +150,7 @@ class TestCountersOfProxies:
         limits = [("LimitRefusals", "gateway")] if expected else []
 
         assert limits == self.alerts(tmp_path, db, {}, after, after)
-        # What was refused before anybody looked is no news, and a proxy that began anew counts.
+        # Refusals before the first scrape do not count; those after a restart of the proxy do.
         assert [] == self.alerts(tmp_path, db, after, after)
         assert limits == self.alerts(tmp_path, db, {counter: 1000.0}, after)
 

@@ -66,7 +66,8 @@ def test_console(live: Any, context: BrowserContext) -> None:
         page.evaluate(ORDER)
     trace = page.locator("a[data-row]").first.get_attribute("href")
     found = []
-    for path in ("/", "/graph", "/traces", trace, "/logs", "/metrics", "/mesh", RUNBOOK):
+    pages = ("/", "/graph", "/traces", trace, "/logs", "/metrics", "/processes", "/mesh", RUNBOOK)
+    for path in pages:
         page.goto(f"{url}{path}")
         page.locator("main h1").wait_for()
         page.wait_for_load_state("networkidle")

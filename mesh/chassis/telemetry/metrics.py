@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 from cryptography import x509
@@ -40,6 +41,8 @@ LOOP_LAG = Histogram(
     "Delay of the event loop beyond the requested wake-up time.",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
+BUILD_INFO = Gauge(names.BUILD_INFO, "1, with the version of the program.", ["version"])
+BUILD_INFO.labels(metadata.version("amarre-mesh")).set(1)
 LOG_LINES_LOST = Counter(names.LOG_LINES_LOST, "Log lines that could not be written.")
 SLOW_CALLS_NOT_RECORDED = Counter(
     names.SLOW_CALLS_NOT_RECORDED, "Slow calls without a line or span, because there are too many."

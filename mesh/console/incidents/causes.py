@@ -7,6 +7,7 @@ what calls it) and the other one's service is the same or depends on it, directl
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mesh import topology
 from mesh.console.incidents.alert import DEPENDENCIES, HOST, Alert
@@ -116,6 +117,11 @@ def explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[st
 
 def dependencies(mesh: Mesh) -> dict[str, frozenset[str]]:
     """Return what each service depends on, directly or through others."""
+    direct = _direct(mesh)
+    return {service: frozenset(_reached(service, direct)) for service in direct}
+
+
+def _direct(mesh: Mesh) -> dict[str, set[str]]:
     direct: dict[str, set[str]] = {}
     services = {service.name for service in mesh.services}
     for method in mesh:
@@ -130,7 +136,26 @@ def dependencies(mesh: Mesh) -> dict[str, frozenset[str]]:
             if name:
                 direct.setdefault(process.name, set()).add(name)
     direct.setdefault("auth", set()).add("identity")
-    return {service: frozenset(_reached(service, direct)) for service in direct}
+    return direct
+
+
+def affected(mesh: Mesh, incident: Mapping[str, Any]) -> frozenset[str]:
+    """
+    Return the methods that an incident affects: those that its alerts name, otherwise every
+    method of the services that it is about; of a dependency, those of the services that call it.
+
+    Args:
+        mesh: The contracts.
+        incident: As the API shows it.
+    """
+    if incident["rpcs"]:
+        return frozenset(incident["rpcs"])
+    about = {incident["cause"]["service"], *(one["service"] for one in incident["effects"])}
+    served = {service.name for service in mesh.services}
+    direct = _direct(mesh)
+    for outside in about - served:
+        about |= {name for name, needs in direct.items() if outside in needs}
+    return frozenset(one.short_name for one in mesh if one.service in about)
 
 
 def _reached(service: str, direct: Mapping[str, Iterable[str]]) -> set[str]:

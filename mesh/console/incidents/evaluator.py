@@ -77,7 +77,7 @@ class Evaluator:
         self.incidents.update(grouped, self.observed.changes, now)
 
     async def _ask_runner(self, c: "Context", now: int) -> None:
-        """Ask the runner of a local mesh for its audit log and its canaries."""
+        """Ask the runner of a local mesh for its audit log, canaries and ended processes."""
         if c.control is None:
             return
         try:
@@ -86,9 +86,11 @@ class Evaluator:
                 canaries = await control.send_action(
                     c.control, "canary status", _ignore, by="console"
                 )
+                exits = await control.send_action(c.control, "exits", _ignore, by="console")
         except (ControlError, TimeoutError):
             return  # The runner stops, or is busy; the next look asks again.
         self.observed.note_actions(journal, _microseconds)
+        self.observed.note_exits(exits, _microseconds)
         self.observed.note_canaries(canaries, now)
 
 

@@ -17,7 +17,7 @@ from mesh.console.clock import rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alert import Alert
 from mesh.console.incidents.causes import Cause, explains
-from mesh.console.incidents.observations import Change
+from mesh.console.incidents.changes import Change
 
 QUIET = timedelta(seconds=20)
 """How long the alerts of an incident must be gone before it is resolved."""
@@ -171,6 +171,12 @@ def stored(db: sqlite3.Connection, *, since: int, until: int) -> list[dict[str, 
         (until, since, MAX_KEPT),
     )
     return [json.loads(row[0]) for row in rows]
+
+
+def one(db: sqlite3.Connection, key: str) -> dict[str, Any] | None:
+    """Return the incident with an id; None when it is not kept."""
+    row = db.execute("SELECT body FROM incidents WHERE id = ?", (key,)).fetchone()
+    return dict(json.loads(row[0])) if row else None
 
 
 def close_earlier(db: sqlite3.Connection) -> None:

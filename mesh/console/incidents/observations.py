@@ -5,52 +5,26 @@ Scrapes show only the present. This keeps the last minutes of what changed betwe
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from mesh.console.incidents.changes import SHOWN_RESTART, Change, Restart, Restarts, us
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import proxy_limit, workload
 
-REMEMBERED = timedelta(hours=24)
 MAX_CHANGES = 1000
-PLANNED = timedelta(minutes=3)
-"""How long after a control action a restart counts as its effect."""
-SHOWN_RESTART = timedelta(minutes=2)
-"""How long an unplanned restart keeps its alert: a process that dies again has no time to."""
 SHOWN_CANARY = timedelta(minutes=2)
 WINDOW = timedelta(minutes=2)
-READING_SECONDS = 5.0
-"""The longest time that a scrape of a proxy may take without counting as a restart."""
 _RETRY, _TOTAL = "upstream_rq_retry", "upstream_rq_total"
-_PLANNING = ("restart", "canary promote", "certs", "rotate", "deploy")
-_PLANNING_CANARY = (*_PLANNING, "canary")
-"""Control actions that replace processes of a service, and those of its canary."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """Something that changed in the mesh: when (microseconds), what, and who did it."""
-
-    at: int
-    what: str
-    who: str
-    service: str = ""
-
-
-def _us(span: timedelta) -> int:
-    return int(span.total_seconds() * 1e6)
 
 
 class Observations:
     """Compares each look at the mesh with the one before."""
 
     def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-        self._uptimes: dict[str, tuple[float, float]] = {}
-        """Of each proxy its uptime at the last scrape, and when that ended; seconds."""
-        self._restarts: dict[str, Change] = {}
+        self._restarts = Restarts()
+        self._versions: dict[str, str] = {}
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._actions: list[Change] = []
         self._counters: dict[str, deque[tuple[int, Mapping[str, float]]]] = {}
@@ -65,35 +39,27 @@ class Observations:
         for one in seen:
             if one.fault:
                 continue
-            self._compare_start(one, now)
+            self._compare_start(one)
+            self._compare_version(one, now)
             self._note_counters(one, now)
             self._note_load(one, now)
             self._compare_certificate(one, now)
 
-    def _compare_start(self, one: Seen, now: int) -> None:
+    def _compare_start(self, one: Seen) -> None:
+        if found := self._restarts.look(one):
+            process, kind = found.process, "proxy" if one.target.is_envoy else "process"
+            self._changes.append(
+                Change(found.at, f"{kind} {process} restarted", "", workload(process))
+            )
+
+    def _compare_version(self, one: Seen, now: int) -> None:
         process = one.target.process
-        started = one.gauges.get("process_start_time_seconds", 0.0)
-        before = self._started.get(process)
-        again = bool(started and before and started > before + 3)
-        if one.proxy:
-            uptime, at = one.proxy.uptime_seconds, one.at / 1e6
-            started = at - uptime
-            known = self._uptimes.get(process)
-            # When an Envoy answered is known less precisely than how long it has run: a busy
-            # machine takes seconds from its answer to the end of the scrape.
-            again = known is not None and (
-                uptime < known[0] or uptime + READING_SECONDS < at - known[1]
-            )
-            self._uptimes[process] = uptime, at
-        if again:
-            kind = "proxy" if one.target.is_envoy else "process"
-            change = Change(
-                int(started * 1e6), f"{kind} {process} restarted", "", workload(process)
-            )
-            self._restarts[process] = change
-            self._changes.append(change)
-        if started:
-            self._started[process] = started
+        before = self._versions.get(process)
+        if one.version and before and one.version != before:
+            what = f"deploy {process}: version {one.version} after {before}"
+            self._changes.append(Change(now, what, "", workload(process)))
+        if one.version:
+            self._versions[process] = one.version
 
     def _note_counters(self, one: Seen, now: int) -> None:
         if one.proxy is None:
@@ -101,7 +67,7 @@ class Observations:
         kept = self._counters.setdefault(one.target.process, deque())
         if not kept or kept[-1][0] != one.at:
             kept.append((one.at, one.proxy.counters))
-        while len(kept) > 2 and kept[1][0] < now - _us(WINDOW):
+        while len(kept) > 2 and kept[1][0] < now - us(WINDOW):
             kept.popleft()
 
     def _note_load(self, one: Seen, now: int) -> None:
@@ -130,6 +96,7 @@ class Observations:
                 str(item["by"]),
                 str(item.get("asked", {}).get("service") or "").strip()
                 or str(item.get("asked", {}).get("method") or "").partition(".")[0],
+                failed=bool(item.get("fault")),
             )
             for item in items
         ]
@@ -162,35 +129,43 @@ class Observations:
         return {
             service: message
             for service, (at, message) in self._canaries.items()
-            if at > now - _us(SHOWN_CANARY)
+            if at > now - us(SHOWN_CANARY)
         }
+
+    def note_exits(self, items: Iterable[Mapping[str, Any]], parse: Callable[[str], int]) -> None:
+        """Take in how processes ended, as their runner saw it."""
+        self._restarts.note_exits(items, parse)
 
     def unplanned_restart(self, process: str, now: int) -> str:
         """Return a phrase when *process* was restarted lately and nobody asked for it."""
-        change = self._restarts.get(process)
-        if change is None or now - change.at > _us(SHOWN_RESTART):
+        latest = next(iter(self._restarts.of(process)), None)
+        if latest is None or now - latest.at > us(SHOWN_RESTART) or self._plan(latest):
             return ""
-        canary = process.removesuffix("-envoy").endswith("-canary")
-        planning = _PLANNING_CANARY if canary else _PLANNING
-        planned = any(
-            change.at - _us(PLANNED) < action.at <= change.at + _us(timedelta(seconds=30))
-            and action.what.startswith(planning)
-            and action.service in ("", change.service)
-            for action in self._actions
-        )
-        return "" if planned else "ended unexpectedly and was restarted"
+        return f"{self._restarts.ending(latest)} and was restarted"
 
-    def restarts(self, process: str) -> list[Change]:
-        """Return the restarts of a process that were observed, the latest first."""
-        what = {f"process {process} restarted", f"proxy {process} restarted"}
-        return [one for one in reversed(self._changes) if one.what in what]
+    def restarts(self, process: str) -> list[tuple[int, str]]:
+        """Return when a process was restarted (microseconds) and why, the latest first."""
+        return [(one.at, self._reason(one)) for one in self._restarts.of(process)]
+
+    def deployment(self, service: str) -> Change | None:
+        """Return the last control action, or change of version, that replaced a service."""
+        known = (one for one in (*self._actions, *self._changes) if one.deploys(service))
+        return max(known, key=lambda one: one.at, default=None)
+
+    def _plan(self, restart: Restart) -> Change | None:
+        return next((action for action in self._actions if action.plans(restart)), None)
+
+    def _reason(self, restart: Restart) -> str:
+        if plan := self._plan(restart):
+            return f"{plan.what} by {plan.who}"
+        return self._restarts.ending(restart)
 
     def grown(self, span: timedelta, now: int) -> Iterator[tuple[str, dict[str, float]]]:
         """Yield each proxy that answers, with how much its counters grew within *span*."""
         for process, kept in self._counters.items():
-            if kept[-1][0] < now - _us(timedelta(seconds=30)):
+            if kept[-1][0] < now - us(timedelta(seconds=30)):
                 continue
-            before = [counters for at, counters in kept if at <= now - _us(span)]
+            before = [counters for at, counters in kept if at <= now - us(span)]
             first, last = (before[-1] if before else kept[0][1]), kept[-1][1]
             began_anew = any(last.get(name, 0) < value for name, value in first.items())
             known = {} if began_anew else first
@@ -215,7 +190,7 @@ class Observations:
         """Return the mean of the last readings of calls in flight, of the fullest replica."""
         found: dict[str, float] = {}
         for process, kept in self._flights.items():
-            latest = [value for at, value in kept if at > now - _us(timedelta(seconds=20))]
+            latest = [value for at, value in kept if at > now - us(timedelta(seconds=20))]
             if len(latest) >= 2:
                 name = workload(process)
                 found[name] = max(found.get(name, 0.0), sum(latest) / len(latest))

@@ -13,6 +13,7 @@ _PACKAGED = _PACKAGE / "console" / "runbooks"
 # A wheel carries the pages of docs/runbooks; beside the sources they stand where they are written.
 FOLDER = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent / "docs" / "runbooks"
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+_ACTION = re.compile(r"`amarre (restart|canary abort|fault clear|certs rotate)\b")
 _NAME = re.compile(r"[A-Za-z][A-Za-z-]*\.md")
 
 
@@ -21,6 +22,13 @@ def page(name: str) -> str | None:
     if not _NAME.fullmatch(name) or not (file := FOLDER / name).is_file():
         return None
     return f'<article class="prose">{_MARKDOWN.render(file.read_text())}</article>'
+
+
+def actions(name: str) -> list[str]:
+    """Return the control actions that the runbook *name* mentions, in its order."""
+    if not _NAME.fullmatch(name) or not (file := FOLDER / name).is_file():
+        return []
+    return list(dict.fromkeys(_ACTION.findall(file.read_text())))
 
 
 def link(url: str) -> str:

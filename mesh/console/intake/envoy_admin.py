@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -17,6 +17,14 @@ _STATS = (
 _GAUGE = re.compile(r"_open$|_active$|^server\.")
 _FAULT_FILTER = "envoy.filters.http.fault"
 MOST_BYTES = 16 * 1024 * 1024
+
+
+class Load(NamedTuple):
+    """The requests to a cluster that are active, and how many its circuit breaker allows."""
+
+    cluster: str
+    active: int
+    limit: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Proxy:
     state: str
     uptime_seconds: float
     hosts: list[dict[str, Any]] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
     certificates: list[dict[str, Any]] = field(default_factory=list)
     breakers: list[dict[str, Any]] = field(default_factory=list)
     routes: list[dict[str, Any]] = field(default_factory=list)
@@ -62,6 +71,7 @@ async def read(client: httpx.AsyncClient, url: str) -> Proxy:
         state=str(info.get("state", "")),
         uptime_seconds=float(str(info.get("uptime_current_epoch", "0s")).rstrip("s")),
         hosts=list(_hosts(clusters)),
+        loads=list(_loads(clusters)),
         certificates=list(_certificates(certificates)),
         breakers=[
             {"cluster": name.split(".")[1], "kind": name.rsplit(".", 1)[1].removesuffix("_open")}
@@ -114,6 +124,20 @@ def _hosts(clusters: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "ejected": bool(health.get("failed_outlier_check")),
                 "failing": bool(health.get("failed_active_health_check")),
             }
+
+
+def _loads(clusters: dict[str, Any]) -> Iterator[Load]:
+    for cluster in clusters.get("cluster_statuses", []):
+        active = [
+            int(stat.get("value", 0))
+            for host in cluster.get("host_statuses", [])
+            for stat in host.get("stats", [])
+            if stat.get("name") == "rq_active"
+        ]
+        thresholds = cluster.get("circuit_breakers", {}).get("thresholds", [])
+        limit = next((int(t.get("max_requests", 0)) for t in thresholds), 0)
+        if active and limit:
+            yield Load(cluster["name"], sum(active), limit)
 
 
 def _address(address: dict[str, Any]) -> str:

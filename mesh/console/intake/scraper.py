@@ -43,6 +43,7 @@ class Seen:
     gauges: dict[str, float] = field(default_factory=dict)
     dependencies: dict[str, bool] = field(default_factory=dict)
     """Whether each dependency that the process checks is available."""
+    version: str = ""
     proxy: envoy_admin.Proxy | None = None
     tallies: dict[Key, Tally] = field(default_factory=dict)
     callers: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -107,6 +108,7 @@ class Scraper:
         try:
             if seen.target.is_envoy:
                 seen.proxy = await envoy_admin.read(client, seen.target.url.rstrip("/"))
+                seen.version = seen.proxy.version
             else:
                 text = await fetch(client, seen.target.url, accept=prometheus_text.OPENMETRICS)
                 self._take(seen, text)
@@ -132,6 +134,8 @@ class Scraper:
             for p in reading.points
             if p.name == emitted.DEPENDENCY_UP
         }
+        builds = (p.labels for p in reading.points if p.name == emitted.BUILD_INFO)
+        seen.version = next((json.loads(labels)["version"] for labels in builds), "")
         self._writer.offer_points(reading.points)
         found = frozenset(reading.exemplars)
         fresh = sorted(found - seen.exemplars)

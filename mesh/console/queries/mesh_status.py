@@ -12,29 +12,32 @@ from mesh.console.clock import rfc3339
 from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import workload
+from mesh.contract.policy import Method
 
 
 def processes(seen: Iterable[Seen], clocks: ClockOffsets) -> list[dict[str, Any]]:
     """Return what is known of every process that exposes metrics."""
-    return [
-        {
-            "process": one.target.process,
-            "workload": workload(one.target.process),
-            "up": not one.fault,
-            "fault": one.fault,
-            "lastScrape": rfc3339(one.at) if one.at else "",
-            "memoryBytes": one.gauges.get("process_resident_memory_bytes"),
-            "clockOffsetSeconds": clocks.seconds(one.target.process),
-            "openFiles": one.gauges.get("process_open_fds"),
-            "cpuSeconds": one.gauges.get("process_cpu_seconds"),
-            "startedAt": _moment(one.gauges.get("process_start_time_seconds")),
-            "inFlight": one.gauges.get(
-                emitted.RPC_SERVER_IN_FLIGHT, one.gauges.get(emitted.HTTP_SERVER_IN_FLIGHT)
-            ),
-        }
-        for one in seen
-        if not one.target.is_envoy
-    ]
+    return [process(one, clocks) for one in seen if not one.target.is_envoy]
+
+
+def process(one: Seen, clocks: ClockOffsets) -> dict[str, Any]:
+    """Return what is known of one process; what it does not say is null."""
+    return {
+        "process": one.target.process,
+        "workload": workload(one.target.process),
+        "up": not one.fault,
+        "fault": one.fault,
+        "version": one.version,
+        "lastScrape": rfc3339(one.at) if one.at else "",
+        "memoryBytes": one.gauges.get("process_resident_memory_bytes"),
+        "clockOffsetSeconds": clocks.seconds(one.target.process),
+        "openFiles": one.gauges.get("process_open_fds"),
+        "cpuSeconds": one.gauges.get("process_cpu_seconds"),
+        "startedAt": _moment(one.gauges.get("process_start_time_seconds")),
+        "inFlight": one.gauges.get(
+            emitted.RPC_SERVER_IN_FLIGHT, one.gauges.get(emitted.HTTP_SERVER_IN_FLIGHT)
+        ),
+    }
 
 
 def _moment(seconds: float | None) -> str:
@@ -64,6 +67,19 @@ def proxies(seen: Iterable[Seen]) -> list[dict[str, Any]]:
         for one in seen
         if one.target.is_envoy
     ]
+
+
+def policy(method: Method) -> dict[str, Any]:
+    """Return what the contract says of one method."""
+    return {
+        "rpc": method.short_name,
+        "callers": list(method.callers),
+        "deadlineMs": method.deadline.total_seconds() * 1000,
+        "session": method.needs_session,
+        "retries": method.may_retry,
+        "idempotency": method.idempotency.name,
+        "source": method.source,
+    }
 
 
 def of_proxies(seen: Iterable[Seen], what: str) -> list[dict[str, Any]]:

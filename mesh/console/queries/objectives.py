@@ -165,6 +165,7 @@ def _method(
         },
         "withinLatency": total.within(objective.latency),
         "budgetLeft": 1 - spent.failed / budget if budget else 1.0,
+        "budgetFailures": budget,
         "burnRates": {
             _label(span): found.get(name, Total()).error_ratio / allowed
             for span, found in burns.items()

@@ -57,15 +57,24 @@ def search(db: sqlite3.Connection, wanted: Search) -> tuple[list[dict[str, Any]]
     Raises:
         BadRequestError: The token is none of ours.
     """
+    ids, token = matching(db, wanted)
+    return _summaries(db, ids), token
+
+
+def matching(db: sqlite3.Connection, wanted: Search) -> tuple[list[int], str]:
+    """
+    Return the keys of traces, newest first, and the token of the next page, as `search` does.
+
+    Raises:
+        BadRequestError: The token is none of ours.
+    """
     before = (wanted.until or _FOREVER, 0)
     if wanted.token:
         start, key = from_token(wanted.token, 2)
         before = (start, key)
     if _needs_spans(wanted):
-        ids, token = _by_spans(db, wanted, before)
-    else:
-        ids, token = _by_traces(db, wanted, before)
-    return _summaries(db, ids), token
+        return _by_spans(db, wanted, before)
+    return _by_traces(db, wanted, before)
 
 
 def _needs_spans(wanted: Search) -> bool:

@@ -19,10 +19,13 @@ from mesh.console.clock import rfc3339
 from mesh.console.context import Context
 from mesh.console.incidents import incident_log
 from mesh.console.queries import (
+    facets,
+    incident_page,
     logs,
     mesh_status,
     objectives,
     overview,
+    process_list,
     run_history,
     service_graph,
     time_series,
@@ -68,14 +71,17 @@ class Api:
         endpoints: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "/api/overview": self.overview,
             "/api/incidents": self.incidents,
+            "/api/incidents/{id}": self.incident,
             "/api/graph": self.graph,
             "/api/traces": self.traces,
+            "/api/traces/facets": self.facets,
             "/api/traces/{trace_id}": self.trace,
             "/api/logs": self.logs,
             "/api/metrics": self.metrics,
             "/api/metrics/{rpc}": self.method,
             "/api/series": self.series,
             "/api/mesh": self.mesh,
+            "/api/processes": self.processes,
             "/api/intake": self.intake,
             "/api/runs": self.runs,
             "/api/export": self.export,
@@ -124,6 +130,18 @@ class Api:
         ]
         return _list([one for one in items if state in ("", one["state"])])
 
+    async def incident(self, request: Request) -> Answer:
+        """One incident with the contracts, calls and control actions that belong to it."""
+        Query(request.query_params, [])
+        c, key = self._c, request.path_params["id"]
+        live = next((one for one in c.evaluator.incidents.firing() if one.id == key), None)
+        found = live.to_json() if live else await c.reader.run(lambda db: incident_log.one(db, key))
+        if found is None:
+            raise NotFoundError(
+                "There is no such incident; it was resolved long ago or became part of another."
+            )
+        return await c.reader.run(lambda db: incident_page.detail(db, c.mesh, found, now=c.now()))
+
     async def graph(self, request: Request) -> Answer:
         """Edges, declared and observed."""
         c, query = self._c, Query(request.query_params, _RANGE)
@@ -136,7 +154,20 @@ class Api:
     async def traces(self, request: Request) -> Answer:
         """Traces that match, newest first; ``follow=true`` streams those that come."""
         query = Query(request.query_params, _TRACE_PARAMETERS)
-        wanted = Search(
+        wanted = self._trace_search(query)
+        if query.flag("follow"):
+            new = live_tail.new_traces(self._c.reader, wanted, self._c.now())
+            return live_tail.stream(new, self._c.stopping)
+        items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
+        return _list(items, token)
+
+    async def facets(self, request: Request) -> Answer:
+        """How the traces that match are distributed over services, methods and outcomes."""
+        wanted = self._trace_search(Query(request.query_params, _TRACE_PARAMETERS))
+        return await self._c.reader.run(lambda db: facets.of(db, wanted))
+
+    def _trace_search(self, query: Query) -> Search:
+        return Search(
             service=query.text("service"),
             rpc=_rpc(self._c, query.text("rpc")),
             status=query.one_of("status", "ok", "error"),
@@ -150,11 +181,6 @@ class Api:
             limit=query.integer("limit", 50, most=500),
             token=query.text("page_token") or query.text("pageToken"),
         )
-        if query.flag("follow"):
-            new = live_tail.new_traces(self._c.reader, wanted, self._c.now())
-            return live_tail.stream(new, self._c.stopping)
-        items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
-        return _list(items, token)
 
     async def trace(self, request: Request) -> Answer:
         """One trace with its spans."""
@@ -237,19 +263,15 @@ class Api:
             "ejections": mesh_status.ejections(c.seen),
             "weights": mesh_status.of_proxies(c.seen, "weights"),
             "faults": mesh_status.of_proxies(c.seen, "faults"),
-            "policies": [
-                {
-                    "rpc": method.short_name,
-                    "callers": list(method.callers),
-                    "deadlineMs": method.deadline.total_seconds() * 1000,
-                    "session": method.needs_session,
-                    "retries": method.may_retry,
-                    "idempotency": method.idempotency.name,
-                    "source": method.source,
-                }
-                for method in c.mesh
-            ],
+            "policies": [mesh_status.policy(method) for method in c.mesh],
         }
+
+    async def processes(self, request: Request) -> Answer:
+        """Processes and proxies: versions, restarts, delays, certificates, limits."""
+        Query(request.query_params, [])
+        c, now = self._c, self._c.now()
+        delays = await c.reader.run(lambda db: process_list.loop_delays(db, now=now))
+        return _list(process_list.listed(c, delays, now=now))
 
     async def intake(self, request: Request) -> Answer:
         """What came in, what was not kept and why."""

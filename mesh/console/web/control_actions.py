@@ -62,16 +62,22 @@ class _SetCanary(_Asked):
     weight: int = Field(ge=0, le=100)
 
 
+class _Rotate(_Asked):
+    order: Literal["rotate"]
+
+
 class _OfService(_Asked):
     order: Literal["canary promote", "canary abort", "restart"]
     service: str
 
 
-_ORDER: TypeAdapter[_AddFault | _ClearFault | _StartCanary | _SetCanary | _OfService] = TypeAdapter(
-    Annotated[
-        _AddFault | _ClearFault | _StartCanary | _SetCanary | _OfService,
-        Field(discriminator="order"),
-    ]
+_ORDER: TypeAdapter[_AddFault | _ClearFault | _StartCanary | _SetCanary | _Rotate | _OfService] = (
+    TypeAdapter(
+        Annotated[
+            _AddFault | _ClearFault | _StartCanary | _SetCanary | _Rotate | _OfService,
+            Field(discriminator="order"),
+        ]
+    )
 )
 
 

@@ -30,6 +30,7 @@ PAGES = (
     "/compare",
     "/logs",
     "/metrics",
+    "/processes",
     "/mesh",
 )
 OPEN_TO_ALL = ("/healthz", "/open", "/static/")

@@ -52,6 +52,7 @@ class ControlActions:
             "canary abort": self._abort_canary,
             "restart": self._restart,
             "status": self._status,
+            "exits": self._exits,
             "rotate": self._rotate,
             "audit log": self.audit_log.last,
         }
@@ -151,6 +152,9 @@ class ControlActions:
         ]
         canaries = [c.problem for c in self._canaries.values() if c.active and c.problem]
         return {"processes": processes, "problems": [*self._problems(), *canaries]}
+
+    async def _exits(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        return [one._asdict() for one in self._fleet.supervisor.exits]
 
     async def _rotate(self, arguments: dict[str, Any], progress: Progress) -> Any:
         async with self._certificates:

@@ -15,7 +15,7 @@ from mesh.local import files
 SHOWN = 100
 """Maximum number of lines returned, and minimum number kept."""
 _MOST_BYTES = 1024 * 1024
-READ_ONLY = frozenset({"fault list", "canary status", "status", "audit log"})
+READ_ONLY = frozenset({"fault list", "canary status", "status", "exits", "audit log"})
 """Read-only actions, which are not recorded."""
 
 log = structlog.get_logger("audit")

@@ -10,10 +10,13 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -33,6 +36,7 @@ CALM_SECONDS = 10.0
 """The back-off is reset once a process has run this long."""
 KILL_SECONDS = 2.0
 POLL_SECONDS = 0.01
+MAX_EXITS = 100
 _LOG_SECONDS = 0.5
 """How long to wait for the last log lines of a process that has ended."""
 _RESTART_SECONDS = 30.0
@@ -158,12 +162,24 @@ class Child:
         return self.logs.file(self.log_file).tail()
 
 
+class Exit(NamedTuple):
+    """A process that ended although nobody stopped it."""
+
+    process: str
+    at: str
+    """RFC 3339."""
+    status: int
+    """Exit status, or the negative number of the signal that killed it."""
+
+
 class Supervisor:
     """Keeps children running until they are stopped."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Call *on_change* whenever a process was replaced."""
         self.children: dict[str, Child] = {}
+        self.exits: deque[Exit] = deque(maxlen=MAX_EXITS)
+        """The last processes that died, the latest last."""
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._on_change = on_change
         self._stopping = False
@@ -241,6 +257,7 @@ class Supervisor:
             status = await child.process.wait()
             if child.stopping:
                 return
+            self.exits.append(Exit(child.name, datetime.now(UTC).isoformat(), status))
             if time.monotonic() - started > CALM_SECONDS:
                 backoff = 0.1
             log.warning("process died", process=child.name, status=status, restart_in_s=backoff)

@@ -1,13 +1,11 @@
 """The pages in a real browser: keyboard alone, phone, dark, nothing foreign run."""
 
-import os
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from mesh.chassis.testing import free_port
@@ -16,41 +14,12 @@ from mesh.local.control.audit_log import AuditLog
 from tests.mesh.console.conftest import Running, Start
 from tests.mesh.console.queries.test_objectives import Process, method
 from tests.mesh.console.telemetry import Batch, logs
+from tests.mesh.console.web.conftest import BROWSER, opened
 
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
-PAGES = ("/", "/graph", "/traces", "/logs", "/metrics", "/mesh")
+PAGES = ("/", "/graph", "/traces", "/logs", "/metrics", "/processes", "/mesh")
 EVIL = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed"),
-]
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A real Chromium."""
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
-        yield launched
-        await launched.close()
-
-
-async def opened(browser: Browser, running: Running, **options: Any) -> tuple[Page, list[str]]:
-    """Sign a browser in; returns its page and the complaints that come up in it."""
-    page = await browser.new_page(**options)
-    complaints = list[str]()
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda message: complaints.append(message.text) if message.type == "error" else None,
-    )
-    code = (await running.client.post(f"{running.url}/api/codes")).json()
-    await page.goto(f"{running.url}{code['path']}")
-    await page.wait_for_url(f"{running.url}/")
-    return page, complaints
+pytestmark = BROWSER
 
 
 @pytest.fixture

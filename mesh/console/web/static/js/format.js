@@ -39,14 +39,16 @@ export const clock = (text, milliseconds = true) => {
   return milliseconds ? `${time}.${String(at.getMilliseconds()).padStart(3, "0")}` : time;
 };
 
-export function ago(text) {
-  if (!text) return "never";
+/** How long something has been so since a time. */
+export function span(text) {
   const seconds = Math.max(0, (Date.now() - new Date(text)) / 1000);
-  if (seconds < 90) return `${Math.round(seconds)} s ago`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
-  if (seconds < 129_600) return `${Math.round(seconds / 3600)} h ago`;
-  return `${Math.round(seconds / 86_400)} days ago`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 129_600) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
 }
+
+export const ago = (text) => (text ? `${span(text)} ago` : "never");
 
 /** As `ago`, for a time that is known to the minute. */
 export function minutesAgo(text) {

@@ -12,6 +12,7 @@ import { compare } from "./pages/compare.js";
 import { logs } from "./pages/logs.js";
 import { metrics } from "./pages/metrics.js";
 import { mesh } from "./pages/mesh.js";
+import { processes } from "./pages/processes.js";
 
 const PAGES = [
   [/^\/$/, overview, "Overview"],
@@ -22,6 +23,7 @@ const PAGES = [
   [/^\/compare$/, compare, "Compare"],
   [/^\/logs$/, logs, "Logs"],
   [/^\/metrics$/, metrics, "Metrics"],
+  [/^\/processes$/, processes, "Processes"],
   [/^\/mesh$/, mesh, "Mesh"],
   [/^\/runbooks\/[a-zA-Z-]+\.md$/, runbook, "Runbook"],
 ];

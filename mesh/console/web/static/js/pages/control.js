@@ -39,10 +39,10 @@ export async function control(place, signal) {
   await every(5000, signal, look);
 }
 
-/** Returns the buttons that a runbook mentions for one service; none without a runner. */
-export async function actions(service, signal) {
+/** Returns the buttons for the control actions that a runbook mentions; none without a runner. */
+export async function actions(service, wanted, signal) {
   const { available, canaries, faults } = await get("orders", {}, signal);
-  if (!available) return null;
+  if (!available || !wanted.length) return null;
   const status = h("p", { class: "said", role: "status" });
   const button = (label, name, given, question) => h("button", { type: "button", onclick: async () => {
     if (question && !confirm(question)) return;
@@ -50,10 +50,14 @@ export async function actions(service, signal) {
     try { await order(name, given); show(status, `Done: ${words(name, given)}.`); } catch (error) { show(status, error.message); }
   } }, label);
   const canaryRuns = canaries.some((c) => c.service === service && /^(starting|running)/.test(c.state));
-  return h("section", { class: "card" }, h("h2", {}, "Actions"), h("p", { class: "chips" },
-    ["gateway", "auth", "survey", "health"].includes(service) ? button(`Restart ${service}`, "restart", { service }, `Drain and replace every process of ${service}? No call is lost.`) : null,
-    canaryRuns ? button(`Abort the canary of ${service}`, "canary abort", { service }) : null,
-    faults.length ? button("End all injected faults", "fault clear", {}) : null), status);
+  const buttons = {
+    "restart": () => ["gateway", "auth", "survey", "health"].includes(service) && button(`Restart ${service}`, "restart", { service }, `Drain and replace every process of ${service}? No call is lost.`),
+    "canary abort": () => canaryRuns && button(`Abort the canary of ${service}`, "canary abort", { service }),
+    "fault clear": () => faults.length > 0 && button("End all injected faults", "fault clear", {}),
+    "certs rotate": () => button("Renew all certificates", "rotate", {}, "Issue new certificates for every workload? No call is lost."),
+  };
+  const shown = wanted.map((name) => buttons[name]()).filter(Boolean);
+  return shown.length ? h("section", { class: "card" }, h("h2", {}, "Actions of the runbook"), h("p", { class: "chips" }, shown), status) : null;
 }
 
 function forms(policies, give) {

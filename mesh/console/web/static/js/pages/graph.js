@@ -2,29 +2,71 @@
 
 import { get, every } from "../api.js";
 import { empty, facts, h, head, pill, refresh, s, show } from "../dom.js";
-import { picker, range } from "../range.js";
-import { count, minutesAgo, percent, rate } from "../format.js";
+import { bounds, picker, range } from "../range.js";
+import { clock, count, minutesAgo, percent, rate } from "../format.js";
 
 const NODE = { width: 132, height: 48 }, GAP = { x: 150, y: 44 };
 
 export async function graph(main, { signal, query, keep }) {
-  let chosen = query.get("edge") ?? "";
+  let chosen = query.get("edge") ?? "", at = query.get("at") ?? "";
   const picture = h("div", { class: "card scroll" }), side = h("div", {}), table = h("div", {});
-  show(main, head("Graph", "What the contracts declare against what was observed in the time range. An undeclared or never observed edge stands out.", picker()), picture, side, table);
+  show(main, head("Graph", "What the contracts declare against what was observed in the time range. An undeclared or never observed edge stands out.", picker()), replay(at, (moment) => { at = moment; keep({ edge: chosen, at }); return update(); }, signal), picture, side, table);
   let edges = [];
-  const choose = (key) => { chosen = key === chosen ? "" : key; keep({ edge: chosen }); draw(); };
+  const choose = (key) => { chosen = key === chosen ? "" : key; keep({ edge: chosen, at }); draw(); };
   const draw = () => {
     refresh(picture, drawing(joined(edges), chosen, choose));
     refresh(side, chosen ? detail(edges.filter((e) => key(e) === chosen)) : null);
     refresh(table, listing(edges));
   };
   const update = async () => {
-    const { items } = await get("graph", range(), signal);
+    const { items } = await get("graph", at ? slice(at) : range(), signal);
     // An undeclared edge is shown in the time in which it was observed, not for ever.
     edges = items.filter((e) => e.declared || e.observed);
     draw();
   };
   await every(5000, signal, update);
+}
+
+/** Returns how many steps the time range is replayed in, each at least a minute. */
+function steps() {
+  const { since, until } = bounds();
+  return { since, until, count: Math.max(1, Math.min(60, Math.floor((until - since) / 60))) };
+}
+
+const iso = (seconds) => new Date(seconds * 1000).toISOString();
+
+/** Returns the time range of the step that ends at a moment. */
+function slice(at) {
+  const { since, until, count } = steps();
+  return { from: iso(Date.parse(at) / 1000 - (until - since) / count), to: at };
+}
+
+/** A slider over the time range, which shows the graph of one step at a time; at its end, of all. */
+function replay(at, chosen, signal) {
+  const { since, until, count: last } = steps();
+  const output = h("output", {}), reached = at ? Math.round((Date.parse(at) / 1000 - since) / (until - since) * last) : last + 1;
+  const slider = h("input", { type: "range", min: 1, max: last + 1, "aria-label": "Replay" });
+  slider.value = Math.min(last + 1, Math.max(1, reached));
+  const moment = () => (Number(slider.value) > last ? "" : iso(since + (until - since) * Number(slider.value) / last));
+  const name = () => {
+    const now = moment();
+    const text = now ? `${clock(slice(now).from, false)} to ${clock(now, false)}` : "whole time range";
+    show(output, text);
+    slider.setAttribute("aria-valuetext", text);
+  };
+  const moved = () => { name(); return chosen(moment()); };
+  let timer = 0;
+  const play = h("button", { type: "button", "aria-pressed": "false", onclick: () => {
+    if (timer) return stop();
+    if (Number(slider.value) > last) slider.value = 0;
+    play.setAttribute("aria-pressed", "true");
+    timer = setInterval(() => { slider.value = Number(slider.value) + 1; moved(); if (Number(slider.value) > last) stop(); }, 700);
+  } }, "Play");
+  const stop = () => { clearInterval(timer); timer = 0; play.setAttribute("aria-pressed", "false"); };
+  signal.addEventListener("abort", stop);
+  slider.addEventListener("input", () => { stop(); moved(); });
+  name();
+  return h("div", { class: "filters replay" }, h("label", { class: "wide" }, "Replay", slider), output, play);
 }
 
 const key = (edge) => `${edge.from}→${edge.to}`;

@@ -1,8 +1,8 @@
-// One incident: its cause, what changed before, the contract of the affected methods, what to do.
+// One incident: its cause, what changed before, contracts and calls of the affected methods.
 
 import { every, get } from "../api.js";
-import { empty, facts, h, head, pill, refresh, show } from "../dom.js";
-import { ago, clock, ms, percent } from "../format.js";
+import { empty, facts, h, head, pill, refresh, scrolls, show } from "../dom.js";
+import { ago, clock, count, ms, percent } from "../format.js";
 import { actions } from "./control.js";
 
 export async function incident(main, { signal }, id) {
@@ -10,15 +10,13 @@ export async function incident(main, { signal }, id) {
   show(main, head("Incident"), body, buttons);
   let shownFor = "";
   await every(5000, signal, async () => {
-    const { items } = await get("incidents", { from: "-7d" }, signal);
-    const found = items.find((one) => one.id === id);
-    if (!found) return refresh(body, empty("This incident is not known; it was resolved long ago or merged into another one."));
-    const [{ policies }, { items: methods }] = await Promise.all([get("mesh", {}, signal), get("metrics", { window: "1h" }, signal)]);
+    const found = await get(`incidents/${id}`, {}, signal);
     document.title = `${found.cause.alert} · AMARRE console`;
-    refresh(body, summary(found), timeline(found), contracts(found, policies, methods), effects(found));
-    if (shownFor !== found.cause.service) {
-      shownFor = found.cause.service;
-      show(buttons, await actions(found.cause.service, signal));
+    refresh(body, summary(found), timeline(found), contracts(found), calls(found), effects(found));
+    const key = `${found.cause.service} ${found.actions}`;
+    if (shownFor !== key) {
+      shownFor = key;
+      show(buttons, await actions(found.cause.service, found.actions, signal));
     }
   });
 }
@@ -42,17 +40,24 @@ function timeline(found) {
     : empty("No control action, restart or certificate change in the 15 minutes before."));
 }
 
-function contracts(found, policies, methods) {
-  const affected = policies.filter((p) => found.rpcs.includes(p.rpc) || (!found.rpcs.length && p.rpc.startsWith(`${found.cause.service}.`)));
-  if (!affected.length) return null;
-  const state = new Map(methods.map((m) => [m.rpc, m]));
-  return h("section", { class: "card flush" }, h("h2", {}, "Contract of the affected methods"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Contract of the affected methods" }, h("table", {},
-    h("thead", {}, h("tr", {}, ["Method", "Objective", "Budget left", "Deadline", "Retries", "Callers", "Declared in"].map((t) => h("th", {}, t)))),
-    h("tbody", {}, affected.map((p) => {
-      const m = state.get(p.rpc);
-      return h("tr", {}, h("td", {}, h("a", { href: `/traces?rpc=${p.rpc}`, "data-focus": p.rpc }, p.rpc)), h("td", {}, m?.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–"), h("td", {}, m?.objective ? percent(Math.max(0, m.budgetLeft), 0) : "–"), h("td", {}, ms(p.deadlineMs)), h("td", {}, p.retries ? "yes" : "no"), h("td", {}, p.callers.join(", ")), h("td", {}, h("code", {}, p.source)));
-    })))));
+function table(title, columns, rows, cells) {
+  if (!rows.length) return null;
+  return h("section", { class: "card flush" }, h("h2", {}, title), scrolls(title, "", h("table", {},
+    h("thead", {}, h("tr", {}, columns.map((t) => h("th", {}, t)))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))));
 }
+
+const contracts = ({ methods }) => table("Contract of the affected methods", ["Method", "Failed", "Objective", "Budget burnt", "Budget left", "Deadline", "Retries", "Callers", "Declared in"], methods, (m) => [
+  h("a", { href: `/traces?rpc=${m.rpc}`, "data-focus": m.rpc }, m.rpc),
+  m.calls ? h("span", { class: m.errors ? "level-error" : "" }, `${count(m.errors)} of ${count(m.calls)}`) : "no calls",
+  m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–",
+  m.budgetFailures ? percent(m.errors / m.budgetFailures) : "–",
+  m.objective ? percent(Math.max(0, m.budgetLeft), 0) : "–",
+  ms(m.deadlineMs), m.retries ? "yes" : "no", m.callers.join(", "), h("code", {}, m.source)]);
+
+const calls = ({ methods }) => table("Calls during the incident", ["When", "Method", "Code", "Duration", "Trace"],
+  methods.flatMap((m) => m.exemplars.map((one) => ({ ...one, rpc: m.rpc }))).sort((a, b) => b.failed - a.failed || b.durationMs - a.durationMs).slice(0, 12),
+  (one) => [clock(one.at * 1000, false), one.rpc, pill(one.failed ? "bad" : "good", one.code), ms(one.durationMs), h("a", { href: `/traces/${one.traceId}`, "data-focus": one.traceId }, one.traceId.slice(0, 8))]);
 
 function effects(found) {
   if (!found.effects.length) return null;

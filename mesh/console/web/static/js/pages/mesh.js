@@ -1,8 +1,7 @@
-// The mesh as it is: processes, proxies, certificates, faults, policies, what was not kept, runs.
+// The mesh as it is: proxies, certificates, faults, policies, what was not kept, runs.
 
 import { get, every } from "../api.js";
 import { control } from "./control.js";
-import { offset } from "./overview.js";
 import { empty, h, head, pill, refresh, scrolls, show } from "../dom.js";
 import { ago, bytes, count, days, ms, percent } from "../format.js";
 
@@ -14,7 +13,6 @@ export async function mesh(main, { signal }) {
   await every(5000, signal, async () => {
     const [found, intake, runs] = await Promise.all([get("mesh", {}, signal), get("intake", {}, signal), get("runs", {}, signal)]);
     refresh(body,
-      table("Processes", ["Process", "State", "Memory", "In flight", "Started", "Files"], found.processes, (p) => [p.process, h("span", { class: "chips" }, p.up ? pill("good", "up") : pill("bad", p.fault), p.clockOffsetSeconds === null ? null : pill("bad", offset(p.clockOffsetSeconds))), bytes(p.memoryBytes), p.inFlight ?? "–", ago(p.startedAt), p.openFiles ?? "–"], "Nothing is scraped."),
       table("Certificates", ["Of", "Life left", "Ends", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), h("code", {}, c.subject)], "No process tells of a certificate."),
       h("div", { class: "two" },
         table("Faults in force", ["Proxy", "Path", "Delay", "Abort"], found.faults, (f) => [f.process, h("code", {}, f.path), f.delay ? `${f.delay} for ${percent(f.delayShare, 0)}` : "–", f.abort ? `${f.abort} for ${percent(f.abortShare, 0)}` : "–"], "None."),

@@ -1,17 +1,18 @@
 // Searching traces.
 
 import { get } from "../api.js";
-import { choice, empty, h, head, pill, show } from "../dom.js";
+import { choice, h, head, pill, refresh, show } from "../dom.js";
 import { dots } from "../charts.js";
 import { picker, range, zoom } from "../range.js";
 import { clock, hue, ms } from "../format.js";
+import { facets, saved } from "./facets.js";
 
 const FIELDS = ["service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"];
 
 export async function traces(main, { signal, query, keep }) {
   const wanted = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) ?? ""]));
   const [{ kept }, { policies }] = await Promise.all([get("intake", {}, signal), get("mesh", {}, signal)]);
-  const list = h("tbody", {}), chart = h("div", {}), foot = h("div", { class: "empty", role: "status" });
+  const list = h("tbody", {}), kinds = h("div", {}), searches = h("div", {}), chart = h("div", {}), foot = h("div", { class: "empty", role: "status" });
   const form = h("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
     choice("Service", "service", kept.map((k) => k.service), wanted.service, "any"),
     choice("Method", "rpc", policies.map((p) => p.rpc), wanted.rpc, "any"),
@@ -22,7 +23,8 @@ export async function traces(main, { signal, query, keep }) {
     h("label", { class: "wide" }, "Name holds", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
     h("label", { class: "check" }, h("input", { name: "probes", type: "checkbox", checked: wanted.probes === "true" }), "health checks"),
     h("button", { class: "primary" }, "Search"));
-  show(main, head("Traces", "", picker()), form, h("div", { class: "card" }, chart, h("div", { class: "scroll" },
+  const drawSaved = () => show(searches, saved(drawSaved));
+  show(main, head("Traces", "", picker()), form, searches, kinds, h("div", { class: "card" }, chart, h("div", { class: "scroll" },
     h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Trace", "Services", "Relative duration", "Duration", "Spans", "Outcome"].map((t, i) => h("th", { class: [2, 3, 5].includes(i) ? "optional" : i === 4 ? "num" : "" }, t)))), list)), foot));
 
   let turn = 0, items = [];
@@ -38,6 +40,7 @@ export async function traces(main, { signal, query, keep }) {
       return;
     }
     if (mine !== turn) return;
+    if (!token) narrow(mine);
     items.push(...page.items);
     const longest = Math.max(...items.map((i) => i.durationMs), 1);
     show(list, items.map((item) => row(item, longest)));
@@ -50,15 +53,25 @@ export async function traces(main, { signal, query, keep }) {
     show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "Nothing yet; search further back") :
       items.length ? `${items.length} traces; there are no older ones.` : "No trace matches yet.");
   };
+  const narrow = async (mine) => {
+    const found = await get("traces/facets", { ...wanted, ...range() }, signal).catch((error) => { if (error.name !== "AbortError") throw error; });
+    if (found && mine === turn) refresh(kinds, facets(found, wanted, choose));
+  };
+  const choose = (fields) => {
+    for (const [name, value] of Object.entries(fields)) form.elements[name].value = value;
+    return changed();
+  };
   const changed = () => {
     const data = new FormData(form);
     for (const name of FIELDS) wanted[name] = (data.get(name) ?? "").trim();
     wanted.probes = data.get("probes") ? "true" : "";
     keep(wanted);
+    drawSaved();
     return search();
   };
   form.addEventListener("submit", changed);
   form.addEventListener("change", changed);
+  drawSaved();
   await search();
 }
 

@@ -1,0 +1,129 @@
+"""What changes in the mesh between two scrapes; restarts with what is known of their reasons."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from mesh.console.intake.scraper import Seen
+from mesh.console.naming import workload
+
+PLANNED = timedelta(minutes=3)
+"""How long after a control action a restart counts as its effect."""
+SHOWN_RESTART = timedelta(minutes=2)
+"""How long an unplanned restart keeps its alert: a process that dies again has no time to."""
+READING_SECONDS = 5.0
+"""The longest time that a scrape of a proxy may take without counting as a restart."""
+LATER = timedelta(seconds=30)
+"""By how much the clocks and scrapes behind two times of one event may differ."""
+MAX_RESTARTS = 20
+"""How many restarts of each process are kept."""
+UNKNOWN = "ended unexpectedly"
+_DEPLOYING = ("restart", "canary promote", "deploy")
+_PLANNING = (*_DEPLOYING, "certs", "rotate")
+_PLANNING_CANARY = (*_PLANNING, "canary")
+"""Control actions that replace processes of a service, and those of its canary."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that changed in the mesh: when (microseconds), what, and who did it."""
+
+    at: int
+    what: str
+    who: str
+    service: str = ""
+    failed: bool = False
+
+    def plans(self, restart: "Restart") -> bool:
+        """Say whether this control action is why a process was replaced."""
+        canary = restart.process.removesuffix("-envoy").endswith("-canary")
+        return (
+            restart.at - us(PLANNED) < self.at <= restart.at + us(LATER)
+            and self.what.startswith(_PLANNING_CANARY if canary else _PLANNING)
+            and self.service in ("", workload(restart.process))
+        )
+
+    def deploys(self, service: str) -> bool:
+        """Say whether this control action replaced the processes of *service*."""
+        return self.service == service and self.what.startswith(_DEPLOYING) and not self.failed
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A process that was seen to have begun anew, at a time in microseconds."""
+
+    process: str
+    at: int
+
+
+class Restarts:
+    """Restarts of processes and proxies, from when they say that they began."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._uptimes: dict[str, tuple[float, float]] = {}
+        """Of each proxy its uptime at the last scrape, and when that ended; seconds."""
+        self._seen: dict[str, deque[Restart]] = {}
+        self._exits: list[tuple[str, int, str]] = []
+
+    def look(self, one: Seen) -> Restart | None:
+        """Return the restart of a target since the scrape before, if there was one."""
+        process = one.target.process
+        started = one.gauges.get("process_start_time_seconds", 0.0)
+        before = self._started.get(process)
+        again = bool(started and before and started > before + 3)
+        if one.proxy:
+            uptime, at = one.proxy.uptime_seconds, one.at / 1e6
+            started = at - uptime
+            known = self._uptimes.get(process)
+            # When an Envoy answered is known less precisely than how long it has run: a busy
+            # machine takes seconds from its answer to the end of the scrape.
+            again = known is not None and (
+                uptime < known[0] or uptime + READING_SECONDS < at - known[1]
+            )
+            self._uptimes[process] = uptime, at
+        if started:
+            self._started[process] = started
+        if not again:
+            return None
+        found = Restart(process, int(started * 1e6))
+        self._seen.setdefault(process, deque(maxlen=MAX_RESTARTS)).append(found)
+        return found
+
+    def note_exits(self, items: Iterable[Mapping[str, Any]], parse: Callable[[str], int]) -> None:
+        """Take in how processes ended, as their runner saw it."""
+        self._exits = [
+            (str(item["process"]), parse(item["at"]), _ending(int(item["status"])))
+            for item in items
+        ]
+
+    def of(self, process: str) -> Sequence[Restart]:
+        """Return the last restarts of a process, the latest first."""
+        return [*reversed(self._seen.get(process, ()))]
+
+    def ending(self, restart: Restart) -> str:
+        """Return how the process before a restart ended, as a phrase."""
+        endings = [
+            how
+            for process, at, how in self._exits
+            if process == restart.process and abs(restart.at - at) < us(LATER)
+        ]
+        return endings[-1] if endings else UNKNOWN
+
+
+def _ending(status: int) -> str:
+    """Return a phrase for an exit status; negative is the number of a signal."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def us(span: timedelta) -> int:
+    """Return *span* in microseconds."""
+    return int(span.total_seconds() * 1e6)

@@ -1,0 +1,60 @@
+"""What the page of one incident shows besides it: contracts, budgets, calls, control actions."""
+
+import sqlite3
+from datetime import datetime, timedelta
+from typing import Any
+
+from mesh.console.incidents import runbooks
+from mesh.console.incidents.causes import affected
+from mesh.console.queries import mesh_status, objectives
+from mesh.contract.policy import Mesh
+
+BEFORE = timedelta(minutes=1)
+"""How long before its first alert an incident has begun."""
+MAX_EXEMPLARS = 5
+"""How many calls are shown of each method."""
+
+
+def detail(
+    db: sqlite3.Connection, mesh: Mesh, incident: dict[str, Any], *, now: int
+) -> dict[str, Any]:
+    """
+    Return *incident* with ``methods`` and ``actions``.
+
+    Each method has its contract (``rpc, callers, deadlineMs, retries, source, …``), what it did
+    during the incident (``calls, errors, objective, budgetLeft, budgetFailures``, the failures that
+    its objective allows in a day) and ``exemplars``: failed calls before others, the slowest
+    first. Actions are the control actions that the runbook mentions.
+
+    Args:
+        db: The store.
+        mesh: The contracts.
+        incident: As the API shows it.
+        now: Until when it lasted if it still fires, microseconds.
+    """
+    until = _seconds(incident["resolvedAt"]) if incident["resolvedAt"] else now // 1_000_000
+    window = timedelta(seconds=max(1, until - _seconds(incident["since"]))) + BEFORE
+    did = {one["rpc"]: one for one in objectives.methods(db, mesh, now=until, window=window)}
+    rpcs = affected(mesh, incident)
+    return incident | {
+        "methods": [
+            mesh_status.policy(method)
+            | did.get(method.short_name, {})
+            | {"exemplars": _exemplars(db, method.short_name, until, window)}
+            for method in mesh
+            if method.short_name in rpcs
+        ],
+        "actions": runbooks.actions(incident["runbook"].rpartition("/")[2]),
+    }
+
+
+def _exemplars(
+    db: sqlite3.Connection, rpc: str, until: int, window: timedelta
+) -> list[dict[str, Any]]:
+    found = objectives.exemplars(db, rpc, now=until, window=window)
+    worst = sorted(found, key=lambda one: (one["failed"], one["durationMs"]), reverse=True)
+    return worst[:MAX_EXEMPLARS]
+
+
+def _seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())

@@ -102,7 +102,7 @@ class TestStart:
     async def test_does_not_wait_for_watchers(
         self, sandbox: Sandbox, svids: Path, tmp_path: Path
     ) -> None:
-        """Streams that stay open are ended by SIGTERM; the process does not wait for them."""
+        """Streams that stay open end well on SIGTERM; the process does not wait for them."""
         key = tokens.SigningKey.generate()
         with key_set(key) as url:
             environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
@@ -123,7 +123,7 @@ class TestStart:
                     await stream.read()
                     process.terminate()
                     asked_at = time.monotonic()
-                    assert grpc.StatusCode.DEADLINE_EXCEEDED == await stream.code()
+                    assert grpc.StatusCode.OK == await stream.code()
                     assert 0 == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
 
         assert DRAIN_SECONDS / 2 > time.monotonic() - asked_at

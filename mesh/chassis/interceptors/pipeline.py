@@ -130,7 +130,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return serve
 
     def end_open_streams(self) -> None:
-        """End the streams that stay open, as their deadline would; clients reopen them."""
+        """End the streams that stay open, as their lifetime would; clients reopen them."""
         for end in self._open:
             if not end.expired():
                 end.reschedule(asyncio.get_running_loop().time())
@@ -248,13 +248,17 @@ class _Serving:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> bool:
+        """Record how the call ended; return whether it ends well in spite of *error*."""
         if self._counted:
             self._pipeline.leave(self._method, self._timeout)
+        lifetime_over = False
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError as late:
-            error = late
+            # The deadline of a stream that stays open is its lifetime: its end is no failure.
+            lifetime_over = self._counted and self._method.stays_open
+            error = None if lifetime_over else late
         code, failed = "OK", None
         if isinstance(error, asyncio.CancelledError):
             code = "CANCELLED"
@@ -266,6 +270,7 @@ class _Serving:
         self._record(code, failed)
         if failed is not None:
             await self._context.abort(failed.code, failed.message, to_trailers(failed))
+        return lifetime_over
 
     def _record(self, code: str, failed: MeshError | None) -> None:
         """Record a call that has ended: metrics, span, log line."""

@@ -2,7 +2,7 @@
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -69,8 +69,8 @@ class Restarts:
         self._seen: dict[str, deque[Restart]] = {}
         self._exits: list[tuple[str, int, str]] = []
 
-    def look(self, one: Seen) -> Restart | None:
-        """Return the restart of a target since the scrape before, if there was one."""
+    def look(self, one: Seen) -> None:
+        """Take in a scrape; what began later than the scrape before says was restarted."""
         process = one.target.process
         started = one.gauges.get("process_start_time_seconds", 0.0)
         before = self._started.get(process)
@@ -87,11 +87,9 @@ class Restarts:
             self._uptimes[process] = uptime, at
         if started:
             self._started[process] = started
-        if not again:
-            return None
-        found = Restart(process, int(started * 1e6))
-        self._seen.setdefault(process, deque(maxlen=MAX_RESTARTS)).append(found)
-        return found
+        if again:
+            found = Restart(process, int(started * 1e6))
+            self._seen.setdefault(process, deque(maxlen=MAX_RESTARTS)).append(found)
 
     def note_exits(self, items: Iterable[Mapping[str, Any]], parse: Callable[[str], int]) -> None:
         """Take in how processes ended, as their runner saw it."""
@@ -103,6 +101,11 @@ class Restarts:
     def of(self, process: str) -> Sequence[Restart]:
         """Return the last restarts of a process, the latest first."""
         return [*reversed(self._seen.get(process, ()))]
+
+    def every(self) -> Iterator[Restart]:
+        """Yield the last restarts of all processes."""
+        for kept in self._seen.values():
+            yield from kept
 
     def ending(self, restart: Restart) -> str:
         """Return how the process before a restart ended, as a phrase."""

@@ -39,18 +39,11 @@ class Observations:
         for one in seen:
             if one.fault:
                 continue
-            self._compare_start(one)
+            self._restarts.look(one)
             self._compare_version(one, now)
             self._note_counters(one, now)
             self._note_load(one, now)
             self._compare_certificate(one, now)
-
-    def _compare_start(self, one: Seen) -> None:
-        if found := self._restarts.look(one):
-            process, kind = found.process, "proxy" if one.target.is_envoy else "process"
-            self._changes.append(
-                Change(found.at, f"{kind} {process} restarted", "", workload(process))
-            )
 
     def _compare_version(self, one: Seen, now: int) -> None:
         process = one.target.process
@@ -155,6 +148,11 @@ class Observations:
     def _plan(self, restart: Restart) -> Change | None:
         return next((action for action in self._actions if action.plans(restart)), None)
 
+    def _restarted(self, restart: Restart) -> Change:
+        if plan := self._plan(restart):
+            return Change(restart.at, f"{restart.process} replaced", plan.who)
+        return Change(restart.at, f"{restart.process} {self._restarts.ending(restart)}", "")
+
     def _reason(self, restart: Restart) -> str:
         if plan := self._plan(restart):
             return f"{plan.what} by {plan.who}"
@@ -198,5 +196,6 @@ class Observations:
 
     def changes(self, since: int, until: int) -> list[Change]:
         """Return what changed in a time, the latest first."""
-        every = [*self._changes, *self._actions]
+        restarts = map(self._restarted, self._restarts.every())
+        every = [*self._changes, *self._actions, *restarts]
         return sorted((c for c in every if since <= c.at <= until), key=lambda c: -c.at)

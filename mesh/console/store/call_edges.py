@@ -57,8 +57,10 @@ class Edges:
 
     def _from(self, span: Span, here: str, now: int) -> list[Edge]:
         refused = int(span.code in naming.REFUSED)
-        # Whoever has no span of its own in front of the gateway is a browser.
-        source = span.peer or (OUTSIDE if here == GATEWAY and span.kind == naming.SERVER else "")
+        # Whoever has no span of its own in front of the gateway is a browser. Browsers call no rpc:
+        # such a span is that of the gateway's own call, in the proxy through which it leaves.
+        outside = here == GATEWAY and span.kind == naming.SERVER and not span.rpc
+        source = span.peer or (OUTSIDE if outside else "")
         edge = Edge(span.start // 60_000_000, source, here, span.rpc, span.error, refused)
         if span.kind == naming.CLIENT and span.peer:
             return [edge._replace(source=here, target=span.peer, rpc="")]

@@ -24,12 +24,13 @@ from mesh.chassis.server import Server
 from mesh.chassis.telemetry import names
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
-from mesh.contract import reasons
+from mesh.contract import policy, reasons
 from mesh.contract.faults import PolicyError
 from mesh.contract.policy import Mesh
 from mesh.local.pki.certificate_authority import CertificateAuthority, Issued
 
 KEY = SigningKey.generate()
+PATIENCE_SECONDS = 30
 ADA = User("ada", "session-1", "ada@example.org", ("applicant",))
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
@@ -60,6 +61,12 @@ class Surveys(rpc.SurveyServiceServicer):
     async def GetPdf(self, request: Any, context: Any) -> AsyncIterator[pb.GetPdfResponse]:
         yield pb.GetPdfResponse()
         raise NotFoundError("There is no such request.")
+
+    async def WatchRequests(
+        self, request: Any, context: Any
+    ) -> AsyncIterator[pb.WatchRequestsResponse]:
+        yield pb.WatchRequestsResponse()
+        await asyncio.Event().wait()
 
 
 def make_surveys() -> Surveys:
@@ -266,6 +273,27 @@ class TestRequests:
                 )
 
         assert grpc.StatusCode.DEADLINE_EXCEEDED == ei.value.code()
+
+    async def test_lifetime_of_a_stream(
+        self, port: int, svids: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stream that stays open ends well at its deadline, and costs no error budget."""
+
+        def ended(code: str) -> float:
+            labels = {"service": "survey", "method": "WatchRequests", "code": code, "reason": ""}
+            return REGISTRY.get_sample_value(f"{names.RPC_SERVER_DURATION}_count", labels) or 0
+
+        async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
+            watched = policy.load().method("survey.WatchRequests")
+            monkeypatch.setitem(watched.__dict__, "deadline_seconds", 0.2)
+            before = ended("OK")
+            stream = stub.WatchRequests(
+                pb.WatchRequestsRequest(), metadata=bearer(), timeout=PATIENCE_SECONDS
+            )
+            assert 1 == len([response async for response in stream])
+            assert grpc.StatusCode.OK == await stream.code()
+
+        assert 1 == ended("OK") - before
 
 
 class TestErrors:

@@ -217,7 +217,7 @@ class TestObservations:
         observed.look(self.seen(1_700_000_099), now)
 
         assert "restarted" in observed.unplanned_restart("survey", now)
-        assert ["process survey restarted"] == [c.what for c in observed.changes(0, now)]
+        assert ["survey ended unexpectedly"] == [c.what for c in observed.changes(0, now)]
         assert "" == observed.unplanned_restart("survey", now + 300 * SECOND)
 
     @pytest.mark.parametrize(

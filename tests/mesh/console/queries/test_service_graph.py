@@ -47,6 +47,21 @@ class TestSeen:
         assert found[LISTED]["declared"]
         assert found[LISTED]["observed"]
 
+    def test_call_that_leaves(self, kept: Kept) -> None:
+        """
+        A call of the gateway without a span of its own is not a browser's: those call no rpc.
+        """
+        batch, trace = Batch(), os.urandom(16)
+        facts = {"rpc__method": LIST, "component": "proxy", "trace": trace}
+        leaving = batch.span("gateway-envoy", LIST, **facts)
+        routed = batch.span("gateway-envoy", "egress", parent=leaving.span_id, kind=CLIENT, **facts)
+        batch.rpc("survey", trace=trace, parent=routed.span_id)
+        kept.take("traces", batch.request)
+
+        found = edges(kept)
+        assert 1 == found[LISTED]["calls"]
+        assert ("browser", "gateway", LISTED[2]) not in found
+
     def test_parent_comes_later(self, kept: Kept) -> None:
         """
         An edge is found also when the caller's span comes in a later batch.

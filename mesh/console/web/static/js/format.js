@@ -2,11 +2,11 @@
 
 export function ms(value) {
   if (value === null || value === undefined) return "–";
-  if (value < 1) return `${Math.round(value * 1000)} µs`;
-  if (value < 10) return `${value.toFixed(1)} ms`;
-  if (value < 1000) return `${Math.round(value)} ms`;
-  if (value < 60_000) return `${(value / 1000).toFixed(2)} s`;
-  return `${(value / 60_000).toFixed(1)} min`;
+  if (value < 1) return `${Math.round(value * 1000)}\u00a0µs`;
+  if (value < 10) return `${value.toFixed(1)}\u00a0ms`;
+  if (value < 1000) return `${Math.round(value)}\u00a0ms`;
+  if (value < 60_000) return `${(value / 1000).toFixed(2)}\u00a0s`;
+  return `${(value / 60_000).toFixed(1)}\u00a0min`;
 }
 
 export function rate(value) {
@@ -20,7 +20,7 @@ export function percent(value, digits) {
   if (value === null || value === undefined) return "–";
   const hundred = value * 100;
   if (digits === undefined) digits = hundred === 0 || hundred >= 10 ? 0 : hundred < 1 ? 2 : 1;
-  return `${hundred.toFixed(digits)} %`;
+  return `${hundred.toFixed(digits)}\u00a0%`;
 }
 
 export const count = (value) => new Intl.NumberFormat("en").format(Math.round(value ?? 0));
@@ -30,7 +30,7 @@ export function bytes(value) {
   const units = ["B", "kB", "MB", "GB"];
   let unit = 0;
   while (value >= 1000 && unit < 3) { value /= 1000; unit += 1; }
-  return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+  return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)}\u00a0${units[unit]}`;
 }
 
 export const clock = (text, milliseconds = true) => {
@@ -42,10 +42,10 @@ export const clock = (text, milliseconds = true) => {
 /** How long something has been so since a time. */
 export function span(text) {
   const seconds = Math.max(0, (Date.now() - new Date(text)) / 1000);
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 129_600) return `${Math.round(seconds / 3600)} h`;
-  return `${Math.round(seconds / 86_400)} days`;
+  if (seconds < 90) return `${Math.round(seconds)}\u00a0s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)}\u00a0min`;
+  if (seconds < 129_600) return `${Math.round(seconds / 3600)}\u00a0h`;
+  return `${Math.round(seconds / 86_400)}\u00a0days`;
 }
 
 export const ago = (text) => (text ? `${span(text)} ago` : "never");
@@ -59,7 +59,7 @@ export function minutesAgo(text) {
 
 export function days(value) {
   if (value === null || value === undefined) return "–";
-  return value >= 2 ? `${Math.floor(value)} days` : `${Math.max(0, value * 24).toFixed(value * 24 < 10 ? 1 : 0)} h`;
+  return value >= 2 ? `${Math.floor(value)}\u00a0days` : `${Math.max(0, value * 24).toFixed(value * 24 < 10 ? 1 : 0)}\u00a0h`;
 }
 
 /** A colour of a service: the same everywhere, readable on light and dark. */

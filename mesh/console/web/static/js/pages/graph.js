@@ -85,9 +85,14 @@ function joined(edges) {
   return [...pairs.values()];
 }
 
+const FEW = 20;
+
+/** Returns how many calls of an edge failed: of few calls a share would say too much. */
+const failed = ({ calls, errors }) => (calls < FEW ? `${errors} of ${calls} failed` : `${percent(errors / calls)} fail`);
+
 function state(edge) {
   if (edge.undeclared) return "undeclared";
-  if (edge.calls && edge.errors / edge.calls > 0.05) return "failing";
+  if (edge.errors > (edge.calls < FEW ? 2 : edge.calls * 0.05)) return "failing";
   return edge.observed ? "live" : edge.ever ? "quiet" : "never";
 }
 
@@ -153,7 +158,7 @@ function line(edge, places, chosen, choose) {
     const t = 0.62, u = 1 - t;
     at = { x: u ** 3 * x1 + 3 * u * u * t * (x1 + bend) + 3 * u * t * t * (x2 - bend) + t ** 3 * x2, y: u ** 3 * y1 + 3 * u * u * t * y1 + 3 * u * t * t * y2 + t ** 3 * y2 };
   }
-  const words = { live: rate(edge.rate), failing: `${rate(edge.rate)}, ${percent(edge.errors / edge.calls)} fail`, undeclared: edge.refused && edge.refused >= edge.calls ? `refused ${rate(edge.rate)}` : `undeclared ${rate(edge.rate)}`, quiet: "quiet", never: "never seen" }[kind];
+  const words = { live: rate(edge.rate), failing: `${rate(edge.rate)}, ${failed(edge)}`, undeclared: edge.refused && edge.refused >= edge.calls ? `refused ${rate(edge.rate)}` : `undeclared ${rate(edge.rate)}`, quiet: "quiet", never: "never seen" }[kind];
   return s("g", {
     class: `edge ${kind} ${chosen === edge.key ? "chosen" : ""}`, tabindex: 0, role: "button", "data-focus": edge.key, "data-row": true,
     "aria-pressed": String(chosen === edge.key), "aria-label": `${edge.from} calls ${edge.to}: ${words}`,
@@ -180,7 +185,7 @@ function listing(edges) {
       h("td", {}, e.from), h("td", {}, e.to),
       h("td", {}, e.method ? h("a", { href: `/traces?rpc=${e.method}`, "data-row": true, "data-focus": `${key(e)}${e.method}` }, e.method) : ""),
       h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "quiet") : pill("warn", "never seen")),
-      h("td", { class: "num" }, e.calls ? rate(e.rate) : "–"), h("td", { class: "num" }, e.calls ? percent(e.errorRatio) : "–"),
+      h("td", { class: "num" }, e.calls ? rate(e.rate) : "–"), h("td", { class: "num" }, !e.calls ? "–" : e.errors && e.calls < FEW ? `${e.errors} of ${e.calls}` : percent(e.errorRatio)),
       h("td", { class: "num" }, e.refused ? h("span", { title: e.policy }, count(e.refused)) : "–"),
       h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))));
 }

@@ -53,7 +53,7 @@ const contracts = ({ methods }) => table("Contract of the affected methods", ["M
   m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–",
   m.budgetFailures ? percent(m.errors / m.budgetFailures) : "–",
   m.objective ? percent(Math.max(0, m.budgetLeft), 0) : "–",
-  ms(m.deadlineMs), m.retries ? "yes" : "no", m.callers.join(", "), h("code", {}, m.source)]);
+  ms(m.deadlineMs), m.retries ? "yes" : "no", m.callers.join(", "), h("code", { title: m.source }, m.source.split("/").pop())]);
 
 const calls = ({ methods }) => table("Calls during the incident", ["When", "Method", "Code", "Duration", "Trace"],
   methods.flatMap((m) => m.exemplars.map((one) => ({ ...one, rpc: m.rpc }))).sort((a, b) => b.failed - a.failed || b.durationMs - a.durationMs).slice(0, 12),

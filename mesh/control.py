@@ -18,6 +18,7 @@ import structlog
 log = structlog.get_logger("control")
 
 _MOST_BYTES = 64 * 1024
+_MOST_ANSWER_BYTES = 16 * 1024 * 1024
 Progress = Callable[[str], None]
 """Shows a progress message to the person who asked for the action."""
 Action = Callable[[dict[str, Any], Progress], Awaitable[Any]]
@@ -102,7 +103,7 @@ async def send_action(
         ControlError: The action cannot be carried out.
     """
     try:
-        reader, writer = await asyncio.open_unix_connection(path)
+        reader, writer = await asyncio.open_unix_connection(path, limit=_MOST_ANSWER_BYTES)
     except OSError as exc:
         raise ControlError(f"No mesh accepts control actions on {path}: {exc}.") from exc
     writer.write(json.dumps({"action": name, "by": by, **arguments}).encode() + b"\n")

@@ -66,7 +66,18 @@ def test_console(live: Any, context: BrowserContext) -> None:
         page.evaluate(ORDER)
     trace = page.locator("a[data-row]").first.get_attribute("href")
     found = []
-    pages = ("/", "/graph", "/traces", trace, "/logs", "/metrics", "/processes", "/mesh", RUNBOOK)
+    pages = (
+        "/",
+        "/graph",
+        "/traces",
+        trace,
+        "/logs",
+        "/metrics",
+        "/processes",
+        "/call",
+        "/mesh",
+        RUNBOOK,
+    )
     for path in pages:
         page.goto(f"{url}{path}")
         page.locator("main h1").wait_for()

@@ -84,15 +84,17 @@ _ORDER: TypeAdapter[_AddFault | _ClearFault | _StartCanary | _SetCanary | _Rotat
 def routes(context: Context) -> list[Route]:
     """Return the routes, below ``/api/orders``."""
     return [
-        Route("/api/orders", _answering(context, _show), methods=["GET"]),
-        Route("/api/orders", _answering(context, _take), methods=["POST"]),
+        Route("/api/orders", answering(context, _show), methods=["GET"]),
+        Route("/api/orders", answering(context, _take), methods=["POST"]),
     ]
 
 
 Endpoint = Callable[[Context, Request], Awaitable[Response]]
 
 
-def _answering(context: Context, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+def answering(context: Context, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """Return *endpoint* as Starlette calls it."""
+
     async def answer(request: Request) -> Response:
         return await endpoint(context, request)
 
@@ -136,15 +138,11 @@ async def _take(context: Context, request: Request) -> Response:
     """Carry an order out; answers once it is done."""
     if context.control is None:
         return error(409, "steered_elsewhere", ELSEWHERE)
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        return error(400, "invalid_content_type", "Send the order as application/json.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            return error(413, "payload_too_large", f"An order has at most {MOST_BYTES} bytes.")
+    body = await read_json(request, most=MOST_BYTES)
+    if isinstance(body, Response):
+        return body
     try:
-        asked = _ORDER.validate_json(bytes(body))
+        asked = _ORDER.validate_json(body)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"][1:])
@@ -158,6 +156,18 @@ async def _take(context: Context, request: Request) -> Response:
         return error(409, "refused", str(exc))
     log.info("order given", kind=emitted.KIND_SECURITY, order=name, asked=given, by=by)
     return JSONResponse({"result": result, "told": told})
+
+
+async def read_json(request: Request, *, most: int) -> bytes | Response:
+    """Return the body of a request that is JSON and small, or the answer that refuses it."""
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        return error(400, "invalid_content_type", "Send JSON, as application/json.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            return error(413, "payload_too_large", f"The body has at most {most} bytes.")
+    return bytes(body)
 
 
 def _quiet(_: str) -> None:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mesh.console.context import Context
 from mesh.console.incidents import runbooks
-from mesh.console.web import control_actions
+from mesh.console.web import control_actions, direct_calls
 from mesh.console.web.api import Api
 from mesh.console.web.authentication import BEARER, COOKIE, SESSION, Access, admit
 from mesh.console.web.errors import error
@@ -31,6 +31,7 @@ PAGES = (
     "/logs",
     "/metrics",
     "/processes",
+    "/call",
     "/mesh",
 )
 OPEN_TO_ALL = ("/healthz", "/open", "/static/")
@@ -55,6 +56,7 @@ def app(context: Context, access: Access) -> Starlette:
         routes=[
             *Api(context).routes(),
             *control_actions.routes(context),
+            *direct_calls.routes(context),
             Route("/api/codes", _codes(access), methods=["POST"]),
             Route("/open", _open(access)),
             Route("/sign-out", _sign_out, methods=["POST"]),

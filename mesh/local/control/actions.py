@@ -5,10 +5,12 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mesh.contract import policy
 from mesh.control import Action, ControlError, Progress
+from mesh.local.control import direct_call
 from mesh.local.control.audit_log import AuditLog
 from mesh.local.control.canary import Canary
 from mesh.local.control.faults import describe, parse_fault
@@ -53,6 +55,7 @@ class ControlActions:
             "restart": self._restart,
             "status": self._status,
             "exits": self._exits,
+            "call": partial(direct_call.report, self._fleet.plan.addresses.data_folder),
             "rotate": self._rotate,
             "audit log": self.audit_log.last,
         }

@@ -17,6 +17,8 @@ SHOWN = 100
 _MOST_BYTES = 1024 * 1024
 READ_ONLY = frozenset({"fault list", "canary status", "status", "exits", "audit log"})
 """Read-only actions, which are not recorded."""
+UNRECORDED = frozenset({"session", "request"})
+"""Arguments that hold secrets and personal data."""
 
 log = structlog.get_logger("audit")
 
@@ -31,7 +33,11 @@ class AuditLog:
         """Record an action and who sent it; *fault* is why it failed, empty on success."""
         if action in READ_ONLY:
             return
-        given = {name: value for name, value in arguments.items() if value not in (None, "", False)}
+        given = {
+            name: value
+            for name, value in arguments.items()
+            if name not in UNRECORDED and value not in (None, "", False)
+        }
         log.info(
             "control action failed" if fault else "control action completed",
             kind=names.KIND_SECURITY,

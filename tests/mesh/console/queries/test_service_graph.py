@@ -52,7 +52,7 @@ class TestSeen:
         A call of the gateway without a span of its own is not a browser's: those call no rpc.
         """
         batch, trace = Batch(), os.urandom(16)
-        facts = {"rpc__method": LIST, "component": "proxy", "trace": trace}
+        facts: dict[str, Any] = {"rpc__method": LIST, "component": "proxy", "trace": trace}
         leaving = batch.span("gateway-envoy", LIST, **facts)
         routed = batch.span("gateway-envoy", "egress", parent=leaving.span_id, kind=CLIENT, **facts)
         batch.rpc("survey", trace=trace, parent=routed.span_id)

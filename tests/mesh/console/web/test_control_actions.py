@@ -25,6 +25,7 @@ class Mesh:
         self.actions = {
             "fault list": self._nothing,
             "canary status": self._nothing,
+            "exits": self._nothing,
             "audit log": self.journal.last,
             **{name: self._taking(name) for name in ("restart", "canary start", "fault add")},
         }

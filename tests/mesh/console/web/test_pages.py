@@ -16,7 +16,7 @@ from tests.mesh.console.queries.test_objectives import Process, method
 from tests.mesh.console.telemetry import Batch, logs
 from tests.mesh.console.web.conftest import BROWSER, opened
 
-PAGES = ("/", "/graph", "/traces", "/logs", "/metrics", "/processes", "/mesh")
+PAGES = ("/", "/graph", "/traces", "/logs", "/metrics", "/processes", "/call", "/mesh")
 EVIL = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 
 pytestmark = BROWSER

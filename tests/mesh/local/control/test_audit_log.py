@@ -25,6 +25,15 @@ async def test_orders(tmp_path: Path) -> None:
     assert 0o600 == stat.S_IMODE(file.stat().st_mode)
 
 
+async def test_secrets(tmp_path: Path) -> None:
+    """What a call carries is not kept: sessions are secrets and requests hold personal data."""
+    kept = AuditLog(tmp_path / "orders.jsonl")
+    given = {"method": "survey.ListRequests", "request": '{"a": 1}', "session": "s" * 43}
+    kept.record("call", given, "ada", "")
+
+    assert [{"method": "survey.ListRequests"}] == [f["asked"] for f in await kept.last({}, tell)]
+
+
 async def test_cut_off(tmp_path: Path) -> None:
     """A line that a full disk cut off hides none of the others."""
     file = tmp_path / "orders.jsonl"

@@ -21,11 +21,13 @@ async function said(answer) {
   return body;
 }
 
-/** Gives an order and returns what came of it. */
-export async function order(name, given) {
-  const answer = await fetch("/api/orders", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ order: name, ...given }) });
-  return said(answer);
+/** Sends JSON to an endpoint and returns the JSON of its answer. */
+export async function post(path, body, signal) {
+  return said(await fetch(`/api/${path}`, { method: "POST", signal, headers: { "content-type": "application/json" }, body: JSON.stringify(body) }));
 }
+
+/** Gives an order and returns what came of it. */
+export const order = (name, given) => post("orders", { order: name, ...given });
 
 /** Calls back with each batch of items that a stream brings, until it is aborted. */
 export async function follow(path, parameters, signal, each) {

@@ -12,6 +12,7 @@ import { compare } from "./pages/compare.js";
 import { logs } from "./pages/logs.js";
 import { metrics } from "./pages/metrics.js";
 import { mesh } from "./pages/mesh.js";
+import { call } from "./pages/call.js";
 import { processes } from "./pages/processes.js";
 
 const PAGES = [
@@ -24,6 +25,7 @@ const PAGES = [
   [/^\/logs$/, logs, "Logs"],
   [/^\/metrics$/, metrics, "Metrics"],
   [/^\/processes$/, processes, "Processes"],
+  [/^\/call$/, call, "Call"],
   [/^\/mesh$/, mesh, "Mesh"],
   [/^\/runbooks\/[a-zA-Z-]+\.md$/, runbook, "Runbook"],
 ];

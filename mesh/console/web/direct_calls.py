@@ -1,0 +1,94 @@
+"""Calls of gRPC methods from a page, for operators; the runner of a local mesh makes them."""
+
+import json
+from typing import Any
+
+import structlog
+from google.protobuf import json_format
+from google.protobuf.message_factory import GetMessageClass
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mesh import control
+from mesh.chassis.telemetry import names as emitted
+from mesh.console.context import Context
+from mesh.console.queries import mesh_status
+from mesh.console.web.authentication import operator_of
+from mesh.console.web.control_actions import ELSEWHERE, Endpoint, answering, read_json
+from mesh.console.web.errors import error
+from mesh.contract.policy import Method
+from mesh.control import ControlError
+
+MOST_BYTES = 16 * 1024
+
+log = structlog.get_logger("calls")
+
+
+class _Call(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    request: dict[str, Any] = {}
+    identity: str = Field(default="gateway", pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    session: str = Field(default="", max_length=512)
+
+
+def routes(context: Context) -> list[Route]:
+    """Return the routes, below ``/api/calls``."""
+    endpoints: dict[str, Endpoint] = {"GET": _methods, "POST": _make}
+    return [
+        Route("/api/calls", answering(context, endpoint), methods=[verb])
+        for verb, endpoint in endpoints.items()
+    ]
+
+
+async def _methods(context: Context, request: Request) -> Response:
+    """Every method with its contract and an empty request to fill in."""
+    items = [
+        {**mesh_status.policy(method), "streams": method.streams, "request": _template(method)}
+        for method in context.mesh
+    ]
+    available = context.control is not None
+    return JSONResponse(
+        {"items": items, "available": available, "message": "" if available else ELSEWHERE}
+    )
+
+
+def _template(method: Method) -> dict[str, Any]:
+    empty = GetMessageClass(method.descriptor.input_type)()
+    return json_format.MessageToDict(empty, always_print_fields_with_no_presence=True)
+
+
+async def _make(context: Context, request: Request) -> Response:
+    """Make one call; answers how it went, also when it failed."""
+    if context.control is None:
+        return error(409, "steered_elsewhere", ELSEWHERE)
+    body = await read_json(request, most=MOST_BYTES)
+    if isinstance(body, Response):
+        return body
+    try:
+        asked = _Call.model_validate_json(body)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return error(400, "invalid_request", f"{where or 'call'}: {first['msg']}.")
+    by = f"{operator_of(request.scope)} (console)"
+    facts = {"rpc": asked.method, "identity": asked.identity, "by": by}
+    try:
+        result = await control.send_action(
+            context.control,
+            "call",
+            lambda _: None,
+            by=by,
+            method=asked.method,
+            request=json.dumps(asked.request),
+            identity=asked.identity,
+            session=asked.session,
+        )
+    except ControlError as exc:
+        log.warning("call refused", kind=emitted.KIND_SECURITY, **facts)
+        return error(409, "refused", str(exc))
+    log.info("call made", kind=emitted.KIND_SECURITY, code=result["code"], **facts)
+    return JSONResponse(result)

@@ -2,21 +2,33 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import httpx
 
 _STATS = (
     r"circuit_breakers\.\w+\.\w+_open$|outlier_detection\.ejections_active$"
-    r"|upstream_rq_(total|retry|active_overflow|pending_overflow|timeout|per_try_timeout)$"
+    r"|upstream_rq_(total|active|retry|active_overflow|pending_overflow|timeout|per_try_timeout)$"
     r"|http_local_rate_limit\.rate_limited$|downstream_global_cx_overflow$"
     r"|^server\.memory_allocated$"
 )
+_MARKS = re.compile(
+    r"(membership_(change|healthy|total)|health_check\.(failure|healthy)"
+    r"|outlier_detection\.ejections_(active|enforced_total))$"
+    r"|^cluster_manager\.cluster_(added|modified|removed)$"
+    r"|^listener_manager\.listener_(added|modified|removed)$"
+    r"|\.rds\..+\.(config_reload|update_success)$"
+    r"|ssl_context_update_by_sds$"
+)
+"""Statistics of which at least one changes whenever hosts, routes or certificates do."""
 _GAUGE = re.compile(r"_open$|_active$|^server\.")
 _FAULT_FILTER = "envoy.filters.http.fault"
 MOST_BYTES = 16 * 1024 * 1024
+LISTED_SECONDS = 60.0
+"""After which hosts, certificates and routes are read although no statistic has changed."""
 
 
 class Load(NamedTuple):
@@ -50,39 +62,66 @@ class Proxy:
     faults: list[dict[str, Any]] = field(default_factory=list)
     counters: dict[str, float] = field(default_factory=dict)
     memory_bytes: float = 0.0
+    marks: dict[str, float] = field(default_factory=dict)
+    """The statistics by which `read` sees that the lists may have changed."""
+    listed_at: float = 0.0
+    """When the lists were read, in seconds of a clock that only goes forward."""
 
 
-async def read(client: httpx.AsyncClient, url: str) -> Proxy:
+async def read(client: httpx.AsyncClient, url: str, before: Proxy | None = None) -> Proxy:
     """
     Ask the admin interface at *url*.
+
+    The long answers (hosts, certificates, routes) are taken from *before*, the last reading, while
+    no statistic says that they have changed.
 
     Raises:
         httpx.HTTPError: It does not answer well.
         ValueError, KeyError, TypeError: It answers something else than Envoy does.
     """
     info = await _json(client, f"{url}/server_info")
-    stats = await _json(client, f"{url}/stats", params={"format": "json", "filter": _STATS})
-    clusters = await _json(client, f"{url}/clusters", params={"format": "json"})
-    certificates = await _json(client, f"{url}/certs")
-    routes = [*await _routes(client, url, "dynamic"), *await _routes(client, url, "static")]
+    asked = {"format": "json", "filter": f"{_STATS}|{_MARKS.pattern}"}
+    stats = await _json(client, f"{url}/stats", params=asked)
     values = {s["name"]: float(s.get("value", 0)) for s in stats["stats"] if "name" in s}
-    return Proxy(
-        version=str(info.get("version", "")).split("/")[1:2][0] if "/" in info["version"] else "",
-        state=str(info.get("state", "")),
-        uptime_seconds=float(str(info.get("uptime_current_epoch", "0s")).rstrip("s")),
-        hosts=list(_hosts(clusters)),
-        loads=list(_loads(clusters)),
-        certificates=list(_certificates(certificates)),
-        breakers=[
+    short: dict[str, Any] = {
+        "version": str(info["version"]).split("/")[1] if "/" in info["version"] else "",
+        "state": str(info.get("state", "")),
+        "uptime_seconds": float(str(info.get("uptime_current_epoch", "0s")).rstrip("s")),
+        "breakers": [
             {"cluster": name.split(".")[1], "kind": name.rsplit(".", 1)[1].removesuffix("_open")}
             for name, value in values.items()
             if name.endswith("_open") and value
         ],
+        "counters": {
+            n: v for n, v in values.items() if v and not (_GAUGE.search(n) or _MARKS.search(n))
+        },
+        "memory_bytes": values.get("server.memory_allocated", 0.0),
+        "marks": {name: value for name, value in values.items() if _MARKS.search(name)},
+    }
+    now = time.monotonic()
+    if (
+        before is not None
+        and before.marks == short["marks"]
+        and before.uptime_seconds <= short["uptime_seconds"]
+        and now - before.listed_at < LISTED_SECONDS
+    ):
+        loads = [
+            load._replace(active=int(values.get(f"cluster.{load.cluster}.upstream_rq_active", 0)))
+            for load in before.loads
+        ]
+        return replace(before, **short, loads=loads)
+    clusters = await _json(client, f"{url}/clusters", params={"format": "json"})
+    certificates = await _json(client, f"{url}/certs")
+    routes = [*await _routes(client, url, "dynamic"), *await _routes(client, url, "static")]
+    return Proxy(
+        **short,
+        hosts=list(_hosts(clusters)),
+        loads=list(_loads(clusters)),
+        certificates=list(_certificates(certificates)),
         routes=[_route(route) for route in routes],
         weights=[found for route in routes if (found := _weights(route))],
         faults=[found for route in routes if (found := _fault(route))],
-        counters={n: v for n, v in values.items() if v and not _GAUGE.search(n)},
-        memory_bytes=values.get("server.memory_allocated", 0.0),
+        listed_at=now,
     )
 
 

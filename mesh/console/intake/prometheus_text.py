@@ -5,10 +5,12 @@ Calls are kept as what was added since the last reading, so that sums over any t
 across restarts; other metrics as they are.
 """
 
+import itertools
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from prometheus_client.core import Metric
@@ -28,6 +30,7 @@ KEPT = ("amarre_", "process_", "node_load", "node_memory_MemAvailable", "node_fi
 """Families whose points are kept, by the beginning of their names."""
 GATEWAY = "gateway"
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_FAMILY = re.compile(r"^# (?:HELP|TYPE|UNIT) (\S+)", re.MULTILINE)
 Key = tuple[str, str, str, str]
 """Service, method, code, reason."""
 
@@ -61,43 +64,87 @@ class Exemplar(NamedTuple):
     """Microseconds since the epoch."""
 
 
-class Reading(NamedTuple):
-    """One reading of a process' metrics."""
+@dataclass
+class Reading:
+    """One reading of a process' metrics, or of one family of them."""
 
-    tallies: dict[Key, Tally]
-    callers: dict[tuple[str, str, str], float]
+    tallies: dict[Key, Tally] = field(default_factory=dict)
+    callers: dict[tuple[str, str, str], float] = field(default_factory=dict)
     """Calls by service, method and caller, since the process began."""
-    points: list[Point]
-    exemplars: list[Exemplar]
+    points: list[Point] = field(default_factory=list)
+    exemplars: list[Exemplar] = field(default_factory=list)
 
 
-OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+Families = dict[str, Reading]
+"""What was read of each family, by its text: most of a quiet process do not change."""
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8"
+"""The format to ask for: to escape names, prometheus-client looks at each character of each."""
 _END = "# EOF"
 
 
-def read(text: str, *, process: str, at: int) -> Reading:
+def read(text: str, *, process: str, at: int, families: Families | None = None) -> Reading:
     """
     Read what *process* exposed at the time *at*; exemplars stand in OpenMetrics alone.
+
+    Args:
+        text: The text.
+        process: The process that the points are of.
+        at: Microseconds since the epoch.
+        families: What the last reading of the process left here; replaced by what this one found.
 
     Raises:
         ValueError: The text is in neither format.
     """
-    reading = Reading({}, {}, [], [])
+    before = dict(families or {})
+    found: Families = {}
     ends = text.rstrip().endswith(_END)
-    parsed = openmetrics.text_string_to_metric_families if ends else text_string_to_metric_families
-    for family in parsed(text):
-        if family.name in {RPC_SECONDS, HTTP_SECONDS}:
-            reading.tallies.update(_tallies(family.name, family.samples))
-            reading.exemplars.extend(_exemplars(family.name, family.samples, at))
-        elif family.name == CALLS:
-            for sample in family.samples:
-                if sample.name.endswith("_total"):
-                    labels = sample.labels
-                    key = (labels["service"], labels["method"], labels["caller"])
-                    reading.callers[key] = sample.value
-        elif family.name.startswith(KEPT):
-            reading.points.extend(_points(family, process, at))
+    parse = openmetrics.text_string_to_metric_families if ends else text_string_to_metric_families
+    reading = Reading()
+    for part in _parts(text.rstrip().removesuffix(_END)):
+        known = before.get(part)
+        if known is None:
+            known = Reading()
+            for family in parse(f"{part}{_END}\n" if ends else part):
+                _add(known, family, process, at)
+        found[part] = known
+        reading.tallies |= known.tallies
+        reading.callers |= known.callers
+        reading.points += [point._replace(at=at) for point in known.points]
+        reading.exemplars += known.exemplars
+    if families is not None:
+        families.clear()
+        families |= found
     return reading
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield the text of each family that is kept, and what stands before the first family."""
+    starts, name = [0], ""
+    for found in _FAMILY.finditer(text):
+        if found[1] != name:
+            name = found[1]
+            starts.append(found.start())
+    for start, end in itertools.pairwise((*starts, len(text))):
+        part = text[start:end]
+        named = _FAMILY.match(part)
+        if part and (named is None or named[1].startswith(KEPT)):
+            yield part
+
+
+def _add(reading: Reading, family: Metric, process: str, at: int) -> None:
+    if family.name in {RPC_SECONDS, HTTP_SECONDS}:
+        reading.tallies.update(_tallies(family.name, family.samples))
+        reading.exemplars.extend(_exemplars(family.name, family.samples, at))
+    elif family.name == CALLS:
+        for sample in family.samples:
+            if sample.name.endswith("_total"):
+                labels = sample.labels
+                key = (labels["service"], labels["method"], labels["caller"])
+                reading.callers[key] = sample.value
+    elif family.name.startswith(KEPT):
+        reading.points.extend(_points(family, process, at))
 
 
 def _tallies(name: str, samples: Iterable[Sample]) -> dict[Key, Tally]:

@@ -48,6 +48,7 @@ class Seen:
     tallies: dict[Key, Tally] = field(default_factory=dict)
     callers: dict[tuple[str, str, str], float] = field(default_factory=dict)
     exemplars: frozenset[Exemplar] = frozenset()
+    families: prometheus_text.Families = field(default_factory=dict)
     read_before: bool = False
 
 
@@ -77,7 +78,11 @@ class Scraper:
         """Scrape all targets side by side, at each interval, until cancelled."""
         limits = httpx.Limits(max_keepalive_connections=64)
         async with httpx.AsyncClient(
-            timeout=TIMEOUT_SECONDS, trust_env=False, limits=limits
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
+            limits=limits,
+            # Compressing a page of metrics costs its process more than sending it.
+            headers={"accept-encoding": "identity"},
         ) as client:
             while True:
                 await self.once(client)
@@ -107,7 +112,8 @@ class Scraper:
         fault = ""
         try:
             if seen.target.is_envoy:
-                seen.proxy = await envoy_admin.read(client, seen.target.url.rstrip("/"))
+                url = seen.target.url.rstrip("/")
+                seen.proxy = await envoy_admin.read(client, url, seen.proxy)
                 seen.version = seen.proxy.version
             else:
                 text = await fetch(client, seen.target.url, accept=prometheus_text.OPENMETRICS)
@@ -124,7 +130,7 @@ class Scraper:
     def _take(self, seen: Seen, text: str) -> None:
         at = self._now()
         process = seen.target.process
-        reading = prometheus_text.read(text, process=process, at=at)
+        reading = prometheus_text.read(text, process=process, at=at, families=seen.families)
         seen.gauges = {p.name: p.value for p in reading.points if p.labels == "{}"}
         seen.gauges |= {
             p.name: p.value for p in reading.points if p.name == emitted.RPC_SERVER_IN_FLIGHT

@@ -66,7 +66,7 @@ class TestEnvoy:
             proxy = await envoy_admin.read(client, admin)
             while not any(host["ejected"] for host in proxy.hosts):
                 await client.get(f"{url}/x")
-                proxy = await envoy_admin.read(client, admin)
+                proxy = await envoy_admin.read(client, admin, proxy)
 
         path = "/amarre.survey.v1.SurveyService/ListRequests"
         assert "LIVE" == proxy.state
@@ -123,6 +123,50 @@ class TestEnvoy:
             survey["canaryWeight"],
             survey["canaryVerdict"],
         )
+
+    async def test_long_answers_are_not_asked_for_again(self) -> None:
+        """
+        Hosts, certificates and routes are read again when a statistic changes, or after a restart.
+        """
+        stats = {
+            "cluster.auth.membership_healthy": 1,
+            "cluster.auth.upstream_rq_total": 1,
+            "cluster.auth.upstream_rq_active": 0,
+        }
+        uptime, asked = 10, list[str]()
+        cluster = {
+            "name": "auth",
+            "circuit_breakers": {"thresholds": [{"max_requests": 4}]},
+            "host_statuses": [{"stats": [{"name": "rq_active", "value": 0}]}],
+        }
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.url.path)
+            answers: dict[str, Any] = {
+                "/server_info": {"version": "a/1.40.0/b", "uptime_current_epoch": f"{uptime}s"},
+                "/stats": {"stats": [{"name": n, "value": v} for n, v in stats.items()]},
+                "/clusters": {"cluster_statuses": [cluster]},
+            }
+            return httpx.Response(200, json=answers.get(request.url.path, {}))
+
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+
+            async def read_again() -> tuple[int, float]:
+                nonlocal proxy
+                asked.clear()
+                proxy = await envoy_admin.read(client, "http://127.0.0.1:1", proxy)
+                return len(asked), proxy.counters["cluster.auth.upstream_rq_total"]
+
+            proxy = await envoy_admin.read(client, "http://127.0.0.1:1")
+            assert 6 == len(asked)
+            stats |= {"cluster.auth.upstream_rq_total": 2, "cluster.auth.upstream_rq_active": 3}
+            assert (2, 2) == await read_again()
+            assert [("auth", 3, 4)] == proxy.loads
+            stats["cluster.auth.membership_healthy"] = 0
+            assert (6, 2) == await read_again()
+            uptime = 1
+            assert (6, 2) == await read_again()
+            assert (2, 2) == await read_again()
 
     async def test_no_envoy(self) -> None:
         """

@@ -277,6 +277,32 @@ class TestExposition:
         with pytest.raises(ValueError):
             prometheus_text.read("<html>no</html>", process="x", at=0)
 
+    def test_unchanged_families(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        A family whose text has not changed is not parsed again, and its points are of now.
+        """
+        parsed, parse = list[str](), prometheus_text.openmetrics.text_string_to_metric_families
+
+        def counted(text: str) -> Any:
+            parsed.append(text.split()[2])
+            return parse(text)
+
+        monkeypatch.setattr(prometheus_text.openmetrics, "text_string_to_metric_families", counted)
+        families: prometheus_text.Families = {}
+        for users in (1, 1, 2):
+            parsed.clear()
+            text = (
+                "# HELP python_x Not kept.\n# TYPE python_x gauge\npython_x 1.0\n"
+                f"# HELP amarre_users .\n# TYPE amarre_users gauge\namarre_users {users}.0\n"
+                "# HELP process_y .\n# TYPE process_y gauge\nprocess_y 1.0\n# EOF\n"
+            )
+            reading = prometheus_text.read(text, process="x", at=users, families=families)
+            assert [("amarre_users", users, users), ("process_y", users, 1.0)] == [
+                (point.name, point.at, point.value) for point in reading.points
+            ]
+        assert ["amarre_users"] == parsed
+        assert 2 == len(families)
+
     def test_since(self) -> None:
         """
         What was added is the difference; after a restart it is everything.

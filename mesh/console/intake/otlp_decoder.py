@@ -8,7 +8,6 @@ Source:
     OTLP specification 1.9 (Partial Success); OpenTelemetry protocol definitions 1.9.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,24 +17,21 @@ from functools import partial
 from typing import Any
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from mesh.console import naming
 from mesh.console.clock import Now
-from mesh.console.intake import redaction
+from mesh.console.intake import otlp_attributes, redaction
+from mesh.console.intake.otlp_attributes import Attributes, to_json
 from mesh.console.store.intake_counters import REASONS, IntakeCounters
 from mesh.console.store.rows import Link, Log, Point, Row, Span
 
 FUTURE = timedelta(days=1)
+_MICROSECOND = timedelta(microseconds=1)
 MAX_SERVICES = 64
 OTHER_SERVICES = "(others)"
-MAX_ATTRIBUTES = 96
-MAX_CHARACTERS = 2048
-MAX_TEXT = 16_384
 MAX_EVENTS = 32
 MAX_LINKS = 32
-MAX_DEPTH = 4
-EXACT_INTEGER = 2**53
-"""Integers above this lose digits in JavaScript; they are kept as text."""
 _MAX_BODY = 8192
 _NO_RECORDED_VALUE = 1
 _KINDS = range(6)
@@ -91,9 +87,14 @@ class Decoder:
     oldest: timedelta
     observe: Observe = lambda process, at: None
     _services: set[str] = field(default_factory=set)
+    _earliest: int = 0
+    _latest: int = 0
 
     def decode(self, signal: str, request: Any) -> Decoded:
         """Decode a request of one of the three signals."""
+        now = self.now()
+        self._earliest = now - self.oldest // _MICROSECOND
+        self._latest = now + FUTURE // _MICROSECOND
         items = {"traces": self._spans, "logs": self._logs, "metrics": self._points}[signal]
         found = Decoded()
         for service, decode in items(request):
@@ -120,16 +121,17 @@ class Decoder:
                 for span in scope.spans:
                     yield service, partial(self._span, span, service, instance, resource)
 
-    def _span(self, span: Any, service: str, instance: str, resource: dict[str, Any]) -> Span:
+    def _span(self, span: Any, service: str, instance: str, resource: Attributes) -> Span:
         if not (_is_id(span.trace_id, 16) and _is_id(span.span_id, 8)):
             raise RejectedError("no_ids")
         start = span.start_time_unix_nano // 1000
         self._check_time(start)
-        attributes = self._attributes(span.attributes, "traces", service)
+        kept = self._attributes(span.attributes, "traces", service)
+        attributes = kept.values
         name = naming.span_name(span.name[:200], attributes)
         rpc = naming.rpc(attributes, name)
         code = naming.code(attributes)
-        end = min(span.end_time_unix_nano // 1000, self._latest())
+        end = min(span.end_time_unix_nano // 1000, self._latest)
         self.observe(instance or service, max(start, end))
         kind = span.kind if span.kind in _KINDS else 0
         return Span(
@@ -150,7 +152,7 @@ class Decoder:
             message=redaction.clean(span.status.message[:500]),
             probe=int(naming.is_probe(attributes, rpc, name)),
             peer=naming.peer(kind, attributes, name),
-            attributes=_json(attributes | resource),
+            attributes=kept.to_json(resource),
             events=self._events(span.events, service) if span.events else "",
             links=tuple(self._links(span.links, service)),
         )
@@ -159,12 +161,12 @@ class Decoder:
         kept = list(events)
         if len(kept) > MAX_EVENTS:
             self.intake.drop("traces", "attributes_cut", service=service)
-        return _json(
+        return to_json(
             [
                 {
                     "name": redaction.clean(event.name[:200]),
                     "at": event.time_unix_nano // 1000,
-                    "attributes": self._attributes(event.attributes, "traces", service),
+                    "attributes": self._attributes(event.attributes, "traces", service).values,
                 }
                 for event in kept[:MAX_EVENTS]
             ]
@@ -176,7 +178,7 @@ class Decoder:
             self.intake.drop("traces", "attributes_cut", service=service)
         for one in good[:MAX_LINKS]:
             attributes = self._attributes(one.attributes, "traces", service)
-            yield Link(one.trace_id, one.span_id, _json(attributes))
+            yield Link(one.trace_id, one.span_id, attributes.to_json())
 
     def _logs(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_logs:
@@ -193,9 +195,9 @@ class Decoder:
         if told:
             self.observe(instance or service, at)
         attributes = self._attributes(record.attributes, "logs", service)
-        text = _text(record, attributes)
+        text = _text(record, attributes.values)
         level = _severity(record.severity_number, record.severity_text)
-        if not (text or attributes or level):
+        if not (text or attributes.values or level):
             raise RejectedError("empty")
         if len(text) > _MAX_BODY:
             self.intake.drop("logs", "attributes_cut", service=service)
@@ -207,7 +209,7 @@ class Decoder:
             trace_id=record.trace_id if _is_id(record.trace_id, 16) else b"",
             span_id=record.span_id if _is_id(record.span_id, 8) else b"",
             body=redaction.clean(text[:_MAX_BODY]),
-            attributes=_json(attributes),
+            attributes=attributes.to_json(),
         )
 
     def _points(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
@@ -232,11 +234,11 @@ class Decoder:
         value, total, buckets = _measured(kind, point)
         if not (math.isfinite(value) and math.isfinite(total)):
             raise RejectedError("not_finite")
-        attributes = self._attributes(point.attributes, "metrics", service)
+        attributes = self._attributes(_bytes(point.attributes), "metrics", service)
         return Point(
             process=instance or service,
             name=redaction.clean(metric.name[:200]),
-            labels=_json(attributes, sort=True),
+            labels=to_json(dict(sorted(attributes.values.items()))),
             at=at,
             value=value,
             total=total,
@@ -245,16 +247,13 @@ class Decoder:
         )
 
     def _check_time(self, at: int) -> None:
-        if at < self.now() - int(self.oldest.total_seconds() * 1e6):
+        if at < self._earliest:
             raise RejectedError("too_old")
-        if at > self._latest():
+        if at > self._latest:
             raise RejectedError("in_future")
 
-    def _latest(self) -> int:
-        return self.now() + int(FUTURE.total_seconds() * 1e6)
-
-    def _resource(self, resource: Any, signal: str) -> tuple[str, str, dict[str, Any]]:
-        attributes = self._attributes(resource.attributes, signal, "")
+    def _resource(self, resource: Any, signal: str) -> tuple[str, str, Attributes]:
+        attributes = self._attributes(_bytes(resource.attributes), signal, "").values
         service = str(attributes.get("service.name") or "unknown")[:64]
         if service not in self._services:
             if len(self._services) >= MAX_SERVICES:
@@ -262,34 +261,24 @@ class Decoder:
                 service = OTHER_SERVICES
             self._services.add(service)
         instance = str(attributes.get("service.instance.id") or "")[:64]
-        kept = {k: v for k, v in attributes.items() if k in _KEPT_OF_RESOURCE}
-        return service, instance, kept
+        kept = [p for p in resource.attributes if p.key in _KEPT_OF_RESOURCE]
+        return service, instance, otlp_attributes.read(_bytes(kept))
 
-    def _attributes(self, pairs: Iterable[Any], signal: str, service: str) -> dict[str, Any]:
-        kept: dict[str, Any] = {}
-        room, cut = MAX_TEXT, False
-        for pair in pairs:
-            value = _value(pair.value, MAX_DEPTH)
-            if isinstance(value, str) and len(value) > MAX_CHARACTERS:
-                value, cut = f"{value[:MAX_CHARACTERS]}… ({len(value)} characters)", True
-            value = redaction.value(pair.key, value)
-            if value == redaction.REDACTED:
-                self.intake.drop(signal, "redacted", service=service)
-            if isinstance(value, list | dict):
-                text = _json(value)
-                room -= len(text)
-                if len(text) > MAX_CHARACTERS:
-                    value, cut = f"{text[:MAX_CHARACTERS]}… ({len(text)} characters)", True
-            elif isinstance(value, str):
-                room -= len(value)
-            room -= len(pair.key)
-            if room < 0 or len(kept) >= MAX_ATTRIBUTES:
-                cut = True
-                break
-            kept[redaction.clean(pair.key[:200])] = value
-        if cut:
+    def _attributes(self, pairs: Iterable[bytes], signal: str, service: str) -> Attributes:
+        try:
+            found = otlp_attributes.read(pairs)
+        except DecodeError as exc:
+            raise RejectedError("unreadable") from exc
+        if found.redacted:
+            self.intake.drop(signal, "redacted", service=service, count=found.redacted)
+        if found.were_cut:
             self.intake.drop(signal, "attributes_cut", service=service)
-        return kept
+        return found
+
+
+def _bytes(pairs: Iterable[Any]) -> Iterator[bytes]:
+    """Yield each KeyValue as `otlp_attributes.read` takes it."""
+    return (pair.SerializeToString() for pair in pairs)
 
 
 def _is_id(found: bytes, length: int) -> bool:
@@ -312,44 +301,17 @@ def _severity(number: int, text: str) -> int:
 
 def _text(record: Any, attributes: Mapping[str, Any]) -> str:
     """Return the text of a log record; for an event without body, its name."""
-    body = _value(record.body, MAX_DEPTH)
+    body = otlp_attributes.plain(record.body)
     if body is None:
         return str(record.event_name or attributes.get("event.name") or "")[:_MAX_BODY]
-    return body if isinstance(body, str) else _json(redaction.value("", body))
-
-
-def _value(value: Any, depth: int) -> Any:
-    """Return an AnyValue as JSON can hold it; what nests deeper than *depth* is cut."""
-    kind = value.WhichOneof("value")
-    match kind:
-        case None:
-            return None
-        case "string_value" | "bool_value":
-            return getattr(value, kind)
-        case "int_value":
-            number = value.int_value
-            return number if abs(number) <= EXACT_INTEGER else str(number)
-        case "double_value":
-            number = value.double_value
-            return number if abs(number) < 1e300 else str(number)
-        case "bytes_value":
-            return value.bytes_value[:MAX_CHARACTERS].hex()
-        case _ if depth == 0:
-            return "…"
-        case "array_value":
-            return [_value(one, depth - 1) for one in value.array_value.values[:MAX_ATTRIBUTES]]
-        case _:
-            return {
-                pair.key[:200]: _value(pair.value, depth - 1)
-                for pair in value.kvlist_value.values[:MAX_ATTRIBUTES]
-            }
+    return body if isinstance(body, str) else to_json(redaction.value("", body))
 
 
 def _measured(kind: str, point: Any) -> tuple[float, float, str]:
     if kind == "histogram":
         bounds = [*(f"{bound:g}" for bound in point.explicit_bounds), "+Inf"]
         buckets = dict(zip(bounds, point.bucket_counts, strict=False))
-        return float(point.count), point.sum, _json(buckets)
+        return float(point.count), point.sum, to_json(buckets)
     if kind in {"exponential_histogram", "summary"}:
         return float(point.count), point.sum, ""
     which = point.WhichOneof("value")
@@ -364,8 +326,3 @@ def _series_kind(kind: str, data: Any) -> str:
         return kind
     form = {"sum": "counter" if getattr(data, "is_monotonic", False) else "sum"}.get(kind, kind)
     return f"{form}, delta" if data.aggregation_temporality == _DELTA else form
-
-
-def _json(value: object, *, sort: bool = False) -> str:
-    """Return compact JSON; searches rely on its exact form."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=sort)

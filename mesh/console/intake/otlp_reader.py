@@ -21,6 +21,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from mesh.console.intake import otlp_messages
+
 MAX_BYTES = 16 * 1024 * 1024
 """The most bytes of one request, once decompressed."""
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
@@ -30,6 +32,8 @@ REQUESTS: Mapping[str, Any] = {
     "metrics": ExportMetricsServiceRequest,
 }
 """The request message of each signal."""
+_READ: Mapping[str, Any] = {**REQUESTS, "traces": otlp_messages.TRACES, "logs": otlp_messages.LOGS}
+"""The message that is read instead."""
 _ROOTS = {
     "traces": {"resourceSpans", "resource_spans"},
     "logs": {"resourceLogs", "resource_logs"},
@@ -103,15 +107,15 @@ class Decompressor:
 
 def read(signal: str, body: bytes, encoding: str) -> Any:
     """
-    Return the request message in *body*.
+    Return the request message in *body*, as `mesh.console.intake.otlp_messages` describes it.
 
     Raises:
         MalformedError: It is not an OTLP request for *signal*.
     """
     try:
         if encoding == JSON:
-            return _from_json(signal, body)
-        message = REQUESTS[signal]()
+            body = _from_json(signal, body).SerializeToString()
+        message = _READ[signal]()
         message.ParseFromString(body)
     except (DecodeError, json_format.ParseError, ValueError, RecursionError) as exc:
         raise MalformedError(f"This is not a valid OTLP request for {signal}.") from exc

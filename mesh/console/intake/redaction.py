@@ -155,12 +155,12 @@ def _cleaned(found: Any) -> Any:
 
 def clean(text: str) -> str:
     """Return *text* without credentials, e-mail addresses and query strings."""
-    if not _SUSPECT.search(text):
-        return text
     return _clean_short(text) if len(text) <= 256 else _clean(text)
 
 
 def _clean(text: str) -> str:
+    if not _SUSPECT.search(text):
+        return text
     if "-----BEGIN" in text:
         text = _PEM.sub(REDACTED, text)
     if "eyJ" in text:

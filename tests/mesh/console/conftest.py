@@ -15,6 +15,7 @@ from mesh.chassis.testing import free_port
 from mesh.console.app import ListenError, console
 from mesh.console.clock import steady
 from mesh.console.context import Context
+from mesh.console.intake import otlp_reader
 from mesh.console.intake.otlp_decoder import Decoder
 from mesh.console.settings import MEBIBYTE, ConsoleSettings
 from mesh.console.store import schema
@@ -44,7 +45,8 @@ class Kept:
 
     def rows_of(self, signal: str, request: Any) -> list[Row]:
         """Return the rows of a request."""
-        return self.decoder.decode(signal, request).rows
+        message = otlp_reader.read(signal, request.SerializeToString(), otlp_reader.PROTOBUF)
+        return self.decoder.decode(signal, message).rows
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
         """Return what a query finds."""

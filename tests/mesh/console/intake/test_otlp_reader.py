@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from mesh.console.intake import otlp_reader
 from mesh.console.intake.otlp_reader import (
@@ -131,7 +132,7 @@ class TestJson:
         found = read(span(attributes=[{"key": "n", "value": {"intValue": number}}]))
 
         (pair,) = found.resource_spans[0].scope_spans[0].spans[0].attributes
-        assert int(number) == pair.value.int_value
+        assert int(number) == KeyValue.FromString(pair).value.int_value
 
     @pytest.mark.parametrize("kind", [-7, 99, "SPAN_KIND_OF_TOMORROW"])
     def test_unknown_enum(self, kind: Any) -> None:

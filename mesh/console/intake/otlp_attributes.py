@@ -1,0 +1,134 @@
+"""
+Attributes of OTLP as they may be stored: cut where they are too large, without what must not stay.
+
+What comes of an attribute is remembered by its bytes, because most are the same in all items.
+"""
+
+import functools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from mesh.console.intake import redaction
+
+MAX_ATTRIBUTES = 96
+MAX_CHARACTERS = 2048
+MAX_TEXT = 16_384
+MAX_DEPTH = 4
+EXACT_INTEGER = 2**53
+"""Integers above this lose digits in JavaScript; they are kept as text."""
+_REMEMBERED = 8192
+_REMEMBERED_BYTES = 256
+"""The longest attribute that is remembered."""
+
+to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+"""Returns compact JSON; searches rely on its exact form."""
+
+
+class _Attribute(NamedTuple):
+    key: str
+    value: Any
+    text: str
+    """Key and value as part of a JSON object."""
+    size: int
+    was_cut: bool
+    was_redacted: bool
+
+
+@dataclass
+class Attributes:
+    """The attributes of one item, and what was done to them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    """The parts of the JSON object; a key that was given twice stands twice."""
+    were_cut: bool = False
+    redacted: int = 0
+    """How many were removed."""
+
+    def to_json(self, more: "Attributes | None" = None) -> str:
+        """Return one JSON object of these and *more*, which win."""
+        texts = self.texts if more is None else self.texts + more.texts
+        values = self.values if more is None else self.values | more.values
+        return f"{{{','.join(texts)}}}" if len(texts) == len(values) else to_json(values)
+
+
+def read(pairs: Iterable[bytes]) -> Attributes:
+    """
+    Return what may be stored of *pairs*, serialized ``KeyValue`` messages.
+
+    Raises:
+        DecodeError: One of them is no such message.
+    """
+    found = Attributes()
+    room = MAX_TEXT
+    values, texts = found.values, found.texts
+    for pair in pairs:
+        known = _remembered(pair) if len(pair) <= _REMEMBERED_BYTES else _read(pair)
+        key, value, text, size, was_cut, was_redacted = known
+        found.redacted += was_redacted
+        room -= size
+        if room < 0 or len(values) >= MAX_ATTRIBUTES:
+            found.were_cut = True
+            break
+        if was_cut:
+            found.were_cut = True
+        values[key] = value
+        texts.append(text)
+    return found
+
+
+def _read(pair: bytes) -> _Attribute:
+    decoded = KeyValue.FromString(pair)
+    value, was_cut = plain(decoded.value), False
+    if isinstance(value, str) and len(value) > MAX_CHARACTERS:
+        value, was_cut = _cut(value), True
+    value = redaction.value(decoded.key, value)
+    was_redacted = value == redaction.REDACTED
+    size = len(decoded.key)
+    if isinstance(value, list | dict):
+        text = to_json(value)
+        size += len(text)
+        if len(text) > MAX_CHARACTERS:
+            value, was_cut = _cut(text), True
+    elif isinstance(value, str):
+        size += len(value)
+    key = redaction.clean(decoded.key[:200])
+    return _Attribute(key, value, f"{to_json(key)}:{to_json(value)}", size, was_cut, was_redacted)
+
+
+_remembered = functools.lru_cache(maxsize=_REMEMBERED)(_read)
+
+
+def _cut(text: str) -> str:
+    return f"{text[:MAX_CHARACTERS]}… ({len(text)} characters)"
+
+
+def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Return an AnyValue as JSON can hold it; what nests deeper than *depth* is cut."""
+    kind = value.WhichOneof("value")
+    match kind:
+        case None:
+            return None
+        case "string_value" | "bool_value":
+            return getattr(value, kind)
+        case "int_value":
+            number = value.int_value
+            return number if abs(number) <= EXACT_INTEGER else str(number)
+        case "double_value":
+            number = value.double_value
+            return number if abs(number) < 1e300 else str(number)
+        case "bytes_value":
+            return value.bytes_value[:MAX_CHARACTERS].hex()
+        case _ if depth == 0:
+            return "…"
+        case "array_value":
+            return [plain(one, depth - 1) for one in value.array_value.values[:MAX_ATTRIBUTES]]
+        case _:
+            return {
+                pair.key[:200]: plain(pair.value, depth - 1)
+                for pair in value.kvlist_value.values[:MAX_ATTRIBUTES]
+            }

@@ -2,16 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 3, 5, 10, 30)
 """Seconds. They include every latency objective of the contracts, so those are exact."""
@@ -70,6 +76,7 @@ DB_SECONDS = Histogram(
 )
 DB_CONNECTIONS = Gauge(names.DB_CONNECTIONS, "Database connections in use.")
 
+_END = b"# EOF\n"
 LAG_SECONDS = 0.5
 ACTIVE_SECONDS = 15 * 60.0
 MOST_USERS = 100_000
@@ -87,12 +94,50 @@ def expose(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     try:
-        start_http_server(int(port), host)
+        server, _ = start_http_server(int(port), host)
     except (OSError, ValueError, OverflowError) as exc:
         raise MetricsListenError(
             f"Cannot serve /metrics on {address!r} ({exc}). Stop the other program or set "
             "AMARRE_METRICS_LISTEN to another HOST:PORT."
         ) from exc
+    server.set_app(_Page(REGISTRY))
+
+
+class _Family(Collector):
+    """A registry of one family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
+class _Page:
+    """The page of all metrics, a WSGI application.
+
+    A family whose samples have not changed keeps its text: to write it costs more than all else,
+    and most of a process that waits do not change.
+    """
+
+    def __init__(self, registry: Collector) -> None:
+        self._registry = registry
+        self._texts: dict[str, tuple[str, list[Sample], bytes]] = {}
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+        encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        start_response("200 OK", [("Content-Type", content_type)])
+        texts = [self._text(family, encode, content_type) for family in self._registry.collect()]
+        return [b"".join(texts), _END if "openmetrics" in content_type else b""]
+
+    def _text(
+        self, family: Metric, encode: Callable[[Collector], bytes], content_type: str
+    ) -> bytes:
+        known = self._texts.get(family.name)
+        if known is None or known[:2] != (content_type, family.samples):
+            text = encode(_Family(family)).removesuffix(_END)
+            known = self._texts[family.name] = content_type, family.samples, text
+        return known[2]
 
 
 async def watch_loop() -> None:

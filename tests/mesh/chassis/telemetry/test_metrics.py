@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from sqlalchemy import text
@@ -41,6 +42,11 @@ def scrape(url: str) -> list[Sample]:
     return [sample for family in families for sample in family.samples]
 
 
+def _lasting(page: str) -> list[str]:
+    """The lines of *page* that two readings in a row agree on."""
+    return [line for line in page.splitlines() if not line.startswith(("process_", "python_gc"))]
+
+
 class TestExposition:
     def test_exemplars(self, exposed: str) -> None:
         """A sampled call leaves its trace id at the bucket that it fell into."""
@@ -66,6 +72,17 @@ class TestExposition:
         found = {sample.name for sample in scrape(exposed)}
 
         assert {"process_cpu_seconds_total", "process_resident_memory_bytes"} <= found
+
+    @pytest.mark.parametrize("accept", [OPENMETRICS["accept"], "text/plain"])
+    def test_as_prometheus_client_writes_it(self, exposed: str, accept: str) -> None:
+        """The page is that of prometheus-client, also when only some families have changed."""
+        for count in range(3):
+            metrics.LIMIT_REFUSALS.labels("test").inc(count)
+            answer = httpx.get(exposed, headers={"accept": accept}, trust_env=False)
+            encode, content_type = choose_encoder(accept)
+            assert content_type == answer.headers["content-type"]
+            expected = encode(REGISTRY).decode()
+            assert _lasting(expected) == _lasting(answer.text)
 
     def test_port_in_use(self, exposed: str) -> None:
         """An address that is taken is told with what to do about it."""

@@ -149,6 +149,7 @@ class TestEnvoy:
             }
             return httpx.Response(200, json=answers.get(request.url.path, {}))
 
+        proxy: envoy_admin.Proxy | None = None
         async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
 
             async def read_again() -> tuple[int, float]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics import parser
 
 from mesh.chassis.telemetry import LATENCY_BUCKETS, names
 from mesh.chassis.testing import free_port
@@ -281,13 +282,13 @@ class TestExposition:
         """
         A family whose text has not changed is not parsed again, and its points are of now.
         """
-        parsed, parse = list[str](), prometheus_text.openmetrics.text_string_to_metric_families
+        parsed, parse = list[str](), parser.text_string_to_metric_families
 
         def counted(text: str) -> Any:
             parsed.append(text.split()[2])
-            return parse(text)
+            return parse(text)  # type: ignore[no-untyped-call]
 
-        monkeypatch.setattr(prometheus_text.openmetrics, "text_string_to_metric_families", counted)
+        monkeypatch.setattr(parser, "text_string_to_metric_families", counted)
         families: prometheus_text.Families = {}
         for users in (1, 1, 2):
             parsed.clear()

@@ -281,6 +281,17 @@ def retry_storm(mesh: Mesh) -> Iterator[None]:
             mesh.amarre("fault", "clear")
 
 
+@contextlib.contextmanager
+def overload(mesh: Mesh) -> Iterator[None]:
+    """More browsers than the edge lets in at once, each waiting a second for its answer."""
+    mesh.amarre("fault", "add", "survey.ListRequests", "--delay", "1s")
+    try:
+        with researchers(mesh, 160, 0.5):
+            yield
+    finally:
+        mesh.amarre("fault", "clear")
+
+
 @dataclass(frozen=True)
 class Case:
     """A fault, with what the overview says of it."""
@@ -337,6 +348,7 @@ TOGETHER = {
         ),
     ),
     "retries": (Case("a retry storm", retry_storm, "survey", "RetryStorm"),),
+    "overload": (Case("overload", overload, "gateway", "LimitRefusals", "above its limits"),),
     "a canary": (Case("a failing canary", failing_canary, "survey", "CanaryFailing"),),
     "kills": (
         Case("a service is killed", lambda m: killed(m, "health"), "health", "ServiceDown"),

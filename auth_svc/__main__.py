@@ -132,7 +132,7 @@ async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
         return NoConsole()
     if file.exists():  # The console creates it, perhaps after this start.
         secret_files.read("AMARRE_AUTH_CONSOLE_TOKEN_FILE", file)
-    pool = observed("console", httpx.AsyncHTTPTransport(trust_env=False))
+    pool = observed("console")
     http = await stack.enter_async_context(httpx.AsyncClient(transport=pool, trust_env=False))
     return HttpConsole(http, settings.auth_console_url, file)
 

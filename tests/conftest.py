@@ -1,17 +1,24 @@
 """Fixtures that every area shares: one test authority and its SVID folders per session."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx._transports import default as httpx_transports
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
 from mesh.local.pki.certificate_authority import CertificateAuthority, Issued, install, issue_all
 from tests.live import live
 
 __all__ = ["live"]
+
+# httpx reads the public roots for every client, which takes OpenSSL 50 ms or more. Tests make
+# thousands of clients, and one TLS context serves them all.
+_httpx: Any = httpx_transports
+_httpx.create_ssl_context = functools.cache(_httpx.create_ssl_context)
 
 LIVE = "live"
 NO_SKIPS = "AMARRE_TESTS_NO_SKIPS"

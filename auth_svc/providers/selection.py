@@ -16,6 +16,7 @@ from auth_svc.storage.session_uses import SqlSessionUses
 from mesh.chassis.credentials import secret_files
 from mesh.chassis.server import StartError
 from mesh.chassis.telemetry import observed
+from mesh.chassis.telemetry.clients import public_roots
 
 Provider = EmbeddedDirectory | AppwriteDirectory
 
@@ -37,7 +38,9 @@ async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[
     if settings.auth_provider == "embedded":
         yield EmbeddedDirectory(database, life, utc_now)
         return
-    pool = observed("appwrite", httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False))
+    pool = observed(
+        "appwrite", httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False, verify=public_roots())
+    )
     async with httpx.AsyncClient(timeout=TIMEOUT, transport=pool, trust_env=False) as http:
         client = AppwriteClient(http, _project(settings), utc_now)
         directory = AppwriteDirectory(

@@ -248,12 +248,15 @@ def bind(address: str) -> socket.socket:
             return _bind_unix(Path(address.removeprefix("unix:")))
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
+        server = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
     except (OSError, ValueError, OverflowError) as exc:
         raise ListenError(
             f"Cannot listen on {address!r} ({exc}). Stop the other program or set another "
             "HOST:PORT in AMARRE_GATEWAY_HTTP_LISTEN or AMARRE_GATEWAY_HTTPS_LISTEN."
         ) from exc
+    # Connections inherit it. Without it asyncio, unlike uvloop, leaves Nagle's algorithm on.
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return server
 
 
 def _bind_unix(path: Path) -> socket.socket:

@@ -144,6 +144,9 @@ def _bound(address: str, variable: str) -> Iterator[socket.socket]:
     except (OSError, ValueError, OverflowError) as exc:
         raise _cannot_listen(address, variable) from exc
     with listener:
+        # Connections inherit it. Without it asyncio, unlike uvloop, leaves Nagle's algorithm on:
+        # 40 ms more for each response on a connection that is kept.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listener
 
 

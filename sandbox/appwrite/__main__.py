@@ -67,12 +67,14 @@ def _address(text: str, option: str) -> tuple[str, int]:
 
 def _bind(address: tuple[str, int]) -> socket.socket:
     try:
-        return socket.create_server(address, backlog=128)
+        listener = socket.create_server(address, backlog=128)
     except OSError as exc:
         raise CannotStartError(
             f"--listen {address[0]}:{address[1]} cannot be used ({os.strerror(exc.errno or 0)}):"
             " stop the other program or choose another port."
         ) from exc
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Connections inherit it.
+    return listener
 
 
 if __name__ == "__main__":

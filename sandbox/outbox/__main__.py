@@ -89,9 +89,11 @@ def _address(text: str, option: str) -> tuple[str, int]:
 
 def _bound(address: tuple[str, int], option: str) -> socket.socket:
     try:
-        return socket.create_server(address, backlog=128)
+        listener = socket.create_server(address, backlog=128)
     except OSError as exc:
         raise _cannot_bind(address, option, exc) from exc
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # Connections inherit it.
+    return listener
 
 
 def _cannot_bind(address: tuple[str, int], option: str, exc: OSError) -> CannotStartError:

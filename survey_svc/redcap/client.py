@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from mesh.chassis.errors import DeadlineExceededError, MeshError, UnavailableError, UpstreamError
 from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, observed
+from mesh.chassis.telemetry.clients import public_roots
 from survey_svc import deadline
 from survey_svc.errors import RefusedError
 from survey_svc.redcap import responses
@@ -236,7 +237,7 @@ def _pool(connections: int) -> httpx.AsyncBaseTransport:
     limits = httpx.Limits(
         max_connections=connections, max_keepalive_connections=max(1, connections // 2)
     )
-    return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+    return httpx.AsyncHTTPTransport(limits=limits, trust_env=False, verify=public_roots())
 
 
 def _unchanged(value: T) -> T:

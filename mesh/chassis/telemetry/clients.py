@@ -1,5 +1,7 @@
 """Telemetry of systems outside the mesh: HTTP back-ends and databases."""
 
+import functools
+import ssl
 import sys
 import time
 from typing import Any
@@ -16,6 +18,12 @@ _BEGUN = "amarre_begun"
 _watching = False
 
 
+@functools.cache
+def public_roots() -> ssl.SSLContext:
+    """Return the TLS context of HTTP clients: OpenSSL takes 50 ms or more to read the roots."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 def observed(
     backend: str, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncBaseTransport:
@@ -23,7 +31,9 @@ def observed(
 
     Neither path nor query is recorded: they hold ids of users.
     """
-    return _Observed(backend, transport or httpx.AsyncHTTPTransport(trust_env=False))
+    return _Observed(
+        backend, transport or httpx.AsyncHTTPTransport(trust_env=False, verify=public_roots())
+    )
 
 
 class _Observed(httpx.AsyncBaseTransport):

@@ -14,6 +14,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from mesh.chassis.telemetry import names as emitted
+from mesh.chassis.telemetry.clients import public_roots
 from mesh.console.clock import Now
 from mesh.console.intake import envoy_admin, prometheus_text
 from mesh.console.intake.prometheus_text import Exemplar, Key, Reading, Tally
@@ -81,6 +82,7 @@ class Scraper:
             timeout=TIMEOUT_SECONDS,
             trust_env=False,
             limits=limits,
+            verify=public_roots(),
             # Compressing a page of metrics costs its process more than sending it.
             headers={"accept-encoding": "identity"},
         ) as client:

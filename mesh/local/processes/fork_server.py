@@ -176,6 +176,8 @@ def _run(connection: socket.socket, modules: Sequence[str], environment: Mapping
         _set_environment(environment)
         for module in (*modules, *_IMPORTED_LATER):
             import_module(module)
+        # Read once: every process inherits the context.
+        import_module("mesh.chassis.telemetry.clients").public_roots()
         _share_objects()
         if request := _serve(connection):
             _become(request)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 import auth_svc
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.server import StartError
-from mesh.chassis.sqlite import write_ahead
+from mesh.chassis.sqlite import CONNECT, write_ahead
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 WAIT_SECONDS = 3
@@ -53,7 +53,7 @@ class Database:
             "pool_timeout": WAIT_SECONDS,
         }
         if self.is_sqlite:
-            options["connect_args"] = {"timeout": WAIT_SECONDS}
+            options["connect_args"] = {**CONNECT, "timeout": WAIT_SECONDS}
         else:
             options["connect_args"] = {"timeout": WAIT_SECONDS, "command_timeout": WAIT_SECONDS}
             options["pool_pre_ping"] = True

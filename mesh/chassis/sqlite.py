@@ -3,12 +3,36 @@
 import asyncio
 import sqlite3
 import time
+from functools import partial
 from typing import Any
 
+import aiosqlite
 from sqlalchemy.util import await_only
 
 WAIT_SECONDS = 5.0
 LOOK_SECONDS = 0.01
+
+
+class Connection(aiosqlite.Connection):
+    """A connection that may be stopped more than once.
+
+    When a call is cancelled twice while its connection closes, SQLAlchemy stops the connection at
+    once. The close that is still under way then stopped it again and waited for ever for a thread
+    that had ended, and so did the end of the process, which waits for every task.
+    """
+
+    def __init__(self, database: str, **options: Any) -> None:
+        """Prepare to connect as `sqlite3.connect` does."""
+        super().__init__(partial(sqlite3.connect, database, **options), iter_chunk_size=64)
+        self._thread.daemon = True
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Stop the thread; return what waits for that, None when it was stopped before."""
+        return super().stop() if self._running else None
+
+
+CONNECT: dict[str, Any] = {"async_creator_fn": Connection}
+"""The ``connect_args`` with which an asynchronous engine uses `Connection`."""
 
 
 def write_ahead(connection: Any) -> None:

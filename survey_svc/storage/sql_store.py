@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mesh.chassis.errors import UnavailableError
-from mesh.chassis.sqlite import write_ahead
+from mesh.chassis.sqlite import CONNECT, write_ahead
 from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 WAIT_SECONDS = 5
@@ -195,7 +195,7 @@ def _engine(url: str) -> AsyncEngine:
             pool_timeout=WAIT_SECONDS,
             connect_args={"timeout": WAIT_SECONDS, "command_timeout": WAIT_SECONDS},
         )
-    engine = create_async_engine(url, connect_args={"timeout": WAIT_SECONDS})
+    engine = create_async_engine(url, connect_args={**CONNECT, "timeout": WAIT_SECONDS})
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _: object) -> None:

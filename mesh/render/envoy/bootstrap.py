@@ -3,7 +3,7 @@
 from typing import Any
 
 from mesh.contract.policy import Mesh, Service
-from mesh.render.envoy import clusters, edge, listeners, routes, tls
+from mesh.render.envoy import clusters, edge, listeners, routes, telemetry, tls
 from mesh.render.envoy.proxy import Endpoints, Proxy, Traffic, address
 from mesh.render.envoy.text import document
 from mesh.topology import clients_of
@@ -93,6 +93,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         **({"dynamic_resources": clusters.from_file(proxy)} if services else {}),
         "static_resources": {"listeners": found_listeners, "clusters": found_clusters},
         "overload_manager": _overload() | (edge.overload() if proxy.edge is not None else {}),
+        **telemetry.batches(proxy),
         "stats_flush_interval": "1s",
         # By default, each thread wakes up ten times a second to say that it lives.
         "watchdogs": dict.fromkeys(("main_thread_watchdog", "worker_watchdog"), _WATCHDOG),

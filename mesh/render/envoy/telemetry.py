@@ -44,6 +44,22 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
     }
 
 
+def batches(proxy: Proxy) -> dict[str, Any]:
+    """
+    Return the runtime settings of how many spans are sent at once; empty without a collector.
+
+    By default every fifth span is sent with those before it, and a request of the collector's costs
+    as much as twenty spans.
+    """
+    if not proxy.telemetry.otlp:
+        return {}
+    settings = {
+        "tracing.opentelemetry.min_flush_spans": 256,
+        "tracing.opentelemetry.flush_interval_ms": 1000,
+    }
+    return {"layered_runtime": {"layers": [{"name": "telemetry", "static_layer": settings}]}}
+
+
 def _path(direction: str) -> str:
     """
     Return the format of paths in telemetry: without the query, which may contain a secret; at the

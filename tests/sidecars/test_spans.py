@@ -1,0 +1,32 @@
+"""The spans of a proxy, as a collector gets them."""
+
+from dataclasses import replace
+
+import httpx
+
+from mesh.chassis.testing import free_port
+from mesh.render.envoy import Edge, Telemetry
+from tests.mesh.chassis.telemetry import collecting
+from tests.sidecars.bed import Bed, eventually
+
+REQUESTS = 60
+
+
+async def test_sent_in_batches(bed: Bed) -> None:
+    """Many spans are one request to the collector, which comes within a second or two."""
+    with collecting(free_port()) as collector:
+        edge = Edge(http=f"127.0.0.1:{free_port()}")
+        proxy = bed.proxy("gateway", "gateway", app=f"unix:{bed.folder}/none.sock")
+        otlp = f"127.0.0.1:{collector.port}"
+        await bed.start(replace(proxy, edge=edge, telemetry=Telemetry(otlp=otlp)))
+        async with httpx.AsyncClient(base_url=f"http://{edge.http}", trust_env=False) as client:
+            for _ in range(REQUESTS):
+                await client.get("/api/v1/me")
+
+        async def came() -> bool:
+            sent = collector.resources["traces"]
+            return REQUESTS == sum(len(s.spans) for one in sent for s in one.scope_spans)
+
+        await eventually(came, "all spans", within=4.0)
+        # By default, Envoy sends a request for every five spans.
+        assert len(collector.resources["traces"]) <= REQUESTS / 10

@@ -1,4 +1,4 @@
-"""AuthSettings: what the environment tells Auth."""
+"""AuthSettings: the settings of Auth, from the environment."""
 
 import re
 from datetime import timedelta

@@ -33,7 +33,7 @@ class Probe(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a process belongs: to every deployment, or to trials and tests alone."""
+    """Where a process runs: in every deployment, or only in trials and tests."""
 
     ALWAYS = "always"
     OUTSIDE_PRODUCTION = "outside-production"
@@ -66,7 +66,7 @@ class Process:
 
     @property
     def has_sidecar(self) -> bool:
-        """Whether an Envoy stands beside the process."""
+        """Whether the process has an Envoy as its sidecar."""
         return bool(self.identity)
 
 

@@ -1,4 +1,4 @@
-"""Pushes sessions that end before their time to whoever holds tokens of them."""
+"""Pushes sessions that end before their time to the services that hold tokens of them."""
 
 import asyncio
 import contextlib

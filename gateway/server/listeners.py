@@ -185,7 +185,7 @@ def limited(limits: ConnectionLimits | None) -> type[HttpToolsProtocol]:
                 raise ValueError(_TOO_LARGE)  # The parser then answers 400.
 
         def send_400_response(self, msg: str) -> None:
-            """Answer what is no HTTP/1.1 request, and close the connection."""
+            """Answer what is not an HTTP/1.1 request, and close the connection."""
             reason = _TOO_LARGE if self._header_bytes > HEADER_BYTES else msg
             response = failure(UnreadableInputError(reason))
             headers = [

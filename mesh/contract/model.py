@@ -106,7 +106,7 @@ class Method:
 
     @functools.cached_property
     def stays_open(self) -> bool:
-        """Whether it tells what happens for as long as the caller listens."""
+        """Whether it is a stream without an end of its own, which the caller watches."""
         return self.deadline > LONGEST_CALL
 
     @functools.cached_property

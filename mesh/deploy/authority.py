@@ -38,7 +38,7 @@ async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECO
 
 
 def main(arguments: list[str]) -> int:
-    """Issue certificates as *arguments* say until told to stop; return the exit status."""
+    """Issue certificates as *arguments* say until stopped; return the exit status."""
     if len(arguments) != 3 or arguments[0] != "run":
         sys.stderr.write("python -m mesh.deploy.authority run CA_FOLDER CERTS_FOLDER\n")
         return 2

@@ -107,7 +107,7 @@ def _built(build: Callable[[], list[kubernetes_check.Resource]]) -> list[str]:
 
 
 def istio() -> list[str]:
-    """Return what keeps Istio's resources from being built alone."""
+    """Return what prevents Istio's resources from being built on their own."""
     try:
         kubernetes_check.build(ISTIO / "base")
     except kubernetes_check.BuildError as error:

@@ -191,7 +191,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Create, give away and report; return the exit status: 1 while something is missing."""
+    """Create secrets, give them to their readers, report; return 1 while something is missing."""
     sandbox = "--sandbox" in arguments
     folders = [Path(a) for a in arguments if a != "--sandbox"]
     folder = folders[0] if folders else FOLDER

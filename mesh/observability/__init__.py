@@ -1,1 +1,1 @@
-"""Committed configuration of monitoring, and the schema of what the mesh tells of itself."""
+"""Committed configuration of monitoring, and the schema of the telemetry of the mesh."""

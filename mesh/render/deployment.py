@@ -18,7 +18,7 @@ CLUSTER_DOMAIN = "svc.cluster.local"
 SOCKETS = "/run/amarre"
 """The folder of Unix sockets that a workload shares with its sidecar."""
 DRAIN_SECONDS = 10
-"""How long what is told to stop still serves."""
+"""How long a workload that is asked to stop still serves."""
 KEY_SET_PORT = topology.PORT_BASE + 4
 KEY_SET_PATH = "/.well-known/jwks.json"
 EDGE = "edge"

@@ -25,7 +25,7 @@ SECRET_FILES = {
     ),
     "survey": ("amarre_survey_store", "amarre_survey_cache", "redcap-token", PSEUDONYM_KEY),
 }
-"""The files of each workload's secret; those not named have the pseudonym key alone."""
+"""The files of each workload's secret; all others have only the pseudonym key."""
 
 
 @dataclass(frozen=True)

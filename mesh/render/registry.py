@@ -33,7 +33,7 @@ TARGETS: Mapping[str, tuple[str, str]] = {
 
 
 class UnknownTargetError(Exception):
-    """There is no such target; the message names those there are."""
+    """The target does not exist; the message names those that do."""
 
 
 WITH_ALERTS = ("kubernetes", "rules")
@@ -52,7 +52,7 @@ def render(target: str, runbooks: str = "") -> Files:
         UnknownTargetError: There is no such target.
     """
     if target not in TARGETS:
-        raise UnknownTargetError(f"There is no target {target!r}; there are {', '.join(TARGETS)}.")
+        raise UnknownTargetError(f"There is no target {target!r}. Targets: {', '.join(TARGETS)}.")
     function: Callable[..., Files] = import_module(TARGETS[target][0]).render
     return function(runbooks.rstrip("/")) if runbooks and target in WITH_ALERTS else function()
 

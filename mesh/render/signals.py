@@ -78,7 +78,7 @@ def _page(contract: Mesh) -> list[str]:
         "# Signals",
         "",
         (
-            "What every process of the mesh tells of itself."
+            "The telemetry of every process of the mesh."
             " Made from `mesh/observability/signals.yaml` and the contracts by"
             " `amarre render signals`; do not edit."
         ),

@@ -16,7 +16,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 async def body(request: Request) -> Json:
-    """Return the body's JSON object; an empty one if there is no body."""
+    """Return the body's JSON object; empty if the body is."""
     raw = await request.body()
     if not raw:
         return {}

@@ -5,7 +5,7 @@ import json
 
 
 class CacheKeys:
-    """Makes keys; *scope* tells projects apart that share a cache."""
+    """Makes keys; *scope* separates projects that share a cache."""
 
     def __init__(self, scope: str) -> None:
         self._scope = scope

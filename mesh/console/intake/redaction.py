@@ -45,14 +45,14 @@ _PROSE = _words(
     "the a an incorrect denied absent present optional disabled enabled failed malformed mismatch "
     "unset set default does for in of from already and or on off undefined redacted hidden masked"
 )
-"""Words that follow ``token:`` in sentences and are no credential."""
+"""Words that follow ``token:`` in sentences and are not credentials."""
 _PASSWORDS = _words("password passwd pwd pw pass passphrase passcode secret otp totp")
 """Names after which even a number is a credential in a text: ``password=123456``."""
 _PERSONS = frozenset(
     {"client.address", "source.address", "peer.address", "http.client_ip", "net.peer.ip"}
     | {"net.sock.peer.addr", "network.peer.address", "user_agent.original", "enduser.id"}
 )
-"""Attributes of OpenTelemetry and Envoy that identify whoever uses the browser."""
+"""Attributes of OpenTelemetry and Envoy that identify the user of the browser."""
 _QUERIES = frozenset({"url.query", "http.query", "url.fragment", "http.request.query"})
 """Attributes that hold a query string without its URL; removed as it is from URLs."""
 _PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename"}

@@ -13,7 +13,7 @@ MAX_TRACES = 1000
 MAX_VALUES = 12
 """How many values of each facet are returned, the most frequent ones."""
 DURATIONS_MS = ((0, 10), (10, 100), (100, 1000), (1000, 0))
-"""Ranges of durations; 0 is no bound."""
+"""Ranges of durations in milliseconds; 0: unbounded."""
 
 _COUNTS = {
     "service": (

@@ -1,4 +1,4 @@
-"""What the page of one incident shows besides it: contracts, budgets, calls, control actions."""
+"""Details of one incident: contracts, budgets, calls, control actions."""
 
 import sqlite3
 from datetime import datetime, timedelta

@@ -104,7 +104,7 @@ def _saturation(name: str, processes: Sequence[dict[str, Any]], limit: int | Non
 
 
 def _in_flight(name: str, processes: Sequence[dict[str, Any]]) -> float | None:
-    """Return the calls in flight at all replicas; None while none has told."""
+    """Return the calls in flight at all replicas; None while unknown."""
     known = _known_flights(name, processes)
     return sum(known) if known else None
 

@@ -12,7 +12,7 @@ from mesh.console.store.call_edges import GATEWAY, OUTSIDE
 from mesh.contract.policy import ANY_CALLER, Mesh
 
 Key = tuple[str, str, str]
-"""Source, target, rpc; the rpc is empty for what is no rpc of the contracts."""
+"""Source, target, rpc; the rpc is empty for calls that are not declared in a contract."""
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Edges:
         self._waiting: OrderedDict[bytes, tuple[int, list[Edge]]] = OrderedDict()
 
     def see(self, spans: Iterable[Span], *, now: int) -> list[Edge]:
-        """Return the calls that can be told at *now* (microseconds), knowing *spans* as well."""
+        """Take in *spans*; return the calls that are known at *now* (microseconds)."""
         found: list[Edge] = []
         for span in spans:
             if span.probe:

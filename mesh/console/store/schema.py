@@ -126,7 +126,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open the file for reading alone."""
+    """Open the file read-only."""
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
     db.execute("PRAGMA cache_size = -8000")
     db.execute("PRAGMA mmap_size = 0")

@@ -100,4 +100,4 @@ class Client:
             part.unlink(missing_ok=True)
 
     def _away(self) -> UserError:
-        return UserError(f"The console at {self.url} does not answer. `amarre status` tells more.")
+        return UserError(f"The console at {self.url} does not answer. See `amarre status`.")

@@ -14,11 +14,13 @@ from mesh.console.terminal.client import Client
 
 Find = Callable[[Path], tuple[str, str]]
 """Returns URL and token of the console of the mesh that runs from a data folder."""
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-_FOLLOW = click.option("--follow", "-f", is_flag=True, help="Go on with what comes. Ctrl-C ends.")
-_SERVICE = click.option("--service", default="", help="Of this service alone.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+_FOLLOW = click.option("--follow", "-f", is_flag=True, help="Follow new records until interrupted.")
+_SERVICE = click.option("--service", default="", help="Show only this service.")
 _LIMIT = click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
-_WINDOW = click.option("--window", default="5m", show_default=True, help="How far back, 15m or 1h.")
+_WINDOW = click.option(
+    "--window", default="5m", show_default=True, help="How far to look back, for example 15m or 1h."
+)
 
 
 def commands(find: Find) -> list[click.Command]:
@@ -36,16 +38,20 @@ def commands(find: Find) -> list[click.Command]:
     @click.command("traces")
     @click.argument("trace_id", default="")
     @_SERVICE
-    @click.option("--rpc", default="", help="With a call of this method, survey.ListRequests.")
+    @click.option(
+        "--rpc", default="", help="Only traces with this method, for example survey.ListRequests."
+    )
     @click.option("--status", type=click.Choice(["ok", "error"]), default=None)
-    @click.option("--min-ms", type=float, default=None, help="That took at least this long.")
-    @click.option("--attr", default="", help="With this attribute, key=value.")
+    @click.option(
+        "--min-ms", type=float, default=None, help="Only traces that took at least this long."
+    )
+    @click.option("--attr", default="", help="Only traces with this attribute, key=value.")
     @_LIMIT
     @_FOLLOW
     @_JSON
     @DATA_OPTION
     def traces(trace_id: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
-        """Search traces, or show the one called TRACE_ID."""
+        """Search traces, or show the trace TRACE_ID."""
         asked = client(data)
         if trace_id:
             whole = asked.get(f"traces/{trace_id}")
@@ -58,15 +64,21 @@ def commands(find: Find) -> list[click.Command]:
     @click.command("logs")
     @click.argument("text", default="")
     @_SERVICE
-    @click.option("--level", default="", help="At least this level.")
-    @click.option("--kind", default="", help="access, error, slow, security or event.")
-    @click.option("--trace", "trace_id", default="", help="Of this trace alone.")
+    @click.option(
+        "--level", default="", help="Only records of at least this level, for example warning."
+    )
+    @click.option(
+        "--kind",
+        default="",
+        help="Only records of this kind: access, error, slow, security or event.",
+    )
+    @click.option("--trace", "trace_id", default="", help="Only records of this trace.")
     @_LIMIT
     @_FOLLOW
     @_JSON
     @DATA_OPTION
     def logs(text: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
-        """Search logs for TEXT, oldest first; or follow them."""
+        """Search log records for TEXT, oldest first, or follow them."""
         asked = client(data)
         found = reversed(asked.get("logs", q=text, **wanted)["items"])
         _echo_all(found, tables.log, as_json=as_json)
@@ -89,7 +101,7 @@ def commands(find: Find) -> list[click.Command]:
 
     @click.command("top")
     @_WINDOW
-    @click.option("--once", is_flag=True, help="Show it once and end.")
+    @click.option("--once", is_flag=True, help="Print it once and exit.")
     @DATA_OPTION
     def top(data: Path, *, window: str, once: bool) -> None:
         """Watch services, methods and alerts; Ctrl-C ends."""
@@ -156,9 +168,9 @@ def commands(find: Find) -> list[click.Command]:
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--listen", default="127.0.0.1:3120", show_default=True, help="Where to show it.")
+@click.option("--listen", default="127.0.0.1:3120", show_default=True, help="Address to listen on.")
 def _show(file: Path, listen: str) -> None:
-    """Show an exported FILE in a console of its own, beside any that runs; Ctrl-C ends."""
+    """Open an exported FILE in a separate console, until interrupted."""
     import asyncio
 
     from mesh.console.app import ListenError

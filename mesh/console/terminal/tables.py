@@ -1,4 +1,4 @@
-"""What the console tells, as lines and tables for a terminal."""
+"""Lines and tables of a terminal, from what the console's API returns."""
 
 import sys
 from collections.abc import Iterable, Iterator

@@ -53,7 +53,7 @@ Answer = dict[str, Any] | Response
 
 
 class NotFoundError(Exception):
-    """There is no such thing, or no more."""
+    """It does not exist, or no longer."""
 
 
 class UnavailableError(Exception):

@@ -95,7 +95,7 @@ def examine(context: str) -> list[Finding]:
             cluster,
             "Prometheus Operator",
             "podmonitors.monitoring.coreos.com",
-            "Install Prometheus Operator for components/monitoring; without it there are no it.",
+            "Install Prometheus Operator for components/monitoring; without it nothing is scraped.",
             needed=False,
         ),
         _adapter(cluster),

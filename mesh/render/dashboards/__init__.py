@@ -17,7 +17,7 @@ Files = dict[str, str]
 
 
 def render() -> Files:
-    """Return every dashboard as JSON, and what tells Grafana of them and of the data sources."""
+    """Return every dashboard as JSON, and the files with which Grafana is provisioned."""
     return {f"dashboards/{board.uid}.json": board.to_json() for board in boards()} | sources.files()
 
 

@@ -10,7 +10,7 @@ def board() -> Board:
     return Board(
         uid="amarre-business",
         title="AMARRE / Business",
-        about="What researchers do: links, sessions, requests, downloads. No person is told apart.",
+        about="What researchers do: links, sessions, requests, downloads. No personal data.",
         rows=(("Today", _TODAY), ("Over time", _OVER_TIME), ("What stops people", _STOPS)),
     )
 

@@ -98,7 +98,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         # By default, each thread wakes up ten times a second to say that it lives.
         "watchdogs": dict.fromkeys(("main_thread_watchdog", "worker_watchdog"), _WATCHDOG),
     }
-    title = f"Envoy beside {proxy.workload}: rendered from the contracts, never edited."
+    title = f"Envoy of {proxy.workload}: rendered from the contracts, do not edit."
     return document(title, content)
 
 

@@ -71,7 +71,7 @@ def _routes(files: Files, deployed: Deployment, gateway: Workload) -> None:
     http.append({"name": "everything-else", **_to(gateway, LONGEST_CALL + SLACK)})
     files.add(
         f"virtual-service-{EDGE}.yaml",
-        "Leads browsers to the gateway, never retries, and takes away what only the mesh may say.\n"
+        "Routes browsers to the gateway, never retries, removes headers that only the mesh sets.\n"
         "Streams may last as long as the contract lets them:\n"
         + "\n".join(f"  {m.name}: {duration(m.deadline)} ({m.source})" for m in streams),
         resource(

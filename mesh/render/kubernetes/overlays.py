@@ -40,7 +40,7 @@ OVERLAYS = (
         4,
         ("external-secrets", "monitoring", "rollouts", "blue-green", "site"),
         "production",
-        "As production, smaller; new versions stand beside the old ones until a person says so.",
+        "As production, smaller; new versions run next to old ones until somebody promotes them.",
     ),
     Overlay(
         "production",

@@ -83,7 +83,7 @@ def blue_green(deployed: Deployment) -> Files:
     ]
     files.add(
         "kustomization.yaml",
-        "Blue-green, after the component rollouts: all new pods stand beside the old ones and get "
+        "Blue-green, after the component rollouts: all new pods run next to the old ones and get "
         "only calls with x-canary: 1 until a person promotes them; then everything at once.",
         kustomization(component=True, patches=patches),
     )

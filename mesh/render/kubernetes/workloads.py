@@ -101,7 +101,7 @@ def _deployment(files: Files, workload: Workload) -> None:
     labels = {"app": workload.name}
     files.add(
         f"deployment-{workload.name}.yaml",
-        f"Runs {workload.name} beside an injected proxy, which reaches it over a Unix socket. The\n"
+        f"Runs {workload.name} with an injected proxy, which reaches it over a Unix socket. The\n"
         "autoscaler, or a Rollout, sets the number of replicas.",
         resource(
             "apps/v1 Deployment",

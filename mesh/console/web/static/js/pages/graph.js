@@ -177,7 +177,7 @@ function detail(edges) {
 }
 
 function listing(edges) {
-  if (!edges.length) return empty("No contract declares an edge, and none was seen.");
+  if (!edges.length) return empty("No declared and no observed calls.");
   const rank = (e) => (e.declared ? 1 : 0) * 2 + (e.observed ? 0 : 1);
   return h("section", { class: "card flush" }, h("h2", {}, "Every edge"), h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, ["From", "To", "Method", "State", "Rate", "Failed", "Refused", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),

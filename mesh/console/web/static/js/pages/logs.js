@@ -57,7 +57,7 @@ export async function logs(main, { signal, query, keep }) {
     if (mine !== turn) return;
     list.append(...page.items.map(record));
     if (page.nextPageToken && page.items.length < 20 && performance.now() - started < 5000) return search(page.nextPageToken, started);
-    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: () => search(page.nextPageToken) }, "Older records") : list.childElementCount ? "There are no older records." : "No record matches.");
+    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: () => search(page.nextPageToken) }, "Older records") : list.childElementCount ? "There are no older records." : "No matching records.");
   };
   const changed = () => {
     const data = new FormData(form);

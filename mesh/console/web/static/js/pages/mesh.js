@@ -13,16 +13,16 @@ export async function mesh(main, { signal }) {
   await every(5000, signal, async () => {
     const [found, intake, runs] = await Promise.all([get("mesh", {}, signal), get("intake", {}, signal), get("runs", {}, signal)]);
     refresh(body,
-      table("Certificates", ["Of", "Life left", "Ends", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), h("code", {}, c.subject)], "No process tells of a certificate."),
+      table("Certificates", ["Of", "Life left", "Ends", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), h("code", {}, c.subject)], "No certificates reported."),
       h("div", { class: "two" },
         table("Faults in force", ["Proxy", "Path", "Delay", "Abort"], found.faults, (f) => [f.process, h("code", {}, f.path), f.delay ? `${f.delay} for ${percent(f.delayShare, 0)}` : "–", f.abort ? `${f.abort} for ${percent(f.abortShare, 0)}` : "–"], "None."),
         table("Weights", ["Proxy", "Clusters", "Path"], found.weights, (w) => [w.process, h("span", { class: "chips" }, Object.entries(w.clusters).map(([name, share]) => pill("accent", `${name} ${share}`))), h("code", {}, w.path)], "No canary."),
-        table("Open breakers", ["Proxy", "Cluster", "Kind"], found.breakers, (b) => [b.process, b.cluster, pill("bad", b.kind)], "None is open."),
-        table("Ejected hosts", ["Proxy", "Cluster", "Host"], found.ejections, (e) => [e.process, e.cluster, e.address], "No host is ejected.")),
-      found.proxies.map((p) => shut(`Proxy ${p.process}`, ["Route", "Cluster", "Time-out", "Retries"], p.routes, (r) => [h("code", {}, r.path), r.cluster, r.timeout || "–", r.retries ? `${r.retries} on ${r.retryOn}` : "none"], p.fault || "It has no routes.", p.up ? pill("good", `${p.state.toLowerCase()} ${p.version}`) : pill("bad", p.fault))),
-      shut("Policies as compiled", ["Method", "Callers", "Deadline", "User", "Retries", "Declared in"], found.policies, (p) => [p.rpc, p.callers.join(", "), ms(p.deadlineMs), p.session ? "needed" : "–", p.retries ? "yes" : "no", h("code", {}, p.source)], "There is no contract."),
+        table("Open breakers", ["Proxy", "Cluster", "Kind"], found.breakers, (b) => [b.process, b.cluster, pill("bad", b.kind)], "No open breakers."),
+        table("Ejected hosts", ["Proxy", "Cluster", "Host"], found.ejections, (e) => [e.process, e.cluster, e.address], "No ejected hosts.")),
+      found.proxies.map((p) => shut(`Proxy ${p.process}`, ["Route", "Cluster", "Time-out", "Retries"], p.routes, (r) => [h("code", {}, r.path), r.cluster, r.timeout || "–", r.retries ? `${r.retries} on ${r.retryOn}` : "none"], p.fault || "No routes.", p.up ? pill("good", `${p.state.toLowerCase()} ${p.version}`) : pill("bad", p.fault))),
+      shut("Policies as compiled", ["Method", "Callers", "Deadline", "User", "Retries", "Declared in"], found.policies, (p) => [p.rpc, p.callers.join(", "), ms(p.deadlineMs), p.session ? "needed" : "–", p.retries ? "yes" : "no", h("code", {}, p.source)], "No contracts."),
       h("div", { id: "intake", class: "two" },
-        table("Kept", ["Service", "Spans", "Logs", "Size"], intake.kept, (k) => [k.service, count(k.spans), count(k.logs), bytes(k.spanBytes + k.logBytes)], "Nothing has come in yet."),
+        table("Kept", ["Service", "Spans", "Logs", "Size"], intake.kept, (k) => [k.service, count(k.spans), count(k.logs), bytes(k.spanBytes + k.logBytes)], "No telemetry received yet."),
         table("Dropped or changed", ["What", "Service", "Count", "Last"], intake.dropped, (d) => [h("span", { title: d.meaning }, `${d.signal}: ${d.meaning}`), d.service, count(d.count), ago(d.last)], "Everything received was kept.")),
       compared(runs.items));
   });
@@ -48,5 +48,5 @@ function table(title, columns, rows, cells, none, ...after) {
 function compared(runs) {
   const shown = runs, names = [...new Set(shown.flatMap((r) => Object.keys(r.methods)))].sort();
   return table("Runs", ["p95 of", ...shown.map((r, i) => (i ? new Date(r.started).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "short" }) : "this run"))], names,
-    (name) => [name, ...shown.map((r) => (r.methods[name] ? h("span", {}, ms(r.methods[name].p95Ms), h("span", { class: "muted" }, ` ${count(r.methods[name].calls)}`)) : "–"))], "No run has been summed up yet; that happens every 30 s.");
+    (name) => [name, ...shown.map((r) => (r.methods[name] ? h("span", {}, ms(r.methods[name].p95Ms), h("span", { class: "muted" }, ` ${count(r.methods[name].calls)}`)) : "–"))], "No runs yet. A run is summarised every 30 s.");
 }

@@ -44,13 +44,13 @@ function detail(method, points, exemplars) {
 }
 
 function listing(items, chosen, choose, name) {
-  if (!items.length) return empty("No method is declared.");
+  if (!items.length) return empty("No methods declared.");
   const columns = ["Method", "Calls", "Rate", "Failed", "p50", "p95", "p99", "Objective", "Budget left", "Burn 1 h"];
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, columns.map((t, i) => h("th", { class: [1, 4, 6, 7].includes(i) ? "num optional" : i ? "num" : "" }, t)))),
     h("tbody", {}, items.map((m) => h("tr", { class: "link", onclick: () => choose(name(m)) },
       h("td", {}, h("button", { class: "quiet", type: "button", "aria-pressed": String(chosen === name(m)), "data-row": true, "data-focus": name(m) }, name(m))),
-      h("td", { class: "num optional" }, count(m.calls), m.few ? h("span", { class: "muted", title: "Percentiles of so few calls say little." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
+      h("td", { class: "num optional" }, count(m.calls), m.few ? h("span", { class: "muted", title: "Percentiles of so few calls are not meaningful." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
       h("td", { class: `num ${m.errorRatio > 0.01 ? "level-error" : ""}` }, m.calls ? percent(m.errorRatio) : "–"),
       h("td", { class: "num optional" }, ms(m.p50Ms)), h("td", { class: `num ${m.objective && m.p95Ms > m.objective.latencyMs ? "level-warning" : ""}` }, ms(m.p95Ms)), h("td", { class: "num optional" }, ms(m.p99Ms)),
       h("td", { class: "num optional muted" }, m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–"),

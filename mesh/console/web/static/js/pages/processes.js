@@ -22,7 +22,7 @@ export async function processes(main, { signal }) {
 function table(title, columns, rows, cells) {
   return h("section", { class: "card flush" }, h("h2", {}, title), rows.length
     ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((name) => h("th", {}, name)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell)))))))
-    : empty("Nothing is scraped."));
+    : empty("No scrape targets."));
 }
 
 function service([name, items]) {

@@ -50,8 +50,8 @@ export async function traces(main, { signal, query, keep }) {
     if (page.nextPageToken && page.items.length < 10 && performance.now() - started < 5000) return search(page.nextPageToken, started);
     // Spans come a few seconds after their calls: who looks early need not ask again.
     if (!items.length && !page.nextPageToken) setTimeout(() => mine === turn && !signal.aborted && search("", performance.now(), true), 2000);
-    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "Nothing yet; search further back") :
-      items.length ? `${items.length} traces; there are no older ones.` : "No trace matches yet.");
+    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "Nothing found yet: search further back") :
+      items.length ? `${items.length} traces; there are no older ones.` : "No matching traces yet.");
   };
   const narrow = async (mine) => {
     const found = await get("traces/facets", { ...wanted, ...range() }, signal).catch((error) => { if (error.name !== "AbortError") throw error; });

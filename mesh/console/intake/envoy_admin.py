@@ -13,7 +13,7 @@ _STATS = (
     r"circuit_breakers\.\w+\.\w+_open$|outlier_detection\.ejections_active$"
     r"|upstream_rq_(total|active|retry|active_overflow|pending_overflow|timeout|per_try_timeout)$"
     r"|http_local_rate_limit\.rate_limited$|downstream_global_cx_overflow$"
-    r"|^server\.memory_allocated$"
+    r"|^server\.(memory_allocated|state|uptime)$"
 )
 _MARKS = re.compile(
     r"(membership_(change|healthy|total)|health_check\.(failure|healthy)"
@@ -26,6 +26,8 @@ _MARKS = re.compile(
 """Statistics of which at least one changes whenever hosts, routes or certificates do."""
 _GAUGE = re.compile(r"_open$|_active$|^server\.")
 _FAULT_FILTER = "envoy.filters.http.fault"
+_STATES = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
+"""By the value of ``server.state``."""
 MOST_BYTES = 16 * 1024 * 1024
 LISTED_SECONDS = 60.0
 """After which hosts, certificates and routes are read although no statistic has changed."""
@@ -72,21 +74,19 @@ async def read(client: httpx.AsyncClient, url: str, before: Proxy | None = None)
     """
     Ask the admin interface at *url*.
 
-    The long answers (hosts, certificates, routes) are taken from *before*, the last reading, while
-    no statistic says that they have changed.
+    The long answers (version, hosts, certificates, routes) are taken from *before*, the last
+    reading, while no statistic says that they have changed.
 
     Raises:
         httpx.HTTPError: It does not answer well.
-        ValueError, KeyError, TypeError: It answers something else than Envoy does.
+        ValueError, LookupError, TypeError: It answers something else than Envoy does.
     """
-    info = await _json(client, f"{url}/server_info")
     asked = {"format": "json", "filter": f"{_STATS}|{_MARKS.pattern}"}
     stats = await _json(client, f"{url}/stats", params=asked)
     values = {s["name"]: float(s.get("value", 0)) for s in stats["stats"] if "name" in s}
     short: dict[str, Any] = {
-        "version": str(info["version"]).split("/")[1] if "/" in info["version"] else "",
-        "state": str(info.get("state", "")),
-        "uptime_seconds": float(str(info.get("uptime_current_epoch", "0s")).rstrip("s")),
+        "state": _STATES[int(values["server.state"])],
+        "uptime_seconds": values["server.uptime"],
         "breakers": [
             {"cluster": name.split(".")[1], "kind": name.rsplit(".", 1)[1].removesuffix("_open")}
             for name, value in values.items()
@@ -110,11 +110,13 @@ async def read(client: httpx.AsyncClient, url: str, before: Proxy | None = None)
             for load in before.loads
         ]
         return replace(before, **short, loads=loads)
+    info = await _json(client, f"{url}/server_info")
     clusters = await _json(client, f"{url}/clusters", params={"format": "json"})
     certificates = await _json(client, f"{url}/certs")
     routes = [*await _routes(client, url, "dynamic"), *await _routes(client, url, "static")]
     return Proxy(
         **short,
+        version=str(info["version"]).split("/")[1] if "/" in info["version"] else "",
         hosts=list(_hosts(clusters)),
         loads=list(_loads(clusters)),
         certificates=list(_certificates(certificates)),

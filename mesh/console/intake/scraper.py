@@ -120,7 +120,7 @@ class Scraper:
             else:
                 text = await fetch(client, seen.target.url, accept=prometheus_text.OPENMETRICS)
                 self._take(seen, text)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as exc:
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as exc:
             fault = phrase(exc)
         seen.at = self._now()
         if fault != seen.fault:

@@ -1,5 +1,6 @@
 """Pseudonyms of users in logs, spans and metrics: keyed, so that they cannot be guessed back."""
 
+import functools
 import hashlib
 import hmac
 import secrets
@@ -24,4 +25,9 @@ def load_key(file: Path | None) -> None:
 
 def pseudonym(user_id: str) -> str:
     """Return the pseudonym of a user: 16 hexadecimal characters."""
-    return hmac.new(_key, user_id.encode(), hashlib.sha256).hexdigest()[:16]
+    return _digest(_key, user_id)
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(key: bytes, user_id: str) -> str:
+    return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()[:16]

@@ -211,6 +211,9 @@ class Runner:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for one in waiting:
             one.cancel()
+        with contextlib.suppress(OSError):
+            # What stops now is not an incident.
+            self.monitoring.follow(())
         await self.fleet.stop()
 
     def _changed(self) -> None:

@@ -1,8 +1,10 @@
 """How a mesh ends: by Ctrl-C, by SIGTERM, by the end of its terminal."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -63,6 +65,20 @@ def test_end_of_the_terminal(tmp_path: Path) -> None:
     assert 0 == mesh.process.wait(30)
     assert "Stopped." in mesh.log.read_text()
     assert mesh.nothing_is_left()
+
+
+def test_no_incident(tmp_path: Path) -> None:
+    """Processes that drain and stop with their mesh are not scraped, and are no incidents."""
+    mesh = Started(tmp_path)
+    state = mesh.data / "state"
+    assert "survey" in (state / "scraped.json").read_text()
+    mesh.process.send_signal(signal.SIGTERM)
+
+    assert 0 == mesh.process.wait(30)
+    assert "[]" == (state / "scraped.json").read_text()
+    with contextlib.closing(sqlite3.connect(state / "console.sqlite")) as database:
+        found = database.execute("SELECT body FROM incidents").fetchall()
+    assert not [body for (body,) in found if "ServiceDown" in body]
 
 
 def test_nohup(tmp_path: Path) -> None:

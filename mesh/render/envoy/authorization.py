@@ -124,9 +124,10 @@ def jwt(service: Service, *, cluster: str = KEYS, payload: str = "") -> list[dic
                 "timeout": "1s",
             },
             "cache_duration": "30s",
-            # A proxy that replaces another must have the keys before it listens; if Auth is not
-            # serving yet, the first attempt fails at once and is retried.
-            "async_fetch": {"fast_listener": False, "failed_refetch_duration": "0.200s"},
+            # A proxy that replaces another must have the keys before it listens. If Auth is not
+            # serving, known keys stay in force and a failed fetch is repeated after a second: the
+            # longest wait at a start, and few requests from all replicas together.
+            "async_fetch": {"fast_listener": False, "failed_refetch_duration": "1s"},
         },
     }
     if payload:

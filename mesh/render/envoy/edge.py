@@ -29,9 +29,10 @@ _PRESSURE = (0.6, 0.95)
 """Connection usage at which idle timeouts start to shrink, and at which they reach the minimum."""
 START_HEADER = "x-amarre-start"
 """Header for the gateway: when the first byte of a request arrived, in ms since 1970."""
+START = "%START_TIME(%s%3f)%"
 ALWAYS_SERVED = ("/healthz", "/logout", "/api/v1/auth/logout")
 """Paths with separate connections to the gateway, which overload does not use up."""
-_FORGED = (
+FORGED = (
     "authorization",
     "proxy-authorization",
     "x-forwarded-client-cert",
@@ -75,7 +76,7 @@ def _manager(
     return manager.manager(
         name,
         codec_type="AUTO",
-        **manager.forget(exact=_FORGED, prefixes=["x-amarre-", "x-b3-"]),
+        **from_clients(),
         # The peer is the client; forwarded addresses are not trusted.
         use_remote_address=True,
         xff_num_trusted_hops=0,
@@ -84,21 +85,6 @@ def _manager(
         generate_request_id=True,
         always_set_request_id_in_response=True,
         merge_slashes=True,
-        max_request_headers_kb=HEADERS_KIB,
-        common_http_protocol_options={
-            "max_headers_count": 100,
-            "headers_with_underscores_action": "REJECT_REQUEST",
-            "idle_timeout": _IDLE,
-        },
-        http2_protocol_options={
-            "max_concurrent_streams": 100,
-            "initial_stream_window_size": 65_536,
-            "initial_connection_window_size": 1_048_576,
-        },
-        request_headers_timeout=_HEADERS_IN,
-        request_timeout=_REQUEST_IN,
-        stream_idle_timeout="60s",
-        delayed_close_timeout="1s",
         drain_timeout="2s",
         local_reply_config=json_replies(hsts=hsts),
         access_log=telemetry.access_log(proxy, EDGE),
@@ -114,18 +100,40 @@ def _manager(
             ],
             "request_headers_to_add": [
                 {
-                    "header": {"key": START_HEADER, "value": "%START_TIME(%s%3f)%"},
+                    "header": {"key": START_HEADER, "value": START},
                     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
                 }
             ],
         },
         http_filters=[
             *([telemetry.trace_response()] if proxy.telemetry.otlp else []),
-            *_limits(edge),
-            _body_limit(),
+            *(client_limits() if edge.rate_limits else []),
+            body_limit(),
             manager.router(),
         ],
     )
+
+
+def from_clients() -> dict[str, Any]:
+    """Return how a connection manager reads clients: what it ignores, and limits of requests."""
+    return {
+        **manager.forget(exact=FORGED, prefixes=["x-amarre-", "x-b3-"]),
+        "max_request_headers_kb": HEADERS_KIB,
+        "common_http_protocol_options": {
+            "max_headers_count": 100,
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "idle_timeout": _IDLE,
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 65_536,
+            "initial_connection_window_size": 1_048_576,
+        },
+        "request_headers_timeout": _HEADERS_IN,
+        "request_timeout": _REQUEST_IN,
+        "stream_idle_timeout": "60s",
+        "delayed_close_timeout": "1s",
+    }
 
 
 def _routes(mesh: Mesh) -> list[dict[str, Any]]:
@@ -196,7 +204,8 @@ def overload() -> dict[str, Any]:
     }
 
 
-def _body_limit() -> dict[str, Any]:
+def body_limit() -> dict[str, Any]:
+    """Return the filter that limits the body of a request."""
     return {
         "name": "envoy.filters.http.buffer",
         "typed_config": typed(
@@ -205,10 +214,8 @@ def _body_limit() -> dict[str, Any]:
     }
 
 
-def _limits(edge: Edge) -> list[dict[str, Any]]:
+def client_limits() -> list[dict[str, Any]]:
     """Return the filters that limit requests per address and per session."""
-    if not edge.rate_limits:
-        return []
     cookie = {
         "cookie": SESSION_COOKIE,
         "on_header_present": {

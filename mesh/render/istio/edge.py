@@ -4,7 +4,9 @@ from datetime import timedelta
 
 from mesh.contract.model import LONGEST_CALL
 from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment, RenderError, Workload
-from mesh.render.istio.filters import ENVOY_FILTER, PRIORITY, SUPPRESSED
+from mesh.render.envoy import edge
+from mesh.render.envoy.errors import json_replies
+from mesh.render.istio.filters import ENVOY_FILTER, PRIORITY, SUPPRESSED, connection_manager
 from mesh.render.istio.traffic import NO_RETRIES
 from mesh.render.manifest import Files, Resource, duration, resource
 
@@ -12,11 +14,9 @@ GATEWAY = "networking.istio.io/v1 Gateway"
 VIRTUAL_SERVICE = "networking.istio.io/v1 VirtualService"
 SITE_HOST = "amarre.example.org"
 CERTIFICATE = "edge-tls"
+CONTEXT = "GATEWAY"
 SLACK = timedelta(seconds=2)
 """What a request may take beyond the deadline of its call, so that the gateway answers first."""
-FORGEABLE = ("x-forwarded-client-cert", "authorization", "x-envoy-decorator-operation")
-REQUESTS_PER_MINUTE = 600
-"""Per address at each replica of the edge; the gateway's own limits are finer."""
 
 
 def add(files: Files, deployed: Deployment) -> None:
@@ -32,7 +32,7 @@ def add(files: Files, deployed: Deployment) -> None:
         raise RenderError(f"mesh/topology.py: the edge leads to one HTTP process, not to {names}.")
     _gateway(files)
     _routes(files, deployed, behind[0])
-    _rate_limit(files)
+    _filter(files)
 
 
 def _gateway(files: Files) -> None:
@@ -71,7 +71,7 @@ def _routes(files: Files, deployed: Deployment, gateway: Workload) -> None:
     http.append({"name": "everything-else", **_to(gateway, LONGEST_CALL + SLACK)})
     files.add(
         f"virtual-service-{EDGE}.yaml",
-        "Routes browsers to the gateway, never retries, removes headers that only the mesh sets.\n"
+        "Routes browsers to the gateway, never retries, and tells it when a request arrived.\n"
         "Streams may last as long as the contract lets them:\n"
         + "\n".join(f"  {m.name}: {duration(m.deadline)} ({m.source})" for m in streams),
         resource(
@@ -90,37 +90,29 @@ def _routes(files: Files, deployed: Deployment, gateway: Workload) -> None:
 
 def _to(gateway: Workload, timeout: timedelta) -> Resource:
     return {
-        "headers": {"request": {"remove": list(FORGEABLE)}},
+        "headers": {"request": {"set": {edge.START_HEADER: edge.START}}},
         "route": [{"destination": {"host": gateway.host, "port": {"number": gateway.port}}}],
         "timeout": duration(timeout),
         "retries": dict(NO_RETRIES),
     }
 
 
-def _rate_limit(files: Files) -> None:
-    per_address = _bucket(REQUESTS_PER_MINUTE)
-    always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    filter_type = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3"
-    config = {
-        "@type": f"{filter_type}.LocalRateLimit",
-        "stat_prefix": "edge",
-        "token_bucket": _bucket(REQUESTS_PER_MINUTE * 20),
-        "filter_enabled": {"runtime_key": "edge.rate_limit.enabled", **always},
-        "filter_enforced": {"runtime_key": "edge.rate_limit.enforced", **always},
-        "rate_limits": [{"actions": [{"masked_remote_address": {"v6_prefix_mask_len": 64}}]}],
-        "descriptors": [
-            {"entries": [{"key": "masked_remote_address"}], "token_bucket": per_address}
-        ],
-        "max_dynamic_descriptors": 20_000,
-    }
+def _filter(files: Files) -> None:
     router = {"name": "envoy.filters.http.router"}
     connections = {"name": "envoy.filters.network.http_connection_manager", "subFilter": router}
+    before_router = {
+        "applyTo": "HTTP_FILTER",
+        "match": {"context": CONTEXT, "listener": {"filterChain": {"filter": connections}}},
+    }
+    strict = {**edge.from_clients(), "path_with_escaped_slashes_action": "REJECT_REQUEST"}
     files.add(
         f"envoy-filter-{EDGE}.yaml",
-        f"Lets an address ask {REQUESTS_PER_MINUTE} times a minute; forged headers change nothing, "
-        "since\nthe address is that of the connection. Istio has no resource of its own for this.",
+        "Reads browsers as strictly as the edge of mesh/envoy: the same limits per address, "
+        "session\nand request, the same headers ignored, the same JSON errors. Istio has no "
+        "resource for this.",
         resource(
             ENVOY_FILTER,
+            # Its name in 0.1.0, so that an upgrade replaces it.
             f"{EDGE}-rate-limit",
             EDGE_NAMESPACE,
             metadata={"annotations": SUPPRESSED},
@@ -128,25 +120,14 @@ def _rate_limit(files: Files) -> None:
                 "priority": PRIORITY,
                 "workloadSelector": {"labels": {"app": EDGE}},
                 "configPatches": [
-                    {
-                        "applyTo": "HTTP_FILTER",
-                        "match": {
-                            "context": "GATEWAY",
-                            "listener": {"filterChain": {"filter": connections}},
-                        },
-                        "patch": {
-                            "operation": "INSERT_BEFORE",
-                            "value": {
-                                "name": "envoy.filters.http.local_ratelimit",
-                                "typed_config": config,
-                            },
-                        },
-                    }
+                    connection_manager(
+                        CONTEXT, local_reply_config=json_replies(hsts=None), **strict
+                    ),
+                    *(
+                        {**before_router, "patch": {"operation": "INSERT_BEFORE", "value": one}}
+                        for one in (*edge.client_limits(), edge.body_limit())
+                    ),
                 ],
             },
         ),
     )
-
-
-def _bucket(per_minute: int) -> Resource:
-    return {"max_tokens": per_minute, "tokens_per_fill": per_minute, "fill_interval": "60s"}

@@ -11,7 +11,8 @@ from mesh.render.deployment import (
 )
 from mesh.render.docker import version
 from mesh.render.environment import SITE, secret_files
-from mesh.render.istio.edge import CERTIFICATE, REQUESTS_PER_MINUTE
+from mesh.render.envoy.edge import FORGED, PER_ADDRESS
+from mesh.render.istio.edge import CERTIFICATE
 from mesh.render.kubernetes.edge import certificate
 from mesh.render.kubernetes.network import NETWORK_POLICY
 from mesh.render.kubernetes.workloads import MIGRATION
@@ -168,9 +169,10 @@ def _external_secret(workload: Workload) -> Resource:
 
 
 def _ingress_nginx(deployed: Deployment) -> Files:
+    burst, per_second = PER_ADDRESS
     rate = {
-        "limit-rpm": str(REQUESTS_PER_MINUTE),
-        "limit-burst-multiplier": "2",
+        "limit-rps": str(per_second),
+        "limit-burst-multiplier": str(burst // per_second),
         "proxy-body-size": "64k",
         "proxy-buffering": "off",
         "proxy-read-timeout": str(LONGEST_STREAM_SECONDS),
@@ -191,8 +193,10 @@ def _ingress_traefik(deployed: Deployment) -> Files:
         ),
     }
     middleware = "traefik.io/v1alpha1 Middleware"
-    limit = {"average": REQUESTS_PER_MINUTE, "period": "1m", "burst": REQUESTS_PER_MINUTE // 5}
-    removed = {"Authorization": "", "X-Forwarded-Client-Cert": ""}
+    burst, per_second = PER_ADDRESS
+    limit = {"average": per_second, "burst": burst}
+    # Traefik writes those about the address anew.
+    removed = {name: "" for name in FORGED if "forwarded" not in name and name != "x-real-ip"}
     return _variant(
         deployed,
         "traefik",

@@ -6,9 +6,8 @@ import pytest
 
 from mesh.deploy import kubernetes_check
 from mesh.deploy.check import ISTIO, KUBERNETES
-from tests.production.cluster import pod, pods, programs, xds
-from tests.production.cluster.control_plane import ControlPlane, Resource, eventually
-from tests.production.cluster.running_mesh import Mesh
+from tests.production.cluster import pki, programs
+from tests.production.cluster.control_plane import ControlPlane, Resource
 
 COLLECTOR: list[Resource] = [
     {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "monitoring"}},
@@ -20,8 +19,6 @@ COLLECTOR: list[Resource] = [
     },
 ]
 """A prerequisite that `mesh/deploy/kubernetes/README.md` names."""
-_CERTIFICATE = (("cert", "crt"), ("key", "key"))
-WORKLOADS = {"edge", "gateway", "auth", "survey", "health"}
 
 
 @pytest.fixture(scope="session")
@@ -45,42 +42,8 @@ def installed(cluster: ControlPlane) -> list[Resource]:
     """The overlay dev, applied; returns its resources."""
     resources = kubernetes_check.build(KUBERNETES / "overlays" / "dev")
     apply(cluster, resources)
-    # As cert-manager would.
-    files = [f"--{kind}={cluster.folder}/pki/edge.{end}" for kind, end in _CERTIFICATE]
-    cluster.kubectl("-n", "amarre-edge", "create", "secret", "tls", "edge-tls", *files)
+    renew_edge(cluster)
     return resources
-
-
-@pytest.fixture(scope="session")
-def dumps(
-    cluster: ControlPlane, installed: list[Resource], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, xds.Dump]:
-    """What istiod sends to the proxy of each workload."""
-    assert installed
-    found: dict[str, Resource] = {}
-
-    def running() -> bool:
-        found.update(pods.run(cluster))
-        return set(found) >= WORKLOADS
-
-    assert eventually(running), f"no pods of {WORKLOADS - set(found)}"
-    return {name: xds.fetch(cluster, found[name]) for name in WORKLOADS}
-
-
-@pytest.fixture(scope="session")
-def mesh(
-    cluster: ControlPlane, installed: list[Resource], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mesh]:
-    """A pod of each workload, ready."""
-    assert installed
-    if reason := pod.why_not():
-        pytest.skip(reason)
-    running = Mesh(cluster, tmp_path_factory.mktemp("mesh"))
-    try:
-        running.open()
-        yield running
-    finally:
-        running.close()
 
 
 def apply(cluster: ControlPlane, resources: list[Resource], *flags: str) -> None:
@@ -88,3 +51,19 @@ def apply(cluster: ControlPlane, resources: list[Resource], *flags: str) -> None
     spaces = [r for r in resources if r["kind"] == "Namespace"]
     cluster.apply(spaces)
     cluster.apply(resources, *flags)
+
+
+def renew_edge(cluster: ControlPlane) -> None:
+    """Give the edge a new certificate, as cert-manager would."""
+    folder = cluster.folder / "pki"
+    pki.renew(folder, "edge")
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "edge-tls", "namespace": "amarre-edge"},
+        "type": "kubernetes.io/tls",
+        "stringData": {
+            f"tls.{end}": (folder / f"edge.{end}").read_text() for end in ("crt", "key")
+        },
+    }
+    cluster.apply([secret])

@@ -28,11 +28,8 @@ def write(folder: Path) -> None:
     root = _certificate("ca", "", authority, authority, "ca", None)
     _store(folder / "ca.key", authority)
     (folder / "ca.crt").write_bytes(_pem(root))
-    for file, (name, organization, hosts) in _LEAVES.items():
-        key = _key()
-        _store(folder / f"{file}.key", key)
-        leaf = _certificate(name, organization, key, authority, "ca", hosts)
-        (folder / f"{file}.crt").write_bytes(_pem(leaf))
+    for file in _LEAVES:
+        renew(folder, file)
     accounts = _key()
     _store(folder / "accounts.key", accounts)
     (folder / "accounts.pub").write_bytes(
@@ -40,6 +37,17 @@ def write(folder: Path) -> None:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
+
+
+def renew(folder: Path, file: str) -> None:
+    """Write a new key and certificate of the leaf *file*, by the authority in *folder*."""
+    authority = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(authority, rsa.RSAPrivateKey)
+    name, organization, hosts = _LEAVES[file]
+    key = _key()
+    _store(folder / f"{file}.key", key)
+    leaf = _certificate(name, organization, key, authority, "ca", hosts)
+    (folder / f"{file}.crt").write_bytes(_pem(leaf))
 
 
 def kubeconfig(folder: Path, port: int) -> dict[str, object]:

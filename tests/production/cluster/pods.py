@@ -9,17 +9,17 @@ TIME = "2026-01-01T00:00:00Z"
 READY = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
 
 
-def run(cluster: ControlPlane, prefix: str = "10.77.0") -> dict[str, Resource]:
+def run(cluster: ControlPlane, prefix: str = "10.77.0") -> list[Resource]:
     """
-    Bind every pod of the mesh, give it an address below *prefix*, report it ready, and return one
-    pod of each workload by name. Pods that are to end are removed, as a kubelet would.
+    Bind every pod of the mesh, give it an address below *prefix*, report it ready, and return those
+    that stay. Pods that are to end are removed, as a kubelet would.
     """
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
     cluster.apply([node])
-    pods = [p for p in cluster.get("pods", "-A") if "app" in p["metadata"].get("labels", {})]
-    taken = {p["status"].get("podIP") for p in pods}
+    found = [pod for pod in cluster.get("pods", "-A") if app(pod)]
+    taken = {pod["status"].get("podIP") for pod in found}
     free = (a for a in (f"{prefix}.{n}" for n in range(10, 255)) if a not in taken)
-    for pod in pods:
+    for pod in found:
         try:
             if "deletionTimestamp" in pod["metadata"]:
                 remove(cluster, pod)
@@ -32,11 +32,17 @@ def run(cluster: ControlPlane, prefix: str = "10.77.0") -> dict[str, Resource]:
             # A pod of an earlier version that its controller has removed meanwhile.
             if "NotFound" not in str(error):
                 raise
-    return {
-        p["metadata"]["labels"]["app"]: p
-        for p in cluster.get("pods", "-A")
-        if p["status"].get("podIP") and "deletionTimestamp" not in p["metadata"]
-    }
+    return [
+        pod
+        for pod in cluster.get("pods", "-A")
+        if app(pod) and pod["status"].get("podIP") and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
+def app(pod: Resource) -> str:
+    """Return the workload of *pod*; empty for one that is not of the mesh."""
+    name: str = pod["metadata"].get("labels", {}).get("app", "")
+    return name
 
 
 def remove(cluster: ControlPlane, pod: Resource) -> None:

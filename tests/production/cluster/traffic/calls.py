@@ -1,10 +1,10 @@
 """
-Calls from inside of a pod: ``python -m tests.production.cluster.calls``, within its namespaces.
+Calls from inside of a pod, as ``python -m tests.production.cluster.traffic.calls``.
 
 Standard input holds a JSON object with the calls; what came of each is written as JSON. With
-``until`` the calls are made again and again, 20 a second, until there is a file of that name; then
-only how many ended in which way is written. It imports grpc only, since a pod's caller has nothing
-else to do.
+``until`` the calls in the file ``source`` are made again and again, 20 a second, until there is a
+file of that name; then only how many ended in which way is written. It imports grpc only, since a
+pod's caller has nothing else to do.
 """
 
 import json
@@ -27,32 +27,36 @@ _OPTIONS = [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)]
 def main() -> None:
     """Make the calls of standard input."""
     asked = json.load(sys.stdin)
-    calls, until = asked["calls"], asked.get("until")
-    channels: dict[str, grpc.Channel] = {}
-    for call in calls:
-        host = call["host"]
-        channels.setdefault(host, grpc.insecure_channel(host, options=_OPTIONS))
+    calls = asked["calls"]
+    channels = {
+        host: grpc.insecure_channel(host, options=_OPTIONS) for host in {c["host"] for c in calls}
+    }
 
     def make(call: dict[str, Any]) -> dict[str, Any]:
         return one(channels[call["host"]], call)
 
-    if until is None:
+    if "until" not in asked:
         with ThreadPoolExecutor(asked.get("at_once", 1)) as pool:
             found: Any = list(pool.map(make, calls))
     else:
-        found = repeat(make, calls, Path(until))
+        found = repeat(make, Path(asked["source"]), Path(asked["until"]))
     json.dump(found, sys.stdout)
 
 
 def repeat(
-    make: Callable[[dict[str, Any]], dict[str, Any]], calls: list[dict[str, Any]], until: Path
+    make: Callable[[dict[str, Any]], dict[str, Any]], source: Path, until: Path
 ) -> dict[str, int]:
-    """Make the calls in turn until *until* exists; return how many ended in which way."""
+    """
+    Make the calls in *source* in turn until *until* exists; return how many ended in which way.
+
+    The file is read for each call, since its tokens expire after a minute and are replaced.
+    """
     ends: Counter[str] = Counter()
     with ThreadPoolExecutor(32) as pool:
         pending = []
         number = 0
         while not until.exists():
+            calls = json.loads(source.read_text())
             pending.append(pool.submit(make, calls[number % len(calls)]))
             number += 1
             time.sleep(PACE_SECONDS)

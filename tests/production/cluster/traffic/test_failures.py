@@ -9,7 +9,7 @@ import pytest
 
 from mesh.contract.policy import Method
 from tests.production.cluster.control_plane import eventually
-from tests.production.cluster.running_mesh import DEPLOYED, Mesh, made
+from tests.production.cluster.traffic.running_mesh import DEPLOYED, Mesh, made
 
 PRECISION_SECONDS = 0.1
 SERVICES = ("auth", "survey", "health")

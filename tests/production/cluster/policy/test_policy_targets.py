@@ -7,11 +7,12 @@ import pytest
 from mesh.contract import policy
 from mesh.local.processes import envoy
 from mesh.render import deployment
-from tests.production.cluster.comparison import Row, by_option, rows
-from tests.production.cluster.conftest import WORKLOADS
+from tests.production.cluster.policy.comparison import callers, rows
+from tests.production.cluster.policy.conftest import WORKLOADS
+from tests.production.cluster.policy.table import Row, by_option
+from tests.production.cluster.policy.validation import refusal
+from tests.production.cluster.policy.xds import Dump
 from tests.production.cluster.programs import ROOT
-from tests.production.cluster.validation import refusal
-from tests.production.cluster.xds import Dump
 
 PAGE = ROOT / "docs" / "reference" / "policy-targets.md"
 DEPLOYED = deployment.load(policy.load())
@@ -25,6 +26,13 @@ DIFFERENCES = {
     ),
     "life of an inbound connection": (
         "Callers' proxies close their connections after 60 s; Istio has no setting for callees."
+    ),
+    "clients' connections at once": (
+        "Istio's bootstrap has no setting; the load balancer in front of the edge limits them."
+    ),
+    "requests at once for one service": (
+        "A limit at the edge would not know how many replicas of the gateway there are; each of "
+        "them refuses what has waited too long."
     ),
 }
 """Options in which Istio differs from the contract or the local Envoys, each with its reason."""
@@ -82,13 +90,14 @@ def test_a_difference_is_found(dumps: dict[str, Dump]) -> None:
     """
     The comparison sees a caller too many: without its filters a callee takes everybody.
     """
-    dump = dumps["survey"]
-    chains = dump.inbound(DEPLOYED.workload("survey").port)
+    dump, callee = dumps["survey"], DEPLOYED.workload("survey")
+    method = DEPLOYED.mesh.method("survey.ListRequests")
+    chains = dump.inbound(callee.port)
     kept = [(c, c["filters"]) for c in chains]
     for chain in chains:
         chain["filters"] = []
     try:
-        wrong = {row.option for row in rows(DEPLOYED, dumps) if not row.same}
+        wrong = {row.option for row in callers(DEPLOYED, method, callee, dump) if not row.same}
     finally:
         for chain, filters in kept:
             chain["filters"] = filters

@@ -103,13 +103,16 @@ class Dump:
                         return found
         return None
 
+    @property
+    def inbound_listener(self) -> Resource:
+        """The listener that connections from other workloads are led to."""
+        return next(one for one in self.listeners if one["name"] == "virtualInbound")
+
     def inbound(self, port: int) -> list[Resource]:
         """Return the filter chains for connections to *port*."""
         return [
             chain
-            for listener in self.listeners
-            if listener["name"] == "virtualInbound"
-            for chain in listener["filter_chains"]
+            for chain in self.inbound_listener["filter_chains"]
             if chain.get("filter_chain_match", {}).get("destination_port") == port
         ]
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.production.cluster.xds import find
+from tests.production.cluster.policy.xds import find
 
 
 def refusal(raw: Any, folder: Path, envoy: str) -> str:

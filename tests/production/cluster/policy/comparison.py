@@ -1,9 +1,7 @@
 """Compares the contract and the local Envoys with what istiod sends, rpc by rpc."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -13,8 +11,10 @@ from mesh.contract.policy import Method
 from mesh.render import registry
 from mesh.render.deployment import OPERATOR, Deployment, Workload, principal
 from mesh.render.envoy.errors import HEALTH_CHECK_FAILED
-from tests.production.cluster.rbac import Call, allowed
-from tests.production.cluster.xds import Dump, find, snake
+from tests.production.cluster.policy import edge
+from tests.production.cluster.policy.rbac import Call, allowed
+from tests.production.cluster.policy.table import Row, first, seconds
+from tests.production.cluster.policy.xds import Dump, find, snake
 
 ENVOY = registry.committed("envoy")
 STRANGERS = {
@@ -24,26 +24,11 @@ STRANGERS = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One value in both places; *expected* is the contract's, or the local Envoy's."""
-
-    option: str
-    where: str
-    expected: Any
-    istio: Any
-
-    @property
-    def same(self) -> bool:
-        """Whether production does what is expected."""
-        return bool(self.expected == self.istio)
-
-
 def rows(deployed: Deployment, dumps: dict[str, Dump]) -> Iterator[Row]:
     """Yield every comparison."""
     for method in deployed.mesh:
         callee = deployed.workload(method.service)
-        yield from _callers(deployed, method, callee, dumps[callee.name])
+        yield from callers(deployed, method, callee, dumps[callee.name])
         for caller in deployed.callers(callee.name):
             yield from _route(method, caller, callee, dumps[caller.name])
     for callee in deployed.workloads:
@@ -51,18 +36,11 @@ def rows(deployed: Deployment, dumps: dict[str, Dump]) -> Iterator[Row]:
             for caller in deployed.callers(callee.name):
                 yield from _clusters(deployed, caller, callee, dumps[caller.name])
             yield from _inbound(callee, dumps[callee.name])
+    yield from edge.rows(dumps["edge"])
 
 
-def seconds(value: Any) -> float:
-    """Return a duration of JSON as a number."""
-    return float(str(value or "0s").removesuffix("s"))
-
-
-def _first(node: Any, key: str) -> Any:
-    return next(find(node, key), None)
-
-
-def _callers(deployed: Deployment, method: Method, callee: Workload, dump: Dump) -> Iterator[Row]:
+def callers(deployed: Deployment, method: Method, callee: Workload, dump: Dump) -> Iterator[Row]:
+    """Yield who may call *method*, with which token."""
     chains = dump.inbound(callee.port)
     everyone = {w.name: w.principal for w in deployed.workloads} | STRANGERS
     everyone[OPERATOR] = principal("amarre-app", OPERATOR)
@@ -82,7 +60,7 @@ def _callers(deployed: Deployment, method: Method, callee: Workload, dump: Dump)
             )
         )
 
-    encrypted = [bool(_first(c, "require_client_certificate")) for c in chains]
+    encrypted = [bool(first(c, "require_client_certificate")) for c in chains]
     yield Row("mutual TLS only", method.name, {True}, set(encrypted))
     yield Row("callers", method.name, expected, may(token))
     without = [] if method.needs_session else expected
@@ -126,7 +104,7 @@ def _route(method: Method, caller: Workload, callee: Workload, dump: Dump) -> It
             yield Row("retry conditions", where, *conditions)
             tries = (seconds(r["per_try_timeout"]) for r in (mine, retry))
             yield Row("time of one attempt", where, *tries)
-            hedges = (bool(_first(r, "hedge_on_per_try_timeout")) for r in (local, route))
+            hedges = (bool(first(r, "hedge_on_per_try_timeout")) for r in (local, route))
             yield Row("a slow attempt goes on beside the next", where, *hedges)
 
 
@@ -170,7 +148,7 @@ def _clusters(
             ("least TLS of callers", "tls_minimum_protocol_version"),
             ("connection age", "max_connection_duration"),
         ):
-            yield Row(option, where, _first(local, name), _first(found, name))
+            yield Row(option, where, first(local, name), first(found, name))
 
 
 _EJECTION = (
@@ -192,7 +170,7 @@ _SELECTION = (
 def _checks(cluster: Any, key: str) -> Any:
     """Return the value of *key* without what names the callee, which differs in its form."""
     if key != "health_checks":
-        return _first(cluster, key)
+        return first(cluster, key)
     found = json.loads(json.dumps(cluster.get(key, [])))
     for check in found:
         check.get("grpc_health_check", {}).pop("authority", None)
@@ -218,6 +196,7 @@ _INBOUND = {
     "stream window": "initial_stream_window_size",
     "connection window": "initial_connection_window_size",
     "key set cache": "cache_duration",
+    "pause before a failed fetch of the key set is repeated": "failed_refetch_duration",
     "longest life of a token": "max_lifetime",
     "tokens must expire": "require_expiration",
     "clock skew": "clock_skew_seconds",
@@ -228,18 +207,25 @@ _INBOUND = {
 }
 
 
+_BUFFER = "per_connection_buffer_limit_bytes"
+
+
 def _inbound(callee: Workload, dump: Dump) -> Iterator[Row]:
     file = ENVOY / f"{callee.name}-envoy" / "envoy.yaml"
     listeners = yaml.safe_load(file.read_text())["static_resources"]["listeners"]
     local = next(one for one in listeners if one["name"] == "inbound")
     chains = dump.inbound(callee.port)
     for option, key in _INBOUND.items():
-        yield Row(option, callee.name, _first(local, key), _first(chains, key))
+        yield Row(
+            option, callee.name, first(local, key), first([*chains, dump.inbound_listener], key)
+        )
+    buffers = (one.get(_BUFFER) for one in (local, dump.inbound_listener))
+    yield Row("buffer of a connection", callee.name, *buffers)
     gone = (_takes_out(n) for n in (local, chains))
     yield Row("a process that is gone takes its replica out", callee.name, *gone)
-    mine, theirs = (len(_first(n, "mappers") or []) for n in (local, chains))
+    mine, theirs = (len(first(n, "mappers") or []) for n in (local, chains))
     yield Row("error details of a proxy's answers", callee.name, mine, theirs)
-    fields = [sorted(_first(n, "json_format") or {}) for n in (local, chains)]
+    fields = [sorted(first(n, "json_format") or {}) for n in (local, chains)]
     yield Row("fields of access lines", callee.name, *fields)
     routes = yaml.safe_load((file.parent / "routes" / "inbound.yaml").read_text())
     mine_deadlines = _deadlines(r for hosts in find(routes, "routes") for r in hosts)
@@ -251,9 +237,9 @@ def _takes_out(listener: Any) -> list[str]:
     """Return the response flags that make a proxy tell callers to leave its replica out."""
     return sorted(
         flag
-        for mapper in _first(listener, "mappers") or []
+        for mapper in first(listener, "mappers") or []
         if HEALTH_CHECK_FAILED in {h["header"]["key"] for h in mapper.get("headers_to_add", [])}
-        for flag in _first(mapper, "flags") or []
+        for flag in first(mapper, "flags") or []
     )
 
 
@@ -265,11 +251,3 @@ def _deadlines(routes: Iterator[Any]) -> dict[str, float]:
             duration = route["route"]["max_stream_duration"]["max_stream_duration"]
             found[path] = seconds(duration)
     return found
-
-
-def by_option(found: list[Row]) -> dict[str, list[Row]]:
-    """Return *found* by option."""
-    groups = defaultdict(list)
-    for row in found:
-        groups[row.option].append(row)
-    return dict(groups)

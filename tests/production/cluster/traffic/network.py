@@ -1,34 +1,21 @@
-"""
-Pods in network namespaces of their own: Istio's redirection, pilot-agent, a real Envoy, and the
-process that production runs beside them.
-
-The agent runs as user 1337, whom the redirection leaves out, and may read and write every file, so
-that no folder has to be given to it. What it reaches of istiod, and nothing else of the machine, is
-relayed to its loopback address.
-"""
+"""Network namespaces on a bridge of their own, and what runs in them."""
 
 import asyncio
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from contextlib import ExitStack, suppress
-from http.client import HTTPConnection
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote
+from typing import IO
 
-from mesh.local.processes import envoy
-from tests.production.cluster.control_plane import ControlPlane, Resource, eventually
+from tests.production.cluster.control_plane import ControlPlane, eventually
 from tests.production.cluster.programs import ROOT
-from tests.production.namespaces import inside, listener
+from tests.production.namespaces import listener
 
 NETWORK = "10.77.0"
-PROXY_USER = "1337"
 ISTIOD = "istiod.istio-system.svc"
 _OPEN = """
 mount -t tmpfs run /run && mkdir /run/amarre
@@ -212,142 +199,3 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
     with suppress(OSError):
         writer.close()
-
-
-class Pod:
-    """One pod of the API server, with its proxy and, but for the edge, its process."""
-
-    def __init__(self, network: Network, cluster: ControlPlane, pod: Resource) -> None:
-        """Open its place; nothing runs yet."""
-        metadata = pod["metadata"]
-        self.name, self.namespace = metadata["name"], metadata["namespace"]
-        self.app, self.address = metadata["labels"]["app"], pod["status"]["podIP"]
-        self._cluster, self._resource = cluster, pod
-        self.place = network.place(self.name, self.address)
-        self.port = cluster.ports["xds-tls"]
-        network.relay(self.place, self.port)
-
-    def start_proxy(self, **variables: str) -> None:
-        """Start pilot-agent with *variables*, as its container does, and wait until it is ready."""
-        folder = self.place.folder
-        for name in (
-            *("var/run/secrets/tokens", "var/run/secrets/istio", "var/lib/istio/data"),
-            *("var/run/secrets/workload-spiffe-uds", "var/run/secrets/credential-uds"),
-            *("var/run/secrets/workload-spiffe-credentials", "etc/istio/proxy", "etc/istio/pod"),
-        ):
-            (folder / name).mkdir(parents=True)
-        account = self._resource["spec"]["serviceAccountName"]
-        token = self._cluster.kubectl(
-            *("-n", self.namespace, "create", "token", account, "--audience", "istio-ca"),
-            *("--bound-object-kind", "Pod", "--bound-object-name", self.name),
-        )
-        (folder / "var/run/secrets/tokens/istio-token").write_text(token)
-        authority = self._cluster.folder / "pki/ca.crt"
-        shutil.copy(authority, folder / "var/run/secrets/istio/root-cert.pem")
-        labels = "".join(f'{k}="{v}"\n' for k, v in self._resource["metadata"]["labels"].items())
-        (folder / "etc/istio/pod/labels").write_text(labels)
-        (folder / "etc/istio/pod/annotations").touch()
-        agent = self._cluster.programs.path("pilot-agent")
-        role = "router" if self.app == "edge" else "sidecar"
-        if role == "sidecar":
-            self.place.run(
-                *(agent, "istio-iptables", "-p", "15001", "-z", "15006", "-u", PROXY_USER),
-                *("-g", PROXY_USER, "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*"),
-                *("-d", "15090,15021,15020"),
-            )
-        environment = self._variables(account) | variables
-        self.place.start(
-            "proxy",
-            *("setpriv", "--reuid", PROXY_USER, "--regid", PROXY_USER, "--clear-groups"),
-            *("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"),
-            *("env", "-i", "-C", str(folder), *(f"{k}={v}" for k, v in environment.items())),
-            *(agent, "proxy", role, "--domain", f"{self.namespace}.svc.cluster.local"),
-            *("--proxyLogLevel=warning", "--log_output_level=default:info"),
-        )
-
-    def _variables(self, account: str) -> dict[str, str]:
-        spec, folder = self._resource["spec"], self.place.folder
-        given = [
-            json.loads(variable["value"])
-            for container in [*spec.get("initContainers", []), *spec["containers"]]
-            for variable in container.get("env") or []
-            if variable["name"] == "PROXY_CONFIG"
-        ]
-        template = self._cluster.programs.charts / "envoy_bootstrap.json"
-        here = {
-            "binaryPath": str(envoy.binary()),
-            "configPath": str(folder / "etc/istio/proxy"),
-            "discoveryAddress": f"{ISTIOD}:{self.port}",
-            "proxyBootstrapTemplatePath": str(template),
-        }
-        return {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(folder),
-            "POD_NAME": self.name,
-            "POD_NAMESPACE": self.namespace,
-            "INSTANCE_IP": self.address,
-            "SERVICE_ACCOUNT": account,
-            "HOST_IP": f"{NETWORK}.1",
-            "TRUST_DOMAIN": "amarre.local",
-            "PILOT_CERT_PROVIDER": "istiod",
-            "CA_ADDR": f"{ISTIOD}:{self.port}",
-            "ISTIO_META_CLUSTER_ID": "Kubernetes",
-            "ISTIO_META_INTERCEPTION_MODE": "REDIRECT",
-            "ISTIO_META_WORKLOAD_NAME": self.app,
-            "ISTIO_META_MESH_ID": "amarre.local",
-            "PROXY_CONFIG": json.dumps((given[0] if given else {}) | here),
-        }
-
-    def start_process(self, changed: dict[str, str | None]) -> None:
-        """
-        Start the process of its image with the settings of its ConfigMap.
-
-        Args:
-            changed: Settings that differ here; None leaves one out.
-        """
-        read = self._cluster.kubectl(
-            "-n", self.namespace, "get", "configmap", self.app, "-o", "json"
-        )
-        settings: dict[str, str | None] = json.loads(read)["data"]
-        settings |= {"AMARRE_INSTANCE": self.name} | changed
-        self.place.start(
-            "process",
-            *("env", "-C", str(ROOT), "-u", "PYTEST_CURRENT_TEST"),
-            *(f"{key}={value}" for key, value in settings.items() if value is not None),
-            *(sys.executable, "-m", "gateway" if self.app == "gateway" else f"{self.app}_svc"),
-        )
-
-    def proxy_is_ready(self) -> bool:
-        """Return whether the agent says so."""
-        return self.get(15021, "/healthz/ready")[0] == 200
-
-    def process_is_ready(self) -> bool:
-        """Return what the readiness probe of its container says."""
-        (container,) = (c for c in self._resource["spec"]["containers"] if c["name"] == self.app)
-        _, *probe = container["readinessProbe"]["exec"]["command"]
-        command = self.place.command("env", "-C", str(ROOT), sys.executable, *probe)
-        return not subprocess.run(command, capture_output=True, check=False).returncode
-
-    def get(self, port: int, path: str) -> tuple[int, str]:
-        """Return status and body of a page on the loopback address of the pod; 0 for none."""
-
-        def ask() -> tuple[int, str]:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as connection:
-                http = HTTPConnection("localhost")
-                http.sock = connection
-                http.request("GET", path)
-                answer = http.getresponse()
-                return answer.status, answer.read().decode(errors="replace")
-            return 0, ""
-
-        return inside(self.place.namespace, ask)
-
-    def access_log(self) -> list[dict[str, Any]]:
-        """Return the calls that its Envoy has logged, a second after their end."""
-        lines = self.place.log("proxy").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-    def counter(self, pattern: str) -> int:
-        """Return the sum of the counters and gauges of its Envoy that *pattern* names."""
-        _, text = self.get(15000, f"/stats?usedonly&filter={quote(pattern)}")
-        return sum(int(line.rpartition(": ")[2]) for line in text.splitlines() if ": " in line)

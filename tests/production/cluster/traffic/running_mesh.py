@@ -19,7 +19,8 @@ from mesh.contract.policy import Method
 from mesh.render import deployment
 from tests.production.cluster import pods
 from tests.production.cluster.control_plane import ControlPlane, Resource, eventually
-from tests.production.cluster.pod import NETWORK, Network, Place, Pod
+from tests.production.cluster.traffic.network import NETWORK, Network, Place
+from tests.production.cluster.traffic.pod import Pod
 
 DEPLOYED = deployment.load(policy.load())
 ADA = User("ada", "session-1", "ada@example.org", ("applicant",))
@@ -47,7 +48,7 @@ class Mesh:
     def open(self) -> None:
         """Start the sandbox and a pod of every workload, and wait until they are ready."""
         self._write_secrets()
-        found = pods.run(self.cluster)
+        found = {pods.app(pod): pod for pod in pods.run(self.cluster)}
         names = f"{OUTSIDE} {REDCAP} {MAIL}\n{found['edge']['status']['podIP']} {SITE}\n"
         self.network = Network(self.folder / "network", self.cluster, names)
         self.outside = self.network.place("outside", OUTSIDE)
@@ -81,6 +82,38 @@ class Mesh:
         for pod in processes:
             assert eventually(pod.process_is_ready), pod.place.log("process")[-3000:]
         return started
+
+    def scale(self, app: str, replicas: int) -> None:
+        """Have as many replicas of *app*, and start the pods that are new."""
+        known = {pod.name for pod in self.pods[app]}
+        found: list[Resource] = []
+
+        def made() -> bool:
+            found[:] = [
+                pod
+                for pod in pods.run(self.cluster)
+                if pods.app(pod) == app and pod["metadata"]["name"] not in known
+            ]
+            return len(known) + len(found) >= replicas
+
+        self._deployment(app, "scale", f"--replicas={replicas}")
+        assert eventually(made), f"no {replicas} pods of {app}"
+        self.add(*found)
+
+    def drain(self, pod: Pod) -> None:
+        """Take one replica away, *pod*, and end it as a kubelet does."""
+        self.pods[pod.app].remove(pod)
+        which = ("-n", pod.namespace, "pod", pod.name)
+        self.cluster.kubectl("annotate", *which, "controller.kubernetes.io/pod-deletion-cost=-1")
+        self._deployment(pod.app, "scale", f"--replicas={len(self.pods[pod.app])}")
+        self.cluster.kubectl("wait", *which, "--for=jsonpath={.metadata.deletionTimestamp}")
+        pod.end()
+        pod.place.close()
+        pods.run(self.cluster)
+
+    def _deployment(self, app: str, verb: str, *arguments: str) -> None:
+        namespace = DEPLOYED.workload(app).namespace
+        self.cluster.kubectl("-n", namespace, verb, "deployment", app, *arguments)
 
     def answers(self) -> bool:
         """Return whether every service serves; a first token makes it fetch Auth's key set."""
@@ -191,7 +224,7 @@ def _redirect_ports(pod: Pod) -> None:
 def made(place: Place, calls: list[dict[str, Any]], **options: Any) -> Any:
     """Make *calls* from *place*; return what came of each, see `calls`."""
     text = json.dumps({"calls": calls, **options})
-    return json.loads(place.python("tests.production.cluster.calls", text=text))
+    return json.loads(place.python("tests.production.cluster.traffic.calls", text=text))
 
 
 def request(method: Method, token: str = "", **options: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.production.cluster.xds import find
+from tests.production.cluster.policy.xds import find
 
 Token = dict[str, Any]
 

@@ -1,9 +1,24 @@
 """Real Envoys on what istiod sends, and the four services behind them."""
 
-import pytest
+import json
+import socket
+import ssl
 
+import pytest
+from cryptography import x509
+
+from tests.production.cluster.conftest import renew_edge
 from tests.production.cluster.control_plane import eventually
-from tests.production.cluster.running_mesh import ADA, DEPLOYED, OPERATOR, SITE, Mesh, made, request
+from tests.production.cluster.traffic.running_mesh import (
+    ADA,
+    DEPLOYED,
+    OPERATOR,
+    SITE,
+    Mesh,
+    made,
+    request,
+)
+from tests.production.namespaces import inside
 
 REFUSED = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
 BY_PROXY = ("rbac_access_denied", "jwt_authn_access_denied")
@@ -48,7 +63,8 @@ def test_callers(mesh: Mesh, caller: str) -> None:
         return sum(
             line["caller"] == identity and line["details"].startswith(BY_PROXY)
             for callee in ("auth", "survey", "health")
-            for line in mesh.one(callee).access_log()
+            for pod in mesh.pods[callee]
+            for line in pod.access_log()
             if line["details"]
         )
 
@@ -88,3 +104,77 @@ def test_http_leads_to_https(mesh: Mesh) -> None:
     shown = ("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}")
 
     assert f"301 https://{SITE}/x" == mesh.outside.run("curl", "-sS", *shown, f"http://{SITE}/x")
+
+
+def https(mesh: Mesh) -> tuple[int, bytes]:
+    """Ask the edge for its health over HTTPS; return the serial number of what it showed, too."""
+    edge = mesh.one("edge").address
+
+    def ask() -> tuple[int, bytes]:
+        trusted = ssl.create_default_context(cafile=str(mesh.cluster.folder / "pki/ca.crt"))
+        with (
+            socket.create_connection((edge, 443), 5) as plain,
+            trusted.wrap_socket(plain, server_hostname=SITE) as secure,
+        ):
+            secure.sendall(f"GET /healthz HTTP/1.1\r\nhost: {SITE}\r\n\r\n".encode())
+            shown = secure.getpeercert(binary_form=True)
+            assert shown is not None
+            return x509.load_der_x509_certificate(shown).serial_number, secure.recv(12)
+
+    return inside(mesh.outside.namespace, ask)
+
+
+def test_new_certificate_of_the_edge(mesh: Mesh) -> None:
+    """
+    The edge shows a new certificate without a restart, and no request fails meanwhile.
+    """
+    old, _ = https(mesh)
+    answers = set()
+
+    def is_new() -> bool:
+        serial, answer = https(mesh)
+        answers.add(answer)
+        return serial != old
+
+    renew_edge(mesh.cluster)
+
+    assert eventually(is_new)
+    assert {b"HTTP/1.1 200"} == answers
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        (("-H", f"x-large: {'x' * 20_000}"), 431),
+        (("-X", "POST", "-d", "x" * 70_000), 413),
+        (("-H", "with_underscore: x"), 400),
+    ],
+    ids=["headers", "body", "underscore"],
+)
+def test_limits_of_the_edge(mesh: Mesh, options: tuple[str, ...], status: int) -> None:
+    """
+    The edge refuses what exceeds its limits, in JSON.
+    """
+    # Over HTTP/2, Envoy resets the stream instead.
+    shown = ("-sS", "--http1.1", "-w", "\n%{http_code}")
+    trusted = ("--cacert", str(mesh.cluster.folder / "pki/ca.crt"))
+    said = mesh.outside.run(
+        "curl", *shown, *trusted, *options, f"https://{SITE}/api/v1/health/status"
+    )
+    body, _, code = said.rpartition("\n")
+
+    assert str(status) == code
+    assert {"data", "error"} == set(json.loads(body))
+
+
+def test_forged_headers(mesh: Mesh) -> None:
+    """
+    Clients decide neither about traces nor about canaries.
+    """
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    forged = ("-H", f"traceparent: 00-{trace}-b7ad6b7169203331-01", "-H", "x-canary: 1")
+    shown = ("-sS", "-i", "--cacert", str(mesh.cluster.folder / "pki/ca.crt"))
+    said = mesh.outside.run("curl", *shown, *forged, f"https://{SITE}/api/v1/health/status")
+
+    assert "traceresponse: 00-" in said
+    assert trace not in said

@@ -1,0 +1,69 @@
+"""Compares how browsers are met by the edge of mesh/envoy and by Istio's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from mesh.render import registry
+from tests.production.cluster.policy.table import Row, first
+from tests.production.cluster.policy.xds import Dump, find
+
+ENVOY = registry.committed("envoy") / "gateway-envoy" / "envoy.yaml"
+WHERE = "edge"
+_OPTIONS = {
+    "size of request headers": "max_request_headers_kb",
+    "number of request headers": "max_headers_count",
+    "headers with underscores": "headers_with_underscores_action",
+    "size of a request": "max_request_bytes",
+    "time for the headers of a request": "request_headers_timeout",
+    "time for a request to arrive": "request_timeout",
+    "time in which a stream must move": "stream_idle_timeout",
+    "life of an idle connection of a client": "idle_timeout",
+    "streams of a client's connection": "max_concurrent_streams",
+    "escaped slashes of a client": "path_with_escaped_slashes_action",
+    "requests of an address and of a session": "descriptors",
+    "least TLS of browsers": "tls_minimum_protocol_version",
+}
+
+
+def rows(dump: Dump) -> Iterator[Row]:
+    """Yield the comparisons of the listener for HTTPS."""
+    static = yaml.safe_load(ENVOY.read_text())
+    listeners = static["static_resources"]["listeners"]
+    local = next(one for one in listeners if one["name"] == "edge_https")
+    istio = next(one for one in dump.listeners if one["name"].endswith("_8443"))
+    for option, key in _OPTIONS.items():
+        yield Row(option, WHERE, first(local, key), first(istio, key))
+    yield Row("headers of clients that are ignored", WHERE, _ignored(local), _ignored(istio))
+    mine, theirs = (len(first(one, "mappers") or []) for one in (local, istio))
+    yield Row("errors as JSON", WHERE, mine, theirs)
+    told = (first(one, "request_headers_to_add") for one in (local, dump.routes))
+    yield Row("the gateway learns when a request arrived", WHERE, *map(_added, told))
+    yield Row("clients' connections at once", WHERE, first(static, _CONNECTIONS), None)
+    requests = _most_requests(static["static_resources"]["clusters"])
+    to_gateway = [c for name, c in dump.clusters.items() if "||gateway." in name]
+    yield Row("requests at once for one service", WHERE, requests, _most_requests(to_gateway))
+
+
+_CONNECTIONS = "max_active_downstream_connections"
+_UNLIMITED = 2**32 - 1
+
+
+def _ignored(node: Any) -> list[str]:
+    """Return the names and prefixes of the request headers that are removed at first."""
+    found = []
+    for mutation in first(node, "mutations") or []:
+        match = mutation.get("remove_on_match")
+        found.append(f"{match['key_matcher']['prefix']}*" if match else mutation["remove"])
+    return sorted(found)
+
+
+def _added(headers: Any) -> list[str]:
+    return sorted(f"{h['header']['key']}: {h['header']['value']}" for h in headers or [])
+
+
+def _most_requests(clusters: Any) -> int | None:
+    """Return the lowest limit of requests at once; None for no limit."""
+    limits = [n for n in find(clusters, "max_requests") if n != _UNLIMITED]
+    return min(limits, default=None)

@@ -230,14 +230,14 @@ class TestUnderLoad:
         assert "3 of 3" in said
 
     async def test_rotation(self, running: Running, ada: httpx.AsyncClient) -> None:
-        """Leaves and root are replaced again and again while 12,000 calls go through, 200 a second
+        """Leaves and root are replaced again and again while 6,000 calls go through, 200 a second
         where the machine can, without a failure; the trust bundle then holds the newest root
         alone.
         """
         bundle = Path(running.ready["pki"]["ca"])
         old = bundle.read_bytes()
         async with asyncio.timeout(300), Load(ada, LIST, 200) as load:
-            while load.answers["200"] < 12_000:
+            while load.answers["200"] < 6_000:
                 await running.amarre("certs", "rotate")
                 await running.amarre("certs", "rotate", "--root")
 

@@ -62,6 +62,7 @@ async def called(address: str, config: str, path: str) -> bytes:
     """Call *path* as a client that takes its timeout from *config*."""
     options = [("grpc.service_config", config), ("grpc.use_local_subchannel_pool", 1)]
     async with grpcio.aio.insecure_channel(address, options=options) as channel:
+        await channel.channel_ready()  # The timeout is that of the call, not of the connection.
         call: Any = channel.unary_unary(path)
         return bytes(await call(b"x"))
 

@@ -152,8 +152,9 @@ class Network:
         ):
             self._hub.run(*line.split())
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        self._stack.callback(self._loop.call_soon_threadsafe, self._loop.stop)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._stack.callback(self._end_relays)
 
     def place(self, name: str, address: str) -> Place:
         """Return a new place with *address*."""
@@ -187,9 +188,22 @@ class Network:
             asyncio.start_server(serve, sock=server), self._loop
         ).result(10)
 
+    def _end_relays(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(_cancel_others())
+        self._loop.close()
+
     def close(self) -> None:
         """End every place."""
         self._stack.close()
+
+
+async def _cancel_others() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

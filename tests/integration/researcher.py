@@ -111,6 +111,8 @@ class Researcher:
         verify = ssl.create_default_context(cafile=ready["ca"]) if "ca" in ready else True
         self._http = httpx.Client(base_url=self.app, timeout=30, trust_env=False, verify=verify)
         self._session = ""
+        self._before = ""
+        """The newest mail when a link was asked for last."""
 
     def __enter__(self) -> Self:
         return self
@@ -149,14 +151,14 @@ class Researcher:
 
     def ask_for_link(self) -> None:
         """Sign up."""
+        self._before = self._newest_id()
         assert self.data("POST", "/api/v1/auth/signup", json={"email": self.email})["signedUp"]
 
     def mailed_link(self) -> str:
-        """Return the newest link that was mailed to this person, waiting for the mail."""
+        """Return the link that this person was mailed last, waiting for the one asked for."""
         for _ in range(PATIENCE):
-            mails = httpx.get(f"{self.outbox}/messages", trust_env=False).json()
-            mine = [m for m in mails if self.email in json.dumps(m["to"])]
-            if mine:
+            mine = self._mails()
+            if mine and mine[0]["id"] != self._before:
                 return str(next(link for link in mine[0]["links"] if "secret=" in link))
             _pause()
         raise AssertionError(f"no mail for {self.email}")
@@ -172,17 +174,15 @@ class Researcher:
 
     def sign_in(self) -> None:
         """Go from nothing to a session."""
-        before = self._newest_id()
         self.ask_for_link()
-        for _ in range(PATIENCE):
-            if self._newest_id() != before:
-                break
-            _pause()
         self.log_in(self.mailed_link())
 
     def _newest_id(self) -> str:
+        return str(next((mail["id"] for mail in self._mails()), ""))
+
+    def _mails(self) -> list[dict[str, Any]]:
         mails = httpx.get(f"{self.outbox}/messages", trust_env=False).json()
-        return str(next((m["id"] for m in mails if self.email in json.dumps(m["to"])), ""))
+        return [mail for mail in mails if self.email in json.dumps(mail["to"])]
 
     def create(self, **headers: str) -> str:
         """Create a request; returns its id."""

@@ -21,6 +21,7 @@ ENVOY = ("/stats", "/stats/prometheus", "/clusters", "/certs", "/listeners", "/r
 API = (
     *("/api/overview", "/api/graph", "/api/traces?limit=500", "/api/logs?limit=1000"),
     *("/api/metrics", "/api/mesh", "/api/intake", "/api/runs", "/api/orders", "/api/series"),
+    *("/api/incidents", "/api/processes", "/api/calls", "/api/traces/facets"),
 )
 """What the console answers; every method, trace and series of these lists is asked for, too."""
 

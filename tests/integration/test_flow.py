@@ -155,7 +155,20 @@ def _leak(live: Any, text: str) -> None:
             trust_env=False,
         )
         assert answer.is_success, answer.text
-    arrived(live, LEAKED_TRACE, ())
+    _kept(live)
+
+
+def _kept(live: Any) -> None:
+    """Wait until the console shows what was leaked."""
+    headers = {"authorization": f"Bearer {live['console']['token']}"}
+    ends = time.monotonic() + 30
+    with httpx.Client(
+        base_url=f"{live['urls']['console']}/api", headers=headers, trust_env=False
+    ) as console:
+        for path in (f"traces/{LEAKED_TRACE}", "logs?service=leaky", "series?name=leaked"):
+            while not (found := console.get(path)).is_success or found.json().get("items") == []:
+                assert time.monotonic() < ends, f"{path}: {found.text}"
+                time.sleep(0.05)
 
 
 def test_every_form_is_found() -> None:

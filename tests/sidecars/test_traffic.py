@@ -36,7 +36,8 @@ class TestBreaker:
         ``upstream_rq_active_overflow`` counts it, and nobody retries it.
         """
         surveys = Surveys()
-        surveys.seconds = lambda number: 0 if number == 1 else 1.0
+        # Longer than a busy machine takes to send all of them.
+        surveys.seconds = lambda number: 0 if number == 1 else 4.0
         await bed.service(surveys)
         caller = await bed.caller()
         limit, more = SURVEY.max_concurrent_requests, 30

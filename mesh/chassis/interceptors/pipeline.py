@@ -256,7 +256,7 @@ class _Serving:
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError as late:
-            # The deadline of a stream that stays open is its lifetime: its end is no failure.
+            # For a stream that stays open the deadline is a lifetime. Reaching it is not a failure.
             lifetime_over = self._counted and self._method.stays_open
             error = None if lifetime_over else late
         code, failed = "OK", None

@@ -17,7 +17,7 @@ from mesh.console.clock import rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alert import Alert
 from mesh.console.incidents.causes import Cause, explains
-from mesh.console.incidents.changes import Change
+from mesh.console.incidents.changes import Change, us
 
 QUIET = timedelta(seconds=20)
 """How long the alerts of an incident must be gone before it is resolved."""
@@ -111,8 +111,8 @@ class IncidentLog:
         for cause in causes:
             self._take(cause, now)
         for one in self.firing():
-            one.changes = changes(one.since - _us(BEFORE), max(one.since, one.seen))[:20]
-            if one.seen < now - _us(QUIET):
+            one.changes = changes(one.since - us(BEFORE), max(one.since, one.seen))[:20]
+            if one.seen < now - us(QUIET):
                 one.ended = one.seen
             self._store(one)
         for key in list(self._incidents)[:-MAX_KEPT]:
@@ -191,7 +191,3 @@ def close_earlier(db: sqlite3.Connection) -> None:
         db.execute(
             "UPDATE incidents SET ended = ?, body = ? WHERE id = ?", (since, json.dumps(body), key)
         )
-
-
-def _us(span: timedelta) -> int:
-    return int(span.total_seconds() * 1e6)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console.clock import rfc3339
+from mesh.console.incidents.changes import us
 from mesh.console.intake.envoy_admin import Proxy
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import workload
@@ -27,7 +28,7 @@ def loop_delays(db: sqlite3.Connection, *, now: int) -> dict[str, float]:
     """Return the mean delay of each event loop over `LATELY`, in seconds, by process."""
     found = increases(
         db,
-        since=now - int(LATELY.total_seconds() * 1e6),
+        since=now - us(LATELY),
         until=now,
         names=[emitted.EVENT_LOOP_LAG],
     )

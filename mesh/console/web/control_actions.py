@@ -6,7 +6,7 @@ as in production, the console watches and the cluster's own tools steer.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -89,6 +89,7 @@ def routes(context: Context) -> list[Route]:
     ]
 
 
+T = TypeVar("T")
 Endpoint = Callable[[Context, Request], Awaitable[Response]]
 
 
@@ -138,15 +139,9 @@ async def _take(context: Context, request: Request) -> Response:
     """Carry an order out; answers once it is done."""
     if context.control is None:
         return error(409, "steered_elsewhere", ELSEWHERE)
-    body = await read_json(request, most=MOST_BYTES)
-    if isinstance(body, Response):
-        return body
-    try:
-        asked = _ORDER.validate_json(body)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return error(400, "invalid_request", f"{where or 'order'}: {first['msg']}.")
+    asked = await read_json(request, _ORDER, "order", most=MOST_BYTES, tags=1)
+    if isinstance(asked, Response):
+        return asked
     given, told = asked.model_dump(exclude_none=True), list[str]()
     name, by = given.pop("order"), f"{operator_of(request.scope)} (console)"
     try:
@@ -158,8 +153,19 @@ async def _take(context: Context, request: Request) -> Response:
     return JSONResponse({"result": result, "told": told})
 
 
-async def read_json(request: Request, *, most: int) -> bytes | Response:
-    """Return the body of a request that is JSON and small, or the answer that refuses it."""
+async def read_json(
+    request: Request, form: TypeAdapter[T], what: str, *, most: int, tags: int = 0
+) -> T | Response:
+    """
+    Return what a request asks for, or the answer that refuses it.
+
+    Args:
+        request: Its body is JSON.
+        form: What the body must be.
+        what: What it is called where an error has no place of its own.
+        most: The size of the largest body, in bytes.
+        tags: How many names of unions stand before the name of a field.
+    """
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         return error(400, "invalid_content_type", "Send JSON, as application/json.")
     body = bytearray()
@@ -167,7 +173,12 @@ async def read_json(request: Request, *, most: int) -> bytes | Response:
         body += chunk
         if len(body) > most:
             return error(413, "payload_too_large", f"The body has at most {most} bytes.")
-    return bytes(body)
+    try:
+        return form.validate_json(bytes(body))
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"][tags:])
+        return error(400, "invalid_request", f"{where or what}: {first['msg']}.")
 
 
 def _quiet(_: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -33,6 +33,9 @@ class _Call(BaseModel):
     request: dict[str, Any] = {}
     identity: str = Field(default="gateway", pattern=r"^[a-z][a-z0-9-]{0,62}$")
     session: str = Field(default="", max_length=512)
+
+
+_CALL = TypeAdapter(_Call)
 
 
 def routes(context: Context) -> list[Route]:
@@ -65,15 +68,9 @@ async def _make(context: Context, request: Request) -> Response:
     """Make one call; answers how it went, also when it failed."""
     if context.control is None:
         return error(409, "steered_elsewhere", ELSEWHERE)
-    body = await read_json(request, most=MOST_BYTES)
-    if isinstance(body, Response):
-        return body
-    try:
-        asked = _Call.model_validate_json(body)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return error(400, "invalid_request", f"{where or 'call'}: {first['msg']}.")
+    asked = await read_json(request, _CALL, "call", most=MOST_BYTES)
+    if isinstance(asked, Response):
+        return asked
     by = f"{operator_of(request.scope)} (console)"
     facts = {"rpc": asked.method, "identity": asked.identity, "by": by}
     try:

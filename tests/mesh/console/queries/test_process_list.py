@@ -80,7 +80,7 @@ class TestRestarts:
 
     def test_asked_for(self) -> None:
         """
-        A restart that somebody asked for names them and is no alert.
+        A requested restart names who requested it and does not raise an alert.
         """
         observed = Observations()
         observed.note_actions([action("restart", "survey", ago=5)], micros)

@@ -42,6 +42,12 @@ export function refresh(element, ...children) {
 export const scrolls = (name, kind, ...children) =>
   h("div", { class: `scroll ${kind}`, tabindex: 0, role: "region", "aria-label": name, "data-focus": `scroll ${name}` }, ...children);
 
+/** A card with a table: one row for each of rows, whose cells are returned by a function. */
+export function table(title, columns, rows, cells, none, ...after) {
+  return h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
+    rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none));
+}
+
 export const pill = (kind, ...text) => h("span", { class: `pill ${kind}` }, ...text);
 
 export const head = (title, note, ...tools) =>

@@ -1,7 +1,7 @@
 // One incident: its cause, what changed before, contracts and calls of the affected methods.
 
 import { every, get } from "../api.js";
-import { empty, facts, h, head, pill, refresh, scrolls, show } from "../dom.js";
+import { facts, h, head, pill, refresh, show, table } from "../dom.js";
 import { ago, clock, count, ms, percent } from "../format.js";
 import { actions } from "./control.js";
 
@@ -34,20 +34,10 @@ function summary(found) {
       h("a", { class: "button", href: `/logs?service=${encodeURIComponent(found.cause.service)}&level=warning`, "data-focus": "logs" }, "Logs")));
 }
 
-function timeline(found) {
-  return h("section", { class: "card flush" }, h("h2", {}, "Changes before and during"), found.changes.length
-    ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["When", "What", "Who"].map((t) => h("th", {}, t)))), h("tbody", {}, found.changes.map((one) => h("tr", {}, h("td", {}, clock(one.at, false)), h("td", {}, one.what), h("td", {}, one.who || "–"))))))
-    : empty("No control action, restart or certificate change in the 15 minutes before."));
-}
+const timeline = ({ changes }) => table("Changes before and during", ["When", "What", "Who"], changes,
+  (one) => [clock(one.at, false), one.what, one.who || "–"], "No control action, restart or certificate change in the 15 minutes before.");
 
-function table(title, columns, rows, cells) {
-  if (!rows.length) return null;
-  return h("section", { class: "card flush" }, h("h2", {}, title), scrolls(title, "", h("table", {},
-    h("thead", {}, h("tr", {}, columns.map((t) => h("th", {}, t)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))));
-}
-
-const contracts = ({ methods }) => table("Contract of the affected methods", ["Method", "Failed", "Objective", "Budget burnt", "Budget left", "Deadline", "Retries", "Callers", "Declared in"], methods, (m) => [
+const contracts = ({ methods }) => methods.length > 0 && table("Contract of the affected methods", ["Method", "Failed", "Objective", "Budget burnt", "Budget left", "Deadline", "Retries", "Callers", "Declared in"], methods, (m) => [
   h("a", { href: `/traces?rpc=${m.rpc}`, "data-focus": m.rpc }, m.rpc),
   m.calls ? h("span", { class: m.errors ? "level-error" : "" }, `${count(m.errors)} of ${count(m.calls)}`) : "no calls",
   m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–",
@@ -55,9 +45,11 @@ const contracts = ({ methods }) => table("Contract of the affected methods", ["M
   m.objective ? percent(Math.max(0, m.budgetLeft), 0) : "–",
   ms(m.deadlineMs), m.retries ? "yes" : "no", m.callers.join(", "), h("code", { title: m.source }, m.source.split("/").pop())]);
 
-const calls = ({ methods }) => table("Calls during the incident", ["When", "Method", "Code", "Duration", "Trace"],
-  methods.flatMap((m) => m.exemplars.map((one) => ({ ...one, rpc: m.rpc }))).sort((a, b) => b.failed - a.failed || b.durationMs - a.durationMs).slice(0, 12),
-  (one) => [clock(one.at * 1000, false), one.rpc, pill(one.failed ? "bad" : "good", one.code), ms(one.durationMs), h("a", { href: `/traces/${one.traceId}`, "data-focus": one.traceId }, one.traceId.slice(0, 8))]);
+function calls({ methods }) {
+  const rows = methods.flatMap((m) => m.exemplars.map((one) => ({ ...one, rpc: m.rpc }))).sort((a, b) => b.failed - a.failed || b.durationMs - a.durationMs).slice(0, 12);
+  return rows.length > 0 && table("Calls during the incident", ["When", "Method", "Code", "Duration", "Trace"], rows,
+    (one) => [clock(one.at * 1000, false), one.rpc, pill(one.failed ? "bad" : "good", one.code), ms(one.durationMs), h("a", { href: `/traces/${one.traceId}`, "data-focus": one.traceId }, one.traceId.slice(0, 8))]);
+}
 
 function effects(found) {
   if (!found.effects.length) return null;

@@ -2,7 +2,7 @@
 
 import { get, every } from "../api.js";
 import { control } from "./control.js";
-import { empty, h, head, pill, refresh, scrolls, show } from "../dom.js";
+import { h, head, pill, refresh, show, table } from "../dom.js";
 import { ago, bytes, count, days, ms, percent } from "../format.js";
 
 export async function mesh(main, { signal }) {
@@ -37,11 +37,6 @@ function shut(title, ...rest) {
   const heading = section.querySelector("h2");
   heading.remove();
   return h("details", { class: "card flush", open: opened.has(title), ontoggle: remember }, h("summary", { "data-focus": title }, heading), section.firstElementChild);
-}
-
-function table(title, columns, rows, cells, none, ...after) {
-  return h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
-    rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none));
 }
 
 /** This run beside those before it: the p95 of each method. */

@@ -1,11 +1,12 @@
 // Services and processes: what runs since when, why it was restarted, how near its limits are.
 
 import { every, get } from "../api.js";
-import { empty, h, head, pill, refresh, scrolls, show } from "../dom.js";
+import { h, head, pill, refresh, show, table } from "../dom.js";
 import { ago, bytes, clock, count, days, ms, percent, span } from "../format.js";
 import { offset } from "./overview.js";
 
 const LATE_MS = 250;
+const NONE = "No scrape targets.";
 
 export async function processes(main, { signal }) {
   const body = h("div", {});
@@ -14,15 +15,9 @@ export async function processes(main, { signal }) {
     const { items } = await get("processes", {}, signal);
     const services = Map.groupBy(items, (one) => one.workload);
     refresh(body,
-      table("Services", ["Service", "Replicas", "Versions", "Restarts", "Last deployment"], [...services], service),
-      table("Processes and proxies", ["Process", "State", "Version", "Up for", "Restarts", "Loop delay", "Certificate", "Memory", "Fullest limit"], items, process));
+      table("Services", ["Service", "Replicas", "Versions", "Restarts", "Last deployment"], [...services], service, NONE),
+      table("Processes and proxies", ["Process", "State", "Version", "Up for", "Restarts", "Loop delay", "Certificate", "Memory", "Fullest limit"], items, process, NONE));
   });
-}
-
-function table(title, columns, rows, cells) {
-  return h("section", { class: "card flush" }, h("h2", {}, title), rows.length
-    ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((name) => h("th", {}, name)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell)))))))
-    : empty("No scrape targets."));
 }
 
 function service([name, items]) {

@@ -88,7 +88,7 @@ async def _serve(
 
 
 async def send_action(
-    path: Path, name: str, progress: Progress, /, *, by: str, **arguments: Any
+    path: Path, name: str, progress: Progress = lambda _: None, /, *, by: str, **arguments: Any
 ) -> Any:
     """Send an action to the mesh that serves the Unix socket *path*; returns its result.
 

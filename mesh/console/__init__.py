@@ -1,6 +1,6 @@
 """
-The embedded telemetry console: OTLP in, one SQLite file behind, web pages and an API out.
+The embedded telemetry console: an OTLP receiver, a SQLite store, web pages and a JSON API.
 
-One thread writes, readers have connections of their own, and whatever is not kept is counted
+One thread writes to the store; readers use their own connections. Dropped telemetry is counted
 and shown with the reason.
 """

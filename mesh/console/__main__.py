@@ -1,4 +1,4 @@
-"""Starts the console: ``python -m mesh.console``."""
+"""Start the console: ``python -m mesh.console``."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Assembles a console: store, receivers, scraper, pages; ``async with`` runs it."""
+"""Assemble and run a console: store, receivers, scraper and pages."""
 
 import asyncio
 import contextlib
@@ -36,11 +36,11 @@ log = structlog.get_logger("console")
 
 
 class ListenError(Exception):
-    """An address cannot be bound; the message says which and what to do."""
+    """An address cannot be bound; the message names it and says what to do."""
 
 
 class _Web(uvicorn.Server):
-    """uvicorn without handlers for signals: the process has its own."""
+    """A uvicorn server without signal handlers; the process installs its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -55,7 +55,7 @@ async def console(
     Run a console while the body runs.
 
     Raises:
-        ListenError, DatabaseError, SecretFileError: Something that it needs cannot be had.
+        ListenError, DatabaseError, SecretFileError: A required resource is unavailable.
     """
     clock = now or steady()
     intake, clocks = IntakeCounters(clock), ClockOffsets(clock)
@@ -126,7 +126,7 @@ async def console(
 
 
 async def _sum_up(writer: Writer, run: int, now: Now) -> None:
-    """Keep the summary of this run up to date until cancelled, and write it once more then."""
+    """Update the summary of this run until cancelled, and once more on the way out."""
     try:
         while True:
             await asyncio.sleep(SUM_UP_SECONDS)
@@ -152,7 +152,7 @@ def _bound(address: str, variable: str) -> Iterator[socket.socket]:
 
 def _cannot_listen(address: str, variable: str) -> ListenError:
     return ListenError(
-        f"Cannot listen on {address!r}: the port is in use or the address is not ours. "
+        f"Cannot listen on {address!r}: the port is in use or the address is not local. "
         f"Stop the other program or set {variable} to another HOST:PORT."
     )
 

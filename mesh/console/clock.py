@@ -1,4 +1,4 @@
-"""A wall clock that does not jump: read once, then carried on by a clock that only goes ahead."""
+"""A wall clock that does not jump: read once, then advanced by a monotonic clock."""
 
 import time
 from collections.abc import Callable
@@ -8,8 +8,8 @@ Now = Callable[[], int]
 
 
 def steady() -> Now:
-    """Return a clock that starts at the time of day and is deaf to later changes of it."""
-    # CLOCK_BOOTTIME goes on while a laptop sleeps; CLOCK_MONOTONIC does not.
+    """Return a clock that starts at the current time and ignores later clock adjustments."""
+    # CLOCK_BOOTTIME keeps running while a laptop is suspended; CLOCK_MONOTONIC does not.
     kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     offset = time.time_ns() - time.clock_gettime_ns(kind)
     return lambda: (offset + time.clock_gettime_ns(kind)) // 1000

@@ -1,4 +1,4 @@
-"""The parts of a running console, as the API uses them."""
+"""The components of a running console that the API uses."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from mesh.contract.policy import Mesh
 
 @dataclass(frozen=True)
 class Context:
-    """The parts of a running console."""
+    """The components of a running console."""
 
     mesh: Mesh
     writer: Writer
@@ -28,12 +28,12 @@ class Context:
     """The latest scrape of each target, kept up to date by the scraper."""
     certs: Path | None = None
     watch: Watch = field(default_factory=Watch)
-    """Alerts of Prometheus and Alertmanager."""
+    """Alerts from Prometheus and Alertmanager."""
     control: Path | None = None
-    """Socket for control actions, if the mesh accepts any."""
+    """Client of the runner's control socket; None when the mesh has no runner."""
     clocks: ClockOffsets = field(default_factory=lambda: ClockOffsets(steady()))
-    """Clock offsets of the senders of telemetry."""
+    """Clock offsets of telemetry senders."""
     evaluator: Evaluator = field(default_factory=Evaluator)
-    """Alerts, and the incidents that explain them."""
+    """Evaluates alerts and groups them into incidents."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when streams must end."""
+    """Set when streams must close."""

@@ -1,4 +1,4 @@
-"""How telemetry names things, and how the console calls them."""
+"""Maps names in telemetry to the names that the console shows."""
 
 import functools
 import re
@@ -9,9 +9,9 @@ from mesh.chassis.telemetry import names as emitted
 from mesh.contract import policy
 
 APP = "app"
-"""The cluster by which a sidecar reaches its own service."""
+"""The Envoy cluster through which a sidecar reaches its own service."""
 SERVER, CLIENT = 2, 3
-"""The span kinds of OTLP that say on which side of a call a span stands."""
+"""The OTLP span kinds for the two sides of a call."""
 
 GRPC_CODES = (
     *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
@@ -22,9 +22,9 @@ GRPC_CODES = (
 OUR_FAULT = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-"""The codes by which a service fails; the others answer a caller's mistake."""
+"""The codes that count as failures of a service; the others are caller errors."""
 CALLERS_FAULT = frozenset(GRPC_CODES) - OUR_FAULT - {"OK"}
-"""The codes that tell of a caller's mistake, although Envoy and others mark such spans failed."""
+"""Caller errors whose spans Envoy and other libraries mark as failed."""
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 _OVERFLOW = re.compile(rf"cluster\.({APP}(?:_\w+)?)\.upstream_rq_pending_overflow")
@@ -42,7 +42,7 @@ _GRPC_PATH = re.compile(r"^(?:[a-z]+://[^/]+)?(/[\w.]+\.[\w]+/\w+)$")
 def workload(service: str) -> str:
     """Return the workload of a process, its proxy or its canary: ``survey-2-envoy`` is ``survey``.
 
-    Envoy's cluster of a canary is ``survey_canary``.
+    The Envoy cluster of its canary is ``survey_canary``.
     """
     return _REPLICA.sub("", _PROXY.sub("", service)) or service
 
@@ -51,16 +51,17 @@ def cluster_workload(cluster: str, process: str) -> str:
     """
     Return the workload behind an Envoy cluster of *process*.
 
-    ``app`` is the proxy's own, and so is ``app_survey``: requests for Survey at the gateway.
+    ``app`` and ``app_survey`` belong to the proxy's own service; the latter carries Survey requests
+    at the gateway.
     """
     return workload(process if cluster == APP or cluster.startswith(f"{APP}_") else cluster)
 
 
 def proxy_limit(counter: str) -> str:
     """
-    Return the limit that an Envoy counts refusals of in *counter*; empty for other counters.
+    Return the limit whose rejections the Envoy *counter* counts; empty for other counters.
 
-    Named as the rule ``LimitRefusals`` names it: by the cluster of the process behind the proxy.
+    The name is that of the rule ``LimitRefusals``: the cluster of the process behind the proxy.
     """
     if found := _OVERFLOW.fullmatch(counter):
         return found[1]
@@ -68,7 +69,7 @@ def proxy_limit(counter: str) -> str:
 
 
 def is_proxy(service: str, attributes: Mapping[str, Any]) -> bool:
-    """Say whether a span comes from an Envoy."""
+    """Return whether an Envoy reported the span."""
     return (
         attributes.get("component") == "proxy"
         or "upstream_cluster" in attributes
@@ -77,7 +78,7 @@ def is_proxy(service: str, attributes: Mapping[str, Any]) -> bool:
 
 
 def rpc(attributes: Mapping[str, Any], name: str) -> str:
-    """Return the rpc of a span, ``survey.ListRequests`` for ours; empty when it is none."""
+    """Return the rpc of a span, such as ``survey.ListRequests``; empty if it is not an rpc."""
     service, method = attributes.get("rpc.service"), attributes.get("rpc.method")
     if service and method:
         return _short(f"/{service}/{method}")
@@ -87,7 +88,7 @@ def rpc(attributes: Mapping[str, Any], name: str) -> str:
 
 
 def span_name(name: str, attributes: Mapping[str, Any]) -> str:
-    """Return the name of a span; one that a proxy could not match to a route says so."""
+    """Return the name of a span, marked if a proxy found no route."""
     if name not in {"", "other"}:
         return name
     verb = attributes.get(emitted.HTTP_METHOD) or attributes.get("http.method") or ""
@@ -95,7 +96,7 @@ def span_name(name: str, attributes: Mapping[str, Any]) -> str:
 
 
 def code(attributes: Mapping[str, Any]) -> str:
-    """Return the gRPC code by name, or the HTTP status; empty when neither is known."""
+    """Return the name of the gRPC code, or the HTTP status; empty if neither is known."""
     number = attributes.get("rpc.grpc.status_code", attributes.get("grpc.status_code"))
     number = attributes.get("rpc.response.status_code", number)
     if number is not None:
@@ -108,12 +109,12 @@ def code(attributes: Mapping[str, Any]) -> str:
 
 
 def is_failure(code: str) -> bool:
-    """Say whether *code* tells of a failure of the service that answered."""
+    """Return whether *code* is a failure of the service."""
     return code in OUR_FAULT or (len(code) == 3 and code.startswith("5"))
 
 
 def is_probe(attributes: Mapping[str, Any], rpc: str, name: str) -> bool:
-    """Say whether a span belongs to a health check or a scrape."""
+    """Return whether a span belongs to a health check or a scrape."""
     if rpc.startswith("grpc.health.v1.Health/"):
         return True
     for key in ("http.route", "url.path", "http.target"):
@@ -125,10 +126,10 @@ def is_probe(attributes: Mapping[str, Any], rpc: str, name: str) -> bool:
 
 def peer(kind: int, attributes: Mapping[str, Any], name: str) -> str:
     """
-    Return who is on the other side of a span.
+    Return the peer of a span.
 
-    For a server's span the caller that the service, or its proxy, identified, for a client's the
-    system outside of the mesh (``redcap``); empty when unknown.
+    For a server span, the caller as identified by the service or its proxy; for a client span,
+    the system outside the mesh, such as ``redcap``; empty if unknown.
     """
     if kind == SERVER:
         identity = str(attributes.get(emitted.CALLER_ID) or "")

@@ -11,7 +11,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class Target(BaseModel):
-    """A scrape target; a URL that does not end in ``/metrics`` is an Envoy admin interface."""
+    """A scrape target; a URL that does not end with ``/metrics`` is an Envoy admin interface."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,45 +20,45 @@ class Target(BaseModel):
 
     @property
     def is_envoy(self) -> bool:
-        """Whether the URL is that of an Envoy admin interface."""
+        """Whether the target is an Envoy admin interface."""
         return not self.url.endswith("/metrics")
 
 
 class ConsoleSettings(BaseSettings):
-    """Settings of the console; variables begin with ``AMARRE_``."""
+    """Settings of the console; variables start with ``AMARRE_``."""
 
     model_config = SettingsConfigDict(env_prefix="AMARRE_", frozen=True, extra="ignore")
 
     console_listen: str = "127.0.0.1:3020"
-    """Address of pages and API."""
+    """Listen address of the pages and the API."""
     console_otlp_grpc: str = "127.0.0.1:3021"
-    """Address that accepts OTLP over gRPC."""
+    """Listen address for OTLP over gRPC."""
     console_otlp_http: str = "127.0.0.1:3022"
-    """Address that accepts OTLP over HTTP, protobuf or JSON."""
+    """Listen address for OTLP over HTTP, protobuf or JSON."""
     console_otlp_token_file: Path | None = None
-    """File with the bearer token that OTLP senders must present; made when absent. Unset: every
-    sender is accepted, which is meant for the loopback interface only."""
+    """File with the bearer token that OTLP senders must present; created if missing. If unset, all
+    senders are accepted: use this only on the loopback interface."""
     console_database: Path = Path("console.sqlite")
-    """The SQLite file that holds the telemetry; created when absent."""
+    """The SQLite database file; created if missing."""
     console_token_file: Path = Path("console-token")
-    """File with the bearer token of the API; created, readable only by this user, when absent."""
+    """File with the bearer token of the API; created with mode 0600 if missing."""
     console_scrape: tuple[Target, ...] = ()
-    """What to scrape, as JSON: ``[{"process": "auth", "url": "http://127.0.0.1:3052/metrics"}]``."""
+    """Scrape targets as JSON: ``[{"process": "auth", "url": "http://127.0.0.1:3052/metrics"}]``."""
     console_scrape_file: Path | None = None
-    """A file with such JSON instead of the variable; it is read again when it changes."""
+    """File with scrape targets in the same format; reread when it changes."""
     console_prometheus: str = ""
-    """URL of the Prometheus whose alerts are shown; empty for none."""
+    """URL of a Prometheus server whose alerts are shown; empty for none."""
     console_alertmanager: str = ""
-    """URL of the Alertmanager whose alerts are shown; empty for none."""
+    """URL of an Alertmanager whose alerts are shown; empty for none."""
     console_scrape_every: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0))
     """The scrape interval."""
     console_certs: Path | None = None
-    """Folder of SVID folders whose certificates are shown; unset shows none from files."""
+    """Folder with one SVID folder per workload, whose certificates are shown; unset for none."""
     console_control: Path | None = None
-    """Unix socket of the local runner's control interface; unset makes the console read-only."""
+    """Unix socket of the local runner's control interface; if unset, the console is read-only."""
     console_retention: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1))
-    """How long telemetry is kept."""
+    """The retention period of telemetry."""
     console_service_bytes: int = Field(default=512 * MEBIBYTE, ge=MEBIBYTE)
-    """The quota of one service, spans and logs together; beyond it its oldest rows are evicted."""
+    """The quota of one service for spans and logs; above it, its oldest rows are evicted."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The lowest level that is logged."""
+    """The minimum log level."""

@@ -104,7 +104,7 @@ TOGETHER = {
             lambda m: redcap(m, mode="html", error_rate=1.0),
             "redcap",
             "RedcapFailing",
-            "something that is not REDCap's",
+            "an invalid response",
         ),
     ),
     "no answers": (
@@ -113,7 +113,7 @@ TOGETHER = {
             lambda m: hung(m, "redcap"),
             "redcap",
             "RedcapFailing",
-            "does not answer in time",
+            "does not respond in time",
         ),
     ),
     "retries": (Case("a retry storm", retry_storm, "survey", "RetryStorm"),),

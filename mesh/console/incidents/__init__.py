@@ -1,1 +1,1 @@
-"""Alerts, what explains them, and their runbooks."""
+"""Alerts, the incidents that group them by cause, and runbooks."""

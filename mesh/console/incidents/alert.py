@@ -1,4 +1,4 @@
-"""One alert of the console, and what the conditions of alerts look at."""
+"""One alert, and the data that alert conditions read."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -17,36 +17,36 @@ from mesh.console.queries.service_graph import Seen as Edge
 from mesh.contract.policy import Mesh
 
 DEPENDENCIES = {"outbox": "mail", "smtp": "mail", "appwrite": "identity", "redcap": "redcap"}
-"""What systems outside of the mesh are called, by their name in telemetry."""
+"""Display names of systems outside the mesh, by their name in telemetry."""
 HOST = "host"
-"""What alerts on the machine itself are about."""
+"""The service name of alerts about the machine itself."""
 STARTING = timedelta(seconds=30)
-"""How long a process may take to answer, and others to notice that it does."""
+"""How long a process may take to start, and its peers to notice that it is up."""
 RECENT = timedelta(minutes=2)
 LATELY = timedelta(seconds=45)
-"""How far back calls to dependencies count: long enough for several checks of an idle mesh."""
+"""The window for calls to dependencies: long enough for several health checks of an idle mesh."""
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One firing alert: its name, the workload or dependency it is about, and a sentence."""
+    """One firing alert: its name, the affected workload or dependency, and a summary."""
 
     name: str
     service: str
     message: str
     subject: str = ""
-    """What exactly: a process, an rpc, a cluster."""
+    """What is affected: a process, an rpc or a cluster."""
     state: str = "firing"
     source: str = "console"
 
     @property
     def severity(self) -> str:
-        """``page`` or ``ticket``; for alerts of other rules as their server says."""
+        """``page`` or ``ticket``; for other rules, the severity that their server reports."""
         return alert_table.severity(self.name) if self.name in alert_table.rules() else "ticket"
 
     @property
     def runbook(self) -> str:
-        """The path of the runbook; empty when there is none."""
+        """Path of the runbook; empty if the alert has none."""
         if self.name not in alert_table.rules():
             return ""
         return f"{runbooks.PATH}/{alert_table.runbook(self.name)}"
@@ -65,7 +65,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Situation:
-    """What the conditions look at besides the store."""
+    """What alert conditions read besides the store."""
 
     mesh: Mesh
     seen: Sequence[Seen]
@@ -78,15 +78,15 @@ class Situation:
     """Microseconds since the epoch."""
 
     def since(self, span: timedelta) -> int:
-        """Return when *span* before now was, in microseconds."""
+        """Return the time *span* before now, in microseconds."""
         return self.now - int(span.total_seconds() * 1e6)
 
     def starting(self) -> frozenset[str]:
         """
-        Return the processes that start: what others say of them is about the time before.
+        Return the processes that are starting: reports about them are out of date.
 
-        A runner names a process before that answers, and a proxy that was asked for its health in
-        the meantime keeps what it saw until its next check.
+        The runner lists a process before it accepts calls, and a proxy whose health check failed in
+        the meantime keeps that result until its next check.
         """
         since = self.since(STARTING)
         return frozenset(
@@ -98,14 +98,14 @@ class Situation:
 
 @dataclass(frozen=True)
 class Counted:
-    """What the conditions read of the store."""
+    """What alert conditions read from the store."""
 
     recent: Sequence[Increase]
     """Within `RECENT`."""
     lately: Sequence[Increase]
     """Within `LATELY`."""
     edges: Mapping[Key, Edge]
-    """Who called whom in this minute and the one before."""
+    """Calls between workloads in this minute and the previous one."""
 
 
 def read(db: sqlite3.Connection, s: Situation) -> Counted:

@@ -1,7 +1,7 @@
 """
-The alerts of the real Prometheus and Alertmanager, asked again and again where they run.
+Polls the alerts of Prometheus and Alertmanager where they run.
 
-They stand beside the console's own evaluation, which needs neither.
+They complement the console's own evaluation, which needs neither.
 """
 
 import asyncio
@@ -20,24 +20,24 @@ from mesh.console.intake.scraper import TIMEOUT_SECONDS, fetch, phrase
 EVERY_SECONDS = 5.0
 MOST_ALERTS = 200
 _SEVERITIES = {"critical": "page", "page": "page"}
-"""What our rules and those of others call what wakes somebody up; all else waits for the day."""
+"""Severities that page someone, in our rules and others'; every other severity is a ticket."""
 
 log = structlog.get_logger("alerting")
 
 
 @dataclass
 class Watched:
-    """One of the two servers, and what it said last; ``fault`` is empty while it answers."""
+    """One of the two servers and its last response; ``fault`` is empty while it responds."""
 
     name: str
     url: str
     path: str
-    fault: str = "not asked yet"
+    fault: str = "not polled yet"
     alerts: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Watch:
-    """Asks the servers until cancelled, and keeps what they said last."""
+    """Polls the servers until cancelled, and keeps their last response."""
 
     def __init__(self, *, prometheus: str = "", alertmanager: str = "") -> None:
         self.servers = [
@@ -50,7 +50,7 @@ class Watch:
         ]
 
     async def run(self) -> None:
-        """Ask both, at each interval, until cancelled."""
+        """Poll both at each interval until cancelled."""
         async with httpx.AsyncClient(
             timeout=TIMEOUT_SECONDS, trust_env=False, verify=public_roots()
         ) as client:
@@ -62,8 +62,8 @@ class Watch:
         """
         Return each alert once, worst first.
 
-        Alertmanager says what fires, silenced and inhibited ones included; Prometheus what may
-        fire soon, and what fires while no Alertmanager answers.
+        Firing alerts come from Alertmanager, including silenced and inhibited ones; pending alerts
+        come from Prometheus, and firing ones too while Alertmanager is unavailable.
         """
         found: dict[tuple[str, ...], dict[str, Any]] = {}
         for server in self.servers:

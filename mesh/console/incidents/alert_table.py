@@ -1,4 +1,4 @@
-"""The one table of alert names: those of the Prometheus rules, with severity and runbook."""
+"""The table of alert names: those of the Prometheus rules, with severity and runbook."""
 
 import functools
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ def rules() -> Mapping[str, Rule]:
 
 
 def severity(name: str) -> str:
-    """Return whether the alert *name* wakes somebody up (``page``) or waits (``ticket``)."""
+    """Return the severity of the alert *name*: ``page`` or ``ticket``."""
     return "page" if rules()[name].severity is Severity.CRITICAL else "ticket"
 
 
 def runbook(name: str) -> str:
-    """Return the file name of the runbook of the alert *name*."""
+    """Return the file name of the runbook for the alert *name*."""
     return rules()[name].page

@@ -1,8 +1,8 @@
 """
-Alerts that the console evaluates itself, whether a Prometheus is running or not.
+Alerts that the console evaluates itself, with or without Prometheus.
 
-Names are those of the Prometheus rules. Conditions are the same, over shorter windows: the console
-looks every few seconds and need not wait for a scrape of its own to be missed twice.
+Names and conditions are those of the Prometheus rules, over shorter windows: the console evaluates
+every few seconds and does not have to wait for two missed scrapes.
 """
 
 import sqlite3
@@ -17,11 +17,11 @@ OWN = frozenset(
         *("AppwriteFailing", "DatabaseSlow", "CanaryFailing"),
     }
 )
-"""Alerts that the console evaluates from fresher data than Prometheus, which keeps them longer."""
+"""Alerts that the console evaluates from fresher data than Prometheus, which clears them later."""
 
 
 def evaluate(db: sqlite3.Connection, situation: Situation) -> list[Alert]:
-    """Return what is wrong now, worst first."""
+    """Return the firing alerts, most severe first."""
     counted = read(db, situation)
     return worst_first(
         [
@@ -33,5 +33,5 @@ def evaluate(db: sqlite3.Connection, situation: Situation) -> list[Alert]:
 
 
 def worst_first(alerts: Iterable[Alert]) -> list[Alert]:
-    """Return alerts by severity, each once."""
+    """Return the alerts without duplicates, most severe first."""
     return sorted(dict.fromkeys(alerts), key=lambda one: one.severity != "page")

@@ -1,4 +1,4 @@
-"""Alerts on calls: refused, retried, too many, failing or slow; and what proxies do about them."""
+"""Alerts on denied, retried, rejected, failing and slow calls, circuit breakers and ejections."""
 
 import sqlite3
 from collections import Counter, defaultdict
@@ -15,14 +15,14 @@ from mesh.console.queries.service_graph import Seen as Edge
 from mesh.contract.policy import Mesh
 
 MIN_BURNT = 5
-"""Fewer failures do not alert: at a low rate a single one burns any budget."""
+"""Fewer failures do not alert: at a low rate, a single failure exceeds any budget."""
 MIN_REFUSED = 10
 
 
 def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[Alert]:
     """Yield the alerts of this file."""
-    yield from _refused(counted.recent)
-    yield from _intruders(s, counted.edges)
+    yield from _denied_callers(counted.recent)
+    yield from _callers_denied_by_proxies(s, counted.edges)
     yield from _saturated(s)
     yield from _overloaded(s, counted.lately)
     yield from _burning(db, s.mesh, now=s.now // 1_000_000)
@@ -32,7 +32,7 @@ def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[A
             yield one
 
 
-def _refused(recent: Sequence[Increase]) -> Iterator[Alert]:
+def _denied_callers(recent: Sequence[Increase]) -> Iterator[Alert]:
     by_rpc: dict[tuple[str, str], float] = {}
     for one in recent:
         if one.name == "amarre_refusals" and one.labels.get("reason") == "PERMISSION_DENIED":
@@ -43,14 +43,14 @@ def _refused(recent: Sequence[Increase]) -> Iterator[Alert]:
             yield Alert(
                 "CallersRefused",
                 service,
-                f"{count:.0f} calls of {service}.{method} by a caller that may not call it"
-                " were refused.",
+                f"{count:.0f} calls to {service}.{method} by a caller without permission"
+                " were denied.",
                 f"{service}.{method}",
             )
 
 
-def _intruders(s: Situation, edges: Mapping[Key, Edge]) -> Iterator[Alert]:
-    """Yield callers whom proxies refuse: the service behind does not see their calls."""
+def _callers_denied_by_proxies(s: Situation, edges: Mapping[Key, Edge]) -> Iterator[Alert]:
+    """Yield callers that proxies deny: the service behind the proxy does not see their calls."""
     methods = {method.short_name: method for method in s.mesh}
     for (source, _, rpc), edge in edges.items():
         method = methods.get(rpc)
@@ -59,16 +59,16 @@ def _intruders(s: Situation, edges: Mapping[Key, Edge]) -> Iterator[Alert]:
         yield Alert(
             "CallersRefused",
             method.service,
-            f"{edge.refused} calls of {rpc} by {source or 'an unknown caller'}, which its contract"
-            " does not name, were refused.",
+            f"{edge.refused} calls to {rpc} by {source or 'an unknown caller'}, which its contract"
+            " does not name, were denied.",
             rpc,
         )
 
 
 def _retries(s: Situation) -> Iterator[Alert]:
     for process, cluster, retried, total in s.observed.retries(s.now):
-        # Budgets permit retries of a fifth of the calls, a sixth of what is sent; calls before the
-        # storm count, too.
+        # Retry budgets allow one retry per five calls, a sixth of all requests; calls before the
+        # storm are in the window, too.
         if retried >= 20 and retried > 0.1 * total:
             yield Alert(
                 "RetryStorm",
@@ -86,7 +86,7 @@ def _saturated(s: Situation) -> Iterator[Alert]:
             yield Alert(
                 "ServiceSaturated",
                 service,
-                f"{service} serves {in_flight:.0f} of at most {limit} calls at once.",
+                f"{service} has {in_flight:.0f} calls in flight; its limit is {limit}.",
             )
 
 
@@ -104,7 +104,7 @@ def _overloaded(s: Situation, lately: Sequence[Increase]) -> Iterator[Alert]:
             yield Alert(
                 "LimitRefusals",
                 service,
-                f"{service} refuses requests above its limits: "
+                f"{service} rejects requests above its limits: "
                 + ", ".join(f"{count} by {name}" for name, count in limits.most_common())
                 + f" in {LATELY.total_seconds():.0f} s.",
             )
@@ -116,19 +116,19 @@ def _proxies(s: Situation) -> Iterator[Alert]:
         service = cluster_workload(b["cluster"], b["process"])
         yield Alert("BreakerOpen", service, message, b["cluster"])
     for h in ejections(s.seen):
-        message = f"{h['process']} does not use {h['address']} of {h['cluster']}."
+        message = f"{h['process']} has ejected {h['address']} of {h['cluster']}."
         service = cluster_workload(h["cluster"], h["process"])
         yield Alert("HostEjected", service, message, h["cluster"])
 
 
 def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]:
-    """Yield methods that spend their error budget too fast, or miss their latency objective."""
+    """Yield methods that burn their error budget too fast, or miss their latency objective."""
     spans = {span for pair in (FAST, SLOW) for span in pair[:2]}
     burnt = {s: totals(db, since=_ago(now, s), until=now + 1, buckets=False) for s in spans}
     recent = totals(db, since=_ago(now, FAST[0]), until=now + 1)
     for method in mesh:
-        # Callers count only the ends of streams that stay open, and each attempt to open one
-        # while they start: a share of those says nothing about the streams that are open.
+        # Callers count a stream when it ends, and each failed attempt to open one while they start:
+        # an error ratio of those says nothing about the streams that are open.
         if method.stays_open:
             continue
         name, objective = method.short_name, method.objective
@@ -155,7 +155,7 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
                 yield Alert(
                     "MethodSlowerThanPromised",
                     method.service,
-                    f"{name} answers {share:.0%} of its calls within "
+                    f"{name} serves {share:.0%} of its calls within "
                     f"{objective.latency.total_seconds() * 1000:g} ms; its objective is "
                     f"{objective.latency_share:.0%}.",
                     name,

@@ -1,8 +1,8 @@
 """
-Causes first: alerts grouped by what explains them.
+Root causes: groups alerts by the alert that explains them.
 
 An alert explains another when it is nearer to the root (a host before a process, a process before
-what calls it) and the other one's service is the same or depends on it, directly or not.
+its callers) and the other alert's service is the same or depends on it, directly or indirectly.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ _RANKS = (
     {"CanaryFailing", "CertificateExpiring", "CallersRefused", "SignInsFailing", "BackupOld"},
     {"RetryStorm", "ServiceSaturated", "LimitRefusals", "EventLoopLate"},
 )
-"""Alerts that name a cause, the nearest to the root first; all others are symptoms."""
+"""Alerts that name a cause, nearest to the root first; all others are symptoms."""
 _DEPENDENCY = 2
 _SYMPTOM = len(_RANKS)
 _EQUAL = {
@@ -49,7 +49,7 @@ _EQUAL = {
     "ErrorsAboveFivePercent": 1,
     "GatewayErrors": 9,
 }
-"""Which of several alerts on one service comes first."""
+"""The order of several alerts on one service."""
 _INDEPENDENT = {
     "CallersRefused",
     "SignInsFailing",
@@ -57,7 +57,7 @@ _INDEPENDENT = {
     "BackupOld",
     "CanaryFailing",
 }
-"""Causes that nothing else explains: they are not about health, or compare with what is healthy."""
+"""Alerts that are never effects: they are not about health, or compare with a healthy version."""
 _OVERLOAD = {"LimitRefusals", "EventLoopLate"}
 _EXPLAINS_NOTHING = {"BackupOld", "SignInsFailing", "CallersRefused"}
 _BACKENDS = {"redcap": "redcap", "outbox": "mail"}
@@ -95,11 +95,11 @@ def _rank(alert: Alert) -> int:
 
 
 def explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[str]]) -> bool:
-    """Say whether *cause*, which is not after *alert* in the order of causes, explains it."""
+    """Return whether *cause*, which does not sort after *alert*, explains it."""
     if cause.service == alert.service and cause.name == alert.name:
         return True  # Several processes, methods or clusters of one service.
     if cause.source != "console" and cause.name in OWN:
-        return False  # It is over; its rule keeps firing for a while.
+        return False  # It has ended; its Prometheus rule fires a while longer.
     if alert.name in _INDEPENDENT or cause.name in _EXPLAINS_NOTHING:
         return False
     if cause.service == alert.service:
@@ -108,15 +108,15 @@ def explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[st
         return alert.service not in DEPENDENCIES.values()
     called = dependencies.get(cause.service, frozenset())
     if cause.name in _OVERLOAD and _rank(alert) == _SYMPTOM and alert.service in called:
-        return True  # Callers measure calls: one that is overloaded measures its own delay, too.
-    # What is down, full or failing outside of the mesh is never the effect of another service.
+        return True  # Callers measure calls: an overloaded caller also measures its own delay.
+    # A failure outside the mesh is never the effect of a service in it.
     return _rank(alert) > _DEPENDENCY and cause.service in dependencies.get(
         alert.service, frozenset()
     )
 
 
 def dependencies(mesh: Mesh) -> dict[str, frozenset[str]]:
-    """Return what each service depends on, directly or through others."""
+    """Return what each service depends on, directly or indirectly."""
     direct = _direct(mesh)
     return {service: frozenset(_reached(service, direct)) for service in direct}
 
@@ -141,8 +141,10 @@ def _direct(mesh: Mesh) -> dict[str, set[str]]:
 
 def affected(mesh: Mesh, incident: Mapping[str, Any]) -> frozenset[str]:
     """
-    Return the methods that an incident affects: those that its alerts name, otherwise every
-    method of the services that it is about; of a dependency, those of the services that call it.
+    Return the methods that an incident affects.
+
+    These are the methods that its alerts name, otherwise every method of its services; for a
+    dependency, those of the services that call it.
 
     Args:
         mesh: The contracts.

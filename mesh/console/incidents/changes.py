@@ -1,4 +1,4 @@
-"""What changes in the mesh between two scrapes; restarts with what is known of their reasons."""
+"""Changes in the mesh between two scrapes, and restarts with their reasons."""
 
 import signal
 from collections import deque
@@ -11,25 +11,25 @@ from mesh.console.intake.scraper import Seen
 from mesh.console.naming import workload
 
 PLANNED = timedelta(minutes=3)
-"""How long after a control action a restart counts as its effect."""
+"""How long after a control action a restart is attributed to it."""
 SHOWN_RESTART = timedelta(minutes=2)
-"""How long an unplanned restart keeps its alert: a process that dies again has no time to."""
+"""How long an unplanned restart alerts: a process that keeps dying may never be seen down."""
 READING_SECONDS = 5.0
-"""The longest time that a scrape of a proxy may take without counting as a restart."""
+"""The longest that a scrape of a proxy may take before its uptime suggests a restart."""
 LATER = timedelta(seconds=30)
-"""By how much the clocks and scrapes behind two times of one event may differ."""
+"""How far two times of the same event may differ, because of clocks and scrapes."""
 MAX_RESTARTS = 20
-"""How many restarts of each process are kept."""
+"""The number of restarts kept per process."""
 UNKNOWN = "ended unexpectedly"
 _DEPLOYING = ("restart", "canary promote", "deploy")
 _PLANNING = (*_DEPLOYING, "certs", "rotate")
 _PLANNING_CANARY = (*_PLANNING, "canary")
-"""Control actions that replace processes of a service, and those of its canary."""
+"""Control actions that replace the processes of a service or of its canary."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something that changed in the mesh: when (microseconds), what, and who did it."""
+    """A change in the mesh: when (microseconds), what, and who made it."""
 
     at: int
     what: str
@@ -38,7 +38,7 @@ class Change:
     failed: bool = False
 
     def plans(self, restart: "Restart") -> bool:
-        """Say whether this control action is why a process was replaced."""
+        """Return whether this control action explains why a process was replaced."""
         canary = restart.process.removesuffix("-envoy").endswith("-canary")
         return (
             restart.at - us(PLANNED) < self.at <= restart.at + us(LATER)
@@ -47,30 +47,30 @@ class Change:
         )
 
     def deploys(self, service: str) -> bool:
-        """Say whether this control action replaced the processes of *service*."""
+        """Return whether this control action replaced the processes of *service*."""
         return self.service == service and self.what.startswith(_DEPLOYING) and not self.failed
 
 
 @dataclass(frozen=True)
 class Restart:
-    """A process that was seen to have begun anew, at a time in microseconds."""
+    """A restart of a process, at a time in microseconds."""
 
     process: str
     at: int
 
 
 class Restarts:
-    """Restarts of processes and proxies, from when they say that they began."""
+    """Restarts of processes and proxies, from the start times that they report."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
         self._uptimes: dict[str, tuple[float, float]] = {}
-        """Of each proxy its uptime at the last scrape, and when that ended; seconds."""
+        """For each proxy, its uptime at the last scrape and when that scrape ended; seconds."""
         self._seen: dict[str, deque[Restart]] = {}
         self._exits: list[tuple[str, int, str]] = []
 
     def look(self, one: Seen) -> None:
-        """Take in a scrape; what began later than the scrape before says was restarted."""
+        """Record a scrape; a process with a later start time than before was restarted."""
         process = one.target.process
         started = one.gauges.get("process_start_time_seconds", 0.0)
         before = self._started.get(process)
@@ -79,8 +79,8 @@ class Restarts:
             uptime, at = one.proxy.uptime_seconds, one.at / 1e6
             started = at - uptime
             known = self._uptimes.get(process)
-            # When an Envoy answered is known less precisely than how long it has run: a busy
-            # machine takes seconds from its answer to the end of the scrape.
+            # An Envoy's uptime is more precise than the time of its response: on a busy machine
+            # the scrape ends seconds after it.
             again = known is not None and (
                 uptime < known[0] or uptime + READING_SECONDS < at - known[1]
             )
@@ -92,23 +92,23 @@ class Restarts:
             self._seen.setdefault(process, deque(maxlen=MAX_RESTARTS)).append(found)
 
     def note_exits(self, items: Iterable[Mapping[str, Any]], parse: Callable[[str], int]) -> None:
-        """Take in how processes ended, as their runner saw it."""
+        """Record how processes exited, as the runner reports it."""
         self._exits = [
             (str(item["process"]), parse(item["at"]), _ending(int(item["status"])))
             for item in items
         ]
 
     def of(self, process: str) -> Sequence[Restart]:
-        """Return the last restarts of a process, the latest first."""
+        """Return the last restarts of a process, newest first."""
         return [*reversed(self._seen.get(process, ()))]
 
     def every(self) -> Iterator[Restart]:
-        """Yield the last restarts of all processes."""
+        """Yield the last restarts of every process."""
         for kept in self._seen.values():
             yield from kept
 
     def ending(self, restart: Restart) -> str:
-        """Return how the process before a restart ended, as a phrase."""
+        """Return a phrase for how the process ended before a restart."""
         endings = [
             how
             for process, at, how in self._exits

@@ -12,11 +12,11 @@ from mesh.console.queries.service_graph import Seen as Edge
 MIN_FAILED = 3
 SLOW_REDCAP_SECONDS = 1.0
 _OUTCOMES = {
-    "timeout": "it does not answer in time",
-    "away": "it cannot be reached",
-    "nonsense": "it answers with errors or something that is not REDCap's",
+    "timeout": "it does not respond in time",
+    "away": "it is unreachable",
+    "nonsense": "it returns errors or an invalid response",
 }
-"""The outcomes of calls to REDCap that are its fault."""
+"""The outcomes of calls to REDCap that count as its failures."""
 
 
 def alerts(s: Situation, counted: Counted) -> Iterator[Alert]:
@@ -33,14 +33,16 @@ def _redcap(s: Situation, lately: Sequence[Increase]) -> Iterator[Alert]:
         by_outcome[outcome] = by_outcome.get(outcome, 0) + one.events
     asked = sum(by_outcome.values()) - by_outcome.get("cancelled", 0)
     failed = {outcome: by_outcome[outcome] for outcome in _OUTCOMES if by_outcome.get(outcome)}
-    how = ", ".join(_OUTCOMES[outcome] for outcome in failed) or "its answers come too late"
+    how = ", ".join(_OUTCOMES[outcome] for outcome in failed) or "it responds too late"
     fails = sum(failed.values())
     if checking := unavailable(s, "redcap"):
         yield Alert(
-            "RedcapFailing", "redcap", f"REDCap fails the checks of {', '.join(checking)}: {how}."
+            "RedcapFailing",
+            "redcap",
+            f"REDCap fails the health checks of {', '.join(checking)}: {how}.",
         )
     elif fails >= MIN_FAILED and fails > 0.2 * asked:
-        yield Alert("RedcapFailing", "redcap", f"{fails:.0f} of {asked:.0f} calls fail: {how}.")
+        yield Alert("RedcapFailing", "redcap", f"{fails:.0f} of {asked:.0f} calls failed: {how}.")
     fine = [one for one in calls if one.labels["outcome"] == "ok" and one.events]
     if fine:
         mean = sum(one.total for one in fine) / sum(one.events for one in fine)
@@ -57,10 +59,10 @@ def _mail_and_identity(s: Situation, edges: Mapping[Key, Edge]) -> Iterator[Aler
         ("identity", "AppwriteFailing", "The identity provider", "calls to the identity provider"),
     ):
         if checking := unavailable(s, dependency):
-            message = f"{called} fails the checks of {', '.join(checking)}."
+            message = f"{called} fails the health checks of {', '.join(checking)}."
             yield Alert(alert, dependency, message)
             continue
         errors = sum(edge.errors for edge in tried[dependency])
         total = sum(edge.calls for edge in tried[dependency])
         if errors and errors >= 0.5 * total:
-            yield Alert(alert, dependency, f"{errors} of {total} {attempts} fail.")
+            yield Alert(alert, dependency, f"{errors} of {total} {attempts} failed.")

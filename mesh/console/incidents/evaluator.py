@@ -1,4 +1,4 @@
-"""Evaluates alerts again and again and keeps the incidents up to date."""
+"""Evaluates alerts periodically and keeps the incidents up to date."""
 
 import asyncio
 import sqlite3
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 EVERY_SECONDS = 3.0
 BEFORE_SECONDS = 45
 _KEYS = ("service", "workload", "process", "instance")
-"""Labels that say what an alert of Prometheus is about, the first that is there."""
+"""Labels that name the subject of a Prometheus alert; the first one present is used."""
 _BY_NAME = {"Redcap": "redcap", "Appwrite": "identity", "Mail": "mail", "Host": "host"}
 
 
 class Evaluator:
-    """Evaluates until cancelled, under the supervisor of background tasks."""
+    """Evaluates alerts until cancelled, as a supervised background task."""
 
     def __init__(self) -> None:
         self.observed = Observations()
         self.incidents = IncidentLog()
         self.alerts: list[Alert] = []
-        """What the console's own conditions say now."""
+        """The firing alerts of the console's own conditions."""
 
     async def run(self, context: "Context") -> None:
-        """Evaluate at each interval until cancelled."""
+        """Evaluate alerts at each interval until cancelled."""
         dependencies = causes.dependencies(context.mesh)
         self.incidents.write_to(context.writer.do)
         while True:
@@ -54,7 +54,7 @@ class Evaluator:
     async def evaluate(
         self, c: "Context", dependencies: Mapping[str, frozenset[str]] | None = None
     ) -> None:
-        """Bring alerts and incidents up to date."""
+        """Update alerts and incidents."""
         now = c.now()
         self.observed.look(c.seen, now)
         situation = Situation(
@@ -77,25 +77,23 @@ class Evaluator:
         self.incidents.update(grouped, self.observed.changes, now)
 
     async def _ask_runner(self, c: "Context", now: int) -> None:
-        """Ask the runner of a local mesh for its audit log, canaries and ended processes."""
+        """Read audit log, canaries and exited processes from the runner of a local mesh."""
         if c.control is None:
             return
         try:
             async with asyncio.timeout(2):
-                journal = await control.send_action(c.control, "audit log", _ignore, by="console")
-                canaries = await control.send_action(
-                    c.control, "canary status", _ignore, by="console"
-                )
-                exits = await control.send_action(c.control, "exits", _ignore, by="console")
+                journal = await control.send_action(c.control, "audit log", by="console")
+                canaries = await control.send_action(c.control, "canary status", by="console")
+                exits = await control.send_action(c.control, "exits", by="console")
         except (ControlError, TimeoutError):
-            return  # The runner stops, or is busy; the next look asks again.
+            return  # The runner is stopping or busy; the next evaluation retries.
         self.observed.note_actions(journal, _microseconds)
         self.observed.note_exits(exits, _microseconds)
         self.observed.note_canaries(canaries, now)
 
 
 def first_failure(db: sqlite3.Connection, incident: Incident) -> str:
-    """Return the id of the first failed trace of an incident; empty when none is kept."""
+    """Return the id of the first failed trace of an incident; empty if none is stored."""
     since = incident.since - BEFORE_SECONDS * 1_000_000
     outside = set(DEPENDENCIES.values())
     for service in (*(s for s in incident.services if s not in outside), ""):
@@ -107,12 +105,12 @@ def first_failure(db: sqlite3.Connection, incident: Incident) -> str:
 
 
 def _served(found: Mapping[str, Any]) -> Alert | None:
-    """Return an alert of Prometheus or Alertmanager as ours; None for one that does not fire."""
+    """Convert an alert from Prometheus or Alertmanager; None if it is not firing."""
     if found["state"] != "firing":
         return None
     rule = alert_table.rules().get(str(found["name"]))
     if rule is not None and rule.quiet is None:
-        return None  # The heartbeat of Prometheus always fires.
+        return None  # The Prometheus heartbeat always fires.
     labels: Mapping[str, str] = found["labels"]
     name = str(found["name"])
     service = next((s for start, s in _BY_NAME.items() if name.startswith(start)), "")
@@ -126,7 +124,3 @@ def _served(found: Mapping[str, Any]) -> Alert | None:
 
 def _microseconds(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp() * 1e6)
-
-
-def _ignore(_: str) -> None:
-    """Progress is of no interest."""

@@ -1,8 +1,8 @@
 """
-Incidents: one per cause, from its first alert until all of its alerts have ended.
+Incidents: one per cause, from its first alert until all its alerts have resolved.
 
-They are evaluated every few seconds, kept in memory and written to the store, so that they can be
-looked up at any time in the retention.
+They are updated every few seconds, held in memory and written to the store, so that they can be
+looked up within the retention period.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from mesh.console.incidents.causes import Cause, explains
 from mesh.console.incidents.changes import Change, us
 
 QUIET = timedelta(seconds=20)
-"""How long the alerts of an incident must be gone before it is resolved."""
+"""How long all alerts of an incident must be inactive before it is resolved."""
 BEFORE = timedelta(minutes=15)
-"""How far before an incident changes are shown."""
+"""How far back from its start an incident shows changes."""
 MAX_KEPT = 500
 Write = Callable[[Callable[[Any, sqlite3.Connection], None]], bool]
 
@@ -42,17 +42,17 @@ class Incident:
 
     @property
     def keys(self) -> set[tuple[str, str]]:
-        """Name and service of each of its alerts."""
+        """Name and service of each alert."""
         return {(a.name, a.service) for a in (self.alert, *self.effects)}
 
     @property
     def services(self) -> tuple[str, ...]:
-        """Every service that it is about, that of the cause first."""
+        """Every affected service, that of the cause first."""
         return tuple(dict.fromkeys(a.service for a in (self.alert, *self.effects)))
 
     @property
     def rpcs(self) -> list[str]:
-        """The methods that its alerts name."""
+        """The methods that the alerts name."""
         subjects = (a.subject for a in (self.alert, *self.effects))
         return list(dict.fromkeys(s for s in subjects if "." in s))
 
@@ -87,7 +87,7 @@ class Incident:
 
 
 class IncidentLog:
-    """The incidents of this console; used by one task."""
+    """The incidents of this console; not safe for concurrent use."""
 
     def __init__(self) -> None:
         self._write: Write = lambda work: False
@@ -95,19 +95,19 @@ class IncidentLog:
         self._stored: dict[str, str] = {}
 
     def write_to(self, write: Write) -> None:
-        """Write incidents with *write* from now on; those of an earlier run are resolved."""
+        """Start writing incidents with *write*, and resolve those of an earlier run."""
         self._write = write
         write(lambda _, db: close_earlier(db))
 
     def firing(self) -> list[Incident]:
-        """Return the incidents that fire, those that wake somebody up first, then the oldest."""
+        """Return the firing incidents: pages before tickets, then the oldest first."""
         found = [one for one in self._incidents.values() if not one.ended]
         return sorted(found, key=lambda one: (one.alert.severity != "page", one.since))
 
     def update(
         self, causes: Iterable[Cause], changes: Callable[[int, int], list[Change]], now: int
     ) -> None:
-        """Take in the causes of the alerts that fire at *now*."""
+        """Update the incidents with the causes of the alerts that fire at *now*."""
         for cause in causes:
             self._take(cause, now)
         for one in self.firing():
@@ -125,11 +125,11 @@ class IncidentLog:
             for one in self.firing()
             if (one.alert.name, one.alert.service) in keys
             or (cause.alert.name, cause.alert.service) in one.keys
-            # What follows an alert of the same service before that is resolved continues it.
+            # A new alert on the same service continues an incident that is not resolved yet.
             or (one.seen < now and explains(one.alert, cause.alert, {}))
         ]
         if same:
-            # What explains an earlier alert takes over its incident; others are folded into it.
+            # A cause that explains an earlier alert takes over its incident and absorbs the others.
             kept = min(same, key=lambda one: one.since)
             for other in same:
                 if other is not kept:
@@ -164,7 +164,7 @@ class IncidentLog:
 
 
 def stored(db: sqlite3.Connection, *, since: int, until: int) -> list[dict[str, Any]]:
-    """Return the incidents that fired between two times (microseconds), the latest first."""
+    """Return the incidents that fired between two times (microseconds), newest first."""
     rows = db.execute(
         "SELECT body FROM incidents WHERE since <= ? AND (ended = 0 OR ended >= ?)"
         " ORDER BY since DESC LIMIT ?",
@@ -174,13 +174,13 @@ def stored(db: sqlite3.Connection, *, since: int, until: int) -> list[dict[str, 
 
 
 def one(db: sqlite3.Connection, key: str) -> dict[str, Any] | None:
-    """Return the incident with an id; None when it is not kept."""
+    """Return the incident with an id; None if it is not stored."""
     row = db.execute("SELECT body FROM incidents WHERE id = ?", (key,)).fetchone()
     return dict(json.loads(row[0])) if row else None
 
 
 def close_earlier(db: sqlite3.Connection) -> None:
-    """Resolve incidents of an earlier run of the console; what still fires fires anew."""
+    """Resolve incidents of an earlier run of the console; alerts that still fire open new ones."""
     for key, since, text in db.execute(
         "SELECT id, since, body FROM incidents WHERE ended = 0"
     ).fetchall():

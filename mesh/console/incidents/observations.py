@@ -1,7 +1,7 @@
 """
-What the console has observed over time: restarts, canaries, retries, load; for alerts and timeline.
+Recent observations of restarts, canaries, retries and load, for alerts and timelines.
 
-Scrapes show only the present. This keeps the last minutes of what changed between them.
+A scrape shows only the current state; this keeps what changed over the last minutes.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ _RETRY, _TOTAL = "upstream_rq_retry", "upstream_rq_total"
 
 
 class Observations:
-    """Compares each look at the mesh with the one before."""
+    """Compares each scrape of the mesh with the previous one."""
 
     def __init__(self) -> None:
         self._restarts = Restarts()
@@ -28,14 +28,14 @@ class Observations:
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._actions: list[Change] = []
         self._counters: dict[str, deque[tuple[int, Mapping[str, float]]]] = {}
-        """Of each proxy its counters at every scrape of the last minutes."""
+        """For each proxy, its counters at every scrape of the last minutes."""
         self._flights: dict[str, deque[tuple[int, float]]] = {}
         self._canaries: dict[str, tuple[int, str]] = {}
         self._canary_states: dict[str, str] = {}
         self._certificates: dict[str, float] = {}
 
     def look(self, seen: Sequence[Seen], now: int) -> None:
-        """Take in what was scraped last."""
+        """Record the latest scrape."""
         for one in seen:
             if one.fault:
                 continue
@@ -80,7 +80,7 @@ class Observations:
             self._certificates[process] = ends
 
     def note_actions(self, items: Iterable[Mapping[str, Any]], parse: Any) -> None:
-        """Take in the audit log of control actions, newest first."""
+        """Record the audit log of control actions, newest first."""
         self._actions = [
             Change(
                 parse(item["at"]),
@@ -95,7 +95,7 @@ class Observations:
         ]
 
     def note_canaries(self, canaries: Iterable[Mapping[str, Any]], now: int) -> None:
-        """Take in the state of the canaries."""
+        """Record the state of the canaries."""
         for one in canaries:
             service, state = str(one["service"]), str(one["state"])
             self._canary_states[service] = state
@@ -114,11 +114,11 @@ class Observations:
                 self._canaries[service] = now, message
 
     def canary_runs(self, service: str) -> bool:
-        """Say whether the canary of *service* is to answer; without a runner every canary is."""
+        """Return whether the canary of *service* should be up; always true without a runner."""
         return self._canary_states.get(service, "running") == "running"
 
     def failing_canaries(self, now: int) -> dict[str, str]:
-        """Return services whose canary fails or was just aborted, with a sentence each."""
+        """Return the services whose canary is failing or was just aborted, each with a summary."""
         return {
             service: message
             for service, (at, message) in self._canaries.items()
@@ -126,22 +126,22 @@ class Observations:
         }
 
     def note_exits(self, items: Iterable[Mapping[str, Any]], parse: Callable[[str], int]) -> None:
-        """Take in how processes ended, as their runner saw it."""
+        """Record how processes exited, as the runner reports it."""
         self._restarts.note_exits(items, parse)
 
     def unplanned_restart(self, process: str, now: int) -> str:
-        """Return a phrase when *process* was restarted lately and nobody asked for it."""
+        """Return a phrase if *process* restarted recently without a control action."""
         latest = next(iter(self._restarts.of(process)), None)
         if latest is None or now - latest.at > us(SHOWN_RESTART) or self._plan(latest):
             return ""
         return f"{self._restarts.ending(latest)} and was restarted"
 
     def restarts(self, process: str) -> list[tuple[int, str]]:
-        """Return when a process was restarted (microseconds) and why, the latest first."""
+        """Return when (microseconds) and why a process was restarted, newest first."""
         return [(one.at, self._reason(one)) for one in self._restarts.of(process)]
 
     def deployment(self, service: str) -> Change | None:
-        """Return the last control action, or change of version, that replaced a service."""
+        """Return the last control action or change of version that replaced a service."""
         known = (one for one in (*self._actions, *self._changes) if one.deploys(service))
         return max(known, key=lambda one: one.at, default=None)
 
@@ -159,7 +159,7 @@ class Observations:
         return self._restarts.ending(restart)
 
     def grown(self, span: timedelta, now: int) -> Iterator[tuple[str, dict[str, float]]]:
-        """Yield each proxy that answers, with how much its counters grew within *span*."""
+        """Yield each available proxy with how much its counters grew within *span*."""
         for process, kept in self._counters.items():
             if kept[-1][0] < now - us(timedelta(seconds=30)):
                 continue
@@ -170,7 +170,7 @@ class Observations:
             yield process, {name: value - known.get(name, 0) for name, value in last.items()}
 
     def retries(self, now: int) -> Iterator[tuple[str, str, float, float]]:
-        """Yield proxy, cluster, retried and all requests of the last minutes."""
+        """Yield proxy, cluster, retries and total requests of the last minutes."""
         for process, counters in self.grown(WINDOW, now):
             for name, retried in counters.items():
                 if retried and name.endswith(f".{_RETRY}"):
@@ -178,14 +178,14 @@ class Observations:
                     yield process, name.split(".")[1], retried, max(total, retried)
 
     def refused(self, span: timedelta, now: int) -> Iterator[tuple[str, str, float]]:
-        """Yield process, limit and count of requests that proxies refused above their limits."""
+        """Yield process, limit and number of requests that proxies rejected above their limits."""
         for process, counters in self.grown(span, now):
             for name, count in counters.items():
                 if count and (limit := proxy_limit(name)):
                     yield process, limit, count
 
     def in_flight(self, now: int) -> dict[str, float]:
-        """Return the mean of the last readings of calls in flight, of the fullest replica."""
+        """Return the mean number of calls in flight at the busiest replica of each service."""
         found: dict[str, float] = {}
         for process, kept in self._flights.items():
             latest = [value for at, value in kept if at > now - us(timedelta(seconds=20))]
@@ -195,7 +195,7 @@ class Observations:
         return found
 
     def changes(self, since: int, until: int) -> list[Change]:
-        """Return what changed in a time, the latest first."""
+        """Return the changes between two times, newest first."""
         restarts = map(self._restarted, self._restarts.every())
         every = [*self._changes, *self._actions, *restarts]
         return sorted((c for c in every if since <= c.at <= until), key=lambda c: -c.at)

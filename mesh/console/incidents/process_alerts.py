@@ -1,4 +1,4 @@
-"""Alerts on processes and proxies, their databases, clocks and certificates, and the disk."""
+"""Alerts on processes and proxies, their databases, clocks and certificates, and on the disk."""
 
 import shutil
 from collections.abc import Container, Iterator, Sequence
@@ -9,11 +9,11 @@ from mesh.console.queries.increases import Increase
 from mesh.console.queries.mesh_status import certificates
 
 RENEWED_BELOW = 0.25
-"""A certificate with a smaller share of its life left should have been renewed."""
+"""A certificate with less of its lifetime left should have been renewed."""
 SLOW_DATABASE_SECONDS = 0.5
 DISK_FREE = 0.05
 LATE_SECONDS = 0.25
-"""Mean delay of an event loop above which every call of its process waits."""
+"""The mean delay of an event loop above which its process is overloaded."""
 
 
 def alerts(s: Situation, counted: Counted) -> Iterator[Alert]:
@@ -35,7 +35,7 @@ def _down(s: Situation, starting: Container[str]) -> Iterator[Alert]:
         name = "ProxyDown" if one.target.is_envoy else "ServiceDown"
         if process.removesuffix("-envoy").endswith("-canary"):
             if not s.observed.canary_runs(workload(process)):
-                continue  # It was aborted or promoted, or starts.
+                continue  # It was aborted or promoted, or is starting.
             name = "CanaryFailing"
         fails = one.fault if one.at and process not in starting else ""
         if why := fails or s.observed.unplanned_restart(process, s.now):
@@ -43,7 +43,7 @@ def _down(s: Situation, starting: Container[str]) -> Iterator[Alert]:
 
 
 def unavailable(s: Situation, dependency: str) -> list[str]:
-    """Return the processes whose checks of *dependency* fail."""
+    """Return the processes whose health checks of *dependency* fail."""
     return [
         one.target.process
         for one in s.seen
@@ -69,7 +69,7 @@ def _databases(s: Situation, recent: Sequence[Increase]) -> Iterator[Alert]:
             yield Alert(
                 "DatabaseSlow",
                 workload(process),
-                f"{process} waits {total / count:.1f} s for each statement of its database.",
+                f"{process} waits {total / count:.1f} s for each database statement.",
                 process,
             )
 
@@ -80,19 +80,19 @@ def _late(lately: Sequence[Increase]) -> Iterator[Alert]:
             yield Alert(
                 "EventLoopLate",
                 workload(one.process),
-                f"The event loop of {one.process} runs {one.total / one.events:.2f} s late.",
+                f"The event loop of {one.process} is {one.total / one.events:.2f} s late.",
                 one.process,
             )
 
 
 def _disk(s: Situation) -> Iterator[Alert]:
     if "full" in s.write_fault:
-        yield Alert("DiskFilling", HOST, "The disk of the console's file is full.")
+        yield Alert("DiskFilling", HOST, "The disk that holds the console's database is full.")
         return
     try:
         usage = shutil.disk_usage(s.database.parent)
     except OSError:
-        return  # The folder is gone; the writer reports that.
+        return  # The folder does not exist; the writer reports that.
     if usage.free < DISK_FREE * usage.total:
         yield Alert(
             "DiskFilling",

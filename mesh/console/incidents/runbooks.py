@@ -1,4 +1,4 @@
-"""The runbooks as pages: what an alert links to can be read where it is seen."""
+"""Serves the runbooks as pages of the console."""
 
 import html
 import re
@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 PATH = "/runbooks"
 _PACKAGE = Path(str(resources.files("mesh")))
 _PACKAGED = _PACKAGE / "console" / "runbooks"
-# A wheel carries the pages of docs/runbooks; beside the sources they stand where they are written.
+# A wheel contains docs/runbooks as package data; a checkout has the folder itself.
 FOLDER = _PACKAGED if _PACKAGED.is_dir() else _PACKAGE.parent / "docs" / "runbooks"
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _ACTION = re.compile(r"`amarre (restart|canary abort|fault clear|certs rotate)\b")
@@ -18,14 +18,14 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z-]*\.md")
 
 
 def page(name: str) -> str | None:
-    """Return the runbook *name*, ``service-down.md``, as HTML; None when there is none."""
+    """Return the runbook *name* (``service-down.md``) as HTML; None if it does not exist."""
     if not _NAME.fullmatch(name) or not (file := FOLDER / name).is_file():
         return None
     return f'<article class="prose">{_MARKDOWN.render(file.read_text())}</article>'
 
 
 def actions(name: str) -> list[str]:
-    """Return the control actions that the runbook *name* mentions, in its order."""
+    """Return the control actions that the runbook *name* mentions, in order."""
     if not _NAME.fullmatch(name) or not (file := FOLDER / name).is_file():
         return []
     return list(dict.fromkeys(_ACTION.findall(file.read_text())))
@@ -33,9 +33,9 @@ def actions(name: str) -> list[str]:
 
 def link(url: str) -> str:
     """
-    Return where an alert's ``runbook_url`` is read: here when we have the page, else there.
+    Return the address of an alert's runbook: ours if we have the page, else its ``runbook_url``.
 
-    Empty for what no browser should follow: labels of alerts come from anybody.
+    Empty for schemes that a browser must not follow: alert labels are untrusted.
     """
     return _here(url.rpartition("/")[2]) or (url if re.match(r"https?://", url) else "")
 
@@ -45,7 +45,7 @@ def _here(name: str) -> str:
 
 
 def whole(shell: str, name: str) -> str | None:
-    """Return the console's page *shell* with the runbook *name* in it; None when there is none."""
+    """Return the page template *shell* with the runbook *name*; None if it does not exist."""
     found = page(name)
     if found is None:
         return None

@@ -1,9 +1,9 @@
 """
-Clock offsets of senders: how far the times in their telemetry differ from the time of receipt.
+Clock offsets of senders: the difference between times in their telemetry and the time of receipt.
 
-Telemetry is sent after it happened, so the latest time of a sender within a minute is close to now
-and never after it. A later one shows a clock that is ahead; one that stays far behind shows a
-clock that is behind.
+Telemetry is sent after the event, so a sender's latest time within a minute is close to now and
+never after it. A later time means that the clock is ahead; one that stays far behind means that
+the clock is behind.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mesh.console.clock import Now
 
 AHEAD = timedelta(seconds=2)
 BEHIND = timedelta(seconds=45)
-"""Beyond which a clock is called wrong: batches, retries and tail sampling delay telemetry."""
+"""The tolerated offset: batching, retries and tail sampling delay telemetry."""
 _PERIOD = 30_000_000
 _MAX_SENDERS = 500
 
@@ -26,14 +26,14 @@ class _Sender:
 
 
 class ClockOffsets:
-    """Observes the times that senders give; safe for one writing and many reading threads."""
+    """Tracks the times that senders report; safe for one writing and many reading threads."""
 
     def __init__(self, now: Now) -> None:
         self._now = now
         self._senders: dict[str, _Sender] = {}
 
     def observe(self, process: str, at: int) -> None:
-        """Note that *process* gave the time *at*, in microseconds, to something it just sent."""
+        """Record the time *at* (microseconds) of an item that *process* just sent."""
         now = self._now()
         period, difference = now // _PERIOD, at - now
         known = self._senders.get(process)
@@ -47,7 +47,7 @@ class ClockOffsets:
             known.period, known.current = period, difference
 
     def seconds(self, process: str) -> float | None:
-        """Return by how much the clock of *process* is wrong; None while it looks right."""
+        """Return the offset of the clock of *process*; None while it is within the tolerance."""
         known = self._senders.get(process)
         if known is None or self._now() // _PERIOD - known.period > 2:
             return None

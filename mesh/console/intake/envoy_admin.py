@@ -1,4 +1,4 @@
-"""What an Envoy says of itself on its admin interface, as far as engineers on call ask."""
+"""Reads the state of an Envoy from its admin interface: what engineers on call need."""
 
 import json
 import re
@@ -23,18 +23,18 @@ _MARKS = re.compile(
     r"|\.rds\..+\.(config_reload|update_success)$"
     r"|ssl_context_update_by_sds$"
 )
-"""Statistics of which at least one changes whenever hosts, routes or certificates do."""
+"""Statistics, at least one of which changes whenever hosts, routes or certificates do."""
 _GAUGE = re.compile(r"_open$|_active$|^server\.")
 _FAULT_FILTER = "envoy.filters.http.fault"
 _STATES = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
-"""By the value of ``server.state``."""
+"""Server states by the value of ``server.state``."""
 MOST_BYTES = 16 * 1024 * 1024
 LISTED_SECONDS = 60.0
-"""After which hosts, certificates and routes are read although no statistic has changed."""
+"""How long hosts, certificates and routes are reused while no statistic has changed."""
 
 
 class Load(NamedTuple):
-    """The requests to a cluster that are active, and how many its circuit breaker allows."""
+    """The active requests to a cluster, and how many its circuit breaker allows."""
 
     cluster: str
     active: int
@@ -46,7 +46,7 @@ class Proxy:
     """
     One Envoy.
 
-    Each list holds objects as the API shows them: hosts with ``cluster, address, health,
+    Lists hold objects in the form of the API: hosts with ``cluster, address, health,
     ejected``; certificates with ``subject, serial, notBefore, notAfter``; breakers that are open
     with ``cluster, kind``; routes with ``path, cluster, timeout, retries``; weights with
     ``path, clusters``; faults with ``path, delay, abort``.
@@ -65,21 +65,21 @@ class Proxy:
     counters: dict[str, float] = field(default_factory=dict)
     memory_bytes: float = 0.0
     marks: dict[str, float] = field(default_factory=dict)
-    """The statistics by which `read` sees that the lists may have changed."""
+    """The statistics by which `read` detects that the lists may have changed."""
     listed_at: float = 0.0
-    """When the lists were read, in seconds of a clock that only goes forward."""
+    """When the lists were read, in seconds of a monotonic clock."""
 
 
 async def read(client: httpx.AsyncClient, url: str, before: Proxy | None = None) -> Proxy:
     """
-    Ask the admin interface at *url*.
+    Read the admin interface at *url*.
 
-    The long answers (version, hosts, certificates, routes) are taken from *before*, the last
-    reading, while no statistic says that they have changed.
+    The long responses (version, hosts, certificates, routes) are taken from *before*, the last
+    reading, while no statistic indicates a change.
 
     Raises:
-        httpx.HTTPError: It does not answer well.
-        ValueError, LookupError, TypeError: It answers something else than Envoy does.
+        httpx.HTTPError: It does not respond, or with an error status.
+        ValueError, LookupError, TypeError: The response is not that of an Envoy.
     """
     asked = {"format": "json", "filter": f"{_STATS}|{_MARKS.pattern}"}
     stats = await _json(client, f"{url}/stats", params=asked)
@@ -136,12 +136,12 @@ async def _json(
         raise ValueError(f"more than {MOST_BYTES} bytes")
     found = json.loads(answer.content)
     if not isinstance(found, dict):
-        raise TypeError("no JSON object")
+        raise TypeError("not a JSON object")
     return found
 
 
 async def _routes(client: httpx.AsyncClient, url: str, kind: str) -> list[dict[str, Any]]:
-    """Return the routes of every table of *kind*; an Envoy without any answers 404."""
+    """Return the routes of every table of *kind*; an Envoy without routes returns 404."""
     answer = await client.get(f"{url}/config_dump", params={"resource": f"{kind}_route_configs"})
     if answer.status_code == httpx.codes.NOT_FOUND:
         return []

@@ -1,7 +1,7 @@
 """
-Attributes of OTLP as they may be stored: cut where they are too large, without what must not stay.
+OTLP attributes prepared for storage: truncated where too large, and redacted.
 
-What comes of an attribute is remembered by its bytes, because most are the same in all items.
+Results are cached by the bytes of an attribute, because most attributes repeat in every item.
 """
 
 import functools
@@ -22,17 +22,17 @@ EXACT_INTEGER = 2**53
 """Integers above this lose digits in JavaScript; they are kept as text."""
 _REMEMBERED = 8192
 _REMEMBERED_BYTES = 256
-"""The longest attribute that is remembered."""
+"""The longest attribute that is cached, in bytes."""
 
 to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-"""Returns compact JSON; searches rely on its exact form."""
+"""Encodes compact JSON; searches rely on its exact form."""
 
 
 class _Attribute(NamedTuple):
     key: str
     value: Any
     text: str
-    """Key and value as part of a JSON object."""
+    """Key and value as members of a JSON object."""
     size: int
     was_cut: bool
     was_redacted: bool
@@ -40,17 +40,17 @@ class _Attribute(NamedTuple):
 
 @dataclass
 class Attributes:
-    """The attributes of one item, and what was done to them."""
+    """The attributes of one item, and how they were changed."""
 
     values: dict[str, Any] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
-    """The parts of the JSON object; a key that was given twice stands twice."""
+    """The members of the JSON object; a key that was given twice occurs twice."""
     were_cut: bool = False
     redacted: int = 0
-    """How many were removed."""
+    """The number of redacted attributes."""
 
     def to_json(self, more: "Attributes | None" = None) -> str:
-        """Return one JSON object of these and *more*, which win."""
+        """Return one JSON object of these and *more*; *more* takes precedence."""
         texts = self.texts if more is None else self.texts + more.texts
         values = self.values if more is None else self.values | more.values
         return f"{{{','.join(texts)}}}" if len(texts) == len(values) else to_json(values)
@@ -58,10 +58,10 @@ class Attributes:
 
 def read(pairs: Iterable[bytes]) -> Attributes:
     """
-    Return what may be stored of *pairs*, serialized ``KeyValue`` messages.
+    Return the attributes to store for *pairs*, serialized ``KeyValue`` messages.
 
     Raises:
-        DecodeError: One of them is no such message.
+        DecodeError: One of them is not a ``KeyValue`` message.
     """
     found = Attributes()
     room = MAX_TEXT
@@ -108,7 +108,7 @@ def _cut(text: str) -> str:
 
 
 def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """Return an AnyValue as JSON can hold it; what nests deeper than *depth* is cut."""
+    """Return an AnyValue as a JSON value, truncated below *depth*."""
     kind = value.WhichOneof("value")
     match kind:
         case None:

@@ -1,8 +1,8 @@
 """
-OTLP messages to rows, item by item.
+Decodes OTLP messages to rows, item by item.
 
-Nothing that a client sends can break this: an item that makes no sense is rejected on its own and
-counted, what is too large is cut, what must not be stored is removed.
+No input can fail the whole request: an invalid item is rejected on its own and counted, large
+values are truncated, and credentials and personal data are redacted.
 
 Source:
     OTLP specification 1.9 (Partial Success); OpenTelemetry protocol definitions 1.9.
@@ -54,7 +54,7 @@ log = structlog.get_logger("otlp")
 
 
 class RejectedError(Exception):
-    """One item cannot be kept; carries a reason of `REASONS`."""
+    """One item cannot be stored; its reason is one of `REASONS`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -63,24 +63,24 @@ class RejectedError(Exception):
 
 @dataclass
 class Decoded:
-    """The rows of a request, and how many of its items were rejected for which reason."""
+    """The rows of a request, and the number of rejected items by reason."""
 
     rows: list[Row] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
 
     @property
     def message(self) -> str:
-        """A sentence for the sender; empty when everything was kept."""
+        """The partial-success message for the sender; empty if nothing was rejected."""
         return "; ".join(f"{count} {REASONS[why]}" for why, count in self.rejected.items())
 
 
 Observe = Callable[[str, int], None]
-"""Called with a process and the time that it gave one of its items, in microseconds."""
+"""Called with a process and the time of an item that it sent, in microseconds."""
 
 
 @dataclass
 class Decoder:
-    """Turns requests into rows; *oldest* is how far back they may reach."""
+    """Decodes requests to rows; items older than *oldest* are rejected."""
 
     now: Now
     intake: IntakeCounters
@@ -137,7 +137,7 @@ class Decoder:
         return Span(
             trace_id=span.trace_id,
             span_id=span.span_id,
-            # An id of zeros is invalid and means the same as none: the span is a root.
+            # An all-zero id is invalid and equals an absent one: the span is a root.
             parent_id=span.parent_span_id if _is_id(span.parent_span_id, 8) else b"",
             service=service,
             instance=instance,
@@ -189,7 +189,7 @@ class Decoder:
 
     def _log(self, record: Any, service: str, instance: str) -> Log:
         told = record.time_unix_nano or record.observed_time_unix_nano
-        # A record without any time happened no later than it was received.
+        # A record without a time happened no later than it was received.
         at = told // 1000 if told else self.now()
         self._check_time(at)
         if told:
@@ -228,7 +228,7 @@ class Decoder:
         at = point.time_unix_nano // 1000
         self._check_time(at)
         if point.flags & _NO_RECORDED_VALUE:
-            # The series ended: a gap, not a value, and no fault of its sender.
+            # The series ended: a gap, not a value and not an error.
             self.intake.drop("metrics", "no_recorded_value", service=service)
             return None
         value, total, buckets = _measured(kind, point)
@@ -277,12 +277,12 @@ class Decoder:
 
 
 def _bytes(pairs: Iterable[Any]) -> Iterator[bytes]:
-    """Yield each KeyValue as `otlp_attributes.read` takes it."""
+    """Yield each KeyValue in the form that `otlp_attributes.read` accepts."""
     return (pair.SerializeToString() for pair in pairs)
 
 
 def _is_id(found: bytes, length: int) -> bool:
-    """Say whether an id is valid: of its length and not all zeros (W3C Trace Context)."""
+    """Return whether an id is valid: of the right length and not all zeros (W3C Trace Context)."""
     return len(found) == length and any(found)
 
 
@@ -291,7 +291,7 @@ def _failed(status: int, code: str) -> bool:
 
 
 def _severity(number: int, text: str) -> int:
-    """Return the severity number, read from the text where there is no valid number."""
+    """Return the severity number, derived from the text if there is no valid number."""
     if number in _SEVERITIES:
         return number
     word = text.strip().upper()
@@ -300,7 +300,7 @@ def _severity(number: int, text: str) -> int:
 
 
 def _text(record: Any, attributes: Mapping[str, Any]) -> str:
-    """Return the text of a log record; for an event without body, its name."""
+    """Return the text of a log record; for an event without a body, its name."""
     body = otlp_attributes.plain(record.body)
     if body is None:
         return str(record.event_name or attributes.get("event.name") or "")[:_MAX_BODY]
@@ -321,7 +321,7 @@ def _measured(kind: str, point: Any) -> tuple[float, float, str]:
 
 
 def _series_kind(kind: str, data: Any) -> str:
-    """Return how the points of a metric are to be read: ``delta`` ones are not totals."""
+    """Return the kind of a metric; ``delta`` points are not cumulative."""
     if kind in {"gauge", "summary"}:
         return kind
     form = {"sum": "counter" if getattr(data, "is_monotonic", False) else "sum"}.get(kind, kind)

@@ -1,9 +1,9 @@
 """
-The messages of spans and log records, with attributes that are decoded only when asked for.
+Variants of the OTLP messages for spans and log records whose attributes are decoded lazily.
 
-Nearly all attributes repeat from one item to the next, and decoding one costs more than finding it
-in a cache by its bytes. So `TRACES` and `LOGS` have the attributes of OTLP's messages as bytes:
-on the wire a message and bytes look the same.
+Most attributes repeat from one item to the next, and a cache lookup by bytes is cheaper than
+decoding. `TRACES` and `LOGS` therefore declare attributes as bytes: on the wire, messages and
+bytes have the same encoding.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ _PREFIX = "amarre.console."
 
 
 def _with_bytes(file: FileDescriptor, message: str) -> Any:
-    """Return the class of *message* of *file* in which every attribute is bytes."""
+    """Return the class of *message* in *file* with every attribute declared as bytes."""
     copy = FileDescriptorProto()
     file.CopyToProto(copy)
     copy.name, copy.package = f"{_PREFIX}{file.name}", f"{_PREFIX}{file.package}"
@@ -46,6 +46,6 @@ def _change(message: DescriptorProto, package: str) -> None:
 
 
 TRACES = _with_bytes(trace_pb2.DESCRIPTOR, "TracesData")
-"""Equal on the wire to ExportTraceServiceRequest."""
+"""Wire-compatible with ExportTraceServiceRequest."""
 LOGS = _with_bytes(logs_pb2.DESCRIPTOR, "LogsData")
-"""Equal on the wire to ExportLogsServiceRequest."""
+"""Wire-compatible with ExportLogsServiceRequest."""

@@ -1,5 +1,5 @@
 """
-The strict OTLP reader: bytes of a request in, its message out, or the reason why not.
+Strict OTLP parser: the bytes of a request to its message, or an error for the sender.
 
 Source:
     OTLP specification 1.9 (JSON Protobuf Encoding, OTLP/HTTP Request); ProtoJSON; RFC 8259;
@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from mesh.console.intake import otlp_messages
 
 MAX_BYTES = 16 * 1024 * 1024
-"""The most bytes of one request, once decompressed."""
+"""The maximum size of a request after decompression."""
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 REQUESTS: Mapping[str, Any] = {
     "traces": ExportTraceServiceRequest,
@@ -33,7 +33,7 @@ REQUESTS: Mapping[str, Any] = {
 }
 """The request message of each signal."""
 _READ: Mapping[str, Any] = {**REQUESTS, "traces": otlp_messages.TRACES, "logs": otlp_messages.LOGS}
-"""The message that is read instead."""
+"""The message that each signal is parsed as."""
 _ROOTS = {
     "traces": {"resourceSpans", "resource_spans"},
     "logs": {"resourceLogs", "resource_logs"},
@@ -44,19 +44,18 @@ _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
 class MalformedError(Exception):
-    """The request cannot be decoded; the message is for its sender."""
+    """The request cannot be decoded; the message is for the sender."""
 
 
 class TooLargeError(Exception):
-    """The request exceeds `MAX_BYTES` once decompressed."""
+    """The request exceeds `MAX_BYTES` after decompression."""
 
 
 class Decompressor:
     """
-    Decompresses a body chunk by chunk, never beyond `MAX_BYTES`.
+    Decompresses a body chunk by chunk, up to `MAX_BYTES`.
 
-    A gzip body may consist of several members; one that ends early or goes on with something else
-    is malformed.
+    A gzip body may consist of several members; a truncated body or trailing data is malformed.
     """
 
     def __init__(self, coding: str) -> None:
@@ -71,7 +70,7 @@ class Decompressor:
 
     def feed(self, chunk: bytes) -> None:
         """
-        Take the next chunk.
+        Add the next chunk.
 
         Raises:
             MalformedError, TooLargeError: See the classes.
@@ -110,7 +109,7 @@ def read(signal: str, body: bytes, encoding: str) -> Any:
     Return the request message in *body*, as `mesh.console.intake.otlp_messages` describes it.
 
     Raises:
-        MalformedError: It is not an OTLP request for *signal*.
+        MalformedError: The body is not an OTLP request for *signal*.
     """
     try:
         if encoding == JSON:
@@ -123,7 +122,7 @@ def read(signal: str, body: bytes, encoding: str) -> Any:
 
 
 def _from_json(signal: str, body: bytes) -> Any:
-    # RFC 8259: UTF-8 without alternatives; json.loads would guess UTF-16 and UTF-32.
+    # RFC 8259 allows only UTF-8; json.loads also detects UTF-16 and UTF-32.
     found = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_not_json)
     if not isinstance(found, dict):
         raise MalformedError(f"This is not a valid OTLP request for {signal}: not an object.")
@@ -137,7 +136,7 @@ def _from_json(signal: str, body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object with its ids in base64: OTLP writes them in hexadecimal."""
+    """Return a JSON object with its ids in base64, which OTLP writes in hexadecimal."""
     found = dict[str, Any]()
     for key, value in pairs:
         if key in found:

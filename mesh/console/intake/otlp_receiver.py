@@ -1,9 +1,9 @@
 """
 The OTLP endpoints: gRPC, and HTTP with protobuf or JSON.
 
-Requests are read and decoded here, so that a malformed one is answered at once and a sender learns
-which of its items were rejected; the writer does the rest. When too much is waiting, senders are
-told to retry, which exporters do.
+Requests are parsed and decoded here, so that a malformed request fails at once and the sender
+learns which items were rejected; the writer does the rest. When the write queue is full, senders
+get a retryable error.
 
 Source:
     OTLP specification 1.9: failures, partial success, throttling.
@@ -60,7 +60,7 @@ _GRPC = {400: 3, 401: 16, 413: 8, 429: 14}
 
 
 class RejectedError(Exception):
-    """A request is rejected as a whole; carries the HTTP status and a sentence for the sender."""
+    """A request is rejected as a whole, with an HTTP status and a message for the sender."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -68,16 +68,16 @@ class RejectedError(Exception):
 
 
 class Receiver:
-    """Takes requests of either protocol and hands their rows to the writer."""
+    """Receives requests over both protocols and passes their rows to the writer."""
 
     def __init__(
         self, writer: Writer, intake: IntakeCounters, decoder: Decoder, *, token: str = ""
     ) -> None:
         """
         Args:
-            writer: Where rows go.
+            writer: Stores the rows.
             intake: Counts what is received and dropped.
-            decoder: Makes rows of messages.
+            decoder: Decodes messages to rows.
             token: The bearer token that senders must present; empty accepts every sender.
         """
         self._writer = writer
@@ -88,7 +88,7 @@ class Receiver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="otlp")
 
     def close(self) -> None:
-        """Wait for the request at hand."""
+        """Wait for the current request."""
         self._thread.shutdown()
 
     def authenticate(self, signal: str, authorization: str) -> None:
@@ -96,7 +96,7 @@ class Receiver:
         Check the ``Authorization`` header of a sender.
 
         Raises:
-            RejectedError: A token is required and this is not it.
+            RejectedError: The token is missing or wrong.
         """
         scheme, _, given = authorization.partition(" ")
         valid = scheme.lower() == "bearer" and hmac.compare_digest(
@@ -110,10 +110,10 @@ class Receiver:
 
     async def take(self, signal: str, body: bytes, *, encoding: str = PROTOBUF) -> Any:
         """
-        Take one request and return the response to it.
+        Handle one request and return the response.
 
         Raises:
-            RejectedError: It is malformed, or too much is waiting.
+            RejectedError: The request is malformed, or the write queue is full.
         """
         run = asyncio.get_running_loop().run_in_executor
         try:
@@ -130,18 +130,18 @@ class Receiver:
         return self._decoder.decode(signal, otlp_reader.read(signal, body, encoding))
 
     def malformed(self, signal: str, message: str) -> RejectedError:
-        """Count a request that cannot be decoded and return the error for its sender."""
+        """Count a request that cannot be decoded and return the error for the sender."""
         self._intake.drop(signal, "malformed")
         return RejectedError(400, message)
 
     def cut_short(self, signal: str) -> None:
-        """Count a request whose sender disconnected before its end."""
+        """Count a request whose sender disconnected before the end."""
         self._intake.drop(signal, "cut_short")
 
     def too_large(self, signal: str) -> RejectedError:
-        """Count a request above the limit and return the error for its sender."""
+        """Count a request above the size limit and return the error for the sender."""
         self._intake.drop(signal, "too_large")
-        return RejectedError(413, f"A request may have {MAX_BYTES} bytes; send smaller batches.")
+        return RejectedError(413, f"The limit is {MAX_BYTES} bytes; send smaller batches.")
 
 
 def _response(signal: str, found: Decoded) -> Any:
@@ -154,7 +154,7 @@ def _response(signal: str, found: Decoded) -> Any:
 
 def grpc_server(receiver: Receiver, address: str) -> grpc.aio.Server:
     """
-    Return a server, not started, with the three collector services.
+    Return a server with the three collector services, not started.
 
     Raises:
         RuntimeError: The address cannot be bound.
@@ -187,7 +187,7 @@ def _export(receiver: Receiver, signal: str) -> Callable[[bytes, Any], Awaitable
         except RejectedError as exc:
             code = {
                 401: grpc.StatusCode.UNAUTHENTICATED,
-                # UNAVAILABLE with RetryInfo is what every exporter retries.
+                # Every exporter retries UNAVAILABLE with RetryInfo.
                 429: grpc.StatusCode.UNAVAILABLE,
             }.get(exc.status, grpc.StatusCode.INVALID_ARGUMENT)
             trailers = _retry_info(str(exc)) if exc.status == 429 else ()
@@ -218,7 +218,7 @@ def _endpoint(receiver: Receiver, signal: str) -> Callable[[Request], Awaitable[
     async def take(request: Request) -> Response:
         encoding = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if encoding not in {PROTOBUF, JSON}:
-            # This also rejects other web pages: a browser sends neither type unasked.
+            # This also rejects other web pages: neither type is CORS-safelisted.
             return _error(RejectedError(415, f"Send {PROTOBUF} or {JSON}."), JSON)
         try:
             receiver.authenticate(signal, request.headers.get("authorization", ""))
@@ -228,7 +228,7 @@ def _endpoint(receiver: Receiver, signal: str) -> Callable[[Request], Awaitable[
             return _error(exc, encoding)
         except ClientDisconnect:
             receiver.cut_short(signal)
-            return Response(status_code=400)  # Nobody reads it.
+            return Response(status_code=400)  # The client has disconnected.
         if encoding == JSON:
             return Response(json_format.MessageToJson(response), media_type=JSON)
         return Response(response.SerializeToString(), media_type=PROTOBUF)
@@ -248,7 +248,7 @@ def _error(error: RejectedError, encoding: str) -> Response:
 
 
 async def _body(request: Request, receiver: Receiver, signal: str) -> bytes:
-    """Read the body, decompressed, never more than the limit."""
+    """Read and decompress the body, up to the size limit."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     try:
         body = Decompressor(coding)

@@ -1,8 +1,8 @@
 """
-Prometheus' text format and OpenMetrics, read for what the console keeps.
+Parses the Prometheus text format and OpenMetrics, for the metrics that the console stores.
 
-Calls are kept as what was added since the last reading, so that sums over any time are exact
-across restarts; other metrics as they are.
+Calls are stored as increases since the last scrape, so that sums over any time range are exact
+across restarts; other metrics are stored as read.
 """
 
 import itertools
@@ -23,11 +23,11 @@ from mesh.console.naming import PROBE_PATHS
 from mesh.console.store.rows import Point
 
 RPC_SECONDS = emitted.RPC_CLIENT_DURATION
-"""As callers saw it: also calls that a proxy ended, or that found no server."""
+"""The client's view: includes calls that a proxy ended or that reached no server."""
 HTTP_SECONDS = "amarre_http_server_duration_seconds"
 CALLS = emitted.RPC_SERVER_CALLS.removesuffix("_total")
 KEPT = ("amarre_", "process_", "node_load", "node_memory_MemAvailable", "node_filesystem_avail")
-"""Families whose points are kept, by the beginning of their names."""
+"""Prefixes of the families whose points are stored."""
 GATEWAY = "gateway"
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _FAMILY = re.compile(r"^# (?:HELP|TYPE|UNIT) (\S+)", re.MULTILINE)
@@ -36,14 +36,14 @@ Key = tuple[str, str, str, str]
 
 
 class Tally(NamedTuple):
-    """A histogram of calls: how many, how long in all (seconds), how many up to each bound."""
+    """A histogram of calls: count, total duration in seconds, cumulative count by bound."""
 
     calls: float
     seconds: float
     buckets: Mapping[str, float]
 
     def since(self, before: "Tally | None") -> "Tally":
-        """Return what was added since *before*; everything when the process began anew."""
+        """Return the increase since *before*; everything if the process restarted."""
         if before is None or self.calls < before.calls:
             return self
         return Tally(
@@ -54,7 +54,7 @@ class Tally(NamedTuple):
 
 
 class Exemplar(NamedTuple):
-    """A call that stands for a bucket: the trace by which it can be looked at."""
+    """An exemplar: a call in a bucket, with its trace."""
 
     key: Key
     bound: str
@@ -66,33 +66,33 @@ class Exemplar(NamedTuple):
 
 @dataclass
 class Reading:
-    """One reading of a process' metrics, or of one family of them."""
+    """One reading of a process's metrics, or of one family."""
 
     tallies: dict[Key, Tally] = field(default_factory=dict)
     callers: dict[tuple[str, str, str], float] = field(default_factory=dict)
-    """Calls by service, method and caller, since the process began."""
+    """Calls by service, method and caller since the process started."""
     points: list[Point] = field(default_factory=list)
     exemplars: list[Exemplar] = field(default_factory=list)
 
 
 Families = dict[str, Reading]
-"""What was read of each family, by its text: most of a quiet process do not change."""
+"""The parsed families by their text: most families of an idle process do not change."""
 
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8"
-"""The format to ask for: to escape names, prometheus-client looks at each character of each."""
+"""The Accept header; ``allow-utf-8`` saves prometheus-client from escaping names."""
 _END = "# EOF"
 
 
 def read(text: str, *, process: str, at: int, families: Families | None = None) -> Reading:
     """
-    Read what *process* exposed at the time *at*; exemplars stand in OpenMetrics alone.
+    Parse the metrics that *process* exposed at the time *at*; only OpenMetrics has exemplars.
 
     Args:
-        text: The text.
-        process: The process that the points are of.
+        text: The response body.
+        process: The process that exposed the metrics.
         at: Microseconds since the epoch.
-        families: What the last reading of the process left here; replaced by what this one found.
+        families: The cache of the process's last reading; updated in place.
 
     Raises:
         ValueError: The text is in neither format.
@@ -120,7 +120,7 @@ def read(text: str, *, process: str, at: int, families: Families | None = None) 
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Yield the text of each family that is kept, and what stands before the first family."""
+    """Yield the text of each stored family, and any text before the first family."""
     starts, name = [0], ""
     for found in _FAMILY.finditer(text):
         if found[1] != name:
@@ -174,7 +174,7 @@ def _exemplars(name: str, samples: Iterable[Sample], at: int) -> Iterator[Exempl
             continue
         key = _rpc_key(sample.labels) if name == RPC_SECONDS else _http_key(sample.labels)
         seen = int(float(found.timestamp) * 1e6) if found.timestamp else at
-        # A clock that is ahead of ours would hide the call behind the edge of every chart.
+        # With a clock ahead of ours, the call would lie beyond the right edge of every chart.
         bound = _bound(sample.labels["le"])
         yield Exemplar(key, bound, bytes.fromhex(text), found.value, min(seen, at))
 
@@ -193,7 +193,7 @@ def _bound(text: str) -> str:
 
 
 def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
-    """Yield counters and gauges as they are, histograms as count and sum."""
+    """Yield counters and gauges unchanged, histograms as count and sum."""
     histogram = family.type == "histogram"
     grouped: dict[str, dict[str, float]] = {}
     for sample in family.samples:
@@ -204,6 +204,6 @@ def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
         grouped.setdefault(labels, {})[suffix] = sample.value
     for labels, values in grouped.items():
         value, total = values.get("_count" if histogram else "", 0.0), values.get("_sum", 0.0)
-        # NaN marks what a process does not know at the moment; it is a gap, not a value.
+        # NaN means that the process has no current value: a gap.
         if math.isfinite(value) and math.isfinite(total):
             yield Point(process, family.name, labels, at, value, total, "", family.type)

@@ -1,10 +1,10 @@
 """
-The one redaction rule: what is never stored, whatever a process sends.
+The redaction rule: credentials and personal data that are never stored.
 
 It is the second line of defence behind the processes themselves and applies to every text of
-every signal: names, attributes, bodies, events, links, metric labels. Credentials are recognised
-by the name of their attribute in any case style and by their look in any text; personal data by
-the field names of the contracts and as e-mail addresses. Numbers and booleans are never
+every signal: names, attributes, bodies, events, links and metric labels. Credentials are
+recognised by attribute name, in any case style, and by pattern in any text; personal data by the
+field names of the contracts, and e-mail addresses by pattern. Numbers and booleans are never
 credentials.
 """
 
@@ -32,7 +32,7 @@ _CREDENTIALS = _words(
     "jsessionid bearer"
 )
 _KEYS = _words("api private access secret signing encryption master shared session")
-"""What makes a ``key`` a credential: ``api_key``, ``privateKey``."""
+"""Words that make a ``key`` a credential: ``api_key``, ``privateKey``."""
 _DESCRIBES = _words(
     "count type name kind length size age expiry expires expired policy changed enabled required "
     "valid status result scheme limit used usage version algorithm issuer lifetime ttl seconds ms "
@@ -47,28 +47,28 @@ _PROSE = _words(
 )
 """Words that follow ``token:`` in sentences and are not credentials."""
 _PASSWORDS = _words("password passwd pwd pw pass passphrase passcode secret otp totp")
-"""Names after which even a number is a credential in a text: ``password=123456``."""
+"""Names after which even a number in a text is a credential: ``password=123456``."""
 _PERSONS = frozenset(
     {"client.address", "source.address", "peer.address", "http.client_ip", "net.peer.ip"}
     | {"net.sock.peer.addr", "network.peer.address", "user_agent.original", "enduser.id"}
 )
-"""Attributes of OpenTelemetry and Envoy that identify the user of the browser."""
+"""OpenTelemetry and Envoy attributes that identify the user."""
 _QUERIES = frozenset({"url.query", "http.query", "url.fragment", "http.request.query"})
-"""Attributes that hold a query string without its URL; removed as it is from URLs."""
+"""Attributes that hold a bare query string; redacted like the query of a URL."""
 _PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename"}
-"""Field names so common that an attribute of that name says nothing about a person."""
+"""Field names so common that an attribute of that name does not imply personal data."""
 _OURS = {"amarre", "request", "response", "user", *policy.SERVICES}
-"""The namespaces in which an attribute may be named after a field of a contract."""
+"""The namespaces in which attributes may be named after contract fields."""
 
 _SUSPECT = re.compile(
     r"[@?=#:]|%40|eyJ|-----|[0-9A-F]{32}|[_-]|\b[Bb](?:earer|asic)\b|AKIA|AIza|SG\."
 )
-"""What a text must hold for any rule below to apply; keeps ordinary values cheap."""
+"""A pattern that every text matched by a rule below contains; keeps ordinary values cheap."""
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
 _SCHEME = re.compile(
-    # A word after "Bearer" is a credential when it is long, or holds a digit or inner capital.
+    # A word after "Bearer" is a credential if it is long or contains a digit or inner capital.
     r"\b((?i:bearer|basic|digest|negotiate))\s+"
     r"(?=[\w.~+/=-]*\d|\w[\w.~+/=-]*[A-Z]|[\w.~+/=-]{16}|[\w.~+/-]{6,}=)[\w.~+/=-]{6,}"
 )
@@ -96,12 +96,12 @@ _SHAPES = re.compile(
     r"|npm_\w{30,}|pypi-[\w-]{16,}|hf_\w{20,}|dop_v1_\w{32,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|[0-9A-F]{32}(?:[0-9A-F]{32})?)(?![\w-])"
 )
-"""Credentials that are known by their shape; upper-case hexadecimal is REDCap's."""
+"""Credentials recognised by their format; upper-case hexadecimal is a REDCap token."""
 
 
 @functools.lru_cache(maxsize=8192)
 def is_credential(key: str) -> bool:
-    """Say whether an attribute called *key* holds a credential, by its words."""
+    """Return whether an attribute named *key* holds a credential, by the words of its name."""
     words = [word.lower() for word in _WORD.findall(key)]
     if not words or words[-1] in _DESCRIBES:
         return False
@@ -115,18 +115,18 @@ def is_credential(key: str) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def is_personal(key: str) -> bool:
-    """Say whether an attribute called *key* identifies a person."""
+    """Return whether an attribute named *key* identifies a person."""
     lowered = key.lower()
     prefix, _, name = key.rpartition(".")
     if lowered in _PERSONS or lowered in _QUERIES:
         return True
-    # service.name is nobody's name: in namespaces of OpenTelemetry the contracts say nothing.
+    # service.name is not a person's name: contract fields do not apply to OpenTelemetry namespaces.
     ours = not prefix or prefix.lower().partition(".")[0] in _OURS
     return ours and "_".join(word.lower() for word in _WORD.findall(name)) in _personal()
 
 
 def value(key: str, found: Any) -> Any:
-    """Return what may be stored under *key* of *found*, a value as JSON has it."""
+    """Return *found*, a JSON value, redacted for storage under *key*."""
     if is_personal(key) and not isinstance(found, bool):
         return REDACTED
     if is_credential(key) and _holds_text(found):
@@ -184,7 +184,7 @@ _clean_short = functools.lru_cache(maxsize=16_384)(_clean)
 
 def _without_query(found: re.Match[str]) -> str:
     address, mark = found[1], found[2]
-    # A fragment is a place in a page unless it carries parameters.
+    # A fragment is an anchor unless it contains parameters.
     if mark == "#" and "=" not in found[0] and "?" not in found[0]:
         return found[0]
     return f"{address}{mark}{REDACTED}"
@@ -208,7 +208,7 @@ def _without_credential(found: re.Match[str]) -> str:
 
 @functools.cache
 def _personal() -> frozenset[str]:
-    """Return the names of all fields that a contract calls personal or secret."""
+    """Return the names of all fields that a contract marks as personal or secret."""
     files = {method.descriptor.containing_service.file for method in policy.load()}
     files |= {used for file in files for used in file.dependencies if used.package == file.package}
     return frozenset(name for file in files for name in _sensitive(file)) - _PLAIN

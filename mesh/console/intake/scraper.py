@@ -1,4 +1,4 @@
-"""Reads ``/metrics`` of every process and the admin interface of every Envoy, again and again."""
+"""Scrapes ``/metrics`` of every process and the admin interface of every Envoy."""
 
 import asyncio
 import contextlib
@@ -33,17 +33,17 @@ log = structlog.get_logger("scrape")
 
 @dataclass
 class Seen:
-    """What was read of one target last; ``fault`` is empty while it answers."""
+    """The latest scrape of one target; ``fault`` is empty while it succeeds."""
 
     target: Target
     at: int = 0
     up_since: int = 0
     named_at: int = 0
-    """When a runner named the target; 0 for one of the settings."""
-    fault: str = "not asked yet"
+    """When the runner listed the target; 0 for targets from the settings."""
+    fault: str = "not scraped yet"
     gauges: dict[str, float] = field(default_factory=dict)
     dependencies: dict[str, bool] = field(default_factory=dict)
-    """Whether each dependency that the process checks is available."""
+    """Whether each dependency is available, as the process's health checks report it."""
     version: str = ""
     proxy: envoy_admin.Proxy | None = None
     tallies: dict[Key, Tally] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Seen:
 
 
 class Scraper:
-    """Scrapes targets until cancelled and keeps what was seen last of each."""
+    """Scrapes targets until cancelled and keeps the latest result of each."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Scraper:
         file: Path | None = None,
     ) -> None:
         """
-        Scrape *targets*, and those that *file* names as JSON, which is followed as it changes.
+        Scrape *targets* and those listed in the JSON *file*, which is reread when it changes.
         """
         self.seen = [Seen(target) for target in targets]
         self._file = file
@@ -76,14 +76,14 @@ class Scraper:
         self._every = every.total_seconds()
 
     async def run(self) -> None:
-        """Scrape all targets side by side, at each interval, until cancelled."""
+        """Scrape all targets concurrently, at each interval, until cancelled."""
         limits = httpx.Limits(max_keepalive_connections=64)
         async with httpx.AsyncClient(
             timeout=TIMEOUT_SECONDS,
             trust_env=False,
             limits=limits,
             verify=public_roots(),
-            # Compressing a page of metrics costs its process more than sending it.
+            # Compressing a metrics page costs its process more than sending it.
             headers={"accept-encoding": "identity"},
         ) as client:
             while True:
@@ -96,18 +96,18 @@ class Scraper:
         await asyncio.gather(*(self._scrape(client, seen) for seen in self.seen))
 
     def _follow(self) -> None:
-        """Take in what the file names now; an instance on other ports is a new one."""
+        """Load the targets from the file; a process on other ports is a new instance."""
         try:
             changed = self._file.stat().st_mtime_ns if self._file else 0
             if self._file is None or changed == self._read_at:
                 return
             named = _TARGETS.validate_json(self._file.read_bytes())
         except (OSError, ValidationError) as exc:
-            log.warning("targets cannot be read", file=str(self._file), message=str(exc)[:200])
+            log.warning("cannot read scrape targets", file=str(self._file), message=str(exc)[:200])
             return
         self._read_at = changed
         known = {seen.target: seen for seen in self.seen}
-        # In place: others look at this very list.
+        # In place: readers hold a reference to this list.
         self.seen[:] = [known.get(target) or Seen(target, named_at=self._now()) for target in named]
 
     async def _scrape(self, client: httpx.AsyncClient, seen: Seen) -> None:
@@ -150,8 +150,8 @@ class Scraper:
         seen.exemplars = found
         if fresh:
             self._writer.do(lambda tables, _: tables.add_exemplars(fresh))
-        # What a process counted before the console first saw it has no time that could be told;
-        # only a process that is as young as that counts from 0.
+        # Calls from before the first scrape cannot be assigned to a time; only a process that
+        # started since then counts from 0.
         began = seen.gauges.get("process_start_time_seconds", 0) * 1e6
         if seen.read_before or at - began < 3 * self._every * 1e6:
             self._count(seen, reading, at)
@@ -187,8 +187,8 @@ async def fetch(client: httpx.AsyncClient, url: str, *, accept: str = "*/*") -> 
     Return the text at *url*.
 
     Raises:
-        ValueError: It is larger than may be.
-        httpx.HTTPError: It does not answer well.
+        ValueError: The response is too large.
+        httpx.HTTPError: It does not respond, or with an error status.
     """
     async with contextlib.AsyncExitStack() as stack:
         answer = await stack.enter_async_context(
@@ -204,11 +204,11 @@ async def fetch(client: httpx.AsyncClient, url: str, *, accept: str = "*/*") -> 
 
 
 def phrase(error: Exception) -> str:
-    """Return what is wrong with a server, in a few words."""
+    """Return a phrase for why a server cannot be read."""
     if isinstance(error, httpx.HTTPStatusError):
-        return f"answers HTTP {error.response.status_code}"
+        return f"responds with HTTP {error.response.status_code}"
     if isinstance(error, httpx.TimeoutException):
-        return "does not answer in time"
+        return "does not respond in time"
     if isinstance(error, httpx.HTTPError):
-        return "does not answer"
-    return f"answers what cannot be read: {error}"[:200]
+        return "does not respond"
+    return f"returns an unreadable response: {error}"[:200]

@@ -1,1 +1,1 @@
-"""Answers from the store: traces, logs, objectives, service graph, overview."""
+"""Queries on the store: traces, logs, objectives, service graph, overview."""

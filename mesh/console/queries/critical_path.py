@@ -1,8 +1,8 @@
 """
-The critical path of a trace: the spans whose end its own end waited for.
+The critical path of a trace: the spans that determine its duration.
 
-Walking back from the end of the root, time belongs to the child that ended last before the
-moment at hand, and to the span itself where no child ran.
+Walking back from the end of the root, each moment is assigned to the child that ended last
+before it, and to the span itself where no child was running.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Timing(NamedTuple):
-    """When a span ran, in microseconds, and below which other."""
+    """Start and end of a span in microseconds, and its parent."""
 
     span_id: bytes
     parent_id: bytes
@@ -24,10 +24,10 @@ def of(spans: Sequence[tuple[bytes, bytes, int, int]]) -> dict[bytes, int]:
 
     Args:
         spans: ``(span_id, parent_id, start, end)`` of one trace, in any order. Clocks may
-            disagree and parents may lack; the longest span without a parent is the root.
+            disagree and parents may be missing; the longest span without a parent is the root.
 
     Returns:
-        Only spans on the path; the values add up to the duration of the root.
+        Only the spans on the path; the values add up to the duration of the root.
     """
     timings = [Timing(*span) for span in spans]
     known = {timing.span_id for timing in timings}
@@ -42,8 +42,8 @@ def of(spans: Sequence[tuple[bytes, bytes, int, int]]) -> dict[bytes, int]:
         return {}
     root = max(roots, key=lambda timing: timing.end - timing.start)
     found: dict[bytes, int] = {}
-    # A stack of (span, from, to) rather than recursion: traces may be deep. Every span is taken
-    # once, so that a ring of parents ends.
+    # A stack of (span, from, to) rather than recursion: traces may be deep. Every span is visited
+    # once, so that a cycle of parents terminates.
     todo = [(root, root.start, root.end)]
     taken: set[bytes] = set()
     while todo:

@@ -1,4 +1,4 @@
-"""How the traces that a search finds are distributed, so that the next search is one click."""
+"""Facets: how the traces of a search are distributed, for narrowing it."""
 
 import json
 import sqlite3
@@ -9,11 +9,11 @@ from mesh.console.queries import traces
 from mesh.console.queries.traces import Search
 
 MAX_TRACES = 1000
-"""How many traces are looked at, the newest ones."""
+"""The number of traces that are counted, newest first."""
 MAX_VALUES = 12
-"""How many values of each facet are returned, the most frequent ones."""
+"""The number of values per facet, most frequent first."""
 DURATIONS_MS = ((0, 10), (10, 100), (100, 1000), (1000, 0))
-"""Ranges of durations in milliseconds; 0: unbounded."""
+"""Duration ranges in milliseconds; 0 means unbounded."""
 
 _COUNTS = {
     "service": (
@@ -37,10 +37,10 @@ _COUNTS = {
 
 def of(db: sqlite3.Connection, wanted: Search) -> dict[str, Any]:
     """
-    Return ``traces``, how many were looked at, ``complete``, and ``facets``.
+    Return ``traces`` (how many were counted), ``complete`` and ``facets``.
 
-    Facets are ``service``, ``rpc``, ``status`` and ``code`` with ``{value, count}``, the most
-    frequent first, and ``duration`` with ``{min_ms, max_ms, count}``, the shortest first.
+    Facets are ``service``, ``rpc``, ``status`` and ``code`` with ``{value, count}``, most
+    frequent first, and ``duration`` with ``{min_ms, max_ms, count}``, shortest first.
     """
     ids, token = traces.matching(db, replace(wanted, limit=MAX_TRACES))
     found = json.dumps(ids)

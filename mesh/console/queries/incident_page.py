@@ -1,4 +1,4 @@
-"""Details of one incident: contracts, budgets, calls, control actions."""
+"""Details of one incident: contracts, error budgets, calls and control actions."""
 
 import sqlite3
 from datetime import datetime, timedelta
@@ -10,9 +10,9 @@ from mesh.console.queries import mesh_status, objectives
 from mesh.contract.policy import Mesh
 
 BEFORE = timedelta(minutes=1)
-"""How long before its first alert an incident has begun."""
+"""How long before its first alert an incident is assumed to have started."""
 MAX_EXEMPLARS = 5
-"""How many calls are shown of each method."""
+"""The number of example calls per method."""
 
 
 def detail(
@@ -21,16 +21,16 @@ def detail(
     """
     Return *incident* with ``methods`` and ``actions``.
 
-    Each method has its contract (``rpc, callers, deadlineMs, retries, source, …``), what it did
+    Each method has its contract (``rpc, callers, deadlineMs, retries, source, …``), its calls
     during the incident (``calls, errors, objective, budgetLeft, budgetFailures``, the failures that
-    its objective allows in a day) and ``exemplars``: failed calls before others, the slowest
-    first. Actions are the control actions that the runbook mentions.
+    its objective allows in a day) and ``exemplars``, failed calls first, then the slowest. Actions
+    are the control actions that the runbook mentions.
 
     Args:
         db: The store.
         mesh: The contracts.
         incident: As the API shows it.
-        now: Until when it lasted if it still fires, microseconds.
+        now: The end of the range if the incident is still firing, in microseconds.
     """
     until = _seconds(incident["resolvedAt"]) if incident["resolvedAt"] else now // 1_000_000
     window = timedelta(seconds=max(1, until - _seconds(incident["since"]))) + BEFORE

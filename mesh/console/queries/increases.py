@@ -1,4 +1,4 @@
-"""How much counters and histograms grew within a time, per series."""
+"""Increases of counters and histograms over a time range, per series."""
 
 import json
 import sqlite3
@@ -12,11 +12,11 @@ NAMES = (
     "amarre_limit_refusals",
     "amarre_event_loop_lag_seconds",
 )
-"""The counters and histograms that alerts look at."""
+"""The counters and histograms that alert conditions read."""
 
 
 class Increase(NamedTuple):
-    """What one series counted within a time; *total* is the growth of a histogram's sum."""
+    """The increase of one series; *total* is the increase of a histogram's sum."""
 
     name: str
     process: str
@@ -28,7 +28,7 @@ class Increase(NamedTuple):
 def increases(
     db: sqlite3.Connection, *, since: int, until: int, names: Sequence[str] = NAMES
 ) -> list[Increase]:
-    """Return the growth of every series called one of *names* between two times (microseconds)."""
+    """Return the increase of every series in *names* between two times (microseconds)."""
     marks = ",".join("?" * len(names))
     found = []
     for key, name, process, labels in db.execute(
@@ -43,7 +43,7 @@ def increases(
         if last is None:
             continue
         value, total = _before(db, key, process, since)
-        if last[0] < value:  # The process began anew.
+        if last[0] < value:  # The process restarted.
             value, total = 0.0, 0.0
         if last[0] > value:
             found.append(
@@ -53,7 +53,7 @@ def increases(
 
 
 def _before(db: sqlite3.Connection, key: int, process: str, since: int) -> tuple[float, float]:
-    """Return what a series had counted before *since*."""
+    """Return the value of a series before *since*."""
     row = db.execute(
         "SELECT value, total FROM points WHERE series = ? AND at < ? ORDER BY at DESC LIMIT 1",
         (key, since),
@@ -68,8 +68,8 @@ def _before(db: sqlite3.Connection, key: int, process: str, since: int) -> tuple
         " AND s.name LIKE 'process%'",
         (process,),
     ).fetchone()
-    # A series that appears later than its process began at 0; one that was there from the first
-    # scrape on counted before anybody looked.
+    # A series that appears after its process's first scrape started at 0; one that was there
+    # from the first scrape had counted before.
     if known is not None and first[0] > known:
         return 0.0, 0.0
     return first[1], first[2]

@@ -1,4 +1,4 @@
-"""Searching logs: by trace, service, level and text, newest first; or what is new, oldest first."""
+"""Log search by trace, service, level and text, newest first; and live tail, oldest first."""
 
 import json
 import sqlite3
@@ -18,22 +18,22 @@ from mesh.console.store.reader import (
 SCAN_SECONDS = 0.15
 SCANNED_AT_ONCE = 20_000
 LEVELS = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "warn": 13, "error": 17, "fatal": 21}
-"""The least severity number of each level."""
+"""The lowest severity number of each level."""
 _FOREVER = 2**62
 
 
 @dataclass(frozen=True)
 class Search:
-    """What to look for; empty sets no condition."""
+    """Search conditions; empty values match everything."""
 
     trace_id: str = ""
     service: str = ""
     level: str = ""
-    """The least level."""
+    """The minimum level."""
     kind: str = ""
-    """What sort of record: ``access``, ``error``, ``slow``, ``security``, ``event``."""
+    """Kind of record: ``access``, ``error``, ``slow``, ``security`` or ``event``."""
     text: str = ""
-    """Part of the message or of an attribute; case makes no difference in ASCII."""
+    """Part of the message or of an attribute; case-insensitive for ASCII."""
     since: int = 0
     until: int = 0
     limit: int = 100
@@ -44,10 +44,10 @@ def search(db: sqlite3.Connection, wanted: Search) -> tuple[list[dict[str, Any]]
     """
     Return records, newest first, and the token of the next page.
 
-    As with traces, a page may be short and yet have a next one.
+    As with traces, a page may be short and still have a next page.
 
     Raises:
-        BadRequestError: The level, the trace id or the token cannot be used.
+        BadRequestError: The level, the trace id or the token is invalid.
     """
     condition = _conditions(db, wanted)
     newest, key = (wanted.until or _FOREVER, 0)
@@ -75,7 +75,7 @@ def search(db: sqlite3.Connection, wanted: Search) -> tuple[list[dict[str, Any]]
 
 
 def since_id(db: sqlite3.Connection, wanted: Search, last: int) -> tuple[list[dict[str, Any]], int]:
-    """Return what was written after the record *last*, oldest first, and the new last."""
+    """Return the records after *last*, oldest first, and the id of the new last record."""
     (latest,) = db.execute("SELECT ifnull(max(id), 0) FROM logs").fetchone()
     condition = _conditions(db, wanted)
     if condition is None:
@@ -90,7 +90,7 @@ def since_id(db: sqlite3.Connection, wanted: Search, last: int) -> tuple[list[di
 
 def start(db: sqlite3.Connection, wanted: Search) -> int:
     """
-    Return the id after which a tail of *wanted* begins: that of the newest record.
+    Return the id from which to tail *wanted*: that of the newest record.
 
     Raises:
         BadRequestError: As for `search`.
@@ -100,7 +100,7 @@ def start(db: sqlite3.Connection, wanted: Search) -> int:
 
 
 def _window(db: sqlite3.Connection, wanted: Search, newest: int) -> int:
-    """Return how far back to read at once; to the end where an index answers."""
+    """Return how far back to read in one query; unbounded if an index covers it."""
     if not (wanted.text or wanted.kind):
         return wanted.since
     row = db.execute(
@@ -130,7 +130,7 @@ def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]]
             raise BadRequestError(f"level must be one of {', '.join(LEVELS)}.")
         where += f" AND level >= {least}"
         if least >= LEVELS["warning"]:
-            where += " AND level >= 13"  # The very words of the index of bad ones.
+            where += " AND level >= 13"  # The exact condition of the partial index logs_bad.
     if wanted.kind:
         where += " AND instr(attributes, ?)"
         values.append(f'"kind":{json.dumps(wanted.kind)}')
@@ -160,6 +160,6 @@ def _records(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[dict[str, 
 
 
 def level_name(number: int) -> str:
-    """Return the name of a severity number of OTLP; ``info`` when it says nothing."""
+    """Return the level of an OTLP severity number; ``info`` if unspecified."""
     names = ("trace", "debug", "info", "warning", "error", "fatal")
     return names[(number - 1) // 4] if number else "info"

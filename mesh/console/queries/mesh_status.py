@@ -16,12 +16,12 @@ from mesh.contract.policy import Method
 
 
 def processes(seen: Iterable[Seen], clocks: ClockOffsets) -> list[dict[str, Any]]:
-    """Return what is known of every process that exposes metrics."""
+    """Return the state of every process that exposes metrics."""
     return [process(one, clocks) for one in seen if not one.target.is_envoy]
 
 
 def process(one: Seen, clocks: ClockOffsets) -> dict[str, Any]:
-    """Return what is known of one process; what it does not say is null."""
+    """Return the state of one process; unknown values are null."""
     return {
         "process": one.target.process,
         "workload": workload(one.target.process),
@@ -45,7 +45,7 @@ def _moment(seconds: float | None) -> str:
 
 
 def proxies(seen: Iterable[Seen]) -> list[dict[str, Any]]:
-    """Return what every Envoy says of itself."""
+    """Return the state of every Envoy, from its admin interface."""
     return [
         {
             "process": one.target.process,
@@ -70,7 +70,7 @@ def proxies(seen: Iterable[Seen]) -> list[dict[str, Any]]:
 
 
 def policy(method: Method) -> dict[str, Any]:
-    """Return what the contract says of one method."""
+    """Return the policy of one method, from its contract."""
     return {
         "rpc": method.short_name,
         "callers": list(method.callers),
@@ -93,7 +93,7 @@ def of_proxies(seen: Iterable[Seen], what: str) -> list[dict[str, Any]]:
 
 
 def ejections(seen: Iterable[Seen]) -> list[dict[str, Any]]:
-    """Return the hosts that proxies leave out, by outlier detection or health checks."""
+    """Return the hosts that proxies have ejected, by outlier detection or health checks."""
     return [
         {"process": one.target.process, **host}
         for one in seen
@@ -104,7 +104,7 @@ def ejections(seen: Iterable[Seen]) -> list[dict[str, Any]]:
 
 
 def certificates(seen: Iterable[Seen], folder: Path | None, *, now: int) -> list[dict[str, Any]]:
-    """Return every certificate that a process, a proxy or the folder shows, next to end first."""
+    """Return every certificate of processes, proxies and the folder, next to expire first."""
     found: dict[str, dict[str, Any]] = {}
     for one in seen:
         process = one.target.process
@@ -129,7 +129,7 @@ def _installed(folder: Path | None) -> Iterator[tuple[str, float, float]]:
         try:
             leaf = x509.load_pem_x509_certificate(path.read_bytes())
         except (OSError, ValueError):
-            continue  # Replaced at this moment; the next look sees the new one.
+            continue  # It is being replaced; the next request reads the new one.
         begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
         yield path.parent.name, begins.timestamp(), ends.timestamp()
 

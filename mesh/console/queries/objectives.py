@@ -1,5 +1,5 @@
 """
-How methods do against what their contracts promise: rate, errors, latency, budget, burn rate.
+Methods against the objectives of their contracts: rate, errors, latency, error budget, burn rate.
 
 Source:
     Site Reliability Workbook, chapter 5 (alerting on SLOs, multiple windows and burn rates).
@@ -19,17 +19,17 @@ from mesh.contract.policy import Mesh, Method
 
 FAST = (timedelta(minutes=5), timedelta(hours=1), 14.4)
 SLOW = (timedelta(minutes=30), timedelta(hours=6), 6.0)
-"""Windows of one alert and the burn rate above which both must be: page, and ticket."""
+"""Short and long window of an alert and the burn rate that both must exceed: page, and ticket."""
 BUDGET_WINDOW = timedelta(hours=24)
-"""How far back the console accounts an error budget; the alerts of production look further."""
+"""The window of the console's error budget; production alerts use a longer one."""
 FEW = 20
-"""Ratios and percentiles of fewer calls say little."""
+"""Ratios and percentiles of fewer calls are not meaningful."""
 _QUANTILES = {"p50Ms": 0.5, "p95Ms": 0.95, "p99Ms": 0.99}
 
 
 @dataclass
 class Total:
-    """Calls of one method over some time."""
+    """Calls of one method over a time range."""
 
     calls: float = 0
     failed: float = 0
@@ -49,31 +49,31 @@ class Total:
 
     @property
     def few(self) -> bool:
-        """Whether there are too few calls for ratios and percentiles to say much."""
+        """Whether there are too few calls for meaningful ratios and percentiles."""
         return 0 < self.calls < FEW
 
     @property
     def error_ratio(self) -> float:
-        """The share of calls that failed by our fault."""
+        """The share of calls that failed because of the service."""
         return self.failed / self.calls if self.calls else 0.0
 
     def within(self, latency: timedelta) -> float:
-        """Return the share of calls that took at most *latency*; 1 when there was none."""
+        """Return the share of calls that took at most *latency*; 1 if there were no calls."""
         if not self.calls:
             return 1.0
         bounds = [b for b in sorted(self.buckets) if b <= latency.total_seconds() * 1.000001]
         return min(1.0, self.buckets[bounds[-1]] / self.calls) if bounds else 0.0
 
     def quantiles(self) -> dict[str, float | None]:
-        """Return p50, p95 and p99 in milliseconds; None while there are no calls."""
+        """Return p50, p95 and p99 in milliseconds; None if there were no calls."""
         return {name: quantile(self.buckets, share) for name, share in _QUANTILES.items()}
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:
     """
-    Return what *share* of the calls took at most, in milliseconds, as Prometheus would say it.
+    Return the quantile *share* of the durations in milliseconds, as Prometheus computes it.
 
-    Within a bucket calls are taken to be spread evenly; above the last bound that bound is told.
+    Interpolates linearly within a bucket; above the last bound, returns that bound.
     """
     bounds = sorted(buckets)
     if not bounds or not buckets[bounds[-1]]:
@@ -116,7 +116,7 @@ def totals(
 def methods(
     db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta
 ) -> list[dict[str, Any]]:
-    """Return every method of the contracts, and every route of the gateway, over *window*."""
+    """Return every contract method and every gateway route over *window*."""
     seconds = int(window.total_seconds())
     recent = totals(db, since=now - seconds, until=now + 1)
     burns = {
@@ -216,9 +216,9 @@ def exemplars(
     db: sqlite3.Connection, rpc: str, *, now: int, window: timedelta
 ) -> list[dict[str, Any]]:
     """
-    Return calls of one method that a chart can lead to, oldest first, failures rather than others.
+    Return example calls of one method for a chart, oldest first, preferring failures.
 
-    Only those whose trace is still kept: a link never leads nowhere.
+    Only calls whose trace is still stored, so that every link works.
     """
     service, _, method = rpc.partition(".")
     since = now - int(window.total_seconds())

@@ -24,7 +24,7 @@ def services(
     now: int,
     window: timedelta,
 ) -> list[dict[str, Any]]:
-    """Return the gateway and every service of the contracts over *window*."""
+    """Return the gateway and every contract service over *window*."""
     seconds = int(window.total_seconds())
     by_method = totals(db, since=now // 1_000_000 - seconds, until=now // 1_000_000 + 1)
     processes = mesh_status.processes(seen, clocks)
@@ -74,7 +74,7 @@ def _largest(offsets: Iterable[float | None]) -> float | None:
 
 
 def _sum(by_method: dict[str, Total], service: str, lasting: Container[str]) -> Total:
-    """Return the sum over a service's methods, without how long the *lasting* ones took."""
+    """Return the sum over a service's methods, without the durations of the *lasting* ones."""
     whole = Total()
     for name, total in by_method.items():
         if name.partition(".")[0] == service:
@@ -98,13 +98,13 @@ def _traffic(total: Total, seconds: int) -> dict[str, Any]:
 
 
 def _saturation(name: str, processes: Sequence[dict[str, Any]], limit: int | None) -> float | None:
-    """Return the fullest replica's calls in flight as a share of its limit."""
+    """Return the calls in flight at the busiest replica as a share of its limit."""
     known = _known_flights(name, processes)
     return max(known) / limit if known and limit else None
 
 
 def _in_flight(name: str, processes: Sequence[dict[str, Any]]) -> float | None:
-    """Return the calls in flight at all replicas; None while unknown."""
+    """Return the calls in flight at all replicas; None if unknown."""
     known = _known_flights(name, processes)
     return sum(known) if known else None
 

@@ -1,4 +1,4 @@
-"""Every process and proxy with what engineers on call ask of it; from the latest scrape."""
+"""Every process and proxy with what engineers on call need, from the latest scrape."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mesh.console.context import Context
 
 LATELY = timedelta(minutes=2)
-"""Over which the delay of an event loop, and what limits refused, are shown."""
+"""The window for event loop delays and requests rejected by limits."""
 Limit = dict[str, Any]
 
 
 def loop_delays(db: sqlite3.Connection, *, now: int) -> dict[str, float]:
-    """Return the mean delay of each event loop over `LATELY`, in seconds, by process."""
+    """Return the mean event loop delay over `LATELY`, in seconds, by process."""
     found = increases(
         db,
         since=now - us(LATELY),
@@ -40,9 +40,9 @@ def listed(c: "Context", delays: Mapping[str, float], *, now: int) -> list[dict[
     Return every process and proxy, in the order in which they are scraped.
 
     Items are those of `mesh_status.process` with ``kind, eventLoopDelaySeconds, certificate,
-    restarts, limits, lastDeployment``; what is unknown is null or empty. Limits have ``name, used,
-    limit``, the fullest first; those that refused something in the last two minutes come before
-    them, with ``refused``.
+    restarts, limits, lastDeployment``; unknown values are null or empty. Limits have ``name, used,
+    limit``, fullest first; limits that rejected requests in the last two minutes come before them,
+    with ``refused``.
     """
     issued: dict[str, dict[str, Any]] = {}
     for leaf in certificates(c.seen, c.certs, now=now):
@@ -90,7 +90,7 @@ def _of_proxy(at: int, proxy: Proxy) -> dict[str, Any]:
 
 
 def _limits(seen: Seen, mesh: Mesh) -> list[Limit]:
-    """Return the limits of a process with how much of each is used, the fullest first."""
+    """Return the limits of a process with their usage, fullest first."""
     gauges = seen.gauges
     calls = {one.name: one.max_concurrent_requests for one in mesh.services}
     known = [

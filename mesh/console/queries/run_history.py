@@ -1,4 +1,4 @@
-"""Runs: from one start of the console to the next, with what each method did, to compare."""
+"""Runs of the console, each from start to stop, with per-method summaries for comparison."""
 
 import json
 import sqlite3
@@ -8,18 +8,18 @@ from mesh.console.clock import rfc3339
 from mesh.console.queries.objectives import totals
 
 KEPT = 11
-"""This run and the ten before it."""
+"""The number of runs that are stored: this one and the ten before it."""
 
 
 def begin(db: sqlite3.Connection, now: int) -> int:
-    """Begin a run at *now* (microseconds) and return its id; only the last `KEPT` stay."""
+    """Start a run at *now* (microseconds) and return its id; keep only the last `KEPT`."""
     key = db.execute("INSERT INTO runs (started, seen) VALUES (?, ?)", (now, now)).lastrowid or 0
     db.execute("DELETE FROM runs WHERE id <= ?", (key - KEPT,))
     return key
 
 
 def sum_up(db: sqlite3.Connection, run: int, now: int) -> None:
-    """Write what each method did in *run* so far; it outlives the calls themselves."""
+    """Store the per-method summary of *run* so far; it outlives the calls themselves."""
     row = db.execute("SELECT started FROM runs WHERE id = ?", (run,)).fetchone()
     if row is None:
         return
@@ -38,7 +38,7 @@ def sum_up(db: sqlite3.Connection, run: int, now: int) -> None:
 
 
 def last(db: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Return the last runs, this one first."""
+    """Return the stored runs, newest first."""
     return [
         {
             "id": row["id"],

@@ -1,4 +1,4 @@
-"""The service graph: what the contracts declare against what was observed."""
+"""The service graph: declared and observed calls between workloads."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from mesh.console.store.call_edges import GATEWAY, OUTSIDE
 from mesh.contract.policy import ANY_CALLER, Mesh
 
 Key = tuple[str, str, str]
-"""Source, target, rpc; the rpc is empty for calls that are not declared in a contract."""
+"""Source, target and rpc; the rpc is empty for calls outside the contracts."""
 
 
 @dataclass
 class Seen:
-    """What was seen of one edge within the window."""
+    """The calls of one edge within the window."""
 
     calls: int = 0
     counted: int = 0
@@ -28,10 +28,10 @@ class Seen:
 
 def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) -> list[Any]:
     """
-    Return every edge, declared or seen, by source and target.
+    Return every declared or observed edge, sorted by source and target.
 
-    The rate is that of counters where a process has them, since traces are sampled; errors and
-    refusals are those of traces.
+    Rates come from counters where available, since traces are sampled; errors and denials come
+    from traces.
     """
     minutes = max(1, int(window.total_seconds() // 60))
     seen = observed(db, since=now // 60_000_000 - minutes, until=now // 60_000_000)
@@ -67,7 +67,7 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
 
 
 def observed(db: sqlite3.Connection, *, since: int, until: int) -> dict[Key, Seen]:
-    """Return what was seen of each edge after the minute *since* until the end of *until*."""
+    """Return the calls of each edge after the minute *since* up to and including *until*."""
     found: dict[Key, Seen] = {}
     rows = db.execute(
         "SELECT source, target, rpc, counted, sum(calls), sum(errors), sum(refused), max(minute)"
@@ -92,7 +92,7 @@ def _ever(db: sqlite3.Connection) -> dict[Key, int]:
 
 
 def _ever_refused(db: sqlite3.Connection) -> dict[Key, tuple[int, int]]:
-    """Return how many calls of each edge were refused, and in which minute last."""
+    """Return how many calls of each edge were denied, and in which minute last."""
     rows = db.execute(
         "SELECT source, target, rpc, sum(refused), max(minute) FROM edges WHERE refused > 0"
         " GROUP BY source, target, rpc"
@@ -101,7 +101,7 @@ def _ever_refused(db: sqlite3.Connection) -> dict[Key, tuple[int, int]]:
 
 
 def _declared(mesh: Mesh) -> Iterator[tuple[Key, str]]:
-    """Yield each declared edge and where it is declared."""
+    """Yield each declared edge and the place of its declaration."""
     yield (OUTSIDE, GATEWAY, ""), "mesh/topology.py"
     for method in mesh:
         for caller in method.callers:
@@ -114,5 +114,5 @@ def _declared(mesh: Mesh) -> Iterator[tuple[Key, str]]:
 
 
 def _policy(mesh: Mesh, rpc: str) -> str:
-    """Return the policy line that decides on *rpc*; empty for what has none."""
+    """Return the policy option that governs *rpc*; empty if there is none."""
     return next((method.source for method in mesh if method.short_name == rpc), "")

@@ -1,4 +1,4 @@
-"""Time series as they were scraped: which there are, and the points of one."""
+"""Scraped time series: their names, and the points of one."""
 
 import json
 import sqlite3
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def names(db: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Return every name, how many series it has, and of which processes."""
+    """Return every metric name with its number of series and its processes."""
     rows = db.execute(
         "SELECT name, count(*) AS series, group_concat(DISTINCT process) FROM series"
         " GROUP BY name ORDER BY name"
@@ -18,9 +18,10 @@ def points(
     db: sqlite3.Connection, name: str, process: str, since: int, until: int
 ) -> list[dict[str, Any]]:
     """
-    Return the series called *name*, of *process* alone unless that is empty.
+    Return the series named *name*, only those of *process* unless it is empty.
 
-    Points are pairs of seconds since the epoch and value, from *since* to *until* (microseconds).
+    Points are pairs of time (seconds since the epoch) and value, from *since* to *until*
+    (microseconds).
     """
     found = db.execute(
         "SELECT id, process, labels, kind FROM series WHERE name = ? AND (? = '' OR process = ?)"

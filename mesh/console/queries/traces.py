@@ -1,9 +1,9 @@
 """
-Searching traces and showing one.
+Trace search, and the details of one trace.
 
-A trace is found when one of its spans satisfies every condition. Conditions on service, rpc,
-error and duration are answered from indexes; those on attributes and names read spans window by
-window, newest first, and stop after a while with a token to go on from.
+A trace matches if one of its spans satisfies every condition. Conditions on service, rpc, error
+and duration use indexes; those on attributes and names scan spans window by window, newest first,
+and stop after a while with a token to continue from.
 """
 
 import json
@@ -20,7 +20,7 @@ from mesh.console.store.reader import from_token, name_ids, service_id, service_
 SCANNED_AT_ONCE = 20_000
 SCAN_SECONDS = 0.15
 MOST_SPANS = 20_000
-"""The most spans of one trace that are shown."""
+"""The maximum number of spans returned for one trace."""
 MOST_BACK_LINKS = 100
 MOST_RANKED = 5000
 _FOREVER = 2**62
@@ -28,22 +28,22 @@ _FOREVER = 2**62
 
 @dataclass(frozen=True)
 class Search:
-    """What to look for; times in microseconds, empty and 0 set no condition."""
+    """Search conditions, times in microseconds; empty values and 0 match everything."""
 
     service: str = ""
     rpc: str = ""
     status: str = ""
-    """``error``: the span failed. ``ok``: no span of the trace failed."""
+    """``error``: the span failed; ``ok``: no span of the trace failed."""
     min_duration: int = 0
     max_duration: int = 0
     attribute: str = ""
-    """``key=value``, compared whole."""
+    """``key=value``; an exact match."""
     text: str = ""
     """Part of a span's name."""
     since: int = 0
     until: int = 0
     probes: bool = False
-    """Whether health checks are shown as well."""
+    """Whether to include health checks."""
     limit: int = 50
     token: str = ""
 
@@ -52,10 +52,10 @@ def search(db: sqlite3.Connection, wanted: Search) -> tuple[list[dict[str, Any]]
     """
     Return summaries of traces, newest first, and the token of the next page.
 
-    A page may be short, even empty, and have a next one: the search stops after a while.
+    A page may be short or empty and still have a next page: the search stops after a while.
 
     Raises:
-        BadRequestError: The token is none of ours.
+        BadRequestError: The token is invalid.
     """
     ids, token = matching(db, wanted)
     return _summaries(db, ids), token
@@ -63,10 +63,10 @@ def search(db: sqlite3.Connection, wanted: Search) -> tuple[list[dict[str, Any]]
 
 def matching(db: sqlite3.Connection, wanted: Search) -> tuple[list[int], str]:
     """
-    Return the keys of traces, newest first, and the token of the next page, as `search` does.
+    Return the row ids of traces, newest first, and the token of the next page, as `search`.
 
     Raises:
-        BadRequestError: The token is none of ours.
+        BadRequestError: The token is invalid.
     """
     before = (wanted.until or _FOREVER, 0)
     if wanted.token:
@@ -84,7 +84,7 @@ def _needs_spans(wanted: Search) -> bool:
 
 
 _BEFORE = "start <= ? AND (start < ? OR id < ?)"
-"""Whether a row comes after a position (start, id) in the order of pages."""
+"""SQL condition: the row comes after a position (start, id) in page order."""
 
 
 def _by_traces(
@@ -144,7 +144,7 @@ def _was_shown(
     condition: tuple[str, list[Any]],
     before: tuple[int, int],
 ) -> bool:
-    """Say whether an earlier page found the trace by another of its spans."""
+    """Return whether an earlier page included the trace because of another span."""
     where, values = condition
     start, key = before
     return bool(
@@ -156,7 +156,7 @@ def _was_shown(
 
 
 def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]] | None:
-    """Return SQL and its values; None when nothing can match."""
+    """Return an SQL condition and its parameters; None if nothing can match."""
     where, values = "", list[Any]()
     if wanted.service:
         service = service_id(db, wanted.service)
@@ -185,7 +185,7 @@ def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]]
 
 
 def _forms(attribute: str) -> list[str]:
-    """Return how ``key=value`` stands in the JSON: as text, and as number in two places."""
+    """Return the encodings of ``key=value`` in JSON: a string, or a number in two positions."""
     key, _, value = attribute.partition("=")
     quoted = json.dumps(key, ensure_ascii=False)
     text = json.dumps(value, ensure_ascii=False)
@@ -195,7 +195,7 @@ def _forms(attribute: str) -> list[str]:
 def _windows(
     db: sqlite3.Connection, wanted: Search, before: tuple[int, int]
 ) -> Iterator[tuple[tuple[int, int], int]]:
-    """Yield ((newest, id), oldest) of each window; one for all when an index answers."""
+    """Yield ((newest, id), oldest) of each window; a single one if an index covers the search."""
     if not (wanted.attribute or wanted.text):
         yield before, wanted.since
         return
@@ -224,7 +224,7 @@ def _summaries(db: sqlite3.Connection, ids: list[int]) -> list[dict[str, Any]]:
             (key,),
         ).fetchone()
         if row is None:
-            continue  # It was evicted meanwhile.
+            continue  # It has been evicted.
         involved = db.execute(
             "SELECT service, count(*), sum(error) FROM spans WHERE trace = ? GROUP BY service",
             (key,),
@@ -251,7 +251,7 @@ def _summaries(db: sqlite3.Connection, ids: list[int]) -> list[dict[str, Any]]:
 
 
 def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
-    """Return a trace with its spans by start; None when there is none of that id."""
+    """Return a trace with its spans sorted by start; None if it is not stored."""
     row = db.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
     if row is None:
         return None
@@ -280,7 +280,7 @@ def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
 
 
 def _rank(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
-    """Return where the duration of a trace stands among those of its name, up to 5000 of them."""
+    """Return the rank of a trace's duration among up to 5000 traces of the same name."""
     name, mine = db.execute(
         "SELECT name, finish - start FROM traces WHERE id = ?", (trace,)
     ).fetchone()
@@ -306,7 +306,7 @@ def _rank(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
 
 
 def _links(db: sqlite3.Connection, trace: int) -> dict[bytes, list[dict[str, Any]]]:
-    """Return the links of each span of a trace; ``kept`` says whether their target is here."""
+    """Return the links of each span of a trace; ``kept`` is whether the target is stored."""
     found: dict[bytes, list[dict[str, Any]]] = {}
     for span_id, to_trace, to_span, attributes, kept in db.execute(
         "SELECT l.span_id, l.to_trace, l.to_span, l.attributes, t.id IS NOT NULL FROM links l"
@@ -325,7 +325,7 @@ def _links(db: sqlite3.Connection, trace: int) -> dict[bytes, list[dict[str, Any
 
 
 def _linked_from(db: sqlite3.Connection, trace_id: bytes) -> list[dict[str, Any]]:
-    """Return the spans of all traces that link to a trace, the latest first."""
+    """Return the spans of all traces that link to a trace, newest first."""
     rows = db.execute(
         "SELECT t.trace_id, l.span_id, l.to_span, n.text, t.start FROM links l"
         " JOIN traces t ON t.id = l.trace JOIN names n ON n.id = t.name"

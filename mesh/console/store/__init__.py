@@ -1,1 +1,1 @@
-"""The SQLite file: one writer thread, read-only connections, eviction."""
+"""The SQLite store: one writer thread, read-only connections, eviction."""

@@ -1,9 +1,9 @@
 """
-Who called whom: edges of the graph from spans, as they come.
+Derives the edges of the service graph from incoming spans.
 
-A call crosses from one workload to another exactly where a span's parent belongs to another
-workload, whatever number of spans its client, its proxies and its server make. Parents may come
-after their children and in other batches, so both wait for one another for a while.
+A call crosses workloads where a span's parent belongs to another workload, however many spans
+client, proxies and server report. Parents may arrive after their children and in other batches,
+so both are held for a while.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from mesh.console.store.rows import Span
 MOST_KNOWN = 60_000
 MOST_SIBLINGS = 64
 PATIENCE = 30_000_000
-"""How long a child waits for its parent, in microseconds."""
+"""How long a span waits for its parent, in microseconds."""
 OUTSIDE = "browser"
 GATEWAY = "gateway"
 
@@ -33,7 +33,7 @@ class Edge(NamedTuple):
 
 
 class Edges:
-    """Finds edges; remembers the last `MOST_KNOWN` spans and as many waiting children."""
+    """Finds edges; holds the last `MOST_KNOWN` spans and as many waiting children."""
 
     def __init__(self, most: int = MOST_KNOWN) -> None:
         self._most = most
@@ -41,7 +41,7 @@ class Edges:
         self._waiting: OrderedDict[bytes, tuple[int, list[Edge]]] = OrderedDict()
 
     def see(self, spans: Iterable[Span], *, now: int) -> list[Edge]:
-        """Take in *spans*; return the calls that are known at *now* (microseconds)."""
+        """Add *spans* and return the calls that are complete at *now* (microseconds)."""
         found: list[Edge] = []
         for span in spans:
             if span.probe:
@@ -57,8 +57,8 @@ class Edges:
 
     def _from(self, span: Span, here: str, now: int) -> list[Edge]:
         refused = int(span.code in naming.REFUSED)
-        # Whoever has no span of its own in front of the gateway is a browser. Browsers call no rpc:
-        # such a span is that of the gateway's own call, in the proxy through which it leaves.
+        # A caller of the gateway without a span is a browser. Browsers do not call rpcs: such a
+        # span belongs to the gateway's own call, reported by its outbound proxy.
         outside = here == GATEWAY and span.kind == naming.SERVER and not span.rpc
         source = span.peer or (OUTSIDE if outside else "")
         edge = Edge(span.start // 60_000_000, source, here, span.rpc, span.error, refused)
@@ -77,7 +77,7 @@ class Edges:
         return [] if parent == here else [edge._replace(source=parent)]
 
     def _given_up(self, now: int) -> list[Edge]:
-        """Return edges whose parent did not come, with the caller that the service named."""
+        """Return calls whose parent did not arrive, with the caller that the service identified."""
         found: list[Edge] = []
         while self._waiting:
             until, edges = next(iter(self._waiting.values()))

@@ -11,31 +11,31 @@ REASONS = {
     "malformed": "requests that are not valid OTLP",
     "cut_short": "the sender disconnected before the end of the request",
     "too_large": "requests above the size limit",
-    "queue_full": "items that arrived faster than they could be written",
-    "unauthenticated": "requests without the OTLP token",
+    "queue_full": "the write queue was full",
+    "unauthenticated": "requests without a valid OTLP token",
     "no_ids": "spans without a valid trace id and span id",
     "too_old": "items older than the retention",
     "in_future": "items more than a day in the future",
     "empty": "log records without text, attributes or severity",
     "no_value": "data points without a value",
     "not_finite": "data points that are NaN or infinite",
-    "no_recorded_value": "data points that only mark the end of a series",
-    "unreadable": "items that could not be read",
-    "duplicate": "spans that had been received before",
-    "attributes_cut": "attributes above the limits were cut; the rest was kept",
-    "redacted": "attributes that hold credentials or personal data were removed",
-    "too_many_names": "more different names than are kept apart were joined",
-    "too_many_series": "more time series than are kept",
-    "disk_full": "items lost because the disk or the quota of the file is full",
+    "no_recorded_value": "data points that mark the end of a series",
+    "unreadable": "items that could not be decoded",
+    "duplicate": "duplicate spans",
+    "attributes_cut": "attributes above the limits were truncated",
+    "redacted": "attributes with credentials or personal data were removed",
+    "too_many_names": "names above the limit were merged into one",
+    "too_many_series": "time series above the limit",
+    "disk_full": "the disk or the quota of the file is full",
     "not_written": "items that could not be written to the file",
 }
 HARMLESS = frozenset({"redacted", "duplicate", "no_recorded_value"})
-"""Reasons that lose nothing a reader would miss."""
+"""Reasons that lose no information."""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """One kind of loss: signal, reason, sender, count and last time (microseconds)."""
+    """Losses by signal, reason and sender: count and last time (microseconds)."""
 
     signal: str
     reason: str
@@ -45,7 +45,7 @@ class Dropped:
 
 
 class IntakeCounters:
-    """Thread-safe counters, used by receivers and the writer."""
+    """Thread-safe counters, shared by receivers and writer."""
 
     def __init__(self, now: Now) -> None:
         self._now = now
@@ -59,7 +59,7 @@ class IntakeCounters:
             self._received[signal] += count
 
     def drop(self, signal: str, reason: str, *, service: str = "", count: int = 1) -> None:
-        """Count items that were dropped or changed, for a reason of `REASONS`."""
+        """Count items that were dropped or changed, with a reason from `REASONS`."""
         if count:
             with self._lock:
                 key = (signal, reason, service)
@@ -68,12 +68,12 @@ class IntakeCounters:
                 self._dropped[key] = (self._dropped.get(key, (0, 0))[0] + count, self._now())
 
     def received(self) -> dict[str, int]:
-        """Return the number of items of each signal received since the start."""
+        """Return the number of received items of each signal since the start."""
         with self._lock:
             return dict(self._received)
 
     def dropped(self) -> list[Dropped]:
-        """Return every kind of loss since the start, the latest first."""
+        """Return all losses since the start, most recent first."""
         with self._lock:
             found = [Dropped(*key, *value) for key, value in self._dropped.items()]
         return sorted(found, key=lambda one: -one.last)

@@ -1,4 +1,4 @@
-"""Reads from threads of their own, so that neither writes nor pages wait for a search."""
+"""Runs queries on their own threads, so that neither writes nor pages wait for a search."""
 
 import asyncio
 import base64
@@ -17,11 +17,11 @@ READERS = 2
 
 
 class BadRequestError(Exception):
-    """A parameter cannot be used; the message says what is accepted."""
+    """A parameter is invalid; the message says what is accepted."""
 
 
 class Reader:
-    """A few read-only connections, each on its own thread."""
+    """A pool of read-only connections, each on its own thread."""
 
     def __init__(self, path: Path, readers: int = READERS) -> None:
         self.path = path
@@ -30,7 +30,7 @@ class Reader:
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *query* on a thread with its connection."""
+        """Run *query* on one of the threads, with its connection."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, query)
 
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -41,14 +41,14 @@ class Reader:
         return query(db)
 
     def close(self) -> None:
-        """Wait for running reads and close the connections."""
+        """Wait for running queries and close the connections."""
         self._pool.shutdown()
         for db in self._opened:
             db.close()
 
 
 def name_ids(db: sqlite3.Connection, text: str, *, part: bool = False) -> list[int]:
-    """Return the ids of the name *text*, or of all names that hold it."""
+    """Return the id of the name *text*, or the ids of all names that contain it."""
     if part:
         query = "SELECT id FROM names WHERE instr(lower(text), lower(?))"
     else:
@@ -57,7 +57,7 @@ def name_ids(db: sqlite3.Connection, text: str, *, part: bool = False) -> list[i
 
 
 def service_id(db: sqlite3.Connection, name: str) -> int:
-    """Return the id of the service *name*; 0 when it was never heard of."""
+    """Return the id of the service *name*; 0 if unknown."""
     row = db.execute("SELECT id FROM services WHERE name = ?", (name,)).fetchone()
     return int(row[0]) if row else 0
 
@@ -68,16 +68,16 @@ def service_names(db: sqlite3.Connection) -> dict[int, str]:
 
 
 def to_token(*position: int) -> str:
-    """Return the page token of a position: where the next page goes on."""
+    """Return the page token for a position."""
     return base64.urlsafe_b64encode(",".join(map(str, position)).encode()).decode().rstrip("=")
 
 
 def from_token(token: str, parts: int) -> tuple[int, ...]:
     """
-    Return the position that a page token names.
+    Return the position that a page token encodes.
 
     Raises:
-        BadRequestError: It is none of ours.
+        BadRequestError: The token is invalid.
     """
     try:
         text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
@@ -85,5 +85,5 @@ def from_token(token: str, parts: int) -> tuple[int, ...]:
     except (ValueError, binascii.Error):
         position = ()
     if len(position) != parts:
-        raise BadRequestError("pageToken is none that this console gave; start without it.")
+        raise BadRequestError("pageToken is invalid; start again without it.")
     return position

@@ -1,4 +1,4 @@
-"""Rows as the store keeps them: spans, links, log records and points of time series."""
+"""Rows of the store: spans, links, log records and points of time series."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Span(NamedTuple):
     One span.
 
     Times are in microseconds; ``attributes`` and ``events`` are JSON, ``events`` may be empty;
-    ``proxy``, ``error`` and ``probe`` are 0 or 1; ``peer`` is who is on the other side, if known.
+    ``proxy``, ``error`` and ``probe`` are 0 or 1; ``peer`` is empty if unknown.
     """
 
     trace_id: bytes
@@ -41,12 +41,12 @@ class Span(NamedTuple):
 
     @property
     def size(self) -> int:
-        """About how many bytes the span fills in the file, its part of the indexes included."""
+        """Approximate size of the span in the file, in bytes, including indexes."""
         return 300 + len(self.attributes) + len(self.events)
 
 
 class Log(NamedTuple):
-    """One log record; ``level`` is OTLP's severity number, ids may be empty."""
+    """One log record; ``level`` is the OTLP severity number, ids may be empty."""
 
     at: int
     service: str
@@ -59,12 +59,12 @@ class Log(NamedTuple):
 
     @property
     def size(self) -> int:
-        """About how many bytes the record fills in the file."""
+        """Approximate size of the record in the file, in bytes."""
         return 120 + len(self.body) + len(self.attributes)
 
 
 class Point(NamedTuple):
-    """One value of a time series; for histograms *buckets* is a JSON object bound -> count."""
+    """One point of a time series; *buckets* of histograms is a JSON object from bound to count."""
 
     process: str
     name: str
@@ -74,7 +74,7 @@ class Point(NamedTuple):
     total: float
     buckets: str
     kind: str = "gauge"
-    """How values are to be read: ``gauge``, ``counter``, ``histogram, delta`` and so on."""
+    """The metric kind: ``gauge``, ``counter``, ``histogram, delta`` and so on."""
 
 
 Row = Span | Log | Point

@@ -1,9 +1,9 @@
 """
-The file: tables, how it is opened, and what happens when it is damaged.
+The database file: its schema, opening it, and recovery from a damaged file.
 
-Names of services, spans and rpcs stand once in ``names``. The indexes of ``spans`` cover what a
-search filters by, so that a search reads no row that it does not show. An edge is counted twice: by
-spans and, where ``counted`` is 1, by counters that no sampling thins out.
+Names of spans and rpcs are interned in ``names``. The indexes of ``spans`` cover the search
+conditions, so that a search reads only the rows that it returns. An edge has two counts: from spans
+and, where ``counted`` is 1, from counters, which sampling does not affect.
 """
 
 import contextlib
@@ -93,18 +93,18 @@ CREATE TABLE runs (
 
 
 class DatabaseError(Exception):
-    """The file cannot be used; the message says why and what to do."""
+    """The file cannot be opened; the message says why and what to do."""
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
     """
-    Open the file for writing, making it when absent.
+    Open the file for writing; create it if missing.
 
-    A damaged file, or one of another version, is moved aside and a new one is made: telemetry is
-    worth less than a console that starts.
+    A damaged file, or one with another schema version, is renamed and replaced by a new one:
+    starting the console matters more than old telemetry.
 
     Raises:
-        DatabaseError: The folder cannot be written.
+        DatabaseError: The folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
             return _opened(path)
     except (OSError, sqlite3.Error) as exc:
         raise DatabaseError(
-            f"The console's file {path} cannot be used ({exc}). "
-            "Set AMARRE_CONSOLE_DATABASE to a file in a folder that can be written."
+            f"The console database {path} cannot be opened ({exc}). "
+            "Set AMARRE_CONSOLE_DATABASE to a file in a writable folder."
         ) from exc
 
 
@@ -139,7 +139,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
-        # A crash of the machine may cost the last batches, never the file.
+        # A crash of the machine may lose the last batches but does not corrupt the file.
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA cache_size = -16000")
         db.execute("PRAGMA journal_size_limit = 33554432")

@@ -1,7 +1,7 @@
 """
 Inserting rows and evicting the oldest ones.
 
-Every function here runs inside a transaction of the writer's thread.
+Every function runs inside a transaction on the writer thread.
 """
 
 import sqlite3
@@ -19,7 +19,7 @@ MOST_NAMES = 20_000
 MANY_NAMES = "(many names)"
 MOST_SERIES = 20_000
 CHUNK = 2_000
-"""How many rows go at once, so that no transaction is long."""
+"""The number of rows evicted at once, which keeps transactions short."""
 SPAN_SIZE = "(300 + length(attributes) + length(events))"
 LOG_SIZE = "(120 + length(body) + length(attributes))"
 
@@ -28,7 +28,7 @@ _INSERT_SPAN = (
     " proxy, start, duration, error, code, message, probe, attributes, events)"
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-# The first process to serve it names a trace: it knows more than its proxy.
+# A trace is named by the first process that served it, rather than by its proxy.
 _BETTER = "(excluded.root > root OR (excluded.root = root AND excluded.named_at < named_at))"
 _UPSERT_TRACE = (
     "INSERT INTO traces (trace_id, start, finish, spans, errors, probe, root, named_at, name,"  # noqa: S608 - fixed text
@@ -45,19 +45,19 @@ _UPSERT_TRACE = (
 
 
 def _enough(excess: int, count: int, size: int) -> int:
-    """Return how many rows of the average size free *excess* bytes, at most a chunk."""
+    """Return how many rows of average size free *excess* bytes, at most one chunk."""
     return min(CHUNK, excess * count // size + 1)
 
 
 def _rank(span: Span) -> int:
-    """Return how well a span names its trace: what serves before what calls, proxies last."""
+    """Return a span's rank for naming its trace: servers before clients, proxies last."""
     if span.proxy:
         return int(not span.parent_id)
     return 4 if not span.parent_id else 3 if span.kind == naming.SERVER else 2
 
 
 class Tables:
-    """The tables and what is remembered about them between batches."""
+    """The tables, with what is cached about them between batches."""
 
     def __init__(self, db: sqlite3.Connection, intake: IntakeCounters, now: Now) -> None:
         self._db = db
@@ -70,7 +70,7 @@ class Tables:
         self.load()
 
     def load(self) -> None:
-        """Read what is remembered from the file; also after a transaction was rolled back."""
+        """Load the cache from the file, at the start and after a rollback."""
         self._names = {t: i for i, t in self._db.execute("SELECT id, text FROM names")}
         self._services = {t: i for i, t in self._db.execute("SELECT id, name FROM services")}
         self._series = {
@@ -81,7 +81,7 @@ class Tables:
         }
 
     def add_spans(self, spans: Sequence[Span]) -> None:
-        """Write spans, their traces and the edges that they show; duplicates change nothing."""
+        """Write spans, their traces and the edges derived from them; duplicates are ignored."""
         by_trace = self._without_duplicates(spans)
         fresh = [span for members in by_trace.values() for span in members]
         if not fresh:
@@ -113,7 +113,7 @@ class Tables:
 
     def _without_duplicates(self, spans: Sequence[Span]) -> dict[bytes, list[Span]]:
         """
-        Return the spans by trace, without those already kept: senders repeat a batch when in doubt.
+        Return the spans by trace, without duplicates: senders may resend a batch.
 
         Source:
             OTLP specification, Duplicate Data: (trace id, span id) identifies a span.
@@ -181,7 +181,7 @@ class Tables:
         self._db.executemany("INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)", rows)
 
     def add_exemplars(self, found: Iterable[Exemplar]) -> None:
-        """Keep exemplars, the last of each minute and bucket, so that their number is bounded."""
+        """Write exemplars, keeping the last of each minute and bucket to bound their number."""
         self._db.executemany(
             "INSERT OR REPLACE INTO exemplars VALUES (?,?,?,?,?,?,?,?)",
             [
@@ -260,11 +260,11 @@ class Tables:
 
     def evict(self, *, service_bytes: int, oldest: int) -> bool:
         """
-        Delete one chunk of what is too much or too old.
+        Delete one chunk of the rows that exceed the quota or the retention period.
 
         Args:
-            service_bytes: What each service may fill; its own oldest rows go.
-            oldest: Everything before this time, in microseconds, goes.
+            service_bytes: The quota of each service; its oldest rows are deleted.
+            oldest: Rows before this time, in microseconds, are deleted.
 
         Returns:
             Whether there is more to delete.
@@ -290,7 +290,7 @@ class Tables:
         return more
 
     def evict_oldest(self) -> None:
-        """Delete a chunk of the service that fills most."""
+        """Delete a chunk of the largest service."""
         found = self._db.execute(
             "SELECT id FROM services ORDER BY span_bytes + log_bytes DESC LIMIT 1"
         ).fetchone()
@@ -339,7 +339,7 @@ class Tables:
         )
 
     def evict_points(self, *, oldest: int, chunk: int = 20_000) -> None:
-        """Delete points before *oldest* and forget series that have none left."""
+        """Delete points before *oldest*, and series without points."""
         self._db.execute(
             "DELETE FROM points WHERE (series, at) IN"
             " (SELECT series, at FROM points WHERE at < ? LIMIT ?)",

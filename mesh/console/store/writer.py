@@ -1,8 +1,8 @@
 """
-The one thread that writes: rows arrive through a bounded queue and are written in batches.
+The writer thread: rows arrive through a bounded queue and are written in batches.
 
-Writing never breaks serving: a full disk costs the rows at hand, which are counted, and a row that
-the file does not accept is dropped without the rest of its batch. The thread always continues.
+Write failures do not affect reads: with a full disk the current rows are dropped and counted, and
+a row that SQLite rejects is dropped without the rest of its batch. The thread always continues.
 """
 
 import queue
@@ -26,7 +26,7 @@ QUEUE_BYTES = 32 * 1024 * 1024
 BATCH_BYTES = 1024 * 1024
 BATCH_REQUESTS = 200
 PATIENCE_SECONDS = 0.1
-"""How long a batch waits for more."""
+"""How long to collect a batch."""
 TIDY_EVERY_SECONDS = 5.0
 POINTS_KEPT = timedelta(hours=6)
 
@@ -35,12 +35,12 @@ _BAD_ROW = (
     *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError),
     *(OverflowError, ValueError, TypeError),
 )
-"""What SQLite raises because of a row, not because of the file."""
+"""SQLite errors caused by a row rather than the file."""
 
 log = structlog.get_logger("writer")
 
 Work = Callable[[Tables, sqlite3.Connection], None]
-"""Work to do in a transaction of the writer."""
+"""Work to run in a transaction of the writer."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Item:
 
 
 class Writer:
-    """Takes rows from any thread and writes them on its own; ``with`` starts and ends it."""
+    """Accepts rows from any thread and writes them on its own; a context manager."""
 
     def __init__(
         self,
@@ -68,17 +68,17 @@ class Writer:
 
         Args:
             path: The SQLite file.
-            now: The time of day.
-            intake: Counts what comes and what is lost.
-            retention: How long rows are kept.
-            service_bytes: What one service may fill.
-            queue_bytes: How much may wait to be written; more is refused.
+            now: The wall clock.
+            intake: Counts received and lost items.
+            retention: How long to keep rows.
+            service_bytes: The quota of one service.
+            queue_bytes: The capacity of the queue; rows above it are rejected.
 
         Raises:
-            DatabaseError: The file cannot be used.
+            DatabaseError: The file cannot be opened.
         """
         self.db = schema.open_writer(path)
-        """The writer's own connection; for its thread, and for tests before it starts."""
+        """The writer's connection; only for its thread, and for tests before it starts."""
         self._now = now
         self._intake = intake
         self._retention = retention
@@ -92,20 +92,20 @@ class Writer:
         self._tidied = 0
         self._more_to_evict = False
         self.fault = ""
-        """What stops rows from being written now; empty when nothing does."""
+        """Why rows cannot be written now; empty if they can."""
 
     def __enter__(self) -> "Writer":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what waits, then close the file."""
+        """Write the queued rows, then close the file."""
         self._queue.put(None)
         self._thread.join()
         self.db.close()
 
     def offer(self, signal: str, rows: Sequence[Row], size: int) -> bool:
-        """Queue rows of about *size* bytes; False when too much is waiting already."""
+        """Queue rows of about *size* bytes; return False if the queue is full."""
         return self._put(_Item(signal, size, rows))
 
     def offer_points(self, points: Sequence[Point]) -> bool:
@@ -113,7 +113,7 @@ class Writer:
         return self.offer("metrics", points, 200 * len(points))
 
     def do(self, work: Work) -> bool:
-        """Queue something to do in a transaction, after what was queued before."""
+        """Queue work to run in a transaction, in order."""
         return self._put(_Item("work", 0, work))
 
     def _put(self, item: _Item) -> bool:
@@ -125,11 +125,11 @@ class Writer:
         return True
 
     def flush(self, timeout: float = 30.0) -> None:
-        """Wait until everything queued so far is written or lost; for tests and the end."""
+        """Wait until everything queued so far is written or lost; for tests and shutdown."""
         done = threading.Event()
         self._queue.put(_Item("flush", 0, done))
         if not done.wait(timeout):
-            raise TimeoutError("the writer cannot keep up")
+            raise TimeoutError("writer cannot keep up")
 
     def _run(self) -> None:
         going = True
@@ -151,7 +151,7 @@ class Writer:
                     item.content.set()
 
     def _collect(self) -> tuple[list[_Item], bool]:
-        """Wait for a batch; the second value is false when the end was asked for."""
+        """Wait for a batch; the second value is False once the writer is stopping."""
         batch: list[_Item] = []
         size = 0
         timeout = 0.0 if self._more_to_evict else 1.0
@@ -183,7 +183,7 @@ class Writer:
             raise
 
     def _apply_or_split(self, signal: str, content: Any) -> None:
-        """Write rows together; when the file does not accept one, all but that one."""
+        """Write rows together; if SQLite rejects one, write all the others."""
         try:
             self._in_savepoint(signal, content)
         except _BAD_ROW as exc:
@@ -263,7 +263,7 @@ class Writer:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Give pages of the oldest rows free, so that the newest find room in the same file."""
+        """Free the pages of the oldest rows, so that the newest fit into the file."""
         try:
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self.db.execute("BEGIN IMMEDIATE")
@@ -271,7 +271,7 @@ class Writer:
             self.db.execute("COMMIT")
         except sqlite3.Error as exc:
             self._roll_back()
-            log.warning("no room can be made", fault=str(exc))
+            log.warning("cannot free space", fault=str(exc))
 
     def _report(self, fault: str) -> None:
         if fault != self.fault:
@@ -283,7 +283,7 @@ class Writer:
 
 
 def _joined(batch: list[_Item]) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of each signal together, then work in its order."""
+    """Yield the rows grouped by signal, then the work in order."""
     for signal in ("traces", "logs", "metrics"):
         rows = [row for item in batch if item.signal == signal for row in item.content]
         if rows:

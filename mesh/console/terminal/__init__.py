@@ -1,1 +1,1 @@
-"""The console in a terminal: API client, commands, tables."""
+"""The console in a terminal: API client, commands and tables."""

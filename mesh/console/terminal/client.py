@@ -1,4 +1,4 @@
-"""The API of a console, as the terminal asks it."""
+"""Client of the console API, for the terminal commands."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from mesh.control import current_user
 
 
 class Client:
-    """Asks the API of a console."""
+    """Client of the console API."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
@@ -18,15 +18,15 @@ class Client:
 
     def get(self, path: str, **parameters: Any) -> Any:
         """
-        Return the JSON of an endpoint; empty parameters are left out.
+        Return the JSON of an endpoint; empty parameters are omitted.
 
         Raises:
-            UserError: The console is unavailable or refuses the request.
+            UserError: The console is unavailable or rejects the request.
         """
         return self._ask("GET", path, parameters)
 
     def link(self) -> str:
-        """Return a link that opens the console once, to this user; fails as `get`."""
+        """Return a one-time sign-in link for this user; raises like `get`."""
         return f"{self.url}{self._ask('POST', 'codes', {'who': current_user()})['path']}"
 
     def _ask(self, verb: str, path: str, parameters: dict[str, Any]) -> Any:
@@ -50,7 +50,7 @@ class Client:
         return body
 
     def follow(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """Yield items as they come, until the console stops; fails as `get`."""
+        """Yield items as they arrive, until the console stops; raises like `get`."""
         import httpx
 
         kept = {name: value for name, value in parameters.items() if value not in ("", None)}
@@ -73,7 +73,7 @@ class Client:
             raise self._away() from exc
 
     def save(self, path: str, file: Path) -> None:
-        """Write what an endpoint answers to *file*, whole or not at all; fails as `get`."""
+        """Write the response of an endpoint to *file* atomically; raises like `get`."""
         import httpx
 
         part = file.with_name(f"{file.name}.part")
@@ -100,4 +100,4 @@ class Client:
             part.unlink(missing_ok=True)
 
     def _away(self) -> UserError:
-        return UserError(f"The console at {self.url} does not answer. See `amarre status`.")
+        return UserError(f"The console at {self.url} does not respond. See `amarre status`.")

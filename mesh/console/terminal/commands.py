@@ -1,4 +1,4 @@
-"""The console in a terminal: ``amarre console``, ``traces``, ``logs``, ``metrics`` and ``top``."""
+"""Commands of the console: ``amarre console``, ``traces``, ``logs``, ``metrics`` and ``top``."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from mesh.console.terminal import tables
 from mesh.console.terminal.client import Client
 
 Find = Callable[[Path], tuple[str, str]]
-"""Returns URL and token of the console of the mesh that runs from a data folder."""
+"""Returns URL and token of the console of the mesh that uses a data folder."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 _FOLLOW = click.option("--follow", "-f", is_flag=True, help="Follow new records until interrupted.")
 _SERVICE = click.option("--service", default="", help="Show only this service.")
@@ -24,7 +24,7 @@ _WINDOW = click.option(
 
 
 def commands(find: Find) -> list[click.Command]:
-    """Return the commands; *find* leads them to the console of a data folder."""
+    """Return the commands; *find* locates the console of a data folder."""
 
     def client(data: Path) -> Client:
         return Client(*find(data))
@@ -32,20 +32,20 @@ def commands(find: Find) -> list[click.Command]:
     @click.command("console")
     @DATA_OPTION
     def console(data: Path) -> None:
-        """Print a link that opens the console once, within 10 minutes."""
+        """Print a one-time sign-in link for the console, valid for 10 minutes."""
         click.echo(client(data).link())
 
     @click.command("traces")
     @click.argument("trace_id", default="")
     @_SERVICE
     @click.option(
-        "--rpc", default="", help="Only traces with this method, for example survey.ListRequests."
+        "--rpc", default="", help="Show only traces with this method, such as survey.ListRequests."
     )
     @click.option("--status", type=click.Choice(["ok", "error"]), default=None)
     @click.option(
-        "--min-ms", type=float, default=None, help="Only traces that took at least this long."
+        "--min-ms", type=float, default=None, help="Show only traces that took at least this long."
     )
-    @click.option("--attr", default="", help="Only traces with this attribute, key=value.")
+    @click.option("--attr", default="", help="Show only traces with this attribute, key=value.")
     @_LIMIT
     @_FOLLOW
     @_JSON
@@ -65,20 +65,20 @@ def commands(find: Find) -> list[click.Command]:
     @click.argument("text", default="")
     @_SERVICE
     @click.option(
-        "--level", default="", help="Only records of at least this level, for example warning."
+        "--level", default="", help="Show only records of at least this level, for example warning."
     )
     @click.option(
         "--kind",
         default="",
-        help="Only records of this kind: access, error, slow, security or event.",
+        help="Show only records of this kind: access, error, slow, security or event.",
     )
-    @click.option("--trace", "trace_id", default="", help="Only records of this trace.")
+    @click.option("--trace", "trace_id", default="", help="Show only records of this trace.")
     @_LIMIT
     @_FOLLOW
     @_JSON
     @DATA_OPTION
     def logs(text: str, data: Path, *, follow: bool, as_json: bool, **wanted: Any) -> None:
-        """Search log records for TEXT, oldest first, or follow them."""
+        """Search log records for TEXT, oldest first, or follow new ones."""
         asked = client(data)
         found = reversed(asked.get("logs", q=text, **wanted)["items"])
         _echo_all(found, tables.log, as_json=as_json)
@@ -91,7 +91,7 @@ def commands(find: Find) -> list[click.Command]:
     @_JSON
     @DATA_OPTION
     def metrics(data: Path, *, as_json: bool, service: str, window: str) -> None:
-        """Show every method against the objective of its contract."""
+        """Show every method with the objective of its contract."""
         items = client(data).get("metrics", service=service, window=window)["items"]
         if as_json:
             _echo_all(items, str, as_json=True)
@@ -101,10 +101,10 @@ def commands(find: Find) -> list[click.Command]:
 
     @click.command("top")
     @_WINDOW
-    @click.option("--once", is_flag=True, help="Print it once and exit.")
+    @click.option("--once", is_flag=True, help="Print once and exit.")
     @DATA_OPTION
     def top(data: Path, *, window: str, once: bool) -> None:
-        """Watch services, methods and alerts; Ctrl-C ends."""
+        """Watch services, methods and alerts until interrupted."""
         from rich.console import Group
         from rich.live import Live
 
@@ -113,7 +113,7 @@ def commands(find: Find) -> list[click.Command]:
         def picture() -> Group:
             overview = asked.get("overview", window=window)
             busy = [m for m in asked.get("metrics", window=window)["items"] if m["calls"]]
-            # What is below the screen's edge is not seen: what needs somebody stands above.
+            # Rows beyond the screen are cut off, so alerts come first.
             return Group(
                 tables.services(overview["items"], screen.width),
                 *tables.alerts(overview),
@@ -136,15 +136,15 @@ def commands(find: Find) -> list[click.Command]:
     @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
     @DATA_OPTION
     def export(file: Path, data: Path) -> None:
-        """Write everything that the console keeps to FILE; `amarre import` shows it again."""
+        """Export all stored telemetry to FILE; `amarre import` opens it."""
         if file.exists():
-            raise UserError(f"{file} exists; name a new file.")
+            raise UserError(f"{file} already exists; choose another file.")
         client(data).save("export", file)
         click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB.")
 
     @click.group("policy")
     def policy() -> None:
-        """Compare what the contracts declare with what happens."""
+        """Compare declared with observed calls."""
 
     @policy.command("diff")
     @click.option("--from", "since", default="-1d", show_default=True, help="RFC 3339 or relative.")
@@ -152,16 +152,16 @@ def commands(find: Find) -> list[click.Command]:
     @_JSON
     @DATA_OPTION
     def policy_diff(data: Path, *, since: str, until: str, as_json: bool) -> None:
-        """Show observed calls that are not declared, and declared ones without calls.
+        """Show observed calls that are not declared, and declared calls that were not observed.
 
-        The exit status is 1 when there are any.
+        The exit status is 1 if there are any.
         """
         edges = client(data).get("graph", **{"from": since, "to": until})["items"]
         found = [edge for edge in edges if edge["declared"] != edge["observed"]]
         _echo_all(found, tables.difference, as_json=as_json)
         if found:
             raise SystemExit(1)
-        click.echo("No difference: every observed call is declared, every declared call observed.")
+        click.echo("No differences between declared and observed calls.")
 
     return [policy, console, traces, logs, metrics, top, export, _show]
 
@@ -170,7 +170,7 @@ def commands(find: Find) -> list[click.Command]:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--listen", default="127.0.0.1:3120", show_default=True, help="Address to listen on.")
 def _show(file: Path, listen: str) -> None:
-    """Open an exported FILE in a separate console, until interrupted."""
+    """Open an exported FILE in a separate console until interrupted."""
     import asyncio
 
     from mesh.console.app import ListenError

@@ -1,4 +1,4 @@
-"""An exported file in a console of its own: a copy of it, which nothing adds to or evicts from."""
+"""Opens an exported file in a separate console, on a copy without intake and eviction."""
 
 import asyncio
 import shutil
@@ -18,18 +18,18 @@ NO_BOUND = 2**50
 
 async def show(file: Path, listen: str, tell: Callable[[str], None]) -> None:
     """
-    Show *file* on *listen* until cancelled, and *tell* the link that opens it.
+    Serve *file* on *listen* until cancelled, and pass the sign-in link to *tell*.
 
     Raises:
         ListenError: The address cannot be bound.
-        DatabaseError: The file cannot be used.
+        DatabaseError: The file cannot be opened.
     """
     with tempfile.TemporaryDirectory(prefix="amarre-import-") as folder:
         copy, token = Path(folder) / "console.sqlite", Path(folder) / "token"
         await asyncio.to_thread(shutil.copyfile, file, copy)
         settings = ConsoleSettings(
             console_listen=listen,
-            # Nothing is meant to come in; any free port will do.
+            # No telemetry is expected; any free port will do.
             console_otlp_grpc="127.0.0.1:0",
             console_otlp_http="127.0.0.1:0",
             console_database=copy,

@@ -1,4 +1,4 @@
-"""Lines and tables of a terminal, from what the console's API returns."""
+"""Formats responses of the console API as lines and tables."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BAR = 40
-"""How many characters a waterfall is wide."""
+"""The width of a waterfall, in characters."""
 
 
 def screen() -> "Console":
-    """Return where tables are printed."""
+    """Return the console that prints tables."""
     from rich.console import Console
 
-    # Into a file or a pipe goes the whole table, whatever width a terminal would have.
+    # Files and pipes get the whole table, independent of the terminal width.
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def trace(item: dict[str, Any]) -> str:
-    """Return the line of a trace in a list."""
+    """Return the line for a trace in a list."""
     failed = f"  {item['errorCount']} failed" if item["errorCount"] else ""
     return (
         f"{item['start'][11:23]}  {item['traceId']}  {item['durationMs']:9.1f} ms"
@@ -31,7 +31,7 @@ def trace(item: dict[str, Any]) -> str:
 
 
 def log(item: dict[str, Any]) -> str:
-    """Return the line of a log record."""
+    """Return the line for a log record."""
     facts = " ".join(
         f"{name}={value}"
         for name, value in item["attributes"].items()
@@ -42,7 +42,7 @@ def log(item: dict[str, Any]) -> str:
 
 
 def difference(edge: dict[str, Any]) -> str:
-    """Return the line of a difference between declared and observed calls."""
+    """Return the line for a difference between declared and observed calls."""
     what = f"{edge['from']} -> {edge['to']}  {edge['method'] or '(no rpc)'}"
     if edge["declared"]:
         return f"- {what}  declared in {edge['source']}, not observed"
@@ -52,7 +52,7 @@ def difference(edge: dict[str, Any]) -> str:
 
 
 def waterfall(whole: dict[str, Any]) -> Iterator[str]:
-    """Yield a line per span: who, a bar on the time of the trace, how long."""
+    """Yield a line per span: service, a bar on the timeline of the trace, duration."""
     spans = whole["spans"]
     begin = min(span["startUs"] for span in spans)
     length = max(span["startUs"] + span["durationMs"] * 1000 for span in spans) - begin or 1
@@ -71,11 +71,11 @@ _LEAST_WIDTH = {
     **dict.fromkeys(("calls/s", "in flight", "cert", "objective", "burn"), 64),
     **dict.fromkeys(("up", "calls"), 40),
 }
-"""From which width of a terminal on a column is shown; those not named always are."""
+"""The terminal width from which a column is shown; columns not listed are always shown."""
 
 
 def _table(width: int, rows: Iterable[dict[str, str]]) -> "Table":
-    """Return a table of the columns that *width* has room for: a cut number would be wrong."""
+    """Return a table of the columns that fit into *width*, so that no number is truncated."""
     from rich.table import Table
     from rich.text import Text
 
@@ -91,7 +91,7 @@ def _table(width: int, rows: Iterable[dict[str, str]]) -> "Table":
 
 
 def services(items: list[dict[str, Any]], width: int) -> "Table":
-    """Return the table of services, as wide as *width* allows."""
+    """Return the table of services, fitted to *width*."""
     return _table(
         width,
         (
@@ -111,7 +111,7 @@ def services(items: list[dict[str, Any]], width: int) -> "Table":
 
 
 def alerts(overview: dict[str, Any]) -> Iterator["Text"]:
-    """Yield a line per alert that fires: the console's own, and those of the servers."""
+    """Yield a line per firing alert: the console's own, and those of the alert servers."""
     from rich.text import Text
 
     firing = [a for a in overview["serverAlerts"] if a["state"] == "firing"]
@@ -120,7 +120,7 @@ def alerts(overview: dict[str, Any]) -> Iterator["Text"]:
 
 
 def methods(items: list[dict[str, Any]], width: int) -> "Table":
-    """Return the table of methods and what they promise, as wide as *width* allows."""
+    """Return the table of methods with their objectives, fitted to *width*."""
     return _table(
         width,
         (

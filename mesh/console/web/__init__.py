@@ -1,1 +1,1 @@
-"""Pages and JSON API over HTTP: authentication, parameters, errors, control actions."""
+"""Pages and JSON API: authentication, parameters, errors, control actions."""

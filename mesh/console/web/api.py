@@ -1,4 +1,4 @@
-"""The JSON API: what pages, the terminal and tests ask."""
+"""The JSON API of the pages and the terminal."""
 
 import asyncio
 import shutil
@@ -53,21 +53,21 @@ Answer = dict[str, Any] | Response
 
 
 class NotFoundError(Exception):
-    """It does not exist, or no longer."""
+    """The resource does not exist, or not any more."""
 
 
 class UnavailableError(Exception):
-    """It cannot be done at the moment; the message says what to do."""
+    """The request cannot be served at the moment; the message says what to do."""
 
 
 class Api:
-    """The endpoints, over the parts of a running console."""
+    """The API endpoints of a running console."""
 
     def __init__(self, context: Context) -> None:
         self._c = context
 
     def routes(self) -> list[Route]:
-        """Return the routes, all below ``/api``."""
+        """Return the routes, all under ``/api``."""
         endpoints: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "/api/overview": self.overview,
             "/api/incidents": self.incidents,
@@ -89,7 +89,7 @@ class Api:
         return [Route(path, _answering(endpoint)) for path, endpoint in endpoints.items()]
 
     async def overview(self, request: Request) -> Answer:
-        """Services between ``from`` and ``to``, and the incidents and alerts that fire."""
+        """Services between ``from`` and ``to``, with firing incidents and alerts."""
         c, query = self._c, Query(request.query_params, _RANGE)
         since, now = query.span(c.now(), "5m")
         window = _duration(since, now)
@@ -114,14 +114,14 @@ class Api:
         }
 
     async def incidents(self, request: Request) -> Answer:
-        """Incidents between ``from`` and ``to``, those that fire first."""
+        """Incidents between ``from`` and ``to``, firing ones first."""
         query = Query(request.query_params, ["from", "to", "state"])
         since, until = query.span(self._c.now(), default="24h")
         state = query.one_of("state", "firing", "resolved")
         found = await self._c.reader.run(
             lambda db: incident_log.stored(db, since=since, until=until)
         )
-        # Memory is ahead of the file, and all there is while it cannot be written.
+        # Memory is ahead of the file, and the only source while the file cannot be written.
         live = [one for one in self._c.evaluator.incidents.firing() if one.since <= until]
         known = {one.id for one in live}
         items = [
@@ -131,19 +131,19 @@ class Api:
         return _list([one for one in items if state in ("", one["state"])])
 
     async def incident(self, request: Request) -> Answer:
-        """One incident with the contracts, calls and control actions that belong to it."""
+        """One incident with its contracts, calls and control actions."""
         Query(request.query_params, [])
         c, key = self._c, request.path_params["id"]
         live = next((one for one in c.evaluator.incidents.firing() if one.id == key), None)
         found = live.to_json() if live else await c.reader.run(lambda db: incident_log.one(db, key))
         if found is None:
             raise NotFoundError(
-                "There is no such incident; it was resolved long ago or became part of another."
+                "There is no such incident; it has expired or was merged into another one."
             )
         return await c.reader.run(lambda db: incident_page.detail(db, c.mesh, found, now=c.now()))
 
     async def graph(self, request: Request) -> Answer:
-        """Edges, declared and observed."""
+        """Declared and observed edges."""
         c, query = self._c, Query(request.query_params, _RANGE)
         since, until = query.span(c.now(), "15m")
         window = _duration(since, until)
@@ -152,7 +152,7 @@ class Api:
         )
 
     async def traces(self, request: Request) -> Answer:
-        """Traces that match, newest first; ``follow=true`` streams those that come."""
+        """Matching traces, newest first; ``follow=true`` streams new ones."""
         query = Query(request.query_params, _TRACE_PARAMETERS)
         wanted = self._trace_search(query)
         if query.flag("follow"):
@@ -162,7 +162,7 @@ class Api:
         return _list(items, token)
 
     async def facets(self, request: Request) -> Answer:
-        """How the traces that match are distributed over services, methods and outcomes."""
+        """Distribution of the matching traces over services, methods and outcomes."""
         wanted = self._trace_search(Query(request.query_params, _TRACE_PARAMETERS))
         return await self._c.reader.run(lambda db: facets.of(db, wanted))
 
@@ -194,11 +194,11 @@ class Api:
             raise BadRequestError("A trace id has 32 hexadecimal characters.")
         found = await self._c.reader.run(lambda db: traces.one(db, trace_id))
         if found is None:
-            raise NotFoundError("There is no such trace; it was never seen or has been evicted.")
+            raise NotFoundError("There is no such trace; it was not received or has been evicted.")
         return found
 
     async def logs(self, request: Request) -> Answer:
-        """Log records, newest first; ``follow=true`` streams those that come."""
+        """Matching log records, newest first; ``follow=true`` streams new ones."""
         query = Query(request.query_params, _LOG_PARAMETERS)
         wanted = LogSearch(
             trace_id=query.text("trace_id"),
@@ -220,7 +220,7 @@ class Api:
         return _list(items, token)
 
     async def metrics(self, request: Request) -> Answer:
-        """Every method against its objective."""
+        """Every method with its objective."""
         c, query = self._c, Query(request.query_params, [*_RANGE, "service"])
         service = query.text("service")
         since, until = query.span(c.now(), "15m")
@@ -231,7 +231,7 @@ class Api:
         return _list([item for item in items if service in ("", item["service"])])
 
     async def method(self, request: Request) -> Answer:
-        """One method over time, and the calls that its charts lead to."""
+        """One method over time, with example calls."""
         c, query = self._c, Query(request.query_params, _RANGE)
         since, until = query.span(c.now(), "1h")
         rpc = request.path_params["rpc"]
@@ -274,7 +274,7 @@ class Api:
         return _list(process_list.listed(c, delays, now=now))
 
     async def intake(self, request: Request) -> Answer:
-        """What came in, what was not kept and why."""
+        """Received telemetry, and losses by reason."""
         Query(request.query_params, [])
         c = self._c
         kept = await c.reader.run(
@@ -306,7 +306,7 @@ class Api:
         }
 
     async def runs(self, request: Request) -> Answer:
-        """The last runs with what each method did in them."""
+        """The last runs, with a summary of each method."""
         query = Query(request.query_params, ["from", "to"])
         since, until = query.moment("from", self._c.now()), query.moment("to", self._c.now())
         return _list(
@@ -318,7 +318,7 @@ class Api:
         )
 
     async def export(self, request: Request) -> Answer:
-        """Everything that is kept, as one file that another console can open."""
+        """All stored telemetry, as a file that `amarre import` opens."""
         Query(request.query_params, [])
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="amarre-console-"))
         copy = folder / EXPORTED
@@ -326,7 +326,9 @@ class Api:
             await self._c.reader.run(lambda db: db.execute("VACUUM INTO ?", (str(copy),)))
         except sqlite3.Error as exc:
             await asyncio.to_thread(shutil.rmtree, folder)
-            raise UnavailableError(f"The copy could not be written ({exc}); make room.") from exc
+            raise UnavailableError(
+                f"The copy could not be written ({exc}); free some disk space."
+            ) from exc
         return FileResponse(
             copy,
             media_type="application/vnd.sqlite3",
@@ -357,7 +359,7 @@ def _list(items: list[dict[str, Any]], token: str = "") -> dict[str, Any]:
 
 
 def _rpc(context: Context, text: str) -> str:
-    """Return the name under which spans of an rpc stand, whichever form was given."""
+    """Return the name of an rpc as it is stored with spans, from either form."""
     method = context.mesh.by_path.get(f"/{text.removeprefix('/')}")
     if method is not None:
         return method.short_name

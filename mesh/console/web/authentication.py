@@ -1,8 +1,8 @@
 """
-Who may look: the bearer of the token, or a browser that came by a one-time link.
+Authentication: the bearer token, or a browser session opened by a one-time link.
 
-The cookie is stateless, signed with the token, so that a restart signs nobody out and a new token
-signs everybody out.
+The session cookie is stateless and signed with the token: sessions survive a restart and end when
+the token is replaced.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _NOBODY_IN_PARTICULAR = "operator"
 
 
 class Access:
-    """Decides who may look, and hands out one-time codes."""
+    """Authenticates requests and issues one-time codes."""
 
     def __init__(self, token: str, now: Now) -> None:
         self._token = token.encode()
@@ -39,14 +39,14 @@ class Access:
         self._codes: dict[bytes, tuple[int, str]] = {}
 
     def is_token(self, header: str) -> bool:
-        """Say whether an ``Authorization`` header carries the token."""
+        """Return whether an ``Authorization`` header contains the token."""
         scheme, _, given = header.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(
             given.strip().encode(), self._token
         )
 
     def new_code(self, who: str = "") -> str:
-        """Return a code that opens the console once, within 10 minutes, to the operator *who*."""
+        """Return a one-time sign-in code for the operator *who*, valid for 10 minutes."""
         now = self._now()
         self._codes = {code: kept for code, kept in self._codes.items() if kept[0] > now}
         while len(self._codes) >= MOST_CODES:
@@ -57,7 +57,7 @@ class Access:
         return code
 
     def use_code(self, code: str) -> str:
-        """Return the cookie that *code* is good for; empty when it is good for none, or no more."""
+        """Exchange *code* for a session cookie; empty if the code is unknown, used or expired."""
         until, who = self._codes.pop(_digest(code), (0, ""))
         if until <= self._now():
             return ""
@@ -65,7 +65,7 @@ class Access:
         return f"{told}.{self._sign(told)}"
 
     def session(self, cookie: str) -> str:
-        """Return the operator whose cookie it is; empty when it is not ours, or good no more."""
+        """Return the operator of a session cookie; empty if it is invalid or expired."""
         told, _, signature = cookie.rpartition(".")
         ends, _, who = told.partition(".")
         genuine = hmac.compare_digest(self._sign(told).encode(), signature.encode())
@@ -77,12 +77,12 @@ class Access:
 
 
 def admit(scope: MutableMapping[str, Any], who: str) -> None:
-    """Note in an ASGI *scope* on whose behalf it is served."""
+    """Store the operator in an ASGI *scope*."""
     scope["amarre.operator"] = who
 
 
 def operator_of(scope: MutableMapping[str, Any]) -> str:
-    """Return on whose behalf an ASGI *scope* is served."""
+    """Return the operator stored in an ASGI *scope*."""
     return str(scope["amarre.operator"])
 
 

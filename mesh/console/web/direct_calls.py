@@ -1,6 +1,7 @@
-"""Calls of gRPC methods from a page, for operators; the runner of a local mesh makes them."""
+"""gRPC calls from the pages, for operators; the runner of a local mesh makes them."""
 
 import json
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,7 +17,7 @@ from mesh.chassis.telemetry import names as emitted
 from mesh.console.context import Context
 from mesh.console.queries import mesh_status
 from mesh.console.web.authentication import operator_of
-from mesh.console.web.control_actions import ELSEWHERE, Endpoint, answering, read_json
+from mesh.console.web.control_actions import READ_ONLY, read_json
 from mesh.console.web.errors import error
 from mesh.contract.policy import Method
 from mesh.control import ControlError
@@ -40,22 +41,21 @@ _CALL = TypeAdapter(_Call)
 
 def routes(context: Context) -> list[Route]:
     """Return the routes, below ``/api/calls``."""
-    endpoints: dict[str, Endpoint] = {"GET": _methods, "POST": _make}
     return [
-        Route("/api/calls", answering(context, endpoint), methods=[verb])
-        for verb, endpoint in endpoints.items()
+        Route("/api/calls", partial(_methods, context), methods=["GET"]),
+        Route("/api/calls", partial(_make, context), methods=["POST"]),
     ]
 
 
 async def _methods(context: Context, request: Request) -> Response:
-    """Every method with its contract and an empty request to fill in."""
+    """List every method with its contract and an empty request to fill in."""
     items = [
         {**mesh_status.policy(method), "streams": method.streams, "request": _template(method)}
         for method in context.mesh
     ]
     available = context.control is not None
     return JSONResponse(
-        {"items": items, "available": available, "message": "" if available else ELSEWHERE}
+        {"items": items, "available": available, "message": "" if available else READ_ONLY}
     )
 
 
@@ -65,19 +65,23 @@ def _template(method: Method) -> dict[str, Any]:
 
 
 async def _make(context: Context, request: Request) -> Response:
-    """Make one call; answers how it went, also when it failed."""
+    """Make one call and respond with its outcome, also if it failed."""
     if context.control is None:
-        return error(409, "steered_elsewhere", ELSEWHERE)
+        return error(409, "steered_elsewhere", READ_ONLY)
     asked = await read_json(request, _CALL, "call", most=MOST_BYTES)
     if isinstance(asked, Response):
         return asked
     by = f"{operator_of(request.scope)} (console)"
-    facts = {"rpc": asked.method, "identity": asked.identity, "by": by}
+    facts = {
+        "kind": emitted.KIND_SECURITY,
+        "rpc": asked.method,
+        "identity": asked.identity,
+        "by": by,
+    }
     try:
         result = await control.send_action(
             context.control,
             "call",
-            lambda _: None,
             by=by,
             method=asked.method,
             request=json.dumps(asked.request),
@@ -85,7 +89,7 @@ async def _make(context: Context, request: Request) -> Response:
             session=asked.session,
         )
     except ControlError as exc:
-        log.warning("call refused", kind=emitted.KIND_SECURITY, **facts)
+        log.warning("direct call failed", **facts)
         return error(409, "refused", str(exc))
-    log.info("call made", kind=emitted.KIND_SECURITY, code=result["code"], **facts)
+    log.info("direct call made", code=result["code"], **facts)
     return JSONResponse(result)

@@ -1,4 +1,4 @@
-"""Live tails: what comes, as lines of JSON, until the client goes or the console stops."""
+"""Live tails: NDJSON streams of new items, until the client disconnects or the console stops."""
 
 import asyncio
 import dataclasses
@@ -15,17 +15,17 @@ from mesh.console.store.reader import Reader
 FOLLOW_SECONDS = 0.3
 HEARTBEAT_SECONDS = 10.0
 MOST_FOLLOWED = 2000
-"""The most lines that a tail brings at once."""
+"""The maximum number of items per batch."""
 
 Batches = AsyncIterator[list[dict[str, Any]]]
 
 
 def stream(batches: Batches, stopping: asyncio.Event) -> Response:
-    """Stream the items of *batches* as lines of JSON; an empty one now and then when none come."""
+    """Stream the items of *batches* as NDJSON, with an empty line as a periodic keep-alive."""
 
     async def lines() -> AsyncIterator[str]:
         silent = 0.0
-        yield "\n"  # Sends the headers at once.
+        yield "\n"  # Flushes the headers.
         async for items in batches:
             silent = 0.0 if items else silent + FOLLOW_SECONDS
             if items:
@@ -43,7 +43,7 @@ def stream(batches: Batches, stopping: asyncio.Event) -> Response:
 
 
 async def new_traces(reader: Reader, wanted: traces.Search, since: int) -> Batches:
-    """Yield traces that begin after *since*, each once, when one stops growing."""
+    """Yield traces that start after *since*, each once, when it has stopped growing."""
     shown = dict[str, None]()
     sizes: dict[str, int] = {}
     while True:
@@ -64,7 +64,7 @@ async def new_traces(reader: Reader, wanted: traces.Search, since: int) -> Batch
 
 
 async def new_logs(reader: Reader, wanted: logs.Search, last: int) -> Batches:
-    """Yield records that were written after the one called *last*, oldest first."""
+    """Yield records written after the record *last*, oldest first."""
     fast = dataclasses.replace(wanted, limit=MOST_FOLLOWED)
     while True:
         items, last = await reader.run(partial(logs.since_id, wanted=fast, last=last))

@@ -1,4 +1,4 @@
-"""Query parameters of the API, read strictly: a misspelt one is an error, not ignored."""
+"""Strict parsing of query parameters: an unknown parameter is an error."""
 
 import math
 import re
@@ -17,14 +17,14 @@ _TIMES = "an RFC 3339 time such as 2026-01-05T12:00:00Z, a relative one such as 
 
 
 class Query:
-    """The parameters of one request."""
+    """The query parameters of one request."""
 
     def __init__(self, given: QueryParams, known: Iterable[str]) -> None:
         """
-        Check names.
+        Check the parameter names.
 
         Raises:
-            BadRequestError: A parameter is not *known*, or given twice.
+            BadRequestError: A parameter is not in *known*, or is given twice.
         """
         accepted = set(known)
         for name in given:
@@ -35,32 +35,32 @@ class Query:
         self._given = given
 
     def text(self, name: str, default: str = "") -> str:
-        """Return a text of at most 500 characters."""
+        """Return a string of at most 500 characters."""
         value = self._given.get(name, default)
         if len(value) > 500:
             raise BadRequestError(f"{name} is longer than 500 characters.")
         return value
 
     def one_of(self, name: str, *accepted: str) -> str:
-        """Return one of *accepted*; empty when it is not given."""
+        """Return one of *accepted*; empty if absent."""
         value = self._given.get(name, "")
         if value and value not in accepted:
             raise BadRequestError(f"{name} must be one of {', '.join(accepted)}.")
         return value
 
     def flag(self, name: str) -> bool:
-        """Return whether it is ``true``."""
+        """Return whether the value is ``true``."""
         return self.one_of(name, "true", "false") == "true"
 
     def integer(self, name: str, default: int, *, most: int) -> int:
-        """Return a whole number from 1 to *most*; more counts as *most*."""
+        """Return an integer from 1 to *most*; larger values are capped."""
         value = self._given.get(name, str(default))
         if not value.isascii() or not value.isdigit() or len(value) > 12 or int(value) < 1:
-            raise BadRequestError(f"{name} must be a whole number above 0.")
+            raise BadRequestError(f"{name} must be a positive integer.")
         return min(int(value), most)
 
     def milliseconds(self, name: str) -> int:
-        """Return a time given in milliseconds in microseconds; 0 when it is not given."""
+        """Return a duration given in milliseconds as microseconds; 0 if absent."""
         value = self._given.get(name)
         if value is None:
             return 0
@@ -74,9 +74,9 @@ class Query:
 
     def moment(self, name: str, now: int = 0) -> int:
         """
-        Return a time in microseconds; 0 when it is not given.
+        Return a time in microseconds; 0 if absent.
 
-        It is RFC 3339, or relative to *now*: ``-15m``, ``now``.
+        The value is RFC 3339, or relative to *now*: ``-15m``, ``now``.
         """
         value = self._given.get(name)
         if value is None:
@@ -88,7 +88,7 @@ class Query:
                 raise BadRequestError(f"{name} must be {_TIMES}.")
             return max(0, now - int(relative[1]) * _UNITS[relative[2]] * 1_000_000)
         try:
-            # A plus sign that was not percent-encoded arrives as a space.
+            # A plus sign that is not percent-encoded is decoded as a space.
             parsed = datetime.fromisoformat(value.replace(" ", "+"))
         except ValueError:
             parsed = None
@@ -100,16 +100,16 @@ class Query:
             raise BadRequestError(f"{name} must be {_TIMES}.") from None
 
     def either(self, name: str, other: str, now: int) -> int:
-        """Return the time *name*, which may also be given as *other*; 0 when neither is."""
+        """Return the time *name*, which may also be given as *other*; 0 if absent."""
         if name in self._given and other in self._given:
-            raise BadRequestError(f"{other} is another name of {name}; give only one of them.")
+            raise BadRequestError(f"{other} is an alias of {name}; give only one of them.")
         return self.moment(name if name in self._given else other, now)
 
     def span(self, now: int, default: str) -> tuple[int, int]:
         """
-        Return the times ``from`` and ``to`` in microseconds, also when only ``window`` is given.
+        Return the times ``from`` and ``to`` in microseconds, or derive them from ``window``.
 
-        Without them it ends now and begins *default* before.
+        Without any of them, the range is *default* long and ends now.
         """
         if "window" in self._given and ("from" in self._given or "to" in self._given):
             raise BadRequestError("window cannot be combined with from and to.")

@@ -1,4 +1,4 @@
-"""The application of pages and API: who is let in, headers, static files."""
+"""The web application: access control, security headers, static files."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def app(context: Context, access: Access) -> Starlette:
-    """Return the application."""
+    """Return the web application."""
     return Starlette(
         routes=[
             *Api(context).routes(),
@@ -71,7 +71,7 @@ def app(context: Context, access: Access) -> Starlette:
 
 
 class _Guard:
-    """Lets operators in, and puts the security headers on every answer."""
+    """Authenticates operators, and sets security headers on every response."""
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
         self._app = app
@@ -91,17 +91,17 @@ class _Guard:
 
         who = self._who(scope)
         if who is None and not scope["path"].startswith(OPEN_TO_ALL):
-            inner: ASGIApp = _stranger(scope["path"])
-        elif who and not _proven(scope):
-            # With the cookie alone nothing but our own pages may change anything.
-            inner = error(403, "csrf_failed", "Only the console's own pages may ask for this.")
+            inner: ASGIApp = _unauthenticated(scope["path"])
+        elif who and not _same_origin(scope):
+            # With the cookie, only our own pages may change state.
+            inner = error(403, "csrf_failed", "Only the console's own pages may send this request.")
         else:
             admit(scope, who or BEARER)
             inner = self._app
         await inner(scope, receive, with_headers)
 
     def _who(self, scope: Scope) -> str | None:
-        """Return who asks; empty for the bearer of the token; None for a stranger."""
+        """Return the operator; empty for the bearer of the token, None if unauthenticated."""
         headers = Headers(scope=scope)
         if self._access.is_token(headers.get("authorization", "")):
             return ""
@@ -109,8 +109,8 @@ class _Guard:
         return self._access.session(cookie) or None
 
 
-def _proven(scope: Scope) -> bool:
-    """Say whether a request changes nothing, or comes from one of our own pages."""
+def _same_origin(scope: Scope) -> bool:
+    """Return whether a request is safe, or comes from our own pages."""
     if scope["method"] in {"GET", "HEAD"}:
         return True
     headers = Headers(scope=scope)
@@ -120,7 +120,7 @@ def _proven(scope: Scope) -> bool:
     return headers.get("origin", "") == f"{scope['scheme']}://{headers.get('host', '')}"
 
 
-def _stranger(path: str) -> Response:
+def _unauthenticated(path: str) -> Response:
     if path.startswith("/api/"):
         answer = error(
             401, "unauthenticated", "Send the console's token: Authorization: Bearer TOKEN."
@@ -136,7 +136,7 @@ def _stranger(path: str) -> Response:
 
 
 def _notice(status: int, title: str, text: str, *, refresh: bool = False) -> HTMLResponse:
-    """Return a small page; *text* is HTML of ours."""
+    """Return a minimal page; *text* is trusted HTML."""
     meta = '<meta http-equiv="refresh" content="0;url=/">' if refresh else ""
     return HTMLResponse(
         '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -151,9 +151,11 @@ def _notice(status: int, title: str, text: str, *, refresh: bool = False) -> HTM
 
 def _codes(access: Access) -> Endpoint:
     async def codes(request: Request) -> Response:
-        """Give out a code for one browser; only for the bearer of the token itself."""
+        """Issue a sign-in code; only for the bearer of the token."""
         if not access.is_token(request.headers.get("authorization", "")):
-            return error(403, "permission_denied", "Only the bearer of the token makes links.")
+            return error(
+                403, "permission_denied", "Only the bearer of the token can create sign-in links."
+            )
         code = access.new_code(request.query_params.get("who", ""))
         return JSONResponse({"code": code, "path": f"/open?code={code}"})
 
@@ -162,13 +164,13 @@ def _codes(access: Access) -> Endpoint:
 
 def _open(access: Access) -> Endpoint:
     async def enter(request: Request) -> Response:
-        """Use a code up. The page then goes on by itself: a Strict cookie needs our own page."""
+        """Redeem a code. The page then redirects itself, since the cookie is SameSite=Strict."""
         cookie = access.use_code(request.query_params.get("code", ""))
         if not cookie:
             return _notice(
                 401,
-                "This link does not work",
-                "It was used, or is older than 10 minutes. "
+                "This link is invalid",
+                "It was used already, or is older than 10 minutes. "
                 "<code>amarre console</code> prints a new one.",
             )
         answer = _notice(200, "Signed in", '<a href="/">Go to the console</a>', refresh=True)
@@ -200,7 +202,7 @@ async def _page(request: Request) -> Response:
 
 
 async def _runbook(request: Request) -> Response:
-    """What to do about an alert, in the frame of the other pages."""
+    """Show a runbook within the console's page layout."""
     found = runbooks.whole((FILES / "console.html").read_text(), request.path_params["name"])
     if found is None:
         raise HTTPException(404)
@@ -212,8 +214,8 @@ async def _refused(request: Request, exc: Exception) -> Response:
     if request.url.path.startswith("/api/"):
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
         return error(status, code, "There is no such endpoint.")
-    return _notice(status, "Nothing here", '<a href="/">Go to the console</a>')
+    return _notice(status, "Page not found", '<a href="/">Go to the console</a>')
 
 
 async def _failed(request: Request, exc: Exception) -> Response:
-    return error(500, "internal", "Something unexpected happened; the log has the details.")
+    return error(500, "internal", "An unexpected error occurred; the log has the details.")

@@ -61,7 +61,7 @@ async def once(running: Running, holds: Callable[[Any], bool]) -> Any:
 
 def asked(found: Any) -> bool:
     """Say whether every server has been asked."""
-    return all(s["fault"] != "not asked yet" for s in found["alertServers"])
+    return all(s["fault"] != "not polled yet" for s in found["alertServers"])
 
 
 async def test_both(start: Start) -> None:
@@ -105,7 +105,7 @@ async def test_alertmanager_away(start: Start) -> None:
         found = await once(running, asked)
 
     assert [("Down", "prometheus")] == [(a["name"], a["source"]) for a in found["serverAlerts"]]
-    assert ["does not answer", ""] == [server["fault"] for server in found["alertServers"]]
+    assert ["does not respond", ""] == [server["fault"] for server in found["alertServers"]]
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"data": {"alerts": [{}]}}', '{"data": null}'])
@@ -116,7 +116,7 @@ async def test_nonsense(start: Start, body: str) -> None:
     async with serving(body) as url, start(console_prometheus=url) as running:
         found = await once(running, asked)
 
-    assert found["alertServers"][0]["fault"].startswith("answers what cannot be read")
+    assert found["alertServers"][0]["fault"].startswith("returns an unreadable response")
     assert [] == found["serverAlerts"]
 
 

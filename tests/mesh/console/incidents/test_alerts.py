@@ -224,7 +224,7 @@ def test_start(
     proxy = Proxy(version="", state="LIVE", uptime_seconds=1.0, hosts=[host])
     target = Target(process="survey-envoy", url="http://127.0.0.1:1")
     watching = Seen(target, at=NOW, up_since=1, fault="", proxy=proxy)
-    facts: dict[str, Any] = {"at": NOW, "fault": "does not answer"} | auth
+    facts: dict[str, Any] = {"at": NOW, "fault": "does not respond"} | auth
     process = Seen(Target(process="auth", url="http://127.0.0.1:1/metrics"), **facts)
 
     alerts = found(db, watching, process, folder=tmp_path)

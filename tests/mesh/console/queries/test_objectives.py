@@ -219,7 +219,7 @@ class TestScraped:
 
     async def test_down(self, start: Start) -> None:
         """
-        A process that does not answer is down, and an alert says so.
+        A process that does not respond is down, and an alert reports it.
         """
         target = Target(process="survey", url=f"http://127.0.0.1:{free_port()}/metrics")
         async with (
@@ -233,7 +233,7 @@ class TestScraped:
             (process,) = (await running.get("mesh"))["processes"]
 
         assert [("page", "ServiceDown")] == [(a["severity"], a["name"]) for a in alerts]
-        assert (False, "does not answer") == (process["up"], process["fault"])
+        assert (False, "does not respond") == (process["up"], process["fault"])
 
     async def test_burning(self, start: Start) -> None:
         """

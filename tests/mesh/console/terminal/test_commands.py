@@ -215,7 +215,7 @@ class TestCommands:
         result = invoke(f"http://127.0.0.1:{free_port()}", "logs")
 
         assert 2 == result.exit_code
-        assert "does not answer" in result.output
+        assert "does not respond" in result.output
 
 
 class TestPolicyDiff:

@@ -1,4 +1,4 @@
-"""Orders from the console: who may give them, what may be asked, and what is recorded."""
+"""Control actions from the console: authorization, validation and the audit log."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -8,84 +8,39 @@ from typing import Any
 import httpx
 import pytest
 
-from mesh.control import ControlError, Progress, serve_actions
-from mesh.local.control.audit_log import AuditLog
 from tests.mesh.console.conftest import Running, Start
+from tests.mesh.console.web.conftest import FakeRunner
 
 OWN = {"sec-fetch-site": "same-origin"}
 RESTART = {"order": "restart", "service": "survey"}
 
 
-class Mesh:
-    """A runner in small: takes orders, keeps its journal, restarts nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.taken: list[tuple[str, dict[str, Any]]] = []
-        self.journal = AuditLog(folder / "orders.jsonl")
-        self.actions = {
-            "fault list": self._nothing,
-            "canary status": self._nothing,
-            "exits": self._nothing,
-            "audit log": self.journal.last,
-            **{name: self._taking(name) for name in ("restart", "canary start", "fault add")},
-        }
-
-    async def _nothing(self, asked: dict[str, Any], tell: Progress) -> list[str]:
-        return []
-
-    def _taking(self, name: str) -> Any:
-        async def take(asked: dict[str, Any], tell: Progress) -> str:
-            if asked.get("service") == "nobody":
-                raise ControlError("There is no service nobody.")
-            self.taken.append((name, asked))
-            tell("survey is replaced …")
-            return "done"
-
-        return take
-
-
-@pytest.fixture
-def mesh(tmp_path: Path) -> Mesh:
-    return Mesh(tmp_path)
-
-
-@pytest.fixture
-async def steered(start: Start, mesh: Mesh, tmp_path: Path) -> AsyncIterator[Running]:
-    """A console beside a runner."""
-    socket = tmp_path / "control.sock"
-    async with (
-        serve_actions(socket, mesh.actions, mesh.journal.record),
-        start(console_control=socket) as found,
-    ):
-        yield found
-
-
 @contextlib.asynccontextmanager
 async def browser(running: Running, who: str = "ada") -> AsyncIterator[httpx.AsyncClient]:
-    """A client that came by a one-time link made for *who*."""
+    """A client that signed in with a one-time link for *who*."""
     code = await running.client.post(f"{running.url}/api/codes", params={"who": who})
     async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
         await client.get(code.json()["path"])
         yield client
 
 
-async def test_recorded(steered: Running, mesh: Mesh) -> None:
+async def test_audit_log(controlled: Running, runner: FakeRunner) -> None:
     """
-    An order of a page is carried out and recorded with who gave it, when and how it ended.
+    An action from a page is carried out and recorded with operator, time and outcome.
     """
-    async with browser(steered) as page:
+    async with browser(controlled) as page:
         done = await page.post("/api/orders", json=RESTART, headers=OWN)
         refused = await page.post(
             "/api/orders", json={"order": "restart", "service": "nobody"}, headers=OWN
         )
         shown = (await page.get("/api/orders")).json()
 
-    assert {"result": "done", "told": ["survey is replaced …"]} == done.json()
+    assert {"result": "done", "told": ["in progress …"]} == done.json()
     assert (409, "There is no service nobody.") == (
         refused.status_code,
         refused.json()["error"]["message"],
     )
-    assert [("restart", {"service": "survey"})] == mesh.taken
+    assert [("restart", {"service": "survey"})] == runner.received
     assert [
         ("ada (console)", "restart", "There is no service nobody."),
         ("ada (console)", "restart", ""),
@@ -97,92 +52,93 @@ async def test_recorded(steered: Running, mesh: Mesh) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        pytest.param({}, id="no proof"),
+        pytest.param({}, id="no origin"),
         pytest.param({"sec-fetch-site": "cross-site"}, id="another site"),
-        pytest.param({"sec-fetch-site": "same-site"}, id="a sibling"),
+        pytest.param({"sec-fetch-site": "same-site"}, id="same site"),
         pytest.param({"origin": "https://evil.test"}, id="another origin"),
     ],
 )
-async def test_other_sites(steered: Running, mesh: Mesh, headers: dict[str, str]) -> None:
+async def test_other_sites(
+    controlled: Running, runner: FakeRunner, headers: dict[str, str]
+) -> None:
     """
-    Another site gives no order with an operator's cookie.
+    Another site cannot start an action with an operator's cookie.
     """
-    async with browser(steered) as page:
+    async with browser(controlled) as page:
         answer = await page.post("/api/orders", json=RESTART, headers=headers)
 
     assert (403, "csrf_failed") == (answer.status_code, answer.json()["error"]["code"])
-    assert [] == mesh.taken
+    assert [] == runner.received
 
 
-async def test_strangers(steered: Running, mesh: Mesh) -> None:
+async def test_unauthenticated(controlled: Running, runner: FakeRunner) -> None:
     """
-    Without a sign-in nobody gives orders, nor sees who gave some; the token's bearer is named so.
+    Actions and the audit log require a sign-in; the bearer of the token is recorded as such.
     """
-    async with httpx.AsyncClient(base_url=steered.url, trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=controlled.url, trust_env=False) as stranger:
         forged = {"cookie": "amarre_console=99999999999999999.ada.0123", **OWN}
         assert 401 == (await stranger.post("/api/orders", json=RESTART, headers=OWN)).status_code
         assert 401 == (await stranger.post("/api/orders", json=RESTART, headers=forged)).status_code
         assert 401 == (await stranger.get("/api/orders")).status_code
-    assert [] == mesh.taken
-    answer = await steered.client.post(f"{steered.url}/api/orders", json=RESTART)
+    assert [] == runner.received
+    answer = await controlled.client.post(f"{controlled.url}/api/orders", json=RESTART)
     assert 200 == answer.status_code
-    shown = await steered.get("orders")
+    shown = await controlled.get("orders")
     assert ["bearer of the token (console)"] == [item["by"] for item in shown["items"]]
 
 
 @pytest.mark.parametrize(
     "asked",
     [
-        pytest.param({"order": "rotate", "root": True}, id="not from here"),
+        pytest.param({"order": "rotate", "root": True}, id="terminal only"),
         pytest.param({"order": "restart"}, id="no service"),
         pytest.param({"order": "restart", "service": "survey", "more": 1}, id="unknown field"),
-        pytest.param(
-            {"order": "canary start", "service": "survey", "command": "sh"}, id="a program"
-        ),
+        pytest.param({"order": "canary start", "service": "survey", "command": "sh"}, id="command"),
         pytest.param({"order": "canary start", "service": "survey", "weight": 101}, id="weight"),
         pytest.param(
-            {"order": "fault add", "method": "survey.ListRequests", "percent": "x"}, id="no number"
+            {"order": "fault add", "method": "survey.ListRequests", "percent": "x"},
+            id="not a number",
         ),
-        pytest.param([], id="no object"),
+        pytest.param([], id="not an object"),
     ],
 )
-async def test_impossible(steered: Running, mesh: Mesh, asked: Any) -> None:
+async def test_invalid(controlled: Running, runner: FakeRunner, asked: Any) -> None:
     """
-    What a page cannot ask for never reaches the runner; above all no program of its choice.
+    Invalid actions never reach the runner, above all not a command chosen by a page.
     """
-    answer = await steered.client.post(f"{steered.url}/api/orders", json=asked)
+    answer = await controlled.client.post(f"{controlled.url}/api/orders", json=asked)
 
     assert 400 == answer.status_code
-    assert [] == mesh.taken
+    assert [] == runner.received
 
 
-async def test_body(steered: Running, mesh: Mesh) -> None:
+async def test_body(controlled: Running, runner: FakeRunner) -> None:
     """
-    A body of another type, or a large one, is refused.
+    A body of another content type, or above the size limit, is rejected.
     """
-    url = f"{steered.url}/api/orders"
-    form = await steered.client.post(url, data={"order": "restart", "service": "survey"})
-    large = await steered.client.post(url, json=RESTART | {"service": "s" * 5000})
+    url = f"{controlled.url}/api/orders"
+    form = await controlled.client.post(url, data={"order": "restart", "service": "survey"})
+    large = await controlled.client.post(url, json=RESTART | {"service": "s" * 5000})
 
     assert (400, 413) == (form.status_code, large.status_code)
-    assert [] == mesh.taken
+    assert [] == runner.received
 
 
-async def test_elsewhere(running: Running, start: Start, tmp_path: Path) -> None:
+async def test_read_only(running: Running, start: Start, tmp_path: Path) -> None:
     """
-    Without a runner the console says that the mesh is steered elsewhere, and takes no order.
+    Without a runner the console is read-only, and says so.
     """
     shown = await running.get("orders")
     answer = await running.client.post(f"{running.url}/api/orders", json=RESTART)
 
     assert not shown["available"]
-    assert "steered elsewhere" in shown["message"]
+    assert "read-only" in shown["message"]
     assert (409, "steered_elsewhere") == (answer.status_code, answer.json()["error"]["code"])
 
 
-async def test_runner_away(start: Start, tmp_path: Path) -> None:
+async def test_runner_unavailable(start: Start, tmp_path: Path) -> None:
     """
-    A runner that is gone is told of in a sentence.
+    An unavailable runner is reported in a sentence.
     """
     async with start(console_control=tmp_path / "control.sock") as alone:
         shown = await alone.get("orders")

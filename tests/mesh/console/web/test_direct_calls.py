@@ -1,16 +1,13 @@
-"""Calls of gRPC methods from a page: who may make them, what is asked, what is kept of them."""
+"""gRPC calls from a page: authorization, validation and the audit log."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
 
-from mesh.control import ControlError, Progress, serve_actions
-from mesh.local.control.audit_log import AuditLog
-from tests.mesh.console.conftest import Running, Start
-from tests.mesh.console.web.conftest import BROWSER, opened
+from tests.mesh.console.conftest import Running
+from tests.mesh.console.web.conftest import BROWSER, FakeRunner, opened
 
 SECRET = "s3cr3t-of-a-session"
 OUTCOME = {
@@ -27,55 +24,23 @@ OUTCOME = {
 }
 
 
-class Runner:
-    """A runner in small, whose calls all end the same way."""
-
-    def __init__(self, folder: Path) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.audit_log = AuditLog(folder / "orders.jsonl")
-        names = ("fault list", "canary status", "exits")
-        self.actions = {
-            **dict.fromkeys(names, self._nothing),
-            "audit log": self.audit_log.last,
-            "call": self._call,
-        }
-
-    async def _nothing(self, asked: dict[str, Any], tell: Progress) -> list[str]:
-        return []
-
-    async def _call(self, asked: dict[str, Any], tell: Progress) -> dict[str, Any]:
-        if asked["method"] == "survey.Nothing":
-            raise ControlError("There is no method survey.Nothing.")
-        self.asked.append(asked)
-        return OUTCOME
-
-
 @pytest.fixture
-def runner(tmp_path: Path) -> Runner:
-    return Runner(tmp_path)
+def runner(runner: FakeRunner) -> FakeRunner:
+    """A runner whose calls all have the same outcome."""
+    runner.results["call"] = OUTCOME
+    return runner
 
 
-@pytest.fixture
-async def steered(start: Start, runner: Runner, tmp_path: Path) -> AsyncIterator[Running]:
-    """A console beside a runner."""
-    socket = tmp_path / "control.sock"
-    async with (
-        serve_actions(socket, runner.actions, runner.audit_log.record),
-        start(console_control=socket) as found,
-    ):
-        yield found
-
-
-async def test_made(steered: Running, runner: Runner, tmp_path: Path) -> None:
+async def test_made(controlled: Running, runner: FakeRunner, tmp_path: Path) -> None:
     """
-    A call is made as asked; the audit log holds who called what, neither request nor session.
+    A call is made as requested; the audit log has caller and method, but not request or session.
     """
     given = {"method": "survey.GetLink", "request": {"record": "7"}, "session": SECRET}
-    answer = await steered.client.post(f"{steered.url}/api/calls", json=given)
+    answer = await controlled.client.post(f"{controlled.url}/api/calls", json=given)
 
     assert OUTCOME == answer.json()
     assert [('{"record": "7"}', "gateway", SECRET)] == [
-        (one["request"], one["identity"], one["session"]) for one in runner.asked
+        (one["request"], one["identity"], one["session"]) for _, one in runner.received
     ]
     kept = (tmp_path / "orders.jsonl").read_text()
     assert "survey.GetLink" in kept
@@ -84,7 +49,7 @@ async def test_made(steered: Running, runner: Runner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         ({"method": "survey.Nothing"}, 409, "no method survey.Nothing"),
         ({}, 400, "method: Field required"),
@@ -93,19 +58,19 @@ async def test_made(steered: Running, runner: Runner, tmp_path: Path) -> None:
         ({"method": "a.B", "request": {"a": "x" * 20_000}}, 413, "16384 bytes"),
     ],
 )
-async def test_refused(steered: Running, body: Any, status: int, said: str) -> None:
+async def test_rejected(controlled: Running, body: Any, status: int, message: str) -> None:
     """
-    What cannot be called is refused with what is wrong.
+    An invalid call is rejected with the reason.
     """
-    answer = await steered.client.post(f"{steered.url}/api/calls", json=body)
+    answer = await controlled.client.post(f"{controlled.url}/api/calls", json=body)
 
     assert status == answer.status_code
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 async def test_without_a_runner(running: Running) -> None:
     """
-    Where no runner takes orders nothing can be called, and the list says so.
+    Without a runner no method can be called, and the list says so.
     """
     listed = await running.get("calls")
     answer = await running.client.post(f"{running.url}/api/calls", json={"method": "a.B"})
@@ -117,13 +82,15 @@ async def test_without_a_runner(running: Running) -> None:
     assert 409 == answer.status_code
 
 
-async def test_without_a_token(steered: Running) -> None:
+async def test_without_a_token(controlled: Running) -> None:
     """
-    Only who is signed in calls.
+    Calls require a sign-in.
     """
     given = {"method": "survey.GetLink"}
     headers = {"authorization": "Bearer wrong"}
-    answer = await steered.client.post(f"{steered.url}/api/calls", json=given, headers=headers)
+    answer = await controlled.client.post(
+        f"{controlled.url}/api/calls", json=given, headers=headers
+    )
 
     assert 401 == answer.status_code
 
@@ -131,17 +98,17 @@ async def test_without_a_token(steered: Running) -> None:
 class TestPage:
     pytestmark = BROWSER
 
-    async def test_call(self, browser: Browser, steered: Running, runner: Runner) -> None:
+    async def test_call(self, browser: Browser, controlled: Running, runner: FakeRunner) -> None:
         """
-        A page shows how the call went, what was on the wire and the way to its trace.
+        The page shows the outcome, the bytes on the wire and a link to the trace.
         """
-        page, complaints = await opened(browser, steered)
-        await page.goto(f"{steered.url}/call?method=survey.GetLink")
+        page, complaints = await opened(browser, controlled)
+        await page.goto(f"{controlled.url}/call?method=survey.GetLink")
         request = page.get_by_role("textbox", name="Request as JSON")
         await expect(request).to_have_value('{\n  "record": "",\n  "instrument": ""\n}')
-        await request.fill("no JSON")
+        await request.fill("not JSON")
         await page.get_by_role("button", name="Call", exact=True).click()
-        await expect(page.get_by_role("alert")).to_contain_text("The request is not JSON")
+        await expect(page.get_by_role("alert")).to_contain_text("The request is not valid JSON")
         await request.fill('{"record": "7"}')
         await page.get_by_role("button", name="Call", exact=True).click()
 
@@ -149,5 +116,5 @@ class TestPage:
         await expect(page.locator("main")).to_contain_text("0000  0a 01 37")
         trace = page.get_by_role("link", name="Trace", exact=True)
         await expect(trace).to_have_attribute("href", f"/traces/{'ab' * 16}")
-        assert ['{"record": "7"}'] == [one["request"] for one in runner.asked]
+        assert ['{"record": "7"}'] == [one["request"] for _, one in runner.received]
         assert [] == complaints

@@ -103,7 +103,7 @@ class TestPages:
         await page.get_by_role("link", name="failed calls").click()
 
         await expect(page.locator("a[data-row]")).to_have_count(1)
-        await page.get_by_role("button", name="Forget the search failed calls").click()
+        await page.get_by_role("button", name="Delete the search failed calls").click()
         await expect(page.get_by_role("link", name="failed calls")).to_have_count(0)
         assert [] == complaints
 

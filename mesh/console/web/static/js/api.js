@@ -1,35 +1,35 @@
-// What the server is asked.
+// Client of the JSON API.
 
 export class Failure extends Error {}
 
-/** Returns the JSON of an endpoint; parameters that are empty are left out. */
+/** Returns the JSON of an endpoint; empty parameters are omitted. */
 export async function get(path, parameters = {}, signal) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const query = new URLSearchParams(kept).toString();
   const answer = await fetch(`/api/${path}${query ? `?${query}` : ""}`, { signal, headers: { accept: "application/json" } });
-  return said(answer);
+  return parsed(answer);
 }
 
-/** Returns what an answer holds; only one that is a failure may hold no JSON. */
-async function said(answer) {
+/** Parses a response; throws a Failure for an error status, with or without a JSON body. */
+async function parsed(answer) {
   if (answer.status === 401) location.reload();
   const body = await answer.json().catch((error) => {
     if (answer.ok || error.name === "AbortError") throw error;
     return {};
   });
-  if (!answer.ok) throw new Failure(body.error?.message ?? `The console answered ${answer.status}.`);
+  if (!answer.ok) throw new Failure(body.error?.message ?? `The console returned HTTP ${answer.status}.`);
   return body;
 }
 
-/** Sends JSON to an endpoint and returns the JSON of its answer. */
+/** Posts JSON to an endpoint and returns the JSON response. */
 export async function post(path, body, signal) {
-  return said(await fetch(`/api/${path}`, { method: "POST", signal, headers: { "content-type": "application/json" }, body: JSON.stringify(body) }));
+  return parsed(await fetch(`/api/${path}`, { method: "POST", signal, headers: { "content-type": "application/json" }, body: JSON.stringify(body) }));
 }
 
-/** Gives an order and returns what came of it. */
-export const order = (name, given) => post("orders", { order: name, ...given });
+/** Sends a control action and returns its result. */
+export const act = (name, given) => post("orders", { order: name, ...given });
 
-/** Calls back with each batch of items that a stream brings, until it is aborted. */
+/** Calls back with each batch of items of a stream, until it is aborted. */
 export async function follow(path, parameters, signal, each) {
   const kept = Object.entries({ ...parameters, follow: "true" }).filter(([, value]) => value);
   const answer = await fetch(`/api/${path}?${new URLSearchParams(kept)}`, { signal });
@@ -46,7 +46,7 @@ export async function follow(path, parameters, signal, each) {
   }
 }
 
-/** Runs a function now and again, never twice at once, not while the page is hidden. */
+/** Runs a function periodically, never concurrently, and not while the page is hidden. */
 export function every(milliseconds, signal, work) {
   let timer = 0;
   const turn = async () => {

@@ -1,4 +1,4 @@
-// Lines over time and dots, as SVG that scales.
+// Line charts and scatter plots as scalable SVG.
 
 import { h, s } from "./dom.js";
 import { clock } from "./format.js";
@@ -8,8 +8,8 @@ const WIDTH = 560, HEIGHT = 170, LEFT = 48, BOTTOM = 20, TOP = 10;
 /**
  * Returns a line chart.
  * points: [{at (seconds), ...}]; lines: [[key, name]]; format: number to text;
- * target: a value drawn as a line of its own, the objective;
- * marks: [{at, value, href, name, bad}], calls that each lead to their trace.
+ * target: the objective, drawn as a horizontal line;
+ * marks: [{at, value, href, name, bad}], example calls that link to their traces.
  */
 export function lines(title, points, series, { format, target, since, until, least = 0, marks = [], zoom }) {
   const values = points.flatMap((p) => series.map(([key]) => p[key])).filter((v) => v !== null && v !== undefined);
@@ -55,7 +55,7 @@ export function lines(title, points, series, { format, target, since, until, lea
   return h("figure", { style: { margin: 0 } }, h("h3", {}, title), chart, legend);
 }
 
-/** Returns traces as dots: when, how long, failed or not; each leads to its trace. */
+/** Returns a scatter plot of traces by time and duration; each dot links to its trace. */
 export function dots(items, format, zoom) {
   if (items.length < 2) return null;
   const width = 1000, height = 130, left = 56, bottom = 18;
@@ -81,7 +81,7 @@ export function dots(items, format, zoom) {
   return chart;
 }
 
-/** Lets a stretch of a chart be chosen by dragging; calls back with its begin and end. */
+/** Makes a range of a chart selectable by dragging; calls back with its start and end. */
 function draggable(chart, width, left, right, height, moment, chosen) {
   let from = null;
   const part = (event) => {

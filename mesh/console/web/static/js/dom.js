@@ -1,4 +1,4 @@
-// Elements made by calls: nothing is ever parsed as HTML, so no telemetry can become markup.
+// DOM helpers. They never parse HTML, so telemetry cannot inject markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -20,13 +20,13 @@ export const h = (tag, properties, ...children) => make(document.createElement(t
 /** Returns an SVG element. */
 export const s = (tag, properties, ...children) => make(document.createElementNS(SVG, tag), properties, children);
 
-/** Replaces what is in an element, unless somebody is working in it with the keyboard. */
+/** Replaces the content of an element. */
 export function show(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter(Boolean));
   return element;
 }
 
-/** Replaces an element's content on refresh and gives the focus back to what had it. */
+/** Replaces the content of an element and restores focus and scroll position. */
 export function refresh(element, ...children) {
   const focus = document.activeElement?.closest("[data-focus]");
   const key = focus && element.contains(focus) ? focus.dataset.focus : null;
@@ -38,11 +38,11 @@ export function refresh(element, ...children) {
   again.scrollTo(...place);
 }
 
-/** A box that scrolls, by keyboard as well: what is in it need not take the focus. */
+/** A scrollable region that can also be scrolled by keyboard. */
 export const scrolls = (name, kind, ...children) =>
   h("div", { class: `scroll ${kind}`, tabindex: 0, role: "region", "aria-label": name, "data-focus": `scroll ${name}` }, ...children);
 
-/** A card with a table: one row for each of rows, whose cells are returned by a function. */
+/** A card with a table; a function returns the cells of each row. */
 export function table(title, columns, rows, cells, none, ...after) {
   return h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
     rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none));
@@ -59,7 +59,7 @@ export const empty = (text) => h("p", { class: "empty" }, text);
 export const facts = (pairs) =>
   h("dl", { class: "facts" }, pairs.flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]));
 
-/** A select with the given choices; each is a value or [value, text]. */
+/** A select element; each choice is a value or [value, text]. */
 export const choice = (label, name, values, chosen, any) =>
   h("label", {}, label,
     h("select", { name },

@@ -1,4 +1,4 @@
-// How numbers, times and names read.
+// Formatting of numbers, times and names.
 
 export function ms(value) {
   if (value === null || value === undefined) return "–";
@@ -39,7 +39,7 @@ export const clock = (text, milliseconds = true) => {
   return milliseconds ? `${time}.${String(at.getMilliseconds()).padStart(3, "0")}` : time;
 };
 
-/** How long something has been so since a time. */
+/** Formats the duration since a time. */
 export function span(text) {
   const seconds = Math.max(0, (Date.now() - new Date(text)) / 1000);
   if (seconds < 90) return `${Math.round(seconds)}\u00a0s`;
@@ -50,7 +50,7 @@ export function span(text) {
 
 export const ago = (text) => (text ? `${span(text)} ago` : "never");
 
-/** As `ago`, for a time that is known to the minute. */
+/** Like `ago`, for a time with minute precision. */
 export function minutesAgo(text) {
   const minutes = Math.floor((Date.now() - new Date(text)) / 60_000);
   if (!text || minutes >= 60) return ago(text);
@@ -62,7 +62,7 @@ export function days(value) {
   return value >= 2 ? `${Math.floor(value)}\u00a0days` : `${Math.max(0, value * 24).toFixed(value * 24 < 10 ? 1 : 0)}\u00a0h`;
 }
 
-/** A colour of a service: the same everywhere, readable on light and dark. */
+/** Returns the colour of a service: the same on every page, readable in light and dark mode. */
 export function hue(name) {
   const base = name.replace(/[-_.](envoy|proxy|sidecar)$/, "").replace(/-(\d+|canary)$/, "");
   const known = { gateway: 205, survey: 152, auth: 275, health: 28, browser: 220 };

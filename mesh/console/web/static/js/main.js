@@ -1,4 +1,4 @@
-// Which page is shown, its keys, the theme.
+// Routing, keyboard shortcuts and theme.
 
 import { get, every } from "./api.js";
 import { h, show } from "./dom.js";
@@ -32,7 +32,7 @@ const PAGES = [
 const main = document.getElementById("main");
 let current = new AbortController();
 
-/** A runbook comes from the server whole: no text is ever made markup here. */
+/** A runbook is rendered by the server: the client never parses HTML. */
 function runbook(place) {
   if (place.dataset.path !== location.pathname) return location.reload();
   document.title = `${place.querySelector("h1")?.textContent} · AMARRE console`;
@@ -43,14 +43,14 @@ async function render() {
   const mine = (current = new AbortController());
   const path = location.pathname;
   const [pattern, page, title] = PAGES.find(([p]) => p.test(path)) ?? [];
-  document.title = `${title ?? "Nothing here"} · AMARRE console`;
+  document.title = `${title ?? "Page not found"} · AMARRE console`;
   for (const link of document.querySelectorAll("nav a")) {
     const home = link.pathname === "/";
     const here = home ? path === "/" : path.startsWith(link.pathname) || (link.pathname === "/traces" && path === "/compare");
     if (here) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
   }
   if (page !== runbook) delete main.dataset.path;
-  if (!page) return show(main, h("h1", {}, "Nothing here"));
+  if (!page) return show(main, h("h1", {}, "Page not found"));
   const tools = { signal: mine.signal, query: new URLSearchParams(location.search), go, keep };
   try {
     await page(main, tools, ...pattern.exec(path).slice(1));
@@ -59,14 +59,14 @@ async function render() {
   }
 }
 
-/** Returns parameters with the time range of this page, unless they have one. */
+/** Adds the time range of this page to parameters without one. */
 function withRange(parameters) {
   const here = new URLSearchParams(location.search);
   if (!parameters.has("from")) for (const name of ["from", "to"]) if (here.has(name)) parameters.set(name, here.get(name));
   return parameters;
 }
 
-/** Goes to a page of the console; the time range stays. */
+/** Navigates to a page of the console and keeps the time range. */
 export function go(address) {
   const to = new URL(address, location.origin);
   const query = withRange(to.searchParams).toString();
@@ -76,7 +76,7 @@ export function go(address) {
   scrollTo(0, 0);
 }
 
-/** Keeps what a page shows in its address without leaving it. */
+/** Stores the state of a page in its URL. */
 export function keep(parameters) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== false);
   const query = withRange(new URLSearchParams(kept)).toString();
@@ -93,15 +93,15 @@ document.addEventListener("click", (event) => {
 });
 
 const help = document.getElementById("help");
-/** Who speaks to the machine types by accident: single keys can be switched off (WCAG 2.1.4). */
+/** Speech input triggers single-key shortcuts by accident; they can be turned off (WCAG 2.1.4). */
 const keysWork = () => localStorage.getItem("keys") !== "off";
 function showKeys() {
   const keys = [...document.querySelectorAll("nav a")].map((a) => [`g ${a.dataset.key}`, a.textContent]);
-  const rows = [...keys, ["/", "Search"], ["j k", "Next, previous row"], ["Enter", "Open the row"], ["?", "These keys"], ["Esc", "Close"]];
-  show(help, h("h2", {}, "Keys"), h("table", {}, rows.map(([key, text]) =>
+  const rows = [...keys, ["/", "Search"], ["j k", "Next, previous row"], ["Enter", "Open the row"], ["?", "Show shortcuts"], ["Esc", "Close"]];
+  show(help, h("h2", {}, "Keyboard shortcuts"), h("table", {}, rows.map(([key, text]) =>
     h("tr", {}, h("td", {}, key.split(" ").map((k) => [h("kbd", {}, k), " "])), h("td", {}, text)))),
     h("form", { method: "dialog" },
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: keysWork(), onchange: (event) => localStorage.setItem("keys", event.target.checked ? "on" : "off") }), "Keys work"),
+      h("label", { class: "check" }, h("input", { type: "checkbox", checked: keysWork(), onchange: (event) => localStorage.setItem("keys", event.target.checked ? "on" : "off") }), "Enable shortcuts"),
       h("button", {}, "Close")));
   help.showModal();
 }
@@ -146,7 +146,7 @@ every(10_000, new AbortController().signal, async () => {
   const { kept, dropped, fault } = await get("intake");
   const lost = dropped.filter((d) => !d.harmless).reduce((sum, d) => sum + d.count, 0);
   show(intake, h("a", { href: "/mesh#intake" }, `${count(kept.reduce((sum, k) => sum + k.spans, 0))} spans`),
-    lost ? h("span", {}, `, ${count(lost)} not kept`) : "", fault ? h("b", { class: "level-error" }, " not writing") : "");
+    lost ? h("span", {}, `, ${count(lost)} dropped`) : "", fault ? h("b", { class: "level-error" }, " not writing") : "");
 });
 const live = document.getElementById("live");
 let updated = Date.now(), failing = false;

@@ -1,4 +1,4 @@
-// Calling a gRPC method directly: the request, what went over the wire, deadline, retries, trace.
+// Calling a gRPC method directly: request, bytes on the wire, deadline, retries, trace.
 
 import { get, post } from "../api.js";
 import { choice, empty, facts, h, head, pill, scrolls, show } from "../dom.js";
@@ -21,7 +21,7 @@ export async function call(main, { signal, query, keep }) {
     keep({ method: one.rpc });
     form.elements.identity.value = one.callers.find((name) => name !== "*") ?? "gateway";
     request.value = JSON.stringify(one.request, null, 2);
-    show(about, facts([["Deadline", ms(one.deadlineMs)], ["Retries", one.retries ? "proxies and clients may repeat it" : "never repeated"], ["Callers", one.callers.join(", ")], ["User", one.session ? "needed" : "not needed"], ["Declared in", h("code", {}, one.source)]]));
+    show(about, facts([["Deadline", ms(one.deadlineMs)], ["Retries", one.retries ? "by proxies and clients" : "never"], ["Callers", one.callers.join(", ")], ["User", one.session ? "required" : "not required"], ["Declared in", h("code", {}, one.source)]]));
   };
   const send = async () => {
     show(result, h("p", { class: "muted" }, "Calling …"));
@@ -29,10 +29,10 @@ export async function call(main, { signal, query, keep }) {
       const given = JSON.parse(request.value || "{}"), data = new FormData(form);
       show(result, ...outcome(await post("calls", { method: data.get("method"), identity: data.get("identity"), session: data.get("session"), request: given }, signal)));
     } catch (error) {
-      show(result, h("p", { class: "level-error", role: "alert" }, error instanceof SyntaxError ? `The request is not JSON: ${error.message}` : error.message));
+      show(result, h("p", { class: "level-error", role: "alert" }, error instanceof SyntaxError ? `The request is not valid JSON: ${error.message}` : error.message));
     }
   };
-  show(main, head("Call", "Calls a method of a service over mutual TLS, as one of its callers. The audit log keeps who called what, without the request."), form, result);
+  show(main, head("Call", "Calls a method of a service over mutual TLS, as one of its callers. The audit log records caller and method, but not the request."), form, result);
   form.elements.method.addEventListener("change", () => { show(result); chosen(); });
   chosen();
 }
@@ -41,11 +41,11 @@ function outcome(found) {
   const said = Object.entries(found.facts).map(([key, value]) => [key, value]);
   return [
     h("section", { class: "card" }, h("h2", {}, "Outcome"),
-      h("p", { class: "chips" }, pill(found.code === "OK" ? "good" : "bad", found.code), pill("", `${ms(found.duration_ms)}, ${percent(found.duration_ms / found.deadline_ms)} of the deadline of ${ms(found.deadline_ms)}`), pill("", found.retries ? "may be repeated" : "never repeated"), h("a", { class: "button", href: `/traces/${found.trace_id}` }, "Trace")),
+      h("p", { class: "chips" }, pill(found.code === "OK" ? "good" : "bad", found.code), pill("", `${ms(found.duration_ms)}, ${percent(found.duration_ms / found.deadline_ms)} of the ${ms(found.deadline_ms)} deadline`), pill("", found.retries ? "may be retried" : "never retried"), h("a", { class: "button", href: `/traces/${found.trace_id}` }, "Trace")),
       found.message ? h("p", {}, found.message) : null, said.length ? facts(said) : null),
     message("Request on the wire", found.request),
     found.responses.map((one, n) => message(found.responses.length > 1 ? `Response ${n + 1}` : "Response", one)),
-    found.more ? empty("The stream goes on; the first responses are shown.") : null,
+    found.more ? empty("The stream continues; only the first responses are shown.") : null,
   ].flat();
 }
 
@@ -54,7 +54,7 @@ const message = (title, { json, bytes, wire }) => h("section", { class: "card" }
   h("p", { class: "muted" }, `${count(bytes)} bytes${wire.length / 2 < bytes ? `, the first ${count(wire.length / 2)} shown` : ""}`),
   wire ? scrolls(`${title} as bytes`, "tall", h("pre", {}, dump(wire))) : null);
 
-/** Returns bytes as lines of sixteen, with their offset and as characters. */
+/** Returns a hex dump: sixteen bytes per line, with offset and characters. */
 function dump(wire) {
   const lines = wire.match(/.{1,32}/g) ?? [];
   return lines.map((line, n) => {

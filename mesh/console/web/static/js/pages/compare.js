@@ -1,4 +1,4 @@
-// Two traces side by side: where the time went, by service and name.
+// Comparison of two traces: where time was spent, by service and span name.
 
 import { get } from "../api.js";
 import { h, head, show } from "../dom.js";
@@ -7,7 +7,7 @@ import { ms } from "../format.js";
 export async function compare(main, { signal, query }) {
   const ids = [query.get("a") ?? "", query.get("b") ?? ""];
   if (!ids.every((id) => /^[0-9a-f]{32}$/i.test(id))) {
-    return show(main, head("Compare"), h("p", {}, "Open a trace, keep it to compare, then open another."));
+    return show(main, head("Compare"), h("p", {}, "Open a trace, choose “Select to compare”, then open another one."));
   }
   const both = await Promise.all(ids.map((id) => get(`traces/${id}`, {}, signal)));
   const rows = new Map();
@@ -23,7 +23,7 @@ export async function compare(main, { signal, query }) {
   });
   const ordered = [...rows.values()].sort((a, b) => Math.abs(b.critical[1] - b.critical[0]) - Math.abs(a.critical[1] - a.critical[0]));
   const change = (row) => row.critical[1] - row.critical[0];
-  show(main, head("Compare", "Sorted by how much each step changed the critical path."),
+  show(main, head("Compare", "Sorted by the change on the critical path."),
     h("section", { class: "card flush scroll" }, h("table", {},
       h("thead", {}, h("tr", {}, h("th", {}, "Step"), both.map((t, i) => h("th", { class: "num" }, h("a", { href: `/traces/${ids[i]}` }, `${"AB"[i]}: ${t.rpc || t.name}`), ` ${ms(t.durationMs)}`)), h("th", { class: "num" }, "Critical path"))),
       h("tbody", {}, ordered.map((row) => h("tr", {}, h("td", {}, h("b", {}, row.service), ` ${row.name}`),

@@ -1,26 +1,26 @@
-// Control actions: faults, canaries and restarts; and their audit log.
+// Control actions (faults, canaries, restarts) and their audit log.
 
-import { every, get, order } from "../api.js";
+import { act, every, get } from "../api.js";
 import { choice, empty, h, pill, refresh, scrolls, show } from "../dom.js";
 
 const STATUSES = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "NOT_FOUND"];
 
 export async function control(place, signal) {
-  const said = h("p", { class: "said", role: "status" }), state = h("div", {}), journal = h("div", {});
+  const outcome = h("p", { class: "outcome", role: "status" }), state = h("div", {}), journal = h("div", {});
   let busy = false;
   const give = async (name, given, question) => {
     if (busy || (question && !confirm(question))) return;
     busy = true;
     place.setAttribute("aria-busy", "true");
-    show(said, "In progress …");
-    said.className = "said";
+    show(outcome, "In progress …");
+    outcome.className = "outcome";
     try {
-      const { told } = await order(name, given);
-      show(said, `Done: ${words(name, given)}. ${told.join(" ")}`);
-      said.className = "said good";
+      const { told } = await act(name, given);
+      show(outcome, `Done: ${words(name, given)}. ${told.join(" ")}`);
+      outcome.className = "outcome good";
     } catch (error) {
-      show(said, error.message);
-      said.className = "said bad";
+      show(outcome, error.message);
+      outcome.className = "outcome bad";
     }
     busy = false;
     place.removeAttribute("aria-busy");
@@ -31,7 +31,7 @@ export async function control(place, signal) {
     if (!found.available) return show(place, h("p", { class: "calm" }, found.message));
     if (!place.firstChild) {
       const { policies } = await get("mesh", {}, signal);
-      show(place, h("section", { class: "card steer" }, h("h2", {}, "Control"), forms(policies, give), said, state), journal);
+      show(place, h("section", { class: "card control" }, h("h2", {}, "Control"), forms(policies, give), outcome, state), journal);
     }
     refresh(state, inForce(found, give));
     refresh(journal, auditLog(found.items));
@@ -39,25 +39,25 @@ export async function control(place, signal) {
   await every(5000, signal, look);
 }
 
-/** Returns the buttons for the control actions that a runbook mentions; none without a runner. */
+/** Returns buttons for the control actions that a runbook mentions; none without a runner. */
 export async function actions(service, wanted, signal) {
   const { available, canaries, faults } = await get("orders", {}, signal);
   if (!available || !wanted.length) return null;
-  const status = h("p", { class: "said", role: "status" });
+  const status = h("p", { class: "outcome", role: "status" });
   const button = (label, name, given, question) => h("button", { type: "button", onclick: async () => {
     if (question && !confirm(question)) return;
     show(status, "In progress …");
-    try { await order(name, given); show(status, `Done: ${words(name, given)}.`); } catch (error) { show(status, error.message); }
+    try { await act(name, given); show(status, `Done: ${words(name, given)}.`); } catch (error) { show(status, error.message); }
   } }, label);
   const canaryRuns = canaries.some((c) => c.service === service && /^(starting|running)/.test(c.state));
   const buttons = {
-    "restart": () => ["gateway", "auth", "survey", "health"].includes(service) && button(`Restart ${service}`, "restart", { service }, `Drain and replace every process of ${service}? No call is lost.`),
+    "restart": () => ["gateway", "auth", "survey", "health"].includes(service) && button(`Restart ${service}`, "restart", { service }, `Drain and replace every process of ${service}? In-flight calls are drained.`),
     "canary abort": () => canaryRuns && button(`Abort the canary of ${service}`, "canary abort", { service }),
     "fault clear": () => faults.length > 0 && button("End all injected faults", "fault clear", {}),
-    "certs rotate": () => button("Renew all certificates", "rotate", {}, "Issue new certificates for every workload? No call is lost."),
+    "certs rotate": () => button("Renew all certificates", "rotate", {}, "Issue new certificates for every workload? Connections stay open."),
   };
   const shown = wanted.map((name) => buttons[name]()).filter(Boolean);
-  return shown.length ? h("section", { class: "card" }, h("h2", {}, "Actions of the runbook"), h("p", { class: "chips" }, shown), status) : null;
+  return shown.length ? h("section", { class: "card" }, h("h2", {}, "Runbook actions"), h("p", { class: "chips" }, shown), status) : null;
 }
 
 function forms(policies, give) {
@@ -67,7 +67,7 @@ function forms(policies, give) {
       choice("Method", "method", methods, "", null),
       number("Delay, ms", "delay_ms", { min: 1, max: 600000, placeholder: "none" }),
       choice("Abort with", "abort", STATUSES, "", "nothing"),
-      number("Of calls, %", "percent", { min: 1, max: 100, value: 100 }),
+      number("Share of calls, %", "percent", { min: 1, max: 100, value: 100 }),
     ], "Start fault", (data) => give("fault add", { method: data.get("method"), percent: Number(data.get("percent")), ...(data.get("delay_ms") ? { delay_ms: Number(data.get("delay_ms")) } : {}), ...(data.get("abort") ? { abort: data.get("abort") } : {}) })),
     form("Start a canary", [
       choice("Service", "service", services, "", null),
@@ -75,7 +75,7 @@ function forms(policies, give) {
       h("label", { class: "check" }, h("input", { type: "checkbox", name: "manual" }), "manual verdict"),
     ], "Start canary", (data) => give("canary start", { service: data.get("service"), weight: Number(data.get("weight")), manual: data.has("manual") })),
     form("Drain and replace", [choice("Service", "service", ["gateway", ...services], "", null)], "Restart",
-      (data) => give("restart", { service: data.get("service") }, `Drain and replace every process of ${data.get("service")}? No call is lost.`)));
+      (data) => give("restart", { service: data.get("service") }, `Drain and replace every process of ${data.get("service")}? In-flight calls are drained.`)));
 }
 
 function form(title, fields, button, send) {

@@ -1,13 +1,13 @@
-// Narrowing a search: how its traces are distributed, and searches kept for another time.
+// Search facets, and saved searches.
 
 import { h } from "../dom.js";
 import { count } from "../format.js";
 
 const NAMES = { service: "Service", rpc: "Method", status: "Outcome", code: "Code", duration: "Duration" };
-const STATUS = { error: "failed", ok: "without failure" };
+const STATUS = { error: "failed", ok: "succeeded" };
 const KEPT = "searches";
 
-/** Returns one group of buttons for each facet; a pressed one is part of the search. */
+/** Returns a group of buttons per facet; pressed ones are part of the search. */
 export function facets({ facets: found, traces, complete }, wanted, choose) {
   const groups = Object.entries(found).filter(([name, values]) => name !== "code" && values.length);
   if (!traces) return null;
@@ -30,7 +30,7 @@ function text(name, { value, min_ms, max_ms }) {
 const all = () => JSON.parse(localStorage.getItem(KEPT) ?? "[]");
 const store = (searches) => localStorage.setItem(KEPT, JSON.stringify(searches));
 
-/** Returns the saved searches as links, and a way to save the present one. */
+/** Returns the saved searches as links, and a button to save the current one. */
 export function saved(redraw) {
   const searches = all(), here = location.search.slice(1);
   const save = () => {
@@ -39,6 +39,6 @@ export function saved(redraw) {
   };
   return h("p", { class: "chips saved" },
     searches.map(({ name, query }) => h("span", { class: "pill" }, h("a", { href: `/traces?${query}`, "aria-current": query === here ? "true" : null }, name),
-      h("button", { type: "button", class: "quiet", "aria-label": `Forget the search ${name}`, onclick: () => { store(all().filter((one) => one.name !== name)); redraw(); } }, "×"))),
+      h("button", { type: "button", class: "quiet", "aria-label": `Delete the search ${name}`, onclick: () => { store(all().filter((one) => one.name !== name)); redraw(); } }, "×"))),
     h("button", { type: "button", class: "quiet", onclick: save }, "Save this search"));
 }

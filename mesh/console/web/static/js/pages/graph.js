@@ -1,4 +1,4 @@
-// The graph: declared edges against those that were seen.
+// The service graph: declared and observed edges.
 
 import { get, every } from "../api.js";
 import { empty, facts, h, head, pill, refresh, s, show } from "../dom.js";
@@ -10,7 +10,7 @@ const NODE = { width: 132, height: 48 }, GAP = { x: 150, y: 44 };
 export async function graph(main, { signal, query, keep }) {
   let chosen = query.get("edge") ?? "", at = query.get("at") ?? "";
   const picture = h("div", { class: "card scroll" }), side = h("div", {}), table = h("div", {});
-  show(main, head("Graph", "What the contracts declare against what was observed in the time range. An undeclared or never observed edge stands out.", picker()), replay(at, (moment) => { at = moment; keep({ edge: chosen, at }); return update(); }, signal), picture, side, table);
+  show(main, head("Graph", "Declared and observed calls in the time range. Undeclared edges and edges that were never observed are highlighted.", picker()), replay(at, (moment) => { at = moment; keep({ edge: chosen, at }); return update(); }, signal), picture, side, table);
   let edges = [];
   const choose = (key) => { chosen = key === chosen ? "" : key; keep({ edge: chosen, at }); draw(); };
   const draw = () => {
@@ -20,14 +20,14 @@ export async function graph(main, { signal, query, keep }) {
   };
   const update = async () => {
     const { items } = await get("graph", at ? slice(at) : range(), signal);
-    // An undeclared edge is shown in the time in which it was observed, not for ever.
+    // Undeclared edges are shown only in the time range in which they were observed.
     edges = items.filter((e) => e.declared || e.observed);
     draw();
   };
   await every(5000, signal, update);
 }
 
-/** Returns how many steps the time range is replayed in, each at least a minute. */
+/** Returns the number of replay steps in the time range, each at least a minute. */
 function steps() {
   const { since, until } = bounds();
   return { since, until, count: Math.max(1, Math.min(60, Math.floor((until - since) / 60))) };
@@ -35,13 +35,13 @@ function steps() {
 
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
-/** Returns the time range of the step that ends at a moment. */
+/** Returns the time range of the step that ends at a time. */
 function slice(at) {
   const { since, until, count } = steps();
   return { from: iso(Date.parse(at) / 1000 - (until - since) / count), to: at };
 }
 
-/** A slider over the time range, which shows the graph of one step at a time; at its end, of all. */
+/** A slider that replays the graph step by step; its last position shows the whole range. */
 function replay(at, chosen, signal) {
   const { since, until, count: last } = steps();
   const output = h("output", {}), reached = at ? Math.round((Date.parse(at) / 1000 - since) / (until - since) * last) : last + 1;
@@ -87,7 +87,7 @@ function joined(edges) {
 
 const FEW = 20;
 
-/** Returns how many calls of an edge failed: of few calls a share would say too much. */
+/** Returns the failures of an edge: a ratio only if there are enough calls. */
 const failed = ({ calls, errors }) => (calls < FEW ? `${errors} of ${calls} failed` : `${percent(errors / calls)} fail`);
 
 function state(edge) {
@@ -110,14 +110,13 @@ function drawing(edges, chosen, choose) {
     arrow, edges.map((edge) => line(edge, places, chosen, choose)), [...places.values()].map(node));
 }
 
-/** Puts each workload into the column of its longest way from the browser, near what calls it. */
+/** Assigns each workload to a column by its distance from the browser. */
 function layout(edges) {
   const names = new Set(edges.flatMap((e) => [e.from, e.to]));
   const order = ["browser", "operator", "gateway", "health", "survey", "auth", "redcap", "outbox"];
   const columns = new Map([["browser", 0], ["operator", 0], ["gateway", 1]]);
   const backends = new Set(edges.filter((e) => !edges.some((o) => o.from === e.to)).map((e) => e.to));
   for (const name of names) if (!columns.has(name)) columns.set(name, backends.has(name) && ["redcap", "outbox"].includes(name) ? 3 : edges.some((e) => e.to === name) ? 2 : 0);
-  // What only an odd, undeclared edge reaches goes to the far side rather than into the way.
   const grouped = new Map();
   for (const name of [...names].sort((a, b) => (order.indexOf(a) + 99) % 99 - (order.indexOf(b) + 99) % 99)) {
     const column = columns.get(name);
@@ -142,7 +141,7 @@ function line(edge, places, chosen, choose) {
   const from = places.get(edge.from), to = places.get(edge.to), kind = state(edge);
   let path, at;
   if (from.column === to.column) {
-    // Within a column: a bow on the right for calls down, on the left for calls up.
+    // Within a column: an arc on the right for downward calls, on the left for upward ones.
     const down = to.row > from.row, x = down ? from.x + NODE.width : from.x, bow = (down ? 1 : -1) * (38 + 26 * Math.abs(to.row - from.row));
     const y1 = from.y + NODE.height * 0.5, y2 = to.y + NODE.height * 0.5;
     path = `M${x},${y1 + (down ? 8 : -8)}C${x + bow},${y1} ${x + bow},${y2} ${x + (down ? 2 : -2)},${y2 + (down ? -8 : 8)}`;
@@ -154,11 +153,11 @@ function line(edge, places, chosen, choose) {
     const y1 = from.y + NODE.height / 2 + (forward ? shift : -shift), y2 = to.y + NODE.height / 2 + (forward ? shift : -shift);
     const bend = (x2 - x1) / 2;
     path = `M${x1},${y1}C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`;
-    // Two thirds on, where edges that leave one node have parted.
+    // The label is past the middle, where edges from the same node have diverged.
     const t = 0.62, u = 1 - t;
     at = { x: u ** 3 * x1 + 3 * u * u * t * (x1 + bend) + 3 * u * t * t * (x2 - bend) + t ** 3 * x2, y: u ** 3 * y1 + 3 * u * u * t * y1 + 3 * u * t * t * y2 + t ** 3 * y2 };
   }
-  const words = { live: rate(edge.rate), failing: `${rate(edge.rate)}, ${failed(edge)}`, undeclared: edge.refused && edge.refused >= edge.calls ? `refused ${rate(edge.rate)}` : `undeclared ${rate(edge.rate)}`, quiet: "quiet", never: "never seen" }[kind];
+  const words = { live: rate(edge.rate), failing: `${rate(edge.rate)}, ${failed(edge)}`, undeclared: edge.refused && edge.refused >= edge.calls ? `denied ${rate(edge.rate)}` : `undeclared ${rate(edge.rate)}`, quiet: "idle", never: "never observed" }[kind];
   return s("g", {
     class: `edge ${kind} ${chosen === edge.key ? "chosen" : ""}`, tabindex: 0, role: "button", "data-focus": edge.key, "data-row": true,
     "aria-pressed": String(chosen === edge.key), "aria-label": `${edge.from} calls ${edge.to}: ${words}`,
@@ -172,19 +171,19 @@ function detail(edges) {
     [edge.method || "requests", edge.declared ? pill("good", "declared") : pill("bad", "undeclared")],
     ["rate", `${rate(edge.rate)} (${count(edge.calls)} calls)`], ["failed", percent(edge.errorRatio)],
     ["last seen", minutesAgo(edge.lastSeen)],
-    edge.refused ? ["refused", `${count(edge.refused)} by ${edge.policy}`] : ["declared in", h("code", {}, edge.source || edge.policy || "nowhere")],
+    edge.refused ? ["denied", `${count(edge.refused)} by ${edge.policy}`] : ["declared in", h("code", {}, edge.source || edge.policy || "–")],
   ])));
 }
 
 function listing(edges) {
-  if (!edges.length) return empty("No declared and no observed calls.");
+  if (!edges.length) return empty("No declared or observed calls.");
   const rank = (e) => (e.declared ? 1 : 0) * 2 + (e.observed ? 0 : 1);
-  return h("section", { class: "card flush" }, h("h2", {}, "Every edge"), h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, ["From", "To", "Method", "State", "Rate", "Failed", "Refused", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
+  return h("section", { class: "card flush" }, h("h2", {}, "All edges"), h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, ["From", "To", "Method", "State", "Rate", "Failed", "Denied", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
     h("tbody", {}, [...edges].sort((a, b) => rank(a) - rank(b)).map((e) => h("tr", {},
       h("td", {}, e.from), h("td", {}, e.to),
       h("td", {}, e.method ? h("a", { href: `/traces?rpc=${e.method}`, "data-row": true, "data-focus": `${key(e)}${e.method}` }, e.method) : ""),
-      h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "quiet") : pill("warn", "never seen")),
+      h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "idle") : pill("warn", "never observed")),
       h("td", { class: "num" }, e.calls ? rate(e.rate) : "–"), h("td", { class: "num" }, !e.calls ? "–" : e.errors && e.calls < FEW ? `${e.errors} of ${e.calls}` : percent(e.errorRatio)),
       h("td", { class: "num" }, e.refused ? h("span", { title: e.policy }, count(e.refused)) : "–"),
       h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))));

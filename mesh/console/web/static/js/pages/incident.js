@@ -1,4 +1,4 @@
-// One incident: its cause, what changed before, contracts and calls of the affected methods.
+// One incident: cause, preceding changes, contracts and calls of the affected methods.
 
 import { every, get } from "../api.js";
 import { facts, h, head, pill, refresh, show, table } from "../dom.js";
@@ -35,9 +35,9 @@ function summary(found) {
 }
 
 const timeline = ({ changes }) => table("Changes before and during", ["When", "What", "Who"], changes,
-  (one) => [clock(one.at, false), one.what, one.who || "–"], "No control action, restart or certificate change in the 15 minutes before.");
+  (one) => [clock(one.at, false), one.what, one.who || "–"], "No control action, restart or certificate change in the 15 minutes before the incident.");
 
-const contracts = ({ methods }) => methods.length > 0 && table("Contract of the affected methods", ["Method", "Failed", "Objective", "Budget burnt", "Budget left", "Deadline", "Retries", "Callers", "Declared in"], methods, (m) => [
+const contracts = ({ methods }) => methods.length > 0 && table("Contracts of the affected methods", ["Method", "Failed", "Objective", "Budget spent", "Budget left", "Deadline", "Retries", "Callers", "Declared in"], methods, (m) => [
   h("a", { href: `/traces?rpc=${m.rpc}`, "data-focus": m.rpc }, m.rpc),
   m.calls ? h("span", { class: m.errors ? "level-error" : "" }, `${count(m.errors)} of ${count(m.calls)}`) : "no calls",
   m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–",

@@ -1,4 +1,4 @@
-// Logs: search, and a live tail that never freezes the page.
+// Log search and live tail.
 
 import { follow, get } from "../api.js";
 import { choice, h, head, show } from "../dom.js";
@@ -14,7 +14,7 @@ export async function logs(main, { signal, query, keep }) {
   const live = h("button", { type: "button", "aria-pressed": "false", onclick: () => tail(live.getAttribute("aria-pressed") !== "true") }, "Live tail");
   const form = h("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
     choice("Service", "service", kept.map((k) => k.service), wanted.service, "any"),
-    choice("At least", "level", ["debug", "info", "warning", "error"], wanted.level, "any level"),
+    choice("Minimum level", "level", ["debug", "info", "warning", "error"], wanted.level, "any level"),
     choice("Kind", "kind", ["access", "error", "slow", "security", "event"], wanted.kind, "any"),
     h("label", { class: "wide" }, "Text", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
     h("label", { class: "wide" }, "Trace", h("input", { name: "trace_id", value: wanted.trace_id, spellcheck: "false", pattern: "[0-9a-fA-F]{32}" })),
@@ -22,7 +22,7 @@ export async function logs(main, { signal, query, keep }) {
   show(main, head("Logs", "", picker()), form, h("section", { class: "card flush" }, list, foot));
 
   let tailing = null, waiting = [], frame = 0, turn = 0;
-  // Lines come as fast as they like; the page takes them once a frame, and keeps the last 1000.
+  // New records are rendered once per frame, and only the last 1000 are kept.
   const paint = () => {
     frame = 0;
     const fresh = waiting.splice(0).slice(-MOST);
@@ -57,7 +57,7 @@ export async function logs(main, { signal, query, keep }) {
     if (mine !== turn) return;
     list.append(...page.items.map(record));
     if (page.nextPageToken && page.items.length < 20 && performance.now() - started < 5000) return search(page.nextPageToken, started);
-    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: () => search(page.nextPageToken) }, "Older records") : list.childElementCount ? "There are no older records." : "No matching records.");
+    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: () => search(page.nextPageToken) }, "Older records") : list.childElementCount ? "No older records." : "No matching records.");
   };
   const changed = () => {
     const data = new FormData(form);

@@ -1,4 +1,4 @@
-// Methods against what their contracts promise.
+// Methods and their objectives.
 
 import { get, every } from "../api.js";
 import { empty, h, head, pill, refresh, show } from "../dom.js";
@@ -9,7 +9,7 @@ import { clock, count, ms, percent, rate } from "../format.js";
 export async function metrics(main, { signal, query, keep }) {
   let chosen = query.get("method") ?? "";
   const charts = h("div", {}), table = h("div", { class: "card flush" });
-  show(main, head("Metrics", "Every method against the objective of its contract.", picker()), charts, table);
+  show(main, head("Metrics", "Every method with the objective of its contract.", picker()), charts, table);
   const name = (m) => `${m.service}.${m.method}`;
   const choose = (one) => { chosen = one === chosen ? "" : one; keep({ method: chosen }); update(); };
   const update = async () => {
@@ -30,16 +30,16 @@ function detail(method, points, exemplars) {
   const marks = exemplars.map((e) => ({ at: e.at, value: e.durationMs, bad: e.failed, href: `/traces/${e.traceId}`, name: `Trace of ${clock(e.at * 1000, false)}: ${ms(e.durationMs)}, ${e.code}` }));
   return h("section", { class: "card" },
     h("h2", {}, `${method.service}.${method.method} `, method.rpc ? h("small", {}, h("a", { href: `/traces?rpc=${method.rpc}&status=error` }, "failures"), " · ",
-      h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.round(objective.latencyMs)}` }, "slower than promised"), " · ",
+      h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.round(objective.latencyMs)}` }, "slower than the objective"), " · ",
       h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.floor(method.p95Ms ?? 0)}` }, "slowest 5 %")) : null),
     objective ? h("div", { class: "two" },
-      h("div", {}, h("h3", {}, `Error budget of the last day: ${percent(Math.max(left, 0), 1)} left`), h("div", { class: `meter ${left > 0.5 ? "good" : left > 0 ? "warn" : "bad"}` }, h("i", { style: { width: `${Math.max(0, Math.min(1, left)) * 100}%` } })), h("p", { class: "muted" }, `${percent(objective.availability, 3)} must not fail; ${percent(objective.latencyShare, 0)} within ${ms(objective.latencyMs)}. Deadline ${ms(method.deadlineMs)}. `, h("code", {}, method.source))),
-      h("div", {}, h("h3", {}, "Burn rate"), h("p", { class: "chips" }, burns.map(([window, value]) => pill(value > 14.4 ? "bad" : value > 1 ? "warn" : "good", `${window}: ${value.toFixed(value < 10 ? 1 : 0)}×`))), h("p", { class: "muted" }, "1× spends the budget exactly in its window; above 14.4× over 5 min and 1 h somebody is called."))) : null,
+      h("div", {}, h("h3", {}, `Error budget of the last day: ${percent(Math.max(left, 0), 1)} left`), h("div", { class: `meter ${left > 0.5 ? "good" : left > 0 ? "warn" : "bad"}` }, h("i", { style: { width: `${Math.max(0, Math.min(1, left)) * 100}%` } })), h("p", { class: "muted" }, `${percent(objective.availability, 3)} must succeed; ${percent(objective.latencyShare, 0)} within ${ms(objective.latencyMs)}. Deadline ${ms(method.deadlineMs)}. `, h("code", {}, method.source))),
+      h("div", {}, h("h3", {}, "Burn rate"), h("p", { class: "chips" }, burns.map(([window, value]) => pill(value > 14.4 ? "bad" : value > 1 ? "warn" : "good", `${window}: ${value.toFixed(value < 10 ? 1 : 0)}×`))), h("p", { class: "muted" }, "At 1×, the budget lasts exactly its window. Above 14.4× over 5 min and 1 h, an alert pages."))) : null,
     h("div", { class: "three" },
       lines("Latency", points, [["p50Ms", "p50"], ["p95Ms", "p95"], ["p99Ms", "p99"]], { format: ms, target: objective && method.deadlineMs <= 60_000 ? objective.latencyMs : null, since, until, marks, zoom }),
       lines("Rate", points, [["rate", "calls"]], { format: (v) => rate(v), since, until, least: 0.01, zoom }),
       lines("Failed", points, [["errorRatio", "failed"]], { format: (v) => percent(v), target: objective ? 1 - objective.availability : null, since, until, least: 0.01, zoom })),
-    marks.length ? h("p", { class: "muted" }, "A diamond is a call; it leads to its trace.") : null,
+    marks.length ? h("p", { class: "muted" }, "Each diamond is a call and links to its trace.") : null,
     failed.length ? [h("h3", {}, "Last failures"), h("ul", { class: "plain" }, failed.map((e) => h("li", {}, h("a", { href: `/traces/${e.traceId}`, "data-row": true, "data-focus": `failed ${e.traceId}` }, clock(e.at * 1000, false)), " ", pill("bad", e.code), ` ${ms(e.durationMs)}`)))] : null);
 }
 
@@ -50,7 +50,7 @@ function listing(items, chosen, choose, name) {
     h("thead", {}, h("tr", {}, columns.map((t, i) => h("th", { class: [1, 4, 6, 7].includes(i) ? "num optional" : i ? "num" : "" }, t)))),
     h("tbody", {}, items.map((m) => h("tr", { class: "link", onclick: () => choose(name(m)) },
       h("td", {}, h("button", { class: "quiet", type: "button", "aria-pressed": String(chosen === name(m)), "data-row": true, "data-focus": name(m) }, name(m))),
-      h("td", { class: "num optional" }, count(m.calls), m.few ? h("span", { class: "muted", title: "Percentiles of so few calls are not meaningful." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
+      h("td", { class: "num optional" }, count(m.calls), m.few ? h("span", { class: "muted", title: "Too few calls for meaningful percentiles." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
       h("td", { class: `num ${m.errorRatio > 0.01 ? "level-error" : ""}` }, m.calls ? percent(m.errorRatio) : "–"),
       h("td", { class: "num optional" }, ms(m.p50Ms)), h("td", { class: `num ${m.objective && m.p95Ms > m.objective.latencyMs ? "level-warning" : ""}` }, ms(m.p95Ms)), h("td", { class: "num optional" }, ms(m.p99Ms)),
       h("td", { class: "num optional muted" }, m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–"),

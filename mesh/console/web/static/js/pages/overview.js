@@ -1,4 +1,4 @@
-// Incidents by cause, and one card per service.
+// Overview: incidents by cause, and a card per service.
 
 import { get, every } from "../api.js";
 import { h, head, pill, refresh, show } from "../dom.js";
@@ -19,15 +19,15 @@ export async function overview(main, { signal }) {
   await every(5000, signal, update);
 }
 
-/** An alert that is pending for a single evaluation, as when Prometheus starts, is not shown. */
+/** Hides alerts that are pending for only one evaluation, as when Prometheus starts. */
 const lasts = (alert) => alert.state !== "pending" || Date.now() - Date.parse(alert.since) > 20_000;
 
 function alerts({ incidents, serverAlerts, alertServers, fault, failingTasks }) {
   const served = alertServers.filter((server) => !server.fault);
   const down = alertServers.filter((server) => server.fault).map((server) => ({ severity: "ticket", name: server.name, message: `${server.name} ${server.fault}.`, source: "console" }));
   const writing = fault ? [{ severity: "page", name: "Telemetry not written", message: `${fault}.`, source: "console" }] : [];
-  // Firing alerts are part of an incident; those that are pending or silenced stand on their own.
-  const tasks = failingTasks.map((task) => ({ severity: "ticket", name: "Background task failing", message: `${task} of the console fails and is being restarted.`, source: "console" }));
+  // Firing alerts belong to an incident; pending and silenced ones are listed separately.
+  const tasks = failingTasks.map((task) => ({ severity: "ticket", name: "Background task failing", message: `The console's ${task} task is failing and being restarted.`, source: "console" }));
   const others = [...writing, ...tasks, ...serverAlerts.filter((alert) => alert.state !== "firing").filter(lasts), ...down].slice(0, 8);
   return h("section", { class: "alerts", "aria-label": "Alerts" },
     incidents.slice(0, 20).map(cause), others.map((alert) => one(alert, alertServers)),
@@ -36,7 +36,7 @@ function alerts({ incidents, serverAlerts, alertServers, fault, failingTasks }) 
       served.map((server) => [", ", h("a", { href: `${server.url}/`, rel: "noreferrer", "data-focus": server.name }, server.name)])));
 }
 
-/** One row per cause: the service, the cause, how many effects, what changed last, the first failed trace. */
+/** One row per cause: service, alert, number of effects, last change, first failed trace. */
 function cause(item) {
   const change = item.changes[0];
   return h("p", { class: `alert ${item.severity}`, role: "status", "data-incident": item.id },
@@ -44,7 +44,7 @@ function cause(item) {
     h("span", { class: "grow" }, item.cause.summary, item.effects.length ? h("small", {}, ` ${item.effects.length} ${item.effects.length === 1 ? "effect" : "effects"}`) : null,
       change ? h("small", {}, ` · last change ${clock(change.at, false)}: ${change.what}${change.who ? ` by ${change.who}` : ""}`) : null), " ",
     item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, "first failed trace"), " "] : null,
-    item.runbook ? [h("a", { href: item.runbook, "data-focus": `runbook ${item.id}` }, "what to do"), " "] : null,
+    item.runbook ? [h("a", { href: item.runbook, "data-focus": `runbook ${item.id}` }, "runbook"), " "] : null,
     h("small", {}, `since ${clock(item.since, false)}`));
 }
 
@@ -52,7 +52,7 @@ function one(alert, servers) {
   const quiet = alert.state === "pending" || alert.state === "suppressed";
   const url = servers.find((server) => server.name === alert.source)?.url;
   return h("p", { class: `alert ${quiet ? "quiet" : alert.severity}`, role: "status" }, h("b", {}, alert.name), h("span", { class: "grow" }, alert.message), " ",
-    alert.runbook ? [h("a", { href: alert.runbook, rel: "noreferrer", "data-focus": `runbook ${alert.name} ${alert.message}` }, "what to do"), " "] : null,
+    alert.runbook ? [h("a", { href: alert.runbook, rel: "noreferrer", "data-focus": `runbook ${alert.name} ${alert.message}` }, "runbook"), " "] : null,
     h("small", {}, alert.state ? `${alert.state} since ${clock(alert.since, false)} · ` : "", url ? h("a", { href: `${url}/`, rel: "noreferrer" }, alert.source) : alert.source));
 }
 
@@ -73,13 +73,13 @@ function service(item) {
       item.certificateDays === null ? null : pill(item.certificateLife < 0.25 ? "warn" : "", `certificate ${days(item.certificateDays)}`),
       item.few ? pill("", `only ${count(item.calls)} calls`) : null,
       item.clockOffsetSeconds === null ? null : pill("bad", offset(item.clockOffsetSeconds)),
-      item.openBreakers ? pill("bad", `${item.openBreakers} breaker open`) : null,
+      item.openBreakers ? pill("bad", `${item.openBreakers} circuit breaker open`) : null,
       item.ejectedHosts ? pill("warn", `${item.ejectedHosts} ejected`) : null,
       item.canaryWeight ? [pill("accent", `canary ${item.canaryWeight} %`), verdict(item.canaryVerdict)] : null,
       item.processes.some((p) => p.memoryBytes) ? pill("", `${Math.round(item.processes.reduce((sum, p) => sum + (p.memoryBytes ?? 0), 0) / 1e6)} MB`) : null));
 }
 
-/** A clock that is wrong makes every time of its service wrong: say by how much. */
+/** Describes a clock offset, which affects every time that the service reports. */
 export const offset = (seconds) => `clock ${ms(Math.abs(seconds) * 1000)} ${seconds > 0 ? "ahead" : "behind"}`;
 
 function failures(items) {

@@ -1,4 +1,4 @@
-// Services and processes: what runs since when, why it was restarted, how near its limits are.
+// Services and processes: versions, uptime, restarts and their reasons, usage of limits.
 
 import { every, get } from "../api.js";
 import { h, head, pill, refresh, show, table } from "../dom.js";
@@ -10,13 +10,13 @@ const NONE = "No scrape targets.";
 
 export async function processes(main, { signal }) {
   const body = h("div", {});
-  show(main, head("Processes", "Services with their replicas, and every process and proxy."), body);
+  show(main, head("Processes", "Services with their replicas, and all processes and proxies."), body);
   await every(5000, signal, async () => {
     const { items } = await get("processes", {}, signal);
     const services = Map.groupBy(items, (one) => one.workload);
     refresh(body,
       table("Services", ["Service", "Replicas", "Versions", "Restarts", "Last deployment"], [...services], service, NONE),
-      table("Processes and proxies", ["Process", "State", "Version", "Up for", "Restarts", "Loop delay", "Certificate", "Memory", "Fullest limit"], items, process, NONE));
+      table("Processes and proxies", ["Process", "State", "Version", "Uptime", "Restarts", "Loop delay", "Certificate", "Memory", "Fullest limit"], items, process, NONE));
   });
 }
 
@@ -51,7 +51,7 @@ function process(one) {
 
 function limits(all) {
   const [first] = all;
-  const words = (one) => (one.refused ? `${one.name} refused ${count(one.refused)}` : `${one.name} ${count(one.used)} of ${count(one.limit)}`);
+  const words = (one) => (one.refused ? `${one.name} rejected ${count(one.refused)}` : `${one.name} ${count(one.used)} of ${count(one.limit)}`);
   const shown = first.refused ? pill("bad", words(first)) : meter(first.used / first.limit, words(first), (used) => (used > 0.8 ? "bad" : used > 0.5 ? "warn" : "good"));
   return h("div", { title: all.map(words).join("\n") }, shown);
 }

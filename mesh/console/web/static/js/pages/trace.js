@@ -1,4 +1,4 @@
-// One trace: the waterfall with its critical path, and its logs in place.
+// One trace: waterfall with critical path and logs.
 
 import { get } from "../api.js";
 import { facts, h, head, pill, show } from "../dom.js";
@@ -13,8 +13,8 @@ export async function trace(main, { signal, keep, query }, id) {
   const mark = localStorage.getItem("compare");
   const tools = [
     h("button", { type: "button", onclick: () => navigator.clipboard?.writeText(id) }, "Copy id"),
-    h("button", { type: "button", onclick: (event) => { localStorage.setItem("compare", id); event.target.textContent = "Kept to compare"; } }, "Keep to compare"),
-    mark && mark !== id ? h("a", { class: "button", href: `/compare?a=${mark}&b=${id}` }, "Compare with the kept one") : null,
+    h("button", { type: "button", onclick: (event) => { localStorage.setItem("compare", id); event.target.textContent = "Selected"; } }, "Select to compare"),
+    mark && mark !== id ? h("a", { class: "button", href: `/compare?a=${mark}&b=${id}` }, "Compare with the selected trace") : null,
   ];
   const rows = h("div", { class: "waterfall", role: "tree", "aria-label": "Spans" });
   const hidden = new Set();
@@ -39,7 +39,7 @@ export async function trace(main, { signal, keep, query }, id) {
       },
     },
       h("span", { class: "label", style: { "padding-left": `${1.1 + Math.min(span.depth, 14) * 0.85}rem` } },
-        h("i", { style: { background: colour, "border-color": colour } }), h("b", {}, span.service), " ", said(span), h("em", { title: span.name }, hidden.has(span.spanId) ? `${span.name} … ${span.below} hidden` : span.name)),
+        h("i", { style: { background: colour, "border-color": colour } }), h("b", {}, span.service), " ", spoken(span), h("em", { title: span.name }, hidden.has(span.spanId) ? `${span.name} … ${span.below} hidden` : span.name)),
       h("span", { class: "track" },
         h("span", { class: "run", style: { left: `${left}%`, width: `${width}%`, background: colour, "border-color": colour } }),
         span.criticalMs > 0 ? h("span", { class: "critical", title: `${ms(span.criticalMs)} of the critical path`, style: { left: `${left}%`, width: `${Math.max(0.3, (span.criticalMs * 1000 / whole) * 100)}%` } }) : null,
@@ -54,14 +54,14 @@ export async function trace(main, { signal, keep, query }, id) {
     return button;
   }
 
-  /** What colour and outline say, for who does not see them. */
-  const said = (one) => h("span", { class: "hidden" }, [one.proxy ? "proxy" : "", one.status === "error" ? "failed" : ""].filter(Boolean).join(", "));
+  /** A text alternative for colour and outline. */
+  const spoken = (one) => h("span", { class: "hidden" }, [one.proxy ? "proxy" : "", one.status === "error" ? "failed" : ""].filter(Boolean).join(", "));
   const focusOn = (key) => rows.querySelector(`[data-span="${key}"]`)?.focus();
   const busiest = [...found.spans].filter((s) => s.criticalMs > 0).sort((a, b) => b.criticalMs - a.criticalMs).slice(0, 4);
   show(main, head(found.rpc || found.name, null, ...tools),
     h("p", { class: "chips" }, found.status === "error" ? pill("bad", `${found.errorCount} failed`) : pill("good", "ok"), pill("", ms(found.durationMs)), pill("", clock(found.start)), found.rank.among > 1 ? pill("", `slower than ${percent(found.rank.slowerThan, 0)} of ${count(found.rank.among)} (p50 ${ms(found.rank.p50Ms)}, p95 ${ms(found.rank.p95Ms)}, p99 ${ms(found.rank.p99Ms)})`) : null, pill("", h("code", {}, id)),
       found.services.map((one) => pill("", h("i", { style: { background: hue(one.name), width: ".5rem", height: ".5rem", "border-radius": "3px" } }), `${one.name} ${one.spans}`))),
-    h("p", { class: "muted", style: { margin: ".6rem 0 1rem" } }, "Critical path: ", busiest.map((s, i) => [i ? ", " : "", h("b", {}, `${s.service} ${ms(s.criticalMs)}`)]), ". Proxies are outlined, processes filled; the dark line is the time that the whole trace waited for."),
+    h("p", { class: "muted", style: { margin: ".6rem 0 1rem" } }, "Critical path: ", busiest.map((s, i) => [i ? ", " : "", h("b", {}, `${s.service} ${ms(s.criticalMs)}`)]), ". Proxies are outlined, processes are filled; the dark line marks the critical path."),
     h("section", { class: "card flush scroll" }, rows),
     found.linkedFrom.length ? h("section", { class: "card flush" }, h("h2", {}, "Linked from"), h("div", { class: "scroll" }, h("table", {}, found.linkedFrom.map((one) => h("tr", {}, h("td", {}, clock(one.start)), h("td", {}, h("a", { href: `/traces/${one.traceId}?span=${one.spanId}`, "data-row": true }, one.name))))))) : null,
     logs.length ? h("section", { class: "card flush" }, h("h2", {}, `Logs of this trace`), h("div", { class: "logs" }, [...logs].reverse().map(record))) : null);
@@ -71,7 +71,7 @@ export async function trace(main, { signal, keep, query }, id) {
   wanted?.scrollIntoView({ block: "center" });
 }
 
-/** Returns spans in the order of the tree, each with its depth and how many are below it. */
+/** Returns the spans in tree order, each with its depth and number of descendants. */
 function tree(spans) {
   const known = new Set(spans.map((s) => s.spanId)), children = new Map();
   for (const span of spans) {
@@ -90,27 +90,27 @@ function tree(spans) {
     }
   };
   walk((children.get("") ?? []).toReversed().map((span) => [span, 0, []]));
-  walk(spans.filter((s) => !seen.has(s.spanId)).map((span) => [span, 0, []])); // rings of parents
+  walk(spans.filter((s) => !seen.has(s.spanId)).map((span) => [span, 0, []])); // cycles of parents
   const byId = new Map(ordered.map((s) => [s.spanId, s]));
   for (const span of ordered) for (const above of span.above) byId.get(above).below += 1;
   return ordered;
 }
 
 function detail(span, logs) {
-  const attributes = Object.entries(span.attributes).map(([name, value]) => [name, h("a", { class: "mono", href: `/traces?attr=${encodeURIComponent(`${name}=${value}`)}`, title: "Find traces with this" }, text(value))]);
+  const attributes = Object.entries(span.attributes).map(([name, value]) => [name, h("a", { class: "mono", href: `/traces?attr=${encodeURIComponent(`${name}=${value}`)}`, title: "Find traces with this attribute" }, text(value))]);
   return h("div", { class: "detail" }, facts([
     ["span", h("code", {}, span.spanId)], ["start", clock(span.start)], ["kind", `${span.kind.toLowerCase()}${span.proxy ? ", proxy" : ""}`],
     span.instance ? ["instance", span.instance] : null, span.rpc ? ["method", h("a", { href: `/traces?rpc=${span.rpc}` }, span.rpc)] : null,
     span.code ? ["code", span.code] : null, span.message ? ["message", span.message] : null, ["on the critical path", ms(span.criticalMs)], ...attributes,
   ].filter(Boolean)),
   span.events.length ? [h("h3", {}, "Events"), facts(span.events.map((event) => [clock(event.at), `${event.name} ${Object.keys(event.attributes).length ? text(event.attributes) : ""}`]))] : null,
-  span.links.length ? [h("h3", {}, "Links"), facts(span.links.map((link) => [link.kept ? h("a", { class: "mono", href: `/traces/${link.traceId}?span=${link.spanId}` }, link.traceId) : h("span", { class: "mono" }, link.traceId), [link.kept ? "" : "not kept. ", Object.keys(link.attributes).length ? text(link.attributes) : ""].join("")]))] : null,
+  span.links.length ? [h("h3", {}, "Links"), facts(span.links.map((link) => [link.kept ? h("a", { class: "mono", href: `/traces/${link.traceId}?span=${link.spanId}` }, link.traceId) : h("span", { class: "mono" }, link.traceId), [link.kept ? "" : "not stored. ", Object.keys(link.attributes).length ? text(link.attributes) : ""].join("")]))] : null,
   logs.length ? [h("h3", {}, "Logs"), h("div", { class: "logs" }, logs.map(record))] : null);
 }
 
 const text = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));
 
-/** Returns a log record as a line that opens. */
+/** Returns a log record as an expandable line. */
 export function record(log) {
   const names = Object.entries(log.attributes);
   const brief = names.filter(([name]) => !["event", "service", "instance"].includes(name)).slice(0, 8).map(([name, value]) => `${name}=${text(value)}`).join("  ");

@@ -1,4 +1,4 @@
-// Searching traces.
+// Trace search.
 
 import { get } from "../api.js";
 import { choice, h, head, pill, refresh, show } from "../dom.js";
@@ -16,11 +16,11 @@ export async function traces(main, { signal, query, keep }) {
   const form = h("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() },
     choice("Service", "service", kept.map((k) => k.service), wanted.service, "any"),
     choice("Method", "rpc", policies.map((p) => p.rpc), wanted.rpc, "any"),
-    choice("Status", "status", [["error", "failed"], ["ok", "without failure"]], wanted.status, "any"),
+    choice("Status", "status", [["error", "failed"], ["ok", "succeeded"]], wanted.status, "any"),
     h("label", {}, "At least (ms)", h("input", { name: "min_ms", type: "number", min: 0, step: "any", size: 6, value: wanted.min_ms })),
     h("label", {}, "At most (ms)", h("input", { name: "max_ms", type: "number", min: 0, step: "any", size: 6, value: wanted.max_ms })),
     h("label", { class: "wide" }, "Attribute", h("input", { name: "attr", placeholder: "key=value", value: wanted.attr, spellcheck: "false" })),
-    h("label", { class: "wide" }, "Name holds", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
+    h("label", { class: "wide" }, "Name contains", h("input", { name: "q", value: wanted.q, spellcheck: "false" })),
     h("label", { class: "check" }, h("input", { name: "probes", type: "checkbox", checked: wanted.probes === "true" }), "health checks"),
     h("button", { class: "primary" }, "Search"));
   const drawSaved = () => show(searches, saved(drawSaved));
@@ -46,12 +46,12 @@ export async function traces(main, { signal, query, keep }) {
     show(list, items.map((item) => row(item, longest)));
     show(chart, dots(items.slice(0, 200), ms, zoom));
     const more = () => search(page.nextPageToken);
-    // A search that stopped for time and found little goes on by itself for a while.
+    // Continue a search that hit its time limit with few results, up to five seconds.
     if (page.nextPageToken && page.items.length < 10 && performance.now() - started < 5000) return search(page.nextPageToken, started);
-    // Spans come a few seconds after their calls: who looks early need not ask again.
+    // Spans arrive a few seconds after their calls: repeat an early search once.
     if (!items.length && !page.nextPageToken) setTimeout(() => mine === turn && !signal.aborted && search("", performance.now(), true), 2000);
-    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "Nothing found yet: search further back") :
-      items.length ? `${items.length} traces; there are no older ones.` : "No matching traces yet.");
+    show(foot, page.nextPageToken ? h("button", { type: "button", onclick: more }, page.items.length ? "Older traces" : "No matches so far: search further back") :
+      items.length ? `${items.length} traces; no older ones.` : "No matching traces yet.");
   };
   const narrow = async (mine) => {
     const found = await get("traces/facets", { ...wanted, ...range() }, signal).catch((error) => { if (error.name !== "AbortError") throw error; });

@@ -45,7 +45,7 @@ log = structlog.get_logger("auth")
 SERVICE = "auth"
 KEY_CHECK_SECONDS = 5.0
 APPWRITE_STALENESS = timedelta(seconds=2)
-"""Appwrite's own console ends sessions and blocks users, and Auth is not notified."""
+"""Appwrite's own console can end sessions and block users without notifying Auth."""
 PURGE_EVERY = timedelta(minutes=10)
 KEPT_AFTER_END = timedelta(days=1)
 
@@ -130,7 +130,7 @@ async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
     file = settings.auth_console_token_file
     if file is None:
         return NoConsole()
-    if file.exists():  # The console creates it, perhaps after this start.
+    if file.exists():  # The console creates it, possibly after Auth starts.
         secret_files.read("AMARRE_AUTH_CONSOLE_TOKEN_FILE", file)
     pool = observed("console")
     http = await stack.enter_async_context(httpx.AsyncClient(transport=pool, trust_env=False))
@@ -143,7 +143,7 @@ def _relying_party(settings: AuthSettings) -> RelyingParty:
 
 
 def _staleness(settings: AuthSettings) -> timedelta:
-    """Return how long a verified session is cached: also, its use must be recorded in time."""
+    """Return how long a verified session is cached; bounded so that its use is recorded in time."""
     life = SessionLife(settings.auth_session_lifetime, settings.auth_session_idle)
     longest = timedelta.max if settings.auth_provider == "embedded" else APPWRITE_STALENESS
     return min(settings.auth_session_cache, life.noted_every, longest)
@@ -172,7 +172,7 @@ def _smtp(settings: AuthSettings) -> SmtpServer:
 
 
 async def _housekeeping(database: Database, ring: KeyRing) -> None:
-    """Follow the key file and forget what has ended, for as long as the process lives."""
+    """Reload the key file and delete expired data until cancelled."""
     purged_at = utc_now() - PURGE_EVERY
     while True:
         ring.refresh()

@@ -23,22 +23,22 @@ def _split(value: object) -> object:
 
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""Texts separated by commas."""
+"""Comma-separated values."""
 
 
 class AuthSettings(MeshSettings):
-    """Settings of Auth; variables begin with ``AMARRE_``."""
+    """Settings of Auth; variables start with ``AMARRE_``."""
 
     auth_database: str = Field(repr=False)
     """``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/NAME``."""
     auth_signing_key_file: Path
     """PEM with the Ed25519 keys of user tokens, the signing one first; created if missing."""
     auth_key_set_listen: str
-    """Where the key set is served: ``unix:/PATH`` or ``HOST:PORT``."""
+    """Address of the key set endpoint: ``unix:/PATH`` or ``HOST:PORT``."""
     auth_smtp_url: str
     """
-    Where mail is submitted: ``smtp://[USER@]HOST:PORT`` or ``smtps://…``. ``smtp`` to another host
-    requires STARTTLS; in development it uses it where the server offers it.
+    Mail submission server: ``smtp://[USER@]HOST:PORT`` or ``smtps://…``. ``smtp`` to a remote host
+    requires STARTTLS; in development, STARTTLS is used if the server offers it.
     """
     auth_smtp_password_file: Path | None = None
     """File with the password for ``AMARRE_AUTH_SMTP_URL``; none means no log-in."""
@@ -49,7 +49,7 @@ class AuthSettings(MeshSettings):
     auth_mail_from: str = "AMARRE <no-reply@amarre.local>"
     """The sender of mails."""
     auth_link_url: str
-    """The page that mailed links open, ``https://HOST/login``."""
+    """URL of the page that mailed links open, ``https://HOST/login``."""
     auth_link_lifetime: timedelta = Field(
         default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(minutes=10)
     )
@@ -57,34 +57,34 @@ class AuthSettings(MeshSettings):
     auth_session_lifetime: timedelta = Field(
         default=timedelta(days=7), gt=timedelta(0), le=LONGEST_SESSION
     )
-    """When a session ends even if it is in use; at most 30 days."""
+    """The absolute lifetime of a session; at most 30 days."""
     auth_session_idle: timedelta = Field(
         default=timedelta(hours=12), gt=timedelta(0), le=timedelta(days=7)
     )
-    """When a session ends that is not used; at most 7 days."""
+    """The idle timeout of a session; at most 7 days."""
     auth_session_cache: timedelta = Field(
         default=timedelta(seconds=30), ge=timedelta(0), le=timedelta(minutes=1)
     )
     """
     How long a verified session is cached; at most 1 minute. Revocations reach every replica within
-    a second, except those made in Appwrite's own console, for which 2 s is the most.
+    a second, except those made in Appwrite's own console, for which the maximum is 2 s.
     """
     auth_passkey_origins: Listed = ()
-    """The pages that may ask for passkeys, ``https://HOST[:PORT]``, separated by commas; their one
-    host is what passkeys are bound to. Empty: the host of the link URL.
+    """Origins of the pages that may use passkeys, ``https://HOST[:PORT]``, comma-separated; all on
+    one host, to which passkeys are bound. Empty: the host of the link URL.
     """
     auth_operators: Listed = ()
-    """Addresses of the people who run the mesh, separated by commas."""
+    """Email addresses of operators, comma-separated."""
     auth_second_factor: RequiredFor = "chosen"
-    """Who needs a passkey in addition to a mailed link: users who have ``chosen`` it, also
+    """Who needs a passkey in addition to a mailed link: users who opted in (``chosen``), also
     ``operators``, or ``everybody``.
     """
     auth_console_url: str = ""
-    """Where operators reach the console, ``http://HOST[:PORT]``; empty means there is none."""
+    """URL of the console for operators, ``http://HOST[:PORT]``; empty for none."""
     auth_console_token_file: Path | None = None
-    """File with the console's token, which makes one-time links into it."""
+    """File with the console's token, which can create one-time links."""
     auth_provider: Literal["embedded", "appwrite"] = "embedded"
-    """Who keeps users and sessions."""
+    """The identity provider, which stores users and sessions."""
     auth_appwrite_endpoint: str = ""
     """Appwrite's API, ``https://HOST/v1``; with the provider ``appwrite``."""
     auth_appwrite_project: str = ""
@@ -92,18 +92,18 @@ class AuthSettings(MeshSettings):
     auth_appwrite_key_file: Path | None = None
     """File with an API key that has users.read, users.write and sessions.write."""
     allowed_email_domains: Listed = ("example.org",)
-    """The domains whose addresses may sign in, separated by commas; compared whole."""
+    """Domains whose addresses may sign in, comma-separated; exact matches."""
     auth_links_per_address: int = Field(default=5, gt=0)
-    """How many links one address may get, refilled over 15 minutes."""
+    """Links per address, refilled over 15 minutes."""
     auth_links_per_client: int = Field(default=60, gt=0)
-    """How many links one client may request, refilled over 10 minutes."""
+    """Links per client, refilled over 10 minutes."""
     auth_links_overall: int = Field(default=600, gt=0)
     """
-    How many links all clients may request, refilled over 10 minutes; half as many are reserved
-    for clients that requested few.
+    Links for all clients together, refilled over 10 minutes; half as many are reserved for clients
+    that requested few.
     """
     rate_limits: Literal["on", "off"] = "on"
-    """``off`` lifts the limits of sign-in; not in production."""
+    """``off`` disables the rate limits of sign-in; not in production."""
 
     @field_validator("allowed_email_domains")
     @classmethod
@@ -137,7 +137,7 @@ class AuthSettings(MeshSettings):
         return value
 
     def passkey_origins(self) -> tuple[str, ...]:
-        """Return the pages that may ask for passkeys; browsers take localhost, not 127.0.0.1."""
+        """Return the origins that may use passkeys; browsers accept localhost but not 127.0.0.1."""
         parts = urlsplit(self.auth_link_url)
         host = "localhost" if parts.hostname == "127.0.0.1" else parts.hostname
         port = f":{parts.port}" if parts.port else ""
@@ -170,12 +170,12 @@ class AuthSettings(MeshSettings):
             raise ValueError("AMARRE_AUTH_CONSOLE_URL is not an http:// or https:// address")
         if bool(url) != (self.auth_console_token_file is not None):
             raise ValueError(
-                "AMARRE_AUTH_CONSOLE_URL and AMARRE_AUTH_CONSOLE_TOKEN_FILE go together"
+                "set both AMARRE_AUTH_CONSOLE_URL and AMARRE_AUTH_CONSOLE_TOKEN_FILE, or neither"
             )
         return self
 
     @model_validator(mode="after")
     def _production_is_strict(self) -> "AuthSettings":
         if self.env == "production" and self.rate_limits == "off":
-            raise ValueError("AMARRE_RATE_LIMITS=off is refused when AMARRE_ENV=production")
+            raise ValueError("AMARRE_RATE_LIMITS=off is not allowed with AMARRE_ENV=production")
         return self

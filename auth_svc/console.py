@@ -1,4 +1,4 @@
-"""The way into the console for operators who have signed in; the port ``Console``."""
+"""Console access for signed-in operators; implements the port ``Console``."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ TIMEOUT_SECONDS = 2.0
 
 
 class NoConsole:
-    """A mesh without a console of its own."""
+    """A mesh without a console."""
 
     async def link_for(self, operator: str) -> str:
         """Refuse."""
-        raise NotFoundError("This mesh has no console of its own: see its dashboards.")
+        raise NotFoundError("This mesh has no console; use its dashboards.")
 
 
 class HttpConsole:
-    """The console behind *url*, which gives one-time codes to the bearer of its token.
+    """The console at *url*, which issues one-time codes to the bearer of its token.
 
-    The token is read at each use: the console makes the file, and a new one needs no restart.
+    The token is read at each use: the console creates the file, and a new token needs no restart.
     """
 
     def __init__(self, http: httpx.AsyncClient, url: str, token_file: Path) -> None:
@@ -34,7 +34,7 @@ class HttpConsole:
         self._token_file = token_file
 
     async def link_for(self, operator: str) -> str:
-        """Return a link that opens the console once, within ten minutes."""
+        """Return a one-time link to the console, valid for ten minutes."""
         try:
             answer = await self._http.post(
                 f"{self._url}/api/codes",
@@ -48,12 +48,12 @@ class HttpConsole:
                 raise ValueError("not the console's own page")
         except SecretFileError as exc:
             log.error("console token unusable", reason=str(exc))  # noqa: TRY400 - a sentence
-            raise UnavailableError("The console does not answer; try again later.") from exc
+            raise UnavailableError("The console is unavailable; try again later.") from exc
         except httpx.TransportError as exc:
-            raise UnavailableError("The console does not answer; try again later.") from exc
+            raise UnavailableError("The console is unavailable; try again later.") from exc
         except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as exc:
             log.error("console refused", fault=type(exc).__name__)  # noqa: TRY400 - no traceback
-            raise UpstreamError("The console gave no link.") from exc
+            raise UpstreamError("The console returned no link.") from exc
         return f"{self._url}{path}"
 
     def _token(self) -> str:

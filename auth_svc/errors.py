@@ -1,25 +1,25 @@
-"""What Auth answers beyond the errors of every service.
+"""Errors of Auth, in addition to those of every service.
 
 MeshError
-├── InvalidEmailError          the address cannot have a link
-└── InvalidCredentialsError    the link does not work, for whatever reason
+├── InvalidEmailError          the address cannot receive a link
+└── InvalidCredentialsError    the link does not work, for any reason
 """
 
 from mesh.chassis.errors import MeshError
 
 
 class InvalidEmailError(MeshError):
-    """The address is malformed, or its domain is not one of those allowed."""
+    """The address is malformed, or its domain is not allowed."""
 
     area = "auth"
     reason = "INVALID_EMAIL"
 
 
 class InvalidCredentialsError(MeshError):
-    """The link is unknown, used, replaced or too old; nobody learns which."""
+    """The link is unknown, used, replaced or expired; the error does not reveal which."""
 
     area = "auth"
     reason = "INVALID_CREDENTIALS"
 
     def __init__(self) -> None:
-        super().__init__("This link does not work, or no longer does; ask for a new one.")
+        super().__init__("This link is invalid or has expired; request a new one.")

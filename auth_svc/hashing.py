@@ -1,4 +1,4 @@
-"""How secrets and identifiers are hashed before they are stored or put into a link."""
+"""Hashing of secrets and identifiers before they are stored or put into a link."""
 
 import hashlib
 import re
@@ -12,9 +12,9 @@ def digest(secret: str) -> bytes:
 
 
 def link_handle(user_id: str) -> str:
-    """Return the hexadecimal text that identifies the user in a link.
+    """Return the hexadecimal string that identifies the user in a link.
 
-    This is the id itself, or a digest of an id that REDCap keeps in another form.
+    This is the user id, or a digest of an id that REDCap stores in another format.
     """
     if _HEXADECIMAL.fullmatch(user_id):
         return user_id.lower()

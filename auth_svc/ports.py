@@ -1,4 +1,4 @@
-"""What the rules of sign-in and sessions need from the harness outside."""
+"""Interfaces that the rules of sign-in and sessions depend on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,19 +6,19 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 Clock = Callable[[], datetime]
-"""Returns the present time, aware of its time zone."""
+"""Returns the current time, timezone-aware."""
 
 APPLICANT = "applicant"
 OPERATOR = "operator"
 SECOND_FACTOR = "secondfactor"
-"""The label of a user who wants to be asked for a passkey. Appwrite's labels are alphanumeric."""
+"""The label of a user who opted in to a second factor. Appwrite's labels are alphanumeric."""
 
 LONGEST_SESSION = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class User:
-    """A person; the address is lower-case. Who is ``blocked`` has no session and gets none."""
+    """A user; the address is in lower case. A ``blocked`` user cannot have sessions."""
 
     id: str
     email: str = field(repr=False)
@@ -27,17 +27,17 @@ class User:
 
 
 def with_label(labels: Sequence[str], label: str, *, on: bool) -> tuple[str, ...]:
-    """Return *labels* with *label* once, at their end, or without it."""
+    """Return *labels* with *label* once at the end, or without it."""
     others = tuple(known for known in labels if known != label)
     return (*others, label) if on else others
 
 
 @dataclass(frozen=True)
 class Session:
-    """An open session; ``expires_at`` is its absolute end.
+    """An open session; ``expires_at`` is its absolute expiry.
 
-    A session is never renewed, so that ``created_at`` is when the person proved who they are.
-    ``by_passkey`` says that they did so with both factors, not only by a mailed link.
+    A session is never renewed, so ``created_at`` is the time of authentication. ``by_passkey``
+    means that it was opened with both factors, not only by a mailed link.
     """
 
     id: str
@@ -49,20 +49,20 @@ class Session:
 
 @dataclass(frozen=True)
 class SessionLife:
-    """When sessions end: ``absolute`` after they were opened, ``idle`` after they were used."""
+    """Session lifetimes: ``absolute`` since opening, ``idle`` since the last use."""
 
     absolute: timedelta = timedelta(days=7)
     idle: timedelta = timedelta(hours=12)
 
     @property
     def noted_every(self) -> timedelta:
-        """How exactly the last use is known; noting each one would write on every request."""
+        """The precision of the last use; recording every use would write on every request."""
         return self.idle / 50
 
 
 @dataclass(frozen=True)
 class OpenedSession:
-    """A session just opened, with the only copy of its secret."""
+    """A new session, with the only copy of its secret."""
 
     secret: str = field(repr=False)
     session: Session
@@ -70,7 +70,7 @@ class OpenedSession:
 
 @dataclass(frozen=True)
 class Verified:
-    """Whom a session secret belongs to."""
+    """The user and session behind a session secret."""
 
     user: User
     session: Session
@@ -78,10 +78,10 @@ class Verified:
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a person needs to sign in.
+    """What a user needs to sign in.
 
-    ``secret`` is hexadecimal, 256 bits or more. ``mailed`` says that the directory sends the
-    link by itself.
+    ``secret`` is hexadecimal, 256 bits or more. ``mailed`` means that the directory sends the
+    link itself.
     """
 
     user: User
@@ -92,11 +92,11 @@ class Invitation:
 class Directory(Protocol):
     """An identity provider: users and their sessions.
 
-    Every method raises UnavailableError while the provider cannot be asked.
+    Every method raises UnavailableError if the provider is unavailable.
     """
 
     async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
-        """Find the user of *email*, or make one called *new_id*, or otherwise if that is taken."""
+        """Find or create the user of *email*; a new one gets *new_id*, or another id if taken."""
         ...
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
@@ -108,15 +108,15 @@ class Directory(Protocol):
         ...
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
-        """Open a session for a user who showed a passkey.
+        """Open a session for a user who presented a passkey.
 
         Raises:
-            InvalidCredentialsError: The user is blocked, or gone.
+            InvalidCredentialsError: The user is blocked or does not exist.
         """
         ...
 
     async def find_session(self, secret: str) -> Verified | None:
-        """Return whom *secret* belongs to; None when its session is unknown or has ended."""
+        """Return the user of *secret*; None if its session is unknown or has ended."""
         ...
 
     async def sessions(self, user_id: str) -> list[Session]:
@@ -138,9 +138,9 @@ class Directory(Protocol):
 
 @dataclass(frozen=True)
 class Link:
-    """A magic link that was mailed and may be used once.
+    """A magic link that was sent and can be used once.
 
-    ``handle`` is what stands in the link as ``userId``; ``digest`` is of its secret.
+    ``handle`` is the ``userId`` in the link; ``digest`` is that of its secret.
     """
 
     handle: str
@@ -157,21 +157,21 @@ class Use:
 
 
 class Links(Protocol):
-    """Where pending links are kept: one per handle."""
+    """Stores pending links, one per handle."""
 
     async def put(self, link: Link) -> None:
-        """Keep *link*; the one before, of the same handle, no longer works."""
+        """Store *link*, replacing an earlier one with the same handle."""
         ...
 
     async def consume(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
-        """Use a link up, atomically: of parallel callers one gets the user's id, the others None.
+        """Consume a link atomically: one of several callers gets the user id, the others None.
 
-        A wrong digest counts as a try; after *tries* of them the link no longer works.
+        A wrong digest counts as an attempt; after *tries* of them, the link is invalid.
         """
         ...
 
     async def restore(self, handle: str, digest: bytes) -> None:
-        """Make a link that was taken usable again, as the provider could not be asked."""
+        """Make a consumed link usable again, because the provider was unavailable."""
         ...
 
 
@@ -186,23 +186,23 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Exceeded:
-    """The allowance that is used up, and when the next hit is possible."""
+    """The exhausted allowance, and when the next hit is possible."""
 
     allowance: Allowance
     retry_after: timedelta
 
 
 class Counters(Protocol):
-    """Counts what is limited, over all replicas."""
+    """Counts hits on rate limits over all replicas."""
 
     async def count(self, allowances: Sequence[Allowance], *, now: datetime) -> Exceeded | None:
-        """Count one more under each allowance; or, if one is used up, under none."""
+        """Count a hit on each allowance, or on none if one is exhausted."""
         ...
 
 
 @dataclass(frozen=True)
 class Revocation:
-    """A session that ended before its time, or a user whose labels or second factor changed."""
+    """A session that was revoked, or a user whose labels or second factor changed."""
 
     session_id: str
     user_id: str
@@ -210,34 +210,34 @@ class Revocation:
 
 
 class RevocationStore(Protocol):
-    """Revocations of all replicas, each with a position that grows."""
+    """Revocations of all replicas, with increasing positions."""
 
     async def add(self, added: Sequence[Revocation]) -> None:
         """Store *added*."""
         ...
 
     async def after(self, position: int, *, since: datetime) -> dict[int, Revocation]:
-        """Return the revocations behind *position* and made after *since*, by position."""
+        """Return the revocations after *position* that were made after *since*, by position."""
         ...
 
 
 class Contacts(Protocol):
-    """Knows people from before: REDCap, asked through Survey."""
+    """Looks up known contacts in REDCap, through Survey."""
 
     async def find(self, email: str) -> str:
-        """Return the user id under which *email* is known; empty when it is not.
+        """Return the user id of *email*; empty if unknown.
 
         Raises:
-            UnavailableError: Nobody can say at the moment.
+            UnavailableError: The look-up failed.
         """
         ...
 
 
 class Console(Protocol):
-    """The mesh's console, where operators look and steer."""
+    """The mesh's console for operators."""
 
     async def link_for(self, operator: str) -> str:
-        """Return a link that opens the console once for the operator with this user id.
+        """Return a one-time link to the console for the operator with this user id.
 
         Raises:
             NotFoundError: This mesh has no console.
@@ -248,7 +248,7 @@ class Console(Protocol):
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail to one person; there is no point in sending it after ``useful_until``."""
+    """A mail to one recipient; it is discarded after ``useful_until``."""
 
     to: str = field(repr=False)
     subject: str
@@ -258,12 +258,12 @@ class Mail:
 
 
 class Mailer(Protocol):
-    """Sends mail later."""
+    """Sends mail asynchronously."""
 
     def enqueue(self, mail: Mail) -> None:
         """Accept *mail* for sending; return before it is sent.
 
         Raises:
-            UnavailableError: Too many mails wait already.
+            UnavailableError: Too many mails are waiting.
         """
         ...

@@ -105,7 +105,7 @@ class AuthService(rpc.AuthServiceServicer):
     async def GetProfile(
         self, request: pb.GetProfileRequest, context: Context
     ) -> pb.GetProfileResponse:
-        # The token was minted from the directory's answer, at most seconds ago.
+        # The token was issued from the directory's response a few seconds ago at most.
         user = call.user()
         return pb.GetProfileResponse(user=_user(user.id, user.email, user.labels))
 
@@ -168,7 +168,7 @@ class AuthService(rpc.AuthServiceServicer):
         user = call.user()
         others = with_label(user.labels, SECOND_FACTOR, on=False)
         if not request.required and self._sessions.second_factor.is_required_for(others):
-            raise ConflictError("This mesh asks a passkey of the user, whatever they choose.")
+            raise ConflictError("This mesh requires a passkey; this cannot be turned off.")
         await self._passkeys.ask_for(user.id, required=request.required)
         await self._sessions.user_changed(user.id)
         return pb.SetSecondFactorResponse(required=request.required)

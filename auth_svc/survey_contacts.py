@@ -1,4 +1,4 @@
-"""Asks Survey, which asks REDCap, whether an address is known from before."""
+"""Looks up known addresses in REDCap, through Survey."""
 
 import grpc
 import structlog
@@ -11,17 +11,17 @@ log = structlog.get_logger("contacts")
 
 
 class SurveyContacts:
-    """Contacts of REDCap; the port ``Contacts``."""
+    """Contacts of REDCap; implements the port ``Contacts``."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._survey = rpc.SurveyServiceStub(channel)
 
     async def find(self, email: str) -> str:
-        """Return the user id that REDCap has for *email*; empty when it has none.
+        """Return the user id that REDCap has for *email*; empty if it has none.
 
         Raises:
-            UnavailableError: Survey or REDCap did not answer, or answered nonsense. To go on
-                would give a second identity to somebody who has one.
+            UnavailableError: Survey or REDCap failed. Continuing could create a second
+                identity for a known user.
         """
         try:
             answer = await self._survey.FindContact(pb.FindContactRequest(email=email))
@@ -29,7 +29,7 @@ class SurveyContacts:
             reason = from_rpc_error(exc).contract.name
             log.warning("contact not looked up", reason=reason)
             raise UnavailableError(
-                "It cannot be said now whether the address is known; try again later.",
+                "The address cannot be looked up at the moment; try again later.",
                 cause=reason,
             ) from exc
         return answer.user_id

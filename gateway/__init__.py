@@ -1,1 +1,1 @@
-"""The REST gateway: from browsers to the services of the mesh. Holds no survey or identity rule."""
+"""The REST gateway between browsers and services. It contains no survey or identity rules."""

@@ -19,30 +19,30 @@ from mesh.chassis.telemetry import names, tracing
 log = structlog.get_logger("mail")
 
 CAPACITY = 1_000
-"""How many mails may wait."""
+"""Capacity of the queue, in mails."""
 DOMAIN_SHARE = 0.5
-"""The share of the capacity that one domain may take while mail to others waits."""
+"""The share of the capacity that one domain may use while mail to others is waiting."""
 CONNECTIONS = 32
-"""How many mails are sent at the same time."""
+"""The number of mails sent concurrently."""
 CONNECTIONS_PER_DOMAIN = 16
-"""The same for one domain of recipients, so that a slow one leaves room for the others."""
+"""The same per recipient domain, so that a slow one leaves room for the others."""
 SEND_SECONDS = 20.0
 DRAIN_SECONDS = 5.0
 LACKING = {aiosmtplib.SMTPException, aiosmtplib.SMTPNotSupported}
-"""What the library raises where a server lacks STARTTLS, AUTH or SMTPUTF8: no attempt helps."""
+"""Raised by the library if a server lacks STARTTLS, AUTH or SMTPUTF8: retrying does not help."""
 OUTBOX = "outbox"
 """The name of the mail server in the topology."""
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""Between attempts; a mail whose link has expired is given up earlier."""
+"""Pauses between attempts; a mail whose link has expired is discarded earlier."""
 
 
 class MailQueue:
     """
-    Sends mail in the background; ``async with`` drains it at the end.
+    Sends mail in the background; ``async with`` drains the queue at the end.
 
-    Each mail waits for its next attempt by itself and holds a connection only while it is sent,
-    and a domain has a share of connections and room. So a recipient, or a domain, whose mail is
-    delayed delays nobody else's.
+    Each mail has its own retry schedule and uses a connection only while it is sent, and each
+    domain has a share of connections and capacity. A slow recipient or domain therefore does not
+    delay other mail.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class MailQueue:
         self._pauses = pauses
         self._tasks: dict[asyncio.Task[None], Mail] = {}
         self._idle: dict[str, asyncio.Task[None]] = {}
-        """By recipient, the mail that waits and is not being sent."""
+        """The waiting mail of each recipient, not yet being sent."""
         self._sent_at = float("-inf")
         self._connections = asyncio.Semaphore(CONNECTIONS)
         self._of_domain: defaultdict[str, asyncio.Semaphore] = defaultdict(
@@ -70,14 +70,14 @@ class MailQueue:
 
     def enqueue(self, mail: Mail) -> None:
         """
-        Accept *mail*, in place of a mail to the same recipient that still waits.
+        Accept *mail*, replacing a waiting mail to the same recipient.
 
         Raises:
             UnavailableError: The queue, or the share of the mail's domain, is full.
         """
         earlier = self._idle.pop(mail.to, None)
         if earlier is not None:
-            # Its link no longer works: a newer link voids it.
+            # Its link is invalid: a newer link replaces it.
             earlier.cancel()
             MAILS.labels("replaced").inc()
         elif self._is_full_for(_domain(mail)):
@@ -89,7 +89,7 @@ class MailQueue:
         WAITING.set(len(self._tasks))
 
     async def is_reachable(self) -> bool:
-        """Say whether the mail server accepts connections; a mail just sent shows it too."""
+        """Return whether the mail server accepts connections, or has just accepted a mail."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._sent_at < SEND_SECONDS:
             return True
@@ -125,7 +125,7 @@ class MailQueue:
             outcome = await self._deliver(mail)
             MAILS.labels(outcome).inc()
         except Exception as exc:
-            # The exception's text may hold the address, so only its type is logged.
+            # The exception's text may contain the address, so only its type is logged.
             log.error("mail failed", fault=type(exc).__name__)  # noqa: TRY400
             MAILS.labels("failed").inc()
         finally:
@@ -148,7 +148,7 @@ class MailQueue:
 
     @contextlib.asynccontextmanager
     async def _turn(self, mail: Mail, pause: float) -> AsyncIterator[None]:
-        """Hold a connection's place after *pause* seconds; a newer mail may replace it before."""
+        """Wait *pause* seconds, then for a connection slot; a newer mail may replace it before."""
         task = asyncio.current_task()
         if task is not None:
             self._idle[mail.to] = task

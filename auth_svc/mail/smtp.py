@@ -1,4 +1,4 @@
-"""The SMTP server that accepts mail, and the form in which a mail is sent to it."""
+"""The SMTP submission server, and the message format."""
 
 import ipaddress
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ StartTls = Literal["required", "opportunistic", "never"]
 @dataclass(frozen=True)
 class SmtpServer:
     """
-    Where mail is submitted.
+    The submission server.
 
-    ``starttls`` is for connections that begin in plain text: ``opportunistic`` encrypts where the
-    server offers it, with any certificate, and protects from passive listeners only.
+    ``starttls`` applies to connections that start in plain text: ``opportunistic`` encrypts if the
+    server offers it, with any certificate, and protects only against passive attackers.
     """
 
     host: str
@@ -47,10 +47,10 @@ class SmtpServer:
             url: The URL.
             password: The password of USER.
             strict: Require STARTTLS of a remote ``smtp`` server. A login always requires it.
-            ca_file: The CA certificates that the server's is verified with; default: the system's.
+            ca_file: CA certificates to verify the server; default: those of the system.
 
         Raises:
-            ValueError: *url* has another form.
+            ValueError: *url* is invalid.
         """
         parts = urlsplit(url)
         if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
@@ -83,7 +83,7 @@ def compose(mail: Mail, sender: str, clock: Clock) -> EmailMessage:
     message["Subject"] = mail.subject
     message["Date"] = format_datetime(clock())
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].rstrip(">"))
-    # Asks out-of-office robots not to answer (RFC 3834).
+    # Suppresses automatic replies (RFC 3834).
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.text)
     message.add_alternative(mail.html, subtype="html")

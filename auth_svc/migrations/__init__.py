@@ -1,1 +1,1 @@
-"""Alembic migrations of Auth's database; run at start by `auth_svc.storage.database`."""
+"""Alembic migrations of Auth's database; run at startup by `auth_svc.storage.database`."""

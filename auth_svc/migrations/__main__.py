@@ -1,6 +1,6 @@
-"""``python -m auth_svc.migrations [REVISION]``: bring Auth's tables up to date, or back, and end.
+"""``python -m auth_svc.migrations [REVISION]``: upgrade or downgrade Auth's database schema.
 
-Going back is for the version before, which does not know later revisions; run it with the later.
+Before returning to an earlier version, downgrade with the later one, which contains the revisions.
 """
 
 import sys

@@ -38,26 +38,26 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _COOKIE = re.compile(r"[A-Za-z0-9_-]+")
 _TO_COOKIE, _TO_BASE64 = str.maketrans("+/", "-_"), str.maketrans("-_", "+/")
 NOBODY = "nobody-amarre-start"
-"""A user id that nobody has; what is asked of it changes nothing."""
+"""A user id that does not exist, for checks without side effects."""
 
 
 class SessionUses(Protocol):
-    """Knows how sessions began and when they were used last; Appwrite does not."""
+    """Records how sessions were opened and when they were last used, which Appwrite does not."""
 
     async def record_start(self, session_id: str, *, by_passkey: bool, now: datetime) -> None:
-        """Note that a session began, and how."""
+        """Record that a session was opened, and how."""
         ...
 
     async def record_use(self, session_id: str, *, now: datetime) -> Use | None:
-        """Note that a session is used; None when it was idle for too long."""
+        """Record a use of a session; return None if it was idle for too long."""
         ...
 
 
 class AppwriteDirectory:
     """Users and sessions in Appwrite.
 
-    Appwrite mails the links by itself. Its links work for an hour, its sessions for a year; ours
-    for less, which the rules and *life* see to.
+    Appwrite sends the links itself. Its links are valid for an hour and its sessions for a year;
+    the rules and *life* enforce our shorter limits.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class AppwriteDirectory:
         self._link_url = link_url
 
     async def check(self) -> None:
-        """Check project and key with three calls that change nothing.
+        """Check project and key with three calls without side effects.
 
-        Auth starts although Appwrite is unavailable.
+        If Appwrite is unavailable, Auth starts anyway.
 
         Raises:
             StartError: The project is unknown or the key lacks a scope; both are named.
@@ -100,7 +100,7 @@ class AppwriteDirectory:
             except AppwriteError as error:
                 if error.kind == "project_not_found":
                     raise StartError(
-                        "AMARRE_AUTH_APPWRITE_PROJECT names no project of this Appwrite."
+                        "AMARRE_AUTH_APPWRITE_PROJECT does not name a project of this Appwrite."
                     ) from error
                 if error.kind == "general_unauthorized_scope":
                     missing.append(scope)
@@ -114,13 +114,13 @@ class AppwriteDirectory:
             )
 
     async def is_reachable(self) -> bool:
-        """Say whether Appwrite answers; that it refuses something is an answer."""
+        """Return whether Appwrite responds; an error response counts."""
         with contextlib.suppress(AppwriteError):
             await self._client.as_service("GET", f"/users/{NOBODY}")
         return True
 
     async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
-        """Let Appwrite find or make the user and mail the link."""
+        """Let Appwrite find or create the user and send the link."""
         try:
             token = await self._ask_for_link(email, new_id, language)
         except AppwriteError as error:
@@ -129,7 +129,7 @@ class AppwriteDirectory:
                 log.warning("user id is taken", action="a new id was made")
                 token = await self._ask_for_link(email, secrets.token_hex(10), language)
             elif error.kind == "user_blocked":
-                # Nobody learns from the answer that the address is known and blocked.
+                # The response does not reveal that the address is known and blocked.
                 log.warning("blocked user asked for a link", kind=names.KIND_SECURITY)
                 return Invitation(User(new_id, email), secrets.token_hex(32), mailed=True)
             elif error.kind == "general_argument_invalid":
@@ -138,11 +138,11 @@ class AppwriteDirectory:
                 raise _unexpected(error) from error
         user_id, secret = token.get("userId"), token.get("secret")
         if not isinstance(user_id, str) or not isinstance(secret, str) or not secret:
-            raise UpstreamError("Appwrite made a link but did not tell its secret.")
+            raise UpstreamError("Appwrite created a link but did not return its secret.")
         return Invitation(User(user_id, email), secret, mailed=True)
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
-        """Let Appwrite use the link up and open a session."""
+        """Let Appwrite consume the link and open a session."""
         try:
             session = await self._client.as_service(
                 "POST",
@@ -157,7 +157,7 @@ class AppwriteDirectory:
         return await self._opened(session, by_passkey=False)
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
-        """Let Appwrite open a session on the word of this service, which saw a passkey."""
+        """Let Appwrite open a session after this service has verified a passkey."""
         try:
             session = await self._client.as_service(
                 "POST",
@@ -173,13 +173,13 @@ class AppwriteDirectory:
     async def _opened(self, session: dict[str, Any], *, by_passkey: bool) -> OpenedSession:
         shown = session.get("secret")
         if not isinstance(shown, str) or not _BASE64.fullmatch(shown):
-            raise UpstreamError("Appwrite opened a session but did not tell its secret.")
+            raise UpstreamError("Appwrite opened a session but did not return its secret.")
         opened = replace(self._session(session), by_passkey=by_passkey)
         await self._uses.record_start(opened.id, by_passkey=by_passkey, now=self._clock())
         return OpenedSession(_for_cookie(shown), opened)
 
     async def find_session(self, secret: str) -> Verified | None:
-        """Ask Appwrite who *secret* belongs to; only 401 means nobody."""
+        """Return the user of *secret*; only status 401 means that there is none."""
         if not _COOKIE.fullmatch(secret):
             return None
         shown = _from_cookie(secret)
@@ -250,7 +250,7 @@ class AppwriteDirectory:
             last = str(page[-1]["$id"])
 
     async def add_user(self, user: User) -> None:
-        """Add *user*, who must be new, with their labels."""
+        """Add *user*, who must not exist, with their labels."""
         await self._users_call("POST", "/users", {"userId": user.id, "email": user.email})
         labels = {"labels": list(user.labels)}
         await self._users_call("PUT", f"/users/{quote(user.id, safe='')}/labels", labels)
@@ -272,7 +272,7 @@ class AppwriteDirectory:
         )
 
     async def _of_user(self, method: str, user_id: str, path: str) -> dict[str, Any] | None:
-        """Call for one user; None if the user or what is asked for does not exist."""
+        """Call for one user; return None if the user or the resource does not exist."""
         try:
             return await self._client.as_service(method, f"/users/{quote(user_id, safe='')}{path}")
         except AppwriteError as error:
@@ -292,33 +292,33 @@ class AppwriteDirectory:
                 " on ".join(filter(None, device))[:120],
             )
         except (KeyError, TypeError, ValueError) as exc:
-            raise UpstreamError("Appwrite showed a session without its times.") from exc
+            raise UpstreamError("Appwrite returned a session without its times.") from exc
 
 
 def _user(shown: dict[str, Any]) -> User:
     try:
         user_id, email, labels = shown["$id"], shown["email"], shown.get("labels") or [APPLICANT]
     except KeyError as exc:
-        raise UpstreamError("Appwrite showed a user without id or address.") from exc
+        raise UpstreamError("Appwrite returned a user without id or address.") from exc
     blocked = shown.get("status") is False
     return User(str(user_id), str(email), tuple(str(label) for label in labels), blocked)
 
 
 def _for_cookie(secret: str) -> str:
-    """Return base64 in the alphabet that cookies and URLs take."""
+    """Return base64 in the URL-safe alphabet."""
     return secret.rstrip("=").translate(_TO_COOKIE)
 
 
 def _from_cookie(secret: str) -> str:
-    """Return the base64 that `_for_cookie` was given."""
+    """Reverse `_for_cookie`."""
     return secret.translate(_TO_BASE64) + "=" * (-len(secret) % 4)
 
 
 def _printable(text: str) -> str:
-    """Return what may stand in a header."""
+    """Return *text* without characters that are invalid in a header."""
     return "".join(char for char in text if char.isascii() and char.isprintable())
 
 
 def _unexpected(error: AppwriteError) -> UpstreamError:
     log.error("appwrite refused", status=error.status, fault=error.kind)
-    return UpstreamError("The identity provider refused what Auth asked of it.")
+    return UpstreamError("The identity provider rejected a request of Auth.")

@@ -1,4 +1,4 @@
-"""Appwrite's REST API: time-outs, retries of reads only, and the meaning of its errors."""
+"""Client of Appwrite's REST API: timeouts, retries of reads only, error mapping."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,17 +21,17 @@ _AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATE
 
 
 class AppwriteError(Exception):
-    """Appwrite understood and refused; ``kind`` is its error type."""
+    """Appwrite rejected the request; ``kind`` is its error type."""
 
     def __init__(self, status: int, kind: str) -> None:
-        super().__init__(f"Appwrite answered {status} {kind}.")
+        super().__init__(f"Appwrite returned {status} {kind}.")
         self.status = status
         self.kind = kind
 
 
 @dataclass(frozen=True)
 class AppwriteProject:
-    """Which project, and the API key of this service."""
+    """The project, and the API key of this service."""
 
     endpoint: str
     id: str
@@ -39,10 +39,10 @@ class AppwriteProject:
 
 
 class AppwriteClient:
-    """Calls one project; as this service with its key, or as a user with a session."""
+    """Calls one project, as this service with its key or as a user with a session."""
 
     def __init__(self, http: httpx.AsyncClient, project: AppwriteProject, clock: Clock) -> None:
-        # Appwrite sends the sessions that it opens as cookies too; to keep them would mix users.
+        # Appwrite also sets sessions as cookies; storing them would mix up users.
         http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._http = http
         self._project = project
@@ -51,17 +51,17 @@ class AppwriteClient:
     async def as_service(
         self, method: str, path: str, body: object = None, **headers: str
     ) -> dict[str, Any]:
-        """Call with the API key; *headers* in lower case, with underscores.
+        """Call with the API key; *headers* are in lower case, with underscores.
 
         Raises:
-            AppwriteError: Appwrite refused.
-            UnavailableError, RateLimitedError, UpstreamError: It could not answer.
+            AppwriteError: Appwrite rejected the request.
+            UnavailableError, RateLimitedError, UpstreamError: Appwrite failed or is unavailable.
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self._call(method, path, body, {"x-appwrite-key": self._project.key, **named})
 
     async def as_user(self, path: str, session: str) -> dict[str, Any]:
-        """Read as the user of *session*; never together with the key, which Appwrite refuses.
+        """Read as the user of *session*, without the key, since Appwrite rejects both together.
 
         Raises:
             AppwriteError, UnavailableError, RateLimitedError, UpstreamError: As above.
@@ -71,7 +71,7 @@ class AppwriteClient:
     async def _call(
         self, method: str, path: str, body: object, headers: dict[str, str]
     ) -> dict[str, Any]:
-        # What writes is never sent twice: a lost answer may have spent a link or sent a mail.
+        # Writes are never retried: after a lost response, a link may be consumed or a mail sent.
         attempts = 2 if method == "GET" else 1
         for left in reversed(range(attempts)):
             try:
@@ -89,7 +89,7 @@ class AppwriteClient:
                 if left and isinstance(exc, httpx.ConnectError | httpx.RemoteProtocolError):
                     continue
                 log.warning("appwrite unavailable", fault=type(exc).__name__)
-                raise UnavailableError("The identity provider cannot be reached.") from exc
+                raise UnavailableError("The identity provider is unreachable.") from exc
             if not (left and answer.status_code in _AWAY):
                 return self._read(answer)
         raise AssertionError("the last attempt returns or raises")
@@ -110,13 +110,13 @@ class AppwriteClient:
             raise UnavailableError("The identity provider failed; try again later.")
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimitedError(
-                "The identity provider refuses more attempts now.",
+                "The identity provider has rate limited this service; try again later.",
                 retry_after=self._until(answer.headers.get("x-ratelimit-reset", "")),
             )
         if kind:
             raise AppwriteError(status, kind)
         log.error("appwrite answered nonsense", status=status)
-        raise UpstreamError("The identity provider answered something that is not Appwrite's.")
+        raise UpstreamError("The identity provider returned an invalid response.")
 
     def _until(self, reset: str) -> timedelta:
         ends = int(reset) if reset.isascii() and reset.isdecimal() else 0

@@ -33,11 +33,11 @@ log = structlog.get_logger("embedded")
 
 SECRET_BYTES = 32
 MAX_SESSIONS_PER_USER = 200
-"""Per user; beyond it the oldest ends."""
+"""Maximum sessions per user; above it, the oldest one ends."""
 
 
 class EmbeddedDirectory:
-    """Users and sessions in SQL; the port ``Directory``."""
+    """Users and sessions in SQL; implements the port ``Directory``."""
 
     def __init__(self, database: Database, life: SessionLife, clock: Clock) -> None:
         self._database = database
@@ -45,20 +45,20 @@ class EmbeddedDirectory:
         self._clock = clock
 
     async def invite(self, email: str, *, new_id: str, language: str) -> Invitation:
-        """Find or make the user of *email*."""
+        """Find or create the user of *email*."""
         async with self._database.transaction() as connection:
             user = await self._find_or_make(connection, email, new_id)
         if user.blocked:
-            # Nobody learns from the answer that the address is known and blocked.
+            # The response does not reveal that the address is known and blocked.
             log.warning("blocked user asked for a link", kind=names.KIND_SECURITY)
         return Invitation(user, secrets.token_hex(SECRET_BYTES), mailed=user.blocked)
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
-        """Open a session; that the link was good has been decided by the rules."""
+        """Open a session; the rules have already validated the link."""
         return await self._open(user_id, user_agent, by_passkey=False)
 
     async def open_session_of(self, user_id: str, *, user_agent: str) -> OpenedSession:
-        """Open a session for a user who showed a passkey."""
+        """Open a session for a user who presented a passkey."""
         return await self._open(user_id, user_agent, by_passkey=True)
 
     async def _open(self, user_id: str, user_agent: str, *, by_passkey: bool) -> OpenedSession:
@@ -77,7 +77,7 @@ class EmbeddedDirectory:
             "expires_at": session.expires_at,
             "by_passkey": by_passkey,
         }
-        # One statement, so that nobody is blocked between a look and the opening.
+        # One statement, so that a user cannot be blocked between check and insert.
         allowed = exists().where(users.c.id == user_id, users.c.blocked.is_(False))
         async with self._database.transaction() as connection:
             opening = insert_where(sessions, values, allowed)
@@ -87,7 +87,7 @@ class EmbeddedDirectory:
         return opened
 
     async def find_session(self, secret: str) -> Verified | None:
-        """Return whom *secret* belongs to, and note that the session is in use."""
+        """Return the user of *secret*, and record that the session is in use."""
         now = self._clock()
         query = (
             select(sessions, users.c.email, users.c.labels)
@@ -152,7 +152,7 @@ class EmbeddedDirectory:
             yield _user(row)
 
     async def add_user(self, user: User) -> None:
-        """Add *user*, who must be new."""
+        """Add *user*, who must not exist."""
         row = {
             "id": user.id,
             "email": user.email,
@@ -170,8 +170,8 @@ class EmbeddedDirectory:
             async with connection.begin_nested():
                 await self._make(connection, email, new_id)
         except IntegrityError:
-            # REDCap knows this address under the id of somebody who signs in with another one.
-            # To hand that identity over would let one person read another's requests.
+            # REDCap has this address under the id of a user who signs in with another one.
+            # Reusing that id would let one person read another's requests.
             log.warning("user id is taken", action="a new id was made")
             await self._make(connection, email, secrets.token_hex(10))
         query = select(users).where(users.c.email == email)

@@ -1,4 +1,4 @@
-"""Makes the identity provider that the settings choose."""
+"""Creates the identity provider selected by the settings."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ Provider = EmbeddedDirectory | AppwriteDirectory
 
 
 def utc_now() -> datetime:
-    """Return the present time."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
@@ -32,7 +32,7 @@ async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[
 
     Raises:
         SecretFileError: Appwrite's key cannot be read.
-        StartError: It is not a key, lacks a scope, or the project is unknown.
+        StartError: The key is invalid or lacks a scope, or the project is unknown.
     """
     life = SessionLife(settings.auth_session_lifetime, settings.auth_session_idle)
     if settings.auth_provider == "embedded":

@@ -1,4 +1,4 @@
-"""What a browser says it is, in few words, for the list of one's devices."""
+"""Short descriptions of browsers, for the list of devices."""
 
 import re
 
@@ -21,12 +21,12 @@ _SYSTEMS = (
 
 
 def describe(user_agent: str) -> str:
-    """Return for instance ``Firefox on Linux``; empty when the text says neither."""
+    """Return a description such as ``Firefox on Linux``; empty if unknown."""
     browser = _first(_BROWSERS, user_agent)
     system = _first(_SYSTEMS, user_agent)
     return " on ".join(filter(None, (browser, system)))
 
 
 def _first(table: tuple[tuple[str, re.Pattern[str]], ...], text: str) -> str:
-    # The order of a table matters: most browsers claim to be others as well.
+    # The order matters: most user agent strings also contain other browsers' names.
     return next((name for name, pattern in table if pattern.search(text)), "")

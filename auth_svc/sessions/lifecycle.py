@@ -49,7 +49,7 @@ class IssuedToken:
 
 @dataclass
 class _CachedSession:
-    """A verified session: since when, and the tokens issued for it by audience and caller."""
+    """A verified session: the time of verification, and its tokens by audience and caller."""
 
     verified: Verified
     at: datetime
@@ -61,7 +61,7 @@ class Sessions:
     Verifies, lists and ends sessions.
 
     A verified session is cached for `staleness`. Revocations remove it from the cache: at once
-    when they are made by this replica, within a second when another one makes them.
+    if made by this replica, within a second if made by another.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Sessions:
 
     async def issue_token(self, secret: str, *, audience: str, caller: SpiffeId) -> IssuedToken:
         """
-        Return a token of the session behind *secret*, valid for *audience* if *caller* shows it.
+        Return a token of the session behind *secret*, valid for *audience* and *caller*.
 
         Raises:
             UnauthenticatedError: The session is unknown or has ended.
@@ -131,7 +131,7 @@ class Sessions:
         log.info("all sessions ended", user=pseudonym(user_id))
 
     async def user_changed(self, user_id: str) -> None:
-        """Verify every session of the user again, here and wherever it is cached."""
+        """Force a new verification of the user's sessions, here and wherever they are cached."""
         await self._revocations.user_changed(user_id)
 
     def _cached(self, key: bytes, now: datetime) -> _CachedSession | None:
@@ -152,7 +152,7 @@ class Sessions:
         if verified is None or verified.session.expires_at <= now:
             raise UnauthenticatedError("The session is unknown or has ended; sign in again.")
         found = _CachedSession(replace(verified, user=self._with_roles(verified.user)), now, {})
-        # A session that ended while the provider was asked must not be cached.
+        # A session that ended during the call to the provider must not be cached.
         if generation == self._generation:
             self._cache[digest(secret)] = found
             while len(self._cache) > MAX_CACHED_SESSIONS:

@@ -1,4 +1,4 @@
-"""Pushes sessions that end before their time to the services that hold tokens of them."""
+"""Pushes revoked sessions to the services that hold tokens of them."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,11 @@ from mesh.chassis.errors import UnavailableError
 log = structlog.get_logger("revocations")
 
 KEPT = timedelta(seconds=90)
-"""How long a revocation matters: a token lives 60 s; the rest is for clocks that differ."""
+"""How long revocations are kept: the 60 s lifetime of tokens, plus a margin for clock skew."""
 OVERLAP = timedelta(seconds=5)
-"""Positions may become visible out of order; the store is read again from this far back."""
+"""Positions may become visible out of order; each poll rereads this far back."""
 POLL_SECONDS = 0.5
-"""How soon a replica learns what another one revoked."""
+"""The interval at which replicas poll each other's revocations."""
 HEARTBEAT_SECONDS = 5.0
 
 Listener = Callable[[Revocation], None]
@@ -25,10 +25,10 @@ Listener = Callable[[Revocation], None]
 
 class Revocations:
     """
-    Revocations of all replicas, in the order in which this one learns them.
+    Revocations of all replicas, in the order in which this one receives them.
 
-    What is revoked here is pushed at once; what another replica or an administration command
-    revoked, at the next poll of the store.
+    Local revocations are pushed at once; those of other replicas or administration commands at the
+    next poll of the store.
     """
 
     def __init__(self, store: RevocationStore, clock: Clock) -> None:
@@ -40,15 +40,15 @@ class Revocations:
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
-        """Call *listener* with each revocation from now on."""
+        """Call *listener* with each new revocation."""
         self._listeners.append(listener)
 
     async def revoke(self, session_ids: Iterable[str]) -> None:
-        """Push that the sessions ended."""
+        """Push the end of the sessions."""
         await self._publish([Revocation(one, "", self._clock()) for one in session_ids])
 
     async def user_changed(self, user_id: str) -> None:
-        """Push that cached verifications of the user may be wrong."""
+        """Push the invalidation of the user's cached verifications."""
         await self._publish([Revocation("", user_id, self._clock())])
 
     async def _publish(self, added: list[Revocation]) -> None:
@@ -59,7 +59,7 @@ class Revocations:
         try:
             await self._store.add(added)
         except UnavailableError as exc:
-            # The session has ended all the same; other replicas refuse it when its token expires.
+            # The session has ended anyway; other replicas reject it when its token expires.
             log.error("revocation not stored", count=len(added), reason=str(exc))  # noqa: TRY400
 
     def __contains__(self, session_id: object) -> bool:
@@ -67,7 +67,7 @@ class Revocations:
         return (session_id, "") in self._recent
 
     async def watch(self) -> AsyncGenerator[list[Revocation], None]:
-        """Yield what was revoked within `KEPT`, then what is new; an empty list is a heartbeat."""
+        """Yield the revocations within `KEPT`, then new ones; an empty list is a heartbeat."""
         queue: asyncio.Queue[Revocation] = asyncio.Queue()
         self._watchers.add(queue)
         try:
@@ -86,7 +86,7 @@ class Revocations:
             self._watchers.discard(queue)
 
     async def follow(self) -> None:
-        """Poll the store for as long as the process lives."""
+        """Poll the store until cancelled."""
         while True:
             # The health check of the database reports an outage; the next poll catches up.
             with contextlib.suppress(UnavailableError):
@@ -94,20 +94,20 @@ class Revocations:
             await asyncio.sleep(POLL_SECONDS)
 
     async def poll(self) -> None:
-        """Push what the store has and this replica has not seen."""
+        """Push the stored revocations that this replica has not seen."""
         now = self._clock()
         settled = [position for position, one in self._positions.items() if one.at < now - OVERLAP]
         for key in [key for key, one in self._recent.items() if one.at <= now - KEPT]:
             del self._recent[key]
         found = await self._store.after(max(settled, default=0), since=now - KEPT)
         fresh = [one for position, one in found.items() if position not in self._positions]
-        # Of what has settled only the last position matters.
+        # Of settled positions, only the last one matters.
         for position in sorted(settled)[:-1]:
             del self._positions[position]
         self._positions |= found
         for one in fresh:
             known = self._recent.get((one.session_id, one.user_id))
-            # What this replica revoked itself comes back from the store.
+            # The store also returns this replica's own revocations.
             if known is None or one.at > known.at:
                 self._push(one)
 

@@ -11,15 +11,15 @@ RequiredFor = Literal["chosen", "operators", "everybody"]
 
 @dataclass(frozen=True)
 class SecondFactorPolicy:
-    """Of whom a second factor is asked: who ``chosen`` it, ``operators`` as well, or ``everybody``.
+    """Who needs a second factor: users who opted in, also ``operators``, or ``everybody``.
 
-    A user without a passkey adds one with only the first factor.
+    A user without a passkey can register one with only the first factor.
     """
 
     asked: RequiredFor = "chosen"
 
     def is_required_for(self, labels: Collection[str]) -> bool:
-        """Say whether a user with these *labels* must show a passkey."""
+        """Return whether a user with these *labels* must present a passkey."""
         return (
             self.asked == "everybody"
             or SECOND_FACTOR in labels

@@ -1,4 +1,4 @@
-"""Which e-mail addresses may sign in, and the normalised form of each."""
+"""Validates and normalizes the e-mail addresses that may sign in."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ from auth_svc.errors import InvalidEmailError
 
 
 class AllowedDomains:
-    """The domains whose addresses may sign in, compared as a whole in their ASCII form."""
+    """The domains whose addresses may sign in; exact matches in their ASCII form."""
 
     def __init__(self, domains: Iterable[str], *, beyond_ascii: bool = False) -> None:
-        """Accept the addresses of *domains*, given in Unicode or in ASCII.
+        """Accept addresses in *domains*, given in Unicode or ASCII.
 
         *beyond_ascii* also accepts mailboxes such as ``josé``, which only mail servers with
         SMTPUTF8 deliver to (RFC 6531).
@@ -23,20 +23,20 @@ class AllowedDomains:
         self._domains = frozenset(_ascii_domain(domain) for domain in domains)
 
     def parse(self, text: str) -> str:
-        """Return the address in *text*, lower-case and normalised.
+        """Return the address in *text*, in lower case and normalized.
 
-        Mailboxes that differ only in case count as one, and mail goes to the lower-case form, so
-        that the account belongs to whoever receives the mail.
+        Mailboxes that differ only in case are the same account, and mail is sent to the lower-case
+        form, so that the account belongs to its recipient.
 
         Raises:
-            InvalidEmailError: The text is not an address, or mail to it is not possible here.
+            InvalidEmailError: The text is not an address, or the mail server cannot deliver to it.
         """
         try:
             found = _parse(text)
         except EmailNotValidError as exc:
             raise InvalidEmailError("The text is not an e-mail address.") from exc
         if not (self._beyond_ascii or found.local_part.isascii()):
-            raise InvalidEmailError("The e-mail address has a mailbox beyond ASCII.")
+            raise InvalidEmailError("The mailbox of the e-mail address must be ASCII.")
         if found.ascii_domain.lower() not in self._domains:
             raise InvalidEmailError("The domain of the e-mail address is not allowed.")
         return found.normalized.lower()

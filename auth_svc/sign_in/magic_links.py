@@ -1,4 +1,4 @@
-"""The rules of signing in by magic link: who gets one, and what makes it a session."""
+"""Rules of signing in by magic link."""
 
 import secrets
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ log = structlog.get_logger("signin")
 
 @dataclass(frozen=True)
 class LinkRules:
-    """Who may have a link, where it leads, how long it works and how often it may be tried."""
+    """Policy of links: allowed addresses, target URL, lifetime and number of attempts."""
 
     domains: AllowedDomains
     url: str
@@ -31,7 +31,7 @@ class LinkRules:
 
 
 class SignIn:
-    """Mails magic links and opens sessions from them."""
+    """Sends magic links and opens sessions from them."""
 
     def __init__(
         self,
@@ -53,15 +53,15 @@ class SignIn:
         self._mailer = mailer
 
     async def sign_up(self, email: str, *, client: str, language: str) -> datetime:
-        """Mail a link to *email*; returns when the wish was taken.
+        """Send a link to *email*; return once the mail is queued.
 
-        REDCap is asked about every address, also one that the directory knows: so the time
-        that an answer takes, and whether there is one, tell nothing about the address.
+        Every address is looked up in REDCap, even one that the directory has, so that neither
+        latency nor errors reveal whether the address is known.
 
         Raises:
-            InvalidEmailError: The address may have no link.
-            RateLimitedError: Too many links were asked for.
-            UnavailableError: REDCap, the directory or the mail cannot take it at the moment.
+            InvalidEmailError: The address must not receive a link.
+            RateLimitedError: Too many links were requested.
+            UnavailableError: REDCap, the directory or the mail queue is unavailable.
         """
         address = self._rules.domains.parse(email)
         await self._limits.count_link_request(address, client)
@@ -96,9 +96,9 @@ class SignIn:
         """Open a session from the two parts of a link.
 
         Raises:
-            InvalidCredentialsError: The link is unknown, used, replaced or too old.
-            RateLimitedError: This client tried too often.
-            UnavailableError: The directory cannot be asked; the link still works.
+            InvalidCredentialsError: The link is unknown, used, replaced or expired.
+            RateLimitedError: Too many attempts by this client.
+            UnavailableError: The directory is unavailable; the link remains valid.
         """
         await self._limits.count_login_attempt(client)
         name, shown = handle.lower(), digest(secret.lower())

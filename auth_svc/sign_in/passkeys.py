@@ -1,7 +1,7 @@
-"""The rules of passkeys: made by who is signed in, and then a way in without mail.
+"""Rules of passkeys: registration by signed-in users, and signing in with one.
 
-The authenticator must verify the person (by fingerprint, face or PIN), so that a passkey is two
-factors in one: something one has and something one is or knows.
+The authenticator must verify the user (by fingerprint, face or PIN), so a passkey is two factors:
+possession, and biometrics or knowledge.
 """
 
 import secrets
@@ -41,12 +41,12 @@ T = TypeVar("T")
 MAX_PASSKEYS = 20
 CEREMONY_LIFETIME = timedelta(minutes=5)
 ANY_USER = ""
-"""Whom a ceremony of signing in is for: nobody knows yet."""
+"""The user of a sign-in ceremony, which is not known yet."""
 
 
 @dataclass(frozen=True)
 class RelyingParty:
-    """Who asks for passkeys: the domain that they are bound to, and the pages that may ask."""
+    """The relying party: the domain to which passkeys are bound, and the allowed origins."""
 
     id: str
     origins: tuple[str, ...]
@@ -55,7 +55,7 @@ class RelyingParty:
 
 @dataclass(frozen=True)
 class Passkey:
-    """A key pair's public half; ``id`` is the credential id in base64url."""
+    """The public key of a passkey; ``id`` is the credential id in base64url."""
 
     id: str
     user_id: str
@@ -68,7 +68,7 @@ class Passkey:
 
 @dataclass(frozen=True)
 class Ceremony:
-    """One attempt to make or use a passkey; its challenge works once."""
+    """One attempt to register or use a passkey; its challenge works once."""
 
     id: str
     user_id: str
@@ -78,25 +78,25 @@ class Ceremony:
 
 @dataclass(frozen=True)
 class StartedCeremony:
-    """What the browser is given to go on with a ceremony."""
+    """The options with which the browser continues a ceremony."""
 
     ceremony_id: str
     options_json: str = field(repr=False)
 
 
 class PasskeyStore(Protocol):
-    """Where passkeys and ceremonies are kept."""
+    """Stores passkeys and ceremonies."""
 
     async def put_ceremony(self, ceremony: Ceremony) -> None:
-        """Keep a ceremony."""
+        """Store a ceremony."""
         ...
 
     async def take_ceremony(self, ceremony_id: str, *, now: datetime) -> Ceremony | None:
-        """Return a ceremony that has not ended, once."""
+        """Consume a ceremony that has not expired."""
         ...
 
     async def add(self, passkey: Passkey, *, most: int) -> bool:
-        """Keep a passkey; False when the user has *most*, or the id is known."""
+        """Store a passkey; return False if the user has *most*, or the id exists."""
         ...
 
     async def of_user(self, user_id: str) -> list[Passkey]:
@@ -108,7 +108,7 @@ class PasskeyStore(Protocol):
         ...
 
     async def use(self, passkey: Passkey, *, sign_count: int, now: datetime) -> bool:
-        """Note a use; False when another one was noted since *passkey* was read."""
+        """Record a use; return False if another one was recorded since *passkey* was read."""
         ...
 
     async def remove(self, user_id: str, passkey_id: str) -> None:
@@ -117,7 +117,7 @@ class PasskeyStore(Protocol):
 
 
 class Passkeys:
-    """Makes passkeys and opens sessions with them."""
+    """Registers passkeys and opens sessions with them."""
 
     def __init__(
         self,
@@ -135,11 +135,11 @@ class Passkeys:
         self._limits = limits
 
     async def begin(self, user_id: str, email: str, *, partial: bool = False) -> StartedCeremony:
-        """Begin the making of a passkey for a signed-in user.
+        """Start the registration of a passkey for a signed-in user.
 
         Raises:
-            SecondFactorRequiredError: The session is *partial*, and the user has a passkey to
-                show: a link by itself must not lead to another one.
+            SecondFactorRequiredError: The session is *partial*, and the user has a passkey:
+                a link alone must not be enough to register another one.
         """
         known = await self._store.of_user(user_id)
         if partial and known:
@@ -166,17 +166,17 @@ class Passkeys:
     async def add(
         self, user_id: str, ceremony_id: str, answer: str, *, name: str, partial: bool = False
     ) -> Passkey:
-        """Keep the passkey that the browser made.
+        """Store the passkey that the browser created.
 
         Raises:
             SecondFactorRequiredError: As `begin`.
-            InvalidRequestError: The answer does not fit the ceremony, which is over in any case.
-            ConflictError: The user has as many passkeys as may be, or this one is known.
+            InvalidRequestError: The response does not match the ceremony, which is consumed anyway.
+            ConflictError: The user has the maximum number of passkeys, or this one exists.
         """
         now = self._clock()
         ceremony = await self._store.take_ceremony(ceremony_id, now=now)
         if ceremony is None or ceremony.user_id != user_id:
-            raise _unfit("ceremony_id", "it is unknown, used or too old; begin again")
+            raise _unfit("ceremony_id", "it is unknown, used or expired; start again")
         made = _checked(
             lambda: webauthn.verify_registration_response(
                 credential=answer,
@@ -187,7 +187,7 @@ class Passkeys:
             )
         )
         if made is None:
-            raise _unfit("credential_json", "it does not answer the challenge")
+            raise _unfit("credential_json", "it does not match the challenge")
         passkey = Passkey(
             bytes_to_base64url(made.credential_id),
             user_id,
@@ -196,12 +196,12 @@ class Passkeys:
             name,
             now,
         )
-        # Who has shown one factor may add the first passkey and no other.
+        # With only one factor, the user may register the first passkey and no other.
         if not await self._store.add(passkey, most=1 if partial else MAX_PASSKEYS):
             if partial:
                 raise SecondFactorRequiredError
             raise ConflictError(
-                f"The passkey is known already, or the user has {MAX_PASSKEYS}: remove one first."
+                f"The passkey exists already, or the user has {MAX_PASSKEYS}: remove one first."
             )
         log.info("passkey added", user=pseudonym(user_id), kind=names.KIND_SECURITY)
         return passkey
@@ -211,24 +211,24 @@ class Passkeys:
         return await self._store.of_user(user_id)
 
     async def remove(self, user_id: str, passkey_id: str, *, keep_one: bool = False) -> None:
-        """Forget a passkey of the user.
+        """Delete a passkey of the user.
 
         Raises:
             ConflictError: It is the last one and *keep_one* is set.
         """
         if keep_one and {passkey_id} >= {one.id for one in await self._store.of_user(user_id)}:
             raise ConflictError(
-                "This is the last passkey, and one is asked for at each sign-in: add another one"
+                "This is the last passkey, and one is required at each sign-in: add another one"
                 " first, or turn that off."
             )
         await self._store.remove(user_id, passkey_id)
         log.info("passkey removed", user=pseudonym(user_id), kind=names.KIND_SECURITY)
 
     async def ask_for(self, user_id: str, *, required: bool) -> None:
-        """Ask the user for a passkey at each sign-in from now on, or do so no more.
+        """Require a passkey of the user at each sign-in, or stop requiring it.
 
         Raises:
-            ConflictError: The user has none.
+            ConflictError: The user has no passkey.
         """
         if required and not await self._store.of_user(user_id):
             raise ConflictError("You have no passkey yet: add one first.")
@@ -241,7 +241,7 @@ class Passkeys:
         )
 
     async def begin_log_in(self, client: str) -> StartedCeremony:
-        """Begin a sign-in; the answer is the same for everybody.
+        """Start a sign-in; the response is the same for all users.
 
         Raises:
             RateLimitedError: This client tried too often.
@@ -262,7 +262,7 @@ class Passkeys:
         """Open a session with a passkey.
 
         Raises:
-            InvalidCredentialsError: The passkey is unknown, or does not answer the challenge.
+            InvalidCredentialsError: The passkey is unknown, or does not match the challenge.
             RateLimitedError: This client tried too often.
         """
         await self._limits.count_login_attempt(client)
@@ -306,11 +306,11 @@ class Passkeys:
 
 
 def _checked(verify: Callable[[], T]) -> T | None:
-    """Return what *verify* returns; None when what the browser sent cannot be used."""
+    """Return the result of *verify*; None if the browser's response is invalid."""
     try:
         return verify()
     except Exception as exc:
-        # The library parses foreign bytes; whatever it stumbles over, they are refused.
+        # The library parses untrusted bytes: any exception means that they are rejected.
         log.info("passkey refused", fault=type(exc).__name__)
         return None
 

@@ -1,4 +1,4 @@
-"""How often links may be requested and sign-ins attempted: per address, per client, overall."""
+"""Rate limits on link requests and sign-in attempts: per address, per client and overall."""
 
 import hashlib
 import ipaddress
@@ -12,7 +12,7 @@ from mesh.chassis.errors import RateLimitedError
 
 @dataclass(frozen=True)
 class Limit:
-    """A burst of ``hits``, refilled evenly over ``window``; ``name`` is a metric's label."""
+    """A burst of ``hits``, refilled evenly over ``window``; ``name`` is the metric label."""
 
     name: str
     hits: int
@@ -24,13 +24,13 @@ class LinkLimits:
     """
     The limits of link requests.
 
-    ``reserved`` and ``reserved_per_client`` hold links for clients that asked for few, so that
-    whoever uses up ``overall`` from some networks does not stop sign-up from the others.
+    ``reserved`` and ``reserved_per_client`` reserve links for clients that requested few, so that
+    a flood from some networks, which exhausts ``overall``, does not stop sign-up from others.
     """
 
     per_address: Limit = Limit("links per address", 5, timedelta(minutes=15))
     per_client: Limit = Limit("links per client", 60, timedelta(minutes=10))
-    """A client may be a whole laboratory behind one address."""
+    """A client may be a whole laboratory behind one IP address."""
     overall: Limit = Limit("links overall", 600, timedelta(minutes=10))
     reserved: Limit = Limit("links reserved", 300, timedelta(minutes=10))
     reserved_per_client: Limit = Limit("links reserved per client", 3, timedelta(minutes=10))
@@ -41,10 +41,10 @@ LOG_INS_PER_CLIENT = Limit("log-ins per client", 200, timedelta(minutes=10))
 
 class RateLimits:
     """
-    Refuses what happens too often; ``off`` lets everything pass.
+    Enforces the limits; ``off`` disables them.
 
-    Using a link that was mailed, signing in with a passkey and open sessions never count against
-    the limits of link requests.
+    Using a mailed link, signing in with a passkey, and open sessions never count against the
+    limits of link requests.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class RateLimits:
 
     async def count_link_request(self, address: str, client: str) -> None:
         """
-        Count a request for a link; one that any limit refuses counts for none of them.
+        Count a request for a link; a request that one limit rejects counts on none of them.
 
         Raises:
-            RateLimitedError: A limit is reached; says when to come back.
+            RateLimitedError: A limit is reached; includes the time to wait.
         """
         links = self._links
         who = ((links.per_client, network(client)), (links.per_address, address))
@@ -83,12 +83,12 @@ class RateLimits:
         Count an attempt to use a link or a passkey.
 
         Raises:
-            RateLimitedError: The limit is reached; says when to come back.
+            RateLimitedError: The limit is reached; includes the time to wait.
         """
         self._refuse(await self._exceeded((LOG_INS_PER_CLIENT, network(client))))
 
     async def _exceeded(self, *limits: tuple[Limit, str]) -> tuple[Limit, Exceeded] | None:
-        """Count one more for each limit; or, if one is reached, for none, and return that one."""
+        """Count on each limit; if one is reached, count on none and return that one."""
         if self._off:
             return None
         by_key = {_key(limit, subject): limit for limit, subject in limits}

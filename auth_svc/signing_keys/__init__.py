@@ -1,1 +1,1 @@
-"""The keys that sign user tokens, and the endpoint that publishes their public halves."""
+"""The keys that sign user tokens, and the endpoint that publishes their public keys."""

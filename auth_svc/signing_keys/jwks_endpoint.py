@@ -22,7 +22,7 @@ CLAIM_SECONDS = 1.0
 
 
 class _Web(uvicorn.Server):
-    """uvicorn without handlers for signals: the process has its own."""
+    """A uvicorn server without signal handlers; the process installs its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -35,12 +35,12 @@ async def serve_key_set(
 ) -> AsyncIterator[None]:
     """Serve *document* at `PATH` while the body runs.
 
-    Replicas may share a Unix socket: each listens on one of its own and the shared name leads to
-    one of them, to another when that one has gone.
+    Replicas may share a Unix socket path: each listens on its own socket, and the shared path is
+    a symbolic link to one of them, moved to another when that one stops.
 
     Args:
         listen: ``unix:/run/keys.sock`` or ``127.0.0.1:3072``.
-        document: Returns the key set as it is now.
+        document: Returns the current key set.
 
     Raises:
         StartError: The address cannot be bound.
@@ -77,7 +77,7 @@ def _bound(listen: str) -> Iterator[socket.socket]:
     if not listen.startswith("unix:"):
         host, _, port = listen.rpartition(":")
         if not host or not 0 < int(port) < 65_536:
-            raise ValueError("no HOST:PORT")
+            raise ValueError("not HOST:PORT")
         with socket.create_server((host, int(port)), backlog=128) as bound:
             yield bound
         return
@@ -106,7 +106,7 @@ def _own(path: Path) -> Path:
 
 
 def _claim(path: Path) -> None:
-    """Let the shared name lead to this process, in one step."""
+    """Point the shared path to this process, atomically."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.link")
     draft.unlink(missing_ok=True)
     draft.symlink_to(_own(path))
@@ -114,7 +114,7 @@ def _claim(path: Path) -> None:
 
 
 async def _keep_claimed(path: Path) -> None:
-    """Claim the shared name whenever it leads nowhere."""
+    """Claim the shared path whenever its target is gone."""
     while True:
         await asyncio.sleep(CLAIM_SECONDS)
         if not await _answers(path):

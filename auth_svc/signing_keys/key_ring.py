@@ -1,9 +1,9 @@
-"""Keys that sign user tokens, and the key set that publishes their public halves.
+"""Keys that sign user tokens, and the key set that publishes their public keys.
 
-The file holds one or more Ed25519 private keys in PEM, one after the other. The first signs, all
-are published. So a rotation is: append a new key, wait until every verifier has fetched the key
-set (a minute), move it to the front, wait until the last old token has ended (a minute), drop
-the old one. The file is read again when it changes.
+The file contains one or more Ed25519 private keys in PEM. The first one signs, all are published.
+To rotate: append a new key, wait until every verifier has fetched the key set (a minute), move it
+to the front, wait until the last old token has expired (a minute), remove the old key. The file is
+reread when it changes.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ _PEM = re.compile(rb"-----BEGIN PRIVATE KEY-----.+?-----END PRIVATE KEY-----\s*"
 
 
 class KeyRing:
-    """The keys of a file, followed as it changes."""
+    """The keys of a file, reloaded when it changes."""
 
     def __init__(self, path: Path) -> None:
-        """Read the keys; makes the file where there is none.
+        """Read the keys; create the file if missing.
 
         Raises:
             StartError, SecretFileError: As for `load_or_make`.
@@ -46,15 +46,15 @@ class KeyRing:
         self._read_at = path.stat().st_mtime_ns
 
     def signing(self) -> SigningKey:
-        """Return the key that signs now."""
+        """Return the current signing key."""
         return self._keys[0]
 
     def document(self) -> dict[str, object]:
-        """Return the public halves of all keys as a JSON Web Key Set."""
+        """Return the public keys as a JSON Web Key Set."""
         return {"keys": [key.jwk() for key in self._keys]}
 
     def refresh(self) -> bool:
-        """Read the file again if it changed; a file that cannot be used changes nothing."""
+        """Reread the file if it changed; keep the current keys if it is invalid."""
         try:
             changed_at = self._path.stat().st_mtime_ns
             if changed_at == self._read_at:
@@ -69,7 +69,7 @@ class KeyRing:
 
 
 def load_or_make(path: Path) -> list[SigningKey]:
-    """Return the keys in *path*, the signing one first; makes the file where there is none.
+    """Return the keys in *path*, the signing one first; create the file if missing.
 
     Raises:
         StartError: The file cannot be created, or does not contain keys.
@@ -92,7 +92,7 @@ def parse(pem: bytes) -> list[SigningKey]:
     """Return the keys in *pem*, in order.
 
     Raises:
-        ValueError: There is none, or one is of another kind.
+        ValueError: There is no key, or one is of another type.
     """
     blocks = _PEM.findall(pem)
     if not blocks:
@@ -110,12 +110,12 @@ def parse(pem: bytes) -> list[SigningKey]:
 
 
 def to_pem(key: SigningKey) -> bytes:
-    """Return *key* as it stands in the file."""
+    """Return *key* in the file format."""
     return key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _make(path: Path) -> None:
-    """Write a new key, readable only by this user; of replicas that race, the first wins."""
+    """Write a new key, readable only by this user; among racing replicas, the first one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

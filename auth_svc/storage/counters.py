@@ -15,18 +15,18 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 class SqlCounters:
     """
-    The port ``Counters``: one row per key.
+    Implements the port ``Counters``: one row per key.
 
-    A row holds when its bucket is full again, in milliseconds since 1970. Each hit moves that
-    moment on by ``window / hits``; a hit that would move it beyond ``window`` from now is refused
-    (the generic cell rate algorithm, ITU-T I.371).
+    A row stores when its bucket will be full again, in milliseconds since 1970. Each hit advances
+    that time by ``window / hits``; a hit that would advance it beyond ``window`` from now is
+    rejected (the generic cell rate algorithm, ITU-T I.371).
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def count(self, allowances: Sequence[Allowance], *, now: datetime) -> Exceeded | None:
-        """Count in one transaction, which is rolled back if an allowance is used up."""
+        """Count in one transaction, which is rolled back if an allowance is exhausted."""
         now_ms = int(now.timestamp() * 1000)
         try:
             async with self._database.transaction() as connection:
@@ -41,7 +41,7 @@ class SqlCounters:
         return None
 
     def _one_more(self, allowance: Allowance, now_ms: int) -> Any:
-        """Return the one statement that counts, so that no hit of parallel callers is lost."""
+        """Return the statement that counts atomically, so that no concurrent hit is lost."""
         interval = allowance.window // _MILLISECOND // allowance.hits
         known = buckets.c.full_at
         return (
@@ -56,7 +56,7 @@ class SqlCounters:
 
 
 class _UsedUpError(Exception):
-    """Leaves the transaction, so that none of it is kept."""
+    """Rolls back the transaction."""
 
     def __init__(self, exceeded: Exceeded) -> None:
         super().__init__("an allowance is used up")

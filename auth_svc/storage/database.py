@@ -1,4 +1,4 @@
-"""Auth's database, SQLite or PostgreSQL: connections, migrations, and what an outage means."""
+"""Auth's database, SQLite or PostgreSQL: connections, migrations, and outages."""
 
 import asyncio
 import contextlib
@@ -25,17 +25,17 @@ POOL_SIZE = 8
 _MIGRATIONS = Path(auth_svc.__file__).parent / "migrations"
 NEWEST_REVISION = max(file.name[1:5] for file in (_MIGRATIONS / "versions").glob("m*_*.py"))
 VERSION_TABLE = "auth_alembic_version"
-_LOCK = 0x414D_4152_5245  # any number that no other program locks in this database
+_LOCK = 0x414D_4152_5245  # arbitrary, but not used by any other program in this database
 
 
 class Database:
     """One database and its pool of connections."""
 
     def __init__(self, url: str) -> None:
-        """Prepare the pool; connects only when used.
+        """Create the pool; connects lazily.
 
         Raises:
-            StartError: *url* is none that can be used.
+            StartError: *url* is not supported.
         """
         try:
             parsed = make_url(url)
@@ -43,7 +43,7 @@ class Database:
             raise StartError(f"AMARRE_AUTH_DATABASE is not a database URL: {exc}") from exc
         if parsed.drivername not in DRIVERS:
             raise StartError(
-                f"AMARRE_AUTH_DATABASE begins with {parsed.drivername!r}; use one of"
+                f"AMARRE_AUTH_DATABASE starts with {parsed.drivername!r}; use one of"
                 f" {', '.join(DRIVERS)}."
             )
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
@@ -67,28 +67,28 @@ class Database:
         """Yield a connection in a transaction, committed at the end of the body.
 
         Raises:
-            UnavailableError: The database cannot be reached, or is too busy.
+            UnavailableError: The database is unreachable or too busy.
         """
         try:
             async with self._engine.begin() as connection:
                 yield connection
         except (PoolTimeoutError, OSError, TimeoutError) as exc:
-            raise UnavailableError("The database of Auth cannot be reached.") from exc
+            raise UnavailableError("The database of Auth is unreachable.") from exc
         except DBAPIError as exc:
             if not _is_outage(exc):
                 raise
-            raise UnavailableError("The database of Auth cannot be used now.") from exc
+            raise UnavailableError("The database of Auth is unavailable.") from exc
 
     def insert(self, table: Table) -> Any:
-        """Return an INSERT that knows ON CONFLICT in the dialect of this database."""
+        """Return an INSERT with ON CONFLICT support in the dialect of this database."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     async def migrate(self, back_to: str = "") -> None:
-        """Bring the tables up to date; replicas that start together wait for one another.
+        """Migrate the schema; replicas that start together wait for one another.
 
         Args:
-            back_to: The revision to go back to instead, ``0001``, for a version that knows no
-                later one.
+            back_to: The revision to downgrade to, such as ``0001``, before returning to an earlier
+                version.
 
         Raises:
             StartError: The database cannot be reached or migrated.
@@ -112,13 +112,13 @@ class Database:
             async with self._engine.connect() as connection:
                 return list(await connection.scalars(query)) == [NEWEST_REVISION]
         except (SQLAlchemyError, OSError, TimeoutError):
-            return False  # No table yet, or no database; migrating finds out which.
+            return False  # No table or no database yet; the migration finds out which.
 
     async def version(self) -> int | None:
-        """Return a number that changes with every write of another connection or process.
+        """Return a number that changes with every write by another connection or process.
 
         Returns:
-            None where only a query can tell: in PostgreSQL, and when the file cannot be read.
+            None if unsupported: with PostgreSQL, and if the file cannot be read.
         """
         if not self.is_sqlite or not self._engine.url.database:
             return None
@@ -135,12 +135,12 @@ class Database:
         return int(self._watching.execute("PRAGMA data_version").fetchone()[0])
 
     async def is_reachable(self) -> bool:
-        """Say whether the database can be asked."""
+        """Return whether the database can be queried."""
         async with self.transaction() as connection:
             return (await connection.execute(text("SELECT 1"))).scalar() == 1
 
     async def is_writable(self) -> bool:
-        """Say whether the database can be written: not locked, and its disk not full."""
+        """Return whether the database is writable: not locked, and its disk not full."""
         async with self.transaction() as connection:
             if self.is_sqlite:
                 await connection.execute(text("BEGIN IMMEDIATE"))
@@ -157,7 +157,7 @@ class Database:
 
 
 def insert_where(table: Table, values: Mapping[str, Any], condition: Any) -> Any:
-    """Return one INSERT of a row that is made only while *condition* holds."""
+    """Return an INSERT of a row that applies only if *condition* holds."""
     row = select(*(literal(value, table.c[name].type) for name, value in values.items()))
     return table.insert().from_select([*values], row.where(condition))
 
@@ -193,7 +193,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 
 
 def _is_outage(exc: DBAPIError) -> bool:
-    """Say whether *exc* speaks of the database itself and not of what it was asked."""
+    """Return whether *exc* is about the database itself rather than the statement."""
     return exc.connection_invalidated or type(exc).__name__ in {
         "OperationalError",
         "InterfaceError",

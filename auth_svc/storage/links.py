@@ -10,13 +10,13 @@ from auth_svc.storage.tables import links
 
 
 class SqlLinks:
-    """Pending links, one row per handle."""
+    """Implements the port for pending links, one row per handle."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def put(self, link: Link) -> None:
-        """Keep *link* in place of the one before."""
+        """Store *link*, replacing the previous one."""
         fresh = {
             "user_id": link.user_id,
             "digest": link.digest,
@@ -31,7 +31,7 @@ class SqlLinks:
             )
 
     async def consume(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
-        """Use a link up; one UPDATE decides, so that one of parallel callers wins."""
+        """Consume a link; a single UPDATE decides which concurrent caller wins."""
         use = (
             update(links)
             .where(links.c.handle == handle, links.c.digest == digest)
@@ -51,7 +51,7 @@ class SqlLinks:
         return user_id
 
     async def restore(self, handle: str, digest: bytes) -> None:
-        """Make a link that was taken usable again."""
+        """Make a consumed link usable again."""
         same = (links.c.handle == handle, links.c.digest == digest)
         async with self._database.transaction() as connection:
             await connection.execute(update(links).where(*same).values(used_at=None))

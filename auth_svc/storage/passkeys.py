@@ -1,4 +1,4 @@
-"""Passkeys and their ceremonies in Auth's database, whatever the provider of identities."""
+"""Passkeys and their ceremonies in Auth's database, for every identity provider."""
 
 from datetime import datetime
 from typing import Any
@@ -12,13 +12,13 @@ from auth_svc.storage.tables import ceremonies, passkeys
 
 
 class SqlPasskeys:
-    """The port ``PasskeyStore``."""
+    """Implements the port ``PasskeyStore``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def put_ceremony(self, ceremony: Ceremony) -> None:
-        """Keep a ceremony."""
+        """Store a ceremony."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 ceremonies.insert().values(
@@ -30,7 +30,7 @@ class SqlPasskeys:
             )
 
     async def take_ceremony(self, ceremony_id: str, *, now: datetime) -> Ceremony | None:
-        """Return a ceremony once; one DELETE decides who gets it."""
+        """Consume a ceremony; a single DELETE decides which caller gets it."""
         statement = (
             delete(ceremonies).where(ceremonies.c.id == ceremony_id).returning(*ceremonies.c)
         )
@@ -41,7 +41,7 @@ class SqlPasskeys:
         return Ceremony(row.id, row.user_id, row.challenge, row.expires_at)
 
     async def add(self, passkey: Passkey, *, most: int) -> bool:
-        """Keep a passkey unless there are *most*; count and insert are one statement."""
+        """Store a passkey unless there are *most*; count and insert are one statement."""
         values = {
             "id": passkey.id,
             "user_id": passkey.user_id,
@@ -76,7 +76,7 @@ class SqlPasskeys:
         return None if row is None else _passkey(row)
 
     async def use(self, passkey: Passkey, *, sign_count: int, now: datetime) -> bool:
-        """Note a use, unless the counter moved since *passkey* was read."""
+        """Record a use, unless the counter changed since *passkey* was read."""
         statement = (
             update(passkeys)
             .where(passkeys.c.id == passkey.id, passkeys.c.sign_count == passkey.sign_count)
@@ -86,7 +86,7 @@ class SqlPasskeys:
             return (await connection.execute(statement)).rowcount == 1
 
     async def remove(self, user_id: str, passkey_id: str) -> None:
-        """Forget a passkey of the user."""
+        """Delete a passkey of the user."""
         mine = passkeys.c.user_id == user_id
         async with self._database.transaction() as connection:
             await connection.execute(delete(passkeys).where(mine, passkeys.c.id == passkey_id))

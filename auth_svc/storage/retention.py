@@ -18,7 +18,7 @@ from auth_svc.storage.tables import (
 
 
 async def purge(database: Database, before: datetime) -> None:
-    """Delete links, buckets, sessions and the like that ended before *before*."""
+    """Delete links, buckets, sessions and other rows that expired before *before*."""
     async with database.transaction() as connection:
         await connection.execute(delete(ceremonies).where(ceremonies.c.expires_at < before))
         await connection.execute(delete(sessions).where(sessions.c.expires_at < before))
@@ -27,5 +27,5 @@ async def purge(database: Database, before: datetime) -> None:
         await connection.execute(delete(buckets).where(buckets.c.full_at < ended_ms))
         await connection.execute(delete(counters).where(counters.c.since < before))
         await connection.execute(delete(revocations).where(revocations.c.revoked_at < before))
-        # Sessions have ended by then; to forget one before would make it look fresh.
+        # Sessions have ended by then; deleting a row earlier would make its session look fresh.
         await connection.execute(delete(uses).where(uses.c.seen_at < before - LONGEST_SESSION))

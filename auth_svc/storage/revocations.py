@@ -11,7 +11,7 @@ from auth_svc.storage.tables import revocations
 
 
 class SqlRevocations:
-    """The port ``RevocationStore``."""
+    """Implements the port ``RevocationStore``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -27,9 +27,9 @@ class SqlRevocations:
             await connection.execute(revocations.insert(), rows)
 
     async def after(self, position: int, *, since: datetime) -> dict[int, Revocation]:
-        """Return the revocations behind *position* and made after *since*, by position.
+        """Return the revocations after *position* that were made after *since*, by position.
 
-        Nothing is returned again while nobody has written to the database.
+        Returns an empty list if the database has not changed since the last call.
         """
         version = await self._database.version()
         if version is not None and version == self._read_at:

@@ -1,4 +1,4 @@
-"""When sessions were last used, for a provider that does not record it."""
+"""The last use of sessions, for providers that do not record it."""
 
 from datetime import datetime
 
@@ -10,20 +10,20 @@ from auth_svc.storage.tables import uses
 
 
 class SqlSessionUses:
-    """How sessions began and when they were used last, for a provider that does not know."""
+    """How sessions were opened and when they were last used."""
 
     def __init__(self, database: Database, life: SessionLife) -> None:
         self._database = database
         self._life = life
 
     async def record_start(self, session_id: str, *, by_passkey: bool, now: datetime) -> None:
-        """Note that a session began, and how."""
+        """Record that a session was opened, and how."""
         row = {"session_id": session_id, "seen_at": now, "by_passkey": by_passkey}
         async with self._database.transaction() as connection:
             await connection.execute(uses.insert().values(row))
 
     async def record_use(self, session_id: str, *, now: datetime) -> Use | None:
-        """Note that a session is used; None when it was idle for too long."""
+        """Record a use of a session; return None if it was idle for too long."""
         mine = uses.c.session_id == session_id
         first = self._database.insert(uses).values(session_id=session_id, seen_at=now)
         async with self._database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""The tables of Auth's database, as the migrations leave them."""
+"""The tables of Auth's database, as created by the migrations."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment; SQLite keeps no time zone, so all are kept in UTC."""
+    """A timestamp, stored in UTC because SQLite has no time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -69,7 +69,7 @@ links = Table(
     "links",
     metadata,
     Column("handle", String(36), primary_key=True),
-    # Not a foreign key: with another provider users are not in this database.
+    # Not a foreign key: with another provider, users are not in this database.
     Column("user_id", String(36), nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
     Column("tries", Integer, nullable=False),
@@ -80,7 +80,7 @@ links = Table(
 uses = Table(
     "uses",
     metadata,
-    # Sessions of a provider that knows neither when they were used last nor how they began.
+    # Sessions of a provider that does not record their last use or how they were opened.
     Column("session_id", String(36), primary_key=True),
     Column("seen_at", UtcTime, nullable=False),
     Column("by_passkey", Boolean, nullable=False, server_default=false()),
@@ -103,7 +103,7 @@ ceremonies = Table(
     "ceremonies",
     metadata,
     Column("id", String(32), primary_key=True),
-    # Empty for a sign-in, where nobody knows yet who it is.
+    # Empty for a sign-in, when the user is not known yet.
     Column("user_id", String(36), nullable=False),
     Column("challenge", LargeBinary(64), nullable=False),
     Column("expires_at", UtcTime, nullable=False),
@@ -124,11 +124,11 @@ buckets = Table(
     "buckets",
     metadata,
     Column("key", String(64), primary_key=True),
-    # Milliseconds since 1970: whole numbers compare and add alike in both databases.
+    # Milliseconds since 1970: integers behave the same in both databases.
     Column("full_at", BigInteger, nullable=False),
 )
 
-# Kept for replicas of the version before, during an upgrade.
+# Kept for replicas of the previous version during an upgrade.
 counters = Table(
     "counters",
     metadata,

@@ -1,4 +1,4 @@
-"""Admission control: how many requests are in flight follows their measured queueing delay."""
+"""Admission control: a concurrency limit that adapts to the measured queueing delay."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import Gauge
 
 from mesh.chassis.errors import UnavailableError
+from mesh.chassis.telemetry import names
 from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 
 START_HEADER = b"x-amarre-start"
@@ -20,9 +21,7 @@ _INTERVAL_SECONDS = 0.1
 _IDLE_SECONDS = 0.5
 _DECREASE = 0.9
 _INCREASE = 1.1
-CONCURRENCY_LIMIT = Gauge(
-    "amarre_gateway_concurrency_limit", "Requests that may be in flight at the moment."
-)
+CONCURRENCY_LIMIT = Gauge(names.CONCURRENCY_LIMIT, "Current limit of requests in flight.")
 
 
 def age_seconds(headers: Mapping[bytes, str]) -> float:
@@ -66,7 +65,7 @@ class Admission:
 
         Args:
             target_seconds: Queueing delay to stay below.
-            oldest_seconds: A request that has waited for longer is refused at once.
+            oldest_seconds: A request that has waited for longer is rejected at once.
             least: Smallest concurrency limit.
             most: Largest concurrency limit, and the first one.
         """
@@ -83,16 +82,16 @@ class Admission:
 
     @property
     def limit(self) -> int:
-        """The present concurrency limit."""
+        """The current concurrency limit."""
         return int(self._limit)
 
     def admit(self, delay_seconds: float, *, always: bool = False) -> "Admitted":
         """
-        Count one more request until it is released.
+        Admit a request until it is released.
 
         Args:
             delay_seconds: Time since its first byte.
-            always: Whether it is never refused, as health checks and log-out.
+            always: Whether it is never rejected, like health checks and log-out.
 
         Raises:
             UnavailableError: Too many requests are in flight, or this one has waited too long.
@@ -114,10 +113,10 @@ class Admission:
         self._in_flight -= 1
 
     async def sample(self) -> None:
-        """Measure the delay of the event loop, for ever; it is part of each request's delay."""
+        """Measure the event loop delay until cancelled; it adds to each request's delay."""
         loop = asyncio.get_running_loop()
         while True:
-            # Without requests nobody waits, and looking often would be most of the idle load.
+            # Without requests there is no queue; frequent checks would dominate the idle load.
             pause = _INTERVAL_SECONDS / 4 if self._in_flight else _IDLE_SECONDS
             due = loop.time() + pause
             await asyncio.sleep(pause)
@@ -137,7 +136,7 @@ class Admission:
         if self._smallest is None:
             return
         if self._smallest > self._target:
-            # From what is really in flight: a limit far above it would take long to bite.
+            # From the number in flight: a limit far above it would take long to have an effect.
             start = min(self._limit, max(self._peak, self._least))
             self._limit = max(float(self._least), start * _DECREASE)
         elif self._peak >= self._limit * _DECREASE:

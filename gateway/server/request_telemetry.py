@@ -17,7 +17,7 @@ from mesh.contract.policy import Method
 log = structlog.get_logger("access")
 
 HTTP_SECONDS = Histogram(
-    "amarre_http_server_duration_seconds",
+    names.HTTP_SERVER_DURATION,
     "Duration of HTTP requests at the gateway.",
     ["method", "route", "status"],
     buckets=telemetry.LATENCY_BUCKETS,

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from prometheus_client import Gauge
 
 from mesh.chassis.errors import UnavailableError
+from mesh.chassis.telemetry import names
 
-OPEN = Gauge("amarre_redcap_breaker_open", "1 while calls to REDCap are refused at once.")
+OPEN = Gauge(names.REDCAP_BREAKER_OPEN, "1 while calls to REDCap fail immediately.")
 LOOKUPS_OPEN = Gauge(
-    "amarre_redcap_lookup_breaker_open", "1 while address look-ups in REDCap are refused at once."
+    "amarre_redcap_lookup_breaker_open", "1 while address look-ups in REDCap fail immediately."
 )
 FAILURES = 8
 """How many failures in a row open the circuit."""

@@ -17,7 +17,7 @@ from prometheus_client import Histogram
 from pydantic import SecretStr
 
 from mesh.chassis.errors import DeadlineExceededError, MeshError, UnavailableError, UpstreamError
-from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, observed
+from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, names, observed
 from mesh.chassis.telemetry.clients import public_roots
 from survey_svc import deadline
 from survey_svc.errors import RefusedError
@@ -41,7 +41,7 @@ _RETRIABLE = {408, 429, 500, 502, 503, 504}
 _UNAVAILABLE = _RETRIABLE - {500}
 
 SECONDS = Histogram(
-    "amarre_redcap_duration_seconds",
+    names.REDCAP_DURATION,
     "How long REDCap took to answer, each attempt.",
     ["content", "outcome"],
     buckets=LATENCY_BUCKETS,

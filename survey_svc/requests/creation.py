@@ -18,6 +18,7 @@ from prometheus_client import Counter
 
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
+from mesh.chassis.telemetry import names
 from survey_svc.errors import (
     ConsentRequiredError,
     IdempotencyKeyReusedError,
@@ -31,7 +32,7 @@ from survey_svc.study.profile import Profile, complete
 
 log = structlog.get_logger("creation")
 
-CREATED = Counter("amarre_survey_requests_created", "Requests that were created.")
+CREATED = Counter(names.REQUESTS_CREATED, "Requests that were created.")
 
 LEASE = timedelta(seconds=12)
 """Longer than the deadline of CreateRequest: after it, the holder has answered."""

@@ -57,7 +57,7 @@ def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rate_limits": "off", "env": "production"}, "AMARRE_RATE_LIMITS=off is refused"),
+        ({"rate_limits": "off", "env": "production"}, "AMARRE_RATE_LIMITS=off is not allowed"),
         ({"allowed_email_domains": ""}, "at least one domain"),
         ({"allowed_email_domains": "exa mple.org"}, "is not a domain"),
         ({"auth_smtp_url": "http://x"}, "use smtp://"),

@@ -1,1 +1,1 @@
-"""One module per migration, in order of their numbers."""
+"""One module per migration, ordered by number."""

@@ -1,4 +1,4 @@
-"""Users, sessions, pending links and the counters of limits."""
+"""Tables of users, sessions, pending links and rate limit counters."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the four tables."""
+    """Create the four tables."""
     time = sa.DateTime(timezone=True)
     op.create_table(
         "users",

@@ -1,4 +1,4 @@
-"""When sessions of Appwrite were used last."""
+"""The last use of Appwrite sessions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "uses",
         sa.Column("session_id", sa.String(36), primary_key=True),

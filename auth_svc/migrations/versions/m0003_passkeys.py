@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Create both tables."""
     time = sa.DateTime(timezone=True)
     op.create_table(
         "passkeys",

@@ -1,4 +1,4 @@
-"""Who is blocked, and which sessions were opened with a passkey."""
+"""Blocked users, and sessions opened with a passkey."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ ADDED = (("users", "blocked"), ("sessions", "by_passkey"), ("uses", "by_passkey"
 
 
 def upgrade() -> None:
-    """Add the columns; replicas of the version before go on writing rows without them."""
+    """Add the columns; replicas of the previous version continue to write rows without them."""
     for table, column in ADDED:
         op.add_column(
             table, sa.Column(column, sa.Boolean, nullable=False, server_default=sa.false())
@@ -22,7 +22,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the columns.
 
-    Nobody who was blocked comes back by it: their sessions ended, but they can sign in again.
+    Sessions of blocked users stay ended, but these users can sign in again.
     """
     for table, column in ADDED:
         op.drop_column(table, column)

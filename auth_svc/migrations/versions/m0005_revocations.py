@@ -1,4 +1,4 @@
-"""Sessions that ended before their time, for the services that hold tokens of them."""
+"""Revoked sessions, for the services that hold tokens of them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table; replicas of the version before do not write to it."""
+    """Create the table; replicas of the previous version do not write to it."""
     op.create_table(
         "revocations",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table; replicas of the version before still count in the old one."""
+    """Create the table; replicas of the previous version still count in the old one."""
     op.create_table(
         "buckets",
         sa.Column("key", sa.String(64), primary_key=True),
@@ -19,5 +19,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the table; the old one begins to count again."""
+    """Drop the table; counting resumes in the old one."""
     op.drop_table("buckets")

@@ -1,5 +1,5 @@
 // Keeps the list of requests up to date: on a change event the page is fetched again and its
-// content replaced. Without this script people reload.
+// content replaced. Without this script, users reload the page.
 
 const SHORTEST_PAUSE_MS = 3000;
 const LONGEST_PAUSE_MS = 60000;

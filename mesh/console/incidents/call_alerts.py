@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from mesh.console.incidents.alert import LATELY, Alert, Counted, Situation
 from mesh.console.naming import cluster_workload, workload
-from mesh.console.queries.increases import Increase
+from mesh.console.queries.increases import LIMIT_REFUSALS, REFUSALS, Increase
 from mesh.console.queries.mesh_status import ejections, of_proxies
 from mesh.console.queries.objectives import FAST, SLOW, Total, totals
 from mesh.console.queries.service_graph import Key
@@ -35,7 +35,7 @@ def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[A
 def _denied_callers(recent: Sequence[Increase]) -> Iterator[Alert]:
     by_rpc: dict[tuple[str, str], float] = {}
     for one in recent:
-        if one.name == "amarre_refusals" and one.labels.get("reason") == "PERMISSION_DENIED":
+        if one.name == REFUSALS and one.labels.get("reason") == "PERMISSION_DENIED":
             key = one.labels["service"], one.labels["method"]
             by_rpc[key] = by_rpc.get(key, 0) + one.events
     for (service, method), count in sorted(by_rpc.items()):
@@ -94,7 +94,7 @@ def _overloaded(s: Situation, lately: Sequence[Increase]) -> Iterator[Alert]:
     counted = [
         (one.process, one.labels["limit"], one.events)
         for one in lately
-        if one.name == "amarre_limit_refusals"
+        if one.name == LIMIT_REFUSALS
     ]
     refused: dict[str, Counter[str]] = defaultdict(Counter)
     for process, limit, count in (*counted, *s.observed.refused(LATELY, s.now)):

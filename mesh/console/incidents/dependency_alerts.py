@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from mesh.chassis.telemetry import names as emitted
 from mesh.console.incidents.alert import DEPENDENCIES, Alert, Counted, Situation
 from mesh.console.incidents.process_alerts import unavailable
 from mesh.console.queries.increases import Increase
@@ -26,7 +27,7 @@ def alerts(s: Situation, counted: Counted) -> Iterator[Alert]:
 
 
 def _redcap(s: Situation, lately: Sequence[Increase]) -> Iterator[Alert]:
-    calls = [one for one in lately if one.name == "amarre_redcap_duration_seconds"]
+    calls = [one for one in lately if one.name == emitted.REDCAP_DURATION]
     by_outcome: dict[str, float] = {}
     for one in calls:
         outcome = one.labels["outcome"]

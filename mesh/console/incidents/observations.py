@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from mesh.chassis.telemetry import names as emitted
 from mesh.console.incidents.changes import SHOWN_RESTART, Change, Restart, Restarts, us
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import proxy_limit, workload
@@ -64,13 +65,13 @@ class Observations:
             kept.popleft()
 
     def _note_load(self, one: Seen, now: int) -> None:
-        flight = one.gauges.get("amarre_rpc_server_in_flight")
+        flight = one.gauges.get(emitted.RPC_SERVER_IN_FLIGHT)
         if flight is not None:
             kept = self._flights.setdefault(one.target.process, deque(maxlen=24))
             kept.append((now, flight))
 
     def _compare_certificate(self, one: Seen, now: int) -> None:
-        ends = one.gauges.get("amarre_certificate_not_after_timestamp_seconds")
+        ends = one.gauges.get(emitted.CERTIFICATE_NOT_AFTER)
         process = one.target.process
         if ends and self._certificates.get(process, ends) != ends:
             self._changes.append(

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Container, Iterator, Sequence
 
+from mesh.chassis.telemetry import names as emitted
 from mesh.console.incidents.alert import HOST, Alert, Counted, Situation
 from mesh.console.naming import workload
 from mesh.console.queries.increases import Increase
@@ -61,7 +62,7 @@ def _databases(s: Situation, recent: Sequence[Increase]) -> Iterator[Alert]:
         )
     by_process: dict[str, tuple[float, float]] = {}
     for one in recent:
-        if one.name == "amarre_db_duration_seconds":
+        if one.name == emitted.DB_DURATION:
             count, total = by_process.get(one.process, (0.0, 0.0))
             by_process[one.process] = count + one.events, total + one.total
     for process, (count, total) in by_process.items():
@@ -76,7 +77,7 @@ def _databases(s: Situation, recent: Sequence[Increase]) -> Iterator[Alert]:
 
 def _late(lately: Sequence[Increase]) -> Iterator[Alert]:
     for one in lately:
-        if one.name == "amarre_event_loop_lag_seconds" and one.total / one.events > LATE_SECONDS:
+        if one.name == emitted.EVENT_LOOP_LAG and one.total / one.events > LATE_SECONDS:
             yield Alert(
                 "EventLoopLate",
                 workload(one.process),

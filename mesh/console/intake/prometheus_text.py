@@ -24,7 +24,7 @@ from mesh.console.store.rows import Point
 
 RPC_SECONDS = emitted.RPC_CLIENT_DURATION
 """The client's view: includes calls that a proxy ended or that reached no server."""
-HTTP_SECONDS = "amarre_http_server_duration_seconds"
+HTTP_SECONDS = emitted.HTTP_SERVER_DURATION
 CALLS = emitted.RPC_SERVER_CALLS.removesuffix("_total")
 KEPT = ("amarre_", "process_", "node_load", "node_memory_MemAvailable", "node_filesystem_avail")
 """Prefixes of the families whose points are stored."""

@@ -5,12 +5,16 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from mesh.chassis.telemetry import names as emitted
+
+REFUSALS = emitted.REFUSALS.removesuffix("_total")
+LIMIT_REFUSALS = emitted.LIMIT_REFUSALS.removesuffix("_total")
 NAMES = (
-    "amarre_redcap_duration_seconds",
-    "amarre_db_duration_seconds",
-    "amarre_refusals",
-    "amarre_limit_refusals",
-    "amarre_event_loop_lag_seconds",
+    emitted.REDCAP_DURATION,
+    emitted.DB_DURATION,
+    REFUSALS,
+    LIMIT_REFUSALS,
+    emitted.EVENT_LOOP_LAG,
 )
 """The counters and histograms that alert conditions read."""
 

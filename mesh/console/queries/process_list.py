@@ -102,7 +102,7 @@ def _limits(seen: Seen, mesh: Mesh) -> list[Limit]:
         (
             "requests in flight",
             gauges.get(emitted.HTTP_SERVER_IN_FLIGHT),
-            gauges.get("amarre_gateway_concurrency_limit"),
+            gauges.get(emitted.CONCURRENCY_LIMIT),
         ),
         ("open files", gauges.get("process_open_fds"), gauges.get("process_max_fds")),
         *(

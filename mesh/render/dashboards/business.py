@@ -24,7 +24,7 @@ def _rise(metric: str, window: str) -> str:
 
 
 _OPENED = 'amarre_auth_sessions_total{event=~"opened_by_.*"}'
-_CREATED = "amarre_survey_requests_created_total"
+_CREATED = names.REQUESTS_CREATED
 _COUNTED = {"Sign-ins": _OPENED, "Requests created": _CREATED}
 _ACTIONS = {
     "Links asked for": ("auth", "SignUp"),
@@ -55,7 +55,7 @@ _OVER_TIME: tuple[Panel, ...] = (
     Chart("Pages that follow changes", {"open": "sum(amarre_survey_watchers)"}),
     Chart(
         "Mails an hour",
-        {"{{outcome}}": "sum by (outcome) (increase(amarre_auth_mails_total[1h]))"},
+        {"{{outcome}}": f"sum by (outcome) (increase({names.MAILS}[1h]))"},
     ),
 )
 

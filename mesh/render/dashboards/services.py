@@ -15,7 +15,7 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 "Calls by outcome",
                 {
                     "{{outcome}}": "sum by (outcome) "
-                    "(rate(amarre_redcap_duration_seconds_count[$__rate_interval]))"
+                    f"(rate({names.REDCAP_DURATION}_count[$__rate_interval]))"
                 },
                 Unit.CALLS,
             ),
@@ -23,7 +23,7 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 "Time by content, 95th percentile",
                 {
                     "{{content}}": "histogram_quantile(0.95, sum by (content, le) "
-                    "(rate(amarre_redcap_duration_seconds_bucket[$__rate_interval])))"
+                    f"(rate({names.REDCAP_DURATION}_bucket[$__rate_interval])))"
                 },
                 Unit.SECONDS,
                 exemplars=True,
@@ -31,7 +31,7 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
             Chart(
                 "Breaker and streams",
                 {
-                    "breaker open": "max(amarre_redcap_breaker_open)",
+                    "breaker open": f"max({names.REDCAP_BREAKER_OPEN})",
                     "streams open": "sum(amarre_survey_watchers)",
                 },
             ),
@@ -52,13 +52,10 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
         (
             Chart(
                 "Mails by outcome",
-                {
-                    "{{outcome}}": "sum by (outcome) "
-                    "(rate(amarre_auth_mails_total[$__rate_interval]))"
-                },
+                {"{{outcome}}": f"sum by (outcome) (rate({names.MAILS}[$__rate_interval]))"},
                 Unit.CALLS,
             ),
-            Chart("Mails waiting", {"waiting": "sum(amarre_auth_mails_waiting)"}, limit=20),
+            Chart("Mails waiting", {"waiting": f"sum({names.MAILS_WAITING})"}, limit=20),
             Chart(
                 "Identity provider by status",
                 {
@@ -91,7 +88,7 @@ def board(service: Service) -> Board:
 
 def gateway() -> Board:
     """Return the dashboard of the gateway."""
-    seconds = "amarre_http_server_duration_seconds"
+    seconds = names.HTTP_SERVER_DURATION
     return Board(
         uid="amarre-gateway",
         title="AMARRE / Gateway",

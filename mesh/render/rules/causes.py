@@ -107,7 +107,7 @@ def _canary(pace: Pace) -> Alert:
 
 
 def _redcap(pace: Pace) -> Alert:
-    taken, window = "amarre_redcap_duration_seconds", pace(minutes=5)
+    taken, window = names.REDCAP_DURATION, pace(minutes=5)
     ok = 'content="record",outcome="ok"'
     return Alert(
         name="RedcapSlow",
@@ -130,7 +130,7 @@ def _redcap(pace: Pace) -> Alert:
 
 
 def _mail(pace: Pace) -> Alert:
-    mails = "amarre_auth_mails_total"
+    mails = names.MAILS
     return Alert(
         name="MailFailing",
         expr=f'sum(increase({mails}{{outcome=~"failed|late"}}[{pace(minutes=10)}])) > 0'
@@ -147,7 +147,7 @@ def _mail(pace: Pace) -> Alert:
 
 
 def _database(pace: Pace) -> Alert:
-    taken, window, by = "amarre_db_duration_seconds", pace(minutes=2), "sum by (workload, process)"
+    taken, window, by = names.DB_DURATION, pace(minutes=2), "sum by (workload, process)"
     auth = 'workload="auth",process="auth",operation="SELECT"'
     writes = f'{names.DEPENDENCY_UP}{{dependency="database writes"}}'
     of = 'workload="auth",process="auth",dependency="database writes"'

@@ -6,7 +6,7 @@ from mesh.chassis.telemetry import names
 from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
 from mesh.render.rules.pace import Pace
 
-_REDCAP = "amarre_redcap_duration_seconds_count"
+_REDCAP = f"{names.REDCAP_DURATION}_count"
 _APPWRITE = f"{names.HTTP_CLIENT_DURATION}_count"
 _UP = names.DEPENDENCY_UP
 _DISK = 'instance="host",mountpoint="/data",fstype="ext4"'
@@ -75,7 +75,7 @@ def _redcap(pace: Pace) -> Alert:
 
 
 def _redcap_breaker() -> Alert:
-    breaker = "amarre_redcap_breaker_open"
+    breaker = names.REDCAP_BREAKER_OPEN
     return Alert(
         name="RedcapBreakerOpen",
         service="survey",
@@ -130,7 +130,7 @@ def _appwrite(pace: Pace) -> Alert:
 
 
 def _mails() -> Alert:
-    waiting = "amarre_auth_mails_waiting"
+    waiting = names.MAILS_WAITING
     return Alert(
         name="MailsWaiting",
         expr=f"sum({waiting}) > 20",

@@ -166,7 +166,7 @@ def _gateway_errors(contract: Mesh, pace: Pace) -> Alert:
     probes = "|".join(
         ["/healthz", *(r.path for m in contract if m.service == "health" for r in m.routes)]
     )
-    series, window = "amarre_http_server_duration_seconds_count", pace(minutes=5)
+    series, window = f"{names.HTTP_SERVER_DURATION}_count", pace(minutes=5)
     of = f'route!~"{probes}"'
     bad = f'{series}{{{of},status=~"5.."}}[{window}]'
     every = f"{series}{{{of}}}[{window}]"

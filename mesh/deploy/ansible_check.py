@@ -6,6 +6,7 @@ Where ansible-lint is installed it runs as well, at its strictest profile.
 
 import subprocess
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def faults(root: Path) -> list[str]:
     found = []
     for role in sorted((root / "roles").iterdir()):
         handlers = {handler["name"] for handler in _load(role / "handlers" / "main.yml")}
-        for task in _load(role / "tasks" / "main.yml"):
+        for task in chain.from_iterable(map(_load, sorted(role.glob("tasks/*.yml")))):
             place = f"role {role.name}, task {task.get('name', '?')!r}"
             found += [f"{place}: {fault}" for fault in _task(task, role, handlers)]
     for play in _load(root / "site.yml"):

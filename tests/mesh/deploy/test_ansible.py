@@ -53,6 +53,12 @@ def test_site_variables() -> None:
         ("base/tasks/main.yml", "notify: Reload sshd", "notify: Reload", "which is no handler"),
         ("agents/tasks/main.yml", '    mode: "0755"\n', "", "states no mode"),
         ("docker/tasks/main.yml", "ansible.builtin.apt", "community.x.apt", "ansible.builtin"),
+        (
+            "docker/tasks/volume.yml",
+            "src: docker-",
+            "src: ",
+            "there is no templates/service.conf.j2",
+        ),
         ("backups/files/amarre-backup", "dump() {", "dump( {", "amarre-backup: "),
     ],
 )

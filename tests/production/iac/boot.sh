@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Becomes systemd of the Debian root in STATE, in the namespaces that it is started in. WORK holds
 # what this boot changes; the file `go` there says that the network is ready.
+# VOLUME is the block device that the host has besides its root. Without udev, systemd waits for no
+# device if /sys is read-only.
 # The machine's sysctls stay as they are: the host gets copies of its own to write to.
 set -e
 while [ ! -e "$WORK/go" ]; do sleep 0.05; done
@@ -11,11 +13,13 @@ mount -t overlay overlay -o "lowerdir=$STATE/root,upperdir=$WORK/upper,workdir=$
 mount --bind "$STATE/archives" "$WORK/merged/var/cache/apt/archives"
 cd "$WORK/merged"
 mount -t proc proc proc
-mount -t sysfs sysfs sys
+mount -t sysfs -o ro sysfs sys
 mount -t tmpfs tmpfs run -o mode=755
 mount -t tmpfs tmpfs dev -o mode=755
 for d in null zero full random urandom tty; do : >dev/$d; mount --bind /dev/$d dev/$d; done
-mkdir dev/pts dev/shm
+mkdir -p dev/pts dev/shm dev/disk/by-id
+cp -a "$VOLUME" dev/vdb
+ln -s ../../vdb dev/disk/by-id/virtio-data
 mount -t devpts devpts dev/pts -o newinstance,ptmxmode=666
 ln -s pts/ptmx dev/ptmx
 mount -t tmpfs tmpfs dev/shm

@@ -30,6 +30,7 @@ PLAYBOOKS = ROOT / "mesh/deploy/ansible"
 STATE = Path(os.environ.get("AMARRE_IAC", "/var/tmp/amarre-iac"))
 ADDRESS, OPERATOR, FOREIGNER = "10.42.0.10", "10.42.0.1", "198.51.100.7"
 PROXY_PORT = 3142
+VOLUME, VOLUME_BYTES = "/dev/disk/by-id/virtio-data", 2**30
 SUITE = "trixie"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,openssh-server,iproute2,procps"
 COMMAND_SECONDS = 1200
@@ -47,6 +48,8 @@ def why_not() -> str:
     unshare = ["unshare", "--mount", "--pid", "--net", "--cgroup", "--fork", "true"]
     if subprocess.run(unshare, capture_output=True, check=False).returncode:
         return "A host with systemd needs namespaces, which this machine does not allow."
+    if subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode:
+        return "The volume of the host needs a loop device, which this machine does not have."
     return ""
 
 
@@ -104,7 +107,13 @@ class Host:
                 "vars": {"ansible_user": "debian", "base_operators": [f"{OPERATOR}/32"]},
                 "children": {
                     "compose": {
-                        "hosts": {"host": {"ansible_host": ADDRESS, "agents_listen": ADDRESS}}
+                        "hosts": {
+                            "host": {
+                                "ansible_host": ADDRESS,
+                                "agents_listen": ADDRESS,
+                                "docker_volume": VOLUME,
+                            }
+                        }
                     }
                 },
             }
@@ -137,7 +146,7 @@ class Host:
     def calls(self) -> list[str]:
         """Return how Compose was called since the last question."""
         said = self.run(
-            "touch /var/log/compose.log; cat /var/log/compose.log; : >/var/log/compose.log"
+            "touch /dev/shm/compose.log; cat /dev/shm/compose.log; : >/dev/shm/compose.log"
         )
         return said.splitlines()
 
@@ -149,6 +158,7 @@ class Host:
         _stand_ins(self.work / "upper")
         operators = self._start(["unshare", "--net", "sleep", "infinity"])
         group = self._control_group()
+        volume = self._volume()
         process = self._start(
             [
                 *("setpriv", "--pdeathsig", "KILL", "--bounding-set", "-sys_time,-sys_module"),
@@ -156,6 +166,7 @@ class Host:
                 *("--kill-child", "bash", str(BOOT)),
             ],
             group,
+            VOLUME=volume,
         )
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         _until("the first process of the host", lambda: children.read_text().split())
@@ -168,11 +179,13 @@ class Host:
         _until("sshd", lambda: "active\n" == _run(active, check=False), 90)
         return init, str(operators.pid)
 
-    def _start(self, command: list[str], group: Path | None = None) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: list[str], group: Path | None = None, **variables: str
+    ) -> subprocess.Popen[bytes]:
         console = self._context.enter_context((self.work / "console.log").open("ab"))
         process = subprocess.Popen(
             command,
-            env=os.environ | {"STATE": str(STATE), "WORK": str(self.work)},
+            env=os.environ | {"STATE": str(STATE), "WORK": str(self.work)} | variables,
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -189,6 +202,15 @@ class Host:
         group.mkdir()
         self._context.callback(_remove_group, group)
         return group
+
+    def _volume(self) -> str:
+        """Return a blank block device."""
+        file = self.work / "volume"
+        with file.open("wb") as created:
+            created.truncate(VOLUME_BYTES)
+        device = _run(["losetup", "--find", "--show", str(file)]).strip()
+        self._context.callback(_run, ["losetup", "--detach", device])
+        return device
 
     def _connect(self, init: str, operators: str) -> None:
         for line in (

@@ -12,11 +12,14 @@ from tests.production.iac.host import (
     FOREIGNER,
     OPERATOR,
     PLAYBOOKS,
+    VOLUME,
     Host,
     why_not,
 )
 
 FOLDER = "/opt/amarre/mesh/deploy/compose"
+DATA, MOUNT = "/var/lib/docker/volumes", "var-lib-docker-volumes.mount"
+README = (PLAYBOOKS / "README.md").read_text()
 SITE_ENV = (PLAYBOOKS.parent / "compose/site.env.example").read_text()
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 UP = "compose --env-file site.env up --detach --wait --remove-orphans"
@@ -52,6 +55,19 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 # The tests below are steps: each starts where the one before it ended.
 
 
+def test_volume_hides_no_data(host: Host) -> None:
+    """
+    The volume is not mounted over data on the system disk; the README describes how to move it.
+    """
+    host.run(f"mkdir -p {DATA}/amarre_postgres; echo kept >{DATA}/amarre_postgres/file")
+    refused = host.play("site.yml", variables("0.1.0"))
+    assert refused.status != 0
+    assert f"{DATA} contains data on the system disk" in refused.output
+
+    (move,) = re.findall(r"(?s)```sh\nsystemctl stop [a-z. ]+\n(.+?)```", README)
+    host.run(f"DEVICE={VOLUME}\n{move}")
+
+
 def test_first_run_names_what_people_must_add(host: Host) -> None:
     """
     The first run prepares everything, starts nothing and names each secret that is missing.
@@ -61,6 +77,20 @@ def test_first_run_names_what_people_must_add(host: Host) -> None:
     assert first.status != 0
     assert [] == [name for name in FROM_PEOPLE if f"{FOLDER}/secrets/{name}" not in first.output]
     assert [] == compose(host)
+
+
+def test_volume(host: Host) -> None:
+    """
+    Docker volumes are on the data volume, and Docker does not run without it.
+    """
+    assert "/dev/vdb xfs" == host.run(f"findmnt -no SOURCE,FSTYPE --mountpoint {DATA}").strip()
+    assert ["kept"] == host.run(f"cat {DATA}/amarre_postgres/file").split()
+    assert "701" == host.run(f"stat -c %a {DATA}").strip()
+
+    host.run(f"systemctl stop docker.socket {MOUNT}")
+    assert "inactive" == host.run("systemctl is-active docker", check=False).strip()
+    host.run("systemctl start docker")
+    assert ["amarre_postgres"] == host.run(f"ls {DATA}").split()
 
 
 def test_failed_run_is_repaired(host: Host) -> None:
@@ -78,12 +108,23 @@ def test_failed_run_is_repaired(host: Host) -> None:
     assert failed.status != 0
     assert "a container is unhealthy" in failed.output
 
-    host.run("rm /srv/fails; : >/var/log/compose.log")
+    host.run("rm /srv/fails; : >/dev/shm/compose.log")
     repaired = host.play("site.yml", variables("0.1.0"))
 
     assert 0 == repaired.status, repaired.output[-3000:]
     assert UP in compose(host)
     assert "active" == host.run("systemctl is-active amarre").strip()
+
+
+def test_blank_volume(host: Host) -> None:
+    """
+    A blank device is formatted and mounted; a stopped engine is started.
+    """
+    host.run(f"systemctl stop docker.socket docker {MOUNT}; wipefs --quiet --all {VOLUME}")
+    done = host.play("site.yml", variables("0.1.0"))
+
+    assert 0 == done.status, done.output[-3000:]
+    assert "" == host.run(f"mountpoint --quiet {DATA}; ls {DATA}")
 
 
 def test_second_run_changes_nothing(host: Host) -> None:
@@ -176,7 +217,7 @@ def test_upgrade(host: Host) -> None:
     """
     The upgrade backs up first, then brings up the new version; a failed one is repaired by a rerun.
     """
-    host.run("rm -f /var/backups/amarre/*; touch /srv/fails; : >/var/log/compose.log")
+    host.run("rm -f /var/backups/amarre/*; touch /srv/fails; : >/dev/shm/compose.log")
     failed = host.play("upgrade.yml", variables("0.2.0"))
     assert failed.status != 0
     assert 1 == len(host.run("ls /var/backups/amarre").split())

@@ -113,9 +113,10 @@ def test_applied_twice(staging: Environment, cloud: Cloud) -> None:
     assert "0 added, 0 changed, 0 destroyed" in staging.apply()
 
 
-def test_inventory(staging: Environment) -> None:
+def test_inventory(staging: Environment, cloud: Cloud) -> None:
     """
-    The inventory leads Ansible to the outer address and names the operators.
+    The inventory leads Ansible to the outer address, and names the operators and the device of the
+    volume for data.
     """
     inventory = json.loads(staging.run("output", "-json", "inventory"))["all"]
     host = inventory["children"]["compose"]["hosts"]["amarre-staging-compose-1"]
@@ -124,6 +125,8 @@ def test_inventory(staging: Environment) -> None:
     assert "10.42.0.10" == host["agents_listen"]
     assert OPERATORS == inventory["vars"]["base_operators"]
     assert "debian" == inventory["vars"]["ansible_user"]
+    (volume,) = cloud.things["volumes"]
+    assert f"/dev/disk/by-id/virtio-{volume[:20]}" == host["docker_volume"]
 
 
 def test_flavor_too_small(cloud: Cloud, tmp_path: Path) -> None:

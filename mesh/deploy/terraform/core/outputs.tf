@@ -25,7 +25,7 @@ output "inventory" {
       children = {
         for name in local.order : name => {
           hosts = {
-            for machine, facts in local.machines : machine => { ansible_host = facts.address, data_gb = facts.data_gb }
+            for machine, facts in local.machines : machine => { ansible_host = facts.address }
             if facts.role == name
           }
         }

@@ -10,6 +10,7 @@ output "inventory" {
             for name, host in group.hosts : name => merge(host, {
               ansible_host  = lookup(module.machines.public_addresses, name, host.ansible_host)
               agents_listen = host.ansible_host
+              docker_volume = lookup(module.machines.data_devices, name, "")
             })
           }
         }

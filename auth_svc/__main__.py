@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
 
 from auth_svc.config import AuthSettings
@@ -38,7 +37,7 @@ from mesh.chassis import config, server
 from mesh.chassis.background import background
 from mesh.chassis.channel import channel
 from mesh.chassis.credentials import secret_files
-from mesh.chassis.telemetry import observed
+from mesh.chassis.telemetry import http_client
 
 log = structlog.get_logger("auth")
 
@@ -132,8 +131,7 @@ async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
         return NoConsole()
     if file.exists():  # The console creates it, possibly after Auth starts.
         secret_files.read("AMARRE_AUTH_CONSOLE_TOKEN_FILE", file)
-    pool = observed("console")
-    http = await stack.enter_async_context(httpx.AsyncClient(transport=pool, trust_env=False))
+    http = await stack.enter_async_context(http_client("console"))
     return HttpConsole(http, settings.auth_console_url, file)
 
 

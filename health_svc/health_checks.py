@@ -6,7 +6,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from health_svc.ports import Check, PartDownError
 from health_svc.status import GIVE_UP
-from mesh.chassis.telemetry.clients import public_roots
+from mesh.chassis import telemetry
 
 
 def service(channel: grpc.aio.Channel) -> Check:
@@ -46,6 +46,4 @@ def backend(client: httpx.AsyncClient, url: str) -> Check:
 
 def http_client() -> httpx.AsyncClient:
     """Return the HTTP client for backends: no redirects, no proxy from the environment."""
-    return httpx.AsyncClient(
-        timeout=GIVE_UP.total_seconds(), trust_env=False, verify=public_roots()
-    )
+    return telemetry.http_client(timeout=GIVE_UP.total_seconds())

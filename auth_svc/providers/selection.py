@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import httpx
-
 from auth_svc.config import AuthSettings
 from auth_svc.ports import SessionLife
 from auth_svc.providers.appwrite import AppwriteDirectory
@@ -15,8 +13,7 @@ from auth_svc.storage.database import Database
 from auth_svc.storage.session_uses import SqlSessionUses
 from mesh.chassis.credentials import secret_files
 from mesh.chassis.server import StartError
-from mesh.chassis.telemetry import observed
-from mesh.chassis.telemetry.clients import public_roots
+from mesh.chassis.telemetry import http_client
 
 Provider = EmbeddedDirectory | AppwriteDirectory
 
@@ -38,10 +35,7 @@ async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[
     if settings.auth_provider == "embedded":
         yield EmbeddedDirectory(database, life, utc_now)
         return
-    pool = observed(
-        "appwrite", httpx.AsyncHTTPTransport(limits=LIMITS, trust_env=False, verify=public_roots())
-    )
-    async with httpx.AsyncClient(timeout=TIMEOUT, transport=pool, trust_env=False) as http:
+    async with http_client("appwrite", limits=LIMITS, timeout=TIMEOUT) as http:
         client = AppwriteClient(http, _project(settings), utc_now)
         directory = AppwriteDirectory(
             client,

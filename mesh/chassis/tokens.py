@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from mesh.chassis.call import User
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.identity import SpiffeId
-from mesh.chassis.telemetry.clients import public_roots
+from mesh.chassis.telemetry.clients import http_client
 
 ISSUER = "https://auth.amarre.local"
 TYPE = "amarre-user+jwt"
@@ -279,8 +279,7 @@ def fetch_over_http(url: str, socket: str | None) -> Callable[[], Awaitable[byte
     """Return a function that fetches *url*, over the Unix *socket* when one is given."""
 
     async def fetch() -> bytes:
-        transport = httpx.AsyncHTTPTransport(uds=socket, verify=public_roots())
-        async with httpx.AsyncClient(transport=transport, timeout=2, trust_env=False) as client:
+        async with http_client(uds=socket, timeout=2) as client:
             answer = await client.get(url)
             answer.raise_for_status()
             return answer.content

@@ -17,8 +17,7 @@ from prometheus_client import Histogram
 from pydantic import SecretStr
 
 from mesh.chassis.errors import DeadlineExceededError, MeshError, UnavailableError, UpstreamError
-from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, names, observed
-from mesh.chassis.telemetry.clients import public_roots
+from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, http_client, names
 from survey_svc import deadline
 from survey_svc.errors import RefusedError
 from survey_svc.redcap import responses
@@ -74,10 +73,13 @@ class RedcapApi:
         self._token = token
         self._max_bytes = max_bytes
         self._breaker = breaker or Breaker()
-        self._client = httpx.AsyncClient(
-            transport=observed("redcap", transport or _pool(connections)),
+        self._client = http_client(
+            "redcap",
+            transport=transport,
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=max(1, connections // 2)
+            ),
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            trust_env=False,
             headers={"user-agent": "amarre-survey"},
         )
         self.answered_at = float("-inf")
@@ -231,13 +233,6 @@ class _Transient(Exception):  # noqa: N818 - never leaves this module
     def __init__(self, fault: MeshError) -> None:
         super().__init__(fault.message)
         self.fault = fault
-
-
-def _pool(connections: int) -> httpx.AsyncBaseTransport:
-    limits = httpx.Limits(
-        max_connections=connections, max_keepalive_connections=max(1, connections // 2)
-    )
-    return httpx.AsyncHTTPTransport(limits=limits, trust_env=False, verify=public_roots())
 
 
 def _unchanged(value: T) -> T:

@@ -21,7 +21,7 @@ from mesh.chassis.config import MeshSettings
 otel_environment.drop_unknown_plugins(os.environ)  # before OpenTelemetry is imported
 
 from mesh.chassis.telemetry import clients, otlp, tracing
-from mesh.chassis.telemetry.clients import observed
+from mesh.chassis.telemetry.clients import http_client
 from mesh.chassis.telemetry.logs import configure_logs, kind_of
 from mesh.chassis.telemetry.metrics import (
     ACTIVE_USERS,
@@ -51,9 +51,9 @@ __all__ = [
     "MetricsListenError",
     "configure_logs",
     "exemplar",
+    "http_client",
     "kind_of",
     "new_traceparent",
-    "observed",
     "pseudonym",
     "running",
     "start",

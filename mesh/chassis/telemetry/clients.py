@@ -15,24 +15,40 @@ from mesh.chassis.telemetry.metrics import DB_CONNECTIONS, DB_SECONDS, HTTP_CLIE
 
 _OPERATIONS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 _BEGUN = "amarre_begun"
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 _watching = False
 
 
 @functools.cache
 def public_roots() -> ssl.SSLContext:
-    """Return the TLS context of HTTP clients: OpenSSL takes 50 ms or more to read the roots."""
+    """Return the TLS context of HTTP clients; OpenSSL takes 50 ms or more to read the roots."""
     return httpx.create_ssl_context(trust_env=False)
 
 
-def observed(
-    backend: str, transport: httpx.AsyncBaseTransport | None = None
-) -> httpx.AsyncBaseTransport:
-    """Return a transport for httpx that measures and traces requests to *backend* (``redcap``).
-
-    Neither path nor query is recorded: they hold ids of users.
+def http_client(
+    backend: str = "",
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    uds: str | None = None,
+    limits: httpx.Limits = _LIMITS,
+    **options: Any,
+) -> httpx.AsyncClient:
     """
-    return _Observed(
-        backend, transport or httpx.AsyncHTTPTransport(trust_env=False, verify=public_roots())
+    Return an HTTP client that ignores proxies and CA variables of the environment.
+
+    Args:
+        backend: Measure and trace requests under this name, such as ``redcap``; empty: do not.
+            Neither path nor query is recorded, since they contain user ids.
+        transport: Replaces the connection pool in tests.
+        uds: Path of a Unix socket to connect to.
+        limits: Limits of the connection pool; the defaults are those of httpx.
+        options: Further options of ``httpx.AsyncClient``.
+    """
+    pool = transport or httpx.AsyncHTTPTransport(
+        uds=uds, limits=limits, trust_env=False, verify=public_roots()
+    )
+    return httpx.AsyncClient(
+        transport=_Observed(backend, pool) if backend else pool, trust_env=False, **options
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import structlog
 
-from mesh.chassis.telemetry.clients import public_roots
+from mesh.chassis.telemetry.clients import http_client
 from mesh.console.incidents import runbooks
 from mesh.console.intake.scraper import TIMEOUT_SECONDS, fetch, phrase
 
@@ -51,9 +51,7 @@ class Watch:
 
     async def run(self) -> None:
         """Poll both at each interval until cancelled."""
-        async with httpx.AsyncClient(
-            timeout=TIMEOUT_SECONDS, trust_env=False, verify=public_roots()
-        ) as client:
+        async with http_client(timeout=TIMEOUT_SECONDS) as client:
             while self.servers:
                 await asyncio.gather(*(_ask(client, server) for server in self.servers))
                 await asyncio.sleep(EVERY_SECONDS)

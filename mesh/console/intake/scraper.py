@@ -14,7 +14,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from mesh.chassis.telemetry import names as emitted
-from mesh.chassis.telemetry.clients import public_roots
+from mesh.chassis.telemetry.clients import http_client
 from mesh.console.clock import Now
 from mesh.console.intake import envoy_admin, prometheus_text
 from mesh.console.intake.prometheus_text import Exemplar, Key, Reading, Tally
@@ -77,12 +77,9 @@ class Scraper:
 
     async def run(self) -> None:
         """Scrape all targets concurrently, at each interval, until cancelled."""
-        limits = httpx.Limits(max_keepalive_connections=64)
-        async with httpx.AsyncClient(
+        async with http_client(
             timeout=TIMEOUT_SECONDS,
-            trust_env=False,
-            limits=limits,
-            verify=public_roots(),
+            limits=httpx.Limits(max_keepalive_connections=64),
             # Compressing a metrics page costs its process more than sending it.
             headers={"accept-encoding": "identity"},
         ) as client:

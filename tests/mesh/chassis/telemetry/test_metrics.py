@@ -187,8 +187,8 @@ class TestSystemsOutside:
                 raise httpx.ConnectError("away")
             return httpx.Response(200)
 
-        transport = telemetry.observed("elsewhere", httpx.MockTransport(answer))
-        async with httpx.AsyncClient(transport=transport) as client:
+        transport = httpx.MockTransport(answer)
+        async with telemetry.http_client("elsewhere", transport=transport) as client:
             await client.get("http://elsewhere.example/")
             with pytest.raises(httpx.ConnectError):
                 await client.get("http://elsewhere.example/away")

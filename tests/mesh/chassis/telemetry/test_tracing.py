@@ -39,9 +39,7 @@ class Surveys(rpc.SurveyServiceServicer):
             await asyncio.sleep(0.51)
         if request.record == "outside":
             transport = httpx.MockTransport(lambda _: httpx.Response(503))
-            async with httpx.AsyncClient(
-                transport=telemetry.observed("redcap", transport)
-            ) as client:
+            async with telemetry.http_client("redcap", transport=transport) as client:
                 await client.post("http://redcap.example/api/?user=ada")
         return pb.GetLinkResponse(url="https://example.org")
 

@@ -1,1 +1,1 @@
-"""The survey service: mobility requests over a REDCap project."""
+"""The survey service: mobility requests in a REDCap project."""

@@ -1,4 +1,4 @@
-"""The survey service as a process: settings, adapters, rules, server."""
+"""Entry point of survey_svc: settings -> adapters -> service -> serve()."""
 
 import asyncio
 import contextlib
@@ -94,7 +94,7 @@ def _profile(settings: SurveySettings) -> Profile:
 
 
 async def _check(study: Study) -> None:
-    """Check the profile against REDCap; if REDCap is unavailable, check again later."""
+    """Check the profile against REDCap; if REDCap is unavailable, retry later."""
     try:
         await study.check()
     except ProfileError as error:
@@ -126,7 +126,7 @@ async def _sweep(creation: Creation) -> None:
         try:
             await creation.sweep()
         except MeshError as fault:
-            log.warning("abandoned creations not settled", fault=type(fault).__name__)
+            log.warning("abandoned creations not resolved", fault=type(fault).__name__)
         await asyncio.sleep(SWEEP_SECONDS)
 
 

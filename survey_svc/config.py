@@ -14,20 +14,20 @@ _TOKEN = re.compile(r"[0-9A-Za-z]{32}")
 
 
 class SurveySettings(MeshSettings):
-    """Settings of survey_svc; variables begin with ``AMARRE_SURVEY_``."""
+    """Settings of survey_svc; variables start with ``AMARRE_SURVEY_``."""
 
     survey_redcap_url: str
-    """REDCap's API: ``https://redcap.example.org/api/``, with the slash at the end."""
+    """URL of REDCap's API with a trailing slash: ``https://redcap.example.org/api/``."""
     survey_redcap_token_file: Path
     """File with the API token of the study's project."""
     survey_profile: Path | None = None
-    """The study's profile, YAML; none means the AMARRE study."""
+    """The study's profile, YAML; default: the AMARRE study."""
     survey_redcap_time_zone: str = "UTC"
-    """The time zone of REDCap's clock, for instance ``Europe/Paris``; `since` depends on it."""
+    """The time zone of REDCap's clock, such as ``Europe/Paris``; used for `since`."""
     survey_store: str = "sqlite+aiosqlite:///survey.db"
-    """Shared by all replicas: ``sqlite+aiosqlite:///…``, ``postgresql+asyncpg://…``, ``redis://…``."""
+    """The store shared by all replicas: ``sqlite+aiosqlite:///…``, ``postgresql+asyncpg://…``, ``redis://…``."""
     survey_cache: str = Field(default="memory", pattern=r"^(memory|rediss?://.+)$")
-    """``memory``, or ``redis://…`` when replicas share one."""
+    """``memory``, or ``redis://…`` to share the cache between replicas."""
 
     @field_validator("survey_redcap_url")
     @classmethod
@@ -40,7 +40,7 @@ class SurveySettings(MeshSettings):
     def _token_is_not_in_the_clear(self) -> "SurveySettings":
         if self.env == "production" and not self.survey_redcap_url.startswith("https://"):
             raise ValueError(
-                "AMARRE_SURVEY_REDCAP_URL must begin with https:// in production: "
+                "AMARRE_SURVEY_REDCAP_URL must start with https:// in production: "
                 "every call carries the API token"
             )
         return self
@@ -59,7 +59,7 @@ class SurveySettings(MeshSettings):
     def _is_known(cls, url: str) -> str:
         known = "sqlite+aiosqlite:///", "postgresql+asyncpg://", "redis://", "rediss://"
         if not url.startswith(known):
-            raise ValueError(f"must begin with one of {', '.join(known)}")
+            raise ValueError(f"must start with one of {', '.join(known)}")
         return url
 
 

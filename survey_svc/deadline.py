@@ -1,4 +1,4 @@
-"""Deadline of work that several calls can share."""
+"""Deadlines of work that several calls share."""
 
 import asyncio
 from contextvars import ContextVar
@@ -6,17 +6,17 @@ from contextvars import ContextVar
 from mesh.chassis import call
 
 MARGIN_SECONDS = 0.25
-"""Part of a call's time that is kept for sending its own answer."""
+"""The part of a call's time reserved for sending the response."""
 
 
 class Deadline:
-    """A point in event-loop time that can move to a later one."""
+    """A deadline in event loop time that can be extended."""
 
     def __init__(self, ends_at: float) -> None:
         self.ends_at = ends_at
 
     def extend(self, ends_at: float) -> None:
-        """Move to *ends_at* if that is later."""
+        """Extend the deadline to *ends_at* if that is later."""
         self.ends_at = max(self.ends_at, ends_at)
 
     def remaining_seconds(self) -> float:
@@ -28,12 +28,12 @@ _shared: ContextVar[Deadline | None] = ContextVar("shared_deadline", default=Non
 
 
 def share(deadline: Deadline) -> None:
-    """Make *deadline* that of this task, in place of the call's own."""
+    """Use *deadline* for this task instead of the call's own."""
     _shared.set(deadline)
 
 
 def current(default_seconds: float) -> Deadline:
-    """Return the deadline of this task: shared, else the call's, else *default_seconds*."""
+    """Return the deadline of this task: the shared one, else the call's, else *default_seconds*."""
     shared = _shared.get()
     if shared is not None:
         return shared

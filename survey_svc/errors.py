@@ -24,14 +24,14 @@ class OpenRequestExistsError(MeshError):
 
 
 class IdempotencyKeyReusedError(MeshError):
-    """The idempotency key was used for a creation with other input."""
+    """The idempotency key was used with different input."""
 
     area = "survey"
     reason = "IDEMPOTENCY_KEY_REUSED"
 
     def __init__(self) -> None:
         super().__init__(
-            "The idempotency key was used with other input within 24 hours; choose a new key."
+            "The idempotency key was used with different input within 24 hours; choose a new key."
         )
 
 
@@ -46,8 +46,8 @@ class InvalidUrlError(MeshError):
 
 
 class InvalidRowError(UpstreamError):
-    """One row of an export cannot be read; the rows of other users may be fine."""
+    """One row of an export is invalid; the rows of other users may be valid."""
 
 
 class RefusedError(UpstreamError):
-    """REDCap understood the operation and refused it; nothing was stored."""
+    """REDCap rejected the operation; nothing was stored."""

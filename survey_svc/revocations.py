@@ -1,4 +1,4 @@
-"""Follows the sessions that Auth revokes, so that their user tokens are refused at once."""
+"""Follows the sessions that Auth revokes, so that their user tokens are rejected at once."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -8,6 +8,6 @@ from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
 
 async def watch(auth: grpc.aio.Channel) -> AsyncIterator[Sequence[str]]:
-    """Yield the ids of sessions that ended: first the recent ones, then each new one."""
+    """Yield the ids of revoked sessions: first recent ones, then new ones."""
     async for response in AuthServiceStub(auth).WatchRevocations(WatchRevocationsRequest()):
         yield response.session_ids

@@ -1,7 +1,7 @@
 """SurveyService: protobuf in, domain call, protobuf out.
 
 The pipeline has already identified the caller, verified the user and validated the request.
-Whose a record is comes first in every method that names one.
+Every method that names a record checks its ownership first.
 """
 
 import re
@@ -29,7 +29,7 @@ from survey_svc.study.study import Study
 
 PIECE_BYTES = 64 * 1024
 MAX_FIRST_PAGES = 4
-"""How many page sizes of one list are kept as ready responses."""
+"""Number of page sizes of one list whose responses are cached."""
 
 
 class SurveyService(rpc.SurveyServiceServicer):
@@ -118,7 +118,7 @@ class SurveyService(rpc.SurveyServiceServicer):
 
 
 class _Responses:
-    """Responses built from the latest lists: most are asked for again, unchanged."""
+    """Responses built from the latest lists, most of which are requested again unchanged."""
 
     def __init__(self) -> None:
         self._lists: OrderedDict[str, _BuiltList] = OrderedDict()
@@ -126,7 +126,7 @@ class _Responses:
     def page(
         self, user: str, requests: Sequence[Request], *, size: int, token: str
     ) -> messages.ListRequestsResponse:
-        """Return one page of *requests*: the same message while the list is the same object."""
+        """Return one page of *requests*; cached while the list is the same object."""
         built = self._lists.get(user)
         if built is None or built.requests is not requests:
             built = _BuiltList(requests)
@@ -164,7 +164,7 @@ def safe_name(record: str) -> str:
 async def _chunks(
     head: file_chunk_pb2.FileChunk, pieces: AsyncGenerator[bytes]
 ) -> AsyncIterator[file_chunk_pb2.FileChunk]:
-    """Yield *pieces* as chunks; the first one carries media type and name."""
+    """Yield *pieces* as chunks; the first one has the media type and the name."""
     async with aclosing(pieces):
         async for piece in pieces:
             for at in range(0, len(piece), PIECE_BYTES) or [0]:

@@ -1,1 +1,1 @@
-"""The user's own answers as a file."""
+"""Export of the user's own answers as a file."""

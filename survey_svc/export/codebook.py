@@ -1,4 +1,4 @@
-"""Codebook: what each column of the data export means."""
+"""Codebook: describes each column of the data export."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ Source:
 
 
 def codebook(dictionary: Dictionary, forms: Sequence[str]) -> list[Row]:
-    """Return one row per column of an export of *forms*, in the order of the export.
+    """Return one row per column of an export of *forms*, in order.
 
     A row has the column's name, its form, REDCap's field type, its label, and its choices as
     ``code, label | code, label``.

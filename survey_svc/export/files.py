@@ -1,4 +1,4 @@
-"""Which file an export is: media type, name and content."""
+"""Export files: media type, name and content."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -13,13 +13,13 @@ from survey_svc.study.study import Study
 XLSX = "xlsx"
 
 File = tuple[str, str, AsyncGenerator[bytes]]
-"""Media type, name and content; an empty name means that browsers show the file."""
+"""Media type, name and content; with an empty name, browsers display the file."""
 
 
 def data_file(
     study: Study, project: Project, user: str, *, form: str, since: str, only_codebook: bool
 ) -> File:
-    """Return the export that a user asks for.
+    """Return the requested export.
 
     Args:
         study: The study being served.
@@ -56,7 +56,7 @@ def _time(text: str) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-        # REDCap writes four digits of the year, and conversions need room at both ends.
+        # REDCap writes four-digit years, and time zone conversions need a margin at both ends.
         if time.tzinfo is None or not 1900 <= time.year <= 9000:
             raise ValueError(text)
     except ValueError as exc:

@@ -1,4 +1,4 @@
-"""The user's answers as one file, JSON or CSV, in pieces that never hold the whole."""
+"""Streams the user's answers as a JSON or CSV file."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from survey_svc.requests.rules import Row
 from survey_svc.study.study import Study
 
 BATCH = 200
-"""How many records are asked for at a time."""
+"""Number of records per REDCap call."""
 PIECE_BYTES = 64 * 1024
 
 _FORMULA = re.compile(r"^\s*[=+\-@\t\r＝＋－＠]")
@@ -22,23 +22,23 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: its name and how records become text."""
+    """A file format: its name, and how to write records."""
 
     media_type: str
     filename: str
     start: Callable[[Sequence[str]], str]
-    """Makes what comes before the records from the names of the columns."""
+    """Returns the header for the given column names."""
     between: str
-    """Comes between records, where ``records`` does not end each."""
+    """Separator between records, if ``records`` does not terminate them."""
     records: Callable[[Sequence[Row], Sequence[str]], str]
-    """Makes text of some records from their columns."""
+    """Formats some records with the given columns."""
     end: str
 
 
 async def answers(
     study: Study, project: Project, user: str, since: datetime | None = None
 ) -> AsyncGenerator[Sequence[Row]]:
-    """Yield the user's answers in batches, labels instead of codes.
+    """Yield the user's answers in batches, with labels instead of codes.
 
     Args:
         study: The study being served.
@@ -54,10 +54,10 @@ async def answers(
 async def export(
     study: Study, project: Project, user: str, form: Format, since: datetime | None = None
 ) -> AsyncGenerator[bytes]:
-    """Yield the user's answers as a file; nothing when REDCap does not give them.
+    """Yield the user's answers as a file in pieces; nothing if REDCap fails.
 
-    The first piece comes when REDCap has answered the first batch, so that its errors are still
-    errors of the call.
+    The first piece is yielded after REDCap's response to the first batch, so that an early error
+    is still an error of the call.
     """
     columns = study.dictionary.columns_of(study.profile.export)
     buffer = bytearray()
@@ -80,7 +80,7 @@ async def export(
 
 
 def whole(rows: Sequence[Row], columns: Sequence[str], form: Format) -> bytes:
-    """Return all of a small table as a file."""
+    """Return a small table as a whole file."""
     return f"{form.start(columns)}{form.records(rows, columns)}{form.end}".encode()
 
 
@@ -103,7 +103,7 @@ def _csv(lines: Sequence[Sequence[str]]) -> str:
 
 
 def harmless(value: str) -> str:
-    """Return *value* so that no spreadsheet takes it for a formula; numbers stay numbers.
+    """Escape *value* so that no spreadsheet evaluates it as a formula; numbers are unchanged.
 
     Source:
         OWASP, CSV injection.

@@ -1,4 +1,4 @@
-"""The user's answers as an Excel workbook: the answers, and the codebook on a second sheet."""
+"""The user's answers as an Excel workbook, with the codebook on a second sheet."""
 
 import asyncio
 import io
@@ -17,16 +17,16 @@ from survey_svc.study.study import Study
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 FILENAME = "export.xlsx"
 MAX_ROWS = 2000
-"""A workbook is built in memory, about 20 KB a request; CSV has no such limit."""
+"""A workbook is built in memory, about 20 KB per request; CSV has no such limit."""
 MAX_CELL = 32_767
-"""Most characters of a cell in Excel."""
-CUT = " … [cut, see the CSV export]"
+"""Maximum number of characters of an Excel cell."""
+CUT = " … [truncated, see the CSV export]"
 
 
 async def export(
     study: Study, project: Project, user: str, since: datetime | None = None
 ) -> AsyncGenerator[bytes]:
-    """Yield the workbook in pieces; nothing when REDCap does not give the answers.
+    """Yield the workbook in pieces; nothing if REDCap fails.
 
     Raises:
         InvalidRequestError: There are more than `MAX_ROWS` requests.
@@ -37,8 +37,10 @@ async def export(
         rows += batch
         if len(rows) > MAX_ROWS:
             raise InvalidRequestError(
-                f"A workbook holds at most {MAX_ROWS} requests; ask for format=csv or for since.",
-                violations=[Violation("format", "must be csv or json for so many", "workbook")],
+                f"A workbook holds at most {MAX_ROWS} requests; use CSV, or since.",
+                violations=[
+                    Violation("format", "must be csv or json above this limit", "workbook")
+                ],
             )
     if rows:
         columns = list(rows[0])
@@ -66,7 +68,7 @@ def _build(sheets: Mapping[str, tuple[Sequence[str], Sequence[Row]]]) -> bytes:
                 sheet.write_string(0, at, column, header)
             for number, row in enumerate(rows, start=1):
                 for at, column in enumerate(columns):
-                    # Text, never a formula, a link or a number: answers stay what they are.
+                    # Always text, never a formula, a link or a number: answers remain unchanged.
                     sheet.write_string(number, at, _fitting(row.get(column, "")))
     return target.getvalue()
 

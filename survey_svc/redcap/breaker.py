@@ -1,4 +1,4 @@
-"""Circuit breaker: after failures in a row, calls to REDCap fail at once for a while."""
+"""Circuit breaker: after consecutive failures, calls to REDCap fail immediately for a while."""
 
 import time
 from collections.abc import Callable
@@ -13,13 +13,13 @@ LOOKUPS_OPEN = Gauge(
     "amarre_redcap_lookup_breaker_open", "1 while address look-ups in REDCap fail immediately."
 )
 FAILURES = 8
-"""How many failures in a row open the circuit."""
+"""Number of consecutive failures that open the circuit."""
 REST_SECONDS = 2.0
-"""How long it stays open before one call may try."""
+"""How long the circuit stays open before a trial call."""
 
 
 class Breaker:
-    """Counts failures in a row; while open, lets one call through per rest."""
+    """Counts consecutive failures; while open, admits one trial call per rest period."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, gauge: Gauge = OPEN) -> None:
         self._now = now
@@ -28,7 +28,7 @@ class Breaker:
         self._next_try = 0.0
 
     def admit(self) -> None:
-        """Let a call go out.
+        """Admit a call.
 
         Raises:
             UnavailableError: The circuit is open.

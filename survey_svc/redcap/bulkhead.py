@@ -1,4 +1,4 @@
-"""Bulkhead: a bound on the calls of one kind, so that they cannot use up what others need."""
+"""Bulkhead: limits the calls of one kind, so that they cannot exhaust shared capacity."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ REJECTED = Counter(
 
 
 class Bulkhead:
-    """Lets a few calls run at a time and a few more wait; rejects the rest at once."""
+    """Limits running and waiting calls; rejects further ones immediately."""
 
     def __init__(self, *, running: int, waiting: int) -> None:
         self._slots = asyncio.Semaphore(running)
@@ -23,10 +23,10 @@ class Bulkhead:
 
     @contextlib.asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one slot.
+        """Acquire a slot for the duration of the body.
 
         Raises:
-            UnavailableError: Too many calls wait already.
+            UnavailableError: Too many calls are waiting.
         """
         if not self._free:
             REJECTED.inc()

@@ -1,7 +1,7 @@
 """REDCap's HTTP API: connection pool, deadlines, retries and a circuit breaker.
 
-The token is in the body, never in a URL or a log; neither are filter values, nor REDCap's own
-error messages, which repeat them.
+The token is only in the body, never in a URL or a log. Filter values are not logged either, nor
+REDCap's error messages, which repeat them.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ Params = Mapping[str, str | Sequence[str]]
 CONNECT_SECONDS = 2.0
 CONNECTIONS = 32
 BUDGET_SECONDS = 10.0
-"""How long an operation may take outside of a call."""
+"""Timeout of an operation outside a call."""
 ATTEMPTS = 3
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
@@ -41,7 +41,7 @@ _UNAVAILABLE = _RETRIABLE - {500}
 
 SECONDS = Histogram(
     names.REDCAP_DURATION,
-    "How long REDCap took to answer, each attempt.",
+    "Duration of each attempt to call REDCap.",
     ["content", "outcome"],
     buckets=LATENCY_BUCKETS,
 )
@@ -51,11 +51,11 @@ class RedcapApi:
     """REDCap's API for one token.
 
     Args:
-        url: Its address, with the slash at the end.
+        url: The API's URL with a trailing slash.
         token: The project's API token.
-        connections: Most connections at a time.
-        max_bytes: Largest response that is read.
-        breaker: Opens after failures in a row; each instance has its own.
+        connections: Maximum number of connections.
+        max_bytes: Maximum size of a response.
+        breaker: Opens after consecutive failures; default: a breaker of its own.
         transport: Replaces the connection pool in tests.
     """
 
@@ -83,7 +83,7 @@ class RedcapApi:
             headers={"user-agent": "amarre-survey"},
         )
         self.answered_at = float("-inf")
-        """When REDCap last answered as it should; monotonic seconds."""
+        """Time of the last valid response from REDCap; monotonic seconds."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -96,14 +96,14 @@ class RedcapApi:
 
         Args:
             params: The operation, without the token.
-            retry: Whether it may be sent again; only for exports and upserts.
-            check: Returns the body, or raises an `UpstreamError` for one that is not REDCap's.
+            retry: Whether it may be retried; only for exports and upserts.
+            check: Returns the body, or raises an `UpstreamError` if it is invalid.
 
         Raises:
             UnavailableError: REDCap is unavailable.
-            DeadlineExceededError: It did not answer in the time that was left.
-            RefusedError: It understood the operation and refused it.
-            UpstreamError: It answered something else.
+            DeadlineExceededError: REDCap did not respond in the remaining time.
+            RefusedError: REDCap rejected the operation.
+            UpstreamError: REDCap returned an invalid response.
         """
 
         async def once() -> str:
@@ -113,10 +113,10 @@ class RedcapApi:
         return await self._with_retries(once, params, _unchanged, retry=retry)
 
     async def json(self, params: Params, check: Callable[[Any], T], *, retry: bool = True) -> T:
-        """Return what *check* makes of the JSON of one operation.
+        """Return the result of *check* on the JSON of one operation.
 
-        *check* may raise an error of `responses.TRANSIENT` to have the operation sent again;
-        other errors are as those of `text`.
+        *check* may raise an error of `responses.TRANSIENT` to have the operation retried; other
+        errors are those of `text`.
         """
 
         async def once() -> Any:
@@ -126,10 +126,10 @@ class RedcapApi:
         return await self._with_retries(once, params, check, retry=retry)
 
     async def pieces(self, params: Params, *, start: bytes) -> AsyncGenerator[bytes]:
-        """Yield the body of one export as it comes, once it is known to begin with *start*.
+        """Stream the body of one export, after checking that it starts with *start*.
 
         Raises:
-            UpstreamError: It begins otherwise; further as `text` does.
+            UpstreamError: It starts differently; other errors are those of `text`.
         """
         async with contextlib.AsyncExitStack() as stack:
 
@@ -163,11 +163,11 @@ class RedcapApi:
         limit = deadline.current(BUDGET_SECONDS)
         attempt = 1
         while True:
-            # Whoever joins a shared call may move its deadline between attempts.
+            # A caller that joins a shared call may extend its deadline between attempts.
             left = limit.remaining_seconds()
             final = not retry or attempt == ATTEMPTS
             try:
-                # An attempt that hangs leaves time for another one.
+                # A hanging attempt leaves time for another one.
                 return check(await self._timed(once, params, left if final else left * 0.6))
             except (_Transient, *responses.TRANSIENT) as error:
                 fault = error.fault if isinstance(error, _Transient) else error
@@ -190,11 +190,11 @@ class RedcapApi:
             outcome = "ok"
         except TimeoutError as exc:
             outcome = "timeout"
-            fault = DeadlineExceededError("REDCap did not answer in the time that was left.")
+            fault = DeadlineExceededError("REDCap did not respond in the remaining time.")
             raise _Transient(fault) from exc
         except httpx.HTTPError as exc:
             outcome = "away"
-            raise _Transient(UnavailableError("REDCap cannot be reached.")) from exc
+            raise _Transient(UnavailableError("REDCap is unreachable.")) from exc
         except RefusedError:
             outcome = "refused"
             raise
@@ -228,7 +228,7 @@ class RedcapApi:
 
 
 class _Transient(Exception):  # noqa: N818 - never leaves this module
-    """An error after which the same call may be sent again."""
+    """An error after which the same call may be retried."""
 
     def __init__(self, fault: MeshError) -> None:
         super().__init__(fault.message)
@@ -259,9 +259,9 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 async def _fault(response: httpx.Response) -> Exception:
-    """Return the error for a status; of the body only that it is REDCap's own error counts."""
+    """Return the error for a status; of the body, only whether it is REDCap's own error is used."""
     status = response.status_code
-    message = f"REDCap answered with status {status}."
+    message = f"REDCap returned status {status}."
     if status in _UNAVAILABLE:
         return _Transient(UnavailableError(message, status=str(status)))
     if status in _RETRIABLE:
@@ -270,6 +270,6 @@ async def _fault(response: httpx.Response) -> Exception:
         await _read(response, MAX_ERROR_BYTES)
     ):
         return RefusedError(
-            f"REDCap refused the operation with status {status}.", status=str(status)
+            f"REDCap rejected the operation with status {status}.", status=str(status)
         )
     return UpstreamError(message, status=str(status))

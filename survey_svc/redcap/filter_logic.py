@@ -1,7 +1,7 @@
 """Values in REDCap's filter logic, which has no escape character.
 
-A value is written between quotes that it does not hold, or refused before REDCap is asked;
-whoever gets the rows checks them again.
+A value is written between quotes that it does not contain, or rejected before the call to REDCap;
+callers check the returned rows again.
 
 Source:
     REDCap API 16.1.9, section 2.4.
@@ -14,20 +14,20 @@ from mesh.chassis.errors import InvalidRequestError, MeshError, Violation
 
 SAFE = re.compile(r"[A-Za-z0-9._+@-]{1,254}")
 MAX_LENGTH = 254
-# A backslash is no escape character but confuses some versions; brackets name fields.
+# A backslash is not an escape character but confuses some versions; brackets name fields.
 _UNQUOTABLE = re.compile(r"[\\\[\]]")
 _NEVER_STORED = re.compile(r"[\s\"\x00-\x1f\x7f]")
 
 
 class UnsafeValueError(MeshError):
-    """A value has characters that must not get into filter logic."""
+    """A value has characters that are not allowed in filter logic."""
 
     def __init__(self, variable: str) -> None:
-        super().__init__(f"A value for {variable!r} has characters that none of our ids has.")
+        super().__init__(f"A value for {variable!r} has characters that no id of ours contains.")
 
 
 def is_one_of(variable: str, values: Sequence[str]) -> str:
-    """Return logic that holds for records where *variable* is one of *values*.
+    """Return logic that matches records where *variable* is one of *values*.
 
     Raises:
         UnsafeValueError: A value has other characters than letters, digits and ``._+@-``.
@@ -38,11 +38,11 @@ def is_one_of(variable: str, values: Sequence[str]) -> str:
 
 
 def is_email(variable: str, email: str) -> str:
-    """Return logic that holds for records where *variable* is *email*, whatever its case.
+    """Return logic that matches records where *variable* is *email*, case-insensitively.
 
     Returns:
-        The logic; empty for what REDCap does not store as an address: without ``@``, with white
-        space, double quotes or control characters.
+        The logic; empty if REDCap cannot store *email* as an address: without ``@``, or with
+        white space, double quotes or control characters.
 
     Raises:
         InvalidRequestError: The address cannot be written in filter logic.
@@ -54,7 +54,7 @@ def is_email(variable: str, email: str) -> str:
         raise InvalidRequestError(
             "REDCap cannot search for this address.",
             violations=[
-                Violation("email", "must not hold backslashes or square brackets", "searchable")
+                Violation("email", "must not contain backslashes or square brackets", "searchable")
             ],
         )
     quote = '"' if "'" in address else "'"

@@ -1,4 +1,4 @@
-"""The study's REDCap project: implements the port on REDCap's API."""
+"""The study's REDCap project: implements the port ``Project`` with REDCap's API."""
 
 import asyncio
 import json
@@ -21,16 +21,16 @@ from survey_svc.study.profile import Profile
 
 ALIVE_SECONDS = 10.0
 ALIVE_PATIENCE = 4.0
-"""Seconds within which REDCap must tell its version to be alive."""
-"""How long one valid response of REDCap counts as proof that it is available."""
+"""Timeout of the version call that serves as liveness check, in seconds."""
+"""How long REDCap counts as available after a valid response."""
 MOST_USER_ID = 36
-"""The longest user id of the contract."""
+"""The maximum length of a user id in the contract."""
 LOOKUPS_RUNNING = 4
-"""Most look-ups of addresses in REDCap at a time; also the size of their connection pool."""
+"""Maximum concurrent address look-ups; also the size of their connection pool."""
 LOOKUPS_WAITING = 16
-"""Most look-ups that wait for a slot: 5 rounds of 4 fit into the 3 s deadline of FindContact."""
+"""Maximum waiting look-ups: 5 rounds of 4 fit into the 3 s deadline of FindContact."""
 LOOKUP_MAX_BYTES = 256 * 1024
-"""Largest response to a look-up: a few rows, never all addresses of a domain."""
+"""Maximum response size of a look-up: a few rows, never all addresses of a domain."""
 _EXPORT = {"content": "record", "action": "export", "type": "flat"}
 
 
@@ -45,13 +45,13 @@ class RedcapProject:
         lookups: RedcapApi | None = None,
         time_zone: tzinfo = UTC,
     ) -> None:
-        """Make the adapter.
+        """Create the adapter.
 
         Args:
-            api: For everything that signed-in users and the service itself ask.
+            api: For calls of signed-in users and of the service itself.
             profile: The study's profile.
-            lookups: For look-ups of addresses, which strangers can cause; has a pool and a
-                circuit breaker of its own.
+            lookups: For address look-ups, which unauthenticated clients can cause; has its own
+                connection pool and circuit breaker.
             time_zone: That of REDCap's clock.
         """
         self._time_zone = time_zone
@@ -62,10 +62,10 @@ class RedcapProject:
         self._variables = profile.variables
 
     async def is_alive(self) -> bool:
-        """Say whether REDCap answers; asks at most every 10 s while it does."""
+        """Return whether REDCap responds; calls it at most every 10 s while it does."""
         if time.monotonic() - self._api.answered_at < ALIVE_SECONDS:
             return True
-        # Before the health check gives up: then the call counts as one that took too long.
+        # Before the health check times out, so that the call counts as timed out.
         deadline.share(deadline.Deadline(asyncio.get_running_loop().time() + ALIVE_PATIENCE))
         try:
             await self._api.text(
@@ -86,7 +86,7 @@ class RedcapProject:
             return Dictionary(
                 fields={field.name: field for field in fields},
                 instruments=tuple(row["instrument_name"] for row in instruments),
-                # REDCap leaves file fields out of the names, but exports them.
+                # REDCap omits file fields from the names, but exports them.
                 columns=frozenset([*columns, *(row["export_field_name"] for row in names)]),
             )
         except KeyError as exc:
@@ -108,7 +108,7 @@ class RedcapProject:
         fields = [variables.record, variables.user]
         params = {**_EXPORT, "fields": fields, "filterLogic": logic}
         if since is not None:
-            # REDCap takes what changed after a second of its own clock.
+            # REDCap filters by whole seconds of its own clock.
             local = since.astimezone(self._time_zone) - timedelta(seconds=1)
             params["dateRangeBegin"] = f"{local:%Y-%m-%d %H:%M:%S}"
         rows = await self._rows(params, *fields)
@@ -183,7 +183,7 @@ class RedcapProject:
             for row in rows
             if row[variables.email].lower() == email.lower() and _is_user_id(row[variables.user])
         ]
-        # If an address has several ids, the oldest one stays.
+        # If an address has several ids, use the oldest one.
         return min(found)[1] if found else ""
 
     async def _rows(self, params: Mapping[str, str | Sequence[str]], *columns: str) -> list[Row]:
@@ -191,7 +191,7 @@ class RedcapProject:
 
 
 def is_link(text: str) -> bool:
-    """Say whether *text* is an http or https URL that fits the contract."""
+    """Return whether *text* is an http or https URL that fits the contract."""
     if len(text) > 2048 or not text.isprintable() or " " in text:
         return False
     try:
@@ -220,7 +220,7 @@ def _dump(rows: list[Row]) -> str:
 
 
 def _version(text: str) -> str:
-    """Return *text* when it is a version; an error page with status 200 is not."""
+    """Return *text* if it is a version number, not an error page with status 200."""
     if not text.strip().strip('"')[:1].isdigit():
         raise UpstreamError("REDCap returned something other than its version.")
     return text

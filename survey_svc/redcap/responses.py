@@ -1,8 +1,8 @@
-"""Reader of REDCap's responses: the only place that decides what is acceptable.
+"""Parses REDCap's responses; the only place that decides which are valid.
 
-Tolerant where real servers differ (numbers, booleans and null as values), strict everywhere
-else: empty bodies, HTML, truncated or deeply nested JSON, wrong types and text that is not
-Unicode are upstream errors, never exceptions of a parser.
+Lenient where real servers differ (numbers, booleans and null as values), strict everywhere else:
+empty bodies, HTML, truncated or deeply nested JSON, wrong types and invalid Unicode are upstream
+errors, never parser exceptions.
 
 Source:
     REDCap API 16.1.9, sections 1 and 2; RFC 8259 (no NaN or Infinity, no lone surrogates).
@@ -18,21 +18,21 @@ from survey_svc.requests.rules import Row
 
 
 class EmptyResponseError(UpstreamError):
-    """REDCap answered with status 200 and no body; another attempt may succeed."""
+    """REDCap returned status 200 without a body; a retry may succeed."""
 
     def __init__(self) -> None:
         super().__init__("REDCap returned an empty response.")
 
 
 class IncompleteExportError(UpstreamError):
-    """An export lacks records that exist; another attempt may succeed."""
+    """An export lacks existing records; a retry may succeed."""
 
     def __init__(self) -> None:
-        super().__init__("REDCap left records out of an export.")
+        super().__init__("REDCap omitted records from an export.")
 
 
 TRANSIENT = EmptyResponseError, IncompleteExportError
-"""Errors that another attempt may cure."""
+"""Errors after which a retry may succeed."""
 
 
 def text(body: bytes) -> str:
@@ -46,7 +46,7 @@ def text(body: bytes) -> str:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the JSON value of a response; numbers stay text, as REDCap wrote them."""
+    """Return the JSON value of a response; numbers remain text, as REDCap wrote them."""
     try:
         value = json.loads(
             text(body), parse_int=str, parse_float=str, parse_constant=_reject_constant
@@ -61,7 +61,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def is_error(body: bytes) -> bool:
-    """Say whether *body* is REDCap's own error object."""
+    """Return whether *body* is REDCap's own error object."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -77,7 +77,7 @@ def rows(value: Any, *needed: str) -> list[Row]:
 
 
 def every_record(found: list[Row], column: str, asked: Collection[str]) -> list[Row]:
-    """Return *found* if it holds every record that was *asked* for.
+    """Return *found* if it contains every record in *asked*.
 
     Raises:
         IncompleteExportError: A record is missing.
@@ -88,7 +88,7 @@ def every_record(found: list[Row], column: str, asked: Collection[str]) -> list[
 
 
 def is_one_stored(value: Any) -> bool:
-    """Say whether an import reports exactly one stored record."""
+    """Return whether an import reports exactly one stored record."""
     return isinstance(value, dict) and value.get("count") == "1"
 
 

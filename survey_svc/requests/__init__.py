@@ -1,1 +1,1 @@
-"""Mobility requests: the rules, creating one, listing them and watching them change."""
+"""Mobility requests: rules, creation, lists and change streams."""

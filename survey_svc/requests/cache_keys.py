@@ -1,11 +1,11 @@
-"""Keys of the cache, in which ids cannot be read."""
+"""Cache keys, which do not reveal ids."""
 
 import hashlib
 import json
 
 
 class CacheKeys:
-    """Makes keys; *scope* separates projects that share a cache."""
+    """Derives cache keys; *scope* separates projects that share a cache."""
 
     def __init__(self, scope: str) -> None:
         self._scope = scope

@@ -1,8 +1,8 @@
 """Creation of requests: exactly one despite crashes, repeats and concurrency.
 
-A place is reserved per user in a store that every replica shares. The reservation carries the
-record id, so that the import is an upsert that any replica can repeat. Uncertain outcomes are
-looked up in REDCap; a failed look-up is an error and creates nothing.
+A reservation per user is stored in a store that every replica shares. It contains the record id,
+so that the import is an upsert that any replica can repeat. Uncertain outcomes are looked up in
+REDCap; a failed look-up is an error and creates nothing.
 """
 
 import asyncio
@@ -32,22 +32,22 @@ from survey_svc.study.profile import Profile, complete
 
 log = structlog.get_logger("creation")
 
-CREATED = Counter(names.REQUESTS_CREATED, "Requests that were created.")
+CREATED = Counter(names.REQUESTS_CREATED, "Created requests.")
 
 LEASE = timedelta(seconds=12)
-"""Longer than the deadline of CreateRequest: after it, the holder has answered."""
+"""Longer than the deadline of CreateRequest: after it, the holder has responded."""
 REMEMBERED = timedelta(hours=24)
-"""How long an idempotency key returns the same answer."""
+"""How long an idempotency key returns the same response."""
 FORGOTTEN = timedelta(hours=1)
-"""Age after which a reservation that never reached REDCap is dropped."""
+"""Age after which a reservation that never reached REDCap is deleted."""
 LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 1.0
-"""How long a repeat waits for the attempt before it, then resumes the creation itself."""
+"""How long a retry waits for the previous attempt before it resumes the creation."""
 IMPORT_SHARE = 0.6
-"""Share of the remaining time for the import; the rest is for checking its outcome."""
+"""Share of the remaining time for the import; the rest is for verifying its outcome."""
 UNVERIFIED = "1"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""32 characters without lookalikes."""
+"""32 characters without ambiguous ones."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Applicant:
 
 
 class Creation:
-    """Creates requests and settles interrupted creations."""
+    """Creates requests and resolves interrupted creations."""
 
     def __init__(
         self, profile: Profile, project: Project, store: Store, listing: Listing, now: Clock
@@ -74,18 +74,18 @@ class Creation:
         """Create a request.
 
         Args:
-            applicant: For whom.
-            consent: Whether they consent to the processing of personal data.
-            notice: The version of the notice that they saw.
+            applicant: The user.
+            consent: Whether the user consents to the processing of personal data.
+            notice: The version of the privacy notice that the user saw.
             key: The idempotency key; empty without one.
 
         Returns:
             The id of the request.
 
         Raises:
-            ConsentRequiredError, OpenRequestExistsError, IdempotencyKeyReusedError: The rules.
+            ConsentRequiredError, OpenRequestExistsError, IdempotencyKeyReusedError: See them.
             UnavailableError, DeadlineExceededError, UpstreamError: REDCap failed; nothing was
-                created, or a repeat of the call finds it.
+                created, or a retry of the call returns it.
         """
         if not consent:
             raise ConsentRequiredError
@@ -101,22 +101,22 @@ class Creation:
                     raise OpenRequestExistsError
                 return await self._join(applicant, wish, held)
             async with self._let_go_on_failure(held):
-                # An attempt with our key may have been settled since we asked: then its place
-                # was free for us to take, and its answer is ours.
+                # An attempt with our key may have completed since our look-up: its reservation
+                # was then free for us to claim, and its response is ours.
                 known = await self._known_now(wish, held)
                 if known is not None:
                     return known
                 if claim.before is None or not await self._reached(wish, claim.before):
                     return await self._carry_out(applicant, held)
-                # The creation before ours had reached REDCap: settle it, then ask for a place
+                # The previous creation had reached REDCap: complete it, then claim a reservation
                 # again.
                 await self._finish(claim.before)
 
     async def sweep(self) -> None:
-        """Settle the reservations whose lease has ended.
+        """Resolve the reservations whose lease has ended.
 
         Raises:
-            MeshError: REDCap or the store is unavailable; the rest is settled next time.
+            MeshError: REDCap or the store is unavailable; the rest is resolved next time.
         """
         for reservation in await self._store.abandoned(self._now()):
             if await self._exists(reservation):
@@ -149,7 +149,7 @@ class Creation:
         return answer.record
 
     async def _known_now(self, wish: Reservation, held: Reservation) -> str | None:
-        """Look again for the key's answer; free the place if there is one."""
+        """Look up the key's response again; if there is one, release the reservation."""
         try:
             known = await self._known(wish)
         except IdempotencyKeyReusedError:
@@ -173,9 +173,9 @@ class Creation:
             return await self._carry_out(applicant, held)
 
     async def _reached(self, wish: Reservation, before: Reservation) -> bool:
-        """Say whether the creation that was taken over had reached REDCap."""
+        """Return whether the creation that was taken over had reached REDCap."""
         if wish.key and before.key == wish.key:
-            return False  # It is the same one: carrying it out comes to the same record.
+            return False  # It is the same one: resuming it writes the same record.
         return await self._exists(before)
 
     async def _carry_out(self, applicant: Applicant, held: Reservation) -> str:
@@ -195,14 +195,14 @@ class Creation:
 
     @contextlib.asynccontextmanager
     async def _let_go_on_failure(self, held: Reservation) -> AsyncIterator[None]:
-        """Free the place on any failure, also when the caller hangs up.
+        """Release the reservation on any failure or cancellation.
 
         Otherwise the next attempt would report a conflict although REDCap was unavailable.
         """
         try:
             yield
         except BaseException:
-            # No effect if the place was dropped before.
+            # No effect if the reservation was released before.
             await asyncio.shield(self._let_go(held))
             raise
 

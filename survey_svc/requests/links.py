@@ -1,4 +1,4 @@
-"""Survey links: from the cache, from one list per instrument, or one by one."""
+"""Survey links: from the cache, from one list per instrument, or individually."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ from survey_svc.requests.shared_calls import SharedCalls
 
 log = structlog.get_logger("links")
 
-LOOK_UPS = Counter("amarre_survey_cache_lookups", "Look-ups in the cache.", ["content", "outcome"])
+LOOK_UPS = Counter("amarre_survey_cache_lookups", "Cache look-ups.", ["content", "outcome"])
 
 KEPT = timedelta(hours=24)
-"""A link never changes once it exists; forgetting costs a call."""
+"""A link never changes once it exists; a cache miss costs a call."""
 PARALLEL = 8
 
 LinkKey = tuple[str, str]
@@ -26,7 +26,7 @@ LinkKey = tuple[str, str]
 
 
 class Links:
-    """Finds survey links and remembers them."""
+    """Finds and caches survey links."""
 
     def __init__(self, project: Project, cache: Cache, keys: CacheKeys) -> None:
         self._project = project
@@ -62,7 +62,7 @@ class Links:
         try:
             return await self._project.links(instrument)
         except UpstreamError as fault:
-            # No right to the list, or a list beyond bounds: links can be asked for one by one.
+            # No permission for the list, or too long a list: request the links individually.
             log.warning("no participant list", instrument=instrument, fault=type(fault).__name__)
             return {}
 

@@ -1,7 +1,7 @@
-"""A user's requests: one export for any number of them, shared by all who ask.
+"""A user's requests: one export for any number of them, shared by concurrent callers.
 
-What REDCap answers is kept for `FRESH`, so that bursts cost one call; a creation drops it. What
-was derived from it is kept as long as the answer is the same, byte for byte.
+REDCap's response is cached for `FRESH`, so that bursts cost one call; a creation invalidates it.
+Derived data is cached as long as the response is identical.
 """
 
 import json
@@ -30,14 +30,14 @@ from survey_svc.study.dictionary import Dictionary
 from survey_svc.study.study import Study
 
 FRESH = timedelta(seconds=2)
-"""How old what a user is shown may be."""
+"""Maximum age of displayed data."""
 
 MAX_USERS = 512
-"""For how many users what was derived from their rows is kept."""
+"""Number of users whose derived data is cached."""
 
 
 class _Snapshot:
-    """A user's rows at one time and, once asked for, the requests derived from them."""
+    """A user's rows at one time, and the requests derived from them on demand."""
 
     def __init__(self, raw: bytes, rows: list[Row], record_column: str) -> None:
         self.raw = raw
@@ -48,16 +48,16 @@ class _Snapshot:
 
 
 class Listing:
-    """Answers which requests a user has, and whether a record is theirs."""
+    """Lists a user's requests, and checks ownership of records."""
 
     def __init__(self, study: Study, project: Project, cache: Cache, *, scope: str = "") -> None:
-        """Make a listing.
+        """Create a listing.
 
         Args:
             study: The study being served.
             project: Its REDCap project.
-            cache: Where rows and links are kept; may be shared by replicas.
-            scope: Tells projects apart that share a cache.
+            cache: Cache of rows and links; may be shared by replicas.
+            scope: Separates projects that share a cache.
         """
         self._study = study
         self._project = project
@@ -71,9 +71,9 @@ class Listing:
         self._written: OrderedDict[str, int] = OrderedDict()
 
     async def requests(self, user: str) -> Sequence[Request]:
-        """Return the user's requests, newest first, with links on what is theirs to do.
+        """Return the user's requests, newest first, with links for their open steps.
 
-        As long as nothing is different it is the same object, so that others can build on it.
+        Returns the same object while nothing has changed, so that callers can cache derived data.
         """
         return await self._present(await self._snapshot(user))
 
@@ -82,15 +82,15 @@ class Listing:
         return await self._present(self._remember(user, _dump(rows), rows))
 
     async def rows(self, user: str, *, now: bool = False) -> list[Row]:
-        """Return the user's records, as codes; with *now* bypass the cache."""
+        """Return the user's records as codes; with *now*, bypass the cache."""
         return (await self._snapshot(user, now=now)).rows
 
     def writes(self) -> int:
-        """Return the number of writes so far; `keep` uses it to recognise stale rows."""
+        """Return the number of writes so far; `keep` uses it to recognize stale rows."""
         return self._writes
 
     async def keep(self, user: str, rows: list[Row], *, since: int) -> None:
-        """Keep what REDCap answers about *user*, unless they wrote *since* it was asked."""
+        """Cache REDCap's response about *user*, unless the user has written *since*."""
         await self._keep(user, _dump(rows), since=since)
 
     async def forget(self, user: str) -> None:
@@ -103,10 +103,10 @@ class Listing:
         await self._cache.drop(self._keys.rows(user))
 
     async def require_own(self, user: str, record: str) -> None:
-        """Return if *record* is the user's.
+        """Return normally if *record* is the user's.
 
         Raises:
-            NotFoundError: It is absent or somebody else's; the error is the same.
+            NotFoundError: It does not exist or belongs to another user; the error is the same.
             RateLimitedError: The user has named too many unknown records.
         """
         if record in (await self._snapshot(user)).records:
@@ -122,15 +122,15 @@ class Listing:
         """Return the survey link of an instrument of the user's request.
 
         Raises:
-            NotFoundError: The record is not the user's, whatever else is wrong.
-            InvalidRequestError: The instrument is not the applicant's to fill.
+            NotFoundError: The record is not the user's; checked first.
+            InvalidRequestError: The instrument is not one of the applicant's.
         """
         await self.require_own(user, record)
         applicants = self._study.profile.applicants
         if instrument not in applicants:
             accepted = " or ".join(applicants)
             raise InvalidRequestError(
-                f"The instrument is not the applicant's; ask for {accepted}.",
+                f"The instrument is not the applicant's; use {accepted}.",
                 violations=[Violation("instrument", f"must be {accepted}", "applicants")],
             )
         return (await self._links.of([(record, instrument)]))[record, instrument]
@@ -155,7 +155,7 @@ class Listing:
             await self._cache.put(self._keys.rows(user), raw, FRESH)
 
     def _remember(self, user: str, raw: bytes, rows: list[Row] | None = None) -> _Snapshot:
-        """Return the snapshot of *raw*: the last one if nothing is different."""
+        """Return the snapshot of *raw*: the last one if nothing has changed."""
         snapshot = self._snapshots.get(user)
         if snapshot is None or (snapshot.raw is not raw and snapshot.raw != raw):
             parsed = list(json.loads(raw)) if rows is None else rows
@@ -168,7 +168,7 @@ class Listing:
 
     async def _present(self, snapshot: _Snapshot) -> Sequence[Request]:
         dictionary = self._study.dictionary
-        # The study keeps the dictionary's identity as long as it is equal.
+        # The study returns the same dictionary object while it is unchanged.
         if snapshot.dictionary is not dictionary:
             snapshot.requests = await self._derive(snapshot.rows, dictionary)
             snapshot.dictionary = dictionary

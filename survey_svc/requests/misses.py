@@ -1,4 +1,4 @@
-"""Misses: ids that are not the user's, remembered for a while and limited per user."""
+"""Misses: look-ups of record ids that are not the user's, cached and limited per user."""
 
 import time
 from collections import OrderedDict
@@ -14,17 +14,17 @@ REJECTED = Counter(
 )
 
 REMEMBERED_SECONDS = 10.0
-"""How long an id that was not found is not looked for again."""
+"""How long a miss is cached."""
 BURST = 30
-"""Misses a user may have at once; pages and clients name only ids they were given."""
+"""Burst limit of misses per user; pages and clients only use ids that they were given."""
 PER_SECOND = 0.5
-"""Misses a user may have in the long run."""
+"""Long-term rate of misses per user."""
 MAX_KEPT = 4096
-"""Bounds memory; what is dropped costs one call to REDCap."""
+"""Bounds memory; an evicted entry costs one call to REDCap."""
 
 
 class Misses:
-    """Remembers which ids users did not own, and limits how many they may try."""
+    """Caches which ids users do not own, and limits the number of misses."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -32,7 +32,7 @@ class Misses:
         self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def is_remembered(self, user: str, record: str) -> bool:
-        """Say whether *record* was looked for lately and is not the user's.
+        """Return whether *record* was looked up recently and is not the user's.
 
         Raises:
             RateLimitedError: The user has named too many unknown ids.
@@ -41,7 +41,7 @@ class Misses:
         return self._until.get((user, record), 0.0) > self._now()
 
     def remember(self, user: str, record: str) -> None:
-        """Remember that *record* is not the user's."""
+        """Record that *record* is not the user's."""
         self._until[user, record] = self._now() + REMEMBERED_SECONDS
         self._until.move_to_end((user, record))
         if len(self._until) > MAX_KEPT:
@@ -56,6 +56,6 @@ class Misses:
         if left < 1.0:
             REJECTED.inc()
             raise RateLimitedError(
-                "Too many unknown requests were asked for; wait and use the ids of the list.",
+                "Too many unknown request ids; wait, and use the ids of the list.",
                 retry_after=timedelta(seconds=(1.0 - left) / PER_SECOND),
             )

@@ -12,15 +12,15 @@ MOST = 1000
 
 
 def page(requests: Sequence[Request], size: int, token: str) -> tuple[slice, str]:
-    """Find one page.
+    """Return one page.
 
     Args:
-        requests: All of them, newest first.
-        size: The most on a page; 0 and what is above `MOST` mean `MOST`.
-        token: That of the previous page; empty for the first one.
+        requests: All requests, newest first.
+        size: The page size; 0 and values above `MOST` mean `MOST`.
+        token: The token of the previous page; empty for the first page.
 
     Returns:
-        Which requests are on the page, and the token of the next one; empty on the last.
+        The requests of the page, and the token of the next page; empty on the last one.
 
     Raises:
         InvalidRequestError: The token is not valid.
@@ -28,7 +28,7 @@ def page(requests: Sequence[Request], size: int, token: str) -> tuple[slice, str
     start = 0
     if token:
         last = _decode(token)
-        # The request that the token names may be deleted; continue after its position.
+        # The request that the token names may have been deleted; continue after its position.
         start = sum(order(request) >= last for request in requests)
     end = min(start + min(size or MOST, MOST), len(requests))
     return slice(start, end), _encode(order(requests[end - 1])) if end < len(requests) else ""

@@ -1,6 +1,6 @@
-"""The rules: what a request goes through, how far it is, and who has to do something next.
+"""Rules of requests: their steps, states, and whose turn it is.
 
-Plain functions of a profile and the codes that REDCap holds; they know neither gRPC nor HTTP.
+Pure functions of a profile and REDCap's codes, independent of gRPC and HTTP.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,15 +11,15 @@ from enum import Enum, auto
 from survey_svc.study.profile import Condition, OpinionKind, OpinionProfile, Profile, complete
 
 Row = Mapping[str, str]
-"""One record: codes by variable, empty where there is no value."""
+"""One record: codes by variable, empty without a value."""
 Label = Callable[[str, str], str]
-"""Turns a variable and its code into the label that people read."""
+"""Returns the label of a variable's code."""
 
 COMPLETE = "2"
 
 
 class Status(Enum):
-    """Who has to do something next."""
+    """Whose turn it is."""
 
     TO_COMPLETE = auto()
     TO_FOLLOW = auto()
@@ -46,7 +46,7 @@ class StepState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step; ``url`` is set only while the step is the applicant's to do."""
+    """One step; ``url`` is set only while it is the applicant's turn."""
 
     instrument: str
     kind: StepKind
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as its applicant sees it."""
+    """A request as shown to its applicant."""
 
     id: str
     created_at: datetime | None
@@ -68,7 +68,7 @@ class Request:
 
 
 def derive(profile: Profile, row: Row, label: Label) -> Request:
-    """Return the request that *row* holds."""
+    """Return the request in *row*."""
     steps = steps_of(profile, row)
     titles = (label(name, row[name]) for name in profile.title if row.get(name))
     return Request(
@@ -82,7 +82,7 @@ def derive(profile: Profile, row: Row, label: Label) -> Request:
 
 
 def steps_of(profile: Profile, row: Row) -> tuple[Step, ...]:
-    """Return what a request goes through, in order: form, opinions wanted, final validation."""
+    """Return the steps of a request in order: form, required opinions, final validation."""
     form_done = is_complete(profile.form, row)
     form = Step(profile.form, StepKind.FORM, StepState.DONE if form_done else StepState.TO_DO)
     wanted = [opinion for opinion in profile.opinions if is_wanted(opinion, row)]
@@ -114,10 +114,10 @@ def _final_state(opinions: list[Step], *, form_done: bool) -> StepState:
 
 
 def status_of(steps: tuple[Step, ...]) -> Status:
-    """Return who has to do something next.
+    """Return whose turn it is.
 
-    The last step decides that a request is done; in a study without final validation that means
-    the form and every opinion, none of them unfavourable.
+    A request is done when its last step is; in a study without final validation, when the form and
+    every opinion are complete, none of them unfavourable.
     """
     stopped = any(step.opinion is OpinionKind.UNFAVOURABLE for step in steps)
     final = next((step for step in steps if step.kind is StepKind.FINAL), None)
@@ -131,7 +131,7 @@ def status_of(steps: tuple[Step, ...]) -> Status:
 
 
 def is_wanted(opinion: OpinionProfile, row: Row) -> bool:
-    """Say whether somebody has to give this opinion on the request in *row*."""
+    """Return whether this opinion is required for the request in *row*."""
     return any(_holds(condition, row) for condition in opinion.wanted_when)
 
 
@@ -143,27 +143,27 @@ def _holds(condition: Condition, row: Row) -> bool:
 
 
 def is_complete(instrument: str, row: Row) -> bool:
-    """Say whether *instrument* is complete; unverified is not."""
+    """Return whether *instrument* is complete; unverified does not count."""
     return row.get(complete(instrument)) == COMPLETE
 
 
 def is_open(profile: Profile, row: Row) -> bool:
-    """Say whether the request in *row* prevents a new one."""
+    """Return whether the request in *row* prevents a new one."""
     return not is_complete(profile.form, row)
 
 
 def newest_first(requests: list[Request]) -> list[Request]:
-    """Return *requests* newest first, those without a time last, ties by id."""
+    """Sort *requests* newest first, those without a time last, ties by id."""
     return sorted(requests, key=order, reverse=True)
 
 
 def order(request: Request) -> tuple[float, str]:
-    """Return what requests are sorted by: seconds since 1970 (-1 without a time), then id."""
+    """Return the sort key of requests: seconds since 1970 (-1 without a time), then id."""
     return (request.created_at.timestamp() if request.created_at else -1.0, request.id)
 
 
 def parse_time(text: str) -> datetime | None:
-    """Parse an ISO 8601 time, by default in UTC; return None if it is not one."""
+    """Parse an ISO 8601 time, by default in UTC; return None if it is invalid."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Calls that several callers wait for together (single flight)."""
+"""Shares calls between concurrent callers (single flight)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,21 +10,21 @@ from survey_svc.deadline import Deadline
 
 T = TypeVar("T")
 DEFAULT_SECONDS = 10.0
-"""Deadline of a caller that serves no call."""
+"""Deadline of a caller outside a call."""
 
 
 class SharedCalls(Generic[T]):
-    """Runs one call per key for everybody who asks meanwhile.
+    """Runs one call per key for all concurrent callers.
 
-    The call has the longest deadline of those who wait; each waits by its own, and the call is
-    cancelled when the last of them has left.
+    The call has the longest deadline of its waiters; each waits until its own, and the call is
+    cancelled when the last one is cancelled.
     """
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight[T]] = {}
 
     async def run(self, key: str, work: Callable[[], Awaitable[T]], *, fresh: bool = False) -> T:
-        """Return what *work* returns.
+        """Return the result of *work*.
 
         Args:
             key: Callers with the same key share one call.
@@ -32,7 +32,8 @@ class SharedCalls(Generic[T]):
             fresh: Start a new call even if one is running; later callers share the new one.
 
         Raises:
-            DeadlineExceededError: The caller's own deadline passed; otherwise as *work* does.
+            DeadlineExceededError: The caller's own deadline has passed; other errors are those of
+            *work*.
         """
         own = deadline.current(DEFAULT_SECONDS)
         flight = self._flights.get(key)
@@ -47,7 +48,7 @@ class SharedCalls(Generic[T]):
         except TimeoutError as exc:
             if not limit.expired():
                 raise
-            raise DeadlineExceededError("REDCap did not answer in the time that was left.") from exc
+            raise DeadlineExceededError("REDCap did not respond in the remaining time.") from exc
         finally:
             flight.waiters -= 1
             if not flight.waiters:
@@ -56,7 +57,7 @@ class SharedCalls(Generic[T]):
                     del self._flights[key]
 
     def forget(self, key: str) -> None:
-        """Let later callers start a new call; those who wait still get the old one."""
+        """Let later callers start a new call; current waiters still get the old one."""
         self._flights.pop(key, None)
 
 
@@ -74,4 +75,4 @@ class _Flight(Generic[T]):
 
 def _retrieve(task: asyncio.Task[T]) -> None:
     if not task.cancelled():
-        task.exception()  # Every waiter gets it; asyncio would warn if all had left.
+        task.exception()  # Every waiter gets it; asyncio would warn if all were cancelled.

@@ -1,8 +1,8 @@
-"""Streams of changes, with one export per second for all watchers together.
+"""Change streams, with one export per second for all watchers together.
 
-An event id names what a client knows after it. What ids stand for is remembered per user for a
-while, so that a client that comes back gets the difference; after an unknown id it is told to
-forget everything and gets all requests again.
+An event id identifies the state that a client knows. States are cached per user for a while, so
+that a reconnecting client gets the difference; after an unknown id it gets a reset event and all
+requests again.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ HEARTBEAT_SECONDS = 15.0
 MOST_WATCHERS = 500
 MOST_PER_USER = 5
 USERS_PER_EXPORT = 50
-"""As many users as fit into one filter of a few kilobytes."""
+"""The number of users per export: as many as fit into a filter of a few kilobytes."""
 VIEWS_KEPT = 4096
 
-WATCHERS = Gauge("amarre_survey_watchers", "Streams of changes that are open.")
+WATCHERS = Gauge("amarre_survey_watchers", "Open streams of changes.")
 
 View = Mapping[str, str]
-"""What a client knows: the digest of each request by its id."""
+"""The state that a client knows: the digest of each request by its id."""
 
 
 class Kind(Enum):
-    """What happened to a request."""
+    """The kind of an event."""
 
     HEARTBEAT = auto()
     RESET = auto()
@@ -53,7 +53,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """One event; a heartbeat has neither id nor request, a reset no request."""
+    """One event; a heartbeat has neither id nor request, a reset has no request."""
 
     kind: Kind
     id: str = ""
@@ -76,7 +76,7 @@ class _Watched:
 
 
 class Watching:
-    """Watches REDCap for all watchers; `run` belongs into a supervised background task."""
+    """Polls REDCap for all watchers; `run` is a supervised background task."""
 
     def __init__(self, profile: Profile, project: Project, listing: Listing) -> None:
         self._user_variable = profile.variables.user
@@ -92,11 +92,11 @@ class Watching:
 
         Args:
             user: Whose requests.
-            last_event_id: What the client has seen; empty shows everything.
+            last_event_id: The last event that the client received; empty: send all requests.
 
         Raises:
             RateLimitedError: Too many streams are open.
-            MeshError: REDCap is unavailable at the beginning. Later that only delays events.
+            MeshError: REDCap is unavailable at the start. Later, an outage only delays events.
         """
         with self._admitted(user):
             watched = self._watched.get(user)
@@ -147,7 +147,7 @@ class Watching:
             try:
                 await self._look()
             except MeshError as fault:
-                log.warning("changes not seen", fault=type(fault).__name__)
+                log.warning("changes not read", fault=type(fault).__name__)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _look(self) -> None:
@@ -156,12 +156,12 @@ class Watching:
             await self._look_at(users[at : at + USERS_PER_EXPORT])
 
     async def _look_at(self, some: list[str]) -> None:
-        """Look at some users in one export; a row that cannot be read costs its user only."""
+        """Poll some users with one export; an invalid row affects only its user."""
         try:
             await self._export(some)
         except InvalidRowError as fault:
             if len(some) == 1:
-                log.warning("changes not seen", fault=type(fault).__name__)
+                log.warning("changes not read", fault=type(fault).__name__)
                 return
             half = len(some) // 2
             await self._look_at(some[:half])
@@ -176,20 +176,20 @@ class Watching:
             await self._listing.keep(user, rows[user], since=since)
             try:
                 requests = await self._listing.present(user, rows[user])
-            except MeshError as fault:  # A link of this user; the others go on.
-                log.warning("changes not seen", fault=type(fault).__name__)
+            except MeshError as fault:  # A link of this user; the other users are not affected.
+                log.warning("changes not read", fault=type(fault).__name__)
                 continue
             watched = self._watched.get(user)
             if watched is not None:
                 watched.publish(requests)
 
     def _known(self, user: str, event_id: str, requests: Sequence[Request]) -> View | None:
-        """Return what the client knows; None if the id is none that *user* was given lately."""
+        """Return the state that the client knows; None if the id is not a recent one of *user*."""
         if not event_id:
             return {}
         current = {request.id: _digest(request) for request in requests}
         if event_id == _name(user, current):
-            return current  # Another replica, or this one before a restart, gave it.
+            return current  # It is from another replica, or from before a restart.
         return self._views.get((user, event_id))
 
     def _name(self, user: str, view: View) -> str:
@@ -202,7 +202,7 @@ class Watching:
 
 
 def _difference(view: View, requests: Sequence[Request]) -> list[Event]:
-    """Return what leads from *view* to *requests*, oldest request first, without ids."""
+    """Return the events from *view* to *requests*, oldest request first, without ids."""
     events = [
         Event(Kind.CHANGED if request.id in view else Kind.CURRENT, request=request)
         for request in reversed(requests)
@@ -229,7 +229,7 @@ def _name(user: str, view: View) -> str:
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:
-    """Say whether *event* happens within *seconds*."""
+    """Return whether *event* is set within *seconds*."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,4 +1,4 @@
-"""In-memory cache of this process."""
+"""In-memory cache."""
 
 import time
 from collections import OrderedDict

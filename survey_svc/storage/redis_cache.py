@@ -1,6 +1,6 @@
-"""The cache in Redis, shared by replicas.
+"""Cache in Redis, shared by replicas.
 
-An unavailable Redis makes lists slower, never wrong: nothing is found, nothing is kept.
+If Redis is unavailable, every look-up is a miss: lists are slower, never wrong.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class RedisCache:
 
     @classmethod
     def at(cls, url: str) -> "RedisCache":
-        """Return a cache in the Redis at *url*; connects when it is used."""
+        """Return a cache in the Redis at *url*; connects lazily."""
         return cls(Redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5))
 
     async def get(self, key: str) -> bytes | None:

@@ -1,6 +1,6 @@
-"""Reservation store in Redis; each method is one script, hence atomic.
+"""Reservation store in Redis; each method is one script and therefore atomic.
 
-Redis must be durable (``appendonly yes``): a lost reservation no longer prevents a second request.
+Redis must be durable (``appendonly yes``): without its reservation, a second request is possible.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from mesh.chassis.errors import UnavailableError
 from survey_svc.ports import Answer, Claim, Consent, Reservation
 
-# One hash tag: scripts touch several keys, which a Redis cluster wants in one place.
+# One hash tag: scripts use several keys, which must be in one slot of a Redis Cluster.
 _PREFIX = "amarre:{survey}:"
 _PLACES = f"{_PREFIX}places"
 _CONSENTS = f"{_PREFIX}consents"
@@ -72,7 +72,7 @@ class RedisStore:
         """Connect to the Redis at *url*.
 
         Raises:
-            UnavailableError: It cannot be reached.
+            UnavailableError: Redis is unreachable.
         """
         redis = connect(url)
         try:

@@ -20,7 +20,7 @@ from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 WAIT_SECONDS = 5
 _LOCK = 0x616D6172
-"""PostgreSQL advisory lock; any number that is not used elsewhere."""
+"""PostgreSQL advisory lock; an arbitrary number that is not used elsewhere."""
 
 metadata = MetaData()
 places = Table(
@@ -96,14 +96,14 @@ class SqlStore:
     async def _claim(
         self, connection: AsyncConnection, wish: Reservation, now: datetime
     ) -> Claim | None:
-        # Beginning with a write makes SQLite take its write lock before it reads.
+        # Starting with a write makes SQLite acquire its write lock before reading.
         insert = self._insert(places).values(_to_row(wish)).on_conflict_do_nothing()
         if (await connection.execute(insert)).rowcount == 1:
             return Claim(wish)
         mine = places.c.user_id == wish.user
         found = (await connection.execute(select(places).where(mine).with_for_update())).first()
         if found is None:
-            return None  # It was freed between the two statements.
+            return None  # It was released between the two statements.
         held = _from_row(found)
         if held.ends_at > now:
             return Claim(held)
@@ -172,7 +172,7 @@ class SqlStore:
 
     async def _make_tables(self) -> None:
         async with self._transaction() as connection:
-            # Replicas start at the same time: let one after the other create the tables.
+            # Replicas may start at the same time: serialize the creation of the tables.
             is_sqlite = self._engine.dialect.name == "sqlite"
             lock = "begin immediate" if is_sqlite else f"select pg_advisory_xact_lock({_LOCK})"
             await connection.execute(sql(lock))

@@ -21,7 +21,7 @@ class Field:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that the field has in a flat export."""
+        """The columns of the field in a flat export."""
         if self.type == "checkbox":
             codes = (code.lower().replace("-", "_") for code in self.choices)
             return [f"{self.name}___{code}" for code in codes]
@@ -29,7 +29,7 @@ class Field:
 
     @property
     def labelled_columns(self) -> list[tuple[str, str]]:
-        """The columns with their labels; one of a checkbox names its choice."""
+        """The columns with their labels; a checkbox column includes its choice."""
         if self.type != "checkbox":
             return [(name, self.label) for name in self.columns]
         labels = (f"{self.label} (choice={choice})" for choice in self.choices.values())
@@ -38,12 +38,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Dictionary:
-    """The fields of a project in order, its instruments, and what can be exported."""
+    """The fields of a project in order, its instruments, and the exportable columns."""
 
     fields: Mapping[str, Field]
     instruments: tuple[str, ...]
     columns: frozenset[str]
-    """What can be asked for by name: variables with values and completion fields."""
+    """Exportable names: variables with values, and completion fields."""
 
     def label(self, name: str, value: str) -> str:
         """Return the label of a code; other values are returned unchanged."""
@@ -51,7 +51,7 @@ class Dictionary:
         return field.choices.get(value, value) if field else value
 
     def columns_of(self, forms: Sequence[str]) -> list[str]:
-        """Return the columns that an export of *forms* has, in the order of the project."""
+        """Return the columns of an export of *forms*, in the order of the project."""
         found = []
         for form in (name for name in self.instruments if name in forms):
             for field in (field for field in self.fields.values() if field.form == form):
@@ -91,7 +91,7 @@ def _missing(profile: Profile, dictionary: Dictionary) -> list[str]:
 
 
 def _wrong_codes(profile: Profile, dictionary: Dictionary) -> list[str]:
-    """Find codes that a choice field does not offer: conditions on them could never match."""
+    """Yield codes that a choice field does not have: conditions on them could never match."""
     found = []
     for opinion in profile.opinions:
         used = [(opinion.position, list(opinion.codes))]
@@ -113,7 +113,7 @@ def parse_choices(kind: str, text: str) -> dict[str, str]:
 
     Args:
         kind: The field's type.
-        text: Its choices as the dictionary writes them, ``1, Red | 2, Green, light``.
+        text: Its choices in dictionary syntax, ``1, Red | 2, Green, light``.
     """
     if kind == "yesno":
         return dict(YES_NO)

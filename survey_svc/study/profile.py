@@ -1,6 +1,6 @@
-"""A study's profile: which variables and instruments of REDCap make up a request.
+"""A study's profile: the REDCap variables and instruments that make up a request.
 
-Another study uses the service with another profile and no code.
+Another study needs only another profile.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Condition = Mapping[str, list[str] | Literal["filled"]]
-"""Variables and the codes that they must have; ``filled`` stands for any value."""
+"""Variables and their required codes; ``filled`` matches any value."""
 
 
 class ProfileError(Exception):
-    """The profile is not usable; the message lists every problem."""
+    """The profile is invalid; the message lists every problem."""
 
 
 class OpinionKind(Enum):
@@ -33,74 +33,74 @@ class _Part(BaseModel):
 
 
 class Variables(_Part):
-    """The variables in which the service keeps what it knows of a request."""
+    """The variables in which the service stores the state of a request."""
 
     record: str
-    """The record's name; the first field of the project."""
+    """The record id; the first field of the project."""
     created_at: str
     """When the request was created: ISO 8601, UTC."""
     user: str
-    """The id of the applicant; decides who owns the record."""
+    """The user id of the applicant, who owns the record."""
     email: str
-    """The address of the applicant."""
+    """The email address of the applicant."""
     consent_time: str | None = None
-    """When the applicant consented; None where the study has no such variable."""
+    """When the applicant consented; None if the study has no such variable."""
     consent_notice: str | None = None
-    """Which version of the notice the applicant saw."""
+    """The version of the privacy notice that the applicant saw."""
 
 
 class OpinionProfile(_Part):
-    """An opinion that somebody other than the applicant gives."""
+    """An opinion given by someone other than the applicant."""
 
     instrument: str
     position: str
-    """The variable that says which way the opinion goes."""
+    """The variable with the position of the opinion."""
     codes: Mapping[str, OpinionKind] = Field(
         default_factory=lambda: dict(zip("123", OpinionKind, strict=True))
     )
-    """What the codes of ``position`` mean."""
+    """The meaning of the codes of ``position``."""
     wanted_when: list[Condition] = Field(min_length=1)
-    """Alternatives: the opinion is wanted when one of them holds."""
+    """The opinion is required if one of these alternatives holds."""
 
 
 class Profile(_Part):
-    """What the service needs to know of a study."""
+    """The configuration of a study."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")
     variables: Variables
     registration: str | None = None
     """The instrument marked unverified when a request is created."""
     form: str
-    """The instrument that the applicant fills first."""
+    """The applicant's form, the first step."""
     opinions: list[OpinionProfile] = Field(default=[], max_length=30)
     final: str | None = None
-    """The instrument that the applicant fills last; None where the study has no such step."""
+    """The applicant's final validation; None if the study has no such step."""
     title: list[str] = []
-    """Variables of which the first with a value is the title."""
+    """Candidates for the title: the first variable with a value."""
     fields: list[str] = Field(default=[], max_length=64)
     """Variables shown with a request."""
     export: list[str] = Field(min_length=1)
-    """The instruments that an export of the user's data holds."""
+    """The instruments in an export of the user's data."""
     pdf: str
-    """The instrument that the PDF shows."""
+    """The instrument of the PDF."""
     pdf_name: str = Field(default="form", pattern=r"^[A-Za-z0-9_-]{1,32}$")
-    """What the PDF's file name begins with."""
+    """The prefix of the PDF's file name."""
 
     @property
     def applicants(self) -> tuple[str, ...]:
-        """The instruments that are the applicant's to fill."""
+        """The instruments that the applicant fills in."""
         return (self.form,) if self.final is None else (self.form, self.final)
 
     @property
     def instruments(self) -> list[str]:
-        """Every instrument that the profile names, in order, once."""
+        """The instruments in the profile, in order and without duplicates."""
         named = [self.registration, *self.applicants, *self.export, self.pdf]
         named += [opinion.instrument for opinion in self.opinions]
         return list(dict.fromkeys(name for name in named if name))
 
     @property
     def columns(self) -> list[str]:
-        """What is exported to see how far requests are: variables and completion fields, once."""
+        """The columns exported to determine the state of requests, without duplicates."""
         variables = self.variables
         named = [variables.record, variables.created_at, variables.user]
         named += [complete(instrument) for instrument in self.applicants]
@@ -111,7 +111,7 @@ class Profile(_Part):
 
 
 def complete(instrument: str) -> str:
-    """Return the name of the variable that says how complete *instrument* is."""
+    """Return the name of the completion field of *instrument*."""
     return f"{instrument}_complete"
 
 
@@ -119,10 +119,10 @@ def load(path: Path | None = None) -> Profile:
     """Load a profile.
 
     Args:
-        path: The YAML file; None means that of the AMARRE study.
+        path: The YAML file; None for the AMARRE study.
 
     Raises:
-        ProfileError: The file cannot be read or is not a profile; lists every problem.
+        ProfileError: The file cannot be read or is invalid; lists every problem.
     """
     source = path or files("survey_svc.profiles") / "amarre.yaml"
     try:
@@ -136,4 +136,4 @@ def load(path: Path | None = None) -> Profile:
             f"  {'.'.join(map(str, fault['loc'])) or 'profile'}: {fault['msg']}"
             for fault in exc.errors()
         ]
-        raise ProfileError(f"The profile {source} cannot be used:\n" + "\n".join(lines)) from exc
+        raise ProfileError(f"The profile {source} is invalid:\n" + "\n".join(lines)) from exc

@@ -13,12 +13,12 @@ from survey_svc.study.profile import Profile, ProfileError
 log = structlog.get_logger("study")
 
 AGAIN_SECONDS = 300.0
-"""How often the dictionary is refreshed: people change labels and variables."""
+"""How often the dictionary is refreshed, to pick up changed labels and variables."""
 RETRY_SECONDS = 2.0
 
 
 class Study:
-    """A profile and, once REDCap has confirmed it, the dictionary."""
+    """A profile and, once checked against REDCap, the dictionary."""
 
     def __init__(self, profile: Profile, project: Project) -> None:
         self.profile = profile
@@ -31,7 +31,7 @@ class Study:
         """The study's dictionary.
 
         Raises:
-            UnavailableError: REDCap has not answered yet, or the profile does not match it.
+            UnavailableError: The dictionary has not been read yet, or does not match the profile.
         """
         if self._dictionary is None:
             raise UnavailableError("The study's dictionary has not been read from REDCap yet.")
@@ -41,29 +41,29 @@ class Study:
         """Read the dictionary and check the profile against it.
 
         Raises:
-            ProfileError: The profile does not fit, or REDCap refuses the token.
-            MeshError: REDCap is unavailable or its response is invalid; the last dictionary stays.
+            ProfileError: The profile does not match, or REDCap rejects the token.
+            MeshError: REDCap is unavailable or its response invalid; the last dictionary stays.
         """
         try:
             dictionary = await self._project.dictionary()
         except RefusedError as exc:
             raise ProfileError(
-                "REDCap refused to export the study's dictionary; put an API token of the project, "
-                "with the rights to export, import and distribute surveys, into the file that "
-                "AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
+                "REDCap rejected the export of the study's dictionary; put an API token of the "
+                "project, with the rights to export, import and distribute surveys, into the file "
+                "that AMARRE_SURVEY_REDCAP_TOKEN_FILE names."
             ) from exc
         found = faults(self.profile, dictionary)
         if found:
             self._dictionary = None
             lines = "\n".join(f"  {fault}" for fault in found)
             raise ProfileError(
-                f"The profile {self.profile.name!r} does not fit the REDCap project:\n{lines}"
+                f"The profile {self.profile.name!r} does not match the REDCap project:\n{lines}"
             )
-        if dictionary != self._dictionary:  # Others compare by identity, which is cheap.
+        if dictionary != self._dictionary:  # Other code compares by identity, which is cheap.
             self._dictionary = dictionary
 
     async def is_ready(self) -> bool:
-        """Say whether requests can be served."""
+        """Return whether requests can be served."""
         return self._dictionary is not None
 
     async def keep(self) -> None:
@@ -84,4 +84,4 @@ class Study:
         if found != self._faults:
             self._faults = found
             if found:
-                log.error("profile does not fit", message=found[0])
+                log.error("profile does not match", message=found[0])

@@ -1,1 +1,1 @@
-"""What every process of the mesh stands on: identity, TLS, tokens, channels, servers, errors."""
+"""Shared runtime of every process: identity, TLS, tokens, channels, servers, errors."""

@@ -22,11 +22,11 @@ from mesh.contract.model import Method
 from mesh.contract.service_config import service_config
 
 HOP_SECONDS = 0.02
-"""What each hop keeps of the deadline for itself, so that it can still answer."""
+"""The part of the deadline that each hop reserves for its own response."""
 RETIRE_SECONDS = 60.0
-"""How long calls in flight may stay on a channel whose certificate was replaced."""
+"""How long calls in flight may continue on a channel whose certificate was replaced."""
 NO_PROXY: tuple[tuple[str, Any], ...] = (("grpc.enable_http_proxy", 0),)
-"""gRPC otherwise obeys ``grpc_proxy``, ``https_proxy`` and ``http_proxy``, even for loopback."""
+"""gRPC otherwise uses ``grpc_proxy``, ``https_proxy`` and ``http_proxy``, even for loopback."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 
 Options = list[tuple[str, Any]]
@@ -34,7 +34,7 @@ Metadata = list[tuple[str, str | bytes]]
 
 
 class Telemetry(Protocol):
-    """What a channel needs of telemetry."""
+    """The telemetry interface of a channel."""
 
     def is_sampled(self) -> bool:
         """Whether the current trace is sampled, so that a call made now becomes a span."""
@@ -67,14 +67,14 @@ def channel(
 ) -> grpc.aio.Channel:
     """Return a channel to *service* (``survey``), for use with its generated stub.
 
-    Each call gets the deadline of its contract, or what is left of the call being served if that
-    is less. Channels never use a proxy, whatever ``http_proxy`` and ``grpc_proxy`` say.
+    Each call gets the deadline of its contract, or the remaining time of the call being served
+    if that is shorter. Channels never use a proxy, whatever ``http_proxy`` and ``grpc_proxy`` say.
 
     Args:
         service: The name of the service.
         settings: Transport, identity and addresses.
-        own_connection: Whether the channel shares no connection with other channels, as for
-            streams that stay open: a connection carries a limited number of streams.
+        own_connection: Do not share the connection with other channels, for long-lived
+            streams: the number of streams per connection is limited.
 
     Raises:
         SvidFilesError: The SVID of this process cannot be read.
@@ -134,8 +134,8 @@ def _mutual_tls(target: str, options: Options, files: SvidFiles) -> "_Connection
 class _Connections:
     """The gRPC channels behind one mesh channel; each is created when it is first used.
 
-    Streams that stay open have connections of their own: a server admits 100 streams per
-    connection, and watchers must not use up those of unary calls. Sampled calls go through
+    Long-lived streams have separate connections: a server admits 100 streams per connection,
+    and watchers must not use up those of unary calls. Sampled calls go through
     interceptors, which gRPC fixes when it creates a channel. The connection itself is shared.
     """
 
@@ -173,7 +173,7 @@ class _MeshChannel(grpc.aio.Channel):
         self._retiring: set[asyncio.Task[None]] = set()
 
     def current(self) -> _Connections:
-        """Return the connections that use the present certificate."""
+        """Return the connections that use the current certificate."""
         version = self._version()
         if version != self._built:
             old, self._connections, self._built = self._connections, self._build(), version
@@ -216,7 +216,7 @@ class _MeshChannel(grpc.aio.Channel):
 
 
 class _Callable:
-    """One method of a stub: adds deadline and trace context and calls on the present channel."""
+    """One method of a stub: adds deadline and trace context and calls on the current channel."""
 
     def __init__(
         self, channel: _MeshChannel, kind: str, method: str, args: Any, kwargs: dict[str, Any]

@@ -26,14 +26,14 @@ class SettingsError(Exception):
 
 
 class MeshSettings(BaseSettings):
-    """Settings of every process of the mesh; variables begin with ``AMARRE_``."""
+    """Settings of every process of the mesh; variables start with ``AMARRE_``."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     env: Literal["development", "production"] = "development"
-    """Where this runs; ``production`` refuses stand-ins and weak settings."""
+    """The environment; ``production`` rejects the sandbox and weak settings."""
     transport: Literal["direct", "sidecar"] = "direct"
-    """``direct``: this process does mTLS itself. ``sidecar``: its Envoy does."""
+    """``direct``: this process terminates mTLS itself. ``sidecar``: its Envoy does."""
     trust_domain: str = "amarre.local"
     """The SPIFFE trust domain of accepted identities."""
     namespace: str = "amarre"
@@ -41,21 +41,21 @@ class MeshSettings(BaseSettings):
     namespaces: dict[str, str] = Field(default_factory=dict)
     """Workloads in other namespaces, as JSON: ``{"auth": "amarre-auth"}``."""
     instance: str = ""
-    """The name of this process among replicas, for instance ``survey-2``."""
+    """The name of this replica, such as ``survey-2``."""
     listen: str = ""
     """Address to serve gRPC on: ``127.0.0.1:3001``, or ``unix:/run/survey.sock``."""
     svid_dir: Path = Path("certs")
     """Folder with ``tls.crt``, ``tls.key`` and ``ca.crt`` of this process (direct transport)."""
     peers: dict[str, str] = Field(default_factory=dict)
-    """Where other services are, as JSON: ``{"auth": "127.0.0.1:3002"}``."""
+    """Addresses of other services, as JSON: ``{"auth": "127.0.0.1:3002"}``."""
     key_set_url: str = "http://auth/.well-known/jwks.json"
-    """Where the public keys of user tokens are."""
+    """URL of the public keys of user tokens."""
     key_set_socket: Path | None = None
-    """The Unix socket over which ``AMARRE_KEY_SET_URL`` is fetched; none means the network."""
+    """The Unix socket over which ``AMARRE_KEY_SET_URL`` is fetched; unset: over the network."""
     metrics_listen: str = ""
     """Address of ``/metrics``, ``127.0.0.1:3051``; empty disables metrics."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The minimum level that is logged."""
+    """The minimum log level."""
     pseudonym_key_file: Path | None = None
     """File with the key of user pseudonyms in logs; default: a random key per process."""
     drain_timeout: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(0))
@@ -70,7 +70,7 @@ def load(kind: type[S]) -> S:
     """Read settings of *kind* from the environment of this process.
 
     Variables that are not set are read from the folder ``AMARRE_SECRETS_DIR``, one file per
-    variable, named like it in lower case. Keep database URLs with passwords there.
+    variable, named in lower case. Use it for database URLs with passwords.
 
     Raises:
         SettingsError: A variable is missing or invalid; the message names all of them.

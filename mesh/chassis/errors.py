@@ -5,7 +5,7 @@
     ├── UnauthenticatedError     no user is signed in
     ├── PermissionDeniedError    the caller or the user is not allowed
     │   ├── FreshSignInRequiredError    the user signed in too long ago for this
-    │   └── SecondFactorRequiredError   the user must show a passkey too
+    │   └── SecondFactorRequiredError   the user must also present a passkey
     ├── NotFoundError            absent, or owned by another user
     ├── ConflictError            conflicts with the current state
     ├── RateLimitedError         too many requests; carries a retry delay
@@ -189,7 +189,7 @@ class UnavailableError(MeshError):
 
 
 class DeadlineExceededError(MeshError):
-    """The call took longer than its deadline."""
+    """The call exceeded its deadline."""
 
     reason = "DEADLINE_EXCEEDED"
 

@@ -17,9 +17,9 @@ USAGE = "python -m mesh.chassis.probe (grpc ADDRESS SERVICE | http|https ADDRESS
 
 def ask_grpc(address: str, service: str) -> bool | None:
     """
-    Say whether the gRPC server at *address* calls *service* SERVING; None when it is silent.
+    Return whether the gRPC server at *address* reports *service* as SERVING; None if silent.
 
-    Written out in HTTP/2 frames: importing grpc costs ten times the CPU of the whole check.
+    Uses raw HTTP/2 frames: importing grpc costs ten times the CPU of the whole check.
 
     Source:
         gRPC over HTTP/2; GRPC Health Checking Protocol; RFC 9113, section 4.1; RFC 7541, 6.2.2.
@@ -50,7 +50,7 @@ def _check(service: str) -> bytes:
         "te": "trailers",
         "content-type": "application/grpc",
     }
-    # Each a literal without indexing: a zero, then both texts after their lengths.
+    # Literal fields without indexing: a zero byte, then name and value with their lengths.
     block = b"".join(
         b"\0" + bytes([len(key)]) + key.encode() + bytes([len(value)]) + value.encode()
         for key, value in fields.items()
@@ -69,23 +69,23 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _is_serving(answer: BufferedReader) -> bool | None:
-    """Read frames until the call is answered; None when the connection ends before."""
+    """Read frames until the response; None if the connection ends before."""
     while len(head := answer.read(9)) == 9:
         payload = answer.read(int.from_bytes(head[:3], "big"))
         kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
         if stream == 1 and kind == _DATA:
             return payload[5:] == _SERVING
         if stream == 1 and kind == _HEADERS and flags & _END_STREAM:
-            # Answered with an error, for example because the service is unknown.
+            # An error, for example because the service is unknown.
             return False
     return None
 
 
 def ask_http(address: str, path: str, *, tls: bool = False) -> bool | None:
     """
-    Say whether GET *path* at ``unix:/PATH`` or ``HOST:PORT`` succeeds; None when silent.
+    Return whether GET *path* at ``unix:/PATH`` or ``HOST:PORT`` succeeds; None if silent.
 
-    Written out: importing ``http.client`` costs as much CPU as the rest of the check.
+    Uses a raw request: importing ``http.client`` costs as much CPU as the rest of the check.
     """
     with _connected(address) as connection:
         try:
@@ -104,16 +104,16 @@ def _connected(address: str) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
     bound.settimeout(SECONDS)
     host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError):  # The request that follows fails and says the same.
+    with contextlib.suppress(OSError):  # The request that follows fails as well.
         bound.connect(address.removeprefix("unix:") if unix else (host, int(port)))
     return bound
 
 
 def _over_tls(bound: socket.socket) -> socket.socket:
-    """Return *bound* after a handshake; whose certificate it is does not matter here."""
+    """Return *bound* after a TLS handshake that does not verify the certificate."""
     import ssl
 
-    # Not the default context, which reads every CA of the system.
+    # Not the default context, which loads all system CAs.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -121,7 +121,7 @@ def _over_tls(bound: socket.socket) -> socket.socket:
 
 
 def main(arguments: list[str]) -> int:
-    """Probe as *arguments* say; returns the exit status."""
+    """Run the probe given by *arguments* and return the exit status."""
     match arguments:
         case ["grpc", address, name, *rest]:
             answer = ask_grpc(address, name)

@@ -12,18 +12,18 @@ import structlog
 log = structlog.get_logger("revocations")
 
 KEPT_SECONDS = 90.0
-"""Longer than any user token lives, and than a reconnecting follower can miss."""
+"""Longer than the lifetime of a user token, and than a follower's reconnection."""
 SILENCE_SECONDS = 15.0
-"""Three heartbeats; a stream that is silent for longer is opened again."""
+"""Three heartbeats; a stream that is silent for longer is reopened."""
 PAUSE_SECONDS = (0.2, 5.0)
-"""The first and the longest pause between attempts to follow."""
+"""The first and the maximum pause between reconnections."""
 
 
 class RevokedSessions:
-    """The ids of sessions whose tokens are refused; entries expire after `KEPT_SECONDS`.
+    """The ids of sessions whose tokens are rejected; entries expire after `KEPT_SECONDS`.
 
-    While Auth is unavailable nothing is added, and a token of an ended session works until it
-    expires, at most 60 s.
+    While Auth is unavailable, nothing is added, and tokens of ended sessions work until they
+    expire, at most 60 s.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,7 @@ class RevokedSessions:
         return session_id in self._expiries
 
     def add(self, session_ids: Iterable[str]) -> None:
-        """Refuse the tokens of these sessions from now on."""
+        """Reject the tokens of these sessions."""
         now = self._now()
         for session_id in session_ids:
             self._expiries[session_id] = now + KEPT_SECONDS
@@ -43,10 +43,10 @@ class RevokedSessions:
             self._expiries.popitem(last=False)
 
     async def follow(self, watch: Callable[[], AsyncIterator[Iterable[str]]]) -> None:
-        """Add what *watch* yields for as long as the process lives, and open it again when it ends.
+        """Add the sessions that *watch* yields until cancelled, and reopen it when it ends.
 
         Args:
-            watch: Opens a stream of session ids; the first item holds those of the last 90 s,
+            watch: Opens a stream of session ids; the first item has those of the last 90 s,
                 and there is an item, empty or not, every few seconds.
         """
         pause, longest = PAUSE_SECONDS

@@ -1,4 +1,4 @@
-"""``serve()``: one gRPC server of the mesh, from settings and implementations to drained exit."""
+"""``serve()``: runs a gRPC server of the mesh from startup to drained exit."""
 
 import asyncio
 import contextlib
@@ -38,9 +38,9 @@ Check = Callable[[], Awaitable[bool]]
 
 CHECK_SECONDS = 2.0
 GIVE_UP_SECONDS = 5.0
-"""How long a check may take: a dependency that is slow still serves."""
+"""Timeout of a check; generous, since a slow dependency still serves."""
 WATCH_SECONDS = 10.0
-"""Between two checks of a watched dependency that is available."""
+"""Interval between checks of an available watched dependency."""
 MESSAGE_BYTES = 4 * 1024 * 1024
 OPTIONS = (
     ("grpc.max_concurrent_streams", 100),
@@ -49,7 +49,7 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    # Connections outlive certificates; this bounds how long.
+    # Bounds how long a connection can outlive its certificate.
     ("grpc.max_connection_age_ms", 300_000),
     ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.so_reuseport", 0),
@@ -80,8 +80,8 @@ class Server:
             register: Adds the servicers.
             tokens: Verifies user tokens; needed by methods with a session rule.
             checks: Dependencies by name; while one fails, health reports NOT_SERVING.
-            watched: Dependencies without which the service still serves much of what it offers;
-                their checks are measured only.
+            watched: Dependencies that the service can partly do without; their checks are only
+                measured.
             mesh: The policy model; default: that of the installed contracts.
 
         Raises:
@@ -128,7 +128,7 @@ class Server:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Refuse new calls, let those in flight finish within the drain time-out."""
+        """Reject new calls; let those in flight finish within the drain timeout."""
         await self._tasks.aclose()
         await self._health.enter_graceful_shutdown()
         self._pipeline.end_open_streams()
@@ -177,7 +177,7 @@ async def serve(
     watched: Mapping[str, Check] | None = None,
     revoked: Container[str] = (),
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: no admitted call is lost.
+    """Serve until SIGTERM or SIGINT, then drain without dropping admitted calls.
 
     Args:
         service: The short name, ``survey``; also the audience of its user tokens.
@@ -185,7 +185,7 @@ async def serve(
         register: As for `Server`.
         checks: As for `Server`.
         watched: As for `Server`.
-        revoked: The sessions whose user tokens are refused.
+        revoked: The sessions whose user tokens are rejected.
 
     Raises:
         PolicyError, ListenError, SvidFilesError: As for `Server`.
@@ -211,7 +211,7 @@ def token_verifier(
 
 
 async def until_stop_signal() -> None:
-    """Return when SIGTERM or SIGINT comes."""
+    """Wait for SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -221,7 +221,7 @@ async def until_stop_signal() -> None:
 
 def run(main: Callable[[], Awaitable[None]], service: str, settings: MeshSettings) -> None:
     """Run the *main* of a process; a start error is logged and exits with 2."""
-    # A sidecar in a container of its own reaches our Unix sockets through a shared group.
+    # A sidecar in another container accesses our Unix sockets through a shared group.
     os.umask(0o007)
     try:
         telemetry.start(service, settings)

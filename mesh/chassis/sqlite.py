@@ -1,4 +1,4 @@
-"""SQLite with concurrent readers and replicas that start at the same time."""
+"""SQLite connections for concurrent readers and replicas that start at the same time."""
 
 import asyncio
 import sqlite3
@@ -16,9 +16,9 @@ LOOK_SECONDS = 0.01
 class Connection(aiosqlite.Connection):
     """A connection that may be stopped more than once.
 
-    When a call is cancelled twice while its connection closes, SQLAlchemy stops the connection at
-    once. The close that is still under way then stopped it again and waited for ever for a thread
-    that had ended, and so did the end of the process, which waits for every task.
+    If a call is cancelled twice while its connection closes, SQLAlchemy stops the connection
+    immediately. The pending close would then stop it again and wait forever for a thread that has
+    ended, and so would the shutdown of the process, which waits for every task.
     """
 
     def __init__(self, database: str, **options: Any) -> None:
@@ -27,7 +27,7 @@ class Connection(aiosqlite.Connection):
         self._thread.daemon = True
 
     def stop(self) -> asyncio.Future[Any] | None:
-        """Stop the thread; return what waits for that, None when it was stopped before."""
+        """Stop the thread; return a future for its end, None if it was stopped before."""
         return super().stop() if self._running else None
 
 
@@ -38,8 +38,8 @@ CONNECT: dict[str, Any] = {"async_creator_fn": Connection}
 def write_ahead(connection: Any) -> None:
     """Switch a new connection of an asynchronous engine to write-ahead logging.
 
-    SQLite's own time-out does not cover the switch: while another connection performs it on a new
-    file, "database is locked" is returned at once. So this retries.
+    SQLite's busy timeout does not cover the switch: while another connection performs it on a new
+    file, "database is locked" is returned at once. Therefore this retries.
 
     Raises:
         sqlite3.OperationalError: The file stays locked, or cannot be written.

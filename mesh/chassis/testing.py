@@ -1,4 +1,4 @@
-"""Test helpers for every part of the mesh: servers and channels in one process, a clock."""
+"""Test helpers: in-process servers and channels, a fake clock."""
 
 import contextlib
 import random
@@ -27,7 +27,7 @@ class FakeClock:
         return self.now
 
     def time(self) -> float:
-        """Return the Unix time, in place of ``time.time``."""
+        """Return the Unix time; a replacement for ``time.time``."""
         return self.now.timestamp()
 
     def advance(self, by: timedelta) -> None:
@@ -36,7 +36,7 @@ class FakeClock:
 
 
 class FixedKeys:
-    """A key set that holds the public halves of *keys*."""
+    """A key set with the public keys of *keys*."""
 
     def __init__(self, *keys: SigningKey) -> None:
         self._keys = {key.kid: key.private.public_key() for key in keys}

@@ -1,6 +1,6 @@
 """Internal user tokens: EdDSA JWTs of at most 60 s for one audience and one caller.
 
-Minting and verification are both here. Verification is stricter than that of JWT libraries and
+Issuing and verification are both here. Verification is stricter than in JWT libraries and
 proxies, which accept headers and claims that this mesh never writes; see ADR 7.
 """
 
@@ -43,7 +43,7 @@ Clock = Callable[[], float]
 
 
 class InvalidTokenError(Exception):
-    """The token is not from Auth, not for this service or not valid now; the message says which."""
+    """The token is not from Auth, not for this service, or not valid now; the message says why."""
 
 
 class Keys(Protocol):
@@ -63,17 +63,17 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> "SigningKey":
-        """Make a new key."""
+        """Generate a new key."""
         return cls.of(Ed25519PrivateKey.generate())
 
     @classmethod
     def of(cls, private: Ed25519PrivateKey) -> "SigningKey":
-        """Name *private* by the digest of its public half."""
+        """Identify *private* by the digest of its public key."""
         raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         return cls(hashlib.sha256(raw).hexdigest()[:16], private)
 
     def jwk(self) -> dict[str, str]:
-        """Return the public half as a JSON Web Key.
+        """Return the public key as a JSON Web Key.
 
         Source:
             RFC 8037, section 2.
@@ -97,7 +97,7 @@ def mint(
     caller: SpiffeId,
     now: Clock = time.time,
 ) -> tuple[str, datetime]:
-    """Mint a token that only *caller* may present and only *audience* accepts.
+    """Issue a token that only *caller* may present and only *audience* accepts.
 
     Returns:
         The token and its expiry time.
@@ -125,7 +125,7 @@ def mint(
 
 
 class TokenVerifier:
-    """Verifies tokens for one audience; remembers a verified token for its lifetime."""
+    """Verifies tokens for one audience; caches a verified token for its lifetime."""
 
     def __init__(
         self,
@@ -142,12 +142,12 @@ class TokenVerifier:
         self._verified: OrderedDict[bytes, tuple[float, str, User]] = OrderedDict()
 
     async def verify(self, token: str, *, caller: SpiffeId) -> User:
-        """Return the user that *token* vouches for.
+        """Return the user of *token*.
 
         Raises:
-            InvalidTokenError: The token is not one of ours, not for this audience, not for
-                *caller*, or not now.
-            UnavailableError: Auth's keys are not known yet and cannot be fetched.
+            InvalidTokenError: The token is not from Auth, not for this audience or *caller*,
+                or not valid now.
+            UnavailableError: Auth's keys have not been fetched yet and cannot be.
         """
         digest = hashlib.sha256(token.encode()).digest()
         known = self._verified.get(digest)
@@ -258,7 +258,7 @@ class RemoteKeys:
             self._keys.clear()
         found = self._keys.get(kid)
         if found is None and self._tried_at > self._fetched_at:
-            # Perhaps a good token: whoever refuses it would sign its user out.
+            # The token may be valid: rejecting it would sign the user out.
             raise UnavailableError("The keys of user tokens cannot be fetched from Auth.")
         return found
 

@@ -1,1 +1,1 @@
-"""What a process proves its identity with: certificates, private keys and other secrets."""
+"""Credentials of a process: certificates, private keys and other secrets."""

@@ -1,4 +1,4 @@
-"""What TLS accepts of a client certificate but SPIFFE and good practice do not.
+"""Checks of client certificates beyond those of TLS, from SPIFFE and good practice.
 
 Source:
     SPIFFE X.509-SVID, sections 4 and 5; RFC 5280, section 4.2.1.9; NIST SP 800-57 (RSA 2048).

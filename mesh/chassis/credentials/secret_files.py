@@ -1,4 +1,4 @@
-"""Reading secrets from files: refused by name unless private, present and long enough.
+"""Reading secrets from files, which must be present, private and long enough.
 
 Every secret that a process reads from a file goes through here, before the process listens::
 
@@ -14,7 +14,7 @@ OTHERS = stat.S_IRWXO
 
 
 class SecretFileError(Exception):
-    """A secret cannot be used; the message names the setting and says what to do."""
+    """A secret is unusable; the message names the setting and says what to do."""
 
 
 def read(setting: str, path: Path, *, least: int = 1) -> bytes:
@@ -23,11 +23,11 @@ def read(setting: str, path: Path, *, least: int = 1) -> bytes:
     Args:
         setting: The variable that names the file, for the message.
         path: The file.
-        least: How many bytes it must hold.
+        least: The minimum size in bytes.
 
     Raises:
-        SecretFileError: The file is missing, unreadable, too short, or accessible to everybody on
-            this machine.
+        SecretFileError: The file is missing, unreadable, too short, or accessible to other users
+            of this machine.
     """
     check_private(setting, path)
     try:
@@ -55,10 +55,10 @@ def read_text(setting: str, path: Path, *, least: int = 1) -> str:
 
 
 def check_private(setting: str, path: Path) -> None:
-    """Refuse a file that another user owns, or that everybody on this machine has access to.
+    """Reject a file that another user owns or can access.
 
     Raises:
-        SecretFileError: The file is missing, not ours or root's, or accessible to everybody.
+        SecretFileError: The file is missing, not ours or root's, or accessible to others.
     """
     try:
         found = path.stat()
@@ -75,7 +75,7 @@ def check_private(setting: str, path: Path) -> None:
 
 
 def check_owner(setting: str, path: Path, owner: int) -> None:
-    """Refuse a file of another user than ours or root: that user can replace the secret.
+    """Reject a file owned by a user other than ours or root, who could replace the secret.
 
     Raises:
         SecretFileError: *owner* is another user.

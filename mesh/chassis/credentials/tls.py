@@ -1,4 +1,4 @@
-"""mTLS from SVID files: credentials that reload on the server, and a version for clients.
+"""mTLS from SVID files: credentials that servers reload, and a version for clients.
 
 An SVID folder holds ``tls.crt``, ``tls.key`` and ``ca.crt``. It is replaced as a whole by moving
 its ``..data`` link, as Kubernetes does with mounted secrets.
@@ -28,12 +28,12 @@ class SvidFiles:
     folder: Path
 
     def version(self) -> str:
-        """Return what changes whenever the SVID is replaced; cheap enough for every handshake.
+        """Return a value that changes when the SVID is replaced; cheap enough for every handshake.
 
         Raises:
             SvidFilesError: A file is missing or unreadable.
         """
-        # Asked for each call: `os` is ten times faster here than `pathlib`.
+        # Runs for each call: `os` is ten times faster here than `pathlib`.
         with contextlib.suppress(OSError):
             return os.readlink(self._link)  # noqa: PTH115
         try:
@@ -73,7 +73,7 @@ def _unreadable(exc: OSError) -> SvidFilesError:
 
 
 def server_credentials(files: SvidFiles) -> grpc.ServerCredentials:
-    """Return credentials that ask every client for a certificate and follow replacements."""
+    """Return credentials that require a client certificate and reload replaced files."""
     current = files.version()
 
     def configuration() -> grpc.ServerCertificateConfiguration:
@@ -81,7 +81,7 @@ def server_credentials(files: SvidFiles) -> grpc.ServerCredentials:
         return grpc.ssl_server_certificate_configuration([(key, chain)], bundle)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        # Called by gRPC for each handshake, on a thread of its own: cheap, and never raises.
+        # gRPC calls this for each handshake, on a separate thread: it is cheap and never raises.
         nonlocal current
         try:
             version = files.version()
@@ -101,6 +101,6 @@ def server_credentials(files: SvidFiles) -> grpc.ServerCredentials:
 
 
 def channel_credentials(files: SvidFiles) -> grpc.ChannelCredentials:
-    """Return credentials for a client as the files are now; gRPC clients cannot reload."""
+    """Return client credentials from the current files; gRPC clients cannot reload them."""
     chain, key, bundle = files.read()
     return grpc.ssl_channel_credentials(bundle, key, chain)

@@ -1,1 +1,1 @@
-"""What happens to every call before and after its handler, in the order of ``pipeline.py``."""
+"""Server interceptors around every handler, in the order of ``pipeline.py``."""

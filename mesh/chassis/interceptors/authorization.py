@@ -39,8 +39,8 @@ async def authorize_user(
 
     Raises:
         UnauthenticatedError: The token is missing or not accepted by this service.
-        PermissionDeniedError: The user has none of the roles that the contract names, must show
-            a second factor, or signed in too long ago.
+        PermissionDeniedError: The user has none of the required roles, must present a second
+            factor, or signed in too long ago.
     """
     values = [value for key, value in metadata if key == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith("Bearer "):
@@ -55,7 +55,7 @@ async def authorize_user(
         raise UnauthenticatedError(str(exc)) from exc
     if method.roles and not set(method.roles) & set(user.labels):
         raise PermissionDeniedError(
-            "The user does not have a role that is allowed to do this.",
+            "The user does not have a role that permits this call.",
             roles=",".join(method.roles),
         )
     if user.partial and method.needs_all_factors:

@@ -1,4 +1,4 @@
-"""Types of what gRPC passes to a servicer: the context, whatever its messages are, and headers."""
+"""Types of gRPC's servicer context, for any message types, and of call headers."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""Who calls: the SPIFFE id of the peer, from its certificate or from its sidecar's word."""
+"""Identifies callers by SPIFFE id, from their certificate or the sidecar's header."""
 
 import functools
 from typing import Protocol
@@ -13,13 +13,13 @@ _XFCC = "x-forwarded-client-cert"
 
 
 class Identify(Protocol):
-    """Finds the caller of a call."""
+    """Identifies the caller of a call."""
 
     def __call__(self, context: Context, metadata: Metadata) -> SpiffeId:
         """Return the caller's identity, from a call's *context* and *metadata*.
 
         Raises:
-            PermissionDeniedError: It has none, more than one, or one of another trust domain.
+            PermissionDeniedError: The caller has no identity, several, or a foreign one.
         """
         ...
 
@@ -44,7 +44,7 @@ def identify(settings: MeshSettings) -> Identify:
 
 
 def _from_certificate(context: Context, _metadata: Metadata) -> str:
-    """Return the one URI SAN of an acceptable leaf, or the empty text."""
+    """Return the single URI SAN of an acceptable leaf certificate; empty otherwise."""
     facts = context.auth_context()
     uris = list(facts.get("peer_uri", ()))
     ids = list(facts.get("peer_spiffe_id", ()))
@@ -58,8 +58,8 @@ def _from_certificate(context: Context, _metadata: Metadata) -> str:
 def _from_sidecar(_context: Context, metadata: Metadata) -> str:
     """Return the URI of the one element of ``x-forwarded-client-cert``.
 
-    Only the sidecar can reach the Unix socket, and it replaces what clients forge. With only
-    ``uri`` asked for, no value is quoted, so that splitting is exact.
+    Only the sidecar can connect to the Unix socket, and it overwrites the header that clients
+    send. The element contains only ``uri``, which is never quoted, so splitting is exact.
     """
     values = [value for key, value in metadata if key == _XFCC]
     if len(values) != 1 or not isinstance(values[0], str) or "," in values[0]:

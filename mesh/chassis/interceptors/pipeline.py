@@ -130,7 +130,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return serve
 
     def end_open_streams(self) -> None:
-        """End the streams that stay open, as their lifetime would; clients reopen them."""
+        """End long-lived streams as if their lifetime had passed; clients reopen them."""
         for end in self._open:
             if not end.expired():
                 end.reschedule(asyncio.get_running_loop().time())
@@ -144,13 +144,13 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return await authorize_user(method, caller, metadata, self._tokens)
 
     def enter(self, method: Method, timeout: asyncio.Timeout) -> None:
-        """Count a call that begins.
+        """Count a new call.
 
         Raises:
             UnavailableError: Too many are being served.
         """
         if method.stays_open:
-            # It has a limit of its own, would exhaust this one, and can be ended.
+            # A long-lived stream has its own limit, would exhaust this one, and can be ended.
             self._open.add(timeout)
         elif self._in_flight >= self._limits[method.service]:
             raise UnavailableError("The service has reached its limit of concurrent calls.")
@@ -183,7 +183,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         )
 
     def is_logged(self, kind: str, span: Span | None) -> bool:
-        """Whether a call gets a line: always an unusual one, an ordinary one if sampled.
+        """Whether a call is logged: always if unusual, otherwise if sampled.
 
         Behind a sidecar the proxy writes the access line of an ordinary call.
         """
@@ -229,11 +229,11 @@ class _Serving:
         return self
 
     async def admit(self) -> None:
-        """Let the call in, or raise what it is refused with."""
+        """Admit the call, or raise the error for the caller."""
         method = self._method
         caller = self._pipeline.identify(self._context, self._metadata)
         call.enter(call.Call(method.short_name, caller, self._ends_at))
-        if method.stays_open:  # Its end may be hours away, but its caller is known now.
+        if method.stays_open:  # The stream may last for hours, but its caller is known now.
             _calls_of(method.service, method.name, caller.name).inc()
         authorize_caller(method, caller)
         if method.needs_session:
@@ -299,13 +299,13 @@ _in_flight_of = functools.cache(telemetry.RPC_IN_FLIGHT.labels)
 
 
 def _failure(error: Exception, method: Method) -> MeshError:
-    """Return what the caller of *method* is answered instead of *error*."""
+    """Return the error that the caller of *method* gets for *error*."""
     if isinstance(error, MeshError):
         return _for_the_caller(error)
     if isinstance(error, grpc.aio.AioRpcError):
         return _for_the_caller(from_rpc_error(error))
     if isinstance(error, TimeoutError):
-        return DeadlineExceededError("The call took longer than its deadline.")
+        return DeadlineExceededError("The call exceeded its deadline.")
     log.error("handler failed", rpc=method.short_name, exc_info=error)
     return MeshError("An unexpected error occurred; see the log for details.")
 
@@ -342,7 +342,7 @@ def _trace(
 def _for_the_caller(error: MeshError) -> MeshError:
     """Convert a failure behind this service for its own caller.
 
-    Unavailability of another service is passed on; any other error of it is our fault.
+    Unavailability of another service is passed on; its other errors are our fault.
     """
     if isinstance(error, RemoteError):
         if error.contract.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UPSTREAM_ERROR"}:

@@ -1,4 +1,4 @@
-"""How often something may be recorded: evenly over time, with a burst."""
+"""Rate limit for records: an even rate with bursts."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Allowance:
         self._at = now()
 
     def take(self) -> bool:
-        """Whether it may be recorded once more now."""
+        """Consume a token and return whether there was one."""
         at = self._now()
         self._left = min(self._burst, self._left + (at - self._at) * self._per_second)
         self._at = at

@@ -1,6 +1,6 @@
-"""Present semantic conventions for the spans of `opentelemetry-instrumentation-grpc`.
+"""Current semantic conventions for the spans of `opentelemetry-instrumentation-grpc`.
 
-Imported only where spans are exported: this module needs the OpenTelemetry SDK.
+Imported only if spans are exported: this module needs the OpenTelemetry SDK.
 """
 
 from typing import Any, cast
@@ -20,12 +20,12 @@ _OLD = ("rpc.system", "rpc.service", _STATUS, "rpc.user_agent", "net.peer")
 
 
 class Conventions(SpanProcessor):
-    """Translates RPC spans into the present semantic conventions, then passes them to *following*.
+    """Translates RPC spans to the current semantic conventions, then passes them to *following*.
 
     Source:
         OpenTelemetry, semantic conventions for gRPC (``rpc.system.name``, ``rpc.method``,
-        ``rpc.response.status_code``). Status codes for which the caller is to blame do not mark
-        a span as an error, on either side.
+        ``rpc.response.status_code``). Status codes that are the caller's fault do not mark a
+        span as an error, on either side.
     """
 
     def __init__(self, following: SpanProcessor) -> None:
@@ -42,11 +42,11 @@ class Conventions(SpanProcessor):
         self._following.on_end(_translated(span) if is_rpc else span)
 
     def shutdown(self) -> None:
-        """Shut down what follows."""
+        """Shut down the following processor."""
         self._following.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Flush what follows."""
+        """Flush the following processor."""
         return self._following.force_flush(timeout_millis)
 
 

@@ -31,26 +31,26 @@ REDACTED = "[redacted]"
 QUIET_SECONDS = 60.0
 _SDK = "opentelemetry"
 _TOO_COMMON = frozenset({"data", "name", "title"})
-"""Sensitive field names that lines use with another meaning; those fields are never logged."""
+"""Sensitive field names that log lines use with another meaning; the fields are never logged."""
 _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
 
 slow_calls = Allowance(per_second=10, burst=50)
-"""How many slow calls a process records."""
+"""Rate limit of recorded slow calls."""
 Emit = Callable[[EventDict], None]
 _also_emit: list[Emit] = []
 
 
 def also_emit(emit: Emit | None) -> None:
-    """Pass every event to *emit* too, as it is written; None stops that."""
+    """Also pass every written event to *emit*; None stops that."""
     _also_emit[:] = [emit] if emit else []
 
 
 def configure_logs(
     service: str, instance: str, level: str, *, renderer: Processor | None = None
 ) -> None:
-    """Write lines to stdout: ours and, from WARNING up, those of libraries.
+    """Write our lines to stdout, and those of libraries from WARNING up.
 
-    They are JSON unless a *renderer* writes them otherwise.
+    Lines are JSON unless a *renderer* is given.
     """
 
     def add_names(_: object, __: str, event: EventDict) -> EventDict:
@@ -90,13 +90,13 @@ def configure_logs(
 def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
     """Return the log kind of a call.
 
-    Under overload every call is slow, and a line and a span of each would add to the load. Slow
-    calls beyond `slow_calls` count as ordinary ones; metrics count all.
+    Under overload, every call is slow, and recording each would add to the load. Slow calls above
+    the rate of `slow_calls` count as ordinary ones; metrics count all.
 
     Args:
-        code: The gRPC status code's name, or that that corresponds to an HTTP status.
+        code: The name of the gRPC status code, or of the one for the HTTP status.
         elapsed: How long the call took, in seconds.
-        objective: How long it may take; streams that stay open are never slow.
+        objective: The latency objective; long-lived streams are never slow.
     """
     if code in names.SECURITY_CODES:
         return names.KIND_SECURITY
@@ -165,10 +165,12 @@ def _add_kind(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def _emit(_: Any, __: str, event: EventDict) -> EventDict:
-    # Warnings of the exporters are not exported: each would cause the next.
+    # The exporters' own warnings are not exported: each would cause the next.
     if not str(event.get("logger", "")).startswith(_SDK):
         for emit in _also_emit:
-            with contextlib.suppress(Exception):  # Exporting a line never fails what wrote it.
+            with contextlib.suppress(
+                Exception
+            ):  # A failed export never affects the code that logs.
                 emit(event)
     return event
 

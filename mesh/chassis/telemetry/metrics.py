@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 3, 5, 10, 30)
-"""Seconds. They include every latency objective of the contracts, so those are exact."""
+"""Bucket bounds in seconds; they include every latency objective, so that those are exact."""
 
 RPC_SECONDS = Histogram(
     names.RPC_SERVER_DURATION,
@@ -116,8 +116,8 @@ class _Family(Collector):
 class _Page:
     """The page of all metrics, a WSGI application.
 
-    A family whose samples have not changed keeps its text: to write it costs more than all else,
-    and most of a process that waits do not change.
+    The text of a family is cached while its samples are unchanged: formatting is the most
+    expensive part, and most families of an idle process do not change.
     """
 
     def __init__(self, registry: Collector) -> None:
@@ -156,8 +156,8 @@ class ActiveUsers(Collector):
         self._seen: dict[str, float] = {}
 
     def saw(self, user_id: str) -> None:
-        """Note a call of *user_id*."""
-        # Removed first, so that the dictionary stays in the order of the last calls.
+        """Record a call of *user_id*."""
+        # Removed first, so that the dictionary is ordered by last call.
         self._seen.pop(user_id, None)
         self._seen[user_id] = time.monotonic()
         if len(self._seen) > MOST_USERS:
@@ -166,7 +166,7 @@ class ActiveUsers(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the gauge."""
         since = time.monotonic() - ACTIVE_SECONDS
-        # A copy: calls go on in another thread.
+        # A copy: another thread records calls.
         for user_id, at in list(self._seen.items()):
             if at >= since:
                 break

@@ -1,8 +1,8 @@
-"""Export of traces, logs and metrics over OTLP, to where the standard ``OTEL_`` variables say.
+"""Export of traces, logs and metrics over OTLP, configured by the standard ``OTEL_`` variables.
 
-Everything goes out in batches from threads of its own, over bounded queues: when the collector is
+Telemetry is exported in batches, from bounded queues, on separate threads: if the collector is
 unavailable, telemetry is dropped and the process neither waits nor fails. The SDK is imported only
-when there is an endpoint.
+if there is an endpoint.
 """
 
 import logging
@@ -38,19 +38,19 @@ def start(service: str, instance: str, env: str) -> None:
     for signal in wanted:
         try:
             starters[signal](resource, _options(signal))
-        except Exception as exc:  # a wrong variable must not keep the service from serving
+        except Exception as exc:  # an invalid variable must not prevent the service from serving
             logging.getLogger("telemetry").warning("%s are not exported: %s", signal, exc)
 
 
 def start_logs(service: str, instance: str, env: str, endpoint: str) -> None:
-    """Export log lines, and nothing else, to *endpoint*, unless the variables say otherwise."""
+    """Export only log lines to *endpoint*, unless the variables configure another one."""
     if is_exported("logs", {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **os.environ}):
         where = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **os.environ}
         _start_logs(_resource(service, instance, env), _options("logs", where))
 
 
 def stop() -> None:
-    """Send what waits, for at most 2 seconds in all, and end the threads."""
+    """Flush the queues for at most 2 seconds in total, and stop the threads."""
     tracing.use(None)
     logs.also_emit(None)
     threads = [threading.Thread(target=each, daemon=True) for each in _stops]
@@ -65,7 +65,7 @@ def stop() -> None:
 def _resource(service: str, instance: str, env: str) -> "Resource":
     from opentelemetry.sdk.resources import Resource
 
-    # What the variables say goes first: Resource.create reads them and lets ours win otherwise.
+    # The variables take precedence, whereas Resource.create would prefer our attributes.
     ours = {
         "service.name": os.environ.get("OTEL_SERVICE_NAME") or service,
         "service.namespace": "amarre",
@@ -85,7 +85,7 @@ def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[s
     where = otlp_endpoint(environment, signal)
     if where is None:
         return {}
-    # A collector on this machine is never behind a proxy, whatever http_proxy says.
+    # A collector on this machine is never behind a proxy, regardless of http_proxy.
     options = NO_PROXY if where.is_loopback else None
     return {"endpoint": str(where), "insecure": not where.tls, "channel_options": options}
 

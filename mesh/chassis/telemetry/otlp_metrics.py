@@ -74,7 +74,7 @@ def convert(family: Family, *, start: int, now: int) -> Metric | None:
 
     Args:
         family: Metrics of one name.
-        start: Since when counters count, Unix time in nanoseconds.
+        start: Start time of the counters, Unix time in nanoseconds.
         now: When the values were read, Unix time in nanoseconds.
     """
     data: Sum | Gauge | Histogram
@@ -110,7 +110,7 @@ def _histograms(family: Family, start: int, now: int) -> Iterator[HistogramDataP
             time_unix_nano=now,
             count=counts[-1],
             sum=total,
-            # Prometheus counts up to each bound, OpenTelemetry between bounds.
+            # Prometheus buckets are cumulative, OpenTelemetry's are not.
             bucket_counts=[
                 count - before for before, count in zip([0, *counts[:-1]], counts, strict=True)
             ],

@@ -1,4 +1,4 @@
-"""Pseudonyms of users in logs, spans and metrics: keyed, so that they cannot be guessed back."""
+"""Keyed pseudonyms of users in logs, spans and metrics."""
 
 import functools
 import hashlib
@@ -13,10 +13,10 @@ _key = secrets.token_bytes(32)
 
 
 def load_key(file: Path | None) -> None:
-    """Take the key from *file*, so that all processes agree; None keeps one of this process.
+    """Read the key from *file*, so that all processes agree; None: use a random key.
 
     Raises:
-        SecretFileError: The file cannot be used, or holds fewer than `LEAST_BYTES`.
+        SecretFileError: The file is unusable, or has fewer than `LEAST_BYTES`.
     """
     global _key
     if file is not None:

@@ -1,8 +1,8 @@
-"""RPC spans by `opentelemetry-instrumentation-grpc`, and what the mesh adds to it.
+"""RPC spans from `opentelemetry-instrumentation-grpc`, with the additions of the mesh.
 
 The instrumentation's interceptors create the spans of sampled calls and attach the OpenTelemetry
-context. Their filters skip unsampled calls and health checks: for those the context is extracted
-or injected and nothing else is done. `mesh.chassis.telemetry.conventions` translates the spans.
+context. Their filters skip unsampled calls and health checks: for those, the context is only
+extracted or injected. `mesh.chassis.telemetry.conventions` translates the spans.
 """
 
 import functools
@@ -31,7 +31,7 @@ def server_interceptor() -> grpc.aio.ServerInterceptor:
 
 
 def is_traced(details: grpc.HandlerCallDetails) -> bool:
-    """Whether a call becomes a span: it is sampled and no health check."""
+    """Whether a call becomes a span: it is sampled and not a health check."""
     return (
         tracing.used() is not None
         and tracing.is_sampled(traceparent_in(details.invocation_metadata))
@@ -40,7 +40,7 @@ def is_traced(details: grpc.HandlerCallDetails) -> bool:
 
 
 def traceparent_in(metadata: Iterable[tuple[str, Any]] | None) -> str:
-    """Return the ``traceparent`` header of *metadata*, or the empty text."""
+    """Return the ``traceparent`` header of *metadata*; empty if absent."""
     for key, value in metadata or ():
         if key == tracing.TRACEPARENT and isinstance(value, str):
             return value
@@ -50,7 +50,7 @@ def traceparent_in(metadata: Iterable[tuple[str, Any]] | None) -> str:
 def server_span(metadata: Iterable[tuple[str, Any]] | None) -> Span | None:
     """Return the span that the interceptor created for the call with *metadata*.
 
-    For an unsampled call it returns None and attaches the trace context that the call brings.
+    For an unsampled call, return None and attach the propagated trace context.
     """
     if tracing.used() is not None and tracing.is_sampled(traceparent_in(metadata)):
         return trace.get_current_span()

@@ -1,8 +1,8 @@
 """The trace that a task is part of, in OpenTelemetry's own context.
 
-A sampled trace gets spans as it goes. For any other the context is only propagated, and errors and
-slow calls get one span afterwards, so that they can always be found. `mesh.chassis.telemetry.rpc`
-creates the spans of RPCs; the functions here are for everything else.
+A sampled trace gets spans as it proceeds. For all others, the context is only propagated, and
+errors and slow calls get a single span afterwards, so that they can always be found.
+`mesh.chassis.telemetry.rpc` creates the spans of RPCs; the functions here create all others.
 """
 
 import logging
@@ -29,23 +29,23 @@ _share = 1.0
 
 
 def use(tracer: Tracer | None) -> None:
-    """Create spans with *tracer* from now on, or none."""
+    """Create spans with *tracer*; None: create none."""
     global _tracer
     _tracer = tracer
 
 
 def used() -> Tracer | None:
-    """Return the tracer that creates spans now."""
+    """Return the current tracer."""
     return _tracer
 
 
 def resume(traceparent: str) -> None:
-    """Make this task part of the trace of a W3C *traceparent*; of none if that is malformed."""
+    """Make this task part of the trace of a W3C *traceparent*; of none if it is malformed."""
     otel_context.attach(propagate.extract({TRACEPARENT: traceparent}, Context()))
 
 
 def traceparent() -> str:
-    """Return the W3C ``traceparent`` of the current span; the empty text outside of a trace."""
+    """Return the W3C ``traceparent`` of the current span; empty outside a trace."""
     current = trace.get_current_span().get_span_context()
     return _format(current) if current.is_valid else ""
 
@@ -69,7 +69,7 @@ def new_traceparent() -> str:
 
 def is_sampled(traceparent: str) -> bool:
     """Whether a W3C ``traceparent`` is sampled; false for anything else."""
-    # Only the last bit counts: version 1.45 of the SDK sends flags 03 and 02.
+    # Only the last bit matters: version 1.45 of the SDK sends flags 03 and 02.
     try:
         return len(traceparent) >= 55 and bool(int(traceparent[53:55], 16) & 1)
     except ValueError:
@@ -77,7 +77,7 @@ def is_sampled(traceparent: str) -> bool:
 
 
 def trace_id(traceparent: str) -> str:
-    """Return the trace id of a W3C ``traceparent``; the empty text if it is malformed."""
+    """Return the trace id of a W3C ``traceparent``; empty if it is malformed."""
     parts = traceparent.split("-")
     return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else ""
 
@@ -135,7 +135,7 @@ def mark(span: Span, attributes: Attributes, *, error: str = "") -> None:
 
 
 def record_late(name: str, attributes: Attributes, *, seconds: float, error: str = "") -> None:
-    """Create the one span of an unsampled call that turned out to be worth keeping."""
+    """Create the single span of an unsampled call that failed or was slow."""
     current = trace.get_current_span().get_span_context()
     if _tracer is None or not current.is_valid:
         return

@@ -2,11 +2,13 @@
 
 from collections.abc import Set as AbstractSet
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.pages.site import Site
 from gateway.sessions import cookies
+from gateway.sessions.same_origin import SAFE_METHODS
 
 
 class CrossSiteNavigation:
@@ -27,21 +29,23 @@ class CrossSiteNavigation:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in self._paths:
-            request = Request(scope)
-            if _comes_from_another_site(request) and not cookies.read(request):
-                page = self._site.render(request, "sign_in/again.html", target=_target(scope))
-                await page(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if (
+            scope["type"] == "http"
+            and scope["path"] in self._paths
+            and _comes_from_another_site(scope)
+            and not cookies.read(request := Request(scope))
+        ):
+            page = self._site.render(request, "sign_in/again.html", target=_target(scope))
+            await page(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
-def _comes_from_another_site(request: Request) -> bool:
-    headers = request.headers
+def _comes_from_another_site(scope: Scope) -> bool:
     return (
-        request.method in {"GET", "HEAD"}
-        and headers.get("sec-fetch-site") == "cross-site"
-        and headers.get("sec-fetch-mode", "navigate") == "navigate"
+        (b"sec-fetch-site", b"cross-site") in scope["headers"]
+        and scope["method"] in SAFE_METHODS
+        and Headers(scope=scope).get("sec-fetch-mode", "navigate") == "navigate"
     )
 
 

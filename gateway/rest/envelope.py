@@ -16,6 +16,7 @@ from gateway.rest.json_printer import to_json
 from mesh.chassis.errors import MeshError, RemoteError, Violation, from_rpc_error, unpack
 from mesh.contract import sensitivity
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _GENERIC_MESSAGES = {
     "UNAVAILABLE": "The service is temporarily unavailable; try again later.",
     "DEADLINE_EXCEEDED": "The response took too long; try again.",
@@ -30,7 +31,7 @@ _GENERIC_MESSAGES = {
 
 def encode(value: object) -> bytes:
     """Return *value* as JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def success(data: object, status: int = 200) -> Response:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipResponder, IdentityResponder
@@ -23,22 +23,49 @@ class Compression:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        accepted = [v.decode("latin-1") for k, v in scope["headers"] if k == b"accept-encoding"]
-        responder: ASGIApp
-        if accepts_gzip(",".join(accepted)):
-            responder = GZipResponder(self._app, _MINIMUM_BYTES, compresslevel=_LEVEL)
-        else:
-            responder = IdentityResponder(self._app, _MINIMUM_BYTES)
+        if scope["type"] == "http":
+            send = _Response(scope, send)
+        await self._app(scope, receive, send)
 
-        async def negotiated(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _mark(MutableHeaders(raw=message["headers"]), message["status"])
-            await send(message)
 
-        await responder(scope, receive, negotiated)
+class _Response:
+    """Sends one response; Starlette's responder decides and compresses, unless it is small."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._forward: Send | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if self._forward is None:  # The start of the response.
+            # The responder would leave a small response alone too, but takes longer to find out.
+            self._forward = self._plainly if _is_small(message["headers"]) else self._responder()
+        await self._forward(message)
+
+    def _responder(self) -> Send:
+        headers = self._scope["headers"]
+        accepted = [v.decode("latin-1") for k, v in headers if k == b"accept-encoding"]
+        responder = (
+            GZipResponder(_nothing, _MINIMUM_BYTES, compresslevel=_LEVEL)
+            if accepts_gzip(",".join(accepted))
+            else IdentityResponder(_nothing, _MINIMUM_BYTES)
+        )
+        responder.send = self._plainly
+        return responder.send_with_compression
+
+    async def _plainly(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            _mark(MutableHeaders(raw=message["headers"]), message["status"])
+        await self._send(message)
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stand for the application, which responders want and which is called without them."""
+
+
+def _is_small(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the *headers* of a response tell that it is below the size worth compressing."""
+    return any(name == b"content-length" and int(n) < _MINIMUM_BYTES for name, n in headers)
 
 
 @functools.lru_cache(maxsize=256)

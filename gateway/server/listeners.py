@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import secrets
 import socket
 import ssl
 from collections import Counter
@@ -21,6 +20,7 @@ from gateway.server.limits import client_network
 from gateway.server.middleware import COMMON_HEADERS
 from mesh.chassis.credentials.tls import SvidFiles
 from mesh.chassis.server import ListenError
+from mesh.chassis.telemetry import tracing
 from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 
 HEADER_BYTES = 32 * 1024
@@ -190,7 +190,7 @@ def limited(limits: ConnectionLimits | None) -> type[HttpToolsProtocol]:
             response = failure(UnreadableInputError(reason))
             headers = [
                 *response.raw_headers,
-                (b"x-request-id", secrets.token_hex(16).encode()),
+                (b"x-request-id", tracing.new_id(128).encode()),
                 *COMMON_HEADERS,
                 (b"connection", b"close"),
             ]

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import re
-import secrets
 from collections.abc import Callable
 
 import structlog
@@ -149,7 +148,7 @@ class RequestMiddleware:
     def _common_headers(self, scope: Scope, headers: dict[bytes, str], trace: str) -> Headers:
         request_id = headers.get(b"x-request-id", "") if self._behind_envoy else ""
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(16)
+            request_id = tracing.new_id(128)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         headers_to_add = [
             (b"x-request-id", request_id.encode()),

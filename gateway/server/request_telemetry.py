@@ -50,12 +50,14 @@ class RequestTelemetry:
         self._started = time.perf_counter()
         # Source: W3C Trace Context, section 3.2.
         known = _TRACEPARENT.fullmatch(traceparent)
-        tracing.resume(traceparent if known else tracing.new_traceparent())
         self._verb = scope["method"] if scope["method"] in VERBS else "other"
         self._span = None
-        if scope["path"] != PROBE_PATH:
-            facts = {names.HTTP_METHOD: self._verb}
-            self._span = tracing.start(self._verb, SpanKind.SERVER, facts, first=not known)
+        traced = scope["path"] != PROBE_PATH
+        if known or not traced:
+            tracing.resume(traceparent if known else tracing.new_traceparent())
+        if traced:
+            start = tracing.start if known else tracing.start_trace
+            self._span = start(self._verb, SpanKind.SERVER, {names.HTTP_METHOD: self._verb})
             tracing.enter(self._span)
         self.traceresponse = tracing.traceparent()
         """Value of the ``traceresponse`` header."""
@@ -67,10 +69,11 @@ class RequestTelemetry:
         seconds = time.perf_counter() - self._started
         # Unknown paths share one label value, since clients choose them.
         route = getattr(self._scope.get("route"), "path", "other")
-        exemplar = None if self._span is None else telemetry.exemplar()
-        duration_of(self._verb, route, status).observe(seconds, exemplar)
         kind = self._kind(status, seconds)
-        if self._is_logged(kind):
+        is_unusual = kind != names.KIND_ACCESS
+        exemplar = None if self._span is None else telemetry.exemplar(always=is_unusual)
+        duration_of(self._verb, route, status).observe(seconds, exemplar)
+        if telemetry.is_logged(kind, self._span, behind_proxy=self._behind_envoy):
             duration_ms = round(seconds * 1000, 2)
             log.info(
                 "request",
@@ -91,15 +94,6 @@ class RequestTelemetry:
         else:
             attributes[names.HTTP_METHOD] = self._verb
             tracing.record_late(name, attributes, seconds=seconds, error=error)
-
-    def _is_logged(self, kind: str) -> bool:
-        """Return whether the request is logged: always if unusual, else if sampled.
-
-        Behind Envoy the proxy writes the access line of an ordinary request.
-        """
-        return kind != names.KIND_ACCESS or (
-            not self._behind_envoy and (self._span is not None or tracing.share() >= 1)
-        )
 
     def _kind(self, status: int, seconds: float) -> str:
         code = "INTERNAL" if status >= 500 else _SECURITY.get(status, "OK")

@@ -29,7 +29,7 @@ from mesh.chassis.errors import (
 )
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.interceptors.authorization import authorize_caller, authorize_user
-from mesh.chassis.interceptors.context import Context, Metadata, metadata_of
+from mesh.chassis.interceptors.context import Context, Metadata, metadata
 from mesh.chassis.interceptors.peer import Identify
 from mesh.chassis.interceptors.validation import validate
 from mesh.chassis.telemetry import names, rpc, tracing
@@ -57,7 +57,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._mesh = mesh
         self._identify = identify
         self._tokens = tokens
-        self._behind_proxy = transport == "sidecar"
+        self.behind_proxy = transport == "sidecar"
         self._spans = rpc.server_interceptor()
         self._wrapped: dict[str, _Handler] = {}
         self._in_flight = 0
@@ -70,6 +70,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
         """Return the wrapped handler; gRPC's own services keep theirs, reflection is guarded."""
+        # The handler runs in the same task.
+        received: Any = handler_call_details.invocation_metadata
+        metadata.set(received or ())
         if rpc.is_traced(handler_call_details):
             return await self._spans.intercept_service(
                 functools.partial(self._find, continuation), handler_call_details
@@ -170,7 +173,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """Allow reflection only to the operator identity."""
 
         async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            caller = self._identify(context, metadata_of(context))
+            caller = self._identify(context, metadata.get())
             if caller.name != "operator":
                 await context.abort(
                     grpc.StatusCode.PERMISSION_DENIED, "Reflection is for the operator identity."
@@ -180,15 +183,6 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(
             serve, handler.request_deserializer, handler.response_serializer
-        )
-
-    def is_logged(self, kind: str, span: Span | None) -> bool:
-        """Whether a call is logged: always if unusual, otherwise if sampled.
-
-        Behind a sidecar the proxy writes the access line of an ordinary call.
-        """
-        return kind != names.KIND_ACCESS or (
-            not self._behind_proxy and (span is not None or tracing.share() >= 1)
         )
 
 
@@ -215,7 +209,7 @@ class _Serving:
         self._pipeline = pipeline
         self._method = method
         self._context = context
-        self._metadata = metadata_of(context)
+        self._metadata = metadata.get()
         self._span = rpc.server_span(self._metadata)
         self._counted = False
         call.to_canary.set((call.CANARY_HEADER, "1") in self._metadata)
@@ -280,13 +274,13 @@ class _Serving:
         current = call.current()
         caller = "none" if current is None else current.caller.name
         kind = telemetry.kind_of(code, seconds, method.objective.latency)
-        exemplar = None if span is None else telemetry.exemplar()
+        exemplar = None if span is None else telemetry.exemplar(always=kind != names.KIND_ACCESS)
         _seconds_of(method.service, method.name, code, reason).observe(seconds, exemplar)
         if not method.stays_open or current is None:
             _calls_of(method.service, method.name, caller).inc()
         if isinstance(failed, PermissionDeniedError | UnauthenticatedError):
             telemetry.REFUSALS.labels(method.service, method.name, reason).inc()
-        if self._pipeline.is_logged(kind, span):
+        if telemetry.is_logged(kind, span, behind_proxy=self._pipeline.behind_proxy):
             _log(method, code, failed, kind=kind, seconds=seconds)
         if span is not None or kind in {names.KIND_ERROR, names.KIND_SLOW}:
             _trace(method, code, reason, caller=caller, seconds=seconds, span=span)

@@ -22,7 +22,7 @@ otel_environment.drop_unknown_plugins(os.environ)  # before OpenTelemetry is imp
 
 from mesh.chassis.telemetry import clients, otlp, tracing
 from mesh.chassis.telemetry.clients import http_client
-from mesh.chassis.telemetry.logs import configure_logs, kind_of
+from mesh.chassis.telemetry.logs import configure_logs, is_logged, kind_of
 from mesh.chassis.telemetry.metrics import (
     ACTIVE_USERS,
     LATENCY_BUCKETS,
@@ -52,6 +52,7 @@ __all__ = [
     "configure_logs",
     "exemplar",
     "http_client",
+    "is_logged",
     "kind_of",
     "new_traceparent",
     "pseudonym",

@@ -20,7 +20,7 @@ from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
 from mesh.chassis import call
-from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.telemetry.allowance import Allowance
 from mesh.chassis.telemetry.metrics import LOG_LINES_LOST, SLOW_CALLS_NOT_RECORDED
 from mesh.chassis.telemetry.pseudonym import pseudonym
@@ -36,6 +36,8 @@ _ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
 
 slow_calls = Allowance(per_second=10, burst=50)
 """Rate limit of recorded slow calls."""
+ordinary_calls = Allowance(per_second=10, burst=100)
+"""Rate limit of log lines of ordinary calls."""
 Emit = Callable[[EventDict], None]
 _also_emit: list[Emit] = []
 
@@ -107,6 +109,18 @@ def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
             return names.KIND_SLOW
         SLOW_CALLS_NOT_RECORDED.inc()
     return names.KIND_ACCESS
+
+
+def is_logged(kind: str, span: trace.Span | None, *, behind_proxy: bool) -> bool:
+    """Whether a call of a *kind* gets a line: an unusual one always, an ordinary one if sampled.
+
+    Behind a proxy the proxy writes the line of an ordinary call. A line costs about what a tenth
+    of a call does; under load those beyond `ordinary_calls` are left out, and metrics count all.
+    """
+    if kind != names.KIND_ACCESS:
+        return True
+    is_sampled = span is not None or tracing.share() >= 1
+    return is_sampled and not behind_proxy and ordinary_calls.take()
 
 
 def redact(_: object, __: str, event: EventDict) -> EventDict:

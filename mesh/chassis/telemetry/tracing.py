@@ -8,7 +8,6 @@ errors and slow calls get a single span afterwards, so that they can always be f
 import logging
 import os
 import random
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +19,12 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode,
 
 from mesh.chassis.otel_environment import OtelVariableError, sampling_share
 from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry.allowance import Allowance
 
 Attributes = Mapping[str, str | bool | int | float]
 TRACEPARENT = "traceparent"
+exemplars = Allowance(per_second=20, burst=100)
+"""Rate limit of exemplars of ordinary calls."""
 
 _tracer: Tracer | None = None
 _share = 1.0
@@ -64,7 +66,12 @@ def sample(share: float) -> None:
 def new_traceparent() -> str:
     """Return the context of a new trace, sampled with the probability set by `sample`."""
     flags = "01" if _share >= 1 or random.random() < _share else "00"  # noqa: S311 - no secret
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{flags}"
+    return f"00-{new_id(128)}-{new_id(64)}-{flags}"
+
+
+def new_id(bits: int) -> str:
+    """Return a random id in hexadecimal: unique, but no secret, and without a system call."""
+    return f"{random.getrandbits(bits):0{bits // 4}x}"
 
 
 def is_sampled(traceparent: str) -> bool:
@@ -87,25 +94,41 @@ def share() -> float:
     return _share
 
 
-def exemplar() -> dict[str, str] | None:
-    """Return the labels that link a measurement to the current trace; None if it is unsampled."""
+def exemplar(*, always: bool = False) -> dict[str, str] | None:
+    """Return the labels that link a measurement to the current trace.
+
+    None if the trace is not sampled, or, unless it is *always* wanted, if `exemplars` are used up:
+    a series keeps only the last one of each bucket, and to store one costs more than to count.
+    """
     current = trace.get_current_span().get_span_context()
-    return {"trace_id": f"{current.trace_id:032x}"} if current.trace_flags.sampled else None
+    if not current.trace_flags.sampled or not (always or exemplars.take()):
+        return None
+    return {"trace_id": f"{current.trace_id:032x}"}
 
 
-def start(name: str, kind: SpanKind, attributes: Attributes, *, first: bool = False) -> Span | None:
-    """Start a span below the current one, or as the *first* of a new trace.
+def start_trace(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
+    """Make this task part of a new trace and start its first span.
+
+    Returns:
+        As `start`.
+    """
+    if _tracer is None:
+        resume(new_traceparent())
+        return None
+    root = _tracer.start_span(name, Context(), kind, attributes)
+    if root.is_recording():
+        return root
+    enter(root)
+    return None
+
+
+def start(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
+    """Start a span below the current one.
 
     Returns:
         The span, to be made the current one with `enter`; None if the trace is not sampled.
     """
     if _tracer is None:
-        return None
-    if first:
-        root = _tracer.start_span(name, Context(), kind, attributes)
-        if root.is_recording():
-            return root
-        enter(root)
         return None
     if not trace.get_current_span().get_span_context().trace_flags.sampled:
         return None

@@ -1,14 +1,16 @@
-"""How many slow calls are recorded."""
+"""How many calls are recorded one by one."""
 
 from datetime import timedelta
 
 import pytest
+from opentelemetry import context, propagate, trace
 from prometheus_client import REGISTRY
 
-from mesh.chassis.telemetry import logs, names
+from mesh.chassis.telemetry import logs, names, tracing
 from mesh.chassis.telemetry.allowance import Allowance
 from mesh.chassis.testing import FakeClock
 
+SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OBJECTIVE = timedelta(seconds=1)
 
 
@@ -34,3 +36,29 @@ def test_overload(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [names.KIND_SLOW] * 2 + [names.KIND_ACCESS] * 3 == kinds
     assert before + 3 == REGISTRY.get_sample_value(names.SLOW_CALLS_NOT_RECORDED)
     assert names.KIND_ERROR == logs.kind_of("INTERNAL", 2.0, OBJECTIVE)
+
+
+def test_ordinary_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ordinary calls beyond the allowance get no line; unusual ones and a proxy's do not use it."""
+    monkeypatch.setattr(logs, "ordinary_calls", Allowance(per_second=0, burst=2))
+
+    def is_logged(kind: str, *, behind_proxy: bool = False) -> bool:
+        return logs.is_logged(kind, trace.INVALID_SPAN, behind_proxy=behind_proxy)
+
+    assert not is_logged(names.KIND_ACCESS, behind_proxy=True)
+    assert all(is_logged(names.KIND_SLOW) for _ in range(5))
+    assert [True, True, False] == [is_logged(names.KIND_ACCESS) for _ in range(3)]
+    assert is_logged(names.KIND_ERROR)
+
+
+def test_exemplars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements beyond the allowance get no exemplar, except those of unusual calls."""
+    monkeypatch.setattr(tracing, "exemplars", Allowance(per_second=0, burst=1))
+    token = context.attach(propagate.extract({"traceparent": SAMPLED}))
+    try:
+        found = [tracing.exemplar(), tracing.exemplar(), tracing.exemplar(always=True)]
+    finally:
+        context.detach(token)
+
+    link = {"trace_id": SAMPLED.split("-")[1]}
+    assert [link, None, link] == found

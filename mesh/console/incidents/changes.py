@@ -60,7 +60,7 @@ class Restart:
 
 
 class Restarts:
-    """Restarts of processes and proxies, from the start times that they report."""
+    """Restarts of processes and proxies, from the start times and exits that are reported."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
@@ -99,13 +99,22 @@ class Restarts:
         ]
 
     def of(self, process: str) -> Sequence[Restart]:
-        """Return the last restarts of a process, newest first."""
-        return [*reversed(self._seen.get(process, ()))]
+        """Return the last restarts of a process, newest first.
+
+        The runner also knows of a process that died before its first scrape.
+        """
+        scraped = self._seen.get(process, ())
+        unseen = [
+            Restart(process, at)
+            for name, at, _ in self._exits
+            if name == process and all(abs(one.at - at) >= us(LATER) for one in scraped)
+        ]
+        return sorted((*scraped, *unseen), key=lambda one: one.at, reverse=True)
 
     def every(self) -> Iterator[Restart]:
         """Yield the last restarts of every process."""
-        for kept in self._seen.values():
-            yield from kept
+        for process in {*self._seen, *(name for name, _, _ in self._exits)}:
+            yield from self.of(process)
 
     def ending(self, restart: Restart) -> str:
         """Return a phrase for how the process ended before a restart."""

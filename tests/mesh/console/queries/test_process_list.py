@@ -48,6 +48,10 @@ def action(name: str, service: str, *, ago: int, fault: str = "") -> dict[str, A
     }
 
 
+def exited(process: str, status: int, *, ago: int) -> dict[str, Any]:
+    return {"process": process, "status": status, "at": rfc3339(NOW - ago * SECOND)}
+
+
 class TestRestarts:
     @pytest.mark.parametrize(
         ("status", "why"),
@@ -63,20 +67,28 @@ class TestRestarts:
         A restart says how the process before it ended, as far as the runner saw it.
         """
         observed = Observations()
-        exits = [("survey", 1), ("auth", 1)] if status is None else [("survey", status)]
-        before = 3600 if status is None else 1
-        observed.note_exits(
-            [
-                {"process": name, "status": value, "at": rfc3339(NOW - before * SECOND)}
-                for name, value in exits
-            ],
-            micros,
-        )
+        if status is not None:
+            observed.note_exits(
+                [exited("survey", status, ago=1), exited("redcap", 1, ago=1)], micros
+            )
         replaced(observed)
 
         assert [(NOW, why)] == observed.restarts("survey")
         assert f"{why} and was restarted" == observed.unplanned_restart("survey", NOW)
-        assert [] == observed.restarts("auth")
+
+    def test_before_the_first_scrape(self) -> None:
+        """
+        A process that died before it was ever scraped has been restarted too; long ago is no alert.
+        """
+        observed = Observations()
+        observed.note_exits([exited("auth", 1, ago=3600), exited("health", -9, ago=2)], micros)
+
+        assert [(NOW - 2 * SECOND, "was killed by SIGKILL")] == observed.restarts("health")
+        assert "was killed" in observed.unplanned_restart("health", NOW)
+        assert ["ended with status 1"] == [why for _, why in observed.restarts("auth")]
+        assert "" == observed.unplanned_restart("auth", NOW)
+        assert 2 == len(observed.changes(NOW - 3600 * SECOND, NOW))
+        assert [] == observed.restarts("survey")
 
     def test_asked_for(self) -> None:
         """

@@ -1,1 +1,1 @@
-"""The mesh: what contracts say, what processes stand on, what is compiled from both."""
+"""The mesh: contract model, shared runtime, renderers, local runner and console."""

@@ -40,8 +40,8 @@ def main() -> None:
 
     \b
     Start a mesh on this machine:        amarre up
-    See whether everything is ready:     amarre status
-    Check what this machine needs:       amarre doctor
+    Show the state of each process:     amarre status
+    Check the prerequisites:       amarre doctor
     Call a service:                      amarre call health.GetStatus
     Read logs and traces:                amarre logs --follow, amarre traces
     """
@@ -55,12 +55,14 @@ def main() -> None:
     help="First port; see docs/reference/rendered/ports.md.",
 )
 @DATA_OPTION
-@click.option("--direct", is_flag=True, help="Run without Envoy; services do mTLS themselves.")
+@click.option(
+    "--direct", is_flag=True, help="Run without Envoy; services terminate mTLS themselves."
+)
 @click.option(
     "--replicas",
     multiple=True,
     metavar="NAME=N",
-    help="Number of replicas of a service, for instance survey=2. Can be repeated.",
+    help="Number of replicas of a service, for example survey=2. Can be repeated.",
 )
 @click.option(
     "--ready-file",
@@ -126,7 +128,7 @@ def _replicas(given: tuple[str, ...]) -> dict[str, int]:
     for text in given:
         name, _, count = text.partition("=")
         if not count.isdecimal():
-            raise UserError(f"--replicas {text}: write NAME=N, for instance survey=2.")
+            raise UserError(f"--replicas {text}: write NAME=N, for example survey=2.")
         found[name] = int(count)
     return found
 
@@ -134,7 +136,7 @@ def _replicas(given: tuple[str, ...]) -> dict[str, int]:
 @main.command()
 @DATA_OPTION
 def status(data: Path) -> None:
-    """Show every process, ready or why not, and what fails.
+    """Show the state of every process, and current problems.
 
     The exit status is 1 if a process is not ready, and 2 if no mesh runs.
     """
@@ -160,7 +162,7 @@ def status(data: Path) -> None:
 )
 @DATA_OPTION
 def doctor(port_base: int, kubernetes: str, data: Path) -> None:
-    """Check whether this machine has what a mesh needs, and say how to fix what is missing."""
+    """Check the prerequisites of this machine, and explain how to install missing ones."""
     from mesh.local.commands import doctor as module
     from mesh.local.commands import kubernetes_doctor
 
@@ -189,7 +191,7 @@ def doctor(port_base: int, kubernetes: str, data: Path) -> None:
 @click.option(
     "--session",
     default="",
-    help="Session secret of a user (the value of the cookie), for methods that need a session.",
+    help="Session secret of a user (the value of the cookie), for methods that require a session.",
 )
 @DATA_OPTION
 def call(method: str, request: str, identity: str, session: str, data: Path) -> None:
@@ -261,7 +263,7 @@ def certs_show(data: Path) -> None:
 
     found = certificate_authority.show(DataFolder(data.resolve()).certs)
     if not found:
-        raise UserError(f"There are no certificates in {data}. `amarre certs issue` makes them.")
+        raise UserError(f"There are no certificates in {data}. `amarre certs issue` creates them.")
     for entry in found:
         click.echo(f"{entry.name:<10} {entry.not_after:%Y-%m-%d %H:%M} UTC  {entry.identity}")
 

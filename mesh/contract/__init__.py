@@ -1,1 +1,1 @@
-"""What the contracts say, as an immutable model. Imports protobuf and generated code only."""
+"""The contracts as an immutable model. Imports only protobuf and generated code."""

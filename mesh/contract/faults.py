@@ -1,6 +1,5 @@
 """
-Contradictions that a contract is refused for; each has a number, explained in
-``docs/reference/policy.md``.
+Validation of policies; each error has a number, explained in ``docs/reference/policy.md``.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,12 +20,12 @@ from mesh.contract.model import (
 )
 
 WORKLOADS = frozenset({"gateway", "operator", *SERVICES})
-"""Every service account of the mesh; a caller must be one of them."""
+"""The service accounts of the mesh; a caller must be one of them."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One contradiction: its number, the element and what is wrong with it."""
+    """One error: its number, the element and a message."""
 
     number: str
     element: str
@@ -37,7 +36,7 @@ class Fault:
 
 
 class PolicyError(Exception):
-    """The contracts contradict themselves; the message names every fault."""
+    """The contracts are contradictory; the message lists every error."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__("\n".join(map(str, faults)))
@@ -45,7 +44,7 @@ class PolicyError(Exception):
 
 
 def check(mesh: Mesh) -> None:
-    """Raise PolicyError when *mesh* has a fault."""
+    """Raise PolicyError if *mesh* has errors."""
     faults = [fault for method in mesh for fault in _method_faults(method)]
     faults += [fault for service in mesh.services for fault in _service_faults(service)]
     if faults:
@@ -58,7 +57,7 @@ _METHOD_RULES: tuple[Rule, ...] = (
     (
         "AM001",
         lambda m: not m.descriptor.GetOptions().HasExtension(pb.policy),
-        lambda m: "has no (amarre.mesh.v1.policy); state callers, deadline, session, objective",
+        lambda m: "has no (amarre.mesh.v1.policy); set callers, deadline, session and objective",
     ),
     (
         "AM002",
@@ -78,17 +77,17 @@ _METHOD_RULES: tuple[Rule, ...] = (
     (
         "AM005",
         lambda m: _policy(m).session == pb.SESSION_RULE_UNSPECIFIED,
-        lambda m: "policy.session must state a SESSION_RULE",
+        lambda m: "policy.session must be set to a SESSION_RULE",
     ),
     (
         "AM006",
         lambda m: m.needs_session and not m.routes,
-        lambda m: "policy.session needs a user, but no google.api.http route brings one along",
+        lambda m: "policy.session requires a user, but there is no google.api.http route",
     ),
     (
         "AM007",
         lambda m: bool(m.routes) and not m.allows("gateway"),
-        lambda m: "has a google.api.http route, but policy.callers leaves out the gateway",
+        lambda m: "has a google.api.http route, but policy.callers does not include the gateway",
     ),
     (
         "AM008",
@@ -113,7 +112,7 @@ _METHOD_RULES: tuple[Rule, ...] = (
     (
         "AM011",
         lambda m: bool(m.roles) and not m.needs_session,
-        lambda m: "policy.roles needs a session",
+        lambda m: "policy.roles requires a session",
     ),
     (
         "AM012",
@@ -126,7 +125,7 @@ _METHOD_RULES: tuple[Rule, ...] = (
             m.idempotency is Idempotency.UNKNOWN
             and any(r.verb in {"PUT", "DELETE"} for r in m.routes)
         ),
-        lambda m: "is routed by PUT or DELETE, which clients retry; state an idempotency_level",
+        lambda m: "is routed by PUT or DELETE, which clients retry; set an idempotency_level",
     ),
     (
         "AM014",
@@ -134,19 +133,19 @@ _METHOD_RULES: tuple[Rule, ...] = (
             m.session_effect == pb.SESSION_EFFECT_OPEN
             and "session_secret" not in m.descriptor.output_type.fields_by_name
         ),
-        lambda m: "policy.session_effect OPEN needs a response field session_secret",
+        lambda m: "policy.session_effect OPEN requires a response field session_secret",
     ),
     (
         "AM015",
         lambda m: m.session_effect == pb.SESSION_EFFECT_REVOKE and not m.needs_session,
-        lambda m: "policy.session_effect REVOKE needs a session",
+        lambda m: "policy.session_effect REVOKE requires a session",
     ),
     (
         "AM016",
         lambda m: (
             m.sign_in_age is not None and not (m.needs_session and m.sign_in_age > timedelta(0))
         ),
-        lambda m: "policy.sign_in_age must be above 0 and needs a session",
+        lambda m: "policy.sign_in_age must be above 0 and requires a session",
     ),
 )
 
@@ -156,15 +155,15 @@ def _method_faults(method: Method) -> Iterator[Fault]:
         if broken(method):
             yield Fault(number, method.descriptor.full_name, message(method))
             if number == "AM001":
-                return  # The rest would only repeat that nothing is stated.
+                return  # Further errors would only repeat that the policy is missing.
 
 
 def _service_faults(service: Service) -> Iterator[Fault]:
     if not (service.max_concurrent_requests and service.max_pending_requests):
-        yield Fault("AM020", service.full_name, "service_policy must state both request limits")
+        yield Fault("AM020", service.full_name, "service_policy must set both request limits")
     outlier = service.outlier
     if not (outlier.consecutive_failures and outlier.interval and outlier.base_ejection_time):
-        yield Fault("AM021", service.full_name, "service_policy.outlier must be stated")
+        yield Fault("AM021", service.full_name, "service_policy.outlier must be set")
     elif not 1 <= outlier.max_ejection_percent <= 100:
         yield Fault("AM022", service.full_name, "outlier.max_ejection_percent is not in 1..100")
 

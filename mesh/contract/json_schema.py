@@ -1,4 +1,4 @@
-"""Messages of the contracts as JSON Schema: the rules of ``buf.validate`` as constraints."""
+"""Contract messages as JSON Schema, with ``buf.validate`` rules as constraints."""
 
 from typing import Any
 
@@ -35,17 +35,17 @@ _NUMBER_RULES = {
 
 
 class Schemas:
-    """Makes schemas and collects those that others point to."""
+    """Builds schemas and collects referenced ones."""
 
     def __init__(self) -> None:
         self._components: dict[str, dict[str, Any]] = {}
 
     def components(self) -> dict[str, dict[str, Any]]:
-        """Return what was collected, by name."""
+        """Return the collected schemas by name."""
         return dict(sorted(self._components.items()))
 
     def request(self, descriptor: Descriptor) -> dict[str, Any]:
-        """Return the schema of a JSON body: what a header fills is not in it, nor anything else."""
+        """Return the schema of a JSON body, without fields that headers set; it is closed."""
         fields = [f for f in descriptor.fields if not header_of(f)]
         schema: dict[str, Any] = {
             "type": "object",
@@ -60,9 +60,9 @@ class Schemas:
         return _reference(descriptor.name)
 
     def response(self, descriptor: Descriptor) -> dict[str, Any]:
-        """Return the schema of an answer: defaults are printed, secrets are left out."""
+        """Return the schema of a response, with defaults and without secrets."""
         if descriptor.name not in self._components:
-            self._components[descriptor.name] = {}  # Ends recursion.
+            self._components[descriptor.name] = {}  # Terminates recursion.
             fields = [f for f in descriptor.fields if sensitivity.of(f) < pb.SENSITIVITY_SECRET]
             schema: dict[str, Any] = {
                 "type": "object",
@@ -76,7 +76,7 @@ class Schemas:
         return _reference(descriptor.name)
 
     def field(self, field: FieldDescriptor, *, asked: bool = False) -> dict[str, Any]:
-        """Return the schema of *field*; its rules bind only where it is *asked* for."""
+        """Return the schema of *field*; its rules apply only in requests (*asked*)."""
         schema = self._value(field, asked=asked)
         text = policy.comment(field.full_name)
         return schema | ({"description": text} if text else {})
@@ -113,12 +113,12 @@ class Schemas:
 
 
 def header_of(field: FieldDescriptor) -> str:
-    """Return the HTTP header that fills *field*; empty when none does."""
+    """Return the HTTP header that sets *field*; empty if there is none."""
     return str(field.GetOptions().Extensions[pb.header])
 
 
 def is_required(field: FieldDescriptor) -> bool:
-    """Say whether *field* must be given, and not empty."""
+    """Return whether *field* is required and must not be empty."""
     return bool(rules(field).required)
 
 

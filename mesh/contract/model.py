@@ -1,4 +1,4 @@
-"""The policy model: services, methods and what their contracts say of them. Immutable."""
+"""The policy model: services and methods with their policies. Immutable."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -12,14 +12,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from mesh.contract.sources import areas
 
 LONGEST_CALL = timedelta(seconds=60)
-"""The gateway gives a call this long; only streams that stay open may take longer."""
+"""The gateway's limit for a call; only long-lived streams may take longer."""
 ANY_CALLER = "*"
 SERVICES = areas("{area}_service_pb2.py")
-"""The areas that have a service: ``auth`` for ``amarre.auth.v1.AuthService``."""
+"""The areas with a service: ``auth`` for ``amarre.auth.v1.AuthService``."""
 
 
 class Idempotency(Enum):
-    """What ``idempotency_level`` says of a method."""
+    """The ``idempotency_level`` of a method."""
 
     UNKNOWN = 0
     NO_SIDE_EFFECTS = 1
@@ -38,7 +38,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a method promises."""
+    """The objective of a method."""
 
     availability: float
     latency: timedelta
@@ -47,7 +47,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Outlier:
-    """When a replica is left out of load balancing, and for how long."""
+    """When a replica is ejected from load balancing, and for how long."""
 
     consecutive_failures: int
     interval: timedelta
@@ -64,7 +64,7 @@ class Method:
     deadline: timedelta
     session: "pb.SessionRule.ValueType"
     sign_in_age: timedelta | None
-    """The longest time since the user signed in; None for any."""
+    """The maximum time since the user signed in; None for no limit."""
     session_effect: "pb.SessionEffect.ValueType"
     roles: tuple[str, ...]
     objective: Objective
@@ -72,11 +72,11 @@ class Method:
     routes: tuple[Route, ...]
     rest: pb.RestPolicy
     source: str
-    """Where the policy stands, for people: ``amarre/survey/v1/survey_service.proto:41``."""
+    """Location of the policy, for messages: ``amarre/survey/v1/survey_service.proto:41``."""
 
     @functools.cached_property
     def name(self) -> str:
-        """The rpc's own name, ``ListRequests``."""
+        """The name of the rpc, ``ListRequests``."""
         return self.descriptor.name
 
     @functools.cached_property
@@ -86,7 +86,7 @@ class Method:
 
     @functools.cached_property
     def short_name(self) -> str:
-        """What people say and the command line takes: ``survey.ListRequests``."""
+        """The short name, as used on the command line: ``survey.ListRequests``."""
         return f"{self.service}.{self.name}"
 
     @functools.cached_property
@@ -96,36 +96,36 @@ class Method:
 
     @functools.cached_property
     def may_retry(self) -> bool:
-        """Whether a second attempt is harmless; true only where the contract says so."""
+        """Whether a retry is safe; true only if the contract says so."""
         return self.idempotency is not Idempotency.UNKNOWN and not self.streams
 
     @functools.cached_property
     def streams(self) -> bool:
-        """Whether the answer is a stream."""
+        """Whether the response is a stream."""
         return bool(self.descriptor.server_streaming)
 
     @functools.cached_property
     def stays_open(self) -> bool:
-        """Whether it is a stream without an end of its own, which the caller watches."""
+        """Whether it is a long-lived stream, which has no natural end."""
         return self.deadline > LONGEST_CALL
 
     @functools.cached_property
     def deadline_seconds(self) -> float:
-        """The longest duration of a call, in seconds."""
+        """The deadline of a call, in seconds."""
         return self.deadline.total_seconds()
 
     @functools.cached_property
     def needs_session(self) -> bool:
-        """Whether the call needs a signed-in user."""
+        """Whether the call requires a signed-in user."""
         return self.session in {pb.SESSION_RULE_REQUIRED, pb.SESSION_RULE_FIRST_FACTOR}
 
     @functools.cached_property
     def needs_all_factors(self) -> bool:
-        """Whether a user who must show a second factor must have shown it."""
+        """Whether a required second factor must have been presented."""
         return self.session == pb.SESSION_RULE_REQUIRED
 
     def allows(self, caller: str) -> bool:
-        """Say whether the workload *caller*, a service account name, may call."""
+        """Return whether the workload *caller*, a service account name, may call the method."""
         return caller in self.callers or ANY_CALLER in self.callers
 
 
@@ -166,15 +166,15 @@ class Mesh:
         return {method.path: method for method in self}
 
     def service(self, name: str) -> Service:
-        """Return the service with the short *name*; KeyError when there is none."""
+        """Return the service with the short *name*; KeyError if there is none."""
         return {service.name: service for service in self.services}[name]
 
     def method(self, short_name: str) -> Method:
-        """Return the method called ``survey.ListRequests``; KeyError when there is none."""
+        """Return the method with the short name ``survey.ListRequests``; KeyError if unknown."""
         return {method.short_name: method for method in self}[short_name]
 
     def edges(self) -> frozenset[tuple[str, str]]:
-        """Return every declared edge as (caller, service), ``*`` included as it stands."""
+        """Return every declared edge as (caller, service); ``*`` is not expanded."""
         return frozenset((caller, method.service) for method in self for caller in method.callers)
 
 

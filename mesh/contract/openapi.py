@@ -19,21 +19,21 @@ from mesh.contract.policy import Mesh, Method, Route
 from mesh.contract.reasons import Reason
 
 SESSION_COOKIE = "__Host-amarre_session"
-"""The cookie that proves the session of a browser."""
+"""The session cookie of browsers."""
 NEXT_PAGE_FIELD = "next_page_token"
 NEXT_PAGE_HEADER = "x-next-page-token"
-"""The response header that carries the token of the next page of a list."""
+"""The response header with the token of the next page of a list."""
 _SET_BY_GATEWAY = frozenset({"X-Amarre-Client-Address", "User-Agent"})
 _NAMED = re.compile(r"\b[A-Z][A-Z_]{3,}\b")
 _ANY = ("INVALID_REQUEST", "RATE_LIMITED", "INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED")
-"""Reasons that every call may give."""
+"""Error reasons of every call."""
 _FOR_BODIES = (
     "CSRF_FAILED",
     "PAYLOAD_TOO_LARGE",
     "INVALID_JSON",
     "UNSUPPORTED_CONTENT_ENCODING",
 )
-"""Reasons that every call with a body may give as well."""
+"""Additional error reasons of every call with a body."""
 _NULL = {"type": "null"}
 
 
@@ -120,7 +120,7 @@ def _answers(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]:
     if method.streams and field is not None and _is_file(field):
         return {
             "200": {
-                "description": "The file. JSON comes in the envelope, everything else as it is.",
+                "description": "The file. JSON is wrapped in the envelope, other formats are not.",
                 "content": {
                     "application/json": {"schema": _envelope({})},
                     "*/*": {"schema": {"type": "string", "contentMediaType": "*/*"}},
@@ -131,7 +131,7 @@ def _answers(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]:
         return {
             "200": {
                 "description": "Server-sent events; `data` of each is the object described by "
-                "`x-event`. `event: end` ends the stream, `event: error` tells a failure.",
+                "`x-event`. `event: end` ends the stream, `event: error` reports a failure.",
                 "content": {
                     "text/event-stream": {
                         "schema": {"type": "string"},
@@ -143,7 +143,7 @@ def _answers(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]:
     data = schemas.field(field) if field is not None else schemas.response(output)
     data.pop("description", None)
     answer = {
-        "description": policy.comment(output.full_name) or "The answer.",
+        "description": policy.comment(output.full_name) or "The response.",
         "content": {"application/json": {"schema": _envelope(data)}},
     }
     if field is not None and NEXT_PAGE_FIELD in output.fields_by_name:
@@ -154,7 +154,7 @@ def _answers(method: Method, route: Route, schemas: Schemas) -> dict[str, Any]:
 
 
 def _other_statuses(method: Method) -> set[int]:
-    """Return the statuses that the method's ``status_field`` can ask for."""
+    """Return the HTTP statuses that the method's ``status_field`` can set."""
     field: FieldDescriptor | None = None
     inside: Any = method.descriptor.output_type
     for name in filter(None, method.rest.status_field.split(".")):
@@ -177,7 +177,7 @@ def _failures(method: Method, route: Route, text: str) -> dict[str, Any]:
 
 
 def _reasons(method: Method, route: Route, text: str) -> list[Reason]:
-    """Return what can go wrong: by the method's shape, and as its comment says."""
+    """Return the possible errors: those implied by the method, and those in its comment."""
     fields = method.descriptor.input_type.fields
     names = [*_ANY, *_NAMED.findall(text)]
     names += [field.GetOptions().Extensions[pb.violation] for field in fields]
@@ -219,7 +219,7 @@ def _failure(found: list[Reason]) -> dict[str, Any]:
     if found[0].http in {429, 503}:
         answer["headers"] = {
             "Retry-After": {
-                "description": "Seconds after which another attempt makes sense.",
+                "description": "Seconds to wait before a retry.",
                 "schema": {"type": "integer", "minimum": 1},
             }
         }
@@ -235,18 +235,18 @@ def _meaning(reason: Reason) -> str:
 def _error_schema() -> dict[str, Any]:
     return {
         "type": "object",
-        "description": "What went wrong.",
+        "description": "The error.",
         "properties": {
-            "code": {"type": "string", "description": "Stable; for programs."},
+            "code": {"type": "string", "description": "Stable error code for programs."},
             "message": {"type": "string", "description": "One sentence for developers."},
-            "cause": {"type": "string", "description": "What was found, where that helps."},
+            "cause": {"type": "string", "description": "The cause, if known."},
             "details": {
                 "type": "object",
-                "description": "Facts about the failure.",
+                "description": "Details of the error.",
                 "properties": {
                     "violations": {
                         "type": "array",
-                        "description": "Each broken rule.",
+                        "description": "Each violated rule.",
                         "items": {
                             "type": "object",
                             "properties": {

@@ -1,7 +1,7 @@
 """
-Reading the contracts: every service and method, once, from the descriptors into the model.
+Reads the policies of all services and methods from the descriptors into the model.
 
-Renderers, servers and the gateway work from the model and never look at an option themselves.
+Renderers, servers and the gateway use the model and never read options themselves.
 """
 
 import functools
@@ -53,7 +53,7 @@ def load() -> Mesh:
     Read the contracts of this installation.
 
     Raises:
-        PolicyError: A contract contradicts itself; every fault is named.
+        PolicyError: A contract is contradictory; the message lists every error.
     """
     return read(
         import_module(f"amarre.{area}.v1.{area}_service_pb2").DESCRIPTOR for area in SERVICES
@@ -65,7 +65,7 @@ def read(files: Iterable[FileDescriptor]) -> Mesh:
     Read the services of *files*.
 
     Raises:
-        PolicyError: A service or method contradicts itself; every fault is named.
+        PolicyError: A policy is contradictory; the message lists every error.
     """
     services = tuple(
         _service(service) for file in files for service in file.services_by_name.values()

@@ -1,4 +1,4 @@
-"""Error reasons: what the ``ErrorReason`` enums of the contracts say of each."""
+"""Error reasons, from the ``ErrorReason`` enums of the contracts."""
 
 import functools
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ class Reason:
     """
     One error reason.
 
-    ``name`` is what ErrorInfo carries (``OPEN_REQUEST_EXISTS``), ``domain`` where it is defined
-    (``survey.amarre``), ``grpc`` the status code's name (``ALREADY_EXISTS``), ``http`` the
-    gateway's status and ``code`` that of the JSON envelope.
+    ``name`` is the reason in ErrorInfo (``OPEN_REQUEST_EXISTS``), ``domain`` the one that defines
+    it (``survey.amarre``), ``grpc`` the name of the status code (``ALREADY_EXISTS``), ``http`` the
+    gateway's status, and ``code`` the code in the JSON envelope.
     """
 
     name: str
@@ -33,18 +33,18 @@ class Reason:
 
 
 def find(area: str, name: str) -> Reason | None:
-    """Return the reason *name* of *area*, or else of the whole mesh; None when neither has it."""
+    """Return the reason *name* of *area*, or else of the whole mesh; None if neither has it."""
     table = _table()
     return table.get((f"{area}.amarre", name)) or table.get(("mesh.amarre", name))
 
 
 def by_domain(domain: str, name: str) -> Reason | None:
-    """Return the reason that an ErrorInfo names; None for one that the contracts do not have."""
+    """Return the reason of an ErrorInfo; None if the contracts do not define it."""
     return _table().get((domain, name))
 
 
 def of_mesh(name: str) -> Reason:
-    """Return a reason of the whole mesh; KeyError when there is none."""
+    """Return a reason of the whole mesh; KeyError if there is none."""
     return _table()["mesh.amarre", name]
 
 

@@ -1,4 +1,4 @@
-"""Personal and secret fields, and messages without them."""
+"""Personal and secret fields, and redacted messages."""
 
 import functools
 from typing import TypeVar
@@ -17,7 +17,7 @@ def of(field: FieldDescriptor) -> "pb.Sensitivity.ValueType":
 
 
 def without_personal(message: M) -> M:
-    """Return a copy that may be logged: without personal and secret fields."""
+    """Return a copy for logging, without personal and secret fields."""
     if not _has_personal(message.DESCRIPTOR):
         return message
     copy = type(message)()
@@ -37,7 +37,7 @@ def _clear(message: Message) -> None:
 
 @functools.cache
 def _has_personal(descriptor: Descriptor, seen: frozenset[str] = frozenset()) -> bool:
-    """Return whether messages of this type can have such a field, at any depth."""
+    """Return whether messages of this type can contain such a field, at any depth."""
     if descriptor.full_name in seen:
         return False
     seen |= {descriptor.full_name}

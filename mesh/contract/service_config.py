@@ -1,8 +1,8 @@
 """
-The gRPC service config of a service: each method's timeout, and retries where the contract allows.
+The gRPC service config of a service: each method's timeout, and retries if the contract permits.
 
-Only channels of the direct transport and clients of other teams use it; with sidecars the proxy of
-the caller retries.
+Only channels of the direct transport and external clients use it; with sidecars, the caller's proxy
+retries.
 """
 
 import json
@@ -14,9 +14,9 @@ from mesh.contract.policy import Method, Service
 MOST_ATTEMPTS = 3
 LEAST_TIMEOUT = timedelta(seconds=2)
 """
-The shortest timeout that is stated: with a shorter one grpcio 1.85.1 ends every call at once.
+The minimum timeout: with a shorter one, grpcio 1.85.1 ends every call at once.
 
-The service ends a call at the contract's deadline all the same.
+The service enforces the contract's deadline anyway.
 """
 
 
@@ -25,8 +25,8 @@ def service_config(service: Service, *, timeouts: bool = True) -> str:
     Return the service config as JSON.
 
     Args:
-        timeouts: Whether to state the deadlines, see `LEAST_TIMEOUT`. Our own channel sets them
-            on each call instead.
+        timeouts: Whether to include the deadlines, see `LEAST_TIMEOUT`. Our own channel sets
+            them on each call instead.
 
     Source:
         gRFC A6 (client retries), including its token bucket; gRPC, service_config.proto.
@@ -46,7 +46,7 @@ def service_config(service: Service, *, timeouts: bool = True) -> str:
 
 
 def _methods(service: Service, group: list[Method], *, timeouts: bool) -> dict[str, Any]:
-    """Return the configuration of methods with the same deadline and the same retries."""
+    """Return the configuration of methods with the same deadline and retries."""
     config: dict[str, Any] = {
         "name": [{"service": service.full_name, "method": method.name} for method in group]
     }

@@ -1,4 +1,4 @@
-"""The generated contracts: which there are, the comment above each element, its line."""
+"""The generated contracts, with the comment and the line of each element."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,10 @@ from google.protobuf import descriptor_pb2
 
 def areas(module: str) -> tuple[str, ...]:
     """
-    Return the areas (``amarre.AREA.v1``) whose generated code has a certain module, sorted.
+    Return the areas (``amarre.AREA.v1``) whose generated code has a given module, sorted.
 
     Args:
-        module: Its file name, in which ``{area}`` stands for the area.
+        module: The file name; ``{area}`` is replaced by the area.
     """
     packages = resources.files("amarre").iterdir()
     found = (p.name for p in packages if (p / "v1" / module.format(area=p.name)).is_file())
@@ -21,18 +21,18 @@ def areas(module: str) -> tuple[str, ...]:
 
 @functools.cache
 def image() -> descriptor_pb2.FileDescriptorSet:
-    """Return every contract with its comments, as the compiler saw it."""
+    """Return every contract with its comments, from the compiler's descriptor set."""
     data = resources.files("amarre").joinpath("contract.binpb").read_bytes()
     return descriptor_pb2.FileDescriptorSet.FromString(data)
 
 
 def comment(full_name: str) -> str:
-    """Return the comment above an element of the contracts; empty when it has none."""
+    """Return the comment above an element of the contracts; empty if it has none."""
     return _locations().get(full_name, ("", ""))[0]
 
 
 def source(full_name: str) -> str:
-    """Return where an element stands, ``file.proto:LINE``; the name itself when unknown."""
+    """Return the location of an element, ``file.proto:LINE``; its name if unknown."""
     return _locations().get(full_name, ("", full_name))[1]
 
 
@@ -55,7 +55,7 @@ def _locations() -> Mapping[str, tuple[str, str]]:
 def _named_paths(
     file: descriptor_pb2.FileDescriptorProto,
 ) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Yield the path of each element in the source info together with its full name."""
+    """Yield the source info path and the full name of each element."""
     for s, service in enumerate(file.service):
         yield (6, s), f"{file.package}.{service.name}"
         for m, method in enumerate(service.method):

@@ -1,1 +1,1 @@
-"""What production is made of, and the checks of it that need no cluster."""
+"""Deployment files for production, and offline checks of them."""

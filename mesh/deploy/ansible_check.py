@@ -1,7 +1,7 @@
 """
-Checks of the Ansible roles that need no Ansible: names that lead somewhere, modes, modules.
+Checks of the Ansible roles without Ansible: references, modes, modules.
 
-Where ansible-lint is installed it runs as well, at its strictest profile.
+If ansible-lint is installed, it runs as well, with its strictest profile.
 """
 
 import subprocess
@@ -36,7 +36,7 @@ _NEED_MODE = {
 
 
 def faults(root: Path) -> list[str]:
-    """Return what is wrong with the roles below *root*, each with its place."""
+    """Return the problems of the roles in *root*, each with its location."""
     found = []
     for role in sorted((root / "roles").iterdir()):
         handlers = {handler["name"] for handler in _load(role / "handlers" / "main.yml")}
@@ -67,9 +67,9 @@ def _task(task: dict[str, Any], role: Path, handlers: set[str]) -> Iterator[str]
         return
     module, arguments = modules[0], task[modules[0]]
     if module in _NEED_MODE and "mode" not in arguments:
-        yield "states no mode"
+        yield "sets no mode"
     if task.get("notify") and task["notify"] not in handlers:
-        yield f"notifies {task['notify']!r}, which is no handler"
+        yield f"notifies {task['notify']!r}, which is not a handler"
     if not isinstance(arguments, dict):
         return
     for source in _sources(arguments.get("src", ""), task.get("loop", [])):

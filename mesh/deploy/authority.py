@@ -1,8 +1,8 @@
 """
 ``python -m mesh.deploy.authority run CA CERTS``: issue the certificates of Compose's proxies.
 
-On Kubernetes istiod does this. It issues an SVID for every workload, and every hour a new one for
-each that is past half its life.
+On Kubernetes, istiod does this. It issues an SVID for every workload, and renews it every hour once
+it is past half its lifetime.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ HOUR_SECONDS = 3600.0
 
 async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECONDS) -> None:
     """
-    Issue what is missing or old, every hour, until told to stop.
+    Issue missing and old certificates, every hour, until cancelled.
 
     Raises:
-        CaError: The authority in its folder is damaged or has expired.
+        CaError: The authority is damaged or has expired.
     """
     stop = asyncio.create_task(until_stop_signal())
     while not stop.done():
@@ -38,7 +38,7 @@ async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECO
 
 
 def main(arguments: list[str]) -> int:
-    """Issue certificates as *arguments* say until stopped; return the exit status."""
+    """Issue certificates until stopped; return the exit status."""
     if len(arguments) != 3 or arguments[0] != "run":
         sys.stderr.write("python -m mesh.deploy.authority run CA_FOLDER CERTS_FOLDER\n")
         return 2

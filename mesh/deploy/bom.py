@@ -1,7 +1,7 @@
 """
-``python -m mesh.deploy.bom [licences]``: what the images are made of, as CycloneDX or as a list.
+``python -m mesh.deploy.bom [licences]``: bill of materials of the images, CycloneDX or a list.
 
-Made from the locks of the images and from what the installed packages say of themselves.
+Generated from the images' lock files and the metadata of installed packages.
 """
 
 import json
@@ -26,7 +26,7 @@ _OLD_NAMES = {
     "Python Software Foundation License": "PSF-2.0",
     "The Unlicense (Unlicense)": "Unlicense",
 }
-"""Classifiers of packages that do not state an expression yet."""
+"""SPDX expressions for license classifiers, for packages without an expression."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Package:
     name: str
     version: str
     licence: str
-    """An SPDX expression where the package gives one; else its own words; never empty."""
+    """An SPDX expression if the package has one, else its license text; never empty."""
     hashes: tuple[str, ...]
-    """SHA-256 of the files that the lock accepts."""
+    """SHA-256 of the files in the lock."""
 
 
 class UnknownLicenceError(Exception):
-    """A package does not say under which licence it stands; the message names it."""
+    """A package does not declare its licence; the message names it."""
 
 
 def packages() -> Iterator[Package]:
@@ -50,7 +50,7 @@ def packages() -> Iterator[Package]:
     Yield the packages that images install on this version of Python, sorted by name.
 
     Raises:
-        UnknownLicenceError: A package names no licence.
+        UnknownLicenceError: A package declares no licence.
     """
     locks = (lock.read_text().strip() for lock in docker.LOCKS.values())
     entries = {entry for lock in locks for entry in re.split(r"\n(?=\S)", lock)}
@@ -66,7 +66,7 @@ def licence(name: str) -> str:
     Return the licence of an installed package.
 
     Raises:
-        UnknownLicenceError: It names none.
+        UnknownLicenceError: It declares none.
     """
     facts = metadata.metadata(name)
     if "License-Expression" in facts:
@@ -80,7 +80,7 @@ def licence(name: str) -> str:
     free = (facts.get_all("License") or [""])[0].strip().splitlines()
     found = " OR ".join(named) or (free[0][:100] if free else "")
     if not found:
-        raise UnknownLicenceError(f"{name} names no licence; look at it before it is shipped.")
+        raise UnknownLicenceError(f"{name} declares no licence; review it before shipping.")
     return found
 
 
@@ -113,7 +113,7 @@ def cyclonedx() -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the bill of materials, or the list of licences; returns the exit status."""
+    """Print the bill of materials, or the list of licences; return the exit status."""
     try:
         if arguments == ["licences"]:
             for package in packages():

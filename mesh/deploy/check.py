@@ -1,7 +1,7 @@
 """
-``python -m mesh.deploy.check``: every check of production that needs no cluster, in a minute.
+``python -m mesh.deploy.check``: all offline checks of the deployment files, in a minute.
 
-Nothing is left out silently: what cannot be checked here is a fault that says what to install.
+Checks are never skipped silently: a missing tool is an error that says what to install.
 """
 
 import json
@@ -32,7 +32,7 @@ YAMLLINT = {
 
 
 def drift() -> list[str]:
-    """Return the committed files that differ from what topology and contracts give."""
+    """Return the committed files that differ from a fresh rendering."""
     return [
         f"{target}: {path} differs; run: amarre render {target} --commit"
         for target in TARGETS
@@ -41,18 +41,18 @@ def drift() -> list[str]:
 
 
 def dockerfile() -> list[str]:
-    """Return what hadolint says."""
+    """Return the findings of hadolint."""
     return _said(_tool("hadolint"), str(DEPLOY / "docker" / "Dockerfile"))
 
 
 def yaml_files() -> list[str]:
-    """Return what yamllint says of every YAML file."""
+    """Return the findings of yamllint in every YAML file."""
     folders = [str(f) for f in (DEPLOY, ISTIO)]
     return _said(_tool("yamllint"), "--strict", "-d", json.dumps(YAMLLINT), *folders)
 
 
 def compose() -> list[str]:
-    """Return what is wrong with the Compose file: schema, mounts, names, exposure."""
+    """Return the problems of the Compose file: schema, mounts, names, exposure."""
     folder = DEPLOY / "compose"
     schema = ("--builtin-schema", "vendor.compose-spec")
     said = _said(_tool("check-jsonschema"), *schema, str(folder / "compose.yaml"))
@@ -60,12 +60,12 @@ def compose() -> list[str]:
 
 
 def terraform() -> list[str]:
-    """Return what is wrong with the Terraform modules."""
+    """Return the problems of the Terraform modules."""
     return terraform_check.faults(DEPLOY / "terraform")
 
 
 def ansible() -> list[str]:
-    """Return what is wrong with the Ansible roles."""
+    """Return the problems of the Ansible roles."""
     folder = DEPLOY / "ansible"
     found = ansible_check.faults(folder)
     lint = _tool("ansible-lint")
@@ -76,7 +76,7 @@ def ansible() -> list[str]:
 
 
 def overlays() -> list[str]:
-    """Return what is wrong with the overlays."""
+    """Return the problems of the overlays."""
     return [
         f"overlay {folder.name}: {fault}"
         for folder in sorted((KUBERNETES / "overlays").iterdir())
@@ -86,7 +86,7 @@ def overlays() -> list[str]:
 
 
 def variants() -> list[str]:
-    """Return what is wrong with the ways in that no overlay uses."""
+    """Return the problems of the ingress components that no overlay uses."""
     return [
         f"component {name}: {fault}"
         for name in ("ingress-nginx", "ingress-traefik")
@@ -107,7 +107,7 @@ def _built(build: Callable[[], list[kubernetes_check.Resource]]) -> list[str]:
 
 
 def istio() -> list[str]:
-    """Return what prevents Istio's resources from being built on their own."""
+    """Return the problems of building Istio's resources separately."""
     try:
         kubernetes_check.build(ISTIO / "base")
     except kubernetes_check.BuildError as error:
@@ -116,13 +116,13 @@ def istio() -> list[str]:
 
 
 def _tool(name: str) -> str:
-    """Return a program of the environment that runs this, or of the PATH."""
+    """Return the path of a program, from the current environment or the PATH."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else which(name) or name
 
 
 def _said(*command: str, cwd: Path | None = None) -> list[str]:
-    """Run a checker; returns its lines when it refuses."""
+    """Run a checker; return its output if it fails."""
     try:
         done = subprocess.run(  # noqa: S603 - programs named in this file
             command, capture_output=True, text=True, check=False, cwd=cwd
@@ -147,7 +147,7 @@ CHECKS: tuple[Callable[[], list[str]], ...] = (
 
 
 def main() -> int:
-    """Run every check and print what each found; returns the exit status."""
+    """Run every check and print its findings; return the exit status."""
     failed = 0
     for check in CHECKS:
         started = time.monotonic()

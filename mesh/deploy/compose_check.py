@@ -1,4 +1,4 @@
-"""Checks of the Compose file beyond its schema: what is mounted, named, published, allowed."""
+"""Checks of the Compose file beyond its schema: mounts, names, published ports, permissions."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +9,9 @@ import yaml
 Content = dict[str, Any]
 PUBLISHED = {"gateway-envoy"}
 PRIVATE = "./secrets/"
-"""Below it stands what only the host has."""
+"""The folder of files that exist only on the host."""
 HOST = {("alloy", "/var/run/docker.sock")}
-"""What may be mounted of the host: lines of containers have no other way out."""
+"""Host paths that may be mounted, to collect container logs."""
 
 
 def load(folder: Path) -> Content:
@@ -21,7 +21,7 @@ def load(folder: Path) -> Content:
 
 
 def faults(content: Content, folder: Path) -> list[str]:
-    """Return what is wrong with *content*, which stands in *folder*, each with its place."""
+    """Return the problems of *content*, a file in *folder*, each with its location."""
     checks: tuple[Callable[[Content], Iterator[str]], ...] = (
         lambda c: _mounts(c, folder),
         _names,
@@ -42,7 +42,7 @@ def _mounts(content: Content, folder: Path) -> Iterator[str]:
                     yield f"service {name}: mounts {source} of the host"
             elif source.startswith("."):
                 if not (folder / source).exists():
-                    yield f"service {name}: mounts {source}, which is not there"
+                    yield f"service {name}: mounts {source}, which does not exist"
             elif source not in content["volumes"]:
                 yield f"service {name}: mounts the volume {source}, which is not declared"
 
@@ -52,11 +52,11 @@ def _names(content: Content) -> Iterator[str]:
     for name, service in services.items():
         for other, rule in service.get("depends_on", {}).items():
             if other not in services:
-                yield f"service {name}: depends on {other}, which is no service"
+                yield f"service {name}: depends on {other}, which is not a service"
             elif rule["condition"] == "service_healthy" and "healthcheck" not in services[other]:
-                yield f"service {name}: waits for the health of {other}, which tells none"
+                yield f"service {name}: waits for the health of {other}, which has no health check"
             elif "profiles" in services[other] and "profiles" not in service:
-                yield f"service {name}: depends on {other}, which only a profile starts"
+                yield f"service {name}: depends on {other}, which is started only by a profile"
         for network in service.get("networks", []):
             if network not in content["networks"]:
                 yield f"service {name}: is on the network {network}, which is not declared"
@@ -83,11 +83,11 @@ def _exposure(content: Content) -> Iterator[str]:
 def _rights(content: Content) -> Iterator[str]:
     for name, service in content["services"].items():
         if not service.get("read_only"):
-            yield f"service {name}: its root is writable"
+            yield f"service {name}: its root file system is writable"
         if service.get("cap_drop") != ["ALL"]:
             yield f"service {name}: keeps capabilities"
         if "mem_limit" not in service:
             yield f"service {name}: has no memory limit"
         tag = service["image"].rpartition(":")[2]
         if tag == "latest" or "/" in tag:
-            yield f"service {name}: the image {service['image']} names no version"
+            yield f"service {name}: the image {service['image']} has no version"

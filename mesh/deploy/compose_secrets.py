@@ -2,8 +2,8 @@
 Create the secrets of a Compose installation and give each file to the user that reads it.
 
 Run as root: ``python3 mesh/deploy/compose_secrets.py [--sandbox] [FOLDER]``. It creates what can be
-generated, keeps what exists, and names what a person must add. ``--sandbox`` generates the rest as
-well, for a trial with the REDCap sandbox. Needs only Python and openssl, so it runs on a bare host.
+generated, keeps existing files, and lists those that you must add. ``--sandbox`` also generates the
+rest, for testing with the REDCap sandbox. Needs only Python and openssl, so it runs on a bare host.
 """
 
 import json
@@ -21,21 +21,21 @@ FOLDER = COMPOSE / "secrets"
 FROM_PEOPLE = {
     "redcap-token": "the API token of the study's REDCap project",
     "smtp-password": "the password of the mail account",
-    "edge/tls.crt": "the certificate chain of the site's name, PEM",
+    "edge/tls.crt": "the certificate chain for the site's DNS name, PEM",
     "edge/tls.key": "the private key of edge/tls.crt, PEM",
     "alertmanager/smtp-password": "the password of the account that sends alerts",
-    "alertmanager/slack-url": "the URL of the chat webhook; without a chat any URL, which fails",
+    "alertmanager/slack-url": "the URL of the chat webhook; any URL if there is no chat",
     "alertmanager/webhook-token": "the bearer token of the on-call webhook",
 }
 MODE = 0o400
 
 
 class SecretsError(Exception):
-    """The secrets cannot be used; the message names the file and says what to do."""
+    """A secret is unusable; the message names the file and says what to do."""
 
 
 def make(folder: Path, *, sandbox: bool = False) -> list[str]:
-    """Create the secrets that *folder* lacks; return their names."""
+    """Create the missing secrets in *folder*; return their names."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     made = []
     for name, text in (*_generated(folder), *(_of_a_trial() if sandbox else ())):
@@ -51,16 +51,16 @@ def make(folder: Path, *, sandbox: bool = False) -> list[str]:
 
 
 def missing(folder: Path) -> dict[str, str]:
-    """Return the files that a person must still add, each with what it must hold."""
+    """Return the files that the operator must add, each with its required content."""
     return {name: what for name, what in FROM_PEOPLE.items() if not (folder / name).is_file()}
 
 
 def give(folder: Path) -> None:
     """
-    Give every secret to its reader, readable by nobody else, and publish the edge's certificate.
+    Change the owner of every secret to its only reader, and publish the edge's certificate.
 
     Raises:
-        SecretsError: This user may not change owners, or the certificate cannot be used.
+        SecretsError: This user may not change owners, or the certificate is invalid.
     """
     if os.geteuid() != 0:
         raise SecretsError("Run this as root: each secret belongs to the user that reads it.")
@@ -78,9 +78,9 @@ def give(folder: Path) -> None:
 
 def _publish(folder: Path) -> None:
     """
-    Put the edge's certificate behind the link ``..data``, which moves in one step.
+    Point the link ``..data`` to the edge's certificate, atomically.
 
-    Envoy watches that link: it reads a new certificate when the link moves, as on Kubernetes.
+    Envoy watches the link and reloads the certificate when it changes, as on Kubernetes.
     """
     certificate, key = folder / "tls.crt", folder / "tls.key"
     if not (certificate.is_file() and key.is_file()):
@@ -120,7 +120,7 @@ def _public_key(kind: str, file: Path) -> str:
 
 
 def _generated(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield names and texts; a file that others are made from comes before them."""
+    """Yield file names and contents; files that others depend on come first."""
 
     def read(name: str) -> str:
         return (folder / name).read_text().strip()
@@ -191,7 +191,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Create secrets, give them to their readers, report; return 1 while something is missing."""
+    """Create secrets, set their owners and report; return 1 while files are missing."""
     sandbox = "--sandbox" in arguments
     folders = [Path(a) for a in arguments if a != "--sandbox"]
     folder = folders[0] if folders else FOLDER

@@ -1,4 +1,4 @@
-"""Checks of built Kubernetes overlays: schemas, references, what a pod may not be."""
+"""Checks of built Kubernetes overlays: schemas, references, pod security."""
 
 import contextlib
 import subprocess
@@ -35,12 +35,12 @@ FOREIGN = frozenset(
         "VirtualService",
     }
 )
-"""Kinds that clusters learn from others; those of Istio have tests of their own."""
+"""Kinds of third-party resource definitions; Istio's have separate tests."""
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class BuildError(Exception):
-    """kustomize cannot build; the message holds what it says, or what to install."""
+    """kustomize failed or is missing; the message has its output, or what to install."""
 
 
 def build(folder: Path) -> list[Resource]:
@@ -48,7 +48,7 @@ def build(folder: Path) -> list[Resource]:
     Return the resources of a kustomization.
 
     Raises:
-        BuildError: kubectl is missing or refuses.
+        BuildError: kubectl is missing or fails.
     """
     kubectl = which("kubectl")
     if kubectl is None:
@@ -85,7 +85,7 @@ def overlay_with(root: Path, *components: str, site: str = "") -> Iterator[list[
 
 
 def faults(resources: list[Resource]) -> list[str]:
-    """Return what is wrong with *resources* as a whole, each with its place."""
+    """Return the problems of *resources*, each with its location."""
     checks: tuple[Callable[[list[Resource]], Iterator[str]], ...] = (
         _schemas,
         _twice,
@@ -111,7 +111,7 @@ def _schemas(resources: list[Resource]) -> Iterator[str]:
             schemas.validate(resource, version, strict=True)
         except schemas.SchemaNotFoundError:
             if resource["kind"] not in FOREIGN:
-                yield f"{place(resource)}: {resource['apiVersion']} has no such kind"
+                yield f"{place(resource)}: {resource['apiVersion']} is an unknown kind"
         except schemas.ValidationError as error:
             where = ".".join(map(str, error.path))
             yield f"{place(resource)}: {where}: {error.message[:200]}"
@@ -121,12 +121,12 @@ def _twice(resources: list[Resource]) -> Iterator[str]:
     seen: set[str] = set()
     for resource in resources:
         if place(resource) in seen:
-            yield f"{place(resource)}: there are two"
+            yield f"{place(resource)}: is defined twice"
         seen.add(place(resource))
 
 
 def pods(resources: list[Resource]) -> Iterator[tuple[Resource, Resource]]:
-    """Yield everything that makes pods, and the template of its pods."""
+    """Yield every resource that creates pods, with its pod template."""
     for resource in resources:
         if resource["kind"] in {"Deployment", "Job", "StatefulSet"}:
             yield resource, resource["spec"]["template"]
@@ -168,13 +168,13 @@ def _secrets(resource: Resource, spec: Resource, resources: list[Resource]) -> I
         missing = {i["key"] for i in secret["items"]} - made.get(secret["secretName"], set())
         if missing:
             yield (
-                f"{place(resource)}: nothing makes {', '.join(sorted(missing))} of the secret "
+                f"{place(resource)}: nothing creates {', '.join(sorted(missing))} of the secret "
                 f"{secret['secretName']}; add the component external-secrets or another source"
             )
 
 
 def _selectors(resources: list[Resource]) -> Iterator[str]:
-    """Everything that selects pods by label must find some."""
+    """Every label selector must match a pod."""
     labels = [
         (r["metadata"]["namespace"], template["metadata"]["labels"])
         for r, template in pods(resources)
@@ -202,7 +202,7 @@ def _pods(resources: list[Resource]) -> Iterator[str]:
             security = container.get("securityContext", {})
             where = f"{place(resource)}, container {container['name']}"
             if not security.get("readOnlyRootFilesystem"):
-                yield f"{where}: the root is writable"
+                yield f"{where}: the root file system is writable"
             if security.get("allowPrivilegeEscalation") is not False:
                 yield f"{where}: may gain privileges"
             if security.get("capabilities", {}).get("drop") != ["ALL"]:
@@ -210,5 +210,5 @@ def _pods(resources: list[Resource]) -> Iterator[str]:
             if "memory" not in container.get("resources", {}).get("limits", {}):
                 yield f"{where}: has no memory limit"
             image, _, tag = container["image"].partition(":")
-            if image != "auto" and tag in {"", "latest"}:  # Istio's injection fills "auto" in.
-                yield f"{where}: the image {image} names no version"
+            if image != "auto" and tag in {"", "latest"}:  # Istio's injection replaces "auto".
+                yield f"{where}: the image {image} has no version"

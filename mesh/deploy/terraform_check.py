@@ -1,8 +1,8 @@
 """
-Checks of Terraform that need no provider: format, the core module's tests, modules that fit.
+Checks of Terraform without providers: format, the core module's tests, module interfaces.
 
-Providers cannot be fetched here, so `terraform validate` runs for the core alone; of the adapters
-the syntax, the calls between modules and the names that they use are checked.
+Without providers, `terraform validate` runs only for the core; for the adapters, syntax, module
+calls and references are checked.
 """
 
 import os
@@ -25,11 +25,11 @@ _OWN = {"__is_block__", "__start_line__", "__end_line__", "source", "providers",
 
 @dataclass
 class Module:
-    """What one folder of Terraform declares and uses."""
+    """The declarations and references of one Terraform folder."""
 
     folder: Path
     variables: dict[str, bool] = field(default_factory=dict)
-    """Name to whether a value must be given."""
+    """Variables by name: whether a value is required."""
     outputs: set[str] = field(default_factory=set)
     locals: set[str] = field(default_factory=set)
     resources: set[tuple[str, str]] = field(default_factory=set)
@@ -38,7 +38,7 @@ class Module:
 
 
 def faults(root: Path) -> list[str]:
-    """Return what is wrong with the Terraform below *root*, each with its place."""
+    """Return the problems of the Terraform modules in *root*, each with its location."""
     found = [*_terraform(root)]
     modules = {}
     for folder in sorted({path.parent for path in root.rglob("*.tf")}):
@@ -57,10 +57,10 @@ def faults(root: Path) -> list[str]:
 
 def read(folder: Path) -> Module:
     """
-    Return what the module in *folder* says.
+    Parse the module in *folder*.
 
     Raises:
-        ValueError: A file is no HCL; it is named.
+        ValueError: A file is not HCL; the message names it.
     """
     module = Module(folder)
     for path in sorted(folder.glob("*.tf")):
@@ -68,7 +68,7 @@ def read(folder: Path) -> Module:
         try:
             content = hcl2.loads(text)
         except Exception as exc:
-            raise ValueError(f"{path.name} in {folder.name}: no HCL: {exc}") from exc
+            raise ValueError(f"{path.name} in {folder.name}: not HCL: {exc}") from exc
         module.text += re.sub(r"(?m)^\s*#.*$", "", text)
         for name, body in _blocks(content, "variable"):
             module.variables[name] = "default" not in body
@@ -106,7 +106,7 @@ def _misfits(module: Module, modules: Mapping[Path, Module]) -> Iterator[str]:
         for variable in sorted(given - set(callee.variables)):
             yield f"module {name}: {path.name} has no variable {variable}"
         for variable in sorted(needed - given):
-            yield f"module {name}: {path.name} needs the variable {variable}"
+            yield f"module {name}: {path.name} requires the variable {variable}"
     for kind, name, attribute in _USES.findall(module.text):
         if kind == "var" and name not in module.variables:
             yield f"uses var.{name}, which is not declared"
@@ -128,7 +128,7 @@ def _use_of_module(
         return
     callee = modules.get((module.folder / _plain(call["source"])).resolve())
     if callee is not None and attribute not in callee.outputs:
-        yield f"uses module.{name}.{attribute}, which {callee.folder.name} does not put out"
+        yield f"uses module.{name}.{attribute}, which {callee.folder.name} does not output"
 
 
 def _terraform(root: Path) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _terraform(root: Path) -> Iterator[str]:
         return
     yield from _run(root, "fmt", "-check", "-recursive", "-list=true")
     with tempfile.TemporaryDirectory() as name:
-        # A copy: init leaves files behind.
+        # A copy, because init leaves files behind.
         core = Path(name) / CORE
         shutil.copytree(root / CORE, core, ignore=shutil.ignore_patterns(".terraform*"))
         for arguments in (("init", "-backend=false"), ("validate",), ("test",)):

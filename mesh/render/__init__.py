@@ -1,1 +1,1 @@
-"""Renderers: contract and topology into every target. Same input, same bytes."""
+"""Renderers: deterministic configuration for every target, from contracts and topology."""

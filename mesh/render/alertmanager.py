@@ -1,8 +1,8 @@
 """
-Alertmanager: who receives which alert, how soon, and which effects a cause keeps quiet.
+Alertmanager configuration: routing, timing and inhibition.
 
-Each team has two receivers: by day a mail, on call also a chat and a webhook. The configuration
-names the files of secrets and holds none.
+Each team has two receivers: mail for tickets; mail, chat and a webhook for pages. Secrets are
+referenced as files.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ HEARTBEAT = "heartbeat"
 @dataclass(frozen=True)
 class Delivery:
     """
-    How alerts reach people.
+    How alerts are delivered.
 
     Args:
         smtp: The mail server, HOST:PORT.
-        domain: Where the teams have their addresses: ``mesh@DOMAIN``.
-        webhook: What pages the one on call; empty means nothing does.
-        heartbeat: What expects the alert Watchdog every minute and calls when it stops.
-        secrets: The folder of ``smtp-password``, ``slack-url`` and ``webhook-token``; none means
-            a mail server and a webhook on this machine that ask for nothing, and no chat.
+        domain: Mail domain of the teams: ``mesh@DOMAIN``.
+        webhook: URL that pages the engineer on call; empty for none.
+        heartbeat: URL that receives the alert Watchdog every minute and pages when it stops.
+        secrets: The folder of ``smtp-password``, ``slack-url`` and ``webhook-token``; None for
+            a local mail server and webhook without authentication, and no chat.
     """
 
     smtp: str
@@ -56,12 +56,12 @@ _METHOD, _SERVICE, _HOST = ("service", "method"), ("service",), ("host",)
 
 class Inhibition(NamedTuple):
     """
-    A cause and the effects that it keeps quiet.
+    A cause and the effects that it inhibits.
 
     Args:
         cause: The alerts of the cause, as a regular expression.
         effects: The alerts of the effects.
-        equal: Labels that both must have in common: the same service, method or host.
+        equal: Labels that must be equal: the same service, method or host.
     """
 
     cause: str
@@ -74,16 +74,16 @@ INHIBITIONS = (
     Inhibition("LatencyBudgetBurnsFast", _SLOW.partition("|")[2], _METHOD),
     Inhibition("MethodAboveOneSecond", "MethodSlowerThanPromised", _METHOD),
     Inhibition("ErrorsAboveFivePercent", _BURNS, _SERVICE),
-    # A dependency or a process that is down explains errors and latency of its own service only.
+    # A failed dependency or process explains errors and latency only of its own service.
     Inhibition(
         "ServiceDown|ProxyDown|RedcapFailing|RedcapBreakerOpen|AppwriteFailing",
         f"ErrorsAboveFivePercent|{_BURNS}|{_SLOW}",
         _SERVICE,
     ),
     Inhibition("ServiceDown|RedcapFailing", "RedcapBreakerOpen", _SERVICE),
-    # A pod or host that is gone takes both with it.
+    # A failed pod or host takes down both.
     Inhibition("ServiceDown", "ProxyDown", _SERVICE),
-    # The gateway passes on the errors of every service.
+    # The gateway returns the errors of every service.
     Inhibition(
         "ServiceDown|ProxyDown|RedcapFailing|RedcapBreakerOpen|AppwriteFailing"
         "|ErrorsAboveFivePercent",
@@ -91,18 +91,18 @@ INHIBITIONS = (
     ),
     Inhibition("HostCpuHigh", "ProcessCpuHigh|EventLoopLate", _HOST),
 )
-"""One page per cause: which alert keeps which others quiet, and where."""
+"""Inhibition rules, for one page per cause."""
 
 
 def render() -> Files:
-    """Return the configuration for production and the texts of messages."""
+    """Return the production configuration and the message templates."""
     return {"alertmanager.yaml": configuration(PRODUCTION), TEMPLATES: texts()}
 
 
 def configuration(delivery: Delivery, pace: Pace = REAL) -> str:
-    """Return the configuration of Alertmanager; `texts` stand in ``amarre.tmpl`` beside it."""
+    """Return the configuration of Alertmanager; `texts` are in ``amarre.tmpl`` next to it."""
     return document(
-        "Who receives which alert. Rendered by `amarre render alertmanager`.",
+        "Alert routing. Rendered by `amarre render alertmanager`.",
         {
             "global": _global(delivery),
             "templates": [TEMPLATES],
@@ -155,7 +155,7 @@ def _route(team: Team, pace: Pace) -> dict[str, Any]:
             {
                 "matchers": [f'severity="{Severity.CRITICAL}"'],
                 "receiver": f"{team}-on-call",
-                # An effect that its cause no longer keeps quiet must not wait for five minutes.
+                # An effect that is no longer inhibited must not wait for five minutes.
                 "group_interval": pace(minutes=1),
                 "repeat_interval": pace(minutes=60),
             }
@@ -164,7 +164,7 @@ def _route(team: Team, pace: Pace) -> dict[str, Any]:
 
 
 def _alive(pace: Pace) -> dict[str, Any]:
-    """Return the route of the heartbeat: often, to a service that calls when it stops."""
+    """Return the route of the heartbeat, to a service that pages when it stops."""
     return {
         "matchers": [f'severity="{Severity.HEARTBEAT}"'],
         "receiver": HEARTBEAT,
@@ -224,9 +224,9 @@ def _mail(team: Team, delivery: Delivery) -> dict[str, Any]:
 
 
 def texts() -> str:
-    """Return the texts of messages, for every receiver the same."""
+    """Return the message templates, which are the same for every receiver."""
     return """\
-{{/* The texts of messages. Rendered by `amarre render alertmanager`. */}}
+{{/* Message templates. Rendered by `amarre render alertmanager`. */}}
 {{ define "amarre.subject" -}}
 [{{ if eq .Status "firing" }}{{ .CommonLabels.severity }}{{ else }}over{{ end }}] \
 {{ .GroupLabels.alertname }}{{ with .GroupLabels.service }} {{ . }}{{ end }}\

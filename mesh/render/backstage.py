@@ -1,8 +1,8 @@
 """
-The catalogue of Backstage from contracts and topology: system, components, APIs, owners.
+The Backstage catalog from contracts and topology: system, components, APIs, owners.
 
-Definitions are references to the contracts themselves, relative to the committed file, which
-Backstage follows: https://backstage.io/docs/features/software-catalog/descriptor-format
+Definitions are references to the contracts, relative to the committed file, which Backstage
+resolves: https://backstage.io/docs/features/software-catalog/descriptor-format
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from mesh.topology import Kind, Process, Stage
 SYSTEM = "amarre"
 REST = "amarre-rest"
 PROTOS = "../../../protos"
-"""From the committed file to the contracts."""
+"""Relative path from the committed file to the contracts."""
 OWNERS = {"auth": Team.IDENTITY, "survey": Team.SURVEYS}
-"""Whose a workload is; all others belong to the mesh team."""
+"""Owners of workloads; all others belong to the mesh team."""
 GATEWAY = "gateway"
 
 Entity = dict[str, Any]

@@ -1,8 +1,8 @@
 """
-The OpenTelemetry Collector: keeps errors and slow calls, removes what contracts call sensitive.
+The OpenTelemetry Collector: tail sampling of errors and slow calls, and redaction.
 
-Processes sample when a trace begins and redact what they send; the collector does both again, for
-whatever else reports to it.
+Processes sample at the start of a trace and redact their telemetry; the collector does both again,
+for other senders.
 """
 
 from typing import Any
@@ -26,14 +26,14 @@ def render() -> Files:
     return {
         "otel-collector.yaml": document(
             "Receives OTLP, keeps errors and slow calls, redacts, batches, exports.\n"
-            "Made from the contracts by `amarre render collector`; needs the contrib distribution.",
+            "Rendered by `amarre render collector`; needs the contrib distribution.",
             configuration(),
         )
     }
 
 
 def configuration() -> dict[str, Any]:
-    """Return the configuration as the collector reads it."""
+    """Return the configuration of the collector."""
     return {
         "extensions": {"health_check": {"endpoint": "0.0.0.0:13133"}},
         "receivers": {
@@ -72,7 +72,7 @@ _OWN = {"pull": {"exporter": {"prometheus": {"host": "0.0.0.0", "port": OWN_METR
 
 def _processors() -> dict[str, Any]:
     return {
-        # First, so that a flood is refused before it is worked on.
+        # First, so that overload is rejected before processing.
         "memory_limiter": {
             "check_interval": "1s",
             "limit_percentage": 80,
@@ -97,7 +97,7 @@ def _processors() -> dict[str, Any]:
                     "type": "boolean_attribute",
                     "boolean_attribute": {"key": names.LATE, "value": True},
                 },
-                # What comes here was sampled already where its trace began: no second draw.
+                # These traces were already sampled at their start.
                 {
                     "name": "the-rest",
                     "type": "rate_limiting",

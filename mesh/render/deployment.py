@@ -1,8 +1,8 @@
 """
-What every deployment shares: workloads with their addresses and identities, and what they reach.
+Common model of deployments: workloads with addresses, identities and dependencies.
 
-Istio, Kubernetes and Compose are rendered from this; it adds to topology and contracts only what
-neither a laptop nor a contract knows.
+Istio, Kubernetes and Compose are rendered from this; it adds to topology and contracts only facts
+that are specific to production.
 """
 
 import re
@@ -18,7 +18,7 @@ CLUSTER_DOMAIN = "svc.cluster.local"
 SOCKETS = "/run/amarre"
 """The folder of Unix sockets that a workload shares with its sidecar."""
 DRAIN_SECONDS = 10
-"""How long a workload that is asked to stop still serves."""
+"""How long a stopping workload continues to serve."""
 KEY_SET_PORT = topology.PORT_BASE + 4
 KEY_SET_PATH = "/.well-known/jwks.json"
 EDGE = "edge"
@@ -39,12 +39,12 @@ _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class RenderError(Exception):
-    """What was given cannot be rendered; the message names the place."""
+    """The input cannot be rendered; the message names the location."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One process of production and where it stands."""
+    """One production process and its location."""
 
     process: Process
 
@@ -85,18 +85,18 @@ class Workload:
 
     @property
     def principal(self) -> str:
-        """Its identity as Istio's policies write it."""
+        """Its identity in the notation of Istio's policies."""
         return principal(self.namespace, self.name)
 
     @property
     def spiffe_id(self) -> str:
-        """Its identity as a certificate holds it."""
+        """Its identity in certificates."""
         return f"spiffe://{self.principal}"
 
 
 @dataclass(frozen=True)
 class External:
-    """Something outside of the mesh that workloads need."""
+    """A dependency outside the mesh."""
 
     name: str
     host: str
@@ -120,23 +120,23 @@ EXTERNALS = (
     ),
     External("redis", "redis.example.org", 6379, "TLS", ("survey",), "the shared cache"),
 )
-"""With the host names of an example; each overlay gives its own."""
+"""With example host names; each overlay sets its own."""
 
 
 def principal(namespace: str, account: str) -> str:
-    """Return the identity of a service account as Istio's policies write it."""
+    """Return the identity of a service account in the notation of Istio's policies."""
     return f"{topology.TRUST_DOMAIN}/ns/{namespace}/sa/{account}"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """The workloads of production, checked, and the contracts between them."""
+    """The validated workloads of production, and the contracts between them."""
 
     mesh: Mesh
     workloads: tuple[Workload, ...]
     externals: tuple[External, ...] = field(default=EXTERNALS)
     runbooks: str = RUNBOOKS
-    """Where the links of alerts lead."""
+    """Base URL of the runbook links in alerts."""
 
     def workload(self, name: str) -> Workload:
         """Return the workload called *name*; KeyError when there is none."""
@@ -148,13 +148,13 @@ class Deployment:
         return tuple(sorted({EDGE_NAMESPACE, *(w.namespace for w in self.workloads)}))
 
     def principal_of(self, caller: str) -> str:
-        """Return the identity of a caller that a contract names."""
+        """Return the identity of a caller in a contract."""
         if caller == OPERATOR:
             return principal(APP_NAMESPACE, OPERATOR)
         return self.workload(caller).principal
 
     def callees(self, name: str) -> tuple[Workload, ...]:
-        """Return the workloads that *name* calls: as declared, and health asks every service."""
+        """Return the workloads that *name* calls as declared; health calls every service."""
         called = {service for caller, service in self.mesh.edges() if caller in (name, "*")}
         if name == "health":
             called |= {service.name for service in self.mesh.services}
@@ -165,20 +165,20 @@ class Deployment:
         return tuple(w for w in self.workloads if name in {c.name for c in self.callees(w.name)})
 
     def needs_keys(self, name: str) -> bool:
-        """Say whether *name* verifies user tokens, and so fetches the key set of Auth."""
+        """Return whether *name* verifies user tokens, and therefore fetches the key set of Auth."""
         return any(m.needs_session for m in self.mesh if m.service == name)
 
     def reached_by(self, name: str) -> tuple[External, ...]:
-        """Return what *name* needs outside of the mesh."""
+        """Return the dependencies of *name* outside the mesh."""
         return tuple(e for e in self.externals if name in e.users)
 
 
 def load(mesh: Mesh, processes: Iterable[Process] = topology.PROCESSES) -> Deployment:
     """
-    Return what stands in production of *processes*.
+    Return the production deployment of *processes*.
 
     Raises:
-        RenderError: Names or ports cannot stand side by side, or a contract has no process.
+        RenderError: Names or ports conflict, or a contract has no process.
     """
     workloads = tuple(
         Workload(p) for p in processes if p.kind is Kind.SERVICE and p.stage is Stage.ALWAYS
@@ -191,8 +191,8 @@ def load(mesh: Mesh, processes: Iterable[Process] = topology.PROCESSES) -> Deplo
 
 def _names(workloads: Sequence[Workload]) -> list[str]:
     faults = [
-        f"process {w.process.name!r}: {what} {text!r} is no name that Kubernetes takes; use at "
-        "most 63 of a-z, 0-9 and -, a letter first"
+        f"process {w.process.name!r}: {what} {text!r} is not a valid Kubernetes name; use at "
+        "most 63 of a-z, 0-9 and -, starting with a letter"
         for w in workloads
         for what, text in (("identity", w.name), ("namespace", w.namespace))
         if not _LABEL.fullmatch(text)
@@ -202,7 +202,7 @@ def _names(workloads: Sequence[Workload]) -> list[str]:
         if count > 1:
             faults.append(f"{count} processes have the identity {name!r}; give each its own")
         if name in reserved:
-            faults.append(f"the identity {name!r} is taken by the mesh itself; choose another")
+            faults.append(f"the identity {name!r} is reserved by the mesh; choose another")
     return faults
 
 
@@ -213,7 +213,7 @@ def _ports(workloads: Sequence[Workload]) -> list[str]:
         if w.process.metrics:
             owners.setdefault(w.metrics_port, []).append(f"{w.name} (/metrics)")
     return [
-        f"port {port} is wanted by {' and '.join(who)}; give each its own"
+        f"port {port} is used by {' and '.join(who)}; give each its own"
         for port, who in sorted(owners.items())
         if len(who) > 1
     ]

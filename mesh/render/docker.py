@@ -1,8 +1,8 @@
 """
 The Dockerfile: one target per workload.
 
-``make lock`` writes the locks beside it: ``build.lock`` for the wheel, ``requirements.lock`` for
-the services and ``sandbox.lock`` for the stand-ins.
+``make lock`` writes the lock files next to it: ``build.lock`` for the wheel, ``requirements.lock``
+for the services and ``sandbox.lock`` for the sandbox.
 """
 
 import json
@@ -20,20 +20,20 @@ from mesh.topology import Process, Stage
 PACKAGE = "amarre-mesh"
 USER = WORKLOADS.uid
 STATE = "/var/lib/amarre"
-"""Where stand-ins and the authority keep their files; a volume."""
+"""Data folder of the sandbox and the authority; a volume."""
 FOLDER = Path(__file__).resolve().parents[2] / "mesh/deploy/docker"
 LOCKS = {"base": FOLDER / "requirements.lock", "stand-in": FOLDER / "sandbox.lock"}
-"""What the images of each kind install."""
+"""The packages of each kind of image."""
 
 HEAD = """\
 # One target per workload, rendered from mesh/topology.py by `amarre render docker`.
 # Build: docker build -f mesh/deploy/docker/Dockerfile --target survey \\
 #          --build-arg PYTHON_DIGEST=sha256:… --build-arg VERSION=… -t amarre-survey .
-# The digest is stated by who builds; docker buildx imagetools inspect shows the present one.
+# You choose the digest; docker buildx imagetools inspect shows the current one.
 ARG PYTHON_IMAGE=docker.io/library/python:3.14-slim-bookworm
 ARG PYTHON_DIGEST
 
-# Builds the wheel; code is generated from the contracts on the way.
+# Builds the wheel, including code generated from the contracts.
 FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS wheel
 WORKDIR /build
 COPY mesh/deploy/docker/build.lock ./
@@ -45,9 +45,9 @@ COPY docs/runbooks docs/runbooks
 {packages}
 RUN .venv/bin/uv build --wheel --no-build-isolation --python .venv/bin/python -o dist
 
-# Installs what runs, and nothing that builds or tests.
+# Installs only runtime packages.
 FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS installer
-# Strips symbols and stays out of the images, so that its version does not matter.
+# Only strips symbols and is not part of the images, so its version does not matter.
 # hadolint ignore=DL3008
 RUN apt-get update \\
  && apt-get install --yes --no-install-recommends binutils \\
@@ -67,7 +67,7 @@ RUN sh /usr/local/bin/install.sh --require-hashes -r sandbox.lock
 COPY --from=wheel /build/dist/ dist/
 RUN sh /usr/local/bin/install.sh --no-index dist/*.whl
 
-# What all images share: the interpreter and a user that owns its volumes alone.
+# The base of all images: the interpreter and an unprivileged user that owns only its volumes.
 FROM ${PYTHON_IMAGE}@${PYTHON_DIGEST} AS runtime
 LABEL org.opencontainers.image.title="AMARRE mesh" \\
       org.opencontainers.image.licenses="MIT"
@@ -79,11 +79,11 @@ WORKDIR /
 STOPSIGNAL SIGTERM
 """
 
-# The official images hold no bytecode, and the root is read-only when a container runs.
+# The official images have no bytecode, and the root file system is read-only at runtime.
 SHARED = """
 FROM runtime AS {kind}
 COPY --from={installed} /opt/amarre /opt/amarre
-# Writes the bytecode of what is imported; otherwise each start and each health check compiles it.
+# Compiles the imported modules; otherwise each start and each health check would.
 RUN env -u PYTHONDONTWRITEBYTECODE python -c "import {modules}"
 ARG VERSION=development
 LABEL org.opencontainers.image.version="${{VERSION}}"
@@ -100,10 +100,10 @@ IMPORTED_LATER = {
     ),
     "stand-in": ("uvicorn.protocols.http.httptools_impl",),
 }
-"""What processes import by name, or after their start."""
+"""Modules that processes import by name, or after startup."""
 
 AUTHORITY = """
-# Gives certificates to the proxies of Compose; istiod does so on Kubernetes.
+# Issues certificates to the proxies of Compose; on Kubernetes, istiod does.
 FROM base AS authority
 LABEL org.opencontainers.image.description="AMARRE certificates for Compose"
 HEALTHCHECK NONE
@@ -111,8 +111,8 @@ ENTRYPOINT ["python", "-m", "mesh.deploy.authority"]
 """
 
 IGNORED = """\
-# Only what the wheel of the images is built from: nothing of the runner, the console, the renderers
-# and the configuration that other programs read.
+# Only the sources of the images' wheel, without runner, console, renderers and configuration of
+# other programs.
 *
 !pyproject.toml
 !README.md
@@ -138,7 +138,7 @@ protos/gen
 
 
 def render() -> dict[str, str]:
-    """Return the Dockerfile and the list of what the build leaves out."""
+    """Return the Dockerfile and its ignore file."""
     deployed = deployment.load(policy.load())
     stand_ins = [p for p in topology.PROCESSES if p.stage is Stage.OUTSIDE_PRODUCTION]
     targets = [_workload(w) for w in deployed.workloads] + [_stand_in(p) for p in stand_ins]
@@ -161,7 +161,7 @@ def _shared(kind: str, installed: str, processes: list[Process]) -> str:
 
 
 def _workload(workload: Workload) -> str:
-    # Liveness: a dependency that is unavailable makes no container unhealthy.
+    # Liveness: an unavailable dependency does not make a container unhealthy.
     command = json.dumps([*probe_command(workload), "alive"])
     return f"""
 FROM base AS {workload.name}
@@ -184,5 +184,5 @@ ENTRYPOINT ["python", "-m", "{process.module}"]
 
 
 def version() -> str:
-    """Return the version of this installation, which is the tag of its images."""
+    """Return the version of this installation, which is the image tag."""
     return metadata.version(PACKAGE)

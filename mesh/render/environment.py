@@ -1,7 +1,7 @@
 """
-The environment that each workload gets in production, and which of it stands in secrets.
+The environment variables and secrets of each workload in production.
 
-Secrets are files: ``AMARRE_SECRETS_DIR`` for settings that hold a password, paths for the rest.
+Secrets are files: ``AMARRE_SECRETS_DIR`` for settings with passwords, paths for all others.
 """
 
 import json
@@ -25,37 +25,37 @@ SECRET_FILES = {
     ),
     "survey": ("amarre_survey_store", "amarre_survey_cache", "redcap-token", PSEUDONYM_KEY),
 }
-"""The files of each workload's secret; all others have only the pseudonym key."""
+"""The secret files of each workload; all others have only the pseudonym key."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What differs between Kubernetes and Compose."""
+    """The differences between Kubernetes and Compose."""
 
     site: str
-    """The origin that browsers see, ``https://amarre.example.org``."""
+    """The public origin, ``https://amarre.example.org``."""
     address: Callable[[Workload], str]
-    """Where a workload finds another."""
+    """Returns the address of another workload."""
     authority: str
     """Host and port of the key set in its URL."""
     collector: str
-    """Where OTLP goes, ``http://otel-collector:4317``."""
+    """The OTLP endpoint, ``http://otel-collector:4317``."""
     namespace: str
     """The namespace in identities."""
     namespaces: bool = False
-    """Whether workloads stand in namespaces of their own."""
+    """Whether each workload has its own namespace."""
     key_set_socket: str = ""
-    """The socket of the key set; empty means the network."""
+    """The socket of the key set; empty: over the network."""
     key_set_listen: str = f"unix:{SOCKETS}/keys.sock"
 
 
 def secret_files(name: str) -> tuple[str, ...]:
-    """Return the files of the secret of the workload *name*."""
+    """Return the secret files of the workload *name*."""
     return SECRET_FILES.get(name, (PSEUDONYM_KEY,))
 
 
 def environment(deployed: Deployment, workload: Workload, place: Place) -> dict[str, str]:
-    """Return the variables of *workload*, secrets left out."""
+    """Return the variables of *workload*, without secrets."""
     found = {
         "AMARRE_ENV": "production",
         "AMARRE_TRANSPORT": "sidecar",
@@ -68,7 +68,7 @@ def environment(deployed: Deployment, workload: Workload, place: Place) -> dict[
         ),
         "AMARRE_ALLOWED_EMAIL_DOMAINS": "example.org",
         "OTEL_EXPORTER_OTLP_ENDPOINT": place.collector,
-        # Prometheus scrapes /metrics: pushed as well, every series would exist twice.
+        # Prometheus scrapes /metrics: with an additional push, every series would exist twice.
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": "0.05",
@@ -118,7 +118,7 @@ def _own(workload: Workload, place: Place) -> dict[str, str]:
 
 
 def probe_command(workload: Workload) -> list[str]:
-    """Return the command by which a container says whether *workload* is ready."""
+    """Return the readiness command of *workload*'s container."""
     kind = "grpc" if workload.process.probe is topology.Probe.GRPC else "http"
     address = f"unix:{workload.socket}"
     return ["python", "-m", "mesh.chassis.probe", kind, address, workload.process.probe_path]

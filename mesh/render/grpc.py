@@ -1,4 +1,4 @@
-"""gRPC service configs: for clients of other teams that do not use our channel."""
+"""gRPC service configs, for external clients that do not use our channel."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Kubernetes resources as text: one per file, comment first, stable from run to run."""
+"""Kubernetes resources as YAML: one per file, comment first, deterministic."""
 
 import textwrap
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _Dumper.add_representer(str, _string)
 
 
 def text(comment: str, resource: Mapping[str, Any]) -> str:
-    """Return *resource* as YAML below *comment*, which becomes lines of ``#``."""
+    """Return *resource* as YAML after *comment*, which becomes ``#`` lines."""
     lines = "".join(f"# {line}\n" for part in comment.split("\n") for line in _wrapped(part))
     body = yaml.dump(dict(resource), Dumper=_Dumper, sort_keys=False, width=10_000)
     return f"{lines}{body}"
@@ -66,17 +66,17 @@ def duration(time: timedelta) -> str:
 
 
 class Files(dict[str, str]):
-    """Files by relative path; refuses to write one twice."""
+    """Files by relative path, without duplicates."""
 
     def add(self, path: str, comment: str, content: Mapping[str, Any]) -> None:
         """
         Add *content* as YAML.
 
         Raises:
-            RenderError: *path* is there already.
+            RenderError: *path* exists already.
         """
         if path in self:
-            raise RenderError(f"Two resources want the file {path}; their names must differ.")
+            raise RenderError(f"Two resources have the same file {path}; their names must differ.")
         self[path] = text(comment, content)
 
 
@@ -91,5 +91,5 @@ def kustomization(*, component: bool = False, **fields: Any) -> Resource:
 
 
 def inline(content: Any) -> str:
-    """Return *content* as YAML text inside of another file."""
+    """Return *content* as YAML text for embedding in another file."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000)

@@ -24,7 +24,7 @@ def render() -> dict[str, str]:
 
 
 def _rows() -> Iterator[tuple[int, str, str, str]]:
-    """Yield the first offset, the range as shown, the process, and what it serves there."""
+    """Yield the first offset, the displayed range, the process and the protocol."""
 
     def row(name: str, what: str, first: int, count: int = 1) -> tuple[int, str, str, str]:
         shown = str(first) if count == 1 else f"{first} to {first + count - 1}"

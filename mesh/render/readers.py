@@ -1,8 +1,8 @@
 """
-Who reads which files in production: one table of users, groups and secrets.
+Users, groups and secrets of production in one table.
 
-Compose runs each container as the user given here, `mesh.deploy.compose_secrets` gives each secret
-to its reader, Ansible runs the same program on a host, and pods run as the same user.
+Compose runs each container as its user here, `mesh.deploy.compose_secrets` sets the owner of each
+secret, Ansible runs the same program on a host, and pods run as the same user.
 """
 
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reader:
-    """The user of a kind of container, and what that user reads."""
+    """The user of a kind of container, and the files it reads."""
 
     uid: int
     gid: int
     secrets: tuple[str, ...] = ()
-    """Files below ``secrets/``; nobody else can read them."""
+    """Files in ``secrets/`` that only this user can read."""
     data: str = ""
-    """The folder in which it keeps data: a volume of the container's own name."""
+    """The data folder: a volume with the name of the container."""
     image: str = ""
-    """The image of others that it runs; empty means an image of ours."""
+    """A third-party image; empty for an image of ours."""
 
     @property
     def user(self) -> str:
-        """User and group as Compose writes them, ``70:70``."""
+        """User and group in Compose notation, ``70:70``."""
         return f"{self.uid}:{self.gid}"
 
 
@@ -87,7 +87,7 @@ READERS: Mapping[str, Reader] = {
         data="/var/lib/grafana",
         image="docker.io/grafana/grafana:12.3.0",
     ),
-    # Root, since nobody else may read Docker's socket; without capabilities.
+    # Root, since only root may read Docker's socket; without capabilities.
     "alloy": Reader(0, 0, data="/var/lib/alloy", image="docker.io/grafana/alloy:v1.11.3"),
 }
 

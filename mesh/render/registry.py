@@ -1,8 +1,8 @@
 """
-The targets of ``amarre render``: what each writes and where the committed copy stands.
+The targets of ``amarre render``, with the folders of the committed files.
 
 ``python -m mesh.render.registry`` writes the committed files of all targets in one process;
-with ``--check`` it fails when one differs.
+with ``--check`` it fails if one differs.
 """
 
 import sys
@@ -33,7 +33,7 @@ TARGETS: Mapping[str, tuple[str, str]] = {
 
 
 class UnknownTargetError(Exception):
-    """The target does not exist; the message names those that do."""
+    """The target does not exist; the message lists the valid ones."""
 
 
 WITH_ALERTS = ("kubernetes", "rules")
@@ -46,7 +46,7 @@ def render(target: str, runbooks: str = "") -> Files:
 
     Args:
         target: Its name.
-        runbooks: Where a site publishes ``docs/runbooks``; empty means the example's host.
+        runbooks: Base URL of the published ``docs/runbooks``; empty for the example host.
 
     Raises:
         UnknownTargetError: There is no such target.
@@ -63,13 +63,13 @@ def committed(target: str) -> Path:
 
 
 def drift(files: Files, folder: Path) -> list[str]:
-    """Return the paths below *folder* that differ from *files*, are missing or are left over."""
+    """Return the paths in *folder* that differ from *files*, are missing or are obsolete."""
     differing = [
         name
         for name, text in files.items()
         if not (folder / name).is_file() or (folder / name).read_text() != text
     ]
-    # In a folder that targets share, the files of the others are not left over.
+    # In a shared folder, the files of other targets are not obsolete.
     shared = sum(folder == committed(target) for target in TARGETS) > 1
     suffixes = set() if shared else {Path(name).suffix for name in files}
     left_over = [
@@ -81,7 +81,7 @@ def drift(files: Files, folder: Path) -> list[str]:
 
 
 def write(files: Files, folder: Path) -> None:
-    """Write *files* below *folder*."""
+    """Write *files* to *folder*."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

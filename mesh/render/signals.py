@@ -1,8 +1,8 @@
 """
-What the mesh tells of itself: the schema of signals, and what the contracts add to it.
+The schema of signals, combined with the contracts.
 
-The *matrix* says what each method must show after one call, and the *edges* who may be seen
-calling whom; a test holds a running mesh to both.
+The *matrix* lists the telemetry that each method must emit, and the *edges* the permitted calls
+between workloads; a test compares a running mesh with both.
 """
 
 import functools
@@ -22,7 +22,7 @@ Files = dict[str, str]
 
 @dataclass(frozen=True)
 class Expected:
-    """What one method shows once it was called: its span, its metric, its access line."""
+    """The telemetry of a call of one method: span, metric, access log line."""
 
     method: str
     span: str
@@ -39,7 +39,7 @@ def schema() -> Mapping[str, Any]:
 
 
 def metric_names() -> frozenset[str]:
-    """Return every series name that a query may use: ours and those of others."""
+    """Return every metric name that a query may use: ours and third-party ones."""
     found = {name for group in schema()["foreign_metrics"].values() for name in group}
     for metric in schema()["metrics"]:
         found |= {f"{metric['name']}{suffix}" for suffix in _SUFFIXES[metric["type"]]}
@@ -50,7 +50,7 @@ _SUFFIXES = {"histogram": ("_bucket", "_count", "_sum"), "counter": ("_total",),
 
 
 def matrix(contract: Mesh) -> tuple[Expected, ...]:
-    """Return what each method of *contract* must show after one call."""
+    """Return the telemetry that each method of *contract* must emit."""
     return tuple(
         Expected(
             method=method.short_name,
@@ -63,12 +63,12 @@ def matrix(contract: Mesh) -> tuple[Expected, ...]:
 
 
 def edges(contract: Mesh) -> frozenset[tuple[str, str]]:
-    """Return who may be seen calling whom, each as (caller, service)."""
+    """Return the permitted edges as (caller, service)."""
     return frozenset(edge for edge in contract.edges() if policy.ANY_CALLER not in edge)
 
 
 def render() -> Files:
-    """Return the page about signals."""
+    """Return the signals reference page."""
     return {"signals.md": "\n".join(_page(policy.load())) + "\n"}
 
 
@@ -79,14 +79,14 @@ def _page(contract: Mesh) -> list[str]:
         "",
         (
             "The telemetry of every process of the mesh."
-            " Made from `mesh/observability/signals.yaml` and the contracts by"
+            " Rendered from `mesh/observability/signals.yaml` and the contracts by"
             " `amarre render signals`; do not edit."
         ),
         "",
         "## Metrics",
         "",
         *_table(
-            ("metric", "type", "labels", "from", "what it means"),
+            ("metric", "type", "labels", "from", "meaning"),
             [
                 (
                     f"`{m['name']}`",
@@ -102,7 +102,7 @@ def _page(contract: Mesh) -> list[str]:
         "## Spans",
         "",
         *_table(
-            ("span", "kind", "made by", "attributes"),
+            ("span", "kind", "created by", "attributes"),
             [
                 (
                     f"`{s['name']}`",
@@ -115,31 +115,31 @@ def _page(contract: Mesh) -> list[str]:
         ),
         "",
         *_table(
-            ("attribute", "what it means"),
+            ("attribute", "meaning"),
             [(f"`{name}`", means) for name, means in known["attributes"].items()],
         ),
         "",
         "## Log lines",
         "",
         *_table(
-            ("kind", "what it tells"),
+            ("kind", "meaning"),
             [(f"`{name}`", means) for name, means in known["logs"]["kinds"].items()],
         ),
         "",
         *_table(
-            ("field", "what it means"),
+            ("field", "meaning"),
             [(f"`{name}`", means) for name, means in known["logs"]["fields"].items()],
         ),
         "",
         "## Each method",
         "",
         (
-            "After one call each shows a span, the metric"
+            "Each call emits a span, the metric"
             f" `{names.RPC_SERVER_DURATION}` and a line `call` with its `rpc`."
         ),
         "",
         *_table(
-            ("method", "span", "callers", "slow above", "available"),
+            ("method", "span", "callers", "latency objective", "availability objective"),
             [
                 (
                     f"`{m.short_name}`",

@@ -1,4 +1,4 @@
-"""The workloads' backends: PostgreSQL, Redis, and the sandbox of trials."""
+"""The workloads' backends: PostgreSQL, Redis, and the sandbox for testing."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ def services() -> dict[str, Service]:
 
 
 def volumes() -> dict[str, Any]:
-    """Return the volumes; backups are of these."""
+    """Return the volumes, which are backed up."""
     return {"postgres": {}, "redis": {}, "stand-ins": {}}
 
 
 def files() -> dict[str, str]:
-    """Return what PostgreSQL runs when its volume is new."""
+    """Return the script that PostgreSQL runs for a new volume."""
     return {"postgres/init.sh": INIT}
 
 
@@ -85,7 +85,7 @@ def _redis() -> Service:
         "secrets": list(reader.secrets),
         "networks": ["data"],
         "healthcheck": {
-            # Without the password it answers NOAUTH, which proves that it is alive.
+            # Without the password it returns NOAUTH, which proves that it is alive.
             "test": ["CMD", "redis-cli", "ping"],
             "interval": "5s",
             "timeout": "15s",
@@ -112,7 +112,7 @@ def _redcap() -> Service:
     found = _stand_in(
         "redcap",
         [
-            # Browsers open survey links, so they carry the published address.
+            # Browsers open survey links, so they contain the published address.
             *("--listen", f"0.0.0.0:{port}", "--base-url", f"http://localhost:{port}"),
             *("--database", f"{STATE}/redcap.sqlite"),
             *("--token-file", f"{_MOUNT}/redcap-token"),

@@ -1,6 +1,6 @@
 """Label each container with a digest of the files mounted into it.
 
-Compose compares declarations, not files: without the label a changed file recreates nothing.
+Compose compares declarations, not files: without the label, a changed file has no effect.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ _RENDERED = {
     "grafana": "dashboards",
     "prometheus": "rules",
 }
-"""The render target of each folder below ``mesh/observability``; other folders are hand-written."""
+"""The render target of each folder in ``mesh/observability``; other folders are hand-written."""
 _FOLLOWED = ("prometheus/applications",)
-"""Folders whose files the program notices by itself; sites add files there."""
+"""Folders that the program watches itself; sites add files there."""
 
 
 def label(services: Mapping[str, Service], rendered: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The files of Compose's proxies: the renderer of the local mesh, with the names of containers."""
+"""The files of Compose's proxies, from the renderer of the local mesh with container names."""
 
 from mesh.render.deployment import SOCKETS, Deployment, Workload
 from mesh.render.envoy import Edge, Proxy, Telemetry, Traffic
@@ -11,12 +11,12 @@ KEYS = "/run/amarre-keys"
 HTTP, HTTPS = 8080, 8443
 COLLECTOR = "otel-collector:4317"
 STATS = 15090
-"""Where Prometheus fetches a proxy's statistics; the port is Istio's."""
+"""Port from which Prometheus scrapes a proxy's statistics; the same as Istio's."""
 SAMPLING_PERCENT = 5.0
 
 
 def files(deployed: Deployment) -> dict[str, str]:
-    """Return the files of every proxy, below ``envoy``."""
+    """Return the files of every proxy, in ``envoy``."""
     endpoints = {w.name: (f"{container(w)}:{w.port}",) for w in deployed.workloads if w.is_grpc}
     return {
         f"envoy/{container(workload)}/{name}": text
@@ -40,7 +40,7 @@ def proxy(deployed: Deployment, workload: Workload) -> Proxy:
         workload=workload.name,
         folder=FOLDER,
         svid_dir=CERTS,
-        # On a socket: whoever reaches the admin interface can stop the proxy.
+        # On a socket: anyone who can reach the admin interface can stop the proxy.
         admin=f"unix:{SOCKETS}/admin.sock",
         stats=f"0.0.0.0:{STATS}",
         app=f"unix:{workload.socket}",

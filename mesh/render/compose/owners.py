@@ -1,4 +1,4 @@
-"""Give each volume to the user that writes to it, before anything else starts."""
+"""Changes the owner of each volume to the user that writes to it, before anything else starts."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +16,8 @@ def service(deployed: Deployment) -> Service:
     """
     Return a container that runs once and changes the owner of each volume on disk.
 
-    A new volume belongs to root unless the image has a folder of that name, as not every image
-    of others does.
+    A new volume belongs to root unless the image has a folder of that name, which third-party
+    images may lack.
     """
     owners = dict(_owners(deployed))
     commands = [f"chown {reader.user} {_FOLDER}/{name}" for name, reader in owners.items()]
@@ -36,7 +36,7 @@ def service(deployed: Deployment) -> Service:
 
 
 def first(services: dict[str, Service], deployed: Deployment) -> None:
-    """Let each of *services* that mounts a volume on disk start after the owners are set."""
+    """Make each of *services* that mounts a volume on disk start after the owners are set."""
     owned = set(dict(_owners(deployed)))
     for found in services.values():
         mounted = {volume.partition(":")[0] for volume in found.get("volumes", ())}

@@ -17,7 +17,7 @@ OBSERVABILITY = "../../observability"
 PROFILE = "telemetry"
 DAYS = 30
 HOST = "host"
-"""What Prometheus calls the machine that runs the containers; its node exporter is scraped."""
+"""Prometheus' name for the host of the containers, whose node exporter is scraped."""
 (SECRET,) = READERS["grafana"].secrets
 
 
@@ -40,7 +40,7 @@ def services() -> dict[str, Service]:
             "jaeger",
             ["--config=/etc/jaeger/jaeger.yaml"],
             [_committed("jaeger/jaeger.yaml", "/etc/jaeger")],
-            # Its own spans would be a service in the graph.
+            # Its own spans would appear as a service in the graph.
             {"OTEL_TRACES_SAMPLER": "always_off"},
         ),
         "loki": _backend(
@@ -60,7 +60,7 @@ def volumes() -> dict[str, Any]:
 
 
 def files(deployed: Deployment) -> dict[str, str]:
-    """Return the scrape configuration, which only this place has."""
+    """Return the scrape configuration of Compose."""
     return {
         "telemetry/prometheus.yaml": scraping.configuration(
             list(_targets(deployed)),
@@ -86,12 +86,12 @@ def _targets(deployed: Deployment) -> Iterator[Target]:
 
 
 def _committed(name: str, folder: str) -> str:
-    """Return the mount of a file or folder of ``mesh/observability`` below *folder*."""
+    """Return the mount of a file or folder of ``mesh/observability`` in *folder*."""
     return f"{OBSERVABILITY}/{name}:{folder}/{PurePosixPath(name).name}:ro"
 
 
 def _program(name: str, mounted: list[str], limit: str) -> Service:
-    """Return *name* as its reader's user, with its data in the volume of that name."""
+    """Return the service *name* with its user, and its data in the volume of that name."""
     reader = READERS[name]
     data = [f"{name}:{reader.data}"] if reader.data else []
     return {
@@ -135,7 +135,7 @@ def _alertmanager() -> Service:
         "command": [
             "--config.file=/etc/alertmanager/alertmanager.yaml",
             f"--storage.path={READERS['alertmanager'].data}",
-            # One replica: without peers there is nothing to gossip.
+            # One replica: there are no peers for gossip.
             "--cluster.listen-address=",
         ],
         "networks": ["telemetry", "outside"],
@@ -182,7 +182,7 @@ def _grafana() -> Service:
 
 
 def _alloy() -> Service:
-    """Return what sends the log lines of containers, the proxies' among them, to Loki."""
+    """Return the service that sends container logs, including the proxies', to Loki."""
     found = _backend(
         "alloy",
         ["run", f"--storage.path={READERS['alloy'].data}", "/etc/alloy/config.alloy"],

@@ -24,7 +24,7 @@ SITE_VARIABLES = {
     "AMARRE_HEALTH_BACKENDS": '{"redcap": "https://redcap.example.org/"}',
     "AMARRE_SURVEY_REDCAP_URL": "https://redcap.example.org/api/",
 }
-"""What each site sets in ``site.env``; none has a default that could go unnoticed."""
+"""The variables that each site sets in ``site.env``; none has a default."""
 _REDCAP = f"http://redcap:{topology.PORT_BASE + topology.REDCAP}"
 SANDBOX_VARIABLES = {
     "AMARRE_ENV": "development",
@@ -37,17 +37,17 @@ SANDBOX_VARIABLES = {
     "AMARRE_HEALTH_BACKENDS": f'{{"redcap": "{_REDCAP}/"}}',
     "AMARRE_SURVEY_REDCAP_URL": f"{_REDCAP}/api/",
 }
-"""The same variables for a trial on one machine, with the profile ``sandbox``."""
+"""The same variables for testing on one machine, with the profile ``sandbox``."""
 COLLECTOR = "http://otel-collector:4317"
 
 
 def place() -> Place:
-    """Return how workloads find things in Compose."""
+    """Return the addresses of workloads and backends in Compose."""
     return Place(
         site="https://amarre.example.org",
         address=lambda _: f"unix:{SOCKETS}/egress.sock",
         authority="auth",
-        # The collector runs in a profile: without it nothing is exported.
+        # The collector is in a profile: without it, nothing is exported.
         collector="${AMARRE_OTLP_ENDPOINT:-}",
         namespace="amarre",
         key_set_socket=f"{envoys.KEYS}/keys.sock",
@@ -77,7 +77,7 @@ def volumes(deployed: Deployment) -> dict[str, Any]:
 
 
 def certificates(workload: Workload) -> str:
-    """Return the volume with the certificate of *workload*: on disk, so that restarts find it."""
+    """Return the volume with the certificate of *workload*, on disk to survive restarts."""
     return f"certs-{workload.name}"
 
 
@@ -88,7 +88,7 @@ def memory(size: str) -> dict[str, Any]:
 
 
 def hardened(limit: str) -> Service:
-    """Return what all containers share: no capabilities, a read-only root, limits, restarts."""
+    """Return common container options: no capabilities, read-only root, limits, restarts."""
     return {
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -101,7 +101,7 @@ def hardened(limit: str) -> Service:
 
 
 def image(target: str) -> Service:
-    """Return the image of a target of the Dockerfile, and how it is built."""
+    """Return the image of a Dockerfile target, with its build options."""
     registry = "${AMARRE_REGISTRY:-registry.example.org/amarre}"
     return {
         "image": f"{registry}/{target}:${{AMARRE_VERSION:-{version()}}}",
@@ -116,7 +116,7 @@ def image(target: str) -> Service:
 
 
 def from_site(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return *variables*, with those that each site sets taken from its ``site.env``."""
+    """Return *variables*, with site-specific ones taken from ``site.env``."""
     return {
         key: f"${{{key}:?set it in site.env}}" if key in SITE_VARIABLES else value
         for key, value in variables.items()
@@ -124,7 +124,7 @@ def from_site(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def site_examples() -> dict[str, str]:
-    """Return the examples of ``site.env``: for a site, and for a trial with the sandbox."""
+    """Return the examples of ``site.env``: for a site, and for testing with the sandbox."""
     return {
         "site.env.example": _site_example(
             "Copy to site.env and change every value; Compose does not start without them.",
@@ -132,7 +132,7 @@ def site_examples() -> dict[str, str]:
             profiles="# COMPOSE_PROFILES=telemetry",
         ),
         "site.env.sandbox": _site_example(
-            "Copy to site.env for a trial at https://localhost with the REDCap sandbox.",
+            "Copy to site.env for testing at https://localhost with the REDCap sandbox.",
             SANDBOX_VARIABLES,
             profiles="COMPOSE_PROFILES=sandbox",
         ),
@@ -147,9 +147,9 @@ def _site_example(title: str, variables: Mapping[str, str], *, profiles: str) ->
         *(f"{key}='{value}'" for key, value in variables.items()),
         "# Profiles to start, separated by commas.",
         profiles,
-        "# Where processes send telemetry; set it together with the profile telemetry.",
+        "# Endpoint for telemetry; set it together with the profile telemetry.",
         f"# AMARRE_OTLP_ENDPOINT='{COLLECTOR}'",
-        "# Where node exporter listens. Default: the address of Docker's bridge.",
+        "# Address of node exporter. Default: the address of Docker's bridge.",
         "# AMARRE_HOST_ADDRESS='10.0.0.5'",
     ]
     return "\n".join(lines) + "\n"
@@ -165,7 +165,7 @@ def _authority(deployed: Deployment) -> Service:
             f"authority:{STATE}",
             *(f"{certificates(w)}:{envoys.CERTS}/{w.name}" for w in deployed.workloads),
         ],
-        # Identities without a container, such as the operator's, stay here.
+        # Identities without a container, such as the operator's, are kept here.
         "tmpfs": [f"{envoys.CERTS}:{user},mode=0700,size=1m"],
         "network_mode": "none",
         "healthcheck": {
@@ -194,7 +194,7 @@ def _workload(deployed: Deployment, workload: Workload) -> Service:
     depends = {"postgres": "service_healthy", "redis": "service_healthy"}
     found: Service = {
         **image(workload.name),
-        # Log collectors leave it out: with an endpoint it sends its lines over OTLP.
+        # Excluded from log collection: with an endpoint, it sends its logs over OTLP.
         "labels": {"amarre.logs": "otlp"},
         "environment": from_site(variables),
         "volumes": mounted,
@@ -217,7 +217,7 @@ def _workload(deployed: Deployment, workload: Workload) -> Service:
 
 
 def _edge_check(workload: Workload) -> Service:
-    """Return the gateway's health check: HTTPS through its Envoy, whose image has no program."""
+    """Return the gateway's health check: HTTPS through its Envoy, whose image has no shell."""
     address = f"{envoys.container(workload)}:{envoys.HTTPS}"
     return {
         "test": [

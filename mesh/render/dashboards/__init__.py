@@ -2,11 +2,11 @@
 Grafana dashboards and data sources as code, from the contracts.
 
     sources      Prometheus, Loki, Tempo, Jaeger, and the links between them
-    panel        what a panel is here, and its form for Grafana
+    panel        panels, and their conversion to Grafana's JSON
     system       processes and hosts
     services     one dashboard per service, one for the gateway
-    business     what researchers do
-    objectives   promises, budgets, edges, proxies, certificates
+    business     business metrics
+    objectives   objectives, budgets, edges, proxies, certificates
 """
 
 from mesh.contract import policy
@@ -17,7 +17,7 @@ Files = dict[str, str]
 
 
 def render() -> Files:
-    """Return every dashboard as JSON, and the files with which Grafana is provisioned."""
+    """Return every dashboard as JSON, and Grafana's provisioning files."""
     return {f"dashboards/{board.uid}.json": board.to_json() for board in boards()} | sources.files()
 
 

@@ -1,4 +1,4 @@
-"""What researchers do: sign in, open requests, follow them, download."""
+"""Business dashboard: sign-ins, requests, downloads."""
 
 from mesh.chassis.telemetry import names
 from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit, none
@@ -10,8 +10,8 @@ def board() -> Board:
     return Board(
         uid="amarre-business",
         title="AMARRE / Business",
-        about="What researchers do: links, sessions, requests, downloads. No personal data.",
-        rows=(("Today", _TODAY), ("Over time", _OVER_TIME), ("What stops people", _STOPS)),
+        about="Links, sessions, requests, downloads. No personal data.",
+        rows=(("Today", _TODAY), ("Over time", _OVER_TIME), ("Failures", _STOPS)),
     )
 
 
@@ -27,7 +27,7 @@ _OPENED = 'amarre_auth_sessions_total{event=~"opened_by_.*"}'
 _CREATED = names.REQUESTS_CREATED
 _COUNTED = {"Sign-ins": _OPENED, "Requests created": _CREATED}
 _ACTIONS = {
-    "Links asked for": ("auth", "SignUp"),
+    "Links requested": ("auth", "SignUp"),
     "Surveys opened": ("survey", "GetLink"),
     "Exports": ("survey", "ExportData"),
     "PDFs": ("survey", "GetPdf"),
@@ -43,18 +43,18 @@ _TODAY: tuple[Panel, ...] = (
 
 _OVER_TIME: tuple[Panel, ...] = (
     Chart("Users in the last 15 minutes", {"users": f"max({names.USERS_ACTIVE})"}),
-    Chart("Links an hour", {"asked for": _ok(*_ACTIONS["Links asked for"], "1h")}),
+    Chart("Links per hour", {"requested": _ok(*_ACTIONS["Links requested"], "1h")}),
     Chart(
-        "Sessions an hour",
+        "Sessions per hour",
         {"{{event}}": "sum by (event) (increase(amarre_auth_sessions_total[1h]))"},
     ),
-    Chart("Requests created an hour", {"created": _rise(_CREATED, "1h")}),
+    Chart("Requests created per hour", {"created": _rise(_CREATED, "1h")}),
     Chart(
-        "Downloads an hour", {title: _ok(*_ACTIONS[title], "1h") for title in ("Exports", "PDFs")}
+        "Downloads per hour", {title: _ok(*_ACTIONS[title], "1h") for title in ("Exports", "PDFs")}
     ),
-    Chart("Pages that follow changes", {"open": "sum(amarre_survey_watchers)"}),
+    Chart("Pages with live updates", {"open": "sum(amarre_survey_watchers)"}),
     Chart(
-        "Mails an hour",
+        "Mails per hour",
         {"{{outcome}}": f"sum by (outcome) (increase({names.MAILS}[1h]))"},
     ),
 )

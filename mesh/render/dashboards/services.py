@@ -92,7 +92,7 @@ def gateway() -> Board:
     return Board(
         uid="amarre-gateway",
         title="AMARRE / Gateway",
-        about="What browsers ask for and what they get.",
+        about="Requests and responses of browsers.",
         rows=(
             (
                 "Requests",
@@ -106,17 +106,17 @@ def gateway() -> Board:
                         Unit.CALLS,
                     ),
                     Chart(
-                        "Answers of the gateway by route",
+                        "Gateway responses by route",
                         {
                             "{{route}} {{status}}": "sum by (route, status) "
                             f'(rate({seconds}_count{{status=~"4..|5.."}}[$__rate_interval])) or '
                             + none(f"rate({seconds}_count[$__rate_interval])", "route")
                         },
                         Unit.CALLS,
-                        about="Those that are errors.",
+                        about="Only errors.",
                     ),
                     Chart(
-                        "Time by route, 95th percentile",
+                        "Duration by route, 95th percentile",
                         {
                             "{{route}}": "histogram_quantile(0.95, sum by (route, le) "
                             f"(rate({seconds}_bucket[$__rate_interval])))"
@@ -135,12 +135,12 @@ def gateway() -> Board:
 
 def _overview(service: Service, of: str) -> tuple[Panel, ...]:
     every = f"sum(rate({CALLS}{{{of}}}[5m]))"
-    # A series of failures exists only after the first one: until then zero, not "no data".
+    # A series of failures exists only after the first failure: show zero instead of "no data".
     faults = f'(sum(rate({CALLS}{{{of},code=~"{FAULTS}"}}[5m])) or {every} * 0)'
     errors = f'rate({SERVED}{{{of},code!="OK"}}[$__rate_interval])'
     in_flight = f"{names.RPC_SERVER_IN_FLIGHT}{{{of}}}"
     return (
-        Figure("Calls a second", f"sum(rate({CALLS}{{{of}}}[5m]))", Unit.CALLS),
+        Figure("Calls per second", f"sum(rate({CALLS}{{{of}}}[5m]))", Unit.CALLS),
         Figure("Failing", f"{faults} / ({every} > 0)", Unit.SHARE),
         Figure(
             "95th percentile",
@@ -207,8 +207,8 @@ def _method(method: Method) -> Iterator[Panel]:
 
 def _log(service: str) -> Lines:
     return Lines(
-        "Errors, slow and refused calls",
-        # Loki names a stream's service so whoever brought it; the kind is a label from Alloy and
-        # structured metadata from OTLP, and a filter finds both.
+        "Errors, slow and denied calls",
+        # Loki uses the same service label for both sources; the kind is a label from Alloy and
+        # structured metadata from OTLP, and a filter matches both.
         f'{{service_name="{service}"}} | kind=~"error|slow|security"',
     )

@@ -1,4 +1,4 @@
-"""Grafana's data sources: from a point to its trace, from a span to its lines, and back."""
+"""Grafana's data sources, with links between exemplars, traces and logs."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ SOURCES = (PROMETHEUS, LOKI, TEMPO, JAEGER)
 
 
 def reference(uid: str) -> DataSourceRef:
-    """Return how a panel names a data source."""
+    """Return a panel's reference to a data source."""
     return DataSourceRef(uid, uid)
 
 
 def files() -> Files:
-    """Return what Grafana is provisioned with."""
+    """Return Grafana's provisioning files."""
     return {
         "provisioning/datasources/amarre.yaml": document(
             "Data sources, with links from exemplars to traces and from spans to log lines.",
             {"apiVersion": 1, "datasources": [_source(uid) for uid in SOURCES]},
         ),
         "provisioning/dashboards/amarre.yaml": document(
-            "Where Grafana finds the dashboards.",
+            "The dashboard provider of Grafana.",
             {
                 "apiVersion": 1,
                 "providers": [
@@ -67,7 +67,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
                 "name": "trace",
                 "matcherType": "label",
                 "matcherRegex": "trace_id",
-                # Grafana would take one dollar for a variable of its own.
+                # Grafana would expand a single dollar sign as a variable.
                 "url": "$${__value.raw}",
                 "datasourceUid": TEMPO,
             }

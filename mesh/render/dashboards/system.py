@@ -1,4 +1,4 @@
-"""Processes of the mesh and the hosts that they run on."""
+"""Processes of the mesh and their hosts."""
 
 from mesh.chassis.telemetry import names
 from mesh.render.dashboards.panel import Board, Chart, Figure, Unit
@@ -12,15 +12,15 @@ def board() -> Board:
     return Board(
         uid="amarre-system",
         title="AMARRE / System",
-        about="Processes and hosts: what is up, how busy, how full.",
+        about="Processes and hosts: availability, load, usage.",
         rows=(("Processes", _PROCESSES), ("Hosts", _HOSTS)),
     )
 
 
 _PROCESSES = (
-    Figure("Up", f"sum(up{{{_MESH}}})", about="Processes of the mesh that answer scrapes."),
+    Figure("Up", f"sum(up{{{_MESH}}})", about="Processes of the mesh that respond to scrapes."),
     Figure("Down", f"sum(1 - up{{{_MESH}}})"),
-    Figure("Restarts in a day", f"sum(changes(process_start_time_seconds{{{_MESH}}}[1d]))", span=4),
+    Figure("Restarts per day", f"sum(changes(process_start_time_seconds{{{_MESH}}}[1d]))", span=4),
     Figure(
         "Oldest process",
         f"time() - min(process_start_time_seconds{{{_MESH}}})",
@@ -34,7 +34,7 @@ _PROCESSES = (
         {"{{process}}": f"rate(process_cpu_seconds_total{{{_MESH}}}[$__rate_interval])"},
         Unit.SHARE,
         limit=0.8,
-        about="Of one processor; a Python process cannot use more.",
+        about="Of one CPU; a Python process cannot use more.",
     ),
     Chart(
         "Memory",
@@ -45,7 +45,7 @@ _PROCESSES = (
         Unit.BYTES,
     ),
     Chart(
-        "Event loop, 95th percentile late",
+        "Event loop delay, 95th percentile",
         {
             "{{process}}": "histogram_quantile(0.95, sum by (process, le) "
             f"(rate({names.EVENT_LOOP_LAG}_bucket[$__rate_interval])))"

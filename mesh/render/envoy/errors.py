@@ -34,7 +34,7 @@ _GRPC = (
     (401, "UNAUTHENTICATED", "The user is not signed in, or the session has ended."),
     (403, "PERMISSION_DENIED", "The caller is not allowed to call this method."),
     (503, "UNAVAILABLE", "The service is temporarily unavailable."),
-    (504, "DEADLINE_EXCEEDED", "The call took longer than its deadline."),
+    (504, "DEADLINE_EXCEEDED", "The call exceeded its deadline."),
 )
 _RETRY_AFTER = timedelta(seconds=1)
 _RETRIED = frozenset({429, 503})

@@ -1,8 +1,8 @@
 """
-Istio: what the contracts say, as Istio's resources. Committed below ``mesh/istio``.
+The contracts as Istio resources, committed in ``mesh/istio``.
 
-``base`` holds one resource per file with the host names of an example; overlays of
-``mesh/deploy/kubernetes`` give their own.
+``base`` has one resource per file, with example host names; the overlays in
+``mesh/deploy/kubernetes`` set their own.
 """
 
 from mesh.contract import policy
@@ -31,7 +31,7 @@ def files(deployed: Deployment) -> dict[str, str]:
         part.add(base, deployed)
     base.add(
         "kustomization.yaml",
-        "Everything that Istio needs to know of the mesh, from the contracts.",
+        "The Istio resources of the mesh, rendered from the contracts.",
         kustomization(resources=sorted(base)),
     )
     return {

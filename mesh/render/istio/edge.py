@@ -1,4 +1,4 @@
-"""The way in for browsers: TLS, the routes of the gateway, and limits before it."""
+"""The edge for browsers: TLS, routes to the gateway, and limits."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ SITE_HOST = "amarre.example.org"
 CERTIFICATE = "edge-tls"
 CONTEXT = "GATEWAY"
 SLACK = timedelta(seconds=2)
-"""What a request may take beyond the deadline of its call, so that the gateway answers first."""
+"""Margin over the deadline of a call, so that the gateway's own response arrives first."""
 
 
 def add(files: Files, deployed: Deployment) -> None:
@@ -29,7 +29,7 @@ def add(files: Files, deployed: Deployment) -> None:
     behind = [w for w in deployed.workloads if not w.is_grpc]
     if len(behind) != 1:
         names = [w.name for w in behind]
-        raise RenderError(f"mesh/topology.py: the edge leads to one HTTP process, not to {names}.")
+        raise RenderError(f"mesh/topology.py: the edge needs one HTTP process, not {names}.")
     _gateway(files)
     _routes(files, deployed, behind[0])
     _filter(files)
@@ -42,7 +42,7 @@ def _gateway(files: Files) -> None:
     tls = {"mode": "SIMPLE", "credentialName": CERTIFICATE, "minProtocolVersion": "TLSV1_2"}
     files.add(
         f"gateway-{EDGE}.yaml",
-        "Takes HTTPS from browsers; what comes by HTTP is sent there.",
+        "Accepts HTTPS from browsers, and redirects HTTP to it.",
         resource(
             GATEWAY,
             EDGE,
@@ -71,8 +71,8 @@ def _routes(files: Files, deployed: Deployment, gateway: Workload) -> None:
     http.append({"name": "everything-else", **_to(gateway, LONGEST_CALL + SLACK)})
     files.add(
         f"virtual-service-{EDGE}.yaml",
-        "Routes browsers to the gateway, never retries, and tells it when a request arrived.\n"
-        "Streams may last as long as the contract lets them:\n"
+        "Routes browsers to the gateway without retries, and adds the time of arrival.\n"
+        "Streams may last as long as their contracts permit:\n"
         + "\n".join(f"  {m.name}: {duration(m.deadline)} ({m.source})" for m in streams),
         resource(
             VIRTUAL_SERVICE,
@@ -107,12 +107,12 @@ def _filter(files: Files) -> None:
     strict = {**edge.from_clients(), "path_with_escaped_slashes_action": "REJECT_REQUEST"}
     files.add(
         f"envoy-filter-{EDGE}.yaml",
-        "Reads browsers as strictly as the edge of mesh/envoy: the same limits per address, "
-        "session\nand request, the same headers ignored, the same JSON errors. Istio has no "
-        "resource for this.",
+        "Applies the rules of the edge in mesh/envoy: the same limits per address, session\n"
+        "and request, the same ignored headers, the same JSON errors. Istio has no resource "
+        "for this.",
         resource(
             ENVOY_FILTER,
-            # Its name in 0.1.0, so that an upgrade replaces it.
+            # The name in 0.1.0, so that an upgrade replaces it.
             f"{EDGE}-rate-limit",
             EDGE_NAMESPACE,
             metadata={"annotations": SUPPRESSED},

@@ -1,8 +1,8 @@
 """
-What Istio's own resources cannot say, as EnvoyFilters of each workload.
+EnvoyFilters for each workload, for what Istio's own resources cannot express.
 
-They are made of the parts that local Envoys are made of (`mesh.render.envoy`), so that callers see
-the same codes, error details, deadlines and retries locally and in production.
+They use the same code as local Envoys (`mesh.render.envoy`), so that callers see the same codes,
+error details, deadlines and retries locally and in production.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ PRIORITY = 10
 """After Istio's own filters, which these refer to."""
 OUTBOUND, INBOUND = "SIDECAR_OUTBOUND", "SIDECAR_INBOUND"
 PAYLOAD = "payload"
-"""Where Istio's authorization looks for the claims of a token."""
+"""The metadata key under which Istio's authorization finds the claims of a token."""
 _HCM = "envoy.filters.network.http_connection_manager"
 _HCM_TYPE = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3."
@@ -28,7 +28,7 @@ _HCM_TYPE = (
 )
 _TLS_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _STEERING = ("x-envoy-upstream-", "x-envoy-retry-", "x-envoy-max-", "x-envoy-hedge-")
-"""Request headers that steer a proxy; other ``x-envoy-`` headers are Istio's own."""
+"""Request headers that control a proxy; other ``x-envoy-`` headers are Istio's own."""
 
 
 def add(files: Files, deployed: Deployment) -> None:
@@ -40,9 +40,9 @@ def add(files: Files, deployed: Deployment) -> None:
             patches += _outbound(deployed, callees)
         files.add(
             f"envoy-filter-{workload.name}.yaml",
-            f"What Istio has no resource for at {workload.name}: error details of the contract,\n"
-            "deadlines that the callee's proxy enforces too, retries and their budget, and how "
-            "strictly\nrequests and user tokens are read, as mesh/envoy has it.",
+            f"Settings of {workload.name} without an Istio resource: error details, deadlines\n"
+            "at the callee's proxy, retries and their budget, and strict parsing of requests\n"
+            "and user tokens, as in mesh/envoy.",
             resource(
                 ENVOY_FILTER,
                 workload.name,
@@ -79,7 +79,7 @@ def _without_comments(node: Any) -> Any:
 
 
 def _strict() -> Resource:
-    """Return how requests are read."""
+    """Return the options for parsing requests."""
     return {
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         **manager.forget(prefixes=_STEERING, every=False),
@@ -179,7 +179,7 @@ def _replicas(callee: Workload, service: Service) -> Resource:
 
 
 def _attempts(callee: Workload) -> Resource:
-    """Return the patch by which the retry budget learns the number of attempts."""
+    """Return the patch that reports the number of attempts to the retry budget."""
     return {
         "applyTo": "VIRTUAL_HOST",
         "match": {
@@ -193,7 +193,7 @@ def _attempts(callee: Workload) -> Resource:
 def _travel(callee: Workload, method: Method, name: str) -> Resource:
     """Return the deadline and retries of *method* at its callers, on the route *name*."""
     found = routes.limits(method) | routes.retries(method)
-    # Istio sets both already; a merge would append to lists.
+    # Istio already sets both; a merge would append to lists.
     for known in ("timeout", "retry_policy"):
         found.pop(known, None)
     where = {"name": f"{callee.host}:{callee.port}", "route": {"name": name}}

@@ -1,4 +1,4 @@
-"""The values with which istiod is installed by its Helm chart."""
+"""The values of istiod's Helm chart."""
 
 from mesh import topology
 from mesh.render.deployment import CLUSTER_DOMAIN, MONITORING
@@ -19,7 +19,7 @@ def files() -> dict[str, str]:
             {
                 "pilot": {
                     "env": {
-                        # The proxies fetch the key set through the mesh; istiod is no part of it.
+                        # The proxies fetch the key set through the mesh; istiod is not part of it.
                         "PILOT_JWT_ENABLE_REMOTE_JWKS": "envoy",
                         "ENABLE_NATIVE_SIDECARS": "true",
                     }
@@ -42,7 +42,7 @@ def _mesh_config() -> Resource:
             "holdApplicationUntilProxyStarts": True,
             "terminationDrainDuration": "15s",
             "concurrency": 1,
-            # Beyond the few that Istio lets proxies keep: what alerts and dashboards read.
+            # Statistics that alerts and dashboards use, in addition to Istio's defaults.
             "proxyStatsMatcher": {
                 "inclusionRegexps": [
                     ".*circuit_breakers.*",
@@ -64,20 +64,20 @@ def _mesh_config() -> Resource:
                 "opentelemetry": {
                     "service": f"otel-collector.{MONITORING}.{CLUSTER_DOMAIN}",
                     "port": COLLECTOR_PORT,
-                    # Envoy's own tag of the address would tell the query, which may hold a secret.
+                    # Envoy's own URL tag would include the query, which may contain a secret.
                     "maxTagLength": 1,
                 },
             },
-            # Within the mesh a path is the name of a method.
+            # Within the mesh, a path is the name of a method.
             _log(ACCESS_LOG, path="%PATH(NQ)%", caller="%DOWNSTREAM_PEER_URI_SAN%"),
-            # What people type into an address stays out; the gateway names the contract's route.
+            # Paths from clients are omitted; the gateway logs the contract's route.
             _log(EDGE_LOG),
         ],
     }
 
 
 def _log(name: str, **more: str) -> Resource:
-    """Return a provider of access logs, one JSON object a line."""
+    """Return a provider of access logs, one JSON object per line."""
     fields = {
         "time": "%START_TIME%",
         "kind": line_kind(),

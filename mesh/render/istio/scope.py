@@ -1,4 +1,4 @@
-"""What each workload's proxy knows: the Unix socket behind it, and the hosts it may reach."""
+"""The scope of each workload's proxy: its Unix socket, and the hosts that it may reach."""
 
 from mesh.render.deployment import (
     CLUSTER_DOMAIN,
@@ -36,8 +36,8 @@ def _sidecar(files: Files, deployed: Deployment, workload: Workload) -> None:
     hosts.append(COLLECTOR)
     files.add(
         f"sidecar-{workload.name}.yaml",
-        f"Hands calls to {workload.name} over its Unix socket, which no one else can reach, and\n"
-        "lets it see what it calls and nothing more. Mirrors policy.callers of the others.",
+        f"Forwards calls to {workload.name} over its Unix socket, which only its proxy can reach,\n"
+        "and limits its scope to the services it calls. Mirrors policy.callers of those.",
         resource(
             SIDECAR,
             workload.name,
@@ -82,8 +82,8 @@ def _service_entry(files: Files, workload: Workload, external: External) -> None
     metadata: Resource = {}
     if external.protocol == "TCP":
         why += (
-            f"\nWithout a name in the protocol the proxy recognises {external.name} by its port; "
-            f"that every\nconnection to port {external.port} goes there is intended, so IST0134 is "
+            f"\nThe protocol has no host name, so the proxy matches {external.name} by its port. "
+            f"Every\nconnection to port {external.port} goes there by design, so IST0134 is "
             "suppressed."
         )
         metadata["annotations"] = {"galley.istio.io/analyze-suppress": "IST0134"}
@@ -106,7 +106,7 @@ def _service_entry(files: Files, workload: Workload, external: External) -> None
     )
     files.add(
         f"destination-rule-{external.name}-{workload.name}.yaml",
-        f"Bounds how long {workload.name} tries to connect to {external.name}. The TLS is its own.",
+        f"Limits connect time from {workload.name} to {external.name}, which uses its own TLS.",
         resource(
             DESTINATION_RULE,
             external.name,

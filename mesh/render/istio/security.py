@@ -1,4 +1,4 @@
-"""Who may call whom: mTLS everywhere, nothing allowed, then one permission per workload."""
+"""Authorization: mTLS everywhere, deny by default, then one policy per workload."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +24,7 @@ PEER_AUTHENTICATION = "security.istio.io/v1 PeerAuthentication"
 AUTHORIZATION_POLICY = "security.istio.io/v1 AuthorizationPolicy"
 REQUEST_AUTHENTICATION = "security.istio.io/v1 RequestAuthentication"
 GRPC_ONLY = {"key": "request.headers[content-type]", "values": ["application/grpc*"]}
-"""Without it JSON reaches gRPC routes, where limits of gRPC do not hold."""
+"""Without it, JSON could reach gRPC routes, where gRPC limits do not apply."""
 
 
 def add(files: Files, deployed: Deployment) -> None:
@@ -32,12 +32,12 @@ def add(files: Files, deployed: Deployment) -> None:
     for namespace in deployed.namespaces:
         files.add(
             f"peer-authentication-{namespace}.yaml",
-            f"Takes only mutual TLS in {namespace}: callers without an identity are nobody.",
+            f"Requires mutual TLS in {namespace}: callers without an identity are rejected.",
             resource(PEER_AUTHENTICATION, "default", namespace, spec={"mtls": {"mode": "STRICT"}}),
         )
         files.add(
             f"authorization-policy-{namespace}.yaml",
-            f"Denies every call in {namespace}; the permissions are files of their own.",
+            f"Denies every call in {namespace}; permissions are in separate files.",
             resource(AUTHORIZATION_POLICY, "deny-by-default", namespace, spec={"action": "ALLOW"}),
         )
     for workload in deployed.workloads:
@@ -58,7 +58,7 @@ def _allow_service(files: Files, deployed: Deployment, workload: Workload) -> No
         rules.append(_key_set(deployed))
     files.add(
         f"authorization-policy-{workload.name}.yaml",
-        f"Lets the callers that the contract names reach {workload.name}, method by method.\n"
+        f"Permits the callers in the contract to call {workload.name}, method by method.\n"
         "Mirrors policy.callers, policy.session and policy.roles:\n"
         + "\n".join(
             f"  {m.name}: {', '.join(m.callers)}"
@@ -79,7 +79,7 @@ def _policy(name: str, namespace: str, labels: dict[str, str], rules: list[Any])
 
 
 def _groups(methods: Iterable[Method]) -> list[list[Method]]:
-    """Put methods together that the same callers may call under the same conditions."""
+    """Group methods with the same callers and conditions."""
     groups: dict[tuple[object, ...], list[Method]] = {}
     for method in methods:
         key = (frozenset(method.callers), method.needs_session, method.roles)
@@ -114,7 +114,7 @@ def _principals(deployed: Deployment, method: Method) -> list[str]:
 
 
 def _infrastructure(deployed: Deployment, workload: Workload) -> list[Resource]:
-    """Return the rules for health, which callers' proxies ask, and for operators' reflection."""
+    """Return the rules for health checks by callers' proxies, and for operators' reflection."""
     operator = principal(APP_NAMESPACE, OPERATOR)
     askers = sorted({w.principal for w in deployed.callers(workload.name)})
     return [
@@ -142,7 +142,7 @@ def _key_set(deployed: Deployment) -> Resource:
 def _allow_edge(files: Files, workload: Workload) -> None:
     files.add(
         f"authorization-policy-{workload.name}.yaml",
-        f"Lets only the edge reach {workload.name}, which knows sessions and asks the services.",
+        f"Permits only the edge to call {workload.name}, which handles sessions.",
         _policy(
             workload.name,
             workload.namespace,
@@ -160,8 +160,8 @@ def _allow_edge(files: Files, workload: Workload) -> None:
 def _allow_edge_itself(files: Files) -> None:
     files.add(
         f"authorization-policy-{EDGE}.yaml",
-        "Lets browsers reach the edge; it is the only workload that takes callers "
-        "without identity.",
+        "Permits browsers to call the edge, the only workload that accepts callers without "
+        "an identity.",
         _policy(
             EDGE,
             EDGE_NAMESPACE,
@@ -176,7 +176,7 @@ def _request_authentication(files: Files, deployed: Deployment, workload: Worklo
     files.add(
         f"request-authentication-{workload.name}.yaml",
         f"Checks user tokens for {workload.name}: issuer, audience, signature, expiry. Mirrors\n"
-        "policy.session; the service checks again, and more strictly. The proxies fetch the key\n"
+        "policy.session; the service repeats the checks more strictly. The proxies fetch the key\n"
         "set themselves (PILOT_JWT_ENABLE_REMOTE_JWKS in ../istiod-values.yaml).",
         resource(
             REQUEST_AUTHENTICATION,

@@ -1,4 +1,4 @@
-"""Telemetry of the proxies: spans to the collector and access logs as JSON lines."""
+"""Telemetry of the proxies: spans to the collector, and access logs as JSON lines."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SAMPLING_PERCENT = 5.0
 
 
 def add(files: Files, deployed: Deployment) -> None:
-    """Add the telemetry of each namespace, and of the workloads that browsers meet, to *files*."""
+    """Add the telemetry of each namespace, and of the browser-facing workloads, to *files*."""
     for namespace in deployed.namespaces:
         spans = {
             "providers": [{"name": TRACING}],
@@ -19,8 +19,8 @@ def add(files: Files, deployed: Deployment) -> None:
         }
         files.add(
             f"telemetry-{namespace}.yaml",
-            f"Makes spans of {SAMPLING_PERCENT:g} % of the calls in {namespace} and one access log "
-            "line of each.\nThe providers are those of ../istiod-values.yaml.",
+            f"Traces {SAMPLING_PERCENT:g} % of the calls in {namespace}, and logs each call.\n"
+            "The providers are defined in ../istiod-values.yaml.",
             resource(
                 TELEMETRY,
                 "default",
@@ -37,7 +37,7 @@ def add(files: Files, deployed: Deployment) -> None:
 def _without_paths(files: Files, name: str, namespace: str, lines: list[dict[str, Any]]) -> None:
     files.add(
         f"telemetry-{name}.yaml",
-        f"Keeps what people type into an address out of the lines of {name}.",
+        f"Keeps paths that clients choose out of the access log of {name}.",
         resource(
             TELEMETRY,
             name,

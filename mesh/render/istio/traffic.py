@@ -1,4 +1,4 @@
-"""How calls travel: time-outs and retries per method, weights, breakers, ejection, identities."""
+"""Traffic policy: timeouts and retries per method, weights, breakers, ejection, identities."""
 
 from datetime import timedelta
 
@@ -19,16 +19,16 @@ from mesh.render.manifest import Files, Resource, duration, resource
 VIRTUAL_SERVICE = "networking.istio.io/v1 VirtualService"
 DESTINATION_RULE = "networking.istio.io/v1 DestinationRule"
 NO_RETRIES = {"attempts": 0}
-"""Written out, since Istio retries twice where nothing is said."""
+"""Explicit, since Istio retries twice by default."""
 STABLE, CANARY, STREAMS = "stable", "canary", "streams"
 MOST_STREAMS = 1024
-"""Streams that stay open have a breaker of their own; they would eat that of the calls up."""
+"""Long-lived streams have a separate circuit breaker, so that they do not use up that of calls."""
 
 
 def add(files: Files, deployed: Deployment) -> None:
     """Add the traffic resources of *deployed* to *files*."""
     for workload in deployed.workloads:
-        # Istio refuses the own namespace beside ".", which means the same.
+        # Istio rejects the own namespace in addition to ".", which means the same.
         callers = {w.namespace for w in _seen_by(deployed, workload)}
         exported = sorted({".", *callers} - {workload.namespace})
         if workload.is_grpc:
@@ -47,12 +47,12 @@ def _seen_by(deployed: Deployment, workload: Workload) -> list[Workload]:
 
 
 def per_try(method: Method) -> timedelta:
-    """Return how long one attempt may take: half of the deadline, so that a second fits in."""
+    """Return the per-try timeout: half of the deadline, so that a second attempt fits."""
     return method.deadline / 2
 
 
 def retries(method: Method) -> Resource:
-    """Return the retry policy of *method*; none where the contract does not call it idempotent."""
+    """Return the retry policy of *method*; no retries unless it is declared idempotent."""
     if not method.may_retry:
         return dict(NO_RETRIES)
     return {
@@ -71,9 +71,9 @@ def _virtual_service(
         http.append(_key_set(workload))
     files.add(
         f"virtual-service-{workload.name}.yaml",
-        f"Gives each method of {workload.name} its time-out and its retries. A canary gets calls\n"
-        "by weight, and every call that bears x-canary: 1; until there is one, both subsets are\n"
-        "the same pods. Mirrors policy.deadline and idempotency_level:\n"
+        f"Timeout and retries of each method of {workload.name}. A canary gets calls by weight,\n"
+        "and every call with x-canary: 1; without a canary, both subsets are the same pods.\n"
+        "Mirrors policy.deadline and idempotency_level:\n"
         + "\n".join(
             f"  {m.name}: {duration(m.deadline)}, "
             f"{'may be retried' if m.may_retry else 'never retried'} ({m.source})"
@@ -151,7 +151,7 @@ def _destination_rule(
         **_connections(workload),
         "retryBudget": {"percent": int(RETRY_BUDGET_PERCENT), "minRetryConcurrency": LEAST_RETRIES},
         "outlierDetection": {
-            # UNAVAILABLE (503, a gateway error) may be about a system behind a healthy replica.
+            # UNAVAILABLE (503, a gateway error) may be caused by a dependency of a healthy replica.
             "splitExternalLocalOriginErrors": True,
             "consecutiveLocalOriginFailures": outlier.consecutive_failures,
             "consecutiveGatewayErrors": 0,
@@ -172,11 +172,11 @@ def _destination_rule(
     for_streams["connectionPool"]["http"] |= {"http2MaxRequests": MOST_STREAMS}
     files.add(
         f"destination-rule-{workload.name}.yaml",
-        f"Bounds what callers ask of {workload.name}, leaves failing replicas out, and takes no\n"
-        "other identity for it. Mirrors service_policy:\n"
+        f"Limits concurrent calls to {workload.name}, ejects failing replicas, and requires its\n"
+        "identity. Mirrors service_policy:\n"
         f"  max_concurrent_requests {service.max_concurrent_requests}, max_pending_requests "
         f"{service.max_pending_requests},\n"
-        f"  outlier {outlier.consecutive_failures} in a row, for "
+        f"  outlier {outlier.consecutive_failures} consecutive, for "
         f"{duration(outlier.base_ejection_time)}, at most {outlier.max_ejection_percent} %\n"
         f"  ({service.full_name})",
         resource(
@@ -211,7 +211,7 @@ def _connections(workload: Workload) -> Resource:
 def _http_destination_rule(files: Files, workload: Workload) -> None:
     files.add(
         f"destination-rule-{workload.name}.yaml",
-        f"Takes no other identity for {workload.name} and bounds the age of connections.",
+        f"Requires the identity of {workload.name} and limits the age of connections.",
         resource(
             DESTINATION_RULE,
             workload.name,

@@ -2,11 +2,11 @@
 Kubernetes: kustomize base, components and overlays from topology and contracts.
 
     workloads   deployments, services, accounts, settings, disruption budgets, autoscaling
-    network     what may talk to what at the level of packets
-    edge        the proxy that browsers reach, its certificate
-    monitoring  what Prometheus Operator looks at, and its rules
-    rollouts    canaries and blue-green by Argo Rollouts
-    components  what an overlay may choose: secrets, ingress variants, the site's names
+    network     network policies
+    edge        the edge proxy and its certificate
+    monitoring  scrape configuration and rules for Prometheus Operator
+    rollouts    canaries and blue-green with Argo Rollouts
+    components  options of an overlay: secrets, ingress variants, the site's names
     overlays    dev, staging, production
 """
 
@@ -31,7 +31,7 @@ ISTIO = "../../../istio/base"
 
 
 def render(runbooks: str = RUNBOOKS) -> dict[str, str]:
-    """Return the files of this installation's contracts; alerts link below *runbooks*."""
+    """Return the files of this installation's contracts; alerts link to *runbooks*."""
     return files(replace(deployment.load(policy.load()), runbooks=runbooks))
 
 
@@ -47,7 +47,7 @@ def files(deployed: Deployment) -> dict[str, str]:
         part.add(base, deployed)
     base.add(
         "kustomization.yaml",
-        "The mesh without what a site chooses; the overlays add it.",
+        "The mesh without site-specific settings, which the overlays add.",
         kustomization(resources=[*sorted(base), ISTIO]),
     )
     found = {f"base/{name}": text for name, text in base.items()}

@@ -1,4 +1,4 @@
-"""What an overlay may choose: where secrets come from, the way in, the names of the site."""
+"""Optional components of overlays: secrets, ingress, names of the site."""
 
 from mesh.render.deployment import (
     APP_NAMESPACE,
@@ -36,7 +36,7 @@ def every(deployed: Deployment) -> dict[str, Files]:
 
 
 def site_values(deployed: Deployment, host: str = SITE) -> dict[str, str]:
-    """Return what a site says of itself, as its ``site.yaml`` holds it."""
+    """Return the contents of a ``site.yaml``."""
     hosts = {f"{e.name}-host": e.host for e in deployed.externals}
     return {
         "version": version(),
@@ -115,7 +115,7 @@ def _target(kind: str, name: str, *paths: str, **options: object) -> Resource:
 
 
 def _optional(kind: str, name: str, *paths: str) -> Resource:
-    """A target that a variant has; kustomize passes over targets that are not there."""
+    """A target that only some variants have; kustomize ignores missing targets."""
     return _target(kind, name, *paths)
 
 
@@ -139,12 +139,12 @@ def _external_secrets(deployed: Deployment) -> Files:
     for workload in deployed.workloads:
         files.add(
             f"external-secret-{workload.name}.yaml",
-            f"Fetches the secrets of {workload.name}, and no others, from the site's vault.",
+            f"Fetches the secrets of {workload.name} from the site's vault.",
             _external_secret(workload),
         )
     files.add(
         "kustomization.yaml",
-        f"Secrets by External Secrets Operator from the ClusterSecretStore {STORE}.",
+        f"Secrets from External Secrets Operator and the ClusterSecretStore {STORE}.",
         kustomization(component=True, resources=sorted(files)),
     )
     return files
@@ -195,7 +195,7 @@ def _ingress_traefik(deployed: Deployment) -> Files:
     middleware = "traefik.io/v1alpha1 Middleware"
     burst, per_second = PER_ADDRESS
     limit = {"average": per_second, "burst": burst}
-    # Traefik writes those about the address anew.
+    # Traefik overwrites the address headers.
     removed = {name: "" for name in FORGED if "forwarded" not in name and name != "x-real-ip"}
     return _variant(
         deployed,
@@ -225,12 +225,12 @@ def _variant(
     annotations: dict[str, str],
     others: dict[str, Resource] | None = None,
 ) -> Files:
-    """Return the component that replaces the edge by another proxy."""
+    """Return the component that replaces the edge with an ingress controller."""
     gateway = deployed.workload("gateway")
     files = Files()
     files.add(
         "ingress-gateway.yaml",
-        f"The way in by {ingress_class}, in place of the edge.",
+        f"Ingress through {ingress_class}, instead of the edge.",
         resource(
             INGRESS,
             gateway.name,
@@ -243,7 +243,7 @@ def _variant(
         files.add(name, "The limits of the edge, for Traefik.", other)
     files.add(
         f"certificate-{gateway.name}.yaml",
-        "The certificate that browsers see, where the Ingress looks for it.",
+        "The public certificate, in the namespace of the Ingress.",
         certificate(gateway.namespace),
     )
     files.add(
@@ -340,7 +340,7 @@ def _without_edge() -> list[Resource]:
 
 
 def _admit(gateway: Workload, namespace: str, account: str) -> list[Resource]:
-    """Let the other proxy call the gateway, and see which identity the gateway has."""
+    """Permit the ingress controller to call the gateway and to verify its identity."""
     changes = {
         "AuthorizationPolicy": (
             "/spec/rules/0/from/0/source/principals",

@@ -1,4 +1,4 @@
-"""The proxy that browsers reach, and its certificate."""
+"""The edge proxy for browsers, and its certificate."""
 
 from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment
 from mesh.render.environment import SITE
@@ -20,7 +20,7 @@ def add(files: Files, _: Deployment) -> None:
     )
     files.add(
         f"service-{EDGE}.yaml",
-        "The address that the site's name leads to; the client's own address is kept for limits.",
+        "The public address of the site; client addresses are preserved for rate limits.",
         resource(
             "v1 Service",
             EDGE,
@@ -39,12 +39,12 @@ def add(files: Files, _: Deployment) -> None:
     )
     files.add(
         f"deployment-{EDGE}.yaml",
-        "Istio's gateway proxy; the injection fills image and command in.",
+        "Istio's gateway proxy; injection sets image and command.",
         _deployment(labels),
     )
     files.add(
         f"pod-disruption-budget-{EDGE}.yaml",
-        "Lets nodes be drained one replica of the edge at a time.",
+        "Permits draining nodes one replica of the edge at a time.",
         resource(
             "policy/v1 PodDisruptionBudget",
             EDGE,
@@ -136,7 +136,7 @@ def _role(files: Files) -> None:
     )
     files.add(
         f"role-binding-{EDGE}.yaml",
-        "Gives the edge its role.",
+        "Binds the edge to its role.",
         resource(
             "rbac.authorization.k8s.io/v1 RoleBinding",
             EDGE,
@@ -153,7 +153,7 @@ def _certificate(files: Files) -> None:
         "The certificate that browsers see, kept fresh by cert-manager.",
         certificate(EDGE_NAMESPACE),
     )
-    # Universities run their own DNS; nothing of the challenge passes the edge.
+    # Universities run their own DNS, and the challenge does not involve the edge.
     dns = {
         "nameserver": "ns1.example.org:53",
         "tsigKeyName": "amarre",
@@ -180,7 +180,7 @@ def _certificate(files: Files) -> None:
 
 
 def certificate(namespace: str) -> Resource:
-    """Return the certificate that browsers see, with its secret in *namespace*."""
+    """Return the public certificate, with its secret in *namespace*."""
     return resource(
         "cert-manager.io/v1 Certificate",
         CERTIFICATE,

@@ -1,4 +1,4 @@
-"""What Prometheus Operator looks at, and the rules that it follows."""
+"""Scrape configuration and rules for Prometheus Operator."""
 
 import yaml
 
@@ -18,7 +18,7 @@ def component(deployed: Deployment) -> Files:
     files = Files()
     files.add(
         f"namespace-{MONITORING}.yaml",
-        "Where the collector and Prometheus stand; outside of the mesh.",
+        "The namespace of the collector and Prometheus, outside the mesh.",
         resource("v1 Namespace", MONITORING),
     )
     files.add("pod-monitor-mesh.yaml", _WHY, _pod_monitor(deployed))
@@ -38,8 +38,8 @@ def component(deployed: Deployment) -> Files:
 
 
 _WHY = """\
-Fetches what workloads and proxies count. The proxy's agent merges both on one port, since a
-workload has its own metrics on loopback alone."""
+Scrapes workloads and proxies. The proxy's agent merges both on one port, since workloads serve
+their metrics only on loopback."""
 
 
 def _pod_monitor(deployed: Deployment) -> Resource:
@@ -78,8 +78,8 @@ def _pod_monitor(deployed: Deployment) -> Resource:
                         relabel(f"{pod}_node_name", "host"),
                         relabel(f"{pod}_label_rollouts_pod_template_hash", "revision"),
                     ],
-                    # Istio names clusters "outbound|3001|stable|survey.amarre-surveys…" in a label
-                    # of its own; rules and dashboards know callees by the label of plain Envoys.
+                    # Istio uses cluster names like "outbound|3001|stable|survey.amarre-surveys…" in
+                    # its own label; rules and dashboards use the label of plain Envoys.
                     "metricRelabelings": [
                         {
                             "action": "replace",

@@ -1,4 +1,4 @@
-"""What may talk to what at the level of packets: nothing, then what contracts and needs say."""
+"""Network policies: deny by default, then permit declared callers and dependencies."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ PROXY_METRICS_PORT = 15020
 OTLP_PORT = 4317
 DNS_PORTS = (53, 5353)
 NODE_LOCAL_DNS = "169.254.20.10/32"
-"""The address on which NodeLocal DNSCache listens at every node, on the node's own network."""
+"""The link-local address of NodeLocal DNSCache on every node."""
 WORLD = {"ipBlock": {"cidr": "0.0.0.0/0"}}
 PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 
@@ -54,7 +54,7 @@ def _deny(files: Files, namespace: str) -> None:
 def _platform(files: Files, namespace: str) -> None:
     files.add(
         f"network-policy-{namespace}-platform.yaml",
-        "Lets every proxy reach istiod, telemetry leave, and metrics be scraped.",
+        "Permits proxies to reach istiod, export of telemetry, and scraping of metrics.",
         resource(
             NETWORK_POLICY,
             "platform",
@@ -114,7 +114,7 @@ def _workload(files: Files, deployed: Deployment, workload: Workload) -> None:
     if ports:
         egress.append(_to([WORLD], ports))
     if workload.name == "health":
-        # It probes public hosts only; the list of hosts is its own setting.
+        # It probes only public hosts; the list of hosts is a separate setting.
         block = {"cidr": "0.0.0.0/0", "except": list(PRIVATE)}
         egress.append(_to([{"ipBlock": block}], [443]))
     files.add(
@@ -134,7 +134,7 @@ def _policy(name: str, namespace: str, ingress: list[Resource], egress: list[Res
         spec={
             "podSelector": {"matchLabels": {"app": name}},
             "policyTypes": ["Ingress", "Egress"],
-            # The server drops empty lists, so that each apply would be a change.
+            # The server drops empty lists, so that each apply would show a change.
             **({"ingress": ingress} if ingress else {}),
             **({"egress": egress} if egress else {}),
         },
@@ -151,7 +151,7 @@ def _edge(files: Files, deployed: Deployment) -> None:
     behind = [w for w in deployed.workloads if not w.is_grpc]
     files.add(
         f"network-policy-{EDGE}.yaml",
-        "Lets the world reach the edge, and the edge the gateway.",
+        "Permits external clients to reach the edge, and the edge to reach the gateway.",
         _policy(
             EDGE,
             EDGE_NAMESPACE,
@@ -165,7 +165,7 @@ def _migration(files: Files, deployed: Deployment) -> None:
     ports = [e.port for e in deployed.reached_by("auth") if e.name == "postgres"]
     files.add(
         f"network-policy-{MIGRATION}.yaml",
-        "Lets migrations reach the database of identities.",
+        "Permits migrations to reach Auth's database.",
         _policy(MIGRATION, deployed.workload("auth").namespace, [], [_to([WORLD], ports)]),
     )
 

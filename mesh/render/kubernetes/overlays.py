@@ -1,4 +1,4 @@
-"""dev, staging and production: one base, other sizes, names and components."""
+"""The overlays dev, staging and production: one base with different sizes, names and components."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ OVERLAYS = (
         2,
         ("external-secrets", "site"),
         "development",
-        "One replica each, against a REDCap project for trials.",
+        "One replica each, with a REDCap test project.",
     ),
     Overlay(
         "staging",
@@ -40,7 +40,7 @@ OVERLAYS = (
         4,
         ("external-secrets", "monitoring", "rollouts", "blue-green", "site"),
         "production",
-        "As production, smaller; new versions run next to old ones until somebody promotes them.",
+        "Like production, but smaller; new versions run next to old ones until they are promoted.",
     ),
     Overlay(
         "production",
@@ -49,7 +49,7 @@ OVERLAYS = (
         MOST_REPLICAS,
         ("external-secrets", "monitoring", "rollouts", "site"),
         "production",
-        "Three replicas each, canaries judged by the objectives of the contracts.",
+        "Three replicas each, with canaries judged by the objectives of the contracts.",
     ),
 )
 

@@ -1,9 +1,9 @@
 """
-Canaries and blue-green by Argo Rollouts, with the verdict of ``amarre canary``.
+Canaries and blue-green with Argo Rollouts, with the same analysis as ``amarre canary``.
 
-Not Flagger: it writes the routes of a service anew, with one time-out and one retry policy for
-all, and relabels pods, which would take them out of every policy. Argo Rollouts changes the
-weights of the routes that are there and leaves the rest alone.
+Not Flagger: it rewrites the routes of a service with one timeout and one retry policy for all
+methods, and relabels pods, which excludes them from every policy. Argo Rollouts changes only the
+weights of existing routes.
 """
 
 from mesh.chassis.telemetry import names
@@ -15,11 +15,11 @@ from mesh.render.manifest import Files, Resource, inline, kustomization, resourc
 ROLLOUT = "argoproj.io/v1alpha1 Rollout"
 ANALYSIS = "argoproj.io/v1alpha1 AnalysisTemplate"
 STEPS = (10, 25, 50)
-"""Percent; after the last one follows everything."""
+"""Percentages before full promotion."""
 STEP_SECONDS = 120
 PROMETHEUS = f"http://prometheus-operated.{MONITORING}.svc.cluster.local:9090"
 LEAST_CALLS = 20
-"""A verdict needs so many calls; with fewer the canary waits rather than fails."""
+"""Minimum number of calls for a verdict; with fewer, the canary waits."""
 _CALLS = f"{names.RPC_SERVER_DURATION}_count"
 _BUCKETS = f"{names.RPC_SERVER_DURATION}_bucket"
 _FAULTS = "|".join(sorted(names.FAULT_CODES))
@@ -52,15 +52,15 @@ def component(deployed: Deployment) -> Files:
         patches.append(_scaled_by_the_rollout(workload))
     files.add(
         "kustomization.yaml",
-        "Canaries by Argo Rollouts. The deployments stay the source of the pods; the autoscaler "
-        "sets their number on the rollouts.",
+        "Canaries with Argo Rollouts. The deployments remain the source of the pod templates; "
+        "the autoscaler scales the rollouts.",
         kustomization(component=True, resources=sorted(files), patches=patches),
     )
     return files
 
 
 def blue_green(deployed: Deployment) -> Files:
-    """Return the component that turns canaries into blue-green: one step, old pods kept."""
+    """Return the component that turns canaries into blue-green: one step, keeping old pods."""
     files = Files()
     patches = [
         _patch(
@@ -84,7 +84,7 @@ def blue_green(deployed: Deployment) -> Files:
     files.add(
         "kustomization.yaml",
         "Blue-green, after the component rollouts: all new pods run next to the old ones and get "
-        "only calls with x-canary: 1 until a person promotes them; then everything at once.",
+        "only calls with x-canary: 1 until they are promoted, then all calls.",
         kustomization(component=True, patches=patches),
     )
     return files
@@ -172,7 +172,7 @@ def _analysis(service: Service) -> Resource:
 
 
 def _tolerated(availability: float) -> float:
-    """Return the share of failures that a canary may have: ten times its budget, as one in 20."""
+    """Return the permitted error ratio of a canary: ten times its error budget, at most 5 %."""
     return round(max(10 * (1 - availability), 0.05), 4)
 
 
@@ -181,7 +181,7 @@ def _metric(name: str, query: str, condition: str) -> Resource:
         "name": name,
         "interval": "15s",
         "failureLimit": 0,
-        # No answer means too few calls to judge by.
+        # No result means too few calls for a verdict.
         "successCondition": f"len(result) == 0 || isNaN(result[0]) || {condition}",
         "provider": {"prometheus": {"address": PROMETHEUS, "query": query}},
     }

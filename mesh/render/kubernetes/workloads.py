@@ -1,4 +1,4 @@
-"""What runs: for each workload its deployment, service, account, settings and budgets."""
+"""Workloads: deployment, service, service account, settings and disruption budget of each."""
 
 import json
 
@@ -29,15 +29,15 @@ MIGRATION = "migrate-auth"
 IMAGE = "registry.example.org/amarre"
 REPLICAS, MOST_REPLICAS = 3, 9
 PROXY_GROUP = 1337
-"""The group of Istio's proxy; sockets in a folder of this group can be opened by it."""
+"""The group of Istio's proxy, which can open sockets in folders of this group."""
 HTTPS_PORT = "443"
 BUSY_PERCENT = 70
 BUSY_SHARE = 2
-"""Autoscaling begins where a replica serves one BUSY_SHAREth of the calls that it may."""
+"""Autoscaling targets 1/BUSY_SHARE of the concurrency limit per replica."""
 
 
 def place(deployed: Deployment) -> Place:
-    """Return how workloads find things on Kubernetes."""
+    """Return the addresses of workloads and backends on Kubernetes."""
     auth = deployed.workload("auth")
     return Place(
         site=f"https://{SITE}",
@@ -70,8 +70,8 @@ def _namespace(files: Files, name: str) -> None:
         labels[f"pod-security.kubernetes.io/{mode}"] = "restricted"
     files.add(
         f"namespace-{name}.yaml",
-        "Injects proxies and takes only pods of the restricted profile; Istio's CNI plugin is "
-        "needed for both.",
+        "Injects proxies and admits only pods of the restricted profile; both together require "
+        "Istio's CNI plugin.",
         resource("v1 Namespace", name, metadata={"labels": labels}),
     )
 
@@ -79,7 +79,7 @@ def _namespace(files: Files, name: str) -> None:
 def _account(files: Files, name: str, namespace: str) -> None:
     files.add(
         f"service-account-{name}.yaml",
-        f"The identity spiffe://amarre.local/ns/{namespace}/sa/{name}; no right at Kubernetes.",
+        f"The identity spiffe://amarre.local/ns/{namespace}/sa/{name}, without permissions.",
         resource("v1 ServiceAccount", name, namespace, automountServiceAccountToken=False),
     )
 
@@ -87,7 +87,7 @@ def _account(files: Files, name: str, namespace: str) -> None:
 def _settings(files: Files, deployed: Deployment, workload: Workload) -> None:
     files.add(
         f"config-map-{workload.name}.yaml",
-        f"The settings of {workload.name}; secrets stand in the secret {workload.name}.",
+        f"The settings of {workload.name}; secrets are in the secret {workload.name}.",
         resource(
             "v1 ConfigMap",
             workload.name,
@@ -125,7 +125,7 @@ def _deployment(files: Files, workload: Workload) -> None:
 
 
 def annotations(workload: Workload) -> dict[str, str]:
-    """Return what Istio's injection needs to know of the pod."""
+    """Return the pod annotations for Istio's injection."""
     mount = [{"name": "sockets", "mountPath": SOCKETS}]
     found = {
         "prometheus.io/scrape": "true",
@@ -134,7 +134,7 @@ def annotations(workload: Workload) -> dict[str, str]:
         "sidecar.istio.io/userVolumeMount": json.dumps(mount),
     }
     if workload.name == "health":
-        # A proxy accepts every connection at once, so that probes would always succeed.
+        # A proxy accepts every connection, so probes through it would always succeed.
         found["traffic.sidecar.istio.io/excludeOutboundPorts"] = HTTPS_PORT
     return found
 
@@ -178,7 +178,7 @@ def pod(workload: Workload) -> Resource:
 
 
 def secret_volume(workload: Workload) -> Resource:
-    """Return the secret of *workload* as a volume: exactly the files that it needs."""
+    """Return the secret of *workload* as a volume with exactly the files that it needs."""
     items = [{"key": name, "path": name} for name in secret_files(workload.name)]
     return {"secretName": workload.name, "defaultMode": 0o440, "items": items}
 
@@ -204,14 +204,14 @@ def _container(workload: Workload) -> Resource:
         "securityContext": restricted(),
         "startupProbe": {**probe, "periodSeconds": 2, "failureThreshold": 30},
         "readinessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 2},
-        # Alive as long as it answers at all, ready or not; restarts mend no REDCap.
+        # Live if it responds at all, ready or not; a restart does not fix REDCap.
         "livenessProbe": {
             "exec": {"command": [*probe_command(workload), "alive"]},
             "timeoutSeconds": 3,
             "periodSeconds": 20,
             "failureThreshold": 3,
         },
-        # Callers learn of the end before calls are refused.
+        # Callers are notified before calls are rejected.
         "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
         "volumeMounts": [
             {"name": "sockets", "mountPath": SOCKETS},
@@ -261,7 +261,7 @@ def _port(name: str, number: int, protocol: str = "") -> Resource:
 def _disruption_budget(files: Files, workload: Workload) -> None:
     files.add(
         f"pod-disruption-budget-{workload.name}.yaml",
-        f"Lets nodes be drained one replica of {workload.name} at a time.",
+        f"Permits draining nodes one replica of {workload.name} at a time.",
         resource(
             "policy/v1 PodDisruptionBudget",
             workload.name,
@@ -317,8 +317,8 @@ def _migration(files: Files, auth: Workload) -> None:
     del spec["topologySpreadConstraints"]
     files.add(
         f"job-{MIGRATION}.yaml",
-        "Brings the tables of identities up to date before the new version starts; Auth would do "
-        "so itself, one replica at a time.",
+        "Migrates Auth's database before the new version starts; otherwise Auth does so itself, "
+        "one replica at a time.",
         resource(
             "batch/v1 Job",
             f"{MIGRATION}-{version()}",

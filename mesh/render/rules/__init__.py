@@ -1,15 +1,15 @@
 """
-Prometheus rules from the contracts: what is recorded, what wakes somebody up, and the proof.
+Prometheus rules from the contracts: recording rules, alerts and their unit tests.
 
-    pace        windows, which tests run faster
-    recording   what dashboards and alerts share, method by method
-    slo         alerts on the error budgets that the contracts promise
+    pace        durations, which tests scale down
+    recording   recording rules for dashboards and alerts, per method
+    slo         alerts on the error budgets of the contracts
     mesh        alerts on processes, proxies, certificates
-    outside     alerts on what the mesh depends on, and on its hosts
+    outside     alerts on dependencies and hosts
     causes      alerts that name a cause: a proxy, the clock, retries, a canary, a slow dependency
     watchers    alerts on monitoring itself, and the heartbeat
-    scraping    where Prometheus looks
-    cases       for each alert a story in which it fires and one in which it does not
+    scraping    scrape configuration
+    cases       for each alert, a test in which it fires and one in which it does not
 """
 
 from collections.abc import Iterable
@@ -28,9 +28,9 @@ Files = dict[str, str]
 WATCHERS = "watchers"
 
 _TITLES = {
-    "slo": "Alerts on the objectives that the contracts promise.",
+    "slo": "Alerts on the objectives of the contracts.",
     "mesh": "Alerts on the processes, proxies and certificates of the mesh.",
-    "outside": "Alerts on what the mesh depends on, and on its hosts.",
+    "outside": "Alerts on dependencies and hosts.",
     "watchers": "Alerts on monitoring itself, and the heartbeat that always fires.",
     "causes": "Alerts that name a cause: a proxy, the clock, retries, a canary, a slow dependency.",
 }
@@ -57,13 +57,13 @@ def rule_files(
 
     Args:
         contract: The contracts.
-        pace: How much faster than in production.
-        runbooks: Alerts link to the pages below this address.
-        watchers: Whether monitoring watches itself; on a laptop nobody expects a heartbeat.
+        pace: Scales the durations down.
+        runbooks: Base URL of the runbook links.
+        watchers: Whether to include alerts on monitoring itself, which a local mesh does not need.
     """
     files = {
         "rules/recording.yaml": document(
-            "What alerts and dashboards share. Made from the contracts.",
+            "Recording rules for alerts and dashboards. Rendered from the contracts.",
             {"groups": recording.groups(contract, pace)},
         )
     }
@@ -71,14 +71,14 @@ def rule_files(
         if group == WATCHERS and not watchers:
             continue
         files[f"rules/{group}.yaml"] = document(
-            f"{_TITLES[group]} Made from the contracts.",
+            f"{_TITLES[group]} Rendered from the contracts.",
             {"groups": [_group(group, alerts, pace, runbooks)]},
         )
     return files
 
 
 def alerts_of(contract: Mesh, pace: Pace = REAL) -> dict[str, tuple[Alert, ...]]:
-    """Return every alert by the file that it stands in."""
+    """Return every alert by its file."""
     return {
         "slo": tuple(slo.alerts(contract, pace)),
         "mesh": tuple(mesh.alerts(pace)),

@@ -1,4 +1,4 @@
-"""An alert: when it fires, what it says, and two stories that test it."""
+"""An alert: condition, texts and unit tests."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _LABEL = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
 
 
 class Severity(StrEnum):
-    """Who hears of it: somebody now, the team by day, or a machine that expects it always."""
+    """The severity: a page, a ticket, or the heartbeat."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Severity(StrEnum):
 
 
 class Team(StrEnum):
-    """Whose it is."""
+    """The responsible team."""
 
     MESH = "mesh"
     IDENTITY = "identity"
@@ -31,19 +31,19 @@ class Team(StrEnum):
 
 
 Series = Mapping[str, str]
-"""Series by their PromQL name, values in promtool's notation, one a minute."""
+"""Series by PromQL selector; values in promtool's notation, one per minute."""
 
 
 @dataclass(frozen=True)
 class Fires:
     """
-    A story in which the alert fires.
+    A test in which the alert fires.
 
     Args:
-        series: What is measured.
-        at: The minute at which it fires.
-        labels: The labels of the alert then, besides severity and team.
-        value: How its value is written in the texts.
+        series: The input series.
+        at: The minute at which it must fire.
+        labels: The expected labels, besides severity and team.
+        value: The formatted value in the texts.
     """
 
     series: Series
@@ -54,7 +54,7 @@ class Fires:
 
 @dataclass(frozen=True)
 class Quiet:
-    """A story near to it in which the alert stays quiet."""
+    """A similar test in which the alert must not fire."""
 
     series: Series
     at: int
@@ -66,12 +66,12 @@ class Alert:
     One alerting rule.
 
     Args:
-        minutes: How long its condition must hold.
-        service: The service that it is about, where the expression has no label ``service``;
-            inhibition compares it.
-        keeps_firing: Minutes for which it goes on after its condition, so that a cause outlasts
-            the effects that it keeps quiet.
-        also: Other stories in which it fires, where several series tell of one cause.
+        minutes: The ``for`` duration.
+        service: The affected service, if the expression has no label ``service``; used by
+            inhibition.
+        keeps_firing: Minutes for which it continues to fire after its condition, so that a cause
+            outlasts its effects.
+        also: Further tests in which it fires, if several series show the same cause.
     """
 
     name: str
@@ -83,24 +83,24 @@ class Alert:
     description: str
     fires: Fires
     quiet: Quiet | None
-    """None: it always fires."""
+    """None if it always fires."""
     service: str = ""
     keeps_firing: float = 0
     also: tuple[Fires, ...] = ()
 
     @property
     def page(self) -> str:
-        """The file name of its runbook, ``service-down.md``."""
+        """The file name of the runbook, ``service-down.md``."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", self.name).lower() + ".md"
 
     @property
     def labels(self) -> dict[str, str]:
-        """What Alertmanager routes and inhibits by."""
+        """The labels for routing and inhibition."""
         found = {"severity": str(self.severity), "team": str(self.team)}
         return found | ({"service": self.service} if self.service else {})
 
     def rule(self, pace: Pace, runbooks: str) -> dict[str, Any]:
-        """Return the rule as Prometheus reads it; its link leads below *runbooks*."""
+        """Return the Prometheus rule; its runbook link starts with *runbooks*."""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -115,7 +115,7 @@ class Alert:
         }
 
     def expected(self, story: Fires, runbooks: str) -> dict[str, Any]:
-        """Return the alert that *story* ends with, as promtool expects it."""
+        """Return the alert that promtool must expect from *story*."""
         return {
             "exp_labels": {
                 **{name: _filled(text, story) for name, text in self.labels.items()},

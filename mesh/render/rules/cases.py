@@ -1,4 +1,4 @@
-"""The unit tests of the alerts, as ``promtool test rules`` reads them."""
+"""Unit tests of the alerts, for ``promtool test rules``."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,14 +10,13 @@ _RECORDED = "service_method:"
 
 
 def case_file(group: str, alerts: Iterable[Alert], runbooks: str) -> str:
-    """Return the tests of each alert: it fires, it stays quiet."""
+    """Return the tests of each alert, firing and not firing."""
     alerts = tuple(alerts)
-    # Recording rules cost promtool most of its time; only some alerts read what they record.
+    # Recording rules take most of promtool's time, and only some alerts use them.
     needs = ("recording",) if any(_RECORDED in alert.expr for alert in alerts) else ()
     cases = [case for alert in alerts for case in _cases(alert, runbooks)]
     return document(
-        f"What makes each alert of {group}.yaml fire, and what does not. "
-        "Run: promtool test rules FILE",
+        f"Unit tests of the alerts in {group}.yaml. Run: promtool test rules FILE",
         {
             "rule_files": [f"../rules/{name}.yaml" for name in (*needs, group)],
             "evaluation_interval": "1m",

@@ -29,14 +29,14 @@ def _presence(pace: Pace) -> Iterator[Alert]:
         "ServiceDown",
         job="amarre",
         process="survey",
-        summary="{{ $labels.process }} is down, or was.",
+        summary="{{ $labels.process }} is or was down.",
     )
     yield _down(
         pace,
         "ProxyDown",
         job="envoy",
         process="survey-envoy",
-        summary="The proxy {{ $labels.process }} is down, or was.",
+        summary="The proxy {{ $labels.process }} is or was down.",
     )
     yield Alert(
         name="NothingIsScraped",
@@ -44,8 +44,8 @@ def _presence(pace: Pace) -> Iterator[Alert]:
         minutes=5,
         severity=Severity.CRITICAL,
         team=Team.MESH,
-        summary="Prometheus scrapes no process of the mesh.",
-        description="No other alert works until this one ends.",
+        summary="Prometheus has no scrape targets of the mesh.",
+        description="No other alert can fire until this one is resolved.",
         fires=Fires(series={'up{job="node"}': "1x20"}, at=10, labels={"job": "amarre"}),
         quiet=Quiet(series={f'up{{job="amarre",{_OF_SURVEY}}}': "0x20"}, at=10),
     )
@@ -62,7 +62,7 @@ def _down(pace: Pace, name: str, *, job: str, process: str, summary: str) -> Ale
         severity=Severity.CRITICAL,
         team=Team.MESH,
         summary=summary,
-        description="It answered {{ $value | humanizePercentage }} of the scrapes in 5 minutes.",
+        description="{{ $value | humanizePercentage }} of the scrapes in 5 minutes succeeded.",
         service="{{ $labels.workload }}",
         keeps_firing=5,
         fires=Fires(
@@ -93,8 +93,8 @@ def _proxies(pace: Pace) -> Iterator[Alert]:
         minutes=0,
         severity=Severity.CRITICAL,
         team=Team.MESH,
-        summary="{{ $labels.workload }} refuses calls to {{ $labels.envoy_cluster_name }}.",
-        description="Its circuit breaker is open: more is in flight than the contract allows.",
+        summary="{{ $labels.workload }} rejects calls to {{ $labels.envoy_cluster_name }}.",
+        description="Its circuit breaker is open: the limits of the contract are reached.",
         fires=Fires(series={f"{breakers[0]}{{{edge}}}": "0x5 1x10"}, at=10, labels=which),
         quiet=Quiet(series={f"{breakers[0]}{{{edge}}}": "1x5 0x10"}, at=12),
     )
@@ -107,8 +107,8 @@ def _proxies(pace: Pace) -> Iterator[Alert]:
         minutes=1,
         severity=Severity.WARNING,
         team=Team.MESH,
-        summary="{{ $labels.workload }} leaves out replicas of {{ $labels.envoy_cluster_name }}.",
-        description="{{ $value }} of them cannot be reached or do not answer.",
+        summary="{{ $labels.workload }} has ejected replicas of {{ $labels.envoy_cluster_name }}.",
+        description="{{ $value }} of them are unreachable or do not respond.",
         fires=Fires(
             series={f"{total}{{{edge}}}": "2x15", f"{healthy}{{{edge}}}": "2x5 1x10"},
             at=10,
@@ -130,7 +130,7 @@ def _certificate() -> Alert:
         severity=Severity.CRITICAL,
         team=Team.MESH,
         summary="The certificate of {{ $labels.process }} was not renewed.",
-        description="{{ $value | humanizePercentage }} of its life are left.",
+        description="{{ $value | humanizePercentage }} of its lifetime is left.",
         fires=Fires(
             series={
                 f"{begins}{{{_OF_SURVEY}}}": "0x10",
@@ -165,7 +165,7 @@ def _loop(pace: Pace) -> Alert:
         severity=Severity.WARNING,
         team=Team.MESH,
         summary="{{ $labels.process }} blocks its event loop.",
-        description="It runs {{ $value | humanizeDuration }} late.",
+        description="The event loop is {{ $value | humanizeDuration }} late.",
         fires=Fires(series=late, at=20, labels=_SURVEY, value="487.5ms"),
         quiet=Quiet(series={**late, f'{buckets}{{{_OF_SURVEY},le="0.25"}}': "0+119x30"}, at=20),
     )
@@ -179,8 +179,8 @@ def _cpu(pace: Pace) -> Alert:
         minutes=10,
         severity=Severity.WARNING,
         team=Team.MESH,
-        summary="{{ $labels.process }} uses nearly all of its processor.",
-        description="It uses {{ $value | humanizePercentage }} of one; it cannot use more.",
+        summary="{{ $labels.process }} uses nearly all of a CPU.",
+        description="It uses {{ $value | humanizePercentage }} of one, and cannot use more.",
         fires=Fires(
             series={f'{cpu}{{job="amarre",{_OF_SURVEY}}}': "0+57x40"},
             at=30,
@@ -196,15 +196,15 @@ def _security(pace: Pace) -> Iterator[Alert]:
     by_proxies = f'label_replace(increase({denied}[{window}]), "service", "$1", "workload", "(.+)")'
     yield Alert(
         name="CallersRefused",
-        # Behind a sidecar the proxy refuses, and the service does not see the call.
+        # Behind a sidecar, the proxy denies the call and the service does not see it.
         expr="sum by (service, method) "
         f'(increase({names.REFUSALS}{{reason="PERMISSION_DENIED"}}[{window}])) > 10\n'
         f"or\nsum by (service) ({by_proxies}) > 10",
         minutes=0,
         severity=Severity.WARNING,
         team=Team.SECURITY,
-        summary="{{ $labels.service }} refuses callers that its contract does not name.",
-        description="{{ $value | humanize }} calls were refused in 5 minutes.",
+        summary="{{ $labels.service }} denies callers that its contract does not name.",
+        description="{{ $value | humanize }} calls were denied in 5 minutes.",
         fires=Fires(
             series={_REFUSED: "0+10x20"},
             at=10,
@@ -254,7 +254,7 @@ def _limits(pace: Pace) -> Alert:
 
     return Alert(
         name="LimitRefusals",
-        # The edge refuses above its limits before the gateway sees a request.
+        # The edge rejects requests above its limits before the gateway sees them.
         expr="\nor\n".join(
             (
                 of(f"rate({names.LIMIT_REFUSALS}[{window}])"),
@@ -271,8 +271,8 @@ def _limits(pace: Pace) -> Alert:
         severity=Severity.WARNING,
         team=Team.MESH,
         service="{{ $labels.workload }}",
-        summary="The limit {{ $labels.limit }} of {{ $labels.workload }} refuses requests.",
-        description="It refuses {{ $value | humanize }} requests per second.",
+        summary="The limit {{ $labels.limit }} of {{ $labels.workload }} rejects requests.",
+        description="It rejects {{ $value | humanize }} requests per second.",
         fires=Fires(
             series={own: "0+60x30"},
             at=20,

@@ -1,4 +1,4 @@
-"""Alerts on what the mesh depends on, REDCap, Appwrite, mail, and on its hosts."""
+"""Alerts on dependencies (REDCap, Appwrite, mail) and hosts."""
 
 from collections.abc import Iterator
 
@@ -25,12 +25,12 @@ def alerts(pace: Pace) -> Iterator[Alert]:
 
 
 def failing_checks(dependency: str) -> str:
-    """Return the part of an expression that holds while services' checks of *dependency* fail."""
+    """Return the part of an expression that is true while services' checks of *dependency* fail."""
     return f'\nor\n1 - avg({_UP}{{dependency="{dependency}"}}) > 0'
 
 
 def unavailable(dependency: str) -> Fires:
-    """Return the story of *dependency* failing its checks without any traffic."""
+    """Return the test of *dependency* failing its checks without traffic."""
     series = f'{_UP}{{process="survey",dependency="{dependency}"}}'
     return Fires(series={series: "1x5 0x20"}, at=15, value="100%")
 
@@ -51,8 +51,8 @@ def _redcap(pace: Pace) -> Alert:
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.SURVEYS,
-        summary="REDCap fails.",
-        description="{{ $value | humanizePercentage }} of the calls to it, or checks of it, fail.",
+        summary="REDCap is failing.",
+        description="{{ $value | humanizePercentage }} of calls or health checks fail.",
         fires=Fires(
             series={
                 f'{_REDCAP}{{content="record",outcome="ok"}}': "0+50x20",
@@ -85,7 +85,7 @@ def _redcap_breaker() -> Alert:
         severity=Severity.CRITICAL,
         team=Team.SURVEYS,
         summary="{{ $labels.process }} has stopped calling REDCap.",
-        description="REDCap failed again and again; callers get an error at once.",
+        description="REDCap failed repeatedly; calls now fail immediately.",
         fires=Fires(
             series={f'{breaker}{{process="survey"}}': "0x5 1x10"},
             at=10,
@@ -106,8 +106,8 @@ def _appwrite(pace: Pace) -> Alert:
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.IDENTITY,
-        summary="Appwrite fails.",
-        description="{{ $value | humanizePercentage }} of the calls to it, or checks of it, fail.",
+        summary="Appwrite is failing.",
+        description="{{ $value | humanizePercentage }} of calls or health checks fail.",
         fires=Fires(
             series={
                 f'{_APPWRITE}{{{of},status="2xx"}}': "0+50x20",
@@ -138,7 +138,7 @@ def _mails() -> Alert:
         severity=Severity.CRITICAL,
         team=Team.IDENTITY,
         summary="Mails with sign-in links are not sent.",
-        description="{{ $value }} wait; a link works for 10 minutes.",
+        description="{{ $value }} are waiting; a link is valid for 10 minutes.",
         fires=Fires(series={f'{waiting}{{process="auth"}}': "30x20"}, at=10, value="30"),
         quiet=Quiet(series={f'{waiting}{{process="auth"}}': "30x3 0x20"}, at=10),
     )
@@ -152,8 +152,8 @@ def _sign_ups() -> Alert:
         minutes=1,
         severity=Severity.WARNING,
         team=Team.IDENTITY,
-        summary="More sign-in links are requested than the limit for all clients allows.",
-        description="{{ $value | humanize }} requests in 5 minutes went to the reserve.",
+        summary="Requests for sign-in links exceed the limit for all clients.",
+        description="{{ $value | humanize }} requests in 5 minutes used the reserve.",
         fires=Fires(series={limited: "0+6x20"}, at=10, value="30"),
         quiet=Quiet(series={limited: "0x20"}, at=10),
     )
@@ -168,8 +168,8 @@ def _hosts(pace: Pace) -> Iterator[Alert]:
         minutes=10,
         severity=Severity.WARNING,
         team=Team.HOSTS,
-        summary="The processors of {{ $labels.instance }} are busy.",
-        description="{{ $value | humanizePercentage }} of their time is used.",
+        summary="The CPU usage of {{ $labels.instance }} is high.",
+        description="It is at {{ $value | humanizePercentage }}.",
         fires=Fires(
             series={series: "0+6x40"},
             at=30,
@@ -185,8 +185,8 @@ def _hosts(pace: Pace) -> Iterator[Alert]:
         minutes=5,
         severity=Severity.WARNING,
         team=Team.HOSTS,
-        summary="{{ $labels.instance }} runs out of memory.",
-        description="{{ $value | humanizePercentage }} are left.",
+        summary="{{ $labels.instance }} is running out of memory.",
+        description="{{ $value | humanizePercentage }} is available.",
         fires=Fires(
             series={f'{free}{{instance="host"}}': "5x20", f'{total}{{instance="host"}}': "100x20"},
             at=10,
@@ -215,8 +215,8 @@ def _disk(pace: Pace) -> Alert:
         minutes=5,
         severity=Severity.CRITICAL,
         team=Team.HOSTS,
-        summary="The disk {{ $labels.mountpoint }} of {{ $labels.instance }} fills up.",
-        description="{{ $value | humanizePercentage }} are left, or will be gone in 4 hours.",
+        summary="The disk {{ $labels.mountpoint }} of {{ $labels.instance }} is filling up.",
+        description="{{ $value | humanizePercentage }} is free, or it will be full in 4 hours.",
         fires=Fires(
             series={f"{left}{{{_DISK}}}": "40-0.2x100", f"{size}{{{_DISK}}}": "100x100"},
             at=75,
@@ -234,13 +234,13 @@ def _backup() -> Alert:
     series = f'{last}{{instance="host"}}'
     return Alert(
         name="BackupOld",
-        # One is due every night; two hours are for how long it takes and when it starts.
+        # Backups run every night; two hours are a margin for duration and start time.
         expr=f"time() - max by (instance) ({last}) > 26 * 3600",
         minutes=15,
         severity=Severity.WARNING,
         team=Team.HOSTS,
-        summary="The last good backup on {{ $labels.instance }} is old.",
-        description="It was complete {{ $value | humanizeDuration }} ago.",
+        summary="The last successful backup on {{ $labels.instance }} is too old.",
+        description="It completed {{ $value | humanizeDuration }} ago.",
         fires=Fires(
             series={series: "0x1600"}, at=1600, labels={"instance": "host"}, value="1d 2h 40m 0s"
         ),

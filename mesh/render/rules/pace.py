@@ -1,4 +1,4 @@
-"""Windows and waits of rules. Tests run the same rules faster."""
+"""Durations of rules, which tests scale down."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 
 @dataclass(frozen=True)
 class Pace:
-    """How many times faster than in production rules look; 1 is production."""
+    """The factor by which durations are divided; 1 in production."""
 
     times: float = 1.0
 
     def __call__(self, *, minutes: float) -> str:
-        """Return a duration as PromQL writes it."""
+        """Return a duration in PromQL notation."""
         milliseconds = round(minutes * 60_000 / self.times)
         for unit, size in _UNITS:
             if milliseconds >= size and milliseconds % size == 0:

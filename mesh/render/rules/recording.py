@@ -1,7 +1,7 @@
 """
-What alerts and dashboards share: rates, shares of bad calls and promises, method by method.
+Recording rules for alerts and dashboards: rates, error ratios and objectives per method.
 
-Names follow Prometheus: level, metric, operation. The window in a name is that of production.
+Names follow Prometheus conventions: level:metric:operation, with the production window.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,13 +14,13 @@ from mesh.contract.policy import Mesh, Method
 from mesh.render.rules.pace import Pace
 
 WINDOWS = {"5m": 5, "30m": 30, "1h": 60, "2h": 120, "6h": 360, "1d": 1440, "3d": 4320}
-"""Minutes, by the name that the rules carry."""
+"""Windows in minutes, by their name in the rules."""
 FAULTS = "|".join(sorted(names.FAULT_CODES))
 CALLS = f"{names.RPC_CLIENT_DURATION}_count"
-"""Calls as their callers saw them: one that no server took counts too, retries count once."""
+"""The client's view of calls: includes those that reached no server, and counts retries once."""
 BUCKETS = f"{names.RPC_CLIENT_DURATION}_bucket"
 SERVED = f"{names.RPC_SERVER_DURATION}_count"
-"""Calls as their servers saw them, with the reason of those that failed."""
+"""The server's view of calls, with error reasons."""
 BY_METHOD = "service, method"
 
 Rule = dict[str, Any]
@@ -39,7 +39,7 @@ def groups(contract: Mesh, pace: Pace) -> list[Rule]:
 
 
 def promises(contract: Mesh) -> Iterator[Rule]:
-    """Yield what the contracts promise, as series, so that one alert serves every method."""
+    """Yield the objectives as series, so that one alert covers every method."""
     for method in contract:
         yield _promise(
             "service_method:amarre_availability:objective", method.objective.availability, method
@@ -58,7 +58,7 @@ def promises(contract: Mesh) -> Iterator[Rule]:
 
 
 def rates(contract: Mesh, pace: Pace) -> Iterator[Rule]:
-    """Yield calls a second and quantiles over 5 minutes."""
+    """Yield calls per second, and quantiles over 5 minutes."""
     window = pace(minutes=5)
     yield {
         "record": "service_method:amarre_calls:rate5m",
@@ -80,7 +80,7 @@ def rates(contract: Mesh, pace: Pace) -> Iterator[Rule]:
 
 
 def shares(contract: Mesh, name: str, pace: Pace) -> Iterator[Rule]:
-    """Yield which share of calls in a window failed by our fault, and which was too slow."""
+    """Yield the ratios of failed and slow calls per window."""
     window, calls = pace(minutes=WINDOWS[name]), ends(contract)
     total = f"sum by ({BY_METHOD}) (rate({CALLS}{{{calls}}}[{window}]))"
     failed = f'sum by ({BY_METHOD}) (rate({CALLS}{{{calls},code=~"{FAULTS}"}}[{window}]))'
@@ -96,16 +96,16 @@ def shares(contract: Mesh, name: str, pace: Pace) -> Iterator[Rule]:
 
 def ends(contract: Mesh) -> str:
     """
-    Return the matcher of methods that end by themselves.
+    Return the matcher that excludes long-lived streams.
 
-    Callers count only the ends of streams that stay open, and each attempt to open one while their
-    service starts: a share of those says nothing about the streams that are open.
+    Callers count a stream when it ends, and each failed attempt to open one while the service
+    starts: an error ratio of those says nothing about open streams.
     """
     return f'method!~"{"|".join(method.name for method in contract if method.stays_open)}"'
 
 
 def is_timed(method: Method) -> bool:
-    """Say whether a method's latency means anything; streams that stay open have none."""
+    """Return whether a method has a meaningful latency; long-lived streams do not."""
     return method.objective.latency <= LONGEST_CALL
 
 

@@ -1,4 +1,4 @@
-"""The configuration of Prometheus: targets, rules, where alerts go. From the topology."""
+"""The configuration of Prometheus: targets, rule files, Alertmanager. From the topology."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,12 +14,12 @@ from mesh.topology import Kind
 HOST = "127.0.0.1"
 NODE_EXPORTER = 9100
 MACHINE = "host"
-"""The label ``host`` of everything on the one machine of a laptop or of Compose."""
+"""The label ``host`` of all targets on a laptop or with Compose."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something that is scraped: job, process, the workload that it belongs to, address."""
+    """A scrape target: job, process, workload, address."""
 
     job: str
     process: str
@@ -28,7 +28,7 @@ class Target:
 
 
 def targets(port_base: int = topology.PORT_BASE, host: str = HOST) -> Iterator[Target]:
-    """Yield what the topology says is there: one replica each, and its proxy."""
+    """Yield the targets of the topology: one replica each, and its proxy."""
     for process in topology.PROCESSES:
         if process.metrics:
             address = f"{host}:{port_base + process.metrics}"
@@ -52,12 +52,12 @@ def configuration(
     Return the configuration of Prometheus.
 
     Args:
-        found: What to scrape; default: the topology on the standard ports.
-        alertmanager: Where alerts go, HOST:PORT.
-        host: Where node exporter listens, if anywhere.
-        pace: Of scraping and of the rules.
+        found: The targets; default: the topology on the standard ports.
+        alertmanager: Address of Alertmanager, HOST:PORT.
+        host: Address of node exporter; None without one.
+        pace: Scales scrape and evaluation intervals.
         from_files: Whether targets are read from `target_files` rather than listed here.
-        watched: The programs of monitoring itself that are scraped, HOST:PORT by name.
+        watched: Monitoring programs to scrape, HOST:PORT by name.
     """
     every = pace(minutes=0.25)
     known = list(targets() if found is None else found)
@@ -67,7 +67,7 @@ def configuration(
         if from_files or any(target.job == name for target in known)
     ]
     return document(
-        "Prometheus of the mesh: processes, proxies, host, and any other application.",
+        "Prometheus of the mesh: processes, proxies, host, other applications.",
         {
             "global": {"scrape_interval": every, "evaluation_interval": every},
             "rule_files": ["rules/*.yaml"],
@@ -92,7 +92,7 @@ def configuration(
 
 
 def target_files(found: Iterable[Target]) -> dict[str, str]:
-    """Return what is scraped, as files that Prometheus follows."""
+    """Return the targets as files for Prometheus' file discovery."""
     known = list(found)
     return {
         _target_file(name): json.dumps([_entry(t) for t in known if t.job == name], indent=2)
@@ -108,7 +108,7 @@ def _monitoring(watched: Mapping[str, str]) -> dict[str, Any]:
 
 
 _PATHS = {"amarre": "/metrics", "envoy": "/stats/prometheus"}
-"""Where each job's metrics are."""
+"""The metrics path of each job."""
 
 
 def _listed(name: str, known: Iterable[Target]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _followed(name: str) -> dict[str, Any]:
 
 
 def _kept(name: str) -> dict[str, Any]:
-    """Keep of Envoy's series those that a rule or a dashboard reads: 2 in 100 of them."""
+    """Keep only the Envoy series that a rule or a dashboard uses, about 2 %."""
     if name != "envoy":
         return {}
     read = "|".join(sorted(schema()["foreign_metrics"]["envoy"]))

@@ -1,10 +1,10 @@
 """
-Alerts on what the contracts promise: error budgets that burn, methods that are slow or fail.
+Alerts on objectives: burn rates of error budgets, slow and failing methods.
 
-A budget is what an objective leaves: 99.9 % available leaves 1 call in 1000. Burning it 14.4 times
-too fast spends 2 % of a month's budget in an hour. Two windows each: the long one says that it
-matters, the short one that it still goes on. Short windows are shorter than in the book, so that
-nobody is paged for a fault that is over, and an incident of minutes is no slow burn.
+The error budget is the complement of the objective: 99.9 % leaves 1 call in 1000. A burn rate of
+14.4 spends 2 % of a month's budget in an hour. Each alert has two windows: the long one shows that
+it is significant, the short one that it is ongoing. Short windows are shorter than in the book, so
+that a resolved fault does not page, and an incident of minutes is not a slow burn.
 
 Source:
     The Site Reliability Workbook, chapter 5.
@@ -21,9 +21,9 @@ from mesh.render.rules.recording import BUCKETS, BY_METHOD, CALLS, FAULTS, ends,
 FAST = ((14.4, "1h", "5m"), (6, "6h", "5m"))
 SLOW = ((3, "1d", "1h"), (1, "3d", "1h"))
 SLOW_MINUTES = 75
-"""Longer than the short window: an incident of less than 15 minutes is left to FAST."""
+"""Longer than the short window: incidents of less than 15 minutes are covered by FAST."""
 ENOUGH_CALLS = 5
-"""Bad calls below which nobody is woken: one failure in a quiet night says little."""
+"""Minimum number of failed calls for an alert: one failure at low traffic is not significant."""
 
 _METHOD = "{{ $labels.service }}.{{ $labels.method }}"
 _LIST = 'service="survey",method="ListRequests"'
@@ -54,8 +54,8 @@ def _availability(pace: Pace) -> Iterator[Alert]:
             minutes=minutes,
             severity=severity,
             team=Team.MESH,
-            summary=f"{_METHOD} fails more than its contract allows.",
-            description="{{ $value | humanizePercentage }} of its calls fail by our own fault.",
+            summary=f"{_METHOD} exceeds the error ratio of its objective.",
+            description="{{ $value | humanizePercentage }} of calls fail because of the service.",
             fires=Fires(
                 series={
                     f'{CALLS}{{{_LIST},code="OK"}}': "0+90x120",
@@ -67,7 +67,7 @@ def _availability(pace: Pace) -> Iterator[Alert]:
             ),
             quiet=Quiet(
                 series={
-                    # The callers' own mistakes cost nothing, and one failure is not yet a reason.
+                    # Caller errors do not count, and a single failure is not enough.
                     f'{CALLS}{{{_LIST},code="OK"}}': "0+2x120",
                     f'{CALLS}{{{_LIST},code="NOT_FOUND"}}': "0+10x120",
                     f'{CALLS}{{{_LIST},code="INTERNAL"}}': "0x10 1x110",
@@ -93,8 +93,8 @@ def _latency(contract: Mesh, pace: Pace) -> Iterator[Alert]:
             minutes=minutes,
             severity=severity,
             team=Team.MESH,
-            summary=f"{_METHOD} is slower than its contract allows.",
-            description="{{ $value | humanizePercentage }} of its calls take longer than promised.",
+            summary=f"{_METHOD} exceeds its latency objective.",
+            description="{{ $value | humanizePercentage }} of calls are slower than the objective.",
             fires=Fires(
                 series={
                     f'{CALLS}{{{_LIST},code="OK"}}': "0+100x120",
@@ -138,8 +138,8 @@ def _errors(contract: Mesh, pace: Pace) -> Alert:
         minutes=2,
         severity=Severity.CRITICAL,
         team=Team.MESH,
-        summary="{{ $labels.service }} fails.",
-        description="{{ $value | humanizePercentage }} of its calls fail by our own fault.",
+        summary="{{ $labels.service }} is failing.",
+        description="{{ $value | humanizePercentage }} of calls fail because of the service.",
         fires=Fires(
             series={
                 f'{CALLS}{{{_LIST},code="OK"}}': "0+80x60",
@@ -162,7 +162,7 @@ def _errors(contract: Mesh, pace: Pace) -> Alert:
 
 
 def _gateway_errors(contract: Mesh, pace: Pace) -> Alert:
-    # Probes answer 503 by design while a part is unhealthy; nobody waits for them.
+    # Health probes return 503 by design while a part is unhealthy.
     probes = "|".join(
         ["/healthz", *(r.path for m in contract if m.service == "health" for r in m.routes)]
     )
@@ -179,7 +179,7 @@ def _gateway_errors(contract: Mesh, pace: Pace) -> Alert:
         severity=Severity.CRITICAL,
         team=Team.MESH,
         summary="Researchers get errors.",
-        description="{{ $value | humanizePercentage }} of the answers of the gateway are 5xx.",
+        description="{{ $value | humanizePercentage }} of gateway responses are 5xx.",
         fires=Fires(
             series={
                 f'{series}{{method="GET",route="/",status="200"}}': "0+50x60",
@@ -216,12 +216,12 @@ def _percentiles(contract: Mesh, pace: Pace) -> Iterator[Alert]:
         minutes=10,
         severity=Severity.WARNING,
         team=Team.MESH,
-        summary=f"{_METHOD} is slower than promised.",
+        summary=f"{_METHOD} is slower than its objective.",
         description="Its 95th percentile is {{ $value | humanizeDuration }}.",
         fires=Fires(series=slow, at=30, labels=_WHICH, value="2.4s"),
         quiet=Quiet(series=quick, at=30),
     )
-    # Where more than a second is promised, a second is nothing to be woken for.
+    # Only for methods whose latency objective is at most a second.
     quick_ones = "|".join(
         method.name
         for method in contract
@@ -245,8 +245,8 @@ def _percentiles(contract: Mesh, pace: Pace) -> Iterator[Alert]:
         minutes=2,
         severity=Severity.WARNING,
         team=Team.MESH,
-        summary="{{ $labels.service }} is near the calls that it may serve at once.",
-        description="{{ $value | humanizePercentage }} of the limit of its contract is in flight.",
+        summary="{{ $labels.service }} is close to its limit of concurrent calls.",
+        description="It uses {{ $value | humanizePercentage }} of the limit in its contract.",
         fires=Fires(
             series={f'{names.RPC_SERVER_IN_FLIGHT}{{service="survey"}}': "90x30"},
             at=15,

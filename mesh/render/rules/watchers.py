@@ -25,7 +25,7 @@ def alerts(pace: Pace) -> Iterator[Alert]:
         severity=Severity.HEARTBEAT,
         team=Team.MESH,
         summary="Monitoring works.",
-        description="Always firing. When it stops arriving, alerts no longer reach anybody.",
+        description="Always firing. When it stops arriving, alerts are no longer delivered.",
         fires=Fires(series={"up": "1x10"}, at=5),
         quiet=None,
     )
@@ -35,7 +35,7 @@ def alerts(pace: Pace) -> Iterator[Alert]:
         minutes=5,
         severity=Severity.CRITICAL,
         team=Team.MESH,
-        summary="Alerts do not reach people by {{ $labels.integration }}.",
+        summary="Alertmanager cannot deliver by {{ $labels.integration }}.",
         description="{{ $value | humanize }} notifications failed in 5 minutes.",
         fires=Fires(
             series={f'{_FAILED}{{integration="email",reason="other"}}': "0+1x30"},

@@ -50,8 +50,8 @@ def test_site_variables() -> None:
     ("path", "old", "new", "said"),
     [
         ("base/tasks/main.yml", "sshd.conf.j2", "ssh.conf.j2", "there is no templates/ssh.conf.j2"),
-        ("base/tasks/main.yml", "notify: Reload sshd", "notify: Reload", "which is no handler"),
-        ("agents/tasks/main.yml", '    mode: "0755"\n', "", "states no mode"),
+        ("base/tasks/main.yml", "notify: Reload sshd", "notify: Reload", "which is not a handler"),
+        ("agents/tasks/main.yml", '    mode: "0755"\n', "", "sets no mode"),
         ("docker/tasks/main.yml", "ansible.builtin.apt", "community.x.apt", "ansible.builtin"),
         (
             "docker/tasks/volume.yml",

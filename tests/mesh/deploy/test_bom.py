@@ -1,4 +1,4 @@
-"""The bill of materials names everything in the images, and under which licence it stands."""
+"""The bill of materials lists every package in the images with its licence."""
 
 import json
 from pathlib import Path
@@ -50,12 +50,12 @@ def test_cyclonedx(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unknown_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A package that names no licence is refused by name.
+    A package without a licence is rejected by name.
     """
     folder = tmp_path / "silent-1.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: silent\nVersion: 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    with pytest.raises(bom.UnknownLicenceError, match="silent names no licence"):
+    with pytest.raises(bom.UnknownLicenceError, match="silent declares no licence"):
         bom.licence("silent")

@@ -100,13 +100,13 @@ def password(content: Content) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (mount, "service prometheus: mounts ./telemetry/none.yaml, which is not there"),
+        (mount, "service prometheus: mounts ./telemetry/none.yaml, which does not exist"),
         (host, "service auth: mounts /var/run/docker.sock of the host"),
         (volume, "mounts the volume postgres, which is not declared"),
-        (depend, "service survey: depends on postgresql, which is no service"),
+        (depend, "service survey: depends on postgresql, which is not a service"),
         (publish, "service survey-envoy: publishes 3001:3001"),
         (join, "network data: is not internal"),
-        (writable, "service auth: its root is writable"),
+        (writable, "service auth: its root file system is writable"),
         (secret, "service survey: needs the secret redcap-token"),
         (password, "service auth: has a password in its environment"),
     ],

@@ -189,14 +189,14 @@ def latest(resources: list[Resource]) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (without_secret, "nothing makes smtp-password of the secret auth"),
+        (without_secret, "nothing creates smtp-password of the secret auth"),
         (as_root, "Deployment amarre-surveys/survey: pods may run as root"),
         (misspelt, "Service amarre-surveys/survey"),
-        (unknown_kind, "has no such kind"),
+        (unknown_kind, "is an unknown kind"),
         (relabelled, "AuthorizationPolicy amarre-auth/auth: no pod has the labels"),
-        (twice, "Service amarre-auth/auth: there are two"),
+        (twice, "Service amarre-auth/auth: is defined twice"),
         (no_account, "there is no ServiceAccount amarre-app/gateway"),
-        (latest, "names no version"),
+        (latest, "has no version"),
     ],
 )
 def test_found(

@@ -53,13 +53,13 @@ def test_core_that_opens_ssh(root: Path) -> None:
             "environments/staging/main.tf",
             "  name_servers     = var.name_servers\n",
             "",
-            "environments/staging: module machines: openstack needs the variable name_servers",
+            "environments/staging: module machines: openstack requires the variable name_servers",
         ),
         (
             "environments/staging/main.tf",
             "module.core.rules",
             "module.core.firewall",
-            "uses module.core.firewall, which core does not put out",
+            "uses module.core.firewall, which core does not output",
         ),
         (
             "environments/production/main.tf",
@@ -74,7 +74,12 @@ def test_core_that_opens_ssh(root: Path) -> None:
             "openstack: uses openstack_networking_network_v2.inner, which is not declared",
         ),
         ("openstack/main.tf", "var.zones", "var.regions", "openstack: uses var.regions"),
-        ("openstack/main.tf", 'resource "open', "resource open {{", "main.tf in openstack: no HCL"),
+        (
+            "openstack/main.tf",
+            'resource "open',
+            "resource open {{",
+            "main.tf in openstack: not HCL",
+        ),
     ],
 )
 def test_found(root: Path, path: str, old: str, new: str, said: str) -> None:

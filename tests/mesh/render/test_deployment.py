@@ -26,7 +26,7 @@ def changed(name: str, **fields: object) -> list[Process]:
     [
         pytest.param(
             changed("survey", port=topology.AUTH),
-            "port 3002 is wanted by survey (service) and auth (service)",
+            "port 3002 is used by survey (service) and auth (service)",
             id="two services on one port",
         ),
         pytest.param(
@@ -34,21 +34,21 @@ def changed(name: str, **fields: object) -> list[Process]:
         ),
         pytest.param(
             changed("survey", port=4),
-            "port 3004 is wanted by the key set of auth and survey (service)",
+            "port 3004 is used by the key set of auth and survey (service)",
             id="port of the key set",
         ),
         pytest.param(
             changed("survey", namespace="Amarre_Surveys"),
-            "process 'survey': namespace 'Amarre_Surveys' is no name that Kubernetes takes",
+            "process 'survey': namespace 'Amarre_Surveys' is not a valid Kubernetes name",
             id="namespace",
         ),
         pytest.param(
             changed("gateway", identity="Gate.Way"),
-            "process 'gateway': identity 'Gate.Way' is no name",
+            "process 'gateway': identity 'Gate.Way' is not a valid",
             id="identity",
         ),
         pytest.param(
-            changed("gateway", identity="edge"), "'edge' is taken by the mesh itself", id="reserved"
+            changed("gateway", identity="edge"), "'edge' is reserved by the mesh", id="reserved"
         ),
         pytest.param(
             changed("gateway", identity="auth"),

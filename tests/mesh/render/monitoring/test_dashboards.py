@@ -115,7 +115,7 @@ def limit(panel: dict[str, Any]) -> float | None:
 
 @pytest.mark.parametrize(
     "title",
-    ["Failing", "Errors by reason", "Answers of the gateway by route", "Refusals by reason"],
+    ["Failing", "Errors by reason", "Gateway responses by route", "Refusals by reason"],
 )
 def test_zero(title: str) -> None:
     """

@@ -15,18 +15,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from mesh.chassis.background import background
+from mesh.chassis.http_server import HttpServer
 from mesh.chassis.server import StartError
 
 PATH = "/.well-known/jwks.json"
 CLAIM_SECONDS = 1.0
-
-
-class _Web(uvicorn.Server):
-    """A uvicorn server without signal handlers; the process installs its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +44,7 @@ async def serve_key_set(
 
     application = Starlette(routes=[Route(PATH, answer)])
     config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off")
-    server = _Web(config)
+    server = HttpServer(config)
     async with contextlib.AsyncExitStack() as stack:
         try:
             bound = stack.enter_context(_bound(listen))
@@ -68,7 +61,7 @@ async def serve_key_set(
         try:
             yield
         finally:
-            server.should_exit = True
+            server.request_stop()
             await task
 
 

@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from gateway.rest.envelope import failure
 from gateway.server.limits import client_network
 from gateway.server.middleware import COMMON_HEADERS
 from mesh.chassis.credentials.tls import SvidFiles
+from mesh.chassis.http_server import HttpServer
 from mesh.chassis.server import ListenError
 from mesh.chassis.telemetry import tracing
 from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
@@ -30,7 +30,7 @@ _TOO_LARGE = "The request headers are too large."
 _STARTED_SECONDS = 10.0
 
 
-class Listener(uvicorn.Server):
+class Listener(HttpServer):
     """A uvicorn server on one socket; the process handles signals itself."""
 
     def __init__(
@@ -67,11 +67,6 @@ class Listener(uvicorn.Server):
         self._task: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do not handle signals; the process stops all its listeners together."""
-        yield
-
     @property
     def port(self) -> int:
         """The TCP port; 0 for a Unix socket."""
@@ -91,7 +86,7 @@ class Listener(uvicorn.Server):
 
     async def stop(self) -> None:
         """Stop accepting connections and let requests finish within the drain timeout."""
-        self.should_exit = True
+        self.request_stop()
         if self._task is not None:
             await self._task
 

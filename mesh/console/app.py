@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 
 from mesh.chassis.background import background
+from mesh.chassis.http_server import HttpServer
 from mesh.console.clock import Now, steady
 from mesh.console.context import Context
 from mesh.console.incidents.alert_servers import Watch
@@ -37,14 +38,6 @@ log = structlog.get_logger("console")
 
 class ListenError(Exception):
     """An address cannot be bound; the message names it and says what to do."""
-
-
-class _Web(uvicorn.Server):
-    """A uvicorn server without signal handlers; the process installs its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @contextlib.asynccontextmanager
@@ -173,7 +166,7 @@ async def _otlp_grpc(receiver: Receiver, settings: ConsoleSettings) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def _http(apps: Mapping[Any, socket.socket]) -> AsyncIterator[None]:
-    servers = {_Web(_config(app)): listener for app, listener in apps.items()}
+    servers = {HttpServer(_config(app)): listener for app, listener in apps.items()}
     serving = [
         asyncio.create_task(server.serve(sockets=[listener]))
         for server, listener in servers.items()
@@ -182,7 +175,7 @@ async def _http(apps: Mapping[Any, socket.socket]) -> AsyncIterator[None]:
         yield
     finally:
         for server in servers:
-            server.should_exit = True
+            server.request_stop()
         await asyncio.gather(*serving)
 
 

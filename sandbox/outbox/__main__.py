@@ -8,26 +8,18 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 
 from sandbox import logs
+from sandbox.http_server import HttpServer
 from sandbox.outbox import smtp, web
 from sandbox.outbox.store import Store
 
 
 class CannotStartError(Exception):
     """The outbox cannot start; the message says why and what to do."""
-
-
-class _Web(uvicorn.Server):
-    """uvicorn without its signal handlers: the outbox installs its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def main() -> None:
@@ -64,11 +56,11 @@ async def run(*, http: tuple[str, int], smtp_at: tuple[str, int], database: Path
         except OSError as exc:
             raise _cannot_bind(smtp_at, "--smtp", exc) from exc
         config = uvicorn.Config(web.app(store), log_config=None, access_log=False, lifespan="off")
-        server = _Web(config)
+        server = HttpServer(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         async with mails:
             await stop.wait()
-        server.should_exit = True
+        server.request_stop()
         await serving
 
 

@@ -5,24 +5,17 @@ import os
 import signal
 import socket
 import sys
-from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 import uvicorn
 
 from sandbox import logs
+from sandbox.http_server import HttpServer
 from sandbox.redcap import config, setup
 from sandbox.redcap.app import Sandbox
 from sandbox.redcap.config import Config, ConfigError
 
 _GRACE_SECONDS = 1
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would exit before the database is closed."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
 
 
 def _bind(settings: Config) -> socket.socket:
@@ -46,7 +39,7 @@ async def _serve(settings: Config, listener: socket.socket) -> None:
     store = setup.open_store(settings)
     stopping = asyncio.Event()
     app = Sandbox(store, base_url=settings.base_url, stopping=stopping).app()
-    server = _Server(
+    server = HttpServer(
         uvicorn.Config(
             app,
             log_config=None,
@@ -58,7 +51,7 @@ async def _serve(settings: Config, listener: socket.socket) -> None:
 
     def stop() -> None:
         stopping.set()
-        server.should_exit = True
+        server.request_stop()
 
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop)

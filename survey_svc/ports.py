@@ -87,9 +87,9 @@ class Reservation:
     input: str = ""
     """Digest of the remaining input."""
 
-    def taken_over_by(self, wish: "Reservation") -> "Reservation":
-        """Return *wish* with the record and the creation time of this reservation."""
-        return replace(wish, record=self.record, created_at=self.created_at)
+    def taken_over_by(self, attempt: "Reservation") -> "Reservation":
+        """Return *attempt* with the record and the creation time of this reservation."""
+        return replace(attempt, record=self.record, created_at=self.created_at)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Claim:
 class Store(Protocol):
     """Shared by every replica; each method is atomic."""
 
-    async def claim(self, wish: Reservation, now: datetime) -> Claim:
+    async def claim(self, attempt: Reservation, now: datetime) -> Claim:
         """Claim the reservation if it is free or its lease has ended.
 
         Taking over keeps the record and its creation time.

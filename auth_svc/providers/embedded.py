@@ -130,17 +130,17 @@ class EmbeddedDirectory:
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
         """Add *label* to the user, or remove it."""
-        mine = users.c.id == user_id
+        theirs = users.c.id == user_id
         async with self._database.transaction() as connection:
-            labels = (await connection.execute(select(users.c.labels).where(mine))).scalar() or []
+            labels = (await connection.execute(select(users.c.labels).where(theirs))).scalar() or []
             changed = list(with_label(labels, label, on=on))
-            await connection.execute(update(users).where(mine).values(labels=changed))
+            await connection.execute(update(users).where(theirs).values(labels=changed))
 
     async def block(self, user_id: str, *, on: bool) -> list[str]:
         """Block the user and return the ids of the sessions that end, or unblock them."""
-        mine = users.c.id == user_id
+        theirs = users.c.id == user_id
         async with self._database.transaction() as connection:
-            await connection.execute(update(users).where(mine).values(blocked=on))
+            await connection.execute(update(users).where(theirs).values(blocked=on))
             return list(await connection.scalars(_all_of(user_id))) if on else []
 
     async def users(self) -> AsyncIterator[User]:

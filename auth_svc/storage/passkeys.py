@@ -50,8 +50,8 @@ class SqlPasskeys:
             "name": passkey.name,
             "created_at": passkey.created_at,
         }
-        mine = select(func.count()).where(passkeys.c.user_id == passkey.user_id)
-        statement = insert_where(passkeys, values, mine.scalar_subquery() < most)
+        theirs = select(func.count()).where(passkeys.c.user_id == passkey.user_id)
+        statement = insert_where(passkeys, values, theirs.scalar_subquery() < most)
         try:
             async with self._database.transaction() as connection:
                 return (await connection.execute(statement)).rowcount == 1
@@ -87,9 +87,9 @@ class SqlPasskeys:
 
     async def remove(self, user_id: str, passkey_id: str) -> None:
         """Delete a passkey of the user."""
-        mine = passkeys.c.user_id == user_id
+        theirs = passkeys.c.user_id == user_id
         async with self._database.transaction() as connection:
-            await connection.execute(delete(passkeys).where(mine, passkeys.c.id == passkey_id))
+            await connection.execute(delete(passkeys).where(theirs, passkeys.c.id == passkey_id))
 
 
 def _passkey(row: Row[Any]) -> Passkey:

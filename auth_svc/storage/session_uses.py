@@ -24,15 +24,15 @@ class SqlSessionUses:
 
     async def record_use(self, session_id: str, *, now: datetime) -> Use | None:
         """Record a use of a session; return None if it was idle for too long."""
-        mine = uses.c.session_id == session_id
+        this = uses.c.session_id == session_id
         first = self._database.insert(uses).values(session_id=session_id, seen_at=now)
         async with self._database.transaction() as connection:
-            known = (await connection.execute(select(uses).where(mine))).one_or_none()
+            known = (await connection.execute(select(uses).where(this))).one_or_none()
             if known is None:
                 await connection.execute(first.on_conflict_do_nothing())
                 return Use(by_passkey=False)
             if now - known.seen_at >= self._life.idle:
                 return None
             if now - known.seen_at >= self._life.noted_every:
-                await connection.execute(update(uses).where(mine).values(seen_at=now))
+                await connection.execute(update(uses).where(this).values(seen_at=now))
         return Use(known.by_passkey)

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from gateway.errors import UnreadableInputError, UnsupportedEncodingError
 from gateway.rest.strict_json import NotJsonError, parse
 from mesh.chassis.errors import InvalidRequestError, Violation
-from mesh.chassis.interceptors.validation import refusal
+from mesh.chassis.interceptors.validation import invalid_request
 from mesh.contract.json_schema import header_of, is_required, rules
 from mesh.contract.policy import Method
 
@@ -242,7 +242,7 @@ def _ill_typed(message: Message, field: FieldDescriptor) -> InvalidRequestError:
         FieldDescriptor.CPPTYPE_BOOL: "true or false",
         FieldDescriptor.CPPTYPE_ENUM: "one of the enum names in the contract",
     }.get(field.cpp_type, "an integer in range")
-    return refusal(message.DESCRIPTOR, [Violation(field.name, f"must be {kind}", "type")])
+    return invalid_request(message.DESCRIPTOR, [Violation(field.name, f"must be {kind}", "type")])
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:

@@ -132,7 +132,7 @@ class RequestMiddleware:
         # No span and no log line: under overload they would cost more than the request.
         verb = scope["method"] if scope["method"] in VERBS else "other"
         duration_of(verb, "other", 503).observe(0)
-        start, body = _refusal(error.message)
+        start, body = _rejection(error.message)
         added = self._common_headers(scope, headers, tracing.new_traceparent())
         await send({**start, "headers": [*start["headers"], *added]})
         await send(body)
@@ -222,7 +222,7 @@ def _nothing() -> None:
 
 
 @functools.cache
-def _refusal(message: str) -> tuple[Message, Message]:
+def _rejection(message: str) -> tuple[Message, Message]:
     """Return the response to a request that is not admitted, without the headers of its own."""
     response = failure(UnavailableError(message))
     headers = [*response.raw_headers, *COMMON_HEADERS]

@@ -42,21 +42,21 @@ def drift() -> list[str]:
 
 def dockerfile() -> list[str]:
     """Return the findings of hadolint."""
-    return _said(_tool("hadolint"), str(DEPLOY / "docker" / "Dockerfile"))
+    return _findings(_tool("hadolint"), str(DEPLOY / "docker" / "Dockerfile"))
 
 
 def yaml_files() -> list[str]:
     """Return the findings of yamllint in every YAML file."""
     folders = [str(f) for f in (DEPLOY, ISTIO)]
-    return _said(_tool("yamllint"), "--strict", "-d", json.dumps(YAMLLINT), *folders)
+    return _findings(_tool("yamllint"), "--strict", "-d", json.dumps(YAMLLINT), *folders)
 
 
 def compose() -> list[str]:
     """Return the problems of the Compose file: schema, mounts, names, exposure."""
     folder = DEPLOY / "compose"
     schema = ("--builtin-schema", "vendor.compose-spec")
-    said = _said(_tool("check-jsonschema"), *schema, str(folder / "compose.yaml"))
-    return said + compose_check.faults(compose_check.load(folder), folder)
+    lines = _findings(_tool("check-jsonschema"), *schema, str(folder / "compose.yaml"))
+    return lines + compose_check.faults(compose_check.load(folder), folder)
 
 
 def terraform() -> list[str]:
@@ -72,7 +72,7 @@ def ansible() -> list[str]:
     if which(lint) is None:
         sys.stdout.write("note   ansible-lint is not installed; the roles' own checks ran\n")
         return found
-    return found + _said(lint, "--offline", "--profile", "production", "-q", cwd=folder)
+    return found + _findings(lint, "--offline", "--profile", "production", "-q", cwd=folder)
 
 
 def overlays() -> list[str]:
@@ -121,7 +121,7 @@ def _tool(name: str) -> str:
     return str(beside) if beside.exists() else which(name) or name
 
 
-def _said(*command: str, cwd: Path | None = None) -> list[str]:
+def _findings(*command: str, cwd: Path | None = None) -> list[str]:
     """Run a checker; return its output if it fails."""
     try:
         done = subprocess.run(  # noqa: S603 - programs named in this file
@@ -129,8 +129,8 @@ def _said(*command: str, cwd: Path | None = None) -> list[str]:
         )
     except FileNotFoundError:
         return [f"{command[0]} is missing; install it to check this"]
-    said = (done.stdout + done.stderr).strip().splitlines()
-    return (said or [f"{command[0]} ended with {done.returncode}"]) if done.returncode else []
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return (lines or [f"{command[0]} ended with {done.returncode}"]) if done.returncode else []
 
 
 CHECKS: tuple[Callable[[], list[str]], ...] = (

@@ -141,9 +141,9 @@ def _terraform(root: Path) -> Iterator[str]:
         core = Path(name) / CORE
         shutil.copytree(root / CORE, core, ignore=shutil.ignore_patterns(".terraform*"))
         for arguments in (("init", "-backend=false"), ("validate",), ("test",)):
-            said = list(_run(core, *arguments, "-no-color"))
-            yield from said
-            if said:
+            output = list(_run(core, *arguments, "-no-color"))
+            yield from output
+            if output:
                 return
 
 

@@ -89,24 +89,24 @@ class Creation:
         """
         if not consent:
             raise ConsentRequiredError
-        wish = self._wish(applicant, notice, key)
-        known = await self._known(wish)
+        attempt = self._attempt(applicant, notice, key)
+        known = await self._known(attempt)
         if known is not None:
             return known
         while True:
-            claim = await self._store.claim(wish, self._now())
+            claim = await self._store.claim(attempt, self._now())
             held = claim.reservation
-            if held.holder != wish.holder:
-                if not key or held.key != wish.key:
+            if held.holder != attempt.holder:
+                if not key or held.key != attempt.key:
                     raise OpenRequestExistsError
-                return await self._join(applicant, wish, held)
+                return await self._join(applicant, attempt, held)
             async with self._let_go_on_failure(held):
                 # An attempt with our key may have completed since our look-up: its reservation
                 # was then free for us to claim, and its response is ours.
-                known = await self._known_now(wish, held)
+                known = await self._known_now(attempt, held)
                 if known is not None:
                     return known
-                if claim.before is None or not await self._reached(wish, claim.before):
+                if claim.before is None or not await self._reached(attempt, claim.before):
                     return await self._carry_out(applicant, held)
                 # The previous creation had reached REDCap: complete it, then claim a reservation
                 # again.
@@ -124,7 +124,7 @@ class Creation:
             elif self._now() - reservation.ends_at > FORGOTTEN:
                 await self._store.drop(reservation)
 
-    def _wish(self, applicant: Applicant, notice: str, key: str) -> Reservation:
+    def _attempt(self, applicant: Applicant, notice: str, key: str) -> Reservation:
         now = self._now()
         return Reservation(
             user=applicant.id,
@@ -138,20 +138,20 @@ class Creation:
             input=digest(notice),
         )
 
-    async def _known(self, wish: Reservation) -> str | None:
-        if not wish.key:
+    async def _known(self, attempt: Reservation) -> str | None:
+        if not attempt.key:
             return None
-        answer = await self._store.answered(wish.user, wish.key, self._now())
+        answer = await self._store.answered(attempt.user, attempt.key, self._now())
         if answer is None:
             return None
-        if answer.input != wish.input:
+        if answer.input != attempt.input:
             raise IdempotencyKeyReusedError
         return answer.record
 
-    async def _known_now(self, wish: Reservation, held: Reservation) -> str | None:
+    async def _known_now(self, attempt: Reservation, held: Reservation) -> str | None:
         """Look up the key's response again; if there is one, release the reservation."""
         try:
-            known = await self._known(wish)
+            known = await self._known(attempt)
         except IdempotencyKeyReusedError:
             await self._store.drop(held)
             raise
@@ -159,22 +159,22 @@ class Creation:
             await self._store.drop(held)
         return known
 
-    async def _join(self, applicant: Applicant, wish: Reservation, held: Reservation) -> str:
+    async def _join(self, applicant: Applicant, attempt: Reservation, held: Reservation) -> str:
         """Wait for the attempt with the same key, then resume its creation."""
-        if held.input != wish.input:
+        if held.input != attempt.input:
             raise IdempotencyKeyReusedError
         ends_at = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < ends_at:
-            known = await self._known(wish)
+            known = await self._known(attempt)
             if known is not None:
                 return known
             await asyncio.sleep(LOOK_SECONDS)
         async with self._let_go_on_failure(held):
             return await self._carry_out(applicant, held)
 
-    async def _reached(self, wish: Reservation, before: Reservation) -> bool:
+    async def _reached(self, attempt: Reservation, before: Reservation) -> bool:
         """Return whether the creation that was taken over had reached REDCap."""
-        if wish.key and before.key == wish.key:
+        if attempt.key and before.key == attempt.key:
             return False  # It is the same one: resuming it writes the same record.
         return await self._exists(before)
 

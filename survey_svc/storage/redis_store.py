@@ -86,11 +86,11 @@ class RedisStore:
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def claim(self, wish: Reservation, now: datetime) -> Claim:
-        fields = [text for pair in _to_fields(wish).items() for text in pair]
+    async def claim(self, attempt: Reservation, now: datetime) -> Claim:
+        fields = [text for pair in _to_fields(attempt).items() for text in pair]
         async with _failures():
             outcome, held, *before = await self._claim(
-                keys=[_place(wish.user), _PLACES], args=[_to_ms(now), wish.user, *fields]
+                keys=[_place(attempt.user), _PLACES], args=[_to_ms(now), attempt.user, *fields]
             )
         reservation = _from_fields(_pairs(held))
         if outcome == "held" or not before[0]:

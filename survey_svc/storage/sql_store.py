@@ -86,29 +86,29 @@ class SqlStore:
     async def close(self) -> None:
         await self._engine.dispose()
 
-    async def claim(self, wish: Reservation, now: datetime) -> Claim:
+    async def claim(self, attempt: Reservation, now: datetime) -> Claim:
         while True:
             async with self._transaction() as connection:
-                claim = await self._claim(connection, wish, now)
+                claim = await self._claim(connection, attempt, now)
             if claim is not None:
                 return claim
 
     async def _claim(
-        self, connection: AsyncConnection, wish: Reservation, now: datetime
+        self, connection: AsyncConnection, attempt: Reservation, now: datetime
     ) -> Claim | None:
         # Starting with a write makes SQLite acquire its write lock before reading.
-        insert = self._insert(places).values(_to_row(wish)).on_conflict_do_nothing()
+        insert = self._insert(places).values(_to_row(attempt)).on_conflict_do_nothing()
         if (await connection.execute(insert)).rowcount == 1:
-            return Claim(wish)
-        mine = places.c.user_id == wish.user
-        found = (await connection.execute(select(places).where(mine).with_for_update())).first()
+            return Claim(attempt)
+        theirs = places.c.user_id == attempt.user
+        found = (await connection.execute(select(places).where(theirs).with_for_update())).first()
         if found is None:
             return None  # It was released between the two statements.
         held = _from_row(found)
         if held.ends_at > now:
             return Claim(held)
-        taken = held.taken_over_by(wish)
-        await connection.execute(update(places).where(mine).values(_to_row(taken)))
+        taken = held.taken_over_by(attempt)
+        await connection.execute(update(places).where(theirs).values(_to_row(taken)))
         return Claim(taken, before=held)
 
     async def finish(self, reservation: Reservation, *, remember: timedelta) -> None:

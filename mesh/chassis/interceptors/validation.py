@@ -41,10 +41,10 @@ def _validate(request: Message) -> None:
         violations = [
             Violation(_path(v.proto), v.proto.message, v.proto.rule_id) for v in exc.violations
         ]
-        raise refusal(request.DESCRIPTOR, violations) from exc
+        raise invalid_request(request.DESCRIPTOR, violations) from exc
 
 
-def refusal(descriptor: Any, violations: list[Violation]) -> InvalidRequestError:
+def invalid_request(descriptor: Any, violations: list[Violation]) -> InvalidRequestError:
     """Return the error for broken rules of a message of type *descriptor*."""
     named = [_named_reason(descriptor, violation) for violation in violations]
     return InvalidRequestError(

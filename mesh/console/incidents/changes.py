@@ -69,7 +69,7 @@ class Restarts:
         self._seen: dict[str, deque[Restart]] = {}
         self._exits: list[tuple[str, int, str]] = []
 
-    def look(self, one: Seen) -> None:
+    def note_scrape(self, one: Seen) -> None:
         """Record a scrape; a process with a later start time than before was restarted."""
         process = one.target.process
         started = one.gauges.get("process_start_time_seconds", 0.0)

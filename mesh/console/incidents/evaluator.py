@@ -56,7 +56,7 @@ class Evaluator:
     ) -> None:
         """Update alerts and incidents."""
         now = c.now()
-        self.observed.look(c.seen, now)
+        self.observed.note_scrape(c.seen, now)
         situation = Situation(
             mesh=c.mesh,
             seen=c.seen,
@@ -82,12 +82,12 @@ class Evaluator:
             return
         try:
             async with asyncio.timeout(2):
-                journal = await control.send_action(c.control, "audit log", by="console")
+                actions = await control.send_action(c.control, "audit log", by="console")
                 canaries = await control.send_action(c.control, "canary status", by="console")
                 exits = await control.send_action(c.control, "exits", by="console")
         except (ControlError, TimeoutError):
             return  # The runner is stopping or busy; the next evaluation retries.
-        self.observed.note_actions(journal, _microseconds)
+        self.observed.note_actions(actions, _microseconds)
         self.observed.note_exits(exits, _microseconds)
         self.observed.note_canaries(canaries, now)
 

@@ -35,12 +35,12 @@ class Observations:
         self._canary_states: dict[str, str] = {}
         self._certificates: dict[str, float] = {}
 
-    def look(self, seen: Sequence[Seen], now: int) -> None:
+    def note_scrape(self, seen: Sequence[Seen], now: int) -> None:
         """Record the latest scrape."""
         for one in seen:
             if one.fault:
                 continue
-            self._restarts.look(one)
+            self._restarts.note_scrape(one)
             self._compare_version(one, now)
             self._note_counters(one, now)
             self._note_load(one, now)

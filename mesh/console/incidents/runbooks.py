@@ -37,10 +37,10 @@ def link(url: str) -> str:
 
     Empty for schemes that a browser must not follow: alert labels are untrusted.
     """
-    return _here(url.rpartition("/")[2]) or (url if re.match(r"https?://", url) else "")
+    return _local(url.rpartition("/")[2]) or (url if re.match(r"https?://", url) else "")
 
 
-def _here(name: str) -> str:
+def _local(name: str) -> str:
     return f"{PATH}/{name}" if _NAME.fullmatch(name) and (FOLDER / name).is_file() else ""
 
 

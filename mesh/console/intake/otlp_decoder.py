@@ -188,11 +188,11 @@ class Decoder:
                     yield service, partial(self._log, record, service, instance)
 
     def _log(self, record: Any, service: str, instance: str) -> Log:
-        told = record.time_unix_nano or record.observed_time_unix_nano
+        recorded = record.time_unix_nano or record.observed_time_unix_nano
         # A record without a time happened no later than it was received.
-        at = told // 1000 if told else self.now()
+        at = recorded // 1000 if recorded else self.now()
         self._check_time(at)
-        if told:
+        if recorded:
             self.observe(instance or service, at)
         attributes = self._attributes(record.attributes, "logs", service)
         text = _text(record, attributes.values)

@@ -281,7 +281,7 @@ def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
 
 def _rank(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
     """Return the rank of a trace's duration among up to 5000 traces of the same name."""
-    name, mine = db.execute(
+    name, own = db.execute(
         "SELECT name, finish - start FROM traces WHERE id = ?", (trace,)
     ).fetchone()
     others: list[int] = sorted(
@@ -297,8 +297,8 @@ def _rank(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
 
     return {
         "among": len(others),
-        "fasterThan": sum(one > mine for one in others) / len(others),
-        "slowerThan": sum(one < mine for one in others) / len(others),
+        "fasterThan": sum(one > own for one in others) / len(others),
+        "slowerThan": sum(one < own for one in others) / len(others),
         "p50Ms": at(0.5),
         "p95Ms": at(0.95),
         "p99Ms": at(0.99),

@@ -46,24 +46,26 @@ class Edges:
         for span in spans:
             if span.probe:
                 continue
-            here = naming.workload(span.service)
-            self._known[span.span_id] = here
+            workload = naming.workload(span.service)
+            self._known[span.span_id] = workload
             _, children = self._waiting.pop(span.span_id, (0, ()))
-            found += [child._replace(source=here) for child in children if child.target != here]
-            found += self._from(span, here, now)
+            found += [
+                child._replace(source=workload) for child in children if child.target != workload
+            ]
+            found += self._from(span, workload, now)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
         return found + self._given_up(now)
 
-    def _from(self, span: Span, here: str, now: int) -> list[Edge]:
+    def _from(self, span: Span, workload: str, now: int) -> list[Edge]:
         refused = int(span.code in naming.REFUSED)
         # A caller of the gateway without a span is a browser. Browsers do not call rpcs: such a
         # span belongs to the gateway's own call, reported by its outbound proxy.
-        outside = here == GATEWAY and span.kind == naming.SERVER and not span.rpc
+        outside = workload == GATEWAY and span.kind == naming.SERVER and not span.rpc
         source = span.peer or (OUTSIDE if outside else "")
-        edge = Edge(span.start // 60_000_000, source, here, span.rpc, span.error, refused)
+        edge = Edge(span.start // 60_000_000, source, workload, span.rpc, span.error, refused)
         if span.kind == naming.CLIENT and span.peer:
-            return [edge._replace(source=here, target=span.peer, rpc="")]
+            return [edge._replace(source=workload, target=span.peer, rpc="")]
         if span.kind != naming.SERVER:
             return []
         if not span.parent_id:
@@ -74,7 +76,7 @@ class Edges:
             if len(waiting) < MOST_SIBLINGS:
                 waiting.append(edge)
             return []
-        return [] if parent == here else [edge._replace(source=parent)]
+        return [] if parent == workload else [edge._replace(source=parent)]
 
     def _given_up(self, now: int) -> list[Edge]:
         """Return calls whose parent did not arrive, with the caller that the service identified."""

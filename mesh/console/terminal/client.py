@@ -44,7 +44,7 @@ class Client:
             )
             body = answer.json()
         except (httpx.HTTPError, ValueError) as exc:
-            raise self._away() from exc
+            raise self._unavailable() from exc
         if not answer.is_success:
             raise UserError(body.get("error", {}).get("message", f"HTTP {answer.status_code}"))
         return body
@@ -70,7 +70,7 @@ class Client:
                     if line:
                         yield json.loads(line)
         except httpx.HTTPError as exc:
-            raise self._away() from exc
+            raise self._unavailable() from exc
 
     def save(self, path: str, file: Path) -> None:
         """Write the response of an endpoint to *file* atomically; raises like `get`."""
@@ -93,11 +93,11 @@ class Client:
                         into.write(chunk)
             part.replace(file)
         except httpx.HTTPError as exc:
-            raise self._away() from exc
+            raise self._unavailable() from exc
         except OSError as exc:
             raise UserError(f"{file} cannot be written ({exc.strerror}).") from exc
         finally:
             part.unlink(missing_ok=True)
 
-    def _away(self) -> UserError:
+    def _unavailable(self) -> UserError:
         return UserError(f"The console at {self.url} does not respond. See `amarre status`.")

@@ -16,9 +16,9 @@ FOR_EVER = timedelta(days=36_500)
 NO_BOUND = 2**50
 
 
-async def show(file: Path, listen: str, tell: Callable[[str], None]) -> None:
+async def show(file: Path, listen: str, on_link: Callable[[str], None]) -> None:
     """
-    Serve *file* on *listen* until cancelled, and pass the sign-in link to *tell*.
+    Serve *file* on *listen* until cancelled, and pass the sign-in link to *on_link*.
 
     Raises:
         ListenError: The address cannot be bound.
@@ -40,5 +40,5 @@ async def show(file: Path, listen: str, tell: Callable[[str], None]) -> None:
         )
         access = Access(read_token("AMARRE_CONSOLE_TOKEN_FILE", token), steady())
         async with console(settings, access=access):
-            tell(f"http://{listen}/open?code={access.new_code()}")
+            on_link(f"http://{listen}/open?code={access.new_code()}")
             await asyncio.Event().wait()

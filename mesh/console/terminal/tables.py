@@ -79,12 +79,12 @@ def _table(width: int, rows: Iterable[dict[str, str]]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    told = list(rows)
+    listed = list(rows)
     table = Table(box=None, pad_edge=False)
-    shown = [name for name in (told[0] if told else ()) if _LEAST_WIDTH.get(name, 0) <= width]
+    shown = [name for name in (listed[0] if listed else ()) if _LEAST_WIDTH.get(name, 0) <= width]
     for number, column in enumerate(shown):
         table.add_column(column, justify="right" if number else "left", no_wrap=bool(number))
-    for row in told:
+    for row in listed:
         first, *rest = (row[name] for name in shown)
         table.add_row(Text(first, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
     return table

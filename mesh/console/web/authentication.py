@@ -61,14 +61,14 @@ class Access:
         until, who = self._codes.pop(_digest(code), (0, ""))
         if until <= self._now():
             return ""
-        told = f"{self._now() + _microseconds(SESSION)}.{who}"
-        return f"{told}.{self._sign(told)}"
+        payload = f"{self._now() + _microseconds(SESSION)}.{who}"
+        return f"{payload}.{self._sign(payload)}"
 
     def session(self, cookie: str) -> str:
         """Return the operator of a session cookie; empty if it is invalid or expired."""
-        told, _, signature = cookie.rpartition(".")
-        ends, _, who = told.partition(".")
-        genuine = hmac.compare_digest(self._sign(told).encode(), signature.encode())
+        payload, _, signature = cookie.rpartition(".")
+        ends, _, who = payload.partition(".")
+        genuine = hmac.compare_digest(self._sign(payload).encode(), signature.encode())
         good = genuine and ends.isascii() and ends.isdigit() and int(ends) > self._now()
         return who if good else ""
 

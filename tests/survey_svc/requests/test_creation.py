@@ -68,9 +68,9 @@ def replica(profile: Profile, project: FakeProject, store: Store, clock: FakeClo
 
 async def _crashed(replica: Replica, clock: FakeClock, *, key: str = "") -> Reservation:
     """Leave the reservation of a holder that is gone without a word."""
-    wish = replica.creation._wish(ADA, "", key)
-    await replica.store.claim(wish, clock())
-    return wish
+    attempt = replica.creation._attempt(ADA, "", key)
+    await replica.store.claim(attempt, clock())
+    return attempt
 
 
 async def test_counted_once(replica: Replica, clock: FakeClock) -> None:

@@ -37,7 +37,7 @@ async def other(store_url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-def wish(user: str, *, now: datetime = NOW, key: str = "", given: str = "") -> Reservation:
+def attempt(user: str, *, now: datetime = NOW, key: str = "", given: str = "") -> Reservation:
     """Return a new reservation."""
     return Reservation(
         user=user,
@@ -55,7 +55,7 @@ def wish(user: str, *, now: datetime = NOW, key: str = "", given: str = "") -> R
 class TestClaim:
     async def test_free(self, store: Store, user: str) -> None:
         """A free place is ours, as we wished it."""
-        mine = wish(user, key="k", given="i")
+        mine = attempt(user, key="k", given="i")
 
         claim = await store.claim(mine, NOW)
 
@@ -63,19 +63,19 @@ class TestClaim:
 
     async def test_taken(self, store: Store, other: Store, user: str) -> None:
         """A place that is taken stays with its holder, on every replica."""
-        first = wish(user, key="k")
+        first = attempt(user, key="k")
         await store.claim(first, NOW)
 
-        claim = await other.claim(wish(user), NOW + LEASE - timedelta(seconds=1))
+        claim = await other.claim(attempt(user), NOW + LEASE - timedelta(seconds=1))
 
         assert (first, None) == (claim.reservation, claim.before)
 
     async def test_taken_over(self, store: Store, other: Store, user: str) -> None:
         """When the holder's time is over the next one has the place, with the same record."""
-        first = wish(user)
+        first = attempt(user)
         await store.claim(first, NOW)
         later = NOW + LEASE
-        second = wish(user, now=later, key="k")
+        second = attempt(user, now=later, key="k")
 
         claim = await other.claim(second, later)
 
@@ -84,30 +84,30 @@ class TestClaim:
 
     async def test_let_go(self, store: Store, user: str) -> None:
         """A place that was let go can be taken at once, with the same record."""
-        first = wish(user)
+        first = attempt(user)
         await store.claim(first, NOW)
         await store.let_go(first, NOW)
 
-        claim = await store.claim(wish(user), NOW)
+        claim = await store.claim(attempt(user), NOW)
 
         assert first.record == claim.reservation.record
         assert claim.before is not None
 
     async def test_let_go_too_late(self, store: Store, user: str) -> None:
         """An attempt that lost the place cannot free it."""
-        first = wish(user)
+        first = attempt(user)
         await store.claim(first, NOW)
-        second = wish(user, now=NOW + LEASE)
+        second = attempt(user, now=NOW + LEASE)
         await store.claim(second, NOW + LEASE)
         await store.let_go(first, NOW)
 
-        claim = await store.claim(wish(user), NOW + LEASE)
+        claim = await store.claim(attempt(user), NOW + LEASE)
 
         assert second.holder == claim.reservation.holder
 
     async def test_hundred_at_once(self, store: Store, other: Store, user: str) -> None:
         """Of a hundred concurrent claims on two replicas, one gets the place."""
-        wishes = [wish(user) for _ in range(100)]
+        wishes = [attempt(user) for _ in range(100)]
 
         claims = await asyncio.gather(
             *((store, other)[at % 2].claim(mine, NOW) for at, mine in enumerate(wishes))
@@ -121,10 +121,10 @@ class TestClaim:
 
     async def test_hundred_take_over(self, store: Store, other: Store, user: str) -> None:
         """Of a hundred claims of an abandoned place, one takes it over."""
-        first = wish(user)
+        first = attempt(user)
         await store.claim(first, NOW)
         later = NOW + LEASE
-        wishes = [wish(user, now=later) for _ in range(100)]
+        wishes = [attempt(user, now=later) for _ in range(100)]
 
         claims = await asyncio.gather(
             *((store, other)[at % 2].claim(mine, later) for at, mine in enumerate(wishes))
@@ -138,17 +138,17 @@ class TestClaim:
 class TestFinish:
     async def test_frees_and_remembers(self, store: Store, other: Store, user: str) -> None:
         """A finished creation frees the place, remembers its answer and keeps the consent."""
-        mine = wish(user, key="k", given="i")
+        mine = attempt(user, key="k", given="i")
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
 
         assert Answer(mine.record, "i") == await other.answered(user, "k", NOW)
         assert Consent(user, NOW, "2026-01") == await other.consent(mine.record)
-        assert (await other.claim(wish(user), NOW)).before is None
+        assert (await other.claim(attempt(user), NOW)).before is None
 
     async def test_without_key(self, store: Store, user: str) -> None:
         """Without a key there is nothing to remember."""
-        mine = wish(user)
+        mine = attempt(user)
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
 
@@ -156,19 +156,19 @@ class TestFinish:
 
     async def test_twice(self, store: Store, user: str) -> None:
         """Finishing again changes nothing, not even a place taken since."""
-        mine = wish(user, key="k")
+        mine = attempt(user, key="k")
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
-        second = wish(user)
+        second = attempt(user)
         await store.claim(second, NOW)
         await store.finish(replace(mine, notice="other"), remember=DAY)
 
-        assert second == (await store.claim(wish(user), NOW)).reservation
+        assert second == (await store.claim(attempt(user), NOW)).reservation
         assert Consent(user, NOW, "2026-01") == await store.consent(mine.record)
 
     async def test_forgotten_after_a_day(self, store: Store, user: str) -> None:
         """After 24 hours a key is free again."""
-        mine = wish(user, key="k")
+        mine = attempt(user, key="k")
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
 
@@ -177,7 +177,7 @@ class TestFinish:
 
     async def test_keys_are_the_users(self, store: Store, user: str) -> None:
         """The same key of another user is another key."""
-        mine = wish(user, key="k")
+        mine = attempt(user, key="k")
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
 
@@ -187,7 +187,7 @@ class TestFinish:
 class TestAbandoned:
     async def test_found(self, store: Store, other: Store, user: str) -> None:
         """Places whose holders' time is over are found, those in use or free are not."""
-        gone, here, done = wish(user), wish(f"{user}h", now=NOW + LEASE), wish(f"{user}d")
+        gone, here, done = attempt(user), attempt(f"{user}h", now=NOW + LEASE), attempt(f"{user}d")
         for mine in (gone, here, done):
             await store.claim(mine, NOW)
         await store.drop(done)
@@ -198,13 +198,13 @@ class TestAbandoned:
 
     async def test_drop(self, store: Store, user: str) -> None:
         """A dropped place is free, and a foreign one cannot be dropped."""
-        mine = wish(user)
+        mine = attempt(user)
         await store.claim(mine, NOW)
-        await store.drop(wish(user))
-        assert mine == (await store.claim(wish(user), NOW)).reservation
+        await store.drop(attempt(user))
+        assert mine == (await store.claim(attempt(user), NOW)).reservation
         await store.drop(mine)
 
-        assert (await store.claim(second := wish(user), NOW)).reservation == second
+        assert (await store.claim(second := attempt(user), NOW)).reservation == second
 
 
 class TestOpen:
@@ -236,5 +236,5 @@ class TestAway:
         with contextlib.ExitStack() as stack:
             store = await opened(stack.enter_context(servers.redis(tmp_path)))
         with pytest.raises(UnavailableError):
-            await store.claim(wish(user), NOW)
+            await store.claim(attempt(user), NOW)
         await store.close()

@@ -126,7 +126,7 @@ class TestCountersOfProxies:
         for ago, values in zip(range(5 * len(counters) - 5, -1, -5), counters, strict=True):
             at = NOW - ago * SECOND
             proxy = Proxy(version="", state="LIVE", uptime_seconds=900.0 - ago, counters=values)
-            observed.look([Seen(target, at=at, up_since=1, fault="", proxy=proxy)], at)
+            observed.note_scrape([Seen(target, at=at, up_since=1, fault="", proxy=proxy)], at)
         return found(db, folder=folder, observed=observed)
 
     @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ class TestRestartOfProxy:
         Only an Envoy that has run for less than before was restarted.
         """
         observed, later = Observations(), NOW + 17 * SECOND
-        observed.look(self.seen(0, 100.0), NOW)
-        observed.look(self.seen(17, uptime), later)
+        observed.note_scrape(self.seen(0, 100.0), NOW)
+        observed.note_scrape(self.seen(17, uptime), later)
 
         assert restarted == bool(observed.unplanned_restart("survey-envoy", later))

@@ -212,9 +212,9 @@ class TestObservations:
         A process that is replaced without anybody asking for it is noticed, and forgotten later.
         """
         observed, now = Observations(), 1_700_000_100 * SECOND
-        observed.look(self.seen(1_700_000_000), now)
+        observed.note_scrape(self.seen(1_700_000_000), now)
         assert "" == observed.unplanned_restart("survey", now)
-        observed.look(self.seen(1_700_000_099), now)
+        observed.note_scrape(self.seen(1_700_000_099), now)
 
         assert "restarted" in observed.unplanned_restart("survey", now)
         assert ["survey ended unexpectedly"] == [c.what for c in observed.changes(0, now)]
@@ -235,10 +235,10 @@ class TestObservations:
         A restart that a control action asked for is a change with a name, not an incident.
         """
         observed, now = Observations(), 1_700_000_100 * SECOND
-        observed.look(self.seen(1_700_000_000), now)
+        observed.note_scrape(self.seen(1_700_000_000), now)
         item = {"at": now - 5 * SECOND, "order": order, "by": "ada", "fault": ""}
         observed.note_actions([item | {"asked": {"service": service}}], int)
-        observed.look(self.seen(1_700_000_099), now)
+        observed.note_scrape(self.seen(1_700_000_099), now)
 
         assert planned == (observed.unplanned_restart("survey", now) == "")
         assert (f"{order} {service}", "ada") in [(c.what, c.who) for c in observed.changes(0, now)]

@@ -34,8 +34,8 @@ def process(name: str, *, started: int = NOW, version: str = "1.0", **gauges: fl
 
 def replaced(observed: Observations) -> None:
     """Let survey be seen before and after a restart that takes a minute."""
-    observed.look([process("survey", started=NOW - 60 * SECOND)], NOW - 30 * SECOND)
-    observed.look([process("survey", started=NOW)], NOW + SECOND)
+    observed.note_scrape([process("survey", started=NOW - 60 * SECOND)], NOW - 30 * SECOND)
+    observed.note_scrape([process("survey", started=NOW)], NOW + SECOND)
 
 
 def action(name: str, service: str, *, ago: int, fault: str = "") -> dict[str, Any]:
@@ -136,7 +136,7 @@ class TestDeployment:
         """
         observed = Observations()
         for version, at in (("1.0", NOW), ("1.0", NOW + 1), ("1.1", NOW + 2)):
-            observed.look([process("survey", version=version)], at)
+            observed.note_scrape([process("survey", version=version)], at)
         found = observed.deployment("survey")
 
         assert found is not None

@@ -3,6 +3,7 @@
 import json
 import socket
 import ssl
+import time
 
 import pytest
 from cryptography import x509
@@ -169,12 +170,23 @@ def test_limits_of_the_edge(mesh: Mesh, options: tuple[str, ...], status: int) -
 
 def test_forged_headers(mesh: Mesh) -> None:
     """
-    Clients decide neither about traces nor about canaries.
+    Clients decide neither about traces, nor about canaries, nor when their request arrived: the
+    gateway refuses those that have waited for long.
     """
+    gateway = mesh.one("gateway")
     trace = "0af7651916cd43dd8448eb211c80319c"
-    forged = ("-H", f"traceparent: 00-{trace}-b7ad6b7169203331-01", "-H", "x-canary: 1")
+    early = int((time.time() - 30) * 1000)
+    forged = (f"traceparent: 00-{trace}-b7ad6b7169203331-01", "x-canary: 1")
+    headers = (*forged, f"x-amarre-start: {early}")
     shown = ("-sS", "-i", "--cacert", str(mesh.cluster.folder / "pki/ca.crt"))
-    said = mesh.outside.run("curl", *shown, *forged, f"https://{SITE}/api/v1/health/status")
+
+    def asked(subset: str) -> int:
+        return gateway.counter(rf"cluster.outbound\|\d+\|{subset}\|health\..*upstream_rq_total$")
+
+    stable, canary = asked("stable"), asked("canary")
+    options = [option for header in headers for option in ("-H", header)]
+    said = mesh.outside.run("curl", *shown, *options, f"https://{SITE}/api/v1/health/status")
 
     assert "traceresponse: 00-" in said
     assert trace not in said
+    assert (1, 0) == (asked("stable") - stable, asked("canary") - canary), said

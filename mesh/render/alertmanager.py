@@ -81,6 +81,8 @@ INHIBITIONS = (
         _SERVICE,
     ),
     Inhibition("ServiceDown|RedcapFailing", "RedcapBreakerOpen", _SERVICE),
+    # When a proxy that hung continues, the requests that waited arrive at once.
+    Inhibition("ProxyDown", "BreakerOpen", _SERVICE),
     # A failed pod or host takes down both.
     Inhibition("ServiceDown", "ProxyDown", _SERVICE),
     # The gateway returns the errors of every service.

@@ -95,6 +95,7 @@ def _proxies(pace: Pace) -> Iterator[Alert]:
         team=Team.MESH,
         summary="{{ $labels.workload }} rejects calls to {{ $labels.envoy_cluster_name }}.",
         description="Its circuit breaker is open: the limits of the contract are reached.",
+        service="{{ $labels.workload }}",
         fires=Fires(series={f"{breakers[0]}{{{edge}}}": "0x5 1x10"}, at=10, labels=which),
         quiet=Quiet(series={f"{breakers[0]}{{{edge}}}": "1x5 0x10"}, at=12),
     )

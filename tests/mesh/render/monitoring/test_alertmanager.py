@@ -124,6 +124,8 @@ def quiet(cause: dict[str, str], effect: dict[str, str]) -> bool:
         ("ProxyDown survey", "ServiceDown survey", False),
         ("ProxyDown survey", "ErrorsAboveFivePercent survey", True),
         ("ProxyDown gateway", "GatewayErrors gateway", True),
+        ("ProxyDown gateway", "BreakerOpen gateway", True),
+        ("ProxyDown survey", "BreakerOpen gateway", False),
         ("ServiceDown survey", "RedcapBreakerOpen survey", True),
         ("RedcapFailing survey", "RedcapBreakerOpen survey", True),
         ("RedcapFailing survey", "LatencyBudgetBurnsFast survey", True),

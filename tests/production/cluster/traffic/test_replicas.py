@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -23,7 +24,11 @@ READ = DEPLOYED.mesh.method("survey.ListRequests")
 WRITE = DEPLOYED.mesh.method("survey.CreateRequest")
 """Proxies never try it again; it answers an empty request with FAILED_PRECONDITION."""
 ANSWERS = {"OK", "FAILED_PRECONDITION"}
+WATCH = DEPLOYED.mesh.method("survey.WatchRequests")
+STREAMS, STREAM_SECONDS = 8, 30.0
 LEAST_CALLS = 50
+LOG_READS = 8
+"""Proxies write a line up to a second after its call; the log is read four times a second."""
 RENEW_SECONDS = 20.0
 """How old tokens get, which live for a minute."""
 VERSION = "rollouts-pod-template-hash"
@@ -48,6 +53,13 @@ def two(mesh: Mesh) -> Iterator[Mesh]:
 def serving(mesh: Mesh, subset: str = "stable") -> int:
     """Return how many replicas the gateway's proxy sends calls to."""
     return mesh.one("gateway").counter(_CALLEE % (subset, "membership_healthy"))
+
+
+def streams(mesh: Mesh, pod: Pod) -> int:
+    """Return how many streams the gateway's proxy has open at *pod*."""
+    _, text = mesh.one("gateway").get(15000, "/clusters")
+    replica = rf"\|streams\|{SERVICE}\..*::{re.escape(pod.address)}:\d+::rq_active::(\d+)"
+    return sum(map(int, re.findall(replica, text)))
 
 
 @contextmanager
@@ -92,10 +104,22 @@ def served(pod: Pod) -> int:
     return sum(line["path"] == READ.path for line in pod.access_log() if "caller" in line)
 
 
+def served_before(replicas: list[Pod]) -> list[int]:
+    """Return how many calls of READ each replica has logged, once no more lines are added."""
+    seen: list[list[int]] = []
+
+    def is_level() -> bool:
+        seen.append([served(pod) for pod in replicas])
+        return len(seen) > LOG_READS and seen[-1] == seen[-LOG_READS]
+
+    assert eventually(is_level)
+    return seen[-1]
+
+
 def shares(mesh: Mesh, **options: object) -> list[float]:
     """Return the share of calls that each replica serves."""
     replicas = mesh.pods[SERVICE]
-    before = [served(pod) for pod in replicas]
+    before = served_before(replicas)
     calls = mesh.requests([READ] * CALLS, **options)
     found = made(mesh.one("gateway").place, calls, at_once=8)
     assert {"OK"} == {got["code"] for got in found}
@@ -195,13 +219,20 @@ def test_new_certificates(two: Mesh, installed: list[Resource]) -> None:
 
 def test_drained(two: Mesh) -> None:
     """
-    A pod that ends, as when a node is drained, costs no call.
+    A pod that ends, as when a node is drained, fails no call, and its streams end without an error.
     """
     _, leaving = two.pods[SERVICE]
-    with load(two) as ends:
-        time.sleep(2)
-        two.drain(leaving)
-        time.sleep(2)
+    watches = two.requests([WATCH] * STREAMS, first=False, timeout=STREAM_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        with load(two) as ends:
+            watched = pool.submit(made, two.one("gateway").place, watches, at_once=STREAMS)
+            assert eventually(lambda: streams(two, leaving) > 0, watched.done)
+            time.sleep(2)
+            two.drain(leaving)
+            time.sleep(2)
+        codes = {got["code"] for got in watched.result()}
 
     assert {} == failed(ends)
+    # Those of the other replica last until their caller's deadline.
+    assert {"OK", "DEADLINE_EXCEEDED"} == codes
     assert 1 == serving(two)

@@ -1,11 +1,12 @@
 """
 Console benchmark: ingestion rate, memory, and search time.
 
-    python benchmarks/console_ingest.py [--spans 200000] [--rate 5000] [--pages]
+    python benchmarks/console_ingest.py [--spans 200000] [--rate 5000] [--services 1000] [--pages]
 
 Runs a console in a temporary folder, on one core, sends spans over OTLP gRPC at a steady rate and
 prints the spans stored, CPU time and memory of the console, and the time of searches; with
-``--pages`` also how long each page takes in Chromium until it shows its data.
+``--pages`` also how long each page takes in Chromium until it shows its data. ``--services`` lets
+as many more services call one another.
 """
 
 import argparse
@@ -67,6 +68,28 @@ def batch(traces: int, number: int) -> bytes:
     return request.SerializeToString()
 
 
+def crowd(services: int) -> bytes:
+    """Return one request in which each of *services* services is called by the one before."""
+    request = ExportTraceServiceRequest()
+    trace_id, parent = os.urandom(16), b""
+    now = time.time_ns()
+    for number in range(services):
+        if number % 20 == 0:
+            trace_id, parent = os.urandom(16), b""
+        resource = request.resource_spans.add()
+        name = resource.resource.attributes.add(key="service.name")
+        name.value.string_value = f"team{number:04}"
+        span = resource.scope_spans.add().spans.add(
+            trace_id=trace_id, span_id=os.urandom(8), parent_span_id=parent, kind=2
+        )
+        span.name = f"team.v1.Team{number}/Call"
+        for key, value in (("rpc.system.name", "grpc"), ("rpc.method", span.name)):
+            span.attributes.add(key=key).value.string_value = value
+        span.start_time_unix_nano, span.end_time_unix_nano = now - 50_000_000, now
+        parent = span.span_id
+    return request.SerializeToString()
+
+
 def _trace(spans: dict[str, Any], number: int) -> None:
     trace_id, parent = os.urandom(16), b""
     method = random.choice(METHODS)
@@ -92,13 +115,17 @@ def _trace(spans: dict[str, Any], number: int) -> None:
         parent = span.span_id
 
 
-async def send(address: str, spans: int, rate: int) -> tuple[float, int]:
-    """Send *spans* at *rate* a second; return how long it took and how many were rejected."""
+async def send(address: str, spans: int, rate: int, services: int) -> tuple[float, int]:
+    """Send *spans* at *rate* a second, and one of each of *services*.
+
+    Returns how long it took and how many spans were rejected.
+    """
     each = 64
     requests = [batch(each, n * each) for n in range(24)]
     refused = 0
     async with grpc.aio.insecure_channel(address) as channel:
         export: Any = channel.unary_unary(EXPORT)
+        await export(crowd(services))
         started = time.monotonic()
         sent = 0
         while sent < spans:
@@ -132,6 +159,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spans", type=int, default=60_000)
     parser.add_argument("--rate", type=int, default=5_000)
+    parser.add_argument("--services", type=int, default=0)
     parser.add_argument("--pages", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +195,7 @@ async def measure(
                 await asyncio.sleep(0.05)
         idle = process.memory_info().rss
         before = process.cpu_times()
-        took, refused = await send(f"127.0.0.1:{ports[1]}", given.spans, given.rate)
+        took, refused = await send(f"127.0.0.1:{ports[1]}", given.spans, given.rate, given.services)
         client.headers["authorization"] = f"Bearer {(folder / 'token').read_text()}"
         kept, started = 0, time.monotonic()
         while kept < given.spans - refused and time.monotonic() - started < 120:

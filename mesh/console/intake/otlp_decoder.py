@@ -28,7 +28,7 @@ from mesh.console.store.rows import Link, Log, Point, Row, Span
 
 FUTURE = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
-MAX_SERVICES = 64
+MAX_SERVICES = 2048
 OTHER_SERVICES = "(others)"
 MAX_EVENTS = 32
 MAX_LINKS = 32

@@ -107,6 +107,39 @@ class TestPages:
         await expect(page.get_by_role("link", name="failed calls")).to_have_count(0)
         assert [] == complaints
 
+    async def test_a_thousand_services(self, browser: Browser, running: Running) -> None:
+        """
+        With many services the picture has the failing and the declared calls, lists have a page,
+        and a workload can be chosen; its address shows it again.
+        """
+        batch = Batch()
+        for number in range(1000):
+            parent = batch.span(f"caller{number}", "client", kind=3)
+            method = f"team.v1.Team{number}/Call"
+            batch.rpc(f"team{number}", method, trace=parent.trace_id, parent=parent.span_id)
+        await running.take("traces", batch.request)
+        page, complaints = await opened(browser, running)
+        await page.goto(f"{running.url}/graph")
+        picture = page.get_by_role("group", name="Calls between workloads")
+        rows = page.locator("table tbody tr")
+        await expect(page.get_by_text("The picture has 24 of 20")).to_be_visible()
+        assert 24 >= await picture.locator(".node").count()
+        await expect(picture.get_by_role("button", name="gateway calls survey")).to_be_visible()
+        await expect(rows).to_have_count(100)
+        await page.get_by_role("combobox", name="Workload").fill("team777")
+        await page.keyboard.press("Enter")
+
+        edge = picture.get_by_role("button", name="caller777 calls team777")
+        await expect(edge).to_be_visible()
+        await expect(picture.get_by_role("button")).to_have_count(1)
+        await page.goto(page.url)
+        await expect(edge).to_be_visible()
+        await page.goto(f"{running.url}/mesh")
+        await page.get_by_role("button", name="Show all 20").click()
+        stored = page.get_by_role("region", name="Stored").locator("tbody tr")
+        assert 2000 <= await stored.count()
+        assert [] == complaints
+
     async def test_replay(self, browser: Browser, running: Running) -> None:
         """
         The slider shows the graph of one step of the time range; its address shows it again.

@@ -42,10 +42,20 @@ export function refresh(element, ...children) {
 export const scrolls = (name, kind, ...children) =>
   h("div", { class: `scroll ${kind}`, tabindex: 0, role: "region", "aria-label": name, "data-focus": `scroll ${name}` }, ...children);
 
+const ROWS = 100, whole = new Set();
+
+/** Returns the first rows of a long list and a button that calls back with all of them shown. */
+export function page(name, rows, again) {
+  if (rows.length <= ROWS || whole.has(name)) return [rows, null];
+  return [rows.slice(0, ROWS), h("button", { type: "button", onclick: () => { whole.add(name); again(); } }, `Show all ${rows.length}`)];
+}
+
 /** A card with a table; a function returns the cells of each row. */
 export function table(title, columns, rows, cells, none, ...after) {
-  return h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
-    rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, rows.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none));
+  const [shown, more] = page(title, rows, () => section.replaceWith(table(title, columns, rows, cells, none, ...after)));
+  const section = h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
+    rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, shown.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none), more);
+  return section;
 }
 
 export const pill = (kind, ...text) => h("span", { class: `pill ${kind}` }, ...text);

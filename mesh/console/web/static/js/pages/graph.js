@@ -1,22 +1,30 @@
 // The service graph: declared and observed edges.
 
 import { get, every } from "../api.js";
-import { empty, facts, h, head, pill, refresh, s, show } from "../dom.js";
+import { empty, facts, h, head, page, pill, refresh, s, show } from "../dom.js";
 import { bounds, picker, range } from "../range.js";
 import { clock, count, minutesAgo, percent, rate } from "../format.js";
 
 const NODE = { width: 132, height: 48 }, GAP = { x: 150, y: 44 };
+const MOST_DRAWN = 24;
 
 export async function graph(main, { signal, query, keep }) {
-  let chosen = query.get("edge") ?? "", at = query.get("at") ?? "";
-  const picture = h("div", { class: "card scroll" }), side = h("div", {}), table = h("div", {});
-  show(main, head("Graph", "Declared and observed calls in the time range. Undeclared edges and edges that were never observed are highlighted.", picker()), replay(at, (moment) => { at = moment; keep({ edge: chosen, at }); return update(); }, signal), picture, side, table);
+  let chosen = query.get("edge") ?? "", at = query.get("at") ?? "", workload = query.get("workload") ?? "";
+  const picture = h("div", { class: "card scroll" }), side = h("div", {}), table = h("div", {}), note = h("p", { class: "muted", role: "status" });
+  const names = h("datalist", { id: "workloads" });
+  const filter = h("label", {}, "Workload", h("input", { type: "search", name: "workload", list: "workloads", placeholder: "any", value: workload, onchange: (event) => { workload = event.target.value.trim(); stay(); draw(); } }), names);
+  show(main, head("Graph", "Declared and observed calls in the time range. Undeclared edges and edges that were never observed are highlighted.", picker()), replay(at, filter, (moment) => { at = moment; stay(); return update(); }, signal), note, picture, side, table);
   let edges = [];
-  const choose = (key) => { chosen = key === chosen ? "" : key; keep({ edge: chosen, at }); draw(); };
+  const stay = () => keep({ edge: chosen, at, workload });
+  const choose = (key) => { chosen = key === chosen ? "" : key; stay(); draw(); };
   const draw = () => {
-    refresh(picture, drawing(joined(edges), chosen, choose));
+    const known = workloads(edges), near = edges.filter((e) => !workload || e.from === workload || e.to === workload);
+    const drawn = few(joined(near)), shown = workloads(drawn).length;
+    show(names, [...known].sort().map((name) => h("option", { value: name })));
+    note.textContent = !near.length && workload ? `No calls of ${workload} in this time range.` : shown < workloads(near).length ? `The picture has ${shown} of ${workloads(near).length} workloads: failing calls first, then declared ones. Choose a workload to see its calls.` : "";
+    refresh(picture, drawn.length ? drawing(drawn, chosen, choose) : null);
     refresh(side, chosen ? detail(edges.filter((e) => key(e) === chosen)) : null);
-    refresh(table, listing(edges));
+    refresh(table, listing(near, draw));
   };
   const update = async () => {
     const { items } = await get("graph", at ? slice(at) : range(), signal);
@@ -42,7 +50,7 @@ function slice(at) {
 }
 
 /** A slider that replays the graph step by step; its last position shows the whole range. */
-function replay(at, chosen, signal) {
+function replay(at, filter, chosen, signal) {
   const { since, until, count: last } = steps();
   const output = h("output", {}), reached = at ? Math.round((Date.parse(at) / 1000 - since) / (until - since) * last) : last + 1;
   const slider = h("input", { type: "range", min: 1, max: last + 1, "aria-label": "Replay" });
@@ -66,7 +74,7 @@ function replay(at, chosen, signal) {
   signal.addEventListener("abort", stop);
   slider.addEventListener("input", () => { stop(); moved(); });
   name();
-  return h("div", { class: "filters replay" }, h("label", { class: "wide" }, "Replay", slider), output, play);
+  return h("div", { class: "filters replay" }, filter, h("label", { class: "wide" }, "Replay", slider), output, play);
 }
 
 const key = (edge) => `${edge.from}→${edge.to}`;
@@ -83,6 +91,19 @@ function joined(edges) {
     pairs.set(pair.key, pair);
   }
   return [...pairs.values()];
+}
+
+const workloads = (edges) => [...new Set(edges.flatMap((e) => [e.from, e.to]))];
+
+/** Returns the edges of at most `MOST_DRAWN` workloads: failing ones first, then those of the contracts. */
+function few(edges) {
+  const names = new Set(), rank = (e) => ["failing", "live", "quiet", "never", "undeclared"].indexOf(state(e));
+  return [...edges].sort((a, b) => rank(a) - rank(b) || b.calls - a.calls).filter(({ from, to }) => {
+    const added = [from, to].filter((name) => !names.has(name));
+    if (names.size + added.length > MOST_DRAWN) return false;
+    added.forEach((name) => names.add(name));
+    return true;
+  });
 }
 
 const FEW = 20;
@@ -175,16 +196,17 @@ function detail(edges) {
   ])));
 }
 
-function listing(edges) {
+function listing(edges, again) {
   if (!edges.length) return empty("No declared or observed calls.");
   const rank = (e) => (e.declared ? 1 : 0) * 2 + (e.observed ? 0 : 1);
+  const [rows, more] = page("edges", [...edges].sort((a, b) => rank(a) - rank(b)), again);
   return h("section", { class: "card flush" }, h("h2", {}, "All edges"), h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, ["From", "To", "Method", "State", "Rate", "Failed", "Denied", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
-    h("tbody", {}, [...edges].sort((a, b) => rank(a) - rank(b)).map((e) => h("tr", {},
+    h("tbody", {}, rows.map((e) => h("tr", {},
       h("td", {}, e.from), h("td", {}, e.to),
       h("td", {}, e.method ? h("a", { href: `/traces?rpc=${e.method}`, "data-row": true, "data-focus": `${key(e)}${e.method}` }, e.method) : ""),
       h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "idle") : pill("warn", "never observed")),
       h("td", { class: "num" }, e.calls ? rate(e.rate) : "–"), h("td", { class: "num" }, !e.calls ? "–" : e.errors && e.calls < FEW ? `${e.errors} of ${e.calls}` : percent(e.errorRatio)),
       h("td", { class: "num" }, e.refused ? h("span", { title: e.policy }, count(e.refused)) : "–"),
-      h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))));
+      h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))), more);
 }

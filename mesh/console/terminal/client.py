@@ -1,12 +1,16 @@
 """Client of the console API, for the terminal commands."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.command_line import UserError
 from mesh.control import current_user
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class Client:
@@ -32,12 +36,11 @@ class Client:
     def _ask(self, verb: str, path: str, parameters: dict[str, Any]) -> Any:
         import httpx
 
-        kept = {name: value for name, value in parameters.items() if value not in ("", None)}
         try:
             answer = httpx.request(
                 verb,
                 f"{self.url}/api/{path}",
-                params=kept,
+                params=_present(parameters),
                 headers=self._headers,
                 timeout=10,
                 trust_env=False,
@@ -51,53 +54,49 @@ class Client:
 
     def follow(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """Yield items as they arrive, until the console stops; raises like `get`."""
-        import httpx
-
-        kept = {name: value for name, value in parameters.items() if value not in ("", None)}
-        try:
-            with httpx.stream(
-                "GET",
-                f"{self.url}/api/{path}",
-                params=kept | {"follow": "true"},
-                headers=self._headers,
-                timeout=httpx.Timeout(10, read=None),
-                trust_env=False,
-            ) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise UserError(answer.json()["error"]["message"])
-                for line in answer.iter_lines():
-                    if line:
-                        yield json.loads(line)
-        except httpx.HTTPError as exc:
-            raise self._unavailable() from exc
+        with self._stream(path, None, **parameters, follow="true") as answer:
+            for line in answer.iter_lines():
+                if line:
+                    yield json.loads(line)
 
     def save(self, path: str, file: Path) -> None:
         """Write the response of an endpoint to *file* atomically; raises like `get`."""
-        import httpx
-
         part = file.with_name(f"{file.name}.part")
         try:
-            with httpx.stream(
-                "GET",
-                f"{self.url}/api/{path}",
-                headers=self._headers,
-                timeout=httpx.Timeout(10, read=300),
-                trust_env=False,
-            ) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise UserError(answer.json()["error"]["message"])
-                with part.open("wb") as into:
-                    for chunk in answer.iter_bytes():
-                        into.write(chunk)
+            with self._stream(path, 300) as answer, part.open("wb") as into:
+                for chunk in answer.iter_bytes():
+                    into.write(chunk)
             part.replace(file)
-        except httpx.HTTPError as exc:
-            raise self._unavailable() from exc
         except OSError as exc:
             raise UserError(f"{file} cannot be written ({exc.strerror}).") from exc
         finally:
             part.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def _stream(
+        self, path: str, read_seconds: float | None, **parameters: Any
+    ) -> Iterator["httpx.Response"]:
+        import httpx
+
+        try:
+            with httpx.stream(
+                "GET",
+                f"{self.url}/api/{path}",
+                params=_present(parameters),
+                headers=self._headers,
+                timeout=httpx.Timeout(10, read=read_seconds),
+                trust_env=False,
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise UserError(answer.json()["error"]["message"])
+                yield answer
+        except httpx.HTTPError as exc:
+            raise self._unavailable() from exc
+
     def _unavailable(self) -> UserError:
         return UserError(f"The console at {self.url} does not respond. See `amarre status`.")
+
+
+def _present(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value not in ("", None)}

@@ -86,7 +86,7 @@ class Api:
             "/api/runs": self.runs,
             "/api/export": self.export,
         }
-        return [Route(path, _answering(endpoint)) for path, endpoint in endpoints.items()]
+        return [Route(path, _handle_errors(endpoint)) for path, endpoint in endpoints.items()]
 
     async def overview(self, request: Request) -> Answer:
         """Services between ``from`` and ``to``, with firing incidents and alerts."""
@@ -337,7 +337,7 @@ class Api:
         )
 
 
-def _answering(
+def _handle_errors(
     endpoint: Callable[[Request], Awaitable[Answer]],
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:

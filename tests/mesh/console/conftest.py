@@ -1,4 +1,4 @@
-"""A writer over a file of its own, and a whole console on free ports."""
+"""Fixtures: a running writer, and a whole console on free ports."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,7 +29,7 @@ ADDRESSES = ("console_listen", "console_otlp_grpc", "console_otlp_http")
 
 @dataclass
 class Kept:
-    """A running writer and a connection that sees what it wrote."""
+    """A running writer, with a way to read what it wrote."""
 
     writer: Writer
     intake: IntakeCounters
@@ -44,23 +44,23 @@ class Kept:
         self.writer.flush()
 
     def rows_of(self, signal: str, request: Any) -> list[Row]:
-        """Return the rows of a request."""
+        """Return the rows decoded from a request."""
         message = otlp_reader.read(signal, request.SerializeToString(), otlp_reader.PROTOBUF)
         return self.decoder.decode(signal, message).rows
 
     def rows(self, sql: str, *values: Any) -> list[Any]:
-        """Return what a query finds."""
+        """Return the result of a query."""
         with contextlib.closing(schema.open_reader(self.path)) as db:
             return [tuple(row) for row in db.execute(sql, values)]
 
     def dropped(self) -> dict[tuple[str, str], int]:
-        """Return what was not kept: (reason, service) to how often."""
+        """Return the dropped items: count by (reason, service)."""
         return {(one.reason, one.service): one.count for one in self.intake.dropped()}
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
-    """Starts a writer with other limits than the usual ones."""
+    """Starts a writer with custom limits."""
     with contextlib.ExitStack() as stack:
 
         def start(**limits: Any) -> Kept:
@@ -80,13 +80,13 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
 
 @pytest.fixture
 def kept(make: Callable[..., Kept]) -> Kept:
-    """A running writer with the usual limits."""
+    """A running writer with the default limits."""
     return make()
 
 
 @dataclass
 class Running:
-    """A whole console: its addresses, its parts and a client with the token."""
+    """A whole console: addresses, components and an authenticated client."""
 
     settings: ConsoleSettings
     context: Context
@@ -94,12 +94,12 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where pages and API are."""
+        """URL of the pages and the API."""
         return f"http://{self.settings.console_listen}"
 
     @property
     def otlp(self) -> str:
-        """Where OTLP over HTTP goes."""
+        """URL of OTLP over HTTP."""
         return f"http://{self.settings.console_otlp_http}"
 
     async def take(self, signal: str, request: Any) -> None:
@@ -143,7 +143,7 @@ def start(tmp_path: Path) -> Start:
 async def _on_free_ports(
     stack: contextlib.AsyncExitStack, folder: Path, settings: dict[str, Any]
 ) -> tuple[ConsoleSettings, Context]:
-    """Start a console; again when another program took one of its ports meanwhile."""
+    """Start a console; retry if another program took one of its ports."""
     files = {
         "console_database": folder / "console.sqlite",
         "console_token_file": folder / "token",

@@ -1,4 +1,4 @@
-"""OTLP requests for tests, made as processes make them."""
+"""OTLP requests for tests, in the form that processes send."""
 
 import os
 import time
@@ -13,7 +13,7 @@ CREATE = "amarre.survey.v1.SurveyService/CreateRequest"
 
 
 def now() -> int:
-    """Return the time in nanoseconds, as OTLP counts it."""
+    """Return the time in nanoseconds, as in OTLP."""
     return time.time_ns()
 
 
@@ -37,7 +37,7 @@ class Batch:
         error: bool = False,
         **attributes: Any,
     ) -> Any:
-        """Add a span; names of attributes are written with ``__`` for dots."""
+        """Add a span; attribute names use ``__`` for dots."""
         if service not in self._spans:
             resource = self.request.resource_spans.add()
             _set(resource.resource.attributes, {"service.name": service})
@@ -58,7 +58,7 @@ class Batch:
         return span
 
     def rpc(self, service: str, method: str = LIST, code: str = "OK", **facts: Any) -> Any:
-        """Add the span of a call at its server."""
+        """Add the server span of a call."""
         return self.span(
             service, method, rpc__method=method, rpc__response__status_code=code, **facts
         )
@@ -96,7 +96,7 @@ class Batch:
 
 
 def logs(service: str, *bodies: str, level: int = 9, **facts: Any) -> ExportLogsServiceRequest:
-    """Return a request with one record per body; *facts* are ``trace``, ``at``, attributes."""
+    """Return a request with one record per body; *facts* are ``trace``, ``at`` or attributes."""
     request = ExportLogsServiceRequest()
     resource = request.resource_logs.add()
     _set(resource.resource.attributes, {"service.name": service})

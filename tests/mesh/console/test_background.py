@@ -1,4 +1,4 @@
-"""Background tasks of the console: one that fails is restarted and shown."""
+"""Background tasks of the console: a failing one is restarted and shown."""
 
 import asyncio
 from typing import Any
@@ -24,7 +24,7 @@ async def test_restarted(
     start: Start, monkeypatch: pytest.MonkeyPatch, task: type, method: str, name: str
 ) -> None:
     """
-    A task that raises returns, and the overview names it until then; serving goes on.
+    A failed task is restarted, and the overview shows it until then; serving continues.
     """
     original: Any = getattr(task, method)
     failures = [ZeroDivisionError() for _ in range(2)]

@@ -10,7 +10,7 @@ from mesh.console.clock import rfc3339, steady
 class TestClock:
     def test_jump(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        When the time of day jumps by a year, the console's clock goes on as before.
+        When the system time jumps by a year, the console's clock continues.
         """
         now = steady()
         before = now()
@@ -23,6 +23,6 @@ class TestClock:
 
     def test_text(self) -> None:
         """
-        Times are told in UTC with microseconds.
+        Times are formatted in UTC with microseconds.
         """
         assert "2026-01-05T12:00:00.000007Z" == rfc3339(1_767_614_400_000_007)

@@ -1,4 +1,4 @@
-"""Numbers that agree: console, Prometheus and terminal answer the same question alike."""
+"""Consistent numbers: console, Prometheus and terminal agree."""
 
 import asyncio
 import contextlib
@@ -30,20 +30,20 @@ CALLS, BUCKETS = f"{names.RPC_CLIENT_DURATION}_count", f"{names.RPC_CLIENT_DURAT
 
 
 class Prometheus:
-    """A real Prometheus with the configuration that the mesh gives it."""
+    """A real Prometheus with the rendered configuration."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def ask(self, query: str) -> float:
-        """Return the one value that answers *query*; -1 while there is none."""
+        """Return the single value of *query*; -1 if there is none."""
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.get(f"{self._url}/api/v1/query", params={"query": query})
         found = answer.json()["data"]["result"]
         return float(found[0]["value"][1]) if found else -1.0
 
     async def answer(self, query: str) -> float:
-        """Return the value once there is one: a scrape that took too long leaves a gap."""
+        """Return the value once there is one: a slow scrape leaves a gap."""
         async with asyncio.timeout(60):
             while (found := await self.ask(query)) < 0:
                 await asyncio.sleep(0.1)
@@ -69,7 +69,7 @@ async def prometheus(folder: Path, target: Target) -> AsyncIterator[Prometheus]:
 
 
 async def until(holds: Callable[[], Any]) -> None:
-    """Wait until *holds* says so."""
+    """Wait until *holds* is true."""
     async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(httpx.HTTPError):
@@ -80,8 +80,8 @@ async def until(holds: Callable[[], Any]) -> None:
 
 async def test_known_traffic(start: Start, tmp_path: Path) -> None:
     """
-    Calls, errors and the 95th percentile of a method are the same figure in all three, and the
-    terminal shows the one that the API tells.
+    Calls, errors and the 95th percentile of a method agree in all three, and the terminal shows the
+    value of the API.
     """
     process = Process()
     async with (
@@ -116,7 +116,7 @@ async def test_known_traffic(start: Start, tmp_path: Path) -> None:
 
 async def test_few_calls(start: Start) -> None:
     """
-    Figures of few calls say that they are of few; no calls are no figure.
+    Figures of few calls are marked; without calls there are none.
     """
     process = Process()
     async with (

@@ -1,4 +1,4 @@
-"""The alerts of Prometheus and Alertmanager, beside the console's own."""
+"""Alerts from Prometheus and Alertmanager, in addition to the console's own."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from tests.mesh.console.conftest import Running, Start
 
 
 def told(name: str, state: str, severity: str = "page") -> dict[str, Any]:
-    """Return an alert as Alertmanager tells it."""
+    """Return an alert in the format of Alertmanager."""
     return {
         "labels": {"alertname": name, "severity": severity},
         "annotations": {
@@ -28,14 +28,14 @@ def told(name: str, state: str, severity: str = "page") -> dict[str, Any]:
 
 
 def watched(name: str, state: str, severity: str = "page") -> dict[str, Any]:
-    """Return an alert as Prometheus tells it."""
+    """Return an alert in the format of Prometheus."""
     alert = told(name, state, severity) | {"state": state, "activeAt": "2026-11-26T12:00:00Z"}
     return {key: alert[key] for key in ("labels", "annotations", "state", "activeAt")}
 
 
 @contextlib.asynccontextmanager
 async def serving(body: Any) -> AsyncIterator[str]:
-    """Serve *body* as JSON, or as it is; yields the URL."""
+    """Serve *body*, as JSON or raw; yields the URL."""
     text = (body if isinstance(body, str) else json.dumps(body)).encode()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,7 +52,7 @@ async def serving(body: Any) -> AsyncIterator[str]:
 
 
 async def once(running: Running, holds: Callable[[Any], bool]) -> Any:
-    """Return the overview once it is as wanted."""
+    """Return the overview once it satisfies the condition."""
     async with asyncio.timeout(10):
         while not holds(found := await running.get("overview")):
             await asyncio.sleep(0.02)
@@ -60,13 +60,13 @@ async def once(running: Running, holds: Callable[[Any], bool]) -> Any:
 
 
 def asked(found: Any) -> bool:
-    """Say whether every server has been asked."""
+    """Return whether every server has been polled."""
     return all(s["fault"] != "not polled yet" for s in found["alertServers"])
 
 
 async def test_both(start: Start) -> None:
     """
-    Alertmanager says what fires and what is silenced, Prometheus what may; each alert once.
+    Firing and silenced alerts come from Alertmanager, pending ones from Prometheus, each once.
     """
     firing = [
         told("Silent", "suppressed"),
@@ -93,7 +93,7 @@ async def test_both(start: Start) -> None:
 
 async def test_alertmanager_away(start: Start) -> None:
     """
-    While Alertmanager is away its silence is told, and Prometheus says what fires.
+    While Alertmanager is unavailable, that is reported, and Prometheus provides firing alerts.
     """
     rules = {"data": {"alerts": [watched("Down", "firing")]}}
     async with (
@@ -111,7 +111,7 @@ async def test_alertmanager_away(start: Start) -> None:
 @pytest.mark.parametrize("body", ["<html>", "[]", '{"data": {"alerts": [{}]}}', '{"data": null}'])
 async def test_nonsense(start: Start, body: str) -> None:
     """
-    A server that answers something else is said to; the console goes on.
+    A server with an invalid response is reported; the console continues.
     """
     async with serving(body) as url, start(console_prometheus=url) as running:
         found = await once(running, asked)
@@ -132,7 +132,7 @@ async def test_nonsense(start: Start, body: str) -> None:
 )
 def test_runbook(url: str, shown: str) -> None:
     """
-    A runbook is read in the console when it is ours, elsewhere when it is not; no link runs code.
+    Our runbooks open in the console, others at their URL; no link can run code.
     """
     assert shown == runbooks.link(url)
 
@@ -140,7 +140,7 @@ def test_runbook(url: str, shown: str) -> None:
 @pytest.mark.parametrize("severity", ["critical", "page"])
 async def test_severity(start: Start, severity: str) -> None:
     """
-    What wakes somebody up comes first, whoever calls it what; all else waits.
+    Pages come first, whatever the severity is called; all other alerts are tickets.
     """
     firing = [told("Slow", "active", "warning"), told("Down", "active", severity)]
     async with serving(firing) as url, start(console_alertmanager=url) as running:
@@ -153,7 +153,7 @@ async def test_severity(start: Start, severity: str) -> None:
 
 async def test_pages(running: Running) -> None:
     """
-    Every runbook can be read, in the console's frame, and links to others; nothing else can.
+    Every runbook is served in the console's layout and links to others; nothing else is served.
     """
     pages = {path.name for path in runbooks.FOLDER.glob("*.md")}
     links = {rule.page for rule in alert_table.rules().values()}
@@ -170,7 +170,7 @@ async def test_pages(running: Running) -> None:
 
 async def test_none(running: Running) -> None:
     """
-    Where neither is installed the console's own evaluation stands alone.
+    Without alert servers, only the console's own evaluation is used.
     """
     found = await running.get("overview")
 

@@ -1,4 +1,4 @@
-"""What the console concludes from what it has scraped and counted."""
+"""Alerts that the console evaluates from scrapes and counters."""
 
 import json
 import sqlite3
@@ -71,7 +71,7 @@ def test_checked_dependency(
     db: sqlite3.Connection, tmp_path: Path, seen: Seen, expected: tuple[str, str]
 ) -> None:
     """
-    A dependency whose checks fail is named without any traffic; one whose checks hold is not.
+    A dependency whose health checks fail alerts without any traffic; a healthy one does not.
     """
     assert [expected] == found(db, seen, folder=tmp_path)
     holds = dict.fromkeys(seen.dependencies, True)
@@ -92,7 +92,7 @@ def test_caller_that_proxies_refuse(
     db: sqlite3.Connection, tmp_path: Path, caller: str, rpc: str, expected: Any
 ) -> None:
     """
-    Calls that a proxy refuses never reach the service; their spans name caller and method.
+    Calls that a proxy denies never reach the service; their spans name caller and method.
     """
     row = (NOW // (60 * SECOND), caller, "survey", rpc, 0, 30, 0, 30)
     db.execute("INSERT INTO edges VALUES (?,?,?,?,?,?,?,?)", row)
@@ -103,7 +103,7 @@ def test_caller_that_proxies_refuse(
 @pytest.mark.parametrize(("refused", "expected"), [(50, [("LimitRefusals", "gateway")]), (5, [])])
 def test_overload(db: sqlite3.Connection, tmp_path: Path, refused: int, expected: Any) -> None:
     """
-    A gateway that refuses many requests by its limits is overloaded; a few tell nothing.
+    A gateway that rejects many requests above its limits is overloaded; a few do not alert.
     """
     labels = json.dumps({"limit": "requests_in_flight"})
     db.execute(
@@ -118,10 +118,10 @@ def test_overload(db: sqlite3.Connection, tmp_path: Path, refused: int, expected
 
 
 class TestCountersOfProxies:
-    """What proxies counted between two scrapes."""
+    """Counters of proxies between two scrapes."""
 
     def alerts(self, folder: Path, db: sqlite3.Connection, *counters: dict[str, float]) -> Any:
-        """Return the alerts after scrapes with *counters*, 5 s apart, of the gateway's proxy."""
+        """Return the alerts after scrapes of the gateway's proxy with *counters*, 5 s apart."""
         observed, target = Observations(), Target(process="gateway-envoy", url="http://127.0.0.1:1")
         for ago, values in zip(range(5 * len(counters) - 5, -1, -5), counters, strict=True):
             at = NOW - ago * SECOND
@@ -144,7 +144,8 @@ class TestCountersOfProxies:
         self, db: sqlite3.Connection, tmp_path: Path, counter: str, refused: int, expected: bool
     ) -> None:
         """
-        Requests that the edge refuses above its limits are seen, also all between two scrapes.
+        Requests that the edge rejects above its limits are counted, including all between two
+        scrapes.
         """
         after = {counter: float(refused)}
         limits = [("LimitRefusals", "gateway")] if expected else []
@@ -159,7 +160,7 @@ class TestCountersOfProxies:
         self, db: sqlite3.Connection, tmp_path: Path, total: int, expected: list[str]
     ) -> None:
         """
-        Retries are a storm as a share of all calls, not by their number.
+        A retry storm is measured as a share of all calls, not by number.
         """
         of = "cluster.survey.upstream_rq"
         after = {f"{of}_retry": 30.0, f"{of}_total": float(total)}
@@ -169,7 +170,7 @@ class TestCountersOfProxies:
 
 def test_streams_that_stay_open(db: sqlite3.Connection, tmp_path: Path) -> None:
     """
-    Failed attempts to open a stream while a mesh starts are no burnt budget; failed calls are.
+    Failed attempts to open a stream at startup do not burn the error budget; failed calls do.
     """
     for method, expected in (
         ("WatchRevocations", []),
@@ -182,7 +183,7 @@ def test_streams_that_stay_open(db: sqlite3.Connection, tmp_path: Path) -> None:
 
 def test_breaker(db: sqlite3.Connection, tmp_path: Path) -> None:
     """
-    A breaker between a proxy and its own service, or of a canary, is about that service.
+    A breaker between a proxy and its own service, or its canary, concerns that service.
     """
     clusters = {"app": "auth", "app_survey": "auth", "survey": "survey", "survey_canary": "survey"}
     for cluster, service in clusters.items():
@@ -218,7 +219,7 @@ def test_start(
     db: sqlite3.Connection, tmp_path: Path, auth: dict[str, Any], expected: list[str]
 ) -> None:
     """
-    What proxies say of a process that starts is no fault; of any other it is.
+    Reports of proxies about a starting process are ignored; about any other process they alert.
     """
     host = {"cluster": "auth", "address": "127.0.0.1:2", "ejected": False, "failing": True}
     proxy = Proxy(version="", state="LIVE", uptime_seconds=1.0, hosts=[host])
@@ -248,7 +249,7 @@ class TestRestartOfProxy:
     )
     def test_uptime(self, uptime: float, restarted: bool) -> None:
         """
-        Only an Envoy that has run for less than before was restarted.
+        Only an Envoy whose uptime decreased has restarted.
         """
         observed, later = Observations(), NOW + 17 * SECOND
         observed.note_scrape(self.seen(0, 100.0), NOW)

@@ -1,4 +1,4 @@
-"""Causes first: what explains what, one incident per cause, one name per alert."""
+"""Root cause analysis: explanations, one incident per cause, one name per alert."""
 
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def grouped(*alerts: Alert) -> list[tuple[str, str, list[str]]]:
 )
 def test_one_cause(cause: tuple[str, str], effects: list[tuple[str, str]]) -> None:
     """
-    Everything that one cause explains is folded below it, whatever order it is found in.
+    All alerts that one cause explains are grouped under it, in any order.
     """
     every = [alert(*one) for one in (*effects, cause)]
 
@@ -103,14 +103,14 @@ def test_one_cause(cause: tuple[str, str], effects: list[tuple[str, str]]) -> No
 )
 def test_two_causes(first: tuple[str, str], second: tuple[str, str]) -> None:
     """
-    What does not explain the other stays an incident of its own.
+    An alert that does not explain another remains a separate incident.
     """
     assert 2 == len(grouped(alert(*first), alert(*second)))
 
 
 def test_still_firing_elsewhere() -> None:
     """
-    What the console no longer sees, and only Prometheus still reports, explains nothing new.
+    An alert that only Prometheus still reports does not explain new alerts.
     """
     over = Alert("RedcapFailing", "redcap", "REDCap fails.", source="prometheus")
 
@@ -120,7 +120,7 @@ def test_still_firing_elsewhere() -> None:
 
 def test_names() -> None:
     """
-    Every alert that the console can raise is one of the Prometheus rules, with a runbook.
+    Every alert of the console is one of the Prometheus rules, with a runbook.
     """
     package = Path(causes.__file__).parent
     source = (package / "alerts.py").read_text() + (package / "causes.py").read_text()
@@ -149,7 +149,7 @@ class TestIncidentLog:
 
     def test_shape(self) -> None:
         """
-        An incident has what the console API promises (design, section 5).
+        An incident has the fields of the console API (design, section 5).
         """
         (found,) = self.see(alert("ServiceDown", "survey"), alert(BURNS, "survey", "survey.X"))
 
@@ -164,7 +164,7 @@ class TestIncidentLog:
 
     def test_symptom_first(self) -> None:
         """
-        A cause that is found after its symptom takes over the incident, with its begin.
+        A cause found after its symptom takes over the incident and its start.
         """
         (first,) = self.see(alert(BURNS, "survey"))
         (second,) = self.see(alert(BURNS, "survey"), alert("RedcapFailing", "redcap"))
@@ -174,7 +174,7 @@ class TestIncidentLog:
 
     def test_merged(self) -> None:
         """
-        Two incidents that turn out to have one cause become one.
+        Two incidents that turn out to have one cause are merged.
         """
         one, other = alert("BreakerOpen", "survey"), alert("DatabaseSlow", "auth")
         assert 2 == len(self.update(Cause(one, ()), Cause(other, ())))
@@ -184,7 +184,7 @@ class TestIncidentLog:
 
     def test_continued(self) -> None:
         """
-        What remains of a cause continues its incident; another service has one of its own.
+        Remaining alerts of a cause continue its incident; another service gets a new one.
         """
         (first,) = self.see(alert("RedcapFailing", "redcap"))
         (second,) = self.see(alert("RedcapSlow", "redcap"))
@@ -194,7 +194,8 @@ class TestIncidentLog:
 
     def test_resolved(self) -> None:
         """
-        An incident is resolved when its alerts have been gone for a while, not at the first gap.
+        An incident is resolved after its alerts have been inactive for a while, not at the first
+        gap.
         """
         self.see(alert("ServiceDown", "survey"))
         assert 1 == len(self.see())
@@ -209,7 +210,7 @@ class TestObservations:
 
     def test_unplanned(self) -> None:
         """
-        A process that is replaced without anybody asking for it is noticed, and forgotten later.
+        An unplanned restart of a process is detected, and expires later.
         """
         observed, now = Observations(), 1_700_000_100 * SECOND
         observed.note_scrape(self.seen(1_700_000_000), now)
@@ -232,7 +233,7 @@ class TestObservations:
     )
     def test_planned(self, order: str, service: str, planned: bool) -> None:
         """
-        A restart that a control action asked for is a change with a name, not an incident.
+        A restart requested by a control action is a change with an operator, not an incident.
         """
         observed, now = Observations(), 1_700_000_100 * SECOND
         observed.note_scrape(self.seen(1_700_000_000), now)

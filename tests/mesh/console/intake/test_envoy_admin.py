@@ -1,4 +1,4 @@
-"""What a real Envoy says of itself."""
+"""The state of a real Envoy, from its admin interface."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ CONFIGURATION = Path(__file__).with_name("envoy.yaml")
 
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[tuple[str, str]]:
-    """Run an Envoy whose only host is dead; yields the URLs of its admin and its listener."""
+    """Run an Envoy whose only host is down; yields the URLs of its admin interface and listener."""
     admin, port, dead = free_port(), free_port(), free_port()
     file = folder / "envoy.yaml"
     template = Template(CONFIGURATION.read_text())
@@ -43,7 +43,7 @@ async def running(folder: Path) -> AsyncIterator[tuple[str, str]]:
 
 
 async def ready(client: httpx.AsyncClient, admin: str) -> None:
-    """Wait until Envoy serves."""
+    """Wait until Envoy is serving."""
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(httpx.HTTPError):
@@ -55,7 +55,7 @@ async def ready(client: httpx.AsyncClient, admin: str) -> None:
 class TestEnvoy:
     async def test_everything(self, tmp_path: Path) -> None:
         """
-        Routes with their time-outs, weights, faults and ejected hosts are read from a real Envoy.
+        Routes with timeouts, weights, faults and ejected hosts are read from a real Envoy.
         """
         async with (
             running(tmp_path) as (admin, url),
@@ -86,7 +86,7 @@ class TestEnvoy:
 
     async def test_in_the_console(self, start: Start, tmp_path: Path) -> None:
         """
-        The console shows what the proxy says, and an alert for the host that it leaves out.
+        The console shows the state of the proxy, and an alert for the ejected host.
         """
 
         async def verdicts(_: dict[str, Any], tell: Progress) -> list[dict[str, str]]:
@@ -126,7 +126,7 @@ class TestEnvoy:
 
     async def test_long_answers_are_not_asked_for_again(self) -> None:
         """
-        Hosts, certificates and routes are read again when a statistic changes, or after a restart.
+        Hosts, certificates and routes are read again if a statistic changes, or after a restart.
         """
         stats = {
             "cluster.auth.membership_healthy": 1,
@@ -173,7 +173,7 @@ class TestEnvoy:
 
     async def test_no_envoy(self) -> None:
         """
-        Something else on the port is an error that the scraper tells, not one that breaks it.
+        Another server on the port is a scrape error, not a crash.
         """
 
         async def answer(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What the console keeps of what comes, and what it says of the rest."""
+"""Intake: what the console stores, and how it reports the rest."""
 
 import sqlite3
 import threading
@@ -27,7 +27,7 @@ DAY = 86_400 * 1_000_000_000
 class TestSpans:
     def test_kept(self, kept: Kept) -> None:
         """
-        A span is kept with its service, rpc, code and times, its trace with its root.
+        A span is stored with service, rpc, code and times; its trace with its root.
         """
         batch = Batch()
         trace = batch.call(proxies=True)
@@ -42,7 +42,7 @@ class TestSpans:
 
     def test_parts(self, kept: Kept) -> None:
         """
-        Spans of one trace that come in parts, children first, make one trace with its root's name.
+        Spans of one trace that arrive in parts, children first, form one trace named by its root.
         """
         late, early = Batch(), Batch()
         trace = b"t" * 16
@@ -58,7 +58,7 @@ class TestSpans:
 
     def test_twice(self, kept: Kept) -> None:
         """
-        A batch that an exporter sends again is stored and counted once: spans, traces, edges.
+        A batch that an exporter resends is stored and counted once: spans, traces, edges.
 
         Source: OTLP specification, Duplicate Data.
         """
@@ -83,7 +83,7 @@ class TestSpans:
     )
     def test_failure(self, kept: Kept, code: str, error: int) -> None:
         """
-        A span fails by a code for which the service is to blame, by name or number.
+        A span is failed if its code is the fault of the service, by name or number.
         """
         batch = Batch()
         batch.rpc("survey", code=code)
@@ -93,7 +93,7 @@ class TestSpans:
 
     def test_callers_mistake(self, kept: Kept) -> None:
         """
-        A caller's mistake is no failure, although Envoy marks its span as one.
+        A caller error is not a failure, although Envoy marks its span as one.
         """
         batch = Batch()
         batch.span("gateway-envoy", "x", error=True, component="proxy", grpc__status_code="5")
@@ -117,7 +117,7 @@ class TestBadInput:
     )
     def test_wild_times(self, kept: Kept, start: int, reason: str) -> None:
         """
-        Spans far in the past or the future are left out, and it says which and why.
+        Spans far in the past or the future are rejected with the reason.
         """
         batch = Batch()
         batch.span("survey", "x", start=start)
@@ -129,7 +129,7 @@ class TestBadInput:
 
     def test_ends_before_it_begins(self, kept: Kept) -> None:
         """
-        A clock that jumps back within a span leaves it with no duration.
+        If the clock jumps back within a span, the span has no duration.
         """
         batch = Batch()
         batch.span("survey", "x", ms=-5_000)
@@ -139,7 +139,7 @@ class TestBadInput:
 
     def test_no_ids(self, kept: Kept) -> None:
         """
-        A span whose ids have another length is left out.
+        A span whose ids have the wrong length is rejected.
         """
         batch = Batch()
         batch.span("survey", "x", trace=b"short")
@@ -149,7 +149,7 @@ class TestBadInput:
 
     def test_huge_attribute(self, kept: Kept) -> None:
         """
-        An attribute of 10 MB is cut; the span stays.
+        An attribute of 10 MB is truncated; the span is stored.
         """
         batch = Batch()
         batch.span("survey", "x", big="a" * 10_000_000, small="b")
@@ -162,7 +162,7 @@ class TestBadInput:
 
     def test_many_attributes(self, kept: Kept) -> None:
         """
-        Ten thousand attributes are cut to what is bearable.
+        Ten thousand attributes are truncated to the limit.
         """
         batch = Batch()
         many: dict[str, Any] = {f"key{n}": n for n in range(10_000)}
@@ -174,7 +174,7 @@ class TestBadInput:
 
     def test_many_services(self, kept: Kept) -> None:
         """
-        A client that invents service names fills one row with them.
+        Invented service names from one client are merged into one row.
         """
         batch = Batch()
         for number in range(200):
@@ -187,7 +187,7 @@ class TestBadInput:
 
     def test_deep_value(self, kept: Kept) -> None:
         """
-        A value that nests deeply is cut, not followed to the bottom.
+        A deeply nested value is truncated.
         """
         batch = Batch()
         value = batch.span("survey", "x").attributes.add(key="deep").value
@@ -223,7 +223,7 @@ class TestRedaction:
     )
     def test_never_stored(self, kept: Kept, key: str, value: str) -> None:
         """
-        What opens a door or tells of a person is stored neither of spans nor of logs.
+        Credentials and personal data are redacted in spans and logs.
         """
         batch, facts = Batch(), dict[str, Any]({key: value})
         batch.span("gateway", "x", **facts)
@@ -236,7 +236,7 @@ class TestRedaction:
 
     def test_plain_stays(self, kept: Kept) -> None:
         """
-        What says nothing of a person stays as it came.
+        Attributes without personal data are unchanged.
         """
         batch = Batch()
         facts = {"http__route": "/api/v1/me", "enduser__pseudo__id": "0123456789abcdef"}
@@ -252,7 +252,7 @@ class TestRedaction:
 class TestBounds:
     def test_noisy_evicts_itself(self, make: Callable[..., Kept]) -> None:
         """
-        A service above its share loses its own oldest spans, and nobody else's.
+        A service above its quota loses its own oldest spans, and no others.
         """
         kept = make(service_bytes=MEBIBYTE)
         quiet = Batch()
@@ -274,7 +274,7 @@ class TestBounds:
 
     def test_newest_stay(self, make: Callable[..., Kept]) -> None:
         """
-        The newest records stay when a service writes more logs than its share.
+        The newest records are kept if a service exceeds its log quota.
         """
         kept = make(service_bytes=MEBIBYTE)
         for part in range(8):
@@ -288,7 +288,7 @@ class TestBounds:
 
     def test_age(self, make: Callable[..., Kept]) -> None:
         """
-        Rows older than the retention go, with their traces.
+        Rows older than the retention period are deleted, with their traces.
         """
         kept = make(retention=timedelta(minutes=2))
         batch = Batch()
@@ -302,7 +302,7 @@ class TestBounds:
 
     def test_backpressure(self, make: Callable[..., Kept]) -> None:
         """
-        When too much waits, more is refused rather than held in memory.
+        When the queue is full, requests are rejected rather than held in memory.
         """
         kept = make(queue_bytes=1000)
         gate = threading.Event()
@@ -326,7 +326,7 @@ class TestBounds:
 class TestFullDisk:
     def test_full(self, make: Callable[..., Kept]) -> None:
         """
-        A full disk costs records, which are counted; afterwards the newest are kept again.
+        With a full disk, records are lost and counted; afterwards the newest are stored again.
         """
         kept = make()
 
@@ -348,7 +348,7 @@ class TestFullDisk:
 
     def test_damaged(self, make: Callable[..., Kept], tmp_path: Path) -> None:
         """
-        A damaged file is moved aside and a new one is begun.
+        A damaged file is renamed and a new one created.
         """
         folder = tmp_path
         (folder / "console.sqlite").write_bytes(b"this is no database " * 500)
@@ -360,7 +360,7 @@ class TestFullDisk:
 
     def test_no_folder(self, tmp_path: Path) -> None:
         """
-        A file that cannot be made is one clear message.
+        A file that cannot be created is reported in one clear message.
         """
         blocked = tmp_path / "file"
         blocked.write_text("")
@@ -369,7 +369,7 @@ class TestFullDisk:
 
     def test_survives(self, make: Callable[..., Kept]) -> None:
         """
-        Whatever a batch does, the writer goes on.
+        Whatever a batch contains, the writer continues.
         """
         kept = make()
 
@@ -391,7 +391,7 @@ WITHIN_SHARE = "SELECT max(span_bytes + log_bytes) <= 1048576 FROM services"
 
 
 def settle(kept: Kept, until: str = WITHIN_SHARE) -> None:
-    """Let the writer tidy until a query says 1; it does so of itself every few seconds."""
+    """Run housekeeping until a query returns 1; the writer does so every few seconds."""
     ends = time.monotonic() + 15
     while kept.rows(until) != [(1,)]:
         assert time.monotonic() < ends, "the writer does not tidy"

@@ -1,4 +1,4 @@
-"""One bad item of a request never costs another: partial success, item by item."""
+"""Partial success: one invalid item does not affect the others."""
 
 import math
 import os
@@ -44,7 +44,7 @@ def gauge(*values: float | None, flags: int = 0) -> ExportMetricsServiceRequest:
 class TestPartialSuccess:
     async def test_counts(self, running: Running) -> None:
         """
-        The response names how many items were rejected and why; the others are kept.
+        The response has the number of rejected items and the reason; the others are stored.
 
         Source: OTLP specification 1.9, Partial Success.
         """
@@ -66,7 +66,7 @@ class TestPartialSuccess:
 
     async def test_full_success(self, running: Running) -> None:
         """
-        A request without rejected items is answered with an empty message.
+        A request without rejected items gets an empty response.
         """
         batch = Batch()
         batch.call()
@@ -74,7 +74,7 @@ class TestPartialSuccess:
 
     async def test_logs_as_traces(self, running: Running) -> None:
         """
-        Log records posted to /v1/traces are reported as rejected, not taken silently.
+        Log records posted to /v1/traces are reported as rejected.
         """
         from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
@@ -87,7 +87,7 @@ class TestPoints:
     @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
     async def test_not_finite(self, running: Running, bad: float | None) -> None:
         """
-        A point without a finite value is dropped alone and counted; its neighbours are readable.
+        Only a point without a finite value is dropped and counted; others are readable.
         """
         await send(running, "metrics", gauge(1.5, bad, 2.5))
         await send(running, "logs", logs("survey", "kept"))
@@ -108,7 +108,7 @@ class TestPoints:
 
     async def test_delta(self, running: Running) -> None:
         """
-        Delta sums are told apart from totals, so that nobody draws one as the other.
+        Delta sums are distinguished from cumulative ones.
         """
         request = gauge()
         for temporality, name in ((1, "changes"), (2, "totals")):
@@ -128,7 +128,7 @@ class TestPoints:
 class TestSpans:
     def test_zero_parent(self, kept: Kept) -> None:
         """
-        A parent id of zeros is none: the span is a root.
+        An all-zero parent id is no parent: the span is a root.
         """
         batch = Batch()
         batch.span("survey", "x", parent=bytes(8))
@@ -138,7 +138,7 @@ class TestSpans:
 
     async def test_unknown_kind(self, running: Running) -> None:
         """
-        An unknown span kind is read as unspecified and can be shown.
+        An unknown span kind is treated as unspecified.
         """
         batch = Batch()
         trace = os.urandom(16)
@@ -151,7 +151,7 @@ class TestSpans:
 
     async def test_large_integer(self, running: Running) -> None:
         """
-        An integer that JavaScript cannot hold exactly is shown digit by digit.
+        An integer that JavaScript cannot represent exactly is shown with all digits.
         """
         batch = Batch()
         trace = os.urandom(16)
@@ -163,7 +163,7 @@ class TestSpans:
 
     async def test_links(self, running: Running) -> None:
         """
-        Links are kept and shown with the way back, and say whether their target is kept.
+        Links are stored and shown in both directions, with whether their target is stored.
         """
         batch = Batch()
         cause, effect, lost = os.urandom(16), os.urandom(16), os.urandom(16)
@@ -200,7 +200,7 @@ class TestLogs:
     )
     async def test_severity_text(self, running: Running, text: str, level: str) -> None:
         """
-        The severity is read from its text where there is no number.
+        The severity is derived from its text if there is no number.
         """
         request = logs("auth", "x", level=0)
         request.resource_logs[0].scope_logs[0].log_records[0].severity_text = text
@@ -210,7 +210,7 @@ class TestLogs:
 
     async def test_no_time(self, running: Running) -> None:
         """
-        A record without any time is kept at the time of receipt.
+        A record without a time is stored with the time of receipt.
         """
         request = logs("auth", "timeless")
         request.resource_logs[0].scope_logs[0].log_records[0].time_unix_nano = 0
@@ -220,7 +220,7 @@ class TestLogs:
 
     async def test_event(self, running: Running) -> None:
         """
-        An event without a body shows its name.
+        An event without a body is shown by its name.
         """
         request = ExportLogsServiceRequest()
         records = request.resource_logs.add().scope_logs.add().log_records
@@ -236,7 +236,7 @@ class TestLogs:
 class TestWriter:
     def test_one_bad_row(self, kept: Kept) -> None:
         """
-        A row that the file does not accept is lost alone, also among those of other senders.
+        Only the row that SQLite rejects is lost, not those of other senders.
         """
         good, bad = (
             Point("p", name, "{}", kept.intake._now(), value, 0.0, "")
@@ -255,7 +255,7 @@ class TestWriter:
 class TestToken:
     async def test_required(self, start: Start, tmp_path: Any) -> None:
         """
-        With an OTLP token set, telemetry without it is refused, over HTTP and gRPC, and counted.
+        With an OTLP token set, telemetry without it is rejected and counted, over HTTP and gRPC.
         """
         import grpc
 
@@ -295,7 +295,7 @@ class TestClock:
     )
     def test_offset(self, seconds: int, shown: float | None) -> None:
         """
-        A clock that is ahead, or far behind, is noticed; the delay of telemetry is not an offset.
+        A clock that is ahead, or far behind, is detected; delayed telemetry is not an offset.
         """
         time = 1_000_000_000_000_000
         clocks = ClockOffsets(lambda: time)
@@ -307,7 +307,7 @@ class TestClock:
 
     def test_recovers(self) -> None:
         """
-        A clock that was set right is no longer called wrong.
+        A clock that has been corrected is no longer reported.
         """
         times = [1_000_000_000_000_000]
         clocks = ClockOffsets(lambda: times[0])

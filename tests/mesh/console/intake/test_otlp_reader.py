@@ -1,4 +1,4 @@
-"""The strict OTLP reader: compressed bodies, JSON, and what each standard says about them."""
+"""The strict OTLP parser: compressed bodies, JSON, and the standards' requirements."""
 
 import contextlib
 import gzip
@@ -49,7 +49,7 @@ class TestDecompressor:
     @pytest.mark.parametrize("size", [1, 7, 100_000])
     def test_whole(self, coding: str, body: bytes, expected: bytes, size: int) -> None:
         """
-        Each coding is decompressed, every gzip member of it, however it is cut into chunks.
+        Each coding is decompressed, with all gzip members, however it is chunked.
 
         Source: RFC 1952, section 2.2; RFC 9110, section 8.4.1.
         """
@@ -76,14 +76,14 @@ class TestDecompressor:
     )
     def test_malformed(self, coding: str, body: bytes) -> None:
         """
-        A truncated stream, another coding or bytes after the end make a body malformed.
+        A truncated stream, another coding or trailing bytes make a body malformed.
         """
         with pytest.raises(MalformedError):
             decompress(coding, body, size=100_000)
 
     def test_bomb(self) -> None:
         """
-        Decompression stops at the limit, also when it is reached over several members.
+        Decompression stops at the limit, also across several members.
         """
         half = gzip.compress(bytes(MAX_BYTES // 2 + 1))
         with pytest.raises(TooLargeError):
@@ -91,7 +91,7 @@ class TestDecompressor:
 
     def test_unknown(self) -> None:
         """
-        A coding that is not supported is not guessed.
+        An unsupported coding is rejected, not guessed.
         """
         with pytest.raises(LookupError):
             Decompressor("br")
@@ -110,7 +110,7 @@ class TestJson:
     @pytest.mark.parametrize("parent", [None, ""])
     def test_null(self, parent: Any) -> None:
         """
-        Null is an absent field, also of an id (ProtoJSON).
+        Null is an absent field, also for ids (ProtoJSON).
         """
         found = read(span(parentSpanId=parent, attributes=None, status=None, kind=None))
 
@@ -127,7 +127,7 @@ class TestJson:
     @pytest.mark.parametrize("number", [2**63 - 1, str(2**63 - 1), -(2**63), str(-(2**63))])
     def test_64_bits(self, number: Any) -> None:
         """
-        64-bit integers are taken as decimal strings and as numbers, without loss (ProtoJSON).
+        64-bit integers are accepted as decimal strings and as numbers, without loss (ProtoJSON).
         """
         found = read(span(attributes=[{"key": "n", "value": {"intValue": number}}]))
 
@@ -137,7 +137,7 @@ class TestJson:
     @pytest.mark.parametrize("kind", [-7, 99, "SPAN_KIND_OF_TOMORROW"])
     def test_unknown_enum(self, kind: Any) -> None:
         """
-        An unknown enum value does not cost the request.
+        An unknown enum value does not fail the request.
         """
         assert 1 == len(read(span(kind=kind)).resource_spans)
 
@@ -166,7 +166,7 @@ class TestJson:
     )
     def test_malformed(self, body: bytes) -> None:
         """
-        What is not JSON (RFC 8259) or not the message (ProtoJSON) is malformed, never a crash.
+        Invalid JSON (RFC 8259) or ProtoJSON is malformed, never a crash.
         """
         with pytest.raises(MalformedError, match="not a valid OTLP request"):
             read(body)
@@ -174,7 +174,7 @@ class TestJson:
     @pytest.mark.parametrize("signal", ["logs", "metrics"])
     def test_wrong_signal(self, signal: str) -> None:
         """
-        A request for another signal is rejected with the path where it belongs.
+        A request for another signal is rejected with the right path.
         """
         with pytest.raises(MalformedError, match="send it to /v1/traces"):
             read(span(), signal)
@@ -184,7 +184,7 @@ class TestJson:
 @given(body=st.binary(max_size=300), encoding=st.sampled_from([JSON, PROTOBUF]))
 def test_any_bytes(body: bytes, encoding: str) -> None:
     """
-    Any bytes are either a request or malformed.
+    Arbitrary bytes are either a request or malformed.
     """
     with contextlib.suppress(MalformedError):
         assert otlp_reader.read("traces", body, encoding).IsInitialized()
@@ -194,7 +194,7 @@ def test_any_bytes(body: bytes, encoding: str) -> None:
 @given(cut=st.integers(0, 400), flip=st.integers(0, 400), bit=st.integers(0, 7))
 def test_damaged_request(cut: int, flip: int, bit: int) -> None:
     """
-    A real request that is cut or has a flipped bit is either a request or malformed.
+    A real request that is truncated or has a flipped bit is either a request or malformed.
     """
     batch = Batch()
     batch.call(b"t" * 16)

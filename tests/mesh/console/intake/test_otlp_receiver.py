@@ -1,4 +1,4 @@
-"""Where telemetry comes in: real exporters, and clients that mean no good."""
+"""The OTLP receiver with real exporters and malicious clients."""
 
 import asyncio
 import gzip
@@ -37,7 +37,7 @@ async def drops(running: Running) -> dict[str, int]:
 class TestGrpc:
     async def test_real_exporter(self, running: Running) -> None:
         """
-        What the OpenTelemetry SDK exports over gRPC is found as a trace.
+        Spans exported by the OpenTelemetry SDK over gRPC are found as a trace.
         """
         exporter = OTLPSpanExporter(endpoint=running.settings.console_otlp_grpc, insecure=True)
         provider = TracerProvider(
@@ -63,7 +63,7 @@ class TestGrpc:
     @pytest.mark.parametrize("signal", [("trace", "Trace"), ("logs", "Logs")], ids=lambda s: s[0])
     async def test_malformed(self, running: Running, signal: tuple[str, str]) -> None:
         """
-        Bytes that are no request are INVALID_ARGUMENT, counted, and break nothing.
+        Invalid bytes are INVALID_ARGUMENT and counted, without side effects.
         """
         async with grpc.aio.insecure_channel(running.settings.console_otlp_grpc) as channel:
             call: Any = channel.unary_unary(EXPORT.format(*signal))
@@ -75,7 +75,7 @@ class TestGrpc:
 
     async def test_throttled(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        A sender that is too fast is told UNAVAILABLE with RetryInfo, which exporters retry.
+        A sender that is too fast gets UNAVAILABLE with RetryInfo, which exporters retry.
         """
         monkeypatch.setattr(running.context.writer, "offer", lambda *_: False)
         async with grpc.aio.insecure_channel(running.settings.console_otlp_grpc) as channel:
@@ -102,7 +102,7 @@ class TestHttp:
     )
     async def test_protobuf(self, running: Running, pack: Any, name: str) -> None:
         """
-        Protobuf over HTTP is taken, packed or not.
+        Protobuf over HTTP is accepted, compressed or not.
         """
         answer = await send(running, pack(call_bytes()), content_encoding=name)
         running.context.writer.flush()
@@ -112,7 +112,7 @@ class TestHttp:
 
     async def test_json(self, running: Running) -> None:
         """
-        JSON is taken as specified: ids in hexadecimal, unknown fields passed over.
+        JSON is accepted as specified: hexadecimal ids, unknown fields ignored.
         """
         trace_id = os.urandom(16).hex()
         span = {
@@ -155,7 +155,7 @@ class TestHttp:
     )
     async def test_refused(self, running: Running, body: bytes, kind: str, status: int) -> None:
         """
-        What is no request is refused with a status and a sentence.
+        An invalid request is rejected with a status and a message.
         """
         answer = await running.client.post(
             f"{running.otlp}/v1/traces", content=body, headers={"content-type": kind}
@@ -177,7 +177,7 @@ class TestHttp:
     )
     async def test_too_large(self, running: Running, body: bytes) -> None:
         """
-        A request above the limit is refused, however small it is when packed.
+        A request above the limit is rejected, however small it is when compressed.
         """
         packing = "gzip" if body.startswith(b"\x1f\x8b") else "identity"
 
@@ -186,7 +186,7 @@ class TestHttp:
 
     async def test_not_packed(self, running: Running) -> None:
         """
-        A body that is not packed as it says is refused.
+        A body that does not match its content coding is rejected.
         """
         assert 400 == (await send(running, b"plain", content_encoding="gzip")).status_code
         assert {"malformed": 1} == await drops(running)
@@ -194,8 +194,8 @@ class TestHttp:
 
     async def test_stops_midway(self, running: Running) -> None:
         """
-        A client that goes away in the middle of its request leaves the receiver well, and is told
-        of among what was not kept.
+        A client that disconnects in the middle of its request has no effect except a dropped-items
+        entry.
         """
         host, _, port = running.settings.console_otlp_http.partition(":")
         for _ in range(3):
@@ -216,7 +216,7 @@ class TestHttp:
 
 async def test_restart_keeps(start: Start) -> None:
     """
-    What was kept is there after a restart of the console.
+    Stored telemetry survives a restart of the console.
     """
     async with start() as first:
         await first.take("logs", logs("auth", "before the restart"))

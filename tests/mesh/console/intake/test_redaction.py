@@ -1,4 +1,4 @@
-"""The one redaction rule, against a corpus of credentials and of harmless texts."""
+"""The redaction rule, against a corpus of credentials and harmless texts."""
 
 from typing import Any
 
@@ -226,7 +226,7 @@ def stored(key: str, found: Any) -> str:
 
 def test_corpus_is_large_enough() -> None:
     """
-    The corpus has at least 100 secrets and 100 harmless texts, each once.
+    The corpus has at least 100 distinct secrets and 100 distinct harmless texts.
     """
     assert len({*NAMES, *TEXTS}) == len(NAMES) + len(TEXTS) >= 100
     assert len({*HARMLESS}) + len(HARMLESS_VALUES) >= 100
@@ -235,7 +235,7 @@ def test_corpus_is_large_enough() -> None:
 @pytest.mark.parametrize("key", NAMES)
 def test_name(key: str) -> None:
     """
-    An attribute with the name of a credential loses its text, in any case style, also nested.
+    An attribute named like a credential is redacted, in any case style, also nested.
     """
     assert redaction.REDACTED == redaction.value(key, P)
     assert P not in stored(key, [P])
@@ -245,7 +245,7 @@ def test_name(key: str) -> None:
 @pytest.mark.parametrize("text", TEXTS)
 def test_look(text: str) -> None:
     """
-    A credential or an e-mail address is removed from any text by its look.
+    A credential or an e-mail address is removed from any text by pattern.
     """
     cleaned = redaction.clean(text)
 
@@ -259,7 +259,7 @@ def test_look(text: str) -> None:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_harmless_text(text: str) -> None:
     """
-    A text without a credential stays as it is.
+    A text without a credential is unchanged.
     """
     assert text == redaction.clean(text)
 
@@ -267,6 +267,6 @@ def test_harmless_text(text: str) -> None:
 @pytest.mark.parametrize(("key", "found"), HARMLESS_VALUES, ids=[k for k, _ in HARMLESS_VALUES])
 def test_harmless_value(key: str, found: Any) -> None:
     """
-    A number, a boolean, or a description of a credential stays as it is.
+    A number, a boolean, or a description of a credential is unchanged.
     """
     assert found == redaction.value(key, found)

@@ -1,4 +1,4 @@
-"""Which spans the end of a trace waited for."""
+"""The critical path of a trace."""
 
 import pytest
 
@@ -42,14 +42,14 @@ Spans = list[tuple[bytes, bytes, int, int]]
 )
 def test_path(spans: Spans, expected: dict[bytes, int]) -> None:
     """
-    Time belongs to the child that ended last, and to the span itself where no child ran.
+    Time is assigned to the child that ended last, and to the span itself without a child.
     """
     assert expected == critical_path.of(spans)
 
 
 def test_deep() -> None:
     """
-    A trace as deep as it is long does not break the walk, and the parts add up to the whole.
+    A very deep trace does not break the algorithm, and the parts add up to the whole.
     """
     deep = [(n.to_bytes(4), (n - 1).to_bytes(4) if n else b"", n, 20_000 - n) for n in range(5_000)]
 

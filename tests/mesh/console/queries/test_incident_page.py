@@ -1,4 +1,4 @@
-"""What the page of one incident shows: contracts, calls and buttons of what it affects."""
+"""The incident page: contracts, calls and buttons of the affected methods."""
 
 import asyncio
 from datetime import timedelta
@@ -44,7 +44,7 @@ def test_affected_services(found: dict[str, Any], services: set[str]) -> None:
 
 def test_named_methods() -> None:
     """
-    Alerts that name methods affect no others.
+    Alerts that name methods affect only those.
     """
     named = incident("survey", rpcs=("survey.GetPdf",))
     assert {"survey.GetPdf"} == affected(policy.load(), named)
@@ -64,7 +64,7 @@ def test_named_methods() -> None:
 )
 def test_actions(name: str, expected: list[str]) -> None:
     """
-    The buttons are those that the runbook mentions.
+    The buttons are the actions that the runbook mentions.
     """
     assert expected == runbooks.actions(name)
 
@@ -77,7 +77,7 @@ async def firing(running: Running) -> Any:
 
 async def test_service_down(start: Start) -> None:
     """
-    The page of a service that is down has its contract lines and the runbook's action.
+    The page of a service that is down has its contract and the runbook's action.
     """
     target = Target(process="survey", url=f"http://127.0.0.1:{free_port()}/metrics")
     async with (

@@ -1,4 +1,4 @@
-"""Metrics: scraped from processes, summed up, held against objectives."""
+"""Metrics: scraped from processes, aggregated, compared with objectives."""
 
 import asyncio
 import contextlib
@@ -30,14 +30,14 @@ EVERY = timedelta(milliseconds=50)
 
 
 class Process:
-    """A process of the mesh, as far as its metrics go."""
+    """The metrics of a fake process."""
 
     def __init__(self, exposed: Callable[[CollectorRegistry], bytes] = generate_latest) -> None:
         self.exposed = exposed
         self.restart()
 
     def restart(self) -> None:
-        """Begin to count anew."""
+        """Reset the counters."""
         self.registry = CollectorRegistry()
         self.seconds = Histogram(
             names.RPC_CLIENT_DURATION,
@@ -55,7 +55,7 @@ class Process:
     def call(
         self, code: str = "OK", seconds: float = 0.02, *, times: int = 1, trace: str = ""
     ) -> None:
-        """Count calls of ListRequests by the gateway; *trace* is their exemplar."""
+        """Count calls of ListRequests by the gateway, with *trace* as exemplar."""
         exemplar = {"trace_id": trace} if trace else None
         for _ in range(times):
             self.seconds.labels("survey", "ListRequests", code).observe(seconds, exemplar)
@@ -82,7 +82,7 @@ class Process:
 
 
 async def method(running: Running, calls: float) -> dict[str, Any]:
-    """Return ListRequests once that many calls were scraped."""
+    """Return ListRequests once that many calls have been scraped."""
     async with asyncio.timeout(10):
         while True:
             running.context.writer.flush()
@@ -94,7 +94,7 @@ async def method(running: Running, calls: float) -> dict[str, Any]:
 
 
 async def scraped(running: Running) -> None:
-    """Wait until the process was scraped."""
+    """Wait until the process has been scraped."""
     async with asyncio.timeout(10):
         while not (await running.get("mesh"))["processes"][0]["up"]:
             await asyncio.sleep(0.02)
@@ -139,7 +139,7 @@ class TestScraped:
 
     async def test_streams_that_stay_open(self, start: Start) -> None:
         """
-        They count among a service's calls, at the gateway too, and not among how long calls take.
+        Streams count among a service's calls, also at the gateway, but not among durations.
         """
         process = Process()
         requests = Histogram(
@@ -167,7 +167,7 @@ class TestScraped:
 
     async def test_restart(self, start: Start) -> None:
         """
-        Calls are summed up exactly across restarts of the process.
+        Calls are summed exactly across restarts of the process.
         """
         process = Process()
         async with (
@@ -185,7 +185,7 @@ class TestScraped:
 
     async def test_runs(self, start: Start) -> None:
         """
-        A run that has ended is there to compare with the next.
+        A previous run is available for comparison.
         """
         process = Process()
         async with process.served() as target:
@@ -203,7 +203,7 @@ class TestScraped:
 
     async def test_before_the_console(self, start: Start) -> None:
         """
-        What an old process counted before the console came belongs to no time and is left out.
+        Calls counted before the console started are ignored, since their time is unknown.
         """
         process = Process()
         process.call(times=1000)
@@ -237,7 +237,7 @@ class TestScraped:
 
     async def test_burning(self, start: Start) -> None:
         """
-        A method that fails far more than it may is a page.
+        A method that fails far too often pages.
         """
         process = Process()
         async with (
@@ -255,7 +255,7 @@ class TestScraped:
 
     async def test_certificates(self, start: Start, svids: Path, tmp_path: Path) -> None:
         """
-        Installed certificates are shown with their days left; one near its end is an alert.
+        Installed certificates are shown with their remaining days; one close to expiry alerts.
         """
         folder = tmp_path / "certs"
         authority = CertificateAuthority.create()
@@ -273,14 +273,14 @@ class TestScraped:
 class TestExposition:
     def test_nonsense(self) -> None:
         """
-        A text in another format is an error of its process, not of the console.
+        A response in another format is an error of its process, not of the console.
         """
         with pytest.raises(ValueError):
             prometheus_text.read("<html>no</html>", process="x", at=0)
 
     def test_unchanged_families(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        A family whose text has not changed is not parsed again, and its points are of now.
+        An unchanged family is not parsed again, and its points have the current time.
         """
         parsed, parse = list[str](), parser.text_string_to_metric_families
 
@@ -306,7 +306,7 @@ class TestExposition:
 
     def test_since(self) -> None:
         """
-        What was added is the difference; after a restart it is everything.
+        The increase is the difference; after a restart it is the whole value.
         """
         before = Tally(10, 5.0, {"1": 8, "+Inf": 10})
         after = Tally(12, 6.0, {"1": 9, "+Inf": 12})
@@ -333,13 +333,13 @@ class TestQuantile:
         self, buckets: dict[float, float], share: float, expected: float | None
     ) -> None:
         """
-        A quantile lies within its bucket, evenly; beyond the last bound that bound is told.
+        A quantile is interpolated within its bucket; beyond the last bound, it is that bound.
         """
         assert expected == quantile(buckets, share)
 
     def test_within(self) -> None:
         """
-        The share within a latency counts the bucket that ends there.
+        The share within a latency includes the bucket that ends there.
         """
         total = Total()
         total.add("OK", 10, 1.0, '{"0.1":8,"0.5":9,"+Inf":10}')
@@ -350,7 +350,7 @@ class TestQuantile:
 
 def test_ten_before_this(tmp_path: Path) -> None:
     """
-    This run is kept with the ten before it, and none older.
+    This run and the ten before it are stored, and no older ones.
     """
     with contextlib.closing(schema.open_writer(tmp_path / "console.sqlite")) as db:
         db.row_factory = sqlite3.Row
@@ -363,7 +363,7 @@ def test_ten_before_this(tmp_path: Path) -> None:
 
 async def test_follows_file(start: Start, tmp_path: Path) -> None:
     """
-    What the file names is scraped: an instance on other ports in place of the one before it.
+    Targets are read from the file: an instance on other ports replaces the previous one.
     """
     file = tmp_path / "scraped.json"
 
@@ -395,7 +395,7 @@ async def test_follows_file(start: Start, tmp_path: Path) -> None:
 
 async def test_exemplars(start: Start) -> None:
     """
-    Exemplars of a method lead to their traces, failures told apart, and never to one not kept.
+    Exemplars of a method link to stored traces, with failures marked.
     """
     process, batch = Process(openmetrics.generate_latest), Batch()
     slow, failed = batch.call().hex(), batch.call(code="UNAVAILABLE").hex()

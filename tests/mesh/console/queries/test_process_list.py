@@ -1,4 +1,4 @@
-"""The list of processes and proxies: restarts with reasons, deployments, limits, delays."""
+"""The process list: restarts with reasons, deployments, limits, delays."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ def process(name: str, *, started: int = NOW, version: str = "1.0", **gauges: fl
 
 
 def replaced(observed: Observations) -> None:
-    """Let survey be seen before and after a restart that takes a minute."""
+    """Observe survey before and after a restart that takes a minute."""
     observed.note_scrape([process("survey", started=NOW - 60 * SECOND)], NOW - 30 * SECOND)
     observed.note_scrape([process("survey", started=NOW)], NOW + SECOND)
 
@@ -64,7 +64,7 @@ class TestRestarts:
     )
     def test_reason(self, status: int | None, why: str) -> None:
         """
-        A restart says how the process before it ended, as far as the runner saw it.
+        A restart shows how the previous process ended, if the runner knows.
         """
         observed = Observations()
         if status is not None:
@@ -78,7 +78,8 @@ class TestRestarts:
 
     def test_before_the_first_scrape(self) -> None:
         """
-        A process that died before it was ever scraped has been restarted too; long ago is no alert.
+        A process that died before its first scrape counts as restarted; an old restart does not
+        alert.
         """
         observed = Observations()
         observed.note_exits([exited("auth", 1, ago=3600), exited("health", -9, ago=2)], micros)
@@ -92,7 +93,7 @@ class TestRestarts:
 
     def test_asked_for(self) -> None:
         """
-        A requested restart names who requested it and does not raise an alert.
+        A requested restart names its operator and does not alert.
         """
         observed = Observations()
         observed.note_actions([action("restart", "survey", ago=5)], micros)
@@ -103,7 +104,7 @@ class TestRestarts:
 
     def test_reading_them_is_no_action(self) -> None:
         """
-        The console asks for ended processes every few seconds; the audit log does not hold that.
+        The console polls ended processes every few seconds; the audit log does not contain that.
         """
         assert "exits" in READ_ONLY
 
@@ -111,7 +112,7 @@ class TestRestarts:
 class TestDeployment:
     def test_action(self) -> None:
         """
-        The last deployment is the newest action that replaced the service and did not fail.
+        The last deployment is the newest successful action that replaced the service.
         """
         observed = Observations()
         observed.note_actions(
@@ -132,7 +133,7 @@ class TestDeployment:
 
     def test_version(self) -> None:
         """
-        Where nobody but the cluster replaces processes, another version shows a deployment.
+        If only the cluster replaces processes, a changed version shows a deployment.
         """
         observed = Observations()
         for version, at in (("1.0", NOW), ("1.0", NOW + 1), ("1.1", NOW + 2)):
@@ -145,7 +146,7 @@ class TestDeployment:
 
 async def test_list(start: Start) -> None:
     """
-    Each limit says how much of it is used, the fullest first; what is unknown is null.
+    Each limit has its usage, fullest first; unknown values are null.
     """
     async with start() as running:
         now = running.context.now()

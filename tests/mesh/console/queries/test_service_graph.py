@@ -1,4 +1,4 @@
-"""The graph: who called whom, against what the contracts declare."""
+"""The service graph: observed and declared calls."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ LISTED = ("gateway", "survey", "survey.ListRequests")
 class TestSeen:
     def test_once_each(self, kept: Kept) -> None:
         """
-        A call counts once on its edge, with proxies between or without.
+        A call counts once on its edge, with or without proxies.
         """
         batch = Batch()
         batch.call()
@@ -49,7 +49,7 @@ class TestSeen:
 
     def test_call_that_leaves(self, kept: Kept) -> None:
         """
-        A call of the gateway without a span of its own is not a browser's: those call no rpc.
+        A gateway call without a span of its own is not attributed to a browser.
         """
         batch, trace = Batch(), os.urandom(16)
         facts: dict[str, Any] = {"rpc__method": LIST, "component": "proxy", "trace": trace}
@@ -64,7 +64,7 @@ class TestSeen:
 
     def test_parent_comes_later(self, kept: Kept) -> None:
         """
-        An edge is found also when the caller's span comes in a later batch.
+        An edge is found even if the caller's span arrives in a later batch.
         """
         early, late, trace = Batch(), Batch(), os.urandom(16)
         caller = late.span("gateway", LIST, trace=trace, kind=CLIENT)
@@ -78,7 +78,7 @@ class TestSeen:
 
     def test_parent_never_comes(self) -> None:
         """
-        A request whose browser made a span that nobody sent was one of a browser, in the end.
+        A request whose parent span was never sent is eventually attributed to a browser.
         """
         seen = Watcher()
         front = Span(
@@ -109,8 +109,8 @@ class TestSeen:
     @pytest.mark.parametrize("system", ["outbox", "console"])
     def test_other_systems(self, kept: Kept, system: str) -> None:
         """
-        A client's span that names the system on its other side is an edge to it: Auth sends mails
-        and lets operators into the console.
+        A client span with a peer is an edge to it: Auth sends mail and links operators to the
+        console.
         """
         batch = Batch()
         batch.span("auth", "send mail", kind=CLIENT, peer__service=system)
@@ -130,8 +130,7 @@ class TestSeen:
     )
     def test_undeclared(self, kept: Kept, process: str, named: dict[str, str]) -> None:
         """
-        A caller that no contract names stands out, refused by the service or by its proxy, with
-        the policy that refused it.
+        An undeclared caller is highlighted, with the policy that denied it, by service or proxy.
         """
         batch = Batch()
         batch.rpc(process, code="PERMISSION_DENIED", **named)
@@ -144,7 +143,7 @@ class TestSeen:
 
     def test_never_seen(self, kept: Kept) -> None:
         """
-        What is declared and was never seen is shown as such.
+        A declared edge that was never observed is shown as such.
         """
         edge = edges(kept)[LISTED]
 
@@ -165,7 +164,7 @@ class TestSeen:
 
     def test_errors(self, kept: Kept) -> None:
         """
-        A failed call makes its edge fail.
+        A failed call marks its edge as failing.
         """
         batch = Batch()
         for code in ("OK", "UNAVAILABLE"):

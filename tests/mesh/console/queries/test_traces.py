@@ -1,4 +1,4 @@
-"""Searching traces: by everything that an engineer asks for, page by page."""
+"""Trace search: by every condition, page by page."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ def every_page(kept: Kept, **wanted: Any) -> list[str]:
 
 @pytest.fixture
 def three(kept: Kept) -> dict[str, str]:
-    """Three traces: a quick list, a slow create, a failed list; and a health check."""
+    """Three traces: a fast list, a slow creation, a failed list; and a health check."""
     batch = Batch()
     begin = now() - 60 * SECOND
     ids = {}
@@ -89,13 +89,13 @@ class TestSearch:
         self, kept: Kept, three: dict[str, str], wanted: dict[str, Any], names: list[str]
     ) -> None:
         """
-        A search finds exactly the traces that satisfy its conditions, newest first.
+        A search returns exactly the traces that satisfy its conditions, newest first.
         """
         assert [three[name] for name in names] == found(kept, **wanted)
 
     def test_times(self, kept: Kept, three: dict[str, str]) -> None:
         """
-        A search may be bound to a window of time.
+        A search can be limited to a time range.
         """
         middle = (now() - 59 * SECOND) // 1000
 
@@ -107,7 +107,7 @@ class TestSearch:
     )
     def test_pages(self, kept: Kept, wanted: dict[str, Any]) -> None:
         """
-        Pages together show each trace once, however many spans match and begin at one moment.
+        All pages together contain each trace once, however many spans match or start together.
         """
         batch, ids, at = Batch(), list[str](), now() - 10 * SECOND
         for number in range(23):
@@ -124,7 +124,7 @@ class TestSearch:
 
     def test_stops_for_time(self, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        A search that reads much stops after a while and goes on from there.
+        A search that scans too much stops after a while and can be continued.
         """
         monkeypatch.setattr(traces, "SCAN_SECONDS", 0.0)
         monkeypatch.setattr(traces, "SCANNED_AT_ONCE", 10)
@@ -142,7 +142,7 @@ class TestSearch:
     @pytest.mark.parametrize("token", ["x", "!!!!", "MQ", "MSwyLDM"])
     def test_foreign_token(self, kept: Kept, token: str) -> None:
         """
-        A page token that this console did not give is refused.
+        An invalid page token is rejected.
         """
         with pytest.raises(BadRequestError):
             page(kept, token=token)
@@ -151,7 +151,7 @@ class TestSearch:
 class TestOne:
     def test_whole(self, kept: Kept) -> None:
         """
-        A trace comes with its spans, proxies told apart, and its critical path.
+        A trace has its spans, with proxies marked, and its critical path.
         """
         batch = Batch()
         trace = batch.call(proxies=True)
@@ -172,14 +172,14 @@ class TestOne:
 
     def test_unknown(self, kept: Kept) -> None:
         """
-        A trace that was never seen is none.
+        An unknown trace is None.
         """
         with contextlib.closing(schema.open_reader(kept.path)) as db:
             assert traces.one(db, b"x" * 16) is None
 
     def test_plan(self, kept: Kept) -> None:
         """
-        Searches by service or rpc read an index alone, whatever the number of spans.
+        Searches by service or rpc only read an index, whatever the number of spans.
         """
         for column in ("service", "rpc"):
             plan = kept.rows(
@@ -193,7 +193,7 @@ class TestOne:
 
 def test_named_in_any_order(kept: Kept) -> None:
     """
-    The first to serve a trace names it, in whatever order and number of parts its spans come.
+    The first server names a trace, in whatever order and parts its spans arrive.
     """
     parts, trace, begin = [Batch(), Batch(), Batch()], os.urandom(16), now()
     proxy = parts[1].span("gateway-envoy", "ingress", trace=trace, start=begin, component="proxy")
@@ -208,7 +208,7 @@ def test_named_in_any_order(kept: Kept) -> None:
 
 def test_client_spans_are_no_servers(kept: Kept) -> None:
     """
-    A trace is named by who serves it, not by the proxy in front or the client behind.
+    A trace is named by the server, not by its proxy or client.
     """
     batch, trace = Batch(), os.urandom(16)
     proxy = batch.span("gateway-envoy", "ingress", trace=trace, component="proxy")

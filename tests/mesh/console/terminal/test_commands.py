@@ -1,4 +1,4 @@
-"""The console from a terminal."""
+"""The terminal commands of the console."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def invoke(url: str, *arguments: str) -> Result:
 
 
 class Screen:
-    """`amarre top` in a pseudo-terminal of so many columns."""
+    """`amarre top` in a pseudo-terminal with the given number of columns."""
 
     PROGRAM = (
         # A shell that started these tests in the background has Ctrl-C ignored, by us and ours.
@@ -66,7 +66,7 @@ class Screen:
         self.text = ""
 
     def read_until(self, wanted: str) -> None:
-        """Read what is drawn until *wanted* is; at most 20 s."""
+        """Read the output until it contains *wanted*, for at most 20 s."""
         ends = time.monotonic() + 20
         while wanted not in self.text:
             assert time.monotonic() < ends, self.text
@@ -74,7 +74,7 @@ class Screen:
                 self.text += os.read(self._terminal, 65_536).decode(errors="replace")
 
     def end(self) -> int:
-        """Press Ctrl-C; returns the exit status."""
+        """Press Ctrl-C; return the exit status."""
         self._process.send_signal(signal.SIGINT)
         try:
             return self._process.wait(20)
@@ -83,7 +83,7 @@ class Screen:
             os.close(self._terminal)
 
     def lines(self) -> list[str]:
-        """Return what was drawn, without what moves the cursor or colours."""
+        """Return the output without cursor movements and colours."""
         frames = self.text.split("\x1b[H")
         return [
             line
@@ -95,7 +95,7 @@ class Screen:
 class TestCommands:
     async def test_link(self, running: Running) -> None:
         """
-        A link is printed that opens the console.
+        The command prints a sign-in link to the console.
         """
         result = await run(running, "console")
 
@@ -104,7 +104,7 @@ class TestCommands:
 
     async def test_traces(self, running: Running) -> None:
         """
-        Traces are listed a line each, or as JSON; one is shown as a waterfall.
+        Traces are listed one per line, or as JSON; a single one is shown as a waterfall.
         """
         batch = Batch()
         trace = batch.call().hex()
@@ -141,7 +141,7 @@ class TestCommands:
     @pytest.mark.parametrize("columns", [24, 48, 80, 120])
     async def test_top(self, start: Start, columns: int) -> None:
         """
-        In a terminal of any width `top` is drawn anew as calls come in, cuts no number, and ends
+        In a terminal of any width, `top` redraws as calls arrive, truncates no numbers, and ends
         with Ctrl-C.
         """
         process = Process()
@@ -165,7 +165,7 @@ class TestCommands:
 
     def test_alerts(self) -> None:
         """
-        An alert is shown as it is told, square brackets included; what is silenced is not shown.
+        An alert is shown verbatim, including square brackets; silenced alerts are not shown.
         """
         told = {"name": "Odd", "message": "[/red] [bold"}
         servers = [{**told, "state": "suppressed"}, {**told, "state": "firing"}]
@@ -176,7 +176,7 @@ class TestCommands:
 
     async def test_export(self, running: Running, tmp_path: Path) -> None:
         """
-        What is exported to a file is shown by a console of its own, however old it is.
+        An exported file is shown by a separate console, however old it is.
         """
         batch = Batch()
         trace = batch.call().hex()
@@ -201,7 +201,7 @@ class TestCommands:
 
     async def test_refused(self, running: Running) -> None:
         """
-        What the console refuses is one message and exit status 2.
+        An error of the console is one message and exit status 2.
         """
         result = await run(running, "traces", "--attr", "nothing")
 
@@ -210,7 +210,7 @@ class TestCommands:
 
     def test_away(self) -> None:
         """
-        A console that is away is one message and exit status 2.
+        An unavailable console is one message and exit status 2.
         """
         result = invoke(f"http://127.0.0.1:{free_port()}", "logs")
 
@@ -221,8 +221,7 @@ class TestCommands:
 class TestPolicyDiff:
     async def test_differs(self, running: Running) -> None:
         """
-        Calls that nobody declared, and declared ones that nobody makes, end with status 1 and name
-        the line of the contract.
+        Undeclared and unobserved calls exit with status 1 and name the policy option.
         """
         batch = Batch()
         parent = batch.span("stranger", "client", kind=3)
@@ -241,7 +240,7 @@ class TestPolicyDiff:
 
     async def test_bad_time(self, running: Running) -> None:
         """
-        A time that cannot be used is a sentence, with the status of a usage error.
+        An invalid time is one message, with the status of a usage error.
         """
         found = await run(running, "policy", "diff", "--from", "yesterday")
 

@@ -32,7 +32,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 async def opened(browser: Browser, running: Running, **options: Any) -> tuple[Page, list[str]]:
-    """Sign a browser in; return its page and the complaints that come up in it."""
+    """Sign a browser in; return its page and the list of errors that occur in it."""
     page = await browser.new_page(**options)
     complaints = list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))

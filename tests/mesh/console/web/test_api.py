@@ -1,4 +1,4 @@
-"""The API and who may use it."""
+"""The API and its authorization."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ class TestShapes:
     )
     async def test_lists(self, running: Running, path: str) -> None:
         """
-        Every list answers with its items and the token of the next page.
+        Every list has its items and the token of the next page.
         """
         answer = await running.get(path)
 
@@ -40,7 +40,7 @@ class TestShapes:
 
     async def test_trace(self, running: Running) -> None:
         """
-        A trace shows its spans with the fields that the design names.
+        A trace has spans with the fields in the design.
         """
         batch = Batch()
         trace = batch.call(proxies=True)
@@ -67,7 +67,7 @@ class TestShapes:
 
     async def test_graph(self, running: Running) -> None:
         """
-        An edge has the fields that the design names.
+        An edge has the fields in the design.
         """
         edge = (await running.get("graph"))["items"][0]
 
@@ -76,7 +76,7 @@ class TestShapes:
 
     async def test_mesh(self, running: Running) -> None:
         """
-        The mesh has the parts that the design names.
+        The mesh has the parts in the design.
         """
         found = await running.get("mesh")
 
@@ -109,7 +109,7 @@ class TestShapes:
 
     async def test_log_pages(self, running: Running) -> None:
         """
-        Pages of logs together show each record once.
+        All pages of logs together contain each record once.
         """
         await running.take("logs", logs("auth", *map(str, range(25)), at=0))
         shown, token = list[str](), ""
@@ -126,7 +126,7 @@ class TestShapes:
 class TestFollow:
     async def test_logs(self, running: Running) -> None:
         """
-        A live tail tells what comes from now on, one JSON object a line.
+        A live tail streams new items as NDJSON.
         """
         await running.take("logs", logs("auth", "old"))
         first = await self.first(running, "logs", "logs", logs("auth", "new"), service="auth")
@@ -146,7 +146,7 @@ class TestFollow:
     async def first(
         self, running: Running, path: str, signal: str, request: Any, **wanted: str
     ) -> dict[str, Any]:
-        """Follow, send while following, return the first item that comes."""
+        """Follow, send while following, and return the first item."""
         parameters = {"follow": "true", **wanted}
         url = f"{running.url}/api/{path}"
         async with (
@@ -173,7 +173,7 @@ class TestFollow:
 
     async def test_ends_with_the_console(self, start: Start) -> None:
         """
-        A tail ends when the console stops, and does not hold it up.
+        A tail ends when the console stops, without delaying it.
         """
         lines = list[str]()
         async with asyncio.timeout(8):
@@ -217,7 +217,7 @@ class TestRefused:
         self, running: Running, path: str, parameters: dict[str, Any]
     ) -> None:
         """
-        A parameter that cannot be used is 400 with a sentence, never passed over.
+        An invalid parameter is 400 with a message, never ignored.
         """
         answer = await running.client.get(f"{running.url}/api/{path}", params=parameters)
 
@@ -234,7 +234,7 @@ class TestRefused:
 
     async def test_strangers(self, running: Running) -> None:
         """
-        Without the token every endpoint is 401, with a wrong one as well.
+        Without the token, or with a wrong one, every endpoint is 401.
         """
         async with httpx.AsyncClient() as stranger:
             headers = ("", "Bearer wrong", TOKEN, f"Basic {TOKEN}")
@@ -249,7 +249,7 @@ class TestRefused:
 
     async def test_pages_for_strangers(self, running: Running) -> None:
         """
-        A page tells a stranger how to get in, and shows nothing.
+        An unauthenticated page explains how to sign in, and shows nothing else.
         """
         async with httpx.AsyncClient() as stranger:
             answer = await stranger.get(f"{running.url}/traces")
@@ -261,7 +261,7 @@ class TestRefused:
 class TestLink:
     async def test_once(self, running: Running) -> None:
         """
-        A one-time link signs a browser in, once; its cookie then opens pages and API.
+        A one-time link signs a browser in once; its cookie then opens pages and API.
         """
         code = (await running.client.post(f"{running.url}/api/codes")).json()
         async with httpx.AsyncClient(base_url=running.url) as browser:
@@ -279,7 +279,7 @@ class TestLink:
 
     async def test_no_links_by_cookie(self, running: Running) -> None:
         """
-        A cookie alone makes no further links, and other sites change nothing with it.
+        A cookie does not create further links, and other sites cannot change anything with it.
         """
         code = (await running.client.post(f"{running.url}/api/codes")).json()
         async with httpx.AsyncClient(base_url=running.url) as browser:
@@ -292,7 +292,7 @@ class TestLink:
 
     def test_lifetimes(self) -> None:
         """
-        A code works for 10 minutes, a session for 12 hours, neither with another token.
+        A code is valid for 10 minutes, a session for 12 hours, neither with another token.
         """
         clock = FakeClock()
 
@@ -315,7 +315,7 @@ class TestLink:
 class TestStart:
     def test_token_file(self, tmp_path: Path) -> None:
         """
-        A missing token is created, private to this user; a short or shared one is refused.
+        A missing token is created with private permissions; a short or shared one is rejected.
         """
         made = read_token("A_TOKEN", tmp_path / "new" / "token")
         assert made == read_token("A_TOKEN", tmp_path / "new" / "token")
@@ -331,7 +331,7 @@ class TestStart:
     @pytest.mark.parametrize("name", ["listen", "otlp_grpc", "otlp_http"])
     async def test_port_in_use(self, start: Start, name: str) -> None:
         """
-        An address that is taken is one message with its variable, and leaves nothing behind.
+        An address in use is one message with its variable, and leaves nothing behind.
         """
         taken = free_port()
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", taken)
@@ -342,7 +342,7 @@ class TestStart:
 
     async def test_no_database(self, start: Start, tmp_path: Path) -> None:
         """
-        A file that cannot be made is one message with its variable.
+        A file that cannot be created is one message with its variable.
         """
         with pytest.raises(DatabaseError, match="AMARRE_CONSOLE_DATABASE"):
             async with start(console_database=tmp_path / "token" / "x.sqlite"):

@@ -1,4 +1,4 @@
-"""Narrowing what a page shows: facets and saved searches of traces, the replayed graph."""
+"""Search facets and saved searches of traces; replay of the graph."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +32,7 @@ def counts(found: Any, facet: str) -> dict[str, int]:
 class TestFacets:
     async def test_counts(self, running: Running) -> None:
         """
-        Facets count the traces that match, not all.
+        Facets count only the matching traces.
         """
         found = await running.get("traces/facets", service="survey")
 
@@ -48,7 +48,7 @@ class TestFacets:
 
     async def test_nothing_found(self, running: Running) -> None:
         """
-        A search that finds nothing has no values to narrow it by.
+        A search without results has no facet values.
         """
         found = await running.get("traces/facets", service="nobody")
 
@@ -57,7 +57,7 @@ class TestFacets:
 
     async def test_malformed(self, running: Running) -> None:
         """
-        Facets take the parameters of the search and refuse what it refuses.
+        Facets accept the parameters of the search and reject what it rejects.
         """
         answer = await running.client.get(f"{running.url}/api/traces/facets?min_ms=fast")
 
@@ -71,7 +71,7 @@ class TestPages:
 
     async def test_one_click(self, browser: Browser, running: Running) -> None:
         """
-        A click on a value narrows the search, a second one widens it again; the address follows.
+        A click on a value narrows the search, a second one widens it; the URL follows.
         """
         page, complaints = await opened(browser, running)
         await page.goto(f"{running.url}/traces")
@@ -92,7 +92,7 @@ class TestPages:
 
     async def test_saved_search(self, browser: Browser, running: Running) -> None:
         """
-        A search that was saved is one click away, also after the page was left, until forgotten.
+        A saved search is one click away, also after leaving the page, until it is deleted.
         """
         page, complaints = await opened(browser, running)
         page.on("dialog", lambda dialog: dialog.accept("failed calls"))
@@ -142,7 +142,7 @@ class TestPages:
 
     async def test_replay(self, browser: Browser, running: Running) -> None:
         """
-        The slider shows the graph of one step of the time range; its address shows it again.
+        The slider shows the graph of one step of the time range, and the URL restores it.
         """
         batch = Batch()
         start = now() - 10 * MINUTE

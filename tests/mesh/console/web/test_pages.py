@@ -50,7 +50,7 @@ class TestPages:
         self, browser: Browser, running: Running, trace: str
     ) -> None:
         """
-        Names, attributes and messages are shown as they are and never run.
+        Names, attributes and messages are shown verbatim and never run.
         """
         page, _ = await opened(browser, running)
         await page.goto(f"{running.url}/traces/{trace}")
@@ -62,7 +62,7 @@ class TestPages:
 
     async def test_keyboard_alone(self, browser: Browser, running: Running, trace: str) -> None:
         """
-        Keys lead from the overview to a trace and into its spans.
+        Keyboard shortcuts lead from the overview to a trace and into its spans.
         """
         page, _ = await opened(browser, running)
         await page.keyboard.press("g")
@@ -88,7 +88,7 @@ class TestPages:
 
     async def test_keys_switched_off(self, browser: Browser, running: Running) -> None:
         """
-        Who does not want single keys switches them off where they are explained, for good.
+        Single-key shortcuts can be turned off permanently in the dialog that explains them.
         """
         page, _ = await opened(browser, running)
         await page.keyboard.press("?")
@@ -106,7 +106,7 @@ class TestPages:
 
     async def test_runbook(self, browser: Browser, start: Start) -> None:
         """
-        An alert leads to its runbook, that to the next one, and Back to where it fired.
+        An alert links to its runbook, that to the next one, and Back returns.
         """
         away = {"process": "survey", "url": f"http://127.0.0.1:{free_port()}/metrics"}
         often = timedelta(seconds=0.1)
@@ -129,7 +129,7 @@ class TestPages:
 
     async def test_graph(self, browser: Browser, running: Running, trace: str) -> None:
         """
-        An edge of the graph opens by keyboard and tells its methods.
+        An edge of the graph opens by keyboard and shows its methods.
         """
         page, _ = await opened(browser, running)
         await page.goto(f"{running.url}/graph")
@@ -141,7 +141,7 @@ class TestPages:
 
     async def test_live_tail(self, browser: Browser, running: Running) -> None:
         """
-        A live tail of ten thousand lines keeps the page small and quick to answer.
+        A live tail of ten thousand lines keeps the page small and responsive.
         """
         page, complaints = await opened(browser, running)
         await page.goto(f"{running.url}/logs")
@@ -159,7 +159,7 @@ class TestPages:
 
     async def test_signed_out(self, browser: Browser, running: Running) -> None:
         """
-        Signing out ends what the browser may see.
+        After signing out, the browser has no access.
         """
         page, _ = await opened(browser, running)
         await page.get_by_role("button", name="Sign out").click()
@@ -190,7 +190,7 @@ async def test_control_actions(browser: Browser, controlled: Running, runner: Fa
 
 async def test_exemplar(browser: Browser, start: Start) -> None:
     """
-    A diamond on the latency chart leads to its trace, and so does a failure below it.
+    A diamond on the latency chart links to its trace, and so does a failure below it.
     """
     process, batch = Process(openmetrics.generate_latest), Batch()
     slow, failed = batch.call().hex(), batch.call(code="UNAVAILABLE").hex()

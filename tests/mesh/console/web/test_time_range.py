@@ -57,7 +57,7 @@ async def test_every_list(running: Running, path: str, given: dict[str, str]) ->
 )
 async def test_bad_range(running: Running, path: str, given: dict[str, str], named: str) -> None:
     """
-    A malformed or absurd range is a sentence that names the parameter.
+    A malformed or absurd range is a message that names the parameter.
     """
     answer = await running.client.get(f"{running.url}/api/{path}", params=given)
 
@@ -67,7 +67,7 @@ async def test_bad_range(running: Running, path: str, given: dict[str, str], nam
 
 async def test_between(running: Running) -> None:
     """
-    Traces and logs of a time are those of that time alone.
+    Traces and logs of a time range are only those within it.
     """
     batch = Batch()
     for minutes in (50, 30, 10):
@@ -86,7 +86,7 @@ async def test_between(running: Running) -> None:
 
 async def test_graph_at_a_time(running: Running) -> None:
     """
-    The graph of a time counts the calls of that time; what was refused has a count and a date.
+    The graph of a time range counts the calls within it; denials have a count and a date.
     """
     batch = Batch()
     parent: Any = batch.span("stranger", "client", kind=3, start=now() - 30 * MINUTE)
@@ -113,7 +113,7 @@ async def test_graph_at_a_time(running: Running) -> None:
 
 async def test_named_by_route(running: Running) -> None:
     """
-    A trace that a proxy could not match to a route is not called "other".
+    A trace without a matching route at the proxy is not called "other".
     """
     batch = Batch()
     batch.span("gateway-envoy", "other", component="proxy", http__request__method="GET")
@@ -124,7 +124,7 @@ async def test_named_by_route(running: Running) -> None:
 
 async def test_rank(running: Running) -> None:
     """
-    A trace says where its duration stands among those of its name.
+    A trace shows the rank of its duration among those of the same name.
     """
     batch = Batch()
     slow = batch.span("auth", "same", ms=500)

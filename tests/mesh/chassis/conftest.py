@@ -1,4 +1,4 @@
-"""What every test of the chassis leaves as it was."""
+"""Fixtures that isolate the tests of the chassis."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def _log_configuration() -> Iterator[None]:
-    """Restore the configuration of logs, which is global, so that later tests can read them."""
+    """Restore the global logging configuration, so that later tests can read log lines."""
     before = structlog.get_config()
     yield
     structlog.configure(**before)

@@ -1,4 +1,4 @@
-"""The supervisor of background tasks: restart, report, and end with the body."""
+"""The supervisor of background tasks: restart, report, and stop with the body."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from mesh.chassis.testing import connected, served
 
 
 class Task:
-    """Fails a given number of times, then runs until cancelled."""
+    """A task that fails a given number of times, then runs until cancelled."""
 
     def __init__(self, failures: int, error: BaseException | None = None) -> None:
         self.starts = 0
@@ -48,7 +48,7 @@ def up(task: str) -> float | None:
 
 class TestRestart:
     async def test_failed_task(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """A task that raises is logged as an error, counted and started again."""
+        """A task that raises is logged as an error, counted and restarted."""
         configure_logs("survey", "survey", "INFO")
         task = Task(failures=3)
         async with background("restarted", task.run):
@@ -60,14 +60,14 @@ class TestRestart:
         assert "too deep" in lines[0]["exception"]
 
     async def test_cancelled_inside(self) -> None:
-        """A cancellation that comes from inside the task is a failure like any other."""
+        """A cancellation from within the task is a failure like any other."""
         task = Task(failures=1, error=asyncio.CancelledError())
         async with background("cancelled inside", task.run):
             await asyncio.wait_for(task.running.wait(), 10)
         assert failures("cancelled inside") == 1
 
     async def test_back_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The delay doubles up to the longest one."""
+        """The delay doubles up to the maximum."""
         delays: list[float] = []
         sleep = asyncio.sleep
 
@@ -98,7 +98,7 @@ class TestRestart:
 
 class TestEnd:
     async def test_body_ends(self) -> None:
-        """The task ends with the body, also while it waits for its restart."""
+        """The task ends with the body, even while it waits for its restart."""
         task = Task(failures=1_000_000)
         async with background("ends", task.run):
             await asyncio.sleep(0)
@@ -109,7 +109,7 @@ class TestEnd:
         assert up("ends") is None
 
     async def test_finished(self) -> None:
-        """A task that returns has finished and is not started again."""
+        """A task that returns has finished and is not restarted."""
         starts = 0
 
         async def once() -> None:
@@ -161,7 +161,7 @@ class TestReport:
 
 class TestSpawn:
     async def test_failure(self) -> None:
-        """Work that runs once never raises into whoever waits; its failure is counted."""
+        """Work that runs once never raises in its caller; its failure is counted."""
 
         async def fail() -> None:
             raise RuntimeError("no such mailbox")

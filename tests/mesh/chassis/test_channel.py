@@ -1,4 +1,4 @@
-"""What ``channel()`` does beyond a plain gRPC channel."""
+"""The features of ``channel()`` beyond a plain gRPC channel."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Flaky(rpc.SurveyServiceServicer):
-    """Is away a number of times, and remembers what it saw."""
+    """A servicer that is unavailable a number of times and records its calls."""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
@@ -79,14 +79,14 @@ async def port(flaky: Flaky, svids: Path) -> AsyncIterator[int]:
 
 class TestRetries:
     async def test_idempotent(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """A method that the contract calls harmless is tried again when the server was away."""
+        """An idempotent method is retried if the server was unavailable."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             await stub.ListRequests(pb.ListRequestsRequest(), metadata=bearer())
 
         assert 2 == flaky.calls
 
     async def test_not_idempotent(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """A method that is not idempotent is tried once, whatever happens."""
+        """A method that is not idempotent is never retried."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.CreateRequest(pb.CreateRequestRequest(consent=True), metadata=bearer())
@@ -95,7 +95,8 @@ class TestRetries:
         assert 1 == flaky.calls
 
     async def test_token_bucket(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """While a server stays away, retries stop: twenty calls cost far fewer than sixty
+        """
+        While a server is unavailable, retries stop: twenty calls take far fewer than sixty
         attempts.
         """
         flaky.failures = 1_000
@@ -108,10 +109,12 @@ class TestRetries:
 
 
 class TestCallBeingServed:
-    """A call that is made while another is being served."""
+    """A call made while another one is being served."""
 
     async def test_deadline_shrinks(self, port: int, svids: Path, flaky: Flaky) -> None:
-        """The outgoing call gets what is left of the incoming one, less the hop's own share."""
+        """
+        The outgoing call gets the remaining time of the incoming one, less the hop's own share.
+        """
         flaky.failures = 0
         now = asyncio.get_running_loop().time()
         call.enter(Call("auth.SignUp", GATEWAY, now + 1.0))
@@ -137,7 +140,7 @@ async def test_replaced_certificate(
     authority: CertificateAuthority, tmp_path: Path, svids: Path
 ) -> None:
     """
-    After root and leaves were replaced on both sides the same stub goes on, with the new ones.
+    After root and leaf certificates are replaced on both sides, the same stub continues to work.
     """
     flaky = Flaky(failures=0)
     for name in ("survey", "gateway"):
@@ -167,7 +170,7 @@ async def test_replaced_certificate(
 
 
 class Status(health_rpc.HealthServiceServicer):
-    """Answers at once; a watcher gets one response and then waits."""
+    """A servicer that responds immediately; a watcher gets one response and then waits."""
 
     async def GetStatus(self, request: Any, context: Any) -> health_pb.GetStatusResponse:
         return health_pb.GetStatusResponse()
@@ -202,13 +205,13 @@ class TestStreams:
     """A server admits 100 streams per connection; HTTP/2, RFC 9113, section 5.1.2."""
 
     async def test_watchers(self, status: Any) -> None:
-        """Watchers that use up the streams of their connection hold up no other call."""
+        """Watchers that use up the streams of their connection do not delay other calls."""
         with contextlib.ExitStack() as stack:
             await asyncio.gather(*(watch(status, stack) for _ in range(STREAMS)))
             await status.GetStatus(health_pb.GetStatusRequest(), timeout=30)
 
     async def test_on_one_connection(self, status: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On the connection of the watchers the call would wait until its deadline."""
+        """On the connection of the watchers, the call would wait until its deadline."""
         monkeypatch.setattr(Method, "stays_open", property(lambda _: False))
         with contextlib.ExitStack() as stack:
             await asyncio.gather(*(watch(status, stack) for _ in range(STREAMS)))
@@ -218,7 +221,7 @@ class TestStreams:
 
 
 async def test_proxy_variables(svids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls within the mesh never go through a proxy, whatever the shell's variables say."""
+    """Calls within the mesh never use a proxy, whatever the environment says."""
     for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
@@ -244,7 +247,7 @@ BASE = {
 
 
 def test_imports() -> None:
-    """A client imports the base installation only: no server, telemetry or database."""
+    """A client imports only the base installation: no server, telemetry or database."""
     script = (
         "import sys; before = set(sys.modules); import mesh.chassis.channel, mesh.chassis.config,"
         " mesh.chassis.errors; print(*{n.split('.')[0] for n in set(sys.modules) - before})"

@@ -22,7 +22,7 @@ def load(**variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_fault_is_reported_together() -> None:
-    """All variables that cannot be used are named at once, with what they hold; exit status 2."""
+    """All invalid variables are reported at once, with their values; exit status 2."""
     refused = load(
         AMARRE_ENV="moon", AMARRE_TRANSPORT="pigeon", AMARRE_LOG_LEVEL="loud", AMARRE_PEERS="{}"
     )
@@ -35,7 +35,7 @@ def test_every_fault_is_reported_together() -> None:
 
 
 def test_value_that_is_no_json() -> None:
-    """A variable that must be JSON and is not is one clear message as well."""
+    """A JSON variable with another value is reported with one clear message as well."""
     refused = load(AMARRE_PEERS="auth=127.0.0.1:1")
 
     assert 2 == refused.returncode
@@ -44,7 +44,7 @@ def test_value_that_is_no_json() -> None:
 
 
 def test_good_settings() -> None:
-    """Durations are written as ISO 8601 has them."""
+    """Durations are ISO 8601."""
     loaded = load(AMARRE_DRAIN_TIMEOUT="PT2S")
 
     assert 0 == loaded.returncode, loaded.stderr

@@ -67,7 +67,7 @@ Reported = Callable[[str], Awaitable[bool]]
 
 
 class Saboteur:
-    """Makes each background task fail until `released`; the supervisor itself is the real one."""
+    """Makes each background task fail until `released`, under the real supervisor."""
 
     def __init__(self) -> None:
         self.attempts: dict[str, int] = {}
@@ -77,7 +77,7 @@ class Saboteur:
         self._supervise = background.supervise
 
     async def supervise(self, name: str, work: background.Work, *, critical: bool = False) -> None:
-        """Supervise *work* as the real supervisor does, with failures injected into it."""
+        """Supervise *work* like the real supervisor, with injected failures."""
 
         def sabotaged() -> Any:
             self.attempts[name] = self.attempts.get(name, 0) + 1
@@ -90,7 +90,7 @@ class Saboteur:
 
 @pytest.fixture
 def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
-    """Injects a failure into each task that is started; retries come quickly."""
+    """Injects a failure into each started task, with short retry delays."""
     sabotage = Saboteur()
     monkeypatch.setattr(background, "supervise", sabotage.supervise)
     monkeypatch.setattr(background, "FIRST_DELAY_SECONDS", 0.05)
@@ -104,13 +104,13 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
 
 
 def failures(task: str) -> float:
-    """Return how many failures of *task* were counted."""
+    """Return the number of counted failures of *task*."""
     return REGISTRY.get_sample_value("amarre_background_failures_total", {"task": task}) or 0.0
 
 
 @contextlib.asynccontextmanager
 async def running(main: Callable[[], Awaitable[None]], stop: asyncio.Event) -> AsyncIterator[None]:
-    """Run the main of a process, with its telemetry, while the body runs."""
+    """Run the main function of a process, with its telemetry, while the body runs."""
 
     async def process() -> None:
         async with telemetry.running():
@@ -126,7 +126,7 @@ async def running(main: Callable[[], Awaitable[None]], stop: asyncio.Event) -> A
 
 
 def by_health(address: str) -> Reported:
-    """Read what gRPC health says at *address*."""
+    """Read the gRPC health at *address*."""
 
     async def reported(task: str) -> bool:
         request = health_pb2.HealthCheckRequest(service=server.task_name(task))
@@ -138,7 +138,7 @@ def by_health(address: str) -> Reported:
 
 
 async def by_metrics(task: str) -> bool:
-    """Read what ``/metrics`` says."""
+    """Read ``/metrics``."""
     exposed = prometheus_client.generate_latest().decode()
     return f'amarre_background_up{{task="{task}"}} 0.0' in exposed
 
@@ -189,7 +189,7 @@ async def health(folder: Path, stop: asyncio.Event) -> AsyncIterator[Reported]:
 
 @contextlib.asynccontextmanager
 async def edge(folder: Path, stop: asyncio.Event) -> AsyncIterator[Reported]:
-    """The gateway behind a sidecar; it has no gRPC health, so its metrics report."""
+    """The gateway behind a sidecar; without gRPC health, its metrics report the task."""
     settings = GatewaySettings(
         transport="sidecar",
         peers=dict.fromkeys(("auth", "survey", "health"), "127.0.0.1:1"),
@@ -224,7 +224,7 @@ async def whole_console(folder: Path, stop: asyncio.Event) -> AsyncIterator[Repo
 
 @contextlib.asynccontextmanager
 async def runner(folder: Path, stop: asyncio.Event) -> AsyncIterator[Reported]:
-    """The runner, before it starts processes; `amarre status` shows its problems."""
+    """The runner before it starts processes; `amarre status` shows its problems."""
     del stop
     whole = Runner(DataFolder(folder / "mesh"), Options(), None)
 
@@ -253,7 +253,7 @@ PROCESSES = {
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait until *holds*; a process that is starting refuses connections."""
+    """Wait until *holds* is true; a starting process refuses connections."""
     ends_at = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     while asyncio.get_running_loop().time() < ends_at:
         with contextlib.suppress(grpc.aio.AioRpcError):
@@ -265,7 +265,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
 
 @pytest.mark.parametrize("name", PROCESSES)
 async def test_failure(name: str, saboteur: Saboteur, tmp_path: Path) -> None:
-    """Each task of a process that fails is logged, counted, reported and restarted."""
+    """Each failing task of a process is logged, counted, reported and restarted."""
     expected = TASKS[name]
     before = {task: failures(task) for task in expected}
     with structlog.testing.capture_logs() as lines:
@@ -295,7 +295,7 @@ async def test_failure(name: str, saboteur: Saboteur, tmp_path: Path) -> None:
 async def test_unsupervised(
     saboteur: Saboteur, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The negative control: where a task dies in silence, the checks above fail."""
+    """The negative control: for a task that dies silently, the checks above fail."""
 
     async def once(name: str, work: background.Work, *, critical: bool = False) -> None:
         with contextlib.suppress(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Identities and addresses where workloads stand in several namespaces."""
+"""Identities and addresses of workloads in several namespaces."""
 
 import pytest
 
@@ -12,7 +12,7 @@ SETTINGS = MeshSettings(transport="sidecar", namespace="app", namespaces={"auth"
 
 
 def caller(uri: str) -> SpiffeId:
-    """Return who calls when the sidecar passes on the certificate of *uri* in a header."""
+    """Return the caller if the sidecar forwards the certificate of *uri* in a header."""
     metadata = (("x-forwarded-client-cert", f"By=spiffe://x;Hash=0;URI={uri}"),)
     return identify(SETTINGS)(None, metadata)  # type: ignore[arg-type]
 
@@ -25,7 +25,7 @@ def caller(uri: str) -> SpiffeId:
     ],
 )
 def test_right_namespace(path: str) -> None:
-    """Each workload is let in from the namespace that settings give it."""
+    """Each workload is accepted from the namespace in the settings."""
     found = caller(f"spiffe://amarre.local/{path}")
 
     assert f"spiffe://amarre.local/{path}" == str(found)
@@ -40,7 +40,7 @@ def test_right_namespace(path: str) -> None:
     ],
 )
 def test_wrong_namespace(path: str) -> None:
-    """A service account of the right name in the wrong namespace is somebody else."""
+    """A service account of the right name in the wrong namespace is another identity."""
     with pytest.raises(PermissionDeniedError):
         caller(f"spiffe://amarre.local/{path}")
 
@@ -56,5 +56,5 @@ def test_wrong_namespace(path: str) -> None:
     ],
 )
 def test_host_name(target: str, expected: bool) -> None:
-    """Only a host name is an authority by which an injected sidecar can route."""
+    """Only a host name is an authority that an injected sidecar can route."""
     assert expected is _is_host_name(target)

@@ -34,7 +34,7 @@ class TestEndpoint:
         ],
     )
     def test_usable(self, text: str, expected: str) -> None:
-        """Every spelling of an endpoint means the same to processes and proxies."""
+        """Every notation of an endpoint means the same to processes and proxies."""
         assert str(endpoint({URL: text})) == expected
 
     @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ class TestEndpoint:
          "ftp://localhost:4317", "http://:4317", "http://localhost:4318/v1/traces", "http://[::1"],
     )  # fmt: skip
     def test_unusable(self, text: str) -> None:
-        """An endpoint that some would read otherwise is refused by the name of its variable."""
+        """An ambiguous endpoint is rejected with the name of its variable."""
         with pytest.raises(OtelVariableError, match=URL):
             endpoint({URL: text})
 
@@ -54,7 +54,7 @@ class TestEndpoint:
         assert str(endpoint(environment, "logs")) == "http://a:1"
 
     def test_protocol(self) -> None:
-        """A protocol other than gRPC is refused, since nothing here speaks it."""
+        """A protocol other than gRPC is rejected as unsupported."""
         with pytest.raises(OtelVariableError, match="OTEL_EXPORTER_OTLP_PROTOCOL"):
             endpoint({URL: "http://a:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"})
 
@@ -71,7 +71,7 @@ class TestSampler:
         ],
     )
     def test_share(self, environment: dict[str, str], share: float) -> None:
-        """The standard variables set the share of new traces that is sampled."""
+        """The standard variables set the sampling ratio of new traces."""
         assert sampling_share(environment, 0.05) == share
 
     @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ class TestSampler:
         ],
     )
     def test_unusable(self, environment: dict[str, str]) -> None:
-        """A sampler that cannot be obeyed is refused by the name of its variable."""
+        """An unsupported sampler is rejected with the name of its variable."""
         with pytest.raises(OtelVariableError, match="OTEL_TRACES_SAMPLER"):
             sampling_share(environment, 0.05)
 
 
 class TestInherited:
     def test_names_of_one_service(self) -> None:
-        """What names one service does not rename every process; the rest is handed on."""
+        """The name of one service does not rename every process; other variables are inherited."""
         environment = {
             "OTEL_SERVICE_NAME": "mine",
             "OTEL_RESOURCE_ATTRIBUTES": "service.name=mine,team=study, service.instance.id=1",
@@ -106,7 +106,7 @@ class TestInherited:
         }
 
     def test_left_by_another_program(self) -> None:
-        """Variables of auto-instrumentation and of other propagators reach no process."""
+        """Variables of auto-instrumentation and of other propagators are not inherited."""
         left = {
             "OTEL_PROPAGATORS": "b3",
             "OTEL_PYTHON_CONTEXT": "gevent_context",
@@ -129,7 +129,7 @@ class TestInherited:
         ],
     )
     def test_unusable_value(self, name: str, text: str) -> None:
-        """A value that the SDK of each process could not use is refused once, by its name."""
+        """A value that the SDK cannot use is rejected once, by name."""
         with pytest.raises(OtelVariableError, match=name):
             inherited({name: text})
 
@@ -143,11 +143,11 @@ class TestInherited:
         ],
     )
     def test_usable_value(self, name: str, text: str) -> None:
-        """What the SDK can use is handed on unchanged."""
+        """Values that the SDK can use are inherited unchanged."""
         assert inherited({name: text}) == {name: text}
 
     def test_one_endpoint_per_signal(self) -> None:
-        """The endpoint of one signal leaves the common one as it is."""
+        """The endpoint of one signal does not affect the common one."""
         environment = {URL: "a:1", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "b:2"}
         assert inherited(environment) == {
             URL: "http://a:1",
@@ -157,13 +157,13 @@ class TestInherited:
 
 class TestDescription:
     def test_silenced(self) -> None:
-        """What silences a signal is named, so that nobody wonders about an empty console."""
+        """Variables that disable a signal are reported, to explain an empty console."""
         lines = description({"OTEL_SDK_DISABLED": "true"}, "http://127.0.0.1:3021")
         assert "traces: not exported" in lines
         assert any("OTEL_SDK_DISABLED" in line for line in lines)
 
     def test_default(self) -> None:
-        """Without variables everything goes to the console."""
+        """Without variables, everything is sent to the console."""
         assert "logs: http://127.0.0.1:3021" in description({}, "http://127.0.0.1:3021")
         assert not is_exported("logs", {})
 
@@ -172,7 +172,7 @@ class TestDescription:
         [("otlp", True), ("console, otlp", True), ("none", False), ("zipkin", False), ("", True)],
     )
     def test_list_of_exporters(self, exporter: str, exported: bool) -> None:
-        """A list of exporters that contains OTLP exports; the mesh has no other exporter."""
+        """A list of exporters that contains OTLP enables export; the mesh has no other exporter."""
         assert is_exported("traces", {URL: "a:1", "OTEL_TRACES_EXPORTER": exporter}) is exported
 
 
@@ -182,7 +182,7 @@ class TestPlugins:
     """
 
     def test_unknown(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Known names stay, unknown ones are removed, and a variable without any goes."""
+        """Known names are kept, unknown ones removed, and a variable without names unset."""
         environment = {
             "OTEL_PROPAGATORS": "b3, tracecontext,baggage",
             "OTEL_PYTHON_CONTEXT": "gevent_context",
@@ -197,7 +197,7 @@ class TestPlugins:
 
     @pytest.mark.parametrize("module", ["mesh.chassis.telemetry", "opentelemetry.propagate"])
     def test_import(self, module: str) -> None:
-        """The mesh starts where OpenTelemetry's own API, the negative control, does not."""
+        """The mesh starts where OpenTelemetry's own API, the negative control, fails."""
         environment = {**os.environ, "OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "none-such"}
         done = subprocess.run(
             [sys.executable, "-c", f"import {module}"],

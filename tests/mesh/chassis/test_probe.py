@@ -1,4 +1,4 @@
-"""What a container's health check says of the process beside it."""
+"""The health check of a container."""
 
 import asyncio
 import contextlib
@@ -43,19 +43,19 @@ class TestGrpc:
     async def test_health_over_a_unix_socket(
         self, tmp_path: Path, serving: bool, expected: int
     ) -> None:
-        """The exit status is the health that the server tells over its Unix socket."""
+        """The exit status is the health that the server reports over its Unix socket."""
         address = f"unix:{tmp_path / 'x.sock'}"
         async with grpc_server(address, serving=serving):
             assert expected == await exit_status("grpc", address, NAME)
 
     async def test_alive(self, tmp_path: Path) -> None:
-        """A server that is not ready is alive all the same."""
+        """A server that is not ready is nevertheless alive."""
         address = f"unix:{tmp_path / 'x.sock'}"
         async with grpc_server(address, serving=False):
             assert 0 == await exit_status("grpc", address, NAME, "alive")
 
     async def test_nobody_there(self, tmp_path: Path) -> None:
-        """A server that is away is neither ready nor alive."""
+        """An unavailable server is neither ready nor alive."""
         assert 1 == await exit_status("grpc", f"unix:{tmp_path / 'x.sock'}", NAME, "alive")
         assert 1 == await exit_status("grpc", f"unix:{tmp_path / 'x.sock'}", NAME)
 
@@ -71,7 +71,7 @@ class TestHttp:
     async def test_status_over_a_unix_socket(
         self, tmp_path: Path, line: bytes, expected: int
     ) -> None:
-        """Only a success of GET counts as ready."""
+        """Only a successful GET counts as ready."""
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -85,14 +85,14 @@ class TestHttp:
             assert expected == await exit_status("http", f"unix:{path}", "/healthz")
 
     async def test_nobody_there(self, tmp_path: Path) -> None:
-        """A server that is away is not ready."""
+        """An unavailable server is not ready."""
         assert 1 == await exit_status("http", f"unix:{tmp_path / 'x.sock'}", "/healthz")
 
     @pytest.mark.parametrize(
         ("tls", "expected"), [pytest.param(True, 0, id="TLS"), pytest.param(False, 1, id="none")]
     )
     async def test_https(self, svids: Path, tls: bool, expected: int) -> None:
-        """Over HTTPS any certificate is enough, and a server that speaks no TLS is not alive."""
+        """Over HTTPS any certificate is accepted, and a server without TLS is not alive."""
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -111,7 +111,7 @@ class TestHttp:
 
 
 def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong arguments are told apart from a process that is not ready."""
+    """Wrong arguments have a different status than a process that is not ready."""
     assert 2 == probe.main(["tcp", "127.0.0.1:1", "/"])
     assert 2 == probe.main(["grpc", "127.0.0.1:1", "x", "y"])
     assert "grpc ADDRESS SERVICE" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Tokens of ended sessions are refused before they expire."""
+"""Tokens of ended sessions are rejected before they expire."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ WAIT_SECONDS = 20.0
 
 
 async def test_verified_token_of_an_ended_session() -> None:
-    """A token that was verified before is refused as soon as its session is revoked."""
+    """A previously verified token is rejected as soon as its session is revoked."""
     revoked, key = RevokedSessions(), SigningKey.generate()
     verifier = TokenVerifier(FixedKeys(key), audience="survey", revoked=revoked)
     users = [call.User("ada", session, "ada@example.org") for session in ("one", "two")]
@@ -31,7 +31,7 @@ async def test_verified_token_of_an_ended_session() -> None:
 
 
 def test_entries_expire() -> None:
-    """Entries are dropped once no token of theirs can be valid."""
+    """Entries are dropped once none of their tokens can be valid."""
     now = 0.0
     revoked = RevokedSessions(now=lambda: now)
     revoked.add(["one"])
@@ -46,7 +46,7 @@ def test_entries_expire() -> None:
 
 
 async def test_follows_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that ends, or falls silent, is opened again."""
+    """A stream that ends, or falls silent, is reopened."""
     monkeypatch.setattr(revocations, "PAUSE_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(revocations, "SILENCE_SECONDS", 0.05)
     revoked, opened = RevokedSessions(), 0

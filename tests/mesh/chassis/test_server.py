@@ -1,4 +1,4 @@
-"""What ``serve()`` and ``channel()`` promise, over real mTLS."""
+"""``serve()`` and ``channel()`` over real mTLS."""
 
 import asyncio
 import datetime as dt
@@ -36,7 +36,7 @@ GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 
 class Surveys(rpc.SurveyServiceServicer):
-    """Answers just enough to see what the chassis does around a handler."""
+    """A minimal servicer, to observe what the chassis does around a handler."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -104,14 +104,14 @@ async def refused(port: int, folder: Path, **kwargs: Any) -> grpc.aio.AioRpcErro
 
 
 async def test_nothing_in_flight(port: int) -> None:
-    """Before its first call a server says that none is in flight, rather than nothing."""
+    """Before its first call, a server reports 0 calls in flight instead of no value."""
     labels = {"service": "survey"}
     assert 0 == REGISTRY.get_sample_value(names.RPC_SERVER_IN_FLIGHT, labels)
 
 
 class TestCallers:
     async def test_named_caller(self, port: int, svids: Path) -> None:
-        """The caller that the contract names gets through, and the handler sees the user."""
+        """A caller in the contract is admitted, and the handler sees the user."""
         answer = await list_requests(port, svids / "gateway", metadata=bearer())
 
         assert ["ada"] == [request.id for request in answer.requests]
@@ -120,7 +120,7 @@ class TestCallers:
     async def test_unnamed_caller(
         self, port: int, svids: Path, surveys: Surveys, name: str
     ) -> None:
-        """A workload that the contract does not name is refused before its token is looked at."""
+        """A workload that is not in the contract is denied before its token is checked."""
         error = await refused(port, svids / name, metadata=(("authorization", "nonsense"),))
 
         assert grpc.StatusCode.PERMISSION_DENIED == error.code()
@@ -153,7 +153,7 @@ class TestCallers:
         surveys: Surveys,
         uris: list[str],
     ) -> None:
-        """A certificate of our CA without exactly one identity of this mesh is refused."""
+        """A certificate of our CA without exactly one identity of this mesh is rejected."""
         issued = authority.issue(uris=uris, names=["localhost"], common_name="someone")
 
         error = await refused(port, installed(issued), metadata=bearer())
@@ -164,7 +164,7 @@ class TestCallers:
     async def test_other_ca(
         self, port: int, authority: CertificateAuthority, installed: Callable[[Issued], Path]
     ) -> None:
-        """The same identity from another CA does not even finish the handshake."""
+        """The same identity from another CA fails the handshake."""
         foreign = CertificateAuthority.create().issue_svid("gateway")
 
         error = await refused(
@@ -178,7 +178,7 @@ class TestCallers:
     async def test_expired(
         self, port: int, authority: CertificateAuthority, installed: Callable[[Issued], Path]
     ) -> None:
-        """An expired certificate does not finish the handshake."""
+        """An expired certificate fails the handshake."""
         issued = authority.issue(
             uris=[str(GATEWAY)],
             names=["localhost"],
@@ -192,7 +192,7 @@ class TestCallers:
         assert grpc.StatusCode.UNAVAILABLE == error.code()
 
     async def test_no_certificate(self, port: int, authority: CertificateAuthority) -> None:
-        """A client without a certificate does not finish the handshake."""
+        """A client without a certificate fails the handshake."""
         options = [("grpc.ssl_target_name_override", "survey.amarre.local")]
         credentials = grpc.ssl_channel_credentials(authority.pem())
         async with grpc.aio.secure_channel(
@@ -208,7 +208,7 @@ class TestCallers:
 
 class TestServerIsChecked:
     async def test_server_with_another_identity(self, svids: Path) -> None:
-        """A client of Survey does not talk to a server that shows Health's certificate."""
+        """A client of Survey rejects a server with Health's certificate."""
 
         def register(server: Any) -> None:
             rpc.add_SurveyServiceServicer_to_server(make_surveys(), server)
@@ -235,7 +235,9 @@ class TestUsers:
     async def test_refused(
         self, port: int, svids: Path, surveys: Surveys, metadata: tuple[tuple[str, str], ...]
     ) -> None:
-        """A call without exactly one good token for this audience and caller is UNAUTHENTICATED."""
+        """
+        A call without exactly one valid token for this audience and caller is UNAUTHENTICATED.
+        """
         error = await refused(port, svids / "gateway", metadata=metadata)
 
         assert grpc.StatusCode.UNAUTHENTICATED == error.code()
@@ -244,7 +246,9 @@ class TestUsers:
 
 class TestRequests:
     async def test_broken_rule(self, port: int, svids: Path) -> None:
-        """A request that breaks a rule never reaches the handler and names the field."""
+        """
+        A request that violates a rule never reaches the handler, and the error names the field.
+        """
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetLink(pb.GetLinkRequest(record="1"), metadata=bearer())
@@ -263,7 +267,7 @@ class TestRequests:
     async def test_shorter_deadline_of_the_caller(
         self, port: int, svids: Path, surveys: Surveys
     ) -> None:
-        """A caller's shorter deadline holds."""
+        """A caller's shorter deadline applies."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetLink(
@@ -277,7 +281,7 @@ class TestRequests:
     async def test_lifetime_of_a_stream(
         self, port: int, svids: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A stream that stays open ends well at its deadline, and costs no error budget."""
+        """A long-lived stream ends normally at its deadline and does not use the error budget."""
 
         def ended(code: str) -> float:
             labels = {"service": "survey", "method": "WatchRequests", "code": code, "reason": ""}
@@ -323,7 +327,7 @@ class TestErrors:
     async def test_unknown_exception(
         self, port: int, svids: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """An exception that nobody foresaw is INTERNAL, and its text stays inside."""
+        """An unexpected exception is INTERNAL, and its text is not exposed."""
         async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
             with pytest.raises(grpc.aio.AioRpcError) as ei:
                 await stub.GetLink(
@@ -336,7 +340,7 @@ class TestErrors:
 
 class TestBuiltIn:
     async def test_health_for_any_workload(self, port: int, svids: Path) -> None:
-        """Any workload may ask for the health of a service."""
+        """Any workload may call health checks."""
 
         async def status() -> int:
             asking = connected("survey", port, svids / "auth", health_pb2_grpc.HealthStub)
@@ -351,7 +355,7 @@ class TestBuiltIn:
 
     @pytest.mark.parametrize("kind", ["checks", "watched"])
     async def test_dependency_unavailable(self, kind: str, svids: Path) -> None:
-        """A failing check is measured; only one that is not merely watched ends service."""
+        """A failing check is measured; only one that is not merely watched stops service."""
 
         async def fails() -> bool:
             raise OSError
@@ -375,7 +379,7 @@ class TestBuiltIn:
 
     @pytest.mark.parametrize(("name", "allowed"), [("operator", True), ("gateway", False)])
     async def test_reflection(self, port: int, svids: Path, name: str, allowed: bool) -> None:
-        """Reflection answers the operator identity alone."""
+        """Reflection is only for the operator identity."""
         from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
         async def ask(stub: Any) -> list[str]:
@@ -400,7 +404,7 @@ class TestBuiltIn:
 
 class TestStart:
     def test_method_without_policy(self, svids: Path) -> None:
-        """A method that the contracts give no policy is refused at start, by name."""
+        """A method without a policy is rejected at startup, by name."""
 
         async def build() -> None:
             from mesh.chassis.config import MeshSettings
@@ -418,7 +422,7 @@ class TestStart:
 
 class TestDrain:
     async def test_call_in_flight_is_kept(self, svids: Path, surveys: Surveys) -> None:
-        """A call in flight when the server is told to stop is answered."""
+        """A call in flight when the server stops is completed."""
 
         def register(server: Any) -> None:
             rpc.add_SurveyServiceServicer_to_server(surveys, server)
@@ -440,7 +444,7 @@ class TestDrain:
 
 
 def test_every_error_has_a_contract() -> None:
-    """Every error class names a reason that the contracts define."""
+    """Every error class has a reason defined in the contracts."""
     import mesh.chassis.errors as tree
 
     classes = [c for c in vars(tree).values() if isinstance(c, type) and issubclass(c, MeshError)]

@@ -1,4 +1,4 @@
-"""SQLite behind an asynchronous engine: what is left of calls that are cancelled."""
+"""SQLite with an asynchronous engine: cleanup after cancelled calls."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 30
 
 async def test_cancelled_twice(tmp_path: Path) -> None:
     """
-    A call that is cancelled again while its connection closes leaves no task that never ends.
+    A call that is cancelled again while its connection closes leaves no hanging task.
 
     SQLAlchemy 2.1.9 with aiosqlite 0.22.1 leaves one, for which the end of a process waits.
     """

@@ -1,4 +1,4 @@
-"""Internal user tokens: what is minted is verified, and what is forged is refused."""
+"""Internal user tokens: issued tokens are verified, forged ones rejected."""
 
 import asyncio
 import base64
@@ -56,7 +56,7 @@ def decode(text: str) -> Any:
 
 
 def signed(header: object, claims: object, key: SigningKey = KEY) -> str:
-    """Sign whatever header and claims with a good key."""
+    """Sign arbitrary headers and claims with a valid key."""
     text = ".".join(
         encode(part if isinstance(part, bytes) else json.dumps(part).encode())
         for part in (header, claims)
@@ -107,7 +107,7 @@ def by_rsa() -> str:
 
 
 def with_embedded_key() -> str:
-    """Bring the key that signed along, as RFC 7515 allows and we do not."""
+    """Include the signing key in the header, which RFC 7515 permits and we do not."""
     return signed({**HEADER, "kid": OTHER.kid, "jwk": OTHER.jwk()}, CLAIMS, OTHER)
 
 
@@ -118,7 +118,7 @@ def part(index: int, change: Callable[[str], str]) -> str:
 
 
 def other_spelling(text: str) -> str:
-    """Return another spelling of the same bytes: the unused bits of the last character set."""
+    """Return another encoding of the same bytes: the unused bits of the last character set."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
 
@@ -211,14 +211,14 @@ FORGED: dict[str, Callable[[], str]] = {
 
 class TestVerify:
     async def test_minted_is_verified(self) -> None:
-        """What Auth mints for an audience and a caller is good for them, more than once."""
+        """A token from Auth is valid for its audience and caller, repeatedly."""
         checked = verifier()
 
         assert ADA == await checked.verify(token(), caller=GATEWAY)
         assert ADA == await checked.verify(token(), caller=GATEWAY)
 
     def test_forgeries_are_distinct(self) -> None:
-        """The forgeries are made on the tables' own clock and key, and each is another text."""
+        """The forgeries use the valid clock and key, and are all different."""
         made = {name: forge() for name, forge in FORGED.items()}
 
         assert 21 <= len(made) == len(set(made.values()))
@@ -226,7 +226,7 @@ class TestVerify:
 
     @pytest.mark.parametrize("name", FORGED)
     async def test_forged(self, name: str) -> None:
-        """A forged token is refused, the second time as well."""
+        """A forged token is rejected, also the second time."""
         forged, checked = FORGED[name](), verifier()
 
         for _ in range(2):
@@ -236,7 +236,7 @@ class TestVerify:
 
     @pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "new"])
     async def test_ends(self, remembered: bool) -> None:
-        """A token ends after 60 s, also when it was verified before."""
+        """A token expires after 60 s, even if it was verified before."""
         clock = FakeClock()
         checked, good = verifier(clock), token(clock=clock)
         if remembered:
@@ -251,7 +251,7 @@ class TestVerify:
             await checked.verify(good, caller=GATEWAY)
 
     async def test_caller_is_compared_every_time(self) -> None:
-        """A token that is remembered for its caller is refused from another."""
+        """A token that is cached for its caller is rejected from another."""
         checked, good = verifier(), token()
         await checked.verify(good, caller=GATEWAY)
 
@@ -260,7 +260,7 @@ class TestVerify:
                 await checked.verify(good, caller=SpiffeId("amarre.local", "amarre", name))
 
     async def test_memory_is_bounded(self) -> None:
-        """However many tokens come, only so many are remembered."""
+        """The number of cached tokens is bounded."""
         checked = verifier()
         for _ in range(4_200):
             await checked.verify(token(), caller=GATEWAY)
@@ -273,7 +273,7 @@ class TestVerify:
 
 
 class KeySet:
-    """A key set that is fetched; counts how often, and can be away."""
+    """A fake key set endpoint that counts fetches and can be unavailable."""
 
     def __init__(self, *keys: SigningKey) -> None:
         self.keys = keys
@@ -281,7 +281,7 @@ class KeySet:
         self.fetched = 0
 
     async def fetch(self) -> bytes:
-        """Return the key set as Auth publishes it."""
+        """Return the key set as published by Auth."""
         self.fetched += 1
         if self.away:
             raise OSError("away")
@@ -290,8 +290,9 @@ class KeySet:
 
 class TestRotation:
     async def test_no_token_is_refused_meanwhile(self) -> None:
-        """With the new key published a minute before it signs, and the old one as long after, every
-        token in between is good.
+        """
+        If the new key is published a minute before it signs, and the old one as long after, every
+        token in between is valid.
         """
         clock, keys = FakeClock(), KeySet(KEY)
         remote = RemoteKeys(keys.fetch, now=clock.time)
@@ -309,7 +310,7 @@ class TestRotation:
             await checked.verify(token(KEY, clock), caller=GATEWAY)
 
     async def test_new_key_is_fetched_at_once(self) -> None:
-        """A key id that is not known yet is asked for at once, but no more than once a second."""
+        """An unknown key id triggers a fetch at once, but at most once a second."""
         clock, keys = FakeClock(), KeySet(KEY)
         remote = RemoteKeys(keys.fetch, now=clock.time)
         assert await remote.get(KEY.kid) is not None
@@ -322,9 +323,7 @@ class TestRotation:
         assert 2 == keys.fetched
 
     async def test_many_at_once(self) -> None:
-        """Whoever comes while the keys are fetched for the first time waits for them; one fetch
-        serves all.
-        """
+        """Concurrent callers wait for the first fetch of the keys; one fetch serves all."""
         keys, published = KeySet(KEY), asyncio.Event()
 
         async def fetch() -> bytes:
@@ -340,7 +339,7 @@ class TestRotation:
         assert 1 == keys.fetched
 
     async def test_auth_away(self) -> None:
-        """While Auth is away its keys stay good for five minutes, and not for longer."""
+        """While Auth is unavailable, its keys remain valid for five minutes, and no longer."""
         clock, keys = FakeClock(), KeySet(KEY)
         remote = RemoteKeys(keys.fetch, now=clock.time)
         await remote.get(KEY.kid)
@@ -356,7 +355,7 @@ class TestRotation:
         assert await remote.get(KEY.kid) is not None
 
     async def test_never_fetched(self) -> None:
-        """While no key could be fetched, a token is neither good nor bad: UNAVAILABLE."""
+        """As long as no key could be fetched, verification fails with UNAVAILABLE."""
         clock, keys = FakeClock(), KeySet(KEY)
         keys.away = True
         checked = TokenVerifier(
@@ -377,7 +376,7 @@ class TestRotation:
         ids=["RSA", "X25519", "shared secret"],
     )
     def test_keys_of_other_kinds_are_not_taken(self, jwk: dict[str, str]) -> None:
-        """A key set gives Ed25519 keys alone, whatever else is in it."""
+        """Only Ed25519 keys are read from a key set."""
         document = json.dumps({"keys": [jwk, KEY.jwk()]}).encode()
 
         assert [KEY.kid] == list(parse_key_set(document))

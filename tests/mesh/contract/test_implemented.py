@@ -10,7 +10,7 @@ from mesh.contract.policy import Service
 
 
 def missing(service: Service, implementation: type) -> set[str]:
-    """The rpcs that *implementation* inherits from the generated base."""
+    """The rpcs that *implementation* inherits from the generated base class."""
     written = [vars(c) for c in implementation.__mro__ if not c.__module__.startswith("amarre.")]
     return {m.name for m in service.methods if not any(m.name in names for names in written)}
 
@@ -24,7 +24,7 @@ def test_every_rpc(service: Service) -> None:
 
 
 def test_missing_one() -> None:
-    """An rpc that nobody wrote is named."""
+    """A missing rpc is reported by name."""
     service = policy.load().service("health")
     generated = import_module("amarre.health.v1.health_service_pb2_grpc").HealthServiceServicer
 

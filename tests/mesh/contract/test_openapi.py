@@ -1,4 +1,4 @@
-"""The OpenAPI document agrees with the contracts."""
+"""The OpenAPI document matches the contracts."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def test_valid(document: dict[str, Any]) -> None:
 
 def test_every_route(document: dict[str, Any]) -> None:
     """
-    It has every route of the contracts and no other.
+    It has exactly the routes of the contracts.
     """
     routes = {(r.path, r.verb.lower()) for m in policy.load() for r in m.routes}
     assert routes == {(path, verb) for path, verbs in document["paths"].items() for verb in verbs}
@@ -39,7 +39,7 @@ def test_every_route(document: dict[str, Any]) -> None:
 
 def test_operation_ids_differ(document: dict[str, Any]) -> None:
     """
-    No operation id is given twice.
+    Operation ids are unique.
     """
     ids = [op["operationId"] for verbs in document["paths"].values() for op in verbs.values()]
     assert len(ids) == len(set(ids))
@@ -47,7 +47,7 @@ def test_operation_ids_differ(document: dict[str, Any]) -> None:
 
 def test_session(document: dict[str, Any]) -> None:
     """
-    A call needs the session cookie exactly where its contract says so.
+    A call requires the session cookie exactly if its contract says so.
     """
     assert [{"session": []}] == document["paths"]["/api/v1/me"]["get"]["security"]
     assert [] == document["paths"]["/api/v1/auth/signup"]["post"]["security"]
@@ -55,7 +55,7 @@ def test_session(document: dict[str, Any]) -> None:
 
 def test_rules(document: dict[str, Any]) -> None:
     """
-    Rules of the contract are constraints of what is asked for.
+    Validation rules of the contract are constraints of request schemas.
     """
     body = schema(document, "SignUpRequest")
     assert ["email"] == body["required"]
@@ -77,7 +77,7 @@ def test_rules(document: dict[str, Any]) -> None:
 
 def test_headers(document: dict[str, Any]) -> None:
     """
-    What a header fills is a header parameter, unless only the gateway fills it.
+    A field that a header sets is a header parameter, unless only the gateway sets it.
     """
     parameters = document["paths"]["/api/v1/surveys/new"]["post"]["parameters"]
     assert [("Idempotency-Key", "header")] == [(p["name"], p["in"]) for p in parameters]
@@ -87,14 +87,14 @@ def test_headers(document: dict[str, Any]) -> None:
 
 def test_secrets(document: dict[str, Any]) -> None:
     """
-    Secrets are in no answer.
+    Secrets are not part of responses.
     """
     assert {"loggedIn", "sessionExpiresAt"} == set(schema(document, "LogInResponse")["properties"])
 
 
 def test_defaults_are_printed(document: dict[str, Any]) -> None:
     """
-    Fields that are always printed are required in answers, others are not.
+    Fields that are always printed are required in responses, others are not.
     """
     assert ["ok"] == schema(document, "TcpProbe")["required"]
     assert "url" in schema(document, "Step")["required"]
@@ -103,7 +103,7 @@ def test_defaults_are_printed(document: dict[str, Any]) -> None:
 
 def test_errors(document: dict[str, Any]) -> None:
     """
-    Every error code stands at its status: by the shape of the call and by its comment.
+    Every error code is listed with its status: those implied by the call and those in its comment.
     """
     answers = document["paths"]["/api/v1/surveys/new"]["post"]["responses"]
     expected = "200 400 401 403 409 413 415 429 500 502 503 504"
@@ -115,7 +115,7 @@ def test_errors(document: dict[str, Any]) -> None:
 
 def test_data_beside_503(document: dict[str, Any]) -> None:
     """
-    A status that is not well comes with data, not with an error.
+    A status other than success comes with data, not with an error.
     """
     answers = document["paths"]["/api/v1/health/status"]["get"]["responses"]
     assert answers["200"] == answers["503"]
@@ -137,7 +137,7 @@ def test_comments(document: dict[str, Any]) -> None:
 
 def test_file_is_stable(document: dict[str, Any]) -> None:
     """
-    The rendered file is the document, the same bytes each time.
+    The rendered file equals the document, deterministically.
     """
     assert render() == render()
     assert document == json.loads(render()["openapi.json"])

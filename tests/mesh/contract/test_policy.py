@@ -1,4 +1,4 @@
-"""The policy model: what it reads, and each contradiction that it refuses."""
+"""The policy model, and each contradiction that it rejects."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ def read(
     options: str = "",
     service_policy: str = GOOD_SERVICE,
 ) -> Mesh:
-    """Read a contract with one method that has this policy."""
+    """Read a contract with one method with this policy."""
     if method_policy is not None:
         options += f"[amarre.mesh.v1.policy] {{ {method_policy} }}"
     file = text_format.Parse(
@@ -97,7 +97,7 @@ PUT = '[google.api.http] { put: "/api/v1/try" } '
 )
 def test_contradiction_of_a_method(number: str, method_policy: str | None, options: str) -> None:
     """
-    A contradiction is refused with its number and the name of the rpc, and nothing else is.
+    A contradiction is rejected with its number and the name of the rpc, and nothing else is.
     """
     with pytest.raises(PolicyError) as ei:
         read(method_policy, options=options)
@@ -117,7 +117,7 @@ def test_contradiction_of_a_method(number: str, method_policy: str | None, optio
 )
 def test_contradiction_of_a_service(number: str, service_policy: str) -> None:
     """
-    A service without limits, or with impossible ones, is refused with its number.
+    A service without limits, or with impossible ones, is rejected with its number.
     """
     with pytest.raises(PolicyError) as ei:
         read(service_policy=service_policy)
@@ -127,7 +127,7 @@ def test_contradiction_of_a_service(number: str, service_policy: str) -> None:
 
 def test_all_faults_at_once() -> None:
     """
-    Every fault of a contract is named in one go.
+    All errors of a contract are reported at once.
     """
     broken = GOOD_POLICY.replace('"gateway"', '"stranger"').replace("0.999", "2")
 
@@ -138,23 +138,24 @@ def test_all_faults_at_once() -> None:
 
 
 class TestOurContracts:
-    """What the model says of the contracts of this repository."""
+    """The model of the contracts in this repository."""
 
     def test_good_contract(self) -> None:
         """
-        A contract without contradictions is read: each case above fails only for its own reason.
+        A contract without contradictions is accepted: each case above fails only for its own
+        reason.
         """
         assert ["health.Try"] == [method.short_name for method in read()]
 
     def test_every_method_is_there(self) -> None:
         """
-        Twenty-five methods of three services, each with a policy.
+        There are twenty-five methods of three services, each with a policy.
         """
         assert 26 == len(list(policy.load()))
 
     def test_retries_follow_idempotency(self) -> None:
         """
-        Nothing that changes something may be retried, unless the contract says it is harmless.
+        Methods with side effects may not be retried, unless the contract declares them idempotent.
         """
         may = {method.name for method in policy.load() if method.may_retry}
 
@@ -164,7 +165,7 @@ class TestOurContracts:
 
     def test_source_leads_to_the_contract(self) -> None:
         """
-        The source of a method names the file and the line where its rpc stands.
+        The source of a method is the file and line of its rpc.
         """
         method = policy.load().method("survey.ListRequests")
         file, _, line = method.source.rpartition(":")

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[3] / "docs/reference/policy.md"
 
 def test_every_number_has_its_section() -> None:
     """
-    The numbers in the code are those of the page's headings, each once and in order.
+    The numbers in the code are the headings of the page, each once and in order.
     """
     source = Path(faults.__file__).read_text()
     stated = sorted(set(re.findall(r'"(AM\d{3})"', source)))

@@ -1,4 +1,4 @@
-"""A disk that is easily full."""
+"""A small disk."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Use up all space of *disk*; returns the file that holds it."""
+    """Fill *disk*; return the file that uses its space."""
     filler = disk / "filler"
     descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
     try:

@@ -1,4 +1,4 @@
-"""The virtual environment of a checkout is created, kept or created again."""
+"""The virtual environment of a checkout is created, kept or recreated."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def checkout(environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout whose environment is whole and current; nothing but pip is installed in it."""
+    """A checkout with a complete, current environment, in which only pip is installed."""
     root = tmp_path / "checkout"
     root.mkdir()
     (root / "pyproject.toml").write_text("[project]\n")
@@ -48,10 +48,10 @@ def look_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestState:
-    """What of an environment is trusted."""
+    """Which environments are trusted."""
 
     def test_whole(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A whole environment is current for `make up` and for `make test`."""
+        """A complete environment is current for `make up` and for `make test`."""
         found = bootstrap._state()
 
         assert VERSION == found["version"]
@@ -59,7 +59,7 @@ class TestState:
         assert bootstrap._is_current(found, None, dev=True)
 
     def test_lock_changed(self, checkout: Path) -> None:
-        """A changed lock is installed, into the same environment."""
+        """A changed lock is installed into the same environment."""
         (checkout / "requirements-dev.lock").write_text("uv==2\n")
         found = bootstrap._state()
 
@@ -75,7 +75,7 @@ class TestState:
         assert {} == bootstrap._state()
 
     def test_without_pip(self, checkout: Path) -> None:
-        """An environment whose pip was never installed is not whole."""
+        """An environment without pip is incomplete."""
         for package in checkout.glob(".venv/lib/python*/site-packages/pip"):
             shutil.rmtree(package)
 
@@ -83,7 +83,7 @@ class TestState:
 
     @pytest.mark.parametrize("stamp", ["", "{}", "[]", "null"])
     def test_stamp_unreadable(self, checkout: Path, stamp: str) -> None:
-        """A stamp that an interrupted or older installation left counts as none."""
+        """A stamp from an interrupted or older installation is ignored."""
         bootstrap.STAMP.write_text(stamp)
 
         assert {} == bootstrap._state()
@@ -93,7 +93,7 @@ class TestInterpreter:
     """Which Python is used."""
 
     def test_newest(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The newest supported version wins, and a command that fails is passed over."""
+        """The newest supported version is used, and a failing command is skipped."""
         versions = {"shim": None, "old": "3.11.2", "new": "3.13.1"}
         monkeypatch.setattr(bootstrap, "_candidates", lambda version: list(versions))
         monkeypatch.setattr(bootstrap, "_version_of", versions.get)
@@ -103,7 +103,7 @@ class TestInterpreter:
     def test_list(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """CI lists each supported minor version that the machine has, oldest first."""
+        """CI lists each supported minor version on the machine, oldest first."""
         versions = {"shim": None, "old": "3.10.4", "new": "3.13.1", "middle": "3.11.2"}
         monkeypatch.setattr(bootstrap, "_candidates", lambda version: list(versions))
         monkeypatch.setattr(bootstrap, "_version_of", versions.get)
@@ -114,21 +114,21 @@ class TestInterpreter:
         assert "3.11.2 middle\n3.13.1 new\n" == capsys.readouterr().out
 
     def test_unsupported(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A version that is too old is refused by name."""
+        """A version that is too old is rejected by name."""
         monkeypatch.setattr(bootstrap, "_version_of", lambda python: "3.10.4")
 
         with pytest.raises(SystemExit, match=r"python3\.10 is Python 3\.10\.4; .* is needed"):
             bootstrap._interpreter("python3.10", {})
 
     def test_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A machine without a supported Python is told what to install."""
+        """Without a supported Python, the message says what to install."""
         monkeypatch.setattr(bootstrap, "_candidates", lambda version: [])
 
         with pytest.raises(SystemExit, match="make PYTHON="):
             bootstrap._interpreter(None, {})
 
     def test_not_python(self, tmp_path: Path) -> None:
-        """A pyenv shim of an inactive version exists and fails."""
+        """A pyenv shim of an inactive version exists but fails."""
         shim = tmp_path / "python3.12"
         shim.write_text("#!/bin/sh\nexit 127\n")
         shim.chmod(0o755)
@@ -138,7 +138,7 @@ class TestInterpreter:
 
 
 def test_settings_of_pip_reach_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index, proxy and CA that pip is configured with are those that uv uses."""
+    """uv uses the index, proxy and CA that pip is configured with."""
     configuration = tmp_path / "pip.conf"
     configuration.write_text(
         "[global]\n"
@@ -163,7 +163,7 @@ def test_settings_of_pip_reach_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_settings_of_uv_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is set for uv itself stays as it is."""
+    """Variables set for uv take precedence."""
     monkeypatch.setenv("PIP_INDEX_URL", "https://packages.example.org/simple")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://other.example.org/simple")
     monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
@@ -172,7 +172,7 @@ def test_settings_of_uv_win(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_entry_of_the_lock() -> None:
-    """The pin of one package is taken with its hashes, and nothing else."""
+    """Only the pin of one package is extracted, with its hashes."""
     entry = "uv==2 \\\n    --hash=sha256:22 \\\n    --hash=sha256:33\n"
 
     assert entry == bootstrap._entry(f"a==1 \\\n    --hash=sha256:11\n{entry}z==3\n", "uv")

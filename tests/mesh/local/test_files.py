@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all."""
+"""Atomic file writes."""
 
 import errno
 import stat
@@ -11,7 +11,7 @@ from tests.mesh.local.conftest import fill
 
 
 def test_written_for_the_current_user_only(tmp_path: Path) -> None:
-    """A file is made with its folder, readable by its owner only, and nothing stays next to it."""
+    """A file is created with its folder, readable only by its owner, without leftovers."""
     path = tmp_path / "new" / "ready.json"
     files.write(path, "one")
     files.write(path, "two")
@@ -22,7 +22,7 @@ def test_written_for_the_current_user_only(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_the_old_content(small_disk: Path) -> None:
-    """When the disk is full the old content stays, and no partial file is left next to it."""
+    """With a full disk, the old content remains, and no partial file is left behind."""
     path = small_disk / "ready.json"
     files.write(path, "old")
     filler = fill(small_disk)
@@ -36,7 +36,7 @@ def test_full_disk_keeps_the_old_content(small_disk: Path) -> None:
 
 
 def test_unchanged_content_is_not_written(tmp_path: Path) -> None:
-    """A file that has the content already is not replaced, so that nobody reloads it."""
+    """A file with the same content is not replaced, so that nothing reloads it."""
     path = tmp_path / "routes.yaml"
     files.write(path, "same")
     before = path.stat().st_ino

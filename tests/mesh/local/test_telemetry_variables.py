@@ -44,7 +44,7 @@ def test_one_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """Without variables everything is sampled and goes to the console."""
+    """Without variables, everything is sampled and sent to the console."""
     proxies = [unit.proxy for unit in plan(tmp_path).units if unit.proxy]
     assert {(p.telemetry.otlp, p.telemetry.sampling_percent) for p in proxies} == {
         ("127.0.0.1:6021", 100.0)
@@ -52,7 +52,7 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 def test_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What silences the traces of processes silences those of proxies."""
+    """Variables that disable traces of processes also disable those of proxies."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     assert {unit.proxy.telemetry.otlp for unit in plan(tmp_path).units if unit.proxy} == {""}
 
@@ -66,7 +66,7 @@ def test_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """What only some would obey is refused before anything starts."""
+    """Variables that not all would honour are rejected before anything starts."""
     monkeypatch.setenv(name, value)
     with pytest.raises(PlanError):
         plan(tmp_path)

@@ -1,4 +1,4 @@
-"""Client certificates that TLS accepts and a workload must not have.
+"""Client certificates that TLS accepts but a workload must not use.
 
 Source: SPIFFE X.509-SVID, sections 4 and 5; RFC 5280, section 4.2.1.9.
 """
@@ -63,30 +63,30 @@ def certificate(
 
 class TestLeaf:
     def test_svid(self, authority: CertificateAuthority) -> None:
-        """The certificates that the mesh issues are acceptable."""
+        """The certificates issued by the mesh are accepted."""
         assert is_acceptable(authority.issue_svid("gateway").chain, b"")
         assert is_acceptable(certificate(authority), b"")
 
     @pytest.mark.parametrize("bits", [1024, 2048])
     def test_rsa(self, authority: CertificateAuthority, bits: int) -> None:
-        """RSA keys below 2048 bits are refused."""
+        """RSA keys below 2048 bits are rejected."""
         key = rsa.generate_private_key(65_537, bits)
         assert is_acceptable(certificate(authority, key=key), b"") is (bits >= 2048)
 
     def test_ca(self, authority: CertificateAuthority) -> None:
-        """A CA certificate is no leaf, and neither is one that may sign."""
+        """A CA certificate, or one that may sign, is not a valid leaf."""
         assert not is_acceptable(certificate(authority, ca=True), b"")
         assert not is_acceptable(certificate(authority, signs=True), b"")
 
     def test_nonsense(self) -> None:
-        """What is not a certificate is refused without an exception."""
+        """Bytes that are not a certificate are rejected without an exception."""
         assert not is_acceptable(b"nonsense", b"")
         assert not is_acceptable(b"", b"")
 
 
 class TestChain:
     def test_path_length(self, authority: CertificateAuthority) -> None:
-        """A CA with path length 0 may issue leaves and no intermediate."""
+        """A CA with path length 0 may issue leaves but no intermediates."""
         leaf = certificate(authority)
         intermediate = certificate(authority, ca=True, signs=True)
         last = certificate(authority, ca=True, signs=True, path_length=0)
@@ -95,13 +95,13 @@ class TestChain:
         assert not is_acceptable(leaf, leaf + intermediate + last)
 
     def test_leaf_as_issuer(self, authority: CertificateAuthority) -> None:
-        """A certificate that is no CA issues nothing."""
+        """A certificate that is not a CA cannot issue certificates."""
         leaf = certificate(authority)
         assert not is_acceptable(leaf, leaf + certificate(authority))
 
 
 class Health(rpc.HealthServiceServicer):
-    """Answers at once."""
+    """A servicer that responds immediately."""
 
     async def GetStatus(self, request: object, context: object) -> pb.GetStatusResponse:
         return pb.GetStatusResponse()
@@ -111,7 +111,7 @@ class Health(rpc.HealthServiceServicer):
 async def test_over_tls(
     svids: Path, tmp_path: Path, authority: CertificateAuthority, *, ca: bool
 ) -> None:
-    """A caller whose leaf is a CA certificate is refused, though its identity is right."""
+    """A caller whose leaf is a CA certificate is rejected, although its identity is right."""
     key = P256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     bundle = authority.certificate.public_bytes(Encoding.PEM)
     install(Issued(certificate(authority, ca=ca, signs=ca), key, bundle), tmp_path / "gateway")

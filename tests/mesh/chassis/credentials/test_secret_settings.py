@@ -1,4 +1,4 @@
-"""Every setting that names a secret file is refused by name, before the process listens."""
+"""Every setting that names a secret file is rejected by name before the process listens."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ OF_EVERY_PROCESS = {"pseudonym_key_file"}
 
 
 def _secret_settings(kind: type[BaseSettings]) -> set[str]:
-    """Return the settings whose names say that a file holds a secret."""
+    """Return the settings whose names indicate a secret file."""
     words = "key", "token", "password", "secret"
     return {
         name
@@ -52,7 +52,7 @@ CASES = [(kind, name) for kind in PROGRAMS for name in sorted(_secret_settings(k
 
 @pytest.mark.parametrize("kind", PROGRAMS, ids=lambda kind: kind.__name__)
 def test_known(kind: type[BaseSettings]) -> None:
-    """The settings below are all that there are, so a new one cannot be forgotten."""
+    """The settings below are complete, so a new one cannot be forgotten."""
     common = OF_EVERY_PROCESS if issubclass(kind, MeshSettings) else set()
     assert _secret_settings(kind) == SECRETS[kind] | common
 
@@ -61,7 +61,7 @@ def test_known(kind: type[BaseSettings]) -> None:
     ("kind", "name"), CASES, ids=[f"{kind.__name__}.{name}" for kind, name in CASES]
 )
 def test_shared_with_everybody(kind: type[BaseSettings], name: str, tmp_path: Path) -> None:
-    """A process whose secret everybody may read exits with 2, and says which and what to do."""
+    """A process with a world-readable secret exits with 2 and says what to do."""
     secret = _secret(tmp_path, 0o644)
 
     status, output = _start(kind, name, secret, tmp_path)
@@ -73,7 +73,7 @@ def test_shared_with_everybody(kind: type[BaseSettings], name: str, tmp_path: Pa
 
 
 def test_private(tmp_path: Path) -> None:
-    """The same start with a private file gets past its secrets: the check above can fail."""
+    """The same start with a private file succeeds: the check above can fail."""
     _, output = _start(
         AuthSettings, "pseudonym_key_file", _secret(tmp_path, 0o600), tmp_path, survey=False
     )

@@ -1,4 +1,4 @@
-"""Settings that stand in files, as containers get them."""
+"""Settings read from files, as in containers."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from mesh.chassis.telemetry.pseudonym import load_key
 
 
 def test_file_in_place_of_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is not set is read from the file of its name; one that is set wins."""
+    """An unset variable is read from the file of its name; a set variable takes precedence."""
     (tmp_path / "amarre_instance").write_text("survey-2\n")
     (tmp_path / "amarre_namespace").write_text("elsewhere")
     for file in tmp_path.iterdir():
@@ -31,7 +31,7 @@ def test_file_in_place_of_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that is not there is a fault at start, not a set of missing variables."""
+    """A missing folder is an error at startup, not a set of missing variables."""
     monkeypatch.setenv("AMARRE_SECRETS_DIR", str(tmp_path / "none"))
 
     with pytest.raises(SettingsError, match=r"AMARRE_SECRETS_DIR holds .*does not exist"):
@@ -39,11 +39,11 @@ def test_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class TestSecretFiles:
-    """A secret is refused by the name of its setting before a process listens."""
+    """A secret is rejected with the name of its setting before a process listens."""
 
     @pytest.mark.parametrize("mode", [0o604, 0o644, 0o666, 0o601])
     def test_readable_by_everybody(self, tmp_path: Path, mode: int) -> None:
-        """Any access for everybody on the machine is refused."""
+        """Any access for others on the machine is rejected."""
         file = tmp_path / "key"
         file.write_bytes(b"k" * 32)
         file.chmod(mode)
@@ -52,14 +52,16 @@ class TestSecretFiles:
 
     @pytest.mark.parametrize("mode", [0o400, 0o600, 0o440, 0o640])
     def test_private(self, tmp_path: Path, mode: int) -> None:
-        """Owner and group may read, as Kubernetes mounts secrets; white space around is cut."""
+        """
+        Owner and group may read, as with Kubernetes secrets; surrounding white space is stripped.
+        """
         file = tmp_path / "key"
         file.write_bytes(b"k" * 32 + b"\n")
         file.chmod(mode)
         assert secret_files.read("A_KEY", file, least=32) == b"k" * 32
 
     def test_owned_by_another_user(self, tmp_path: Path) -> None:
-        """A file of another user, who can replace it, is refused; one of root or ours is not."""
+        """A file of another user, who could replace it, is rejected; one of root or ours is not."""
         file = tmp_path / "key"
         file.write_bytes(b"k" * 32)
         file.chmod(0o640)
@@ -70,7 +72,7 @@ class TestSecretFiles:
             secret_files.check_owner("A_KEY", file, accepted)
 
     def test_not_text(self, tmp_path: Path) -> None:
-        """A secret that must be text and is not UTF-8 is refused by name."""
+        """A text secret that is not UTF-8 is rejected by name."""
         file = tmp_path / "key"
         file.write_bytes(b"\xff" * 32)
         file.chmod(0o600)
@@ -79,7 +81,7 @@ class TestSecretFiles:
 
     @pytest.mark.parametrize("content", [b"", b"\n", b"k", b"k" * 15])
     def test_too_short(self, tmp_path: Path, content: bytes) -> None:
-        """An empty secret and a pseudonym key of one byte are refused."""
+        """An empty secret and a pseudonym key of one byte are rejected."""
         file = tmp_path / "key"
         file.write_bytes(content)
         file.chmod(0o600)
@@ -87,14 +89,14 @@ class TestSecretFiles:
             load_key(file)
 
     def test_missing(self, tmp_path: Path) -> None:
-        """A file that is not there is named together with its setting, and so is a folder."""
+        """A missing file, or a folder, is reported with its setting."""
         with pytest.raises(SecretFileError, match=r"AMARRE_PSEUDONYM_KEY_FILE.*none: No such"):
             load_key(tmp_path / "none")
         with pytest.raises(SecretFileError, match="is not a file"):
             load_key(tmp_path)
 
     def test_private_key_of_an_svid(self, tmp_path: Path, svids: Path) -> None:
-        """A private key that everybody may read is refused where TLS would start."""
+        """A world-readable private key is rejected before TLS starts."""
         folder = tmp_path / "svid"
         folder.mkdir()
         for name in FILES:
@@ -104,7 +106,7 @@ class TestSecretFiles:
             SvidFiles(folder).read()
 
     def test_secrets_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A setting in the secrets folder that everybody may read is refused."""
+        """A world-readable setting in the secrets folder is rejected."""
         file = tmp_path / "amarre_instance"
         file.write_text("survey-2\n")
         file.chmod(0o644)
@@ -114,7 +116,7 @@ class TestSecretFiles:
 
 
 def test_process_start(tmp_path: Path) -> None:
-    """A process with an unusable key says which, exits with 2 and never listens."""
+    """A process with an unusable key names it, exits with 2 and never listens."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),

@@ -1,4 +1,4 @@
-"""What the tests of telemetry share: spans kept in memory, and a collector that listens."""
+"""Shared by the tests of telemetry: spans kept in memory, and a listening collector."""
 
 import contextlib
 import functools
@@ -38,13 +38,13 @@ class Spans:
         return len(self._exporter.get_finished_spans())
 
     def of(self, kind: str) -> list[ReadableSpan]:
-        """Return those of a kind: ``SERVER``, ``CLIENT``."""
+        """Return the spans of a kind: ``SERVER``, ``CLIENT``."""
         return [span for span in self if span.kind.name == kind]
 
 
 @functools.cache
 def _exporter() -> InMemorySpanExporter:
-    """Make the provider of this process, which OpenTelemetry allows to be set once."""
+    """Create the provider of this process, which OpenTelemetry allows to be set once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=False)
     provider.add_span_processor(Conventions(SimpleSpanProcessor(exporter)))
@@ -54,7 +54,7 @@ def _exporter() -> InMemorySpanExporter:
 
 @contextlib.contextmanager
 def recorded() -> Iterator[Spans]:
-    """Keep the spans that this process creates within the body."""
+    """Record the spans that this process creates within the body."""
     exporter = _exporter()
     exporter.clear()
     tracing.use(trace.get_tracer("test"))
@@ -65,7 +65,7 @@ def recorded() -> Iterator[Spans]:
 
 
 class Collector:
-    """What an OTLP collector was sent, by signal."""
+    """The requests to an OTLP collector, by signal."""
 
     def __init__(self, port: int) -> None:
         self.resources: dict[str, list[Any]] = {"traces": [], "logs": [], "metrics": []}
@@ -78,7 +78,7 @@ class Collector:
             self._news.notify_all()
 
     def wait_for(self, *signals: str, seconds: float = 10.0) -> bool:
-        """Say whether each of *signals* came in time."""
+        """Return whether each of *signals* arrived in time."""
         with self._news:
             return self._news.wait_for(
                 lambda: all(self.resources[signal] for signal in signals), seconds

@@ -1,4 +1,4 @@
-"""A process that serves nobody and tells of itself: what the tests of logs and OTLP start."""
+"""A process that emits telemetry without serving, for the tests of logs and OTLP."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ log = structlog.get_logger("test")
 
 
 async def main() -> None:
-    """Write one line of each sort, make one span, measure one call."""
+    """Write one line of each kind, create one span, measure one call."""
     tracing.resume(TRACEPARENT)
     log.info("session opened", link_age_s=3)
     log.info("call", kind="access", email="ada@example.org", note="from ada@example.org to me")

@@ -1,4 +1,4 @@
-"""How many calls are recorded one by one."""
+"""Rate limit of recorded calls."""
 
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ OBJECTIVE = timedelta(seconds=1)
 
 
 def test_burst_then_rate() -> None:
-    """After a burst a token comes back evenly; a long pause does not save up more than a burst."""
+    """After a burst, tokens refill evenly; a long pause does not accumulate more than a burst."""
     clock = FakeClock()
     allowance = Allowance(per_second=10, burst=3, now=clock.time)
 
@@ -27,7 +27,7 @@ def test_burst_then_rate() -> None:
 
 
 def test_overload(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under overload every call is slow: those beyond the allowance count as ordinary ones."""
+    """Under overload every call is slow: those above the limit count as ordinary ones."""
     monkeypatch.setattr(logs, "slow_calls", Allowance(per_second=0, burst=2))
     before = REGISTRY.get_sample_value(names.SLOW_CALLS_NOT_RECORDED) or 0.0
 
@@ -39,7 +39,9 @@ def test_overload(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ordinary_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ordinary calls beyond the allowance get no line; unusual ones and a proxy's do not use it."""
+    """
+    Ordinary calls above the limit are not logged; unusual ones and a proxy's do not consume it.
+    """
     monkeypatch.setattr(logs, "ordinary_calls", Allowance(per_second=0, burst=2))
 
     def is_logged(kind: str, *, behind_proxy: bool = False) -> bool:
@@ -52,7 +54,7 @@ def test_ordinary_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exemplars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measurements beyond the allowance get no exemplar, except those of unusual calls."""
+    """Measurements above the limit get no exemplar, except those of unusual calls."""
     monkeypatch.setattr(tracing, "exemplars", Allowance(per_second=0, burst=1))
     token = context.attach(propagate.extract({"traceparent": SAMPLED}))
     try:

@@ -1,4 +1,4 @@
-"""Logging never fails the call that is logged."""
+"""Logging never fails the logged call."""
 
 import io
 import logging
@@ -19,7 +19,7 @@ from mesh.chassis.testing import connected, served
 
 
 class Health(rpc.HealthServiceServicer):
-    """Answers at once, and a library that it uses logs a warning."""
+    """A servicer that responds immediately, using a library that logs a warning."""
 
     async def GetStatus(self, request: object, context: object) -> pb.GetStatusResponse:
         logging.getLogger("a.library").warning("something to note")
@@ -33,7 +33,7 @@ def lost() -> float:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let every write to the log fail with ENOSPC, as on a full disk."""
+    """Make every write to the log fail with ENOSPC, as with a full disk."""
     with io.FileIO("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
         configure_logs("health", "health", "INFO")
@@ -44,7 +44,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("full_disk")
 async def test_full_disk(svids: Path) -> None:
-    """A call succeeds while the log disk is full, and the lost lines are counted."""
+    """A call succeeds while the log disk is full, and lost lines are counted."""
 
     def register(server: grpc.aio.Server) -> None:
         rpc.add_HealthServiceServicer_to_server(Health(), server)

@@ -1,4 +1,4 @@
-"""What ``/metrics`` says."""
+"""The ``/metrics`` endpoint."""
 
 import asyncio
 import datetime as dt
@@ -43,13 +43,13 @@ def scrape(url: str) -> list[Sample]:
 
 
 def _lasting(page: str) -> list[str]:
-    """The lines of *page* that two readings in a row agree on."""
+    """The lines of *page* that are equal in two consecutive readings."""
     return [line for line in page.splitlines() if not line.startswith(("process_", "python_gc"))]
 
 
 class TestExposition:
     def test_exemplars(self, exposed: str) -> None:
-        """A sampled call leaves its trace id at the bucket that it fell into."""
+        """A sampled call adds its trace id to its bucket as an exemplar."""
         tracing.resume(SAMPLED)
         telemetry.RPC_SECONDS.labels("survey", "GetLink", "OK", "").observe(
             0.2, telemetry.exemplar()
@@ -68,14 +68,14 @@ class TestExposition:
         assert {"trace_id": TRACE} == bucket.exemplar.labels
 
     def test_process(self, exposed: str) -> None:
-        """CPU and memory of the process are there too."""
+        """CPU and memory of the process are included."""
         found = {sample.name for sample in scrape(exposed)}
 
         assert {"process_cpu_seconds_total", "process_resident_memory_bytes"} <= found
 
     @pytest.mark.parametrize("accept", [OPENMETRICS["accept"], "text/plain"])
     def test_as_prometheus_client_writes_it(self, exposed: str, accept: str) -> None:
-        """The page is that of prometheus-client, also when only some families have changed."""
+        """The page equals that of prometheus-client, also when only some families have changed."""
         for count in range(3):
             metrics.LIMIT_REFUSALS.labels("test").inc(count)
             answer = httpx.get(exposed, headers={"accept": accept}, trust_env=False)
@@ -85,15 +85,15 @@ class TestExposition:
             assert _lasting(expected) == _lasting(answer.text)
 
     def test_port_in_use(self, exposed: str) -> None:
-        """An address that is taken is told with what to do about it."""
+        """An address in use is reported with what to do."""
         with pytest.raises(metrics.MetricsListenError, match="AMARRE_METRICS_LISTEN"):
             metrics.expose(exposed.removeprefix("http://").removesuffix("/metrics"))
 
 
 class TestBuckets:
     def test_objectives(self) -> None:
-        """Every latency objective of a contract is a bucket, so that meeting it is counted
-        exactly.
+        """
+        Every latency objective of a contract is a bucket bound, so that it is counted exactly.
         """
         objectives = {
             method.objective.latency.total_seconds()
@@ -128,7 +128,7 @@ class TestSaturation:
         assert [2] == [sample.value for sample in gauge.samples]
 
     def test_users_are_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A user who has not called for 15 minutes counts no longer, and takes no memory."""
+        """A user who has not called for 15 minutes is no longer counted and uses no memory."""
         users = metrics.ActiveUsers()
         users.saw("ada")
         monkeypatch.setattr(metrics, "ACTIVE_SECONDS", -1.0)
@@ -137,7 +137,7 @@ class TestSaturation:
         assert [0] == [sample.value for sample in gauge.samples]
 
     async def test_database(self, tmp_path: Path) -> None:
-        """Statements are timed by their kind, failed ones too, and are spans where sampled."""
+        """Statements are timed by kind, including failed ones, and create spans if sampled."""
         clients.watch_databases()
         selects = {"operation": "SELECT"}
         before = value(f"{names.DB_DURATION}_count", selects)
@@ -162,7 +162,7 @@ class TestSaturation:
 
 class TestCertificate:
     def test_validity(self, svids: Path) -> None:
-        """Both ends of the certificate's life are there."""
+        """Start and end of the certificate's validity are included."""
         registry = CollectorRegistry()
         registry.register(metrics.Certificate(svids / "survey" / "tls.crt"))
 
@@ -174,13 +174,13 @@ class TestCertificate:
         assert begins <= now < ends
 
     def test_no_certificate(self, tmp_path: Path) -> None:
-        """A process without certificate, beside its sidecar, says nothing of one."""
+        """A process without a certificate, next to its sidecar, does not report one."""
         assert [] == list(metrics.Certificate(tmp_path / "tls.crt").collect())
 
 
 class TestSystemsOutside:
     async def test_outcomes(self) -> None:
-        """Answers are told apart by class, and failures to connect from all of them."""
+        """Responses are distinguished by class, and from connection failures."""
 
         def answer(request: httpx.Request) -> httpx.Response:
             if request.url.path == "/away":

@@ -1,4 +1,4 @@
-"""A whole process: what it writes to stdout, what it sends over OTLP, and when nobody listens."""
+"""A whole process: its log lines, its OTLP export, and behaviour without a collector."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def run(**environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def lines() -> list[dict[str, Any]]:
-    """The lines of a process that sends no telemetry."""
+    """The log lines of a process without OTLP export."""
     ended = run(AMARRE_INSTANCE="survey-2")
     assert 0 == ended.returncode
     return [json.loads(line) for line in ended.stdout.splitlines()]
@@ -46,7 +46,7 @@ def line(lines: list[dict[str, Any]], event: str) -> dict[str, Any]:
 
 class TestLogs:
     def test_fields(self, lines: list[dict[str, Any]]) -> None:
-        """Every line says which process wrote it, and within which trace."""
+        """Every line names its process and its trace."""
         for each in lines:
             assert ("survey", "survey-2", TRACE) == (
                 each["service"],
@@ -55,15 +55,15 @@ class TestLogs:
             )
 
     def test_kinds(self, lines: list[dict[str, Any]]) -> None:
-        """Access, error and event lines are told apart by one field."""
+        """One field distinguishes access, error and event lines."""
         kinds = {event: line(lines, event)["kind"] for event in ("call", "session opened")}
         kinds["failed"] = line(lines, "handler failed")["kind"]
 
         assert {"call": "access", "session opened": "event", "failed": "error"} == kinds
 
     def test_nothing_personal(self, lines: list[dict[str, Any]]) -> None:
-        """Addresses appear nowhere: not as a field, in a text, a message, a traceback or a
-        library.
+        """
+        E-mail addresses appear nowhere: in fields, texts, messages, tracebacks or library logs.
         """
         assert "@example.org" not in json.dumps(lines)
         assert "from [redacted] to me" == line(lines, "call")["note"]
@@ -71,13 +71,13 @@ class TestLogs:
         assert "RuntimeError: [redacted] is unknown" in line(lines, "handler failed")["exception"]
 
     def test_exporters_that_complain(self, lines: list[dict[str, Any]]) -> None:
-        """What an exporter says again and again is written once a minute."""
+        """Repeated exporter warnings are written once a minute."""
         assert "opentelemetry.exporter" == line(lines, "away")["logger"]
 
 
 @pytest.fixture(scope="module")
 def collected() -> Iterator[Collector]:
-    """What a process sent of all three signals."""
+    """The OTLP export of all three signals of a process."""
     port = free_port()
     with collecting(port) as collector:
         ended = run(
@@ -92,7 +92,10 @@ def collected() -> Iterator[Collector]:
 
 class TestOtlp:
     def test_resource(self, collected: Collector) -> None:
-        """Every signal names the process in the same way, with what the standard variables add."""
+        """
+        Every signal identifies the process in the same way, with the standard variables'
+        attributes.
+        """
         for resources in collected.resources.values():
             facts = {a.key: a.value.string_value for a in resources[0].resource.attributes}
             assert (
@@ -107,14 +110,14 @@ class TestOtlp:
             )
 
     def test_spans(self, collected: Collector) -> None:
-        """Spans go out before the process ends."""
+        """Spans are flushed before the process exits."""
         (span,) = collected.resources["traces"][0].scope_spans[0].spans
 
         assert ("told", TRACE) == (span.name, span.trace_id.hex())
 
     def test_logs(self, collected: Collector) -> None:
         """
-        Lines go out as they are written: redacted, within their trace, without those of exporters.
+        Log lines are exported as written: redacted, with their trace, without those of exporters.
         """
         records = [
             record
@@ -130,7 +133,7 @@ class TestOtlp:
         assert b"@example.org" not in b"".join(r.SerializeToString() for r in records)
 
     def test_metrics(self, collected: Collector) -> None:
-        """The metrics of /metrics are sent too, histograms bucket by bucket."""
+        """The metrics of /metrics are exported too, including histogram buckets."""
         metrics = {
             metric.name: metric
             for resource in collected.resources["metrics"]
@@ -148,7 +151,7 @@ class TestOtlp:
 
 class TestNobodyListens:
     def test_away(self) -> None:
-        """Without collector a process does its work, ends well and ends soon."""
+        """Without a collector, a process works and exits promptly."""
         started = time.monotonic()
         ended = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
 
@@ -157,7 +160,7 @@ class TestNobodyListens:
         assert time.monotonic() - started < 8
 
     def test_hangs(self) -> None:
-        """A collector that accepts and never answers does not keep a process from ending."""
+        """A collector that accepts connections but never responds does not delay the exit."""
         with socket.create_server(("127.0.0.1", free_port())) as silent:
             started = time.monotonic()
             ended = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -166,7 +169,7 @@ class TestNobodyListens:
         assert time.monotonic() - started < 8
 
     def test_wrong_variable(self) -> None:
-        """A variable that the exporters cannot use is told, and the process serves."""
+        """An unusable exporter variable is reported, and the process serves."""
         ended = run(
             OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", OTEL_EXPORTER_OTLP_TIMEOUT="soon"
         )
@@ -175,7 +178,7 @@ class TestNobodyListens:
         assert "traces are not exported" in ended.stdout
 
     def test_metrics_port_in_use(self) -> None:
-        """A port of /metrics that is taken stops the start with one sentence."""
+        """A /metrics port in use stops the start with one message."""
         with socket.create_server(("127.0.0.1", free_port())) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             ended = run(AMARRE_METRICS_LISTEN=address)
@@ -206,12 +209,14 @@ class TestVariables:
         ],
     )
     def test_traces(self, environment: dict[str, str], exported: bool) -> None:
-        """The standard variables decide signal by signal."""
+        """The standard variables apply per signal."""
         assert exported == is_exported("traces", environment)
 
     @pytest.mark.parametrize(
         ("milliseconds", "seconds"), [("5000", 5.0), ("", 60.0), ("soon", 60.0)]
     )
     def test_interval(self, milliseconds: str, seconds: float) -> None:
-        """Metrics are sent as often as the standard variable says, else once a minute."""
+        """
+        Metrics are exported at the interval of the standard variable, by default once a minute.
+        """
         assert seconds == otlp_metrics.interval(milliseconds)

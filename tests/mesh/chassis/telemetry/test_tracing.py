@@ -1,4 +1,4 @@
-"""Which calls become spans, what stands in them, and how they hang together."""
+"""Which calls create spans, and their attributes and relations."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 
 class Surveys(rpc.SurveyServiceServicer):
-    """Answers, fails, and asks a system outside, as the record's name says."""
+    """A servicer that succeeds, fails, or calls an external system, depending on the record."""
 
     async def GetLink(self, request: Any, context: Any) -> pb.GetLinkResponse:
         if request.record == "absent":
@@ -76,7 +76,7 @@ async def get_link(stub: Any, record: str, context: str) -> None:
 
 
 async def told(spans: Spans, count: int) -> None:
-    """Wait for spans: those of clients end just after their calls."""
+    """Wait for spans: client spans end just after their calls."""
     async with asyncio.timeout(5):
         while len(spans) < count:
             await asyncio.sleep(0.005)
@@ -84,7 +84,7 @@ async def told(spans: Spans, count: int) -> None:
 
 class TestSampledCall:
     async def test_edge(self, stub: Any, spans: Spans) -> None:
-        """A sampled call makes one span at the client and, below it, one at the server."""
+        """A sampled call creates one client span and, below it, one server span."""
         await get_link(stub, "one", SAMPLED)
         await told(spans, 2)
 
@@ -97,7 +97,7 @@ class TestSampledCall:
         assert client.context.span_id == server.parent.span_id
 
     async def test_attributes(self, stub: Any, spans: Spans) -> None:
-        """Both speak by the semantic conventions; the server adds who called, for whom."""
+        """Both follow the semantic conventions; the server adds caller and user."""
         await get_link(stub, "one", SAMPLED)
         await told(spans, 2)
 
@@ -112,7 +112,7 @@ class TestSampledCall:
         ] == [dict(span.attributes or {}) for span in spans.of("SERVER")]
 
     async def test_what_the_caller_did_wrong(self, stub: Any, spans: Spans) -> None:
-        """NOT_FOUND is an answer and leaves the span without error."""
+        """NOT_FOUND does not mark the span as an error."""
         with pytest.raises(grpc.aio.AioRpcError):
             await get_link(stub, "absent", SAMPLED)
         await told(spans, 2)
@@ -121,7 +121,7 @@ class TestSampledCall:
         assert ["NOT_FOUND"] * 2 == [(span.attributes or {})[names.RPC_STATUS] for span in spans]
 
     async def test_what_the_server_did_wrong(self, stub: Any, spans: Spans) -> None:
-        """INTERNAL marks both spans as errors and says the reason."""
+        """INTERNAL marks both spans as errors with the reason."""
         with pytest.raises(grpc.aio.AioRpcError):
             await get_link(stub, "broken", SAMPLED)
         await told(spans, 2)
@@ -130,7 +130,7 @@ class TestSampledCall:
         assert {"INTERNAL"} == {(span.attributes or {})[names.ERROR_TYPE] for span in spans}
 
     async def test_refusal(self, stub: Any, spans: Spans) -> None:
-        """A refused call names the policy line that refused it."""
+        """A denied call names the policy option."""
         tracing.resume(SAMPLED)
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.GetLink(pb.GetLinkRequest(record="one", instrument="form"))
@@ -142,7 +142,7 @@ class TestSampledCall:
         assert str(policy).startswith("amarre/survey/v1/survey_service.proto:")
 
     async def test_system_outside(self, stub: Any, spans: Spans) -> None:
-        """A request to a system outside is a span below the call, without path and query."""
+        """A request to an external system is a span below the call, without path and query."""
         await get_link(stub, "outside", SAMPLED)
         await told(spans, 3)
 
@@ -160,14 +160,14 @@ class TestSampledCall:
 
 class TestUnsampledCall:
     async def test_nothing(self, stub: Any, spans: Spans) -> None:
-        """An unsampled call that goes well makes no span anywhere."""
+        """An unsampled successful call creates no span."""
         await get_link(stub, "outside", UNSAMPLED)
 
         assert 0 == len(spans)
 
     @pytest.mark.parametrize("record", ["broken", "slow"])
     async def test_worth_keeping(self, stub: Any, spans: Spans, record: str) -> None:
-        """One that fails, or takes longer than its objective, gets one span afterwards."""
+        """An unsampled call that fails or exceeds its objective gets one span afterwards."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             await get_link(stub, record, UNSAMPLED)
         await told(spans, 1)
@@ -180,7 +180,7 @@ class TestUnsampledCall:
         assert record == "broken" or lasted > 0.5
 
     async def test_callers_mistake(self, stub: Any, spans: Spans) -> None:
-        """What the caller did wrong is no reason to keep an unsampled call."""
+        """A caller error is not a reason to record an unsampled call."""
         with pytest.raises(grpc.aio.AioRpcError):
             await get_link(stub, "absent", UNSAMPLED)
 
@@ -200,11 +200,11 @@ class TestSampling:
         ],
     )
     def test_flag(self, traceparent: str, sampled: bool) -> None:
-        """The last bit of the flags decides, and nothing else."""
+        """Only the last bit of the flags is relevant."""
         assert sampled == tracing.is_sampled(traceparent)
 
     def test_share(self) -> None:
-        """New traces are well formed and sampled as often as was asked for."""
+        """New traces are well formed and sampled at the configured rate."""
         tracing.sample(0.25)
         try:
             made = [tracing.new_traceparent() for _ in range(4000)]
@@ -215,7 +215,7 @@ class TestSampling:
         assert 4000 == len({tracing.trace_id(context) for context in made})
 
     def test_malformed_context(self, spans: Spans) -> None:
-        """A trace context that is no hexadecimal makes no span and no exception."""
+        """A malformed trace context creates no span and no exception."""
         tracing.resume("00-" + "x" * 32 + "-" + "y" * 16 + "-01")
         with tracing.client("anything", {}) as span:
             assert span is None

@@ -1,4 +1,4 @@
-"""Orders: what is asked for is understood, and what makes no sense is refused with advice."""
+"""Control actions: arguments are parsed, and invalid ones rejected with advice."""
 
 import os
 from datetime import timedelta
@@ -16,7 +16,7 @@ from mesh.local.processes.port_allocator import MOST_SPARE, PortAllocator, Ports
 
 
 def test_fault() -> None:
-    """A fault is parsed and described in the command's own syntax."""
+    """A fault is parsed and described in the command's syntax."""
     fault = parse_fault(
         {"method": "survey.ListRequests", "delay_ms": 300, "abort": "unavailable", "percent": 50}
     )
@@ -37,7 +37,7 @@ def test_fault() -> None:
     ],
 )
 def test_impossible_faults(asked: dict[str, Any], said: str) -> None:
-    """What cannot be is refused with what can."""
+    """Impossible values are rejected with the valid ones."""
     with pytest.raises(ControlError, match=said):
         parse_fault(asked)
 
@@ -67,7 +67,7 @@ async def test_control(tmp_path: Path) -> None:
 
 
 def test_port_allocation() -> None:
-    """The first instance gets its own ports, others spare ones, no two the same; then a message."""
+    """The first instance gets its own ports, others distinct spare ones; then an error."""
     port_allocator, survey = PortAllocator(), topology.process("survey")
     first = port_allocator.take(survey)
     spare = [port_allocator.take(survey) for _ in range(MOST_SPARE)]

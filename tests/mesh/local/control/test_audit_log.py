@@ -1,4 +1,4 @@
-"""The journal of orders."""
+"""The audit log of control actions."""
 
 import stat
 from pathlib import Path
@@ -8,11 +8,14 @@ from mesh.local.control.audit_log import AuditLog
 
 
 def tell(_: str) -> None:
-    """Nobody listens."""
+    """A progress callback that does nothing."""
 
 
 async def test_orders(tmp_path: Path) -> None:
-    """Orders that change something are kept, newest first, for this user's eyes; looks are not."""
+    """
+    Actions that make changes are recorded, newest first, readable only by this user; others are
+    not.
+    """
     file = tmp_path / "orders.jsonl"
     kept = AuditLog(file)
     kept.record("fault add", {"method": "survey.ListRequests", "abort": None}, "ada", "")
@@ -26,7 +29,9 @@ async def test_orders(tmp_path: Path) -> None:
 
 
 async def test_secrets(tmp_path: Path) -> None:
-    """What a call carries is not kept: sessions are secrets and requests hold personal data."""
+    """
+    The content of a call is not recorded: sessions are secret and requests contain personal data.
+    """
     kept = AuditLog(tmp_path / "orders.jsonl")
     given = {"method": "survey.ListRequests", "request": '{"a": 1}', "session": "s" * 43}
     kept.record("call", given, "ada", "")
@@ -35,7 +40,7 @@ async def test_secrets(tmp_path: Path) -> None:
 
 
 async def test_cut_off(tmp_path: Path) -> None:
-    """A line that a full disk cut off hides none of the others."""
+    """A line truncated by a full disk does not hide the others."""
     file = tmp_path / "orders.jsonl"
     kept = AuditLog(file)
     kept.record("restart", {"service": "survey"}, "ada", "")
@@ -47,7 +52,7 @@ async def test_cut_off(tmp_path: Path) -> None:
 
 
 async def test_bounded(tmp_path: Path) -> None:
-    """When the file is large its oldest lines go."""
+    """When the file is large, its oldest lines are removed."""
     file = tmp_path / "orders.jsonl"
     kept = AuditLog(file)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""A canary when things around it fail: its analysis goes on, and abort always ends it."""
+"""Canaries during failures: the analysis continues, and abort always succeeds."""
 
 import asyncio
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ class Config:
 
 
 class Fleet:
-    """Instances that are only names."""
+    """A fake fleet of names."""
 
     def __init__(self) -> None:
         self.units: dict[str, Any] = {}
@@ -54,7 +54,7 @@ class Fleet:
 
 
 class Watched(Canary):
-    """A canary whose Envoy says what the test wants; `None` for no answer."""
+    """A canary whose Envoy returns the test's samples; `None` for no response."""
 
     answer: Any = HEALTHY
 
@@ -80,7 +80,7 @@ def canary(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def traces(fleet: Fleet) -> tuple[Any, ...]:
-    """What is left of a canary: processes, weights, endpoints."""
+    """The remains of a canary: processes, weights, endpoints."""
     return dict(fleet.units), dict(fleet.proxies.traffic.weights), set(fleet.proxies.endpoints)
 
 
@@ -90,7 +90,7 @@ NOTHING: tuple[Any, ...] = ({}, {}, {"survey"})
 async def test_analysis_survives_an_envoy_that_does_not_answer(
     fleet: Fleet, canary: Watched
 ) -> None:
-    """While Envoy does not answer, the problem is reported; afterwards a bad canary is aborted."""
+    """While Envoy does not respond, the problem is reported; afterwards a bad canary is aborted."""
     await canary.start(10)
     canary.answer = None
     async with asyncio.timeout(5):
@@ -113,7 +113,9 @@ async def test_analysis_survives_an_envoy_that_does_not_answer(
 
 
 async def test_abort_while_envoy_does_not_answer(fleet: Fleet, canary: Watched) -> None:
-    """An operator's abort ends with weight 0 and no process, whatever Envoy says, and twice too."""
+    """
+    An operator's abort ends with weight 0 and no process, whatever Envoy returns, also repeatedly.
+    """
     await canary.start(50)
     canary.answer = None
     for _ in range(2):
@@ -125,9 +127,7 @@ async def test_abort_while_envoy_does_not_answer(fleet: Fleet, canary: Watched) 
 
 
 async def test_abort_whose_first_try_fails(fleet: Fleet, canary: Watched) -> None:
-    """An abort during which something fails says so, sets the weight to 0 all the same, and can be
-    repeated.
-    """
+    """An abort with a failing step reports it, sets the weight to 0 anyway, and can be repeated."""
     await canary.start(50)
     fleet.failing = "remove"
     await canary.close()
@@ -144,7 +144,7 @@ async def test_abort_whose_first_try_fails(fleet: Fleet, canary: Watched) -> Non
 
 @pytest.mark.parametrize("failing", ["add", "health"])
 async def test_failed_start_leaves_nothing(fleet: Fleet, canary: Watched, failing: str) -> None:
-    """A canary that does not start leaves no process, weight or endpoint behind."""
+    """A canary that fails to start leaves no process, weight or endpoint behind."""
     fleet.failing = failing
     if failing == "health":
         canary.answer = None

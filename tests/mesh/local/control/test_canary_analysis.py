@@ -1,4 +1,4 @@
-"""When a canary is good, bad, or not yet to be judged."""
+"""When a canary is healthy, bad, or cannot be judged yet."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def sample(calls: int, failures: int = 0, ms: float = 10) -> Sample:
 
 
 def mixed(calls: int, *, slow: int) -> Sample:
-    """Return a sample of which *slow* calls took half a second and the others 10 ms."""
+    """Return a sample with *slow* calls of half a second, the others 10 ms."""
     return Sample(calls, 0, {10.0: calls - slow, 500.0: calls})
 
 
@@ -34,18 +34,18 @@ def mixed(calls: int, *, slow: int) -> Sample:
     ],
 )
 def test_judge(stable: Sample, canary: Sample, expected: Verdict) -> None:
-    """The verdict follows failures at once and success and p95 after enough calls."""
+    """Failures are judged at once, success rate and p95 after enough calls."""
     assert expected is judge(stable, canary)
 
 
 def test_since() -> None:
-    """What was counted before does not count again; a counter that began anew counts in full."""
+    """Only the increase counts; a restarted counter counts in full."""
     assert sample(30, 2) == sample(100, 5).since(sample(70, 3))
     assert sample(10) == sample(10).since(sample(70, 3))
 
 
 def test_p95() -> None:
-    """The 95th percentile is the bound of the bucket that holds it; without calls it is 0."""
+    """The 95th percentile is the bound of its bucket; without calls it is 0."""
     mixed = Sample(100, 0, {10.0: 94, 50.0: 95, 100.0: 100})
     assert 50.0 == mixed.p95_ms
     assert 0.0 == Sample().p95_ms

@@ -18,8 +18,8 @@ def leaf(folder: Path) -> x509.Certificate:
 
 
 def test_svid(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """An SVID has one URI, the names our channels and ordinary clients ask for, and no host as
-    CN.
+    """
+    An SVID has one URI, the DNS names of our channels and ordinary clients, and no host name as CN.
     """
     certificate_authority.install(authority.issue_svid("survey"), tmp_path)
 
@@ -37,7 +37,7 @@ def test_svid(authority: CertificateAuthority, tmp_path: Path) -> None:
 
 
 def test_keys_are_private(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """Nobody else can read the key of an SVID or of the authority."""
+    """Only the current user can read the keys of SVIDs and the authority."""
     certificate_authority.install(authority.issue_svid("survey"), tmp_path / "survey")
     authority.save(tmp_path / "ca")
 
@@ -46,7 +46,7 @@ def test_keys_are_private(authority: CertificateAuthority, tmp_path: Path) -> No
 
 
 def test_issue_all_keeps_what_is_fresh(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """A second run issues nothing; another authority issues everything anew."""
+    """A second run issues nothing; another authority reissues everything."""
     certificate_authority.issue_all(authority, tmp_path)
     first = {entry.name: entry.serial for entry in certificate_authority.show(tmp_path)}
     certificate_authority.issue_all(authority, tmp_path)
@@ -60,7 +60,7 @@ def test_issue_all_keeps_what_is_fresh(authority: CertificateAuthority, tmp_path
 
 
 def test_replacement_is_atomic(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """The three files change together, by one link, and old versions do not pile up."""
+    """The three files change together through one link, and old versions are removed."""
     for _ in range(5):
         certificate_authority.install(authority.issue_svid("survey"), tmp_path)
 
@@ -70,7 +70,7 @@ def test_replacement_is_atomic(authority: CertificateAuthority, tmp_path: Path) 
 
 
 def test_expired_authority(tmp_path: Path) -> None:
-    """An authority that has expired is refused with what to do."""
+    """An expired authority is rejected with advice."""
     CertificateAuthority.create(lifetime=-dt.timedelta(seconds=1)).save(tmp_path)
 
     with pytest.raises(CaError, match=r"expired on .* Remove that folder"):
@@ -78,7 +78,7 @@ def test_expired_authority(tmp_path: Path) -> None:
 
 
 def test_damaged_authority(tmp_path: Path) -> None:
-    """An authority whose key is missing is refused, not silently replaced."""
+    """An authority without its key is rejected, not silently replaced."""
     CertificateAuthority.create().save(tmp_path)
     (tmp_path / "root.key").unlink()
 
@@ -89,7 +89,7 @@ def test_damaged_authority(tmp_path: Path) -> None:
 def test_rotation_after_one_that_was_killed(
     authority: CertificateAuthority, tmp_path: Path
 ) -> None:
-    """A link that a killed rotation left behind does not stop the next one."""
+    """A link left behind by a killed rotation does not prevent the next one."""
     certificate_authority.install(authority.issue_svid("survey"), tmp_path)
     (tmp_path / "..data_tmp").symlink_to("..0")
 
@@ -99,7 +99,7 @@ def test_rotation_after_one_that_was_killed(
 
 
 def test_certificates_on_a_full_disk(authority: CertificateAuthority, small_disk: Path) -> None:
-    """The old certificates stay, and nothing of the new ones is left behind."""
+    """The old certificates remain, and nothing of the new ones is left behind."""
     certificate_authority.install(authority.issue_svid("survey"), small_disk / "survey")
     before = sorted((small_disk / "survey").iterdir())
     old = (small_disk / "survey" / "tls.crt").read_bytes()
@@ -113,7 +113,7 @@ def test_certificates_on_a_full_disk(authority: CertificateAuthority, small_disk
 
 
 def test_certificate_of_another_key(authority: CertificateAuthority, tmp_path: Path) -> None:
-    """A root certificate that does not belong to the key is refused with advice."""
+    """A root certificate that does not match the key is rejected with advice."""
     authority.save(tmp_path)
     CertificateAuthority.create().save(tmp_path / "other")
     (tmp_path / "other" / "root.key").replace(tmp_path / "root.key")

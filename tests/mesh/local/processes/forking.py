@@ -1,4 +1,4 @@
-"""A small runner with a fork server, as a program of its own, since pytest has threads.
+"""A small runner with a fork server as a separate program, since pytest has threads.
 
 Starts this module once more as ``report`` for each of its arguments, and prints what each process
 wrote and how it ended, one JSON object a line.
@@ -18,13 +18,13 @@ from mesh.local.processes.fork_server import ForkServer, ForkServerError
 
 
 async def run(forks: ForkServer, arguments: Sequence[str]) -> None:
-    """Start a process for each of *arguments* at once."""
+    """Start a process for each of *arguments* concurrently."""
     for line in await asyncio.gather(*(one(forks, argument) for argument in arguments)):
         print(json.dumps(line), flush=True)
 
 
 async def one(forks: ForkServer, argument: str) -> dict[str, object]:
-    """Start a process and return what became of it."""
+    """Start a process and return its outcome."""
     reader, writer = os.pipe()
     if argument == "without-server":
         os.kill(server(), signal.SIGKILL)
@@ -53,7 +53,7 @@ def server() -> int:
 
 
 def report(argument: str) -> None:
-    """Say what a process sees, then end as *argument* asks."""
+    """Print the state of a process, then exit as *argument* says."""
     if argument in {"killed", "orphan"}:  # Without output, which would end it when nobody reads.
         time.sleep(60)
     seen = {

@@ -1,4 +1,4 @@
-"""What an instance waits for before it counts as ready."""
+"""What an instance waits for before it is ready."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ from mesh.local.processes.fleet import verifies_tokens
 
 
 def service(name: str, *, session: bool) -> Any:
-    """A service whose one rpc needs a session or not."""
+    """A service whose only rpc requires a session, or not."""
     return SimpleNamespace(name=name, methods=[SimpleNamespace(needs_session=session)])
 
 
@@ -19,8 +19,8 @@ def test_key_set_is_awaited_only_where_tokens_are_verified(
     monkeypatch: pytest.MonkeyPatch, workload: str, expected: bool
 ) -> None:
     """
-    The Envoy of a service without an rpc that needs a session never fetches the keys of Auth, so
-    nothing waits for them; any other one is ready only once it has them.
+    The Envoy of a service without an rpc that requires a session never fetches the keys of Auth, so
+    nothing waits for them; any other Envoy is ready only once it has them.
     """
     services = [service("plain", session=False), service("signed", session=True)]
     monkeypatch.setattr(policy, "load", lambda: SimpleNamespace(services=services))

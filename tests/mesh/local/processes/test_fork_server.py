@@ -1,4 +1,4 @@
-"""Processes that a fork server starts are like those that are executed, and end with the runner."""
+"""Processes from a fork server behave like executed ones, and end with the runner."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "tests.mesh.local.processes.forking"]
 
 
 def runs(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    """Run the small runner; returns its process id and what became of each process."""
+    """Run the small runner; return its process id and the outcome of each process."""
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60)
     assert "" == done.stderr
     first, *lines = done.stdout.splitlines()
@@ -46,7 +46,7 @@ def test_like_an_executed_process() -> None:
 
 
 def test_nothing_of_the_runner_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process sees no variable but those that it was started with."""
+    """A process sees only the variables that it was started with."""
     monkeypatch.setenv("SECRET_OF_THE_RUNNER", "x")
     _, (found,) = runs("ends")
 
@@ -59,7 +59,7 @@ def test_nothing_of_the_runner_is_inherited(monkeypatch: pytest.MonkeyPatch) -> 
     [("exits", 3, ""), ("killed", -9, ""), ("fails", 1, "OSError: no such luck")],
 )
 def test_status(how: str, status: int, words: str) -> None:
-    """The runner learns how a process ended; an exception leaves a traceback in its log."""
+    """The runner gets the exit status; an exception leaves a traceback in the log."""
     _, (found,) = runs(how)
 
     assert status == found["status"]
@@ -67,7 +67,7 @@ def test_status(how: str, status: int, words: str) -> None:
 
 
 def test_many_at_once() -> None:
-    """Each of thirty processes that start together is a process of its own."""
+    """Thirty processes that start together are all separate."""
     _, found = runs(*["ends"] * 30)
 
     assert 30 == len({one["pid"] for one in found})
@@ -75,7 +75,7 @@ def test_many_at_once() -> None:
 
 
 def test_ends_with_the_runner() -> None:
-    """A runner that is killed takes its processes with it."""
+    """A killed runner takes its processes with it."""
     done = subprocess.run([*COMMAND, "orphan"], capture_output=True, text=True, timeout=60)
     orphan = int(done.stdout.split()[1])
     until = time.monotonic() + 10
@@ -88,7 +88,7 @@ def test_ends_with_the_runner() -> None:
 
 @pytest.mark.parametrize("how", ["without-server", "with-hung-server"])
 def test_server_gone(how: str) -> None:
-    """Without its server, the runner knows that processes must be started in another way."""
+    """Without its server, the runner detects that processes must be started in another way."""
     _, (found,) = runs(how)
 
     assert {"runs": False} == found

@@ -1,4 +1,4 @@
-"""Handing a listening port over to a successor."""
+"""Handover of a listening port to a successor."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ while True:
 
 @pytest.fixture
 def old() -> Iterator[subprocess.Popen[str]]:
-    """A process that listens and accepts nothing before SIGUSR1."""
+    """A process that listens but accepts nothing before SIGUSR1."""
     with subprocess.Popen(
         [sys.executable, "-c", _OLD], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -41,7 +41,8 @@ class TestRedirect:
     async def test_connections_go_to_the_successor_and_none_is_left(
         self, old: subprocess.Popen[str]
     ) -> None:
-        """New connections reach the successor only, and the old process is waited for until it has
+        """
+        New connections reach only the successor, and the old process is awaited until it has
         accepted those in its queue, which the kernel would reset when it stops listening.
         """
         assert old.stdout is not None
@@ -64,7 +65,7 @@ class TestRedirect:
     async def test_kernel_spreads_connections_again_afterwards(
         self, old: subprocess.Popen[str]
     ) -> None:
-        """Without a redirection both processes get connections: the control of the test above."""
+        """Without a redirection, both processes get connections: the control of the test above."""
         assert old.stdout is not None
         port = int(old.stdout.readline())
         old.send_signal(signal.SIGUSR1)
@@ -79,7 +80,7 @@ class TestRedirect:
             assert 0 < _accepted(new) < 60
 
     async def test_process_that_is_gone(self, old: subprocess.Popen[str]) -> None:
-        """When the old process has died, nothing is redirected and nothing fails."""
+        """If the old process has died, nothing is redirected and nothing fails."""
         old.kill()
         old.wait()
 

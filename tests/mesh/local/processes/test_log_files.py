@@ -1,4 +1,4 @@
-"""Log files: what disks do to them, and what that never does to processes."""
+"""Log files on failing disks, without effects on processes."""
 
 import os
 import shutil
@@ -16,14 +16,14 @@ WAIT_SECONDS = 10
 
 @pytest.fixture
 def logs() -> Iterator[LogFiles]:
-    """Log files that are cut at 1000 bytes."""
+    """Log files with a limit of 1000 bytes."""
     found = LogFiles(1000)
     yield found
     found.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for the thread that writes."""
+    """Wait for the writer thread."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
@@ -31,7 +31,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_cut_at_a_size(logs: LogFiles, tmp_path: Path) -> None:
-    """A log file that would pass the limit becomes `.log.1`; both stay below the limit."""
+    """A log file that would exceed the limit becomes `.log.1`; both stay below the limit."""
     path = tmp_path / "survey.log"
     pipe = logs.pipe(path)
     for number in range(100):
@@ -61,8 +61,9 @@ def test_removed_folder_is_made_again(logs: LogFiles, tmp_path: Path) -> None:
 
 
 def test_full_disk_costs_lines_only(logs: LogFiles, small_disk: Path) -> None:
-    """While the disk is full a process can write on; the lost lines are counted and reported, and
-    when there is space again so is writing.
+    """
+    While the disk is full, a process can continue to write; lost lines are counted and reported,
+    and writing resumes when there is space.
     """
     path = small_disk / "survey.log"
     filler = fill(small_disk)
@@ -85,7 +86,7 @@ def test_full_disk_costs_lines_only(logs: LogFiles, small_disk: Path) -> None:
 
 
 def test_end_of_the_log_is_known_without_a_disk(logs: LogFiles, small_disk: Path) -> None:
-    """Why a process ended can be shown although its log could not be stored."""
+    """The reason for the exit of a process can be shown although its log could not be stored."""
     path = small_disk / "survey.log"
     fill(small_disk)
     pipe = logs.pipe(path)

@@ -14,12 +14,14 @@ from mesh.topology import Probe
 
 
 def register(server: Any) -> None:
-    """Serve Health without methods: a probe asks gRPC health only."""
+    """Serve Health without methods: a probe only calls gRPC health."""
     rpc.add_HealthServiceServicer_to_server(rpc.HealthServiceServicer(), server)
 
 
 async def test_proxy_variables(svids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`amarre up --direct` becomes ready whatever proxy the shell names (as in test_channel)."""
+    """
+    `amarre up --direct` becomes ready whatever proxy the environment names (as in test_channel).
+    """
     for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):

@@ -1,4 +1,4 @@
-"""Children of the supervisor: started, watched, restarted, stopped with all they started."""
+"""Children of the supervisor: started, watched, restarted, stopped with their descendants."""
 
 import asyncio
 import os
@@ -60,7 +60,7 @@ async def test_died_process_comes_back(tmp_path: Path) -> None:
 
 
 async def test_failed_start_leaves_nothing(tmp_path: Path) -> None:
-    """When one process ends before it is ready, its last words are shown and the others stop."""
+    """If one process exits before it is ready, the end of its log is shown and the others stop."""
     supervisor = Supervisor(lambda: None)
     good, bad = child(tmp_path, LIVES, "good"), child(tmp_path, DIES, "bad")
 
@@ -72,7 +72,7 @@ async def test_failed_start_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_group_is_stopped(tmp_path: Path) -> None:
-    """What a child started itself ends with it."""
+    """The descendants of a child stop with it."""
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, WITH_GRANDCHILD)
     await supervisor.start([one])
@@ -86,7 +86,7 @@ async def test_group_is_stopped(tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Say whether *pid* still runs; a zombie that init has not collected does not count."""
+    """Return whether *pid* is running; a zombie that init has not collected does not count."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -119,7 +119,7 @@ async def test_removed_log_folder_does_not_end_supervision(tmp_path: Path) -> No
 
 
 async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None:
-    """A process is restarted again and again although whoever is notified fails each time."""
+    """A process is restarted repeatedly even if the callback fails each time."""
 
     def fails() -> None:
         raise OSError("No space left on device")
@@ -137,7 +137,7 @@ async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None
 async def test_failing_watcher_does_not_end_supervision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watcher that fails is itself restarted and reported, and its process comes back."""
+    """A failing watcher is restarted and reported, and its process comes back."""
     changed = asyncio.Event()
     supervisor = Supervisor(changed.set)
     one = child(tmp_path, LIVES)
@@ -183,7 +183,7 @@ async def test_restart_is_tried_until_it_succeeds(tmp_path: Path) -> None:
 
 
 async def test_process_that_stands_still_is_drained(tmp_path: Path) -> None:
-    """A process that SIGSTOP holds still ends on SIGTERM, before it would be killed."""
+    """A process stopped by SIGSTOP exits on SIGTERM, before it would be killed."""
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, LIVES)
     one.drain_seconds = 60
@@ -195,7 +195,7 @@ async def test_process_that_stands_still_is_drained(tmp_path: Path) -> None:
 
 
 async def test_kill(tmp_path: Path) -> None:
-    """A process that ignores SIGTERM is gone at once when everything is killed."""
+    """A process that ignores SIGTERM is killed at once when everything is killed."""
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + LIVES)
     one.drain_seconds = 60

@@ -120,8 +120,12 @@ class TestStories:
             for rule in content["groups"][0]["rules"]:
                 rule |= {"expr": condition, "for": "0s"}
             file.write_text(yaml.safe_dump(content))
+        stories = list(tmp_path.glob("tests/*.yaml"))
+        for file in stories:  # These conditions are the same at any time.
+            content = yaml.safe_load(file.read_text()) | {"evaluation_interval": "1h"}
+            file.write_text(yaml.safe_dump(content))
 
-        ended = promtool("test", "rules", *map(str, tmp_path.glob("tests/*.yaml")))
+        ended = promtool("test", "rules", *map(str, stories))
 
         said = ended.stdout + ended.stderr
         tested = [name for name, alert in ALERTS.items() if alert.quiet or broken == "fires"]

@@ -1,4 +1,4 @@
-"""A software authenticator: answers WebAuthn options as a browser with a passkey does."""
+"""A software authenticator: responds to WebAuthn options like a browser with a passkey."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ ORIGIN, PARTY = "http://localhost:3000", "localhost"
 
 @dataclass
 class Authenticator:
-    """One passkey; its attributes can be set wrong on purpose."""
+    """One passkey; its attributes can be made invalid on purpose."""
 
     origin: str = ORIGIN
     party: str = PARTY
@@ -30,7 +30,7 @@ class Authenticator:
     user_handle: str = ""
 
     def create(self, options_json: str) -> str:
-        """Answer the options of a registration."""
+        """Respond to the options of a registration."""
         options = json.loads(options_json)
         self.user_handle = options["user"]["id"]
         data = self._data(self.flags | ATTESTED)
@@ -43,7 +43,7 @@ class Authenticator:
         )
 
     def get(self, options_json: str) -> str:
-        """Answer the options of a sign-in."""
+        """Respond to the options of a sign-in."""
         self.count += self.counts
         data = self._data(self.flags)
         client = self._client("webauthn.get", json.loads(options_json)["challenge"])
@@ -74,5 +74,5 @@ class Authenticator:
 
 
 def challenge_of(options_json: str) -> bytes:
-    """Return the challenge in options."""
+    """Return the challenge in the options."""
     return base64url_to_bytes(json.loads(options_json)["challenge"])

@@ -1,4 +1,4 @@
-"""A fresh database, on both kinds of server, and Auth over it."""
+"""A fresh database, on both kinds of server, with Auth on it."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -16,20 +16,20 @@ from tests.postgres import postgres
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server of this session's own."""
+    """A PostgreSQL server for this session."""
     with postgres() as url:
         yield url
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that starts at the present and moves only when a test advances it."""
+    """A clock that starts at the current time and moves only when a test advances it."""
     return present_clock()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where the database of a test is."""
+    """The URL of a test's database."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}"
     url: str = request.getfixturevalue("postgres_url")
@@ -49,5 +49,5 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def harness(database: Database, clock: FakeClock) -> Harness:
-    """Auth over the embedded provider."""
+    """Auth with the embedded provider."""
     return Harness(database, clock, embedded(database, clock))

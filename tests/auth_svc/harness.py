@@ -1,4 +1,4 @@
-"""Auth with everything outside of it replaced: what its tests are made from."""
+"""Auth with fakes for everything outside it, for its tests."""
 
 import re
 from dataclasses import dataclass, field
@@ -50,14 +50,14 @@ class FakeContacts:
 
 
 class FakeMailer:
-    """Keeps mail; ``full`` is a queue with no room."""
+    """Stores mail; ``full`` simulates a full queue."""
 
     def __init__(self) -> None:
         self.sent: list[Mail] = []
         self.full = False
 
     def enqueue(self, mail: Mail) -> None:
-        """Keep *mail*."""
+        """Store *mail*."""
         if self.full:
             raise UnavailableError("Too many mails wait.")
         self.sent.append(mail)
@@ -85,7 +85,7 @@ def _parts(url: str) -> MailedLink:
 
 @dataclass
 class Harness:
-    """Auth's rules over one database, a directory and fakes."""
+    """Auth's rules with a database, a directory and fakes."""
 
     database: Database
     clock: FakeClock
@@ -142,16 +142,16 @@ class Harness:
         )
 
     async def link(self, email: str = "ada@example.org") -> MailedLink:
-        """Ask for a link and return what was mailed."""
+        """Request a link and return it from the mail."""
         await self.sign_in.sign_up(email, client="192.0.2.1", language="")
         return await self.mailed()
 
     async def mailed(self) -> MailedLink:
-        """Return the link that was mailed last."""
+        """Return the link in the last mail."""
         return link_in(self.mailer.sent[-1])
 
     async def advance(self, by: timedelta) -> None:
-        """Let *by* pass."""
+        """Advance the time by *by*."""
         self.clock.advance(by)
 
     async def use(self, link: MailedLink) -> str:
@@ -163,14 +163,14 @@ class Harness:
 
 
 def present_clock() -> FakeClock:
-    """Return a clock that starts now, for tokens that real verifiers look at."""
+    """Return a clock that starts now, for tokens that real verifiers check."""
     clock = FakeClock()
     clock.now = datetime.now(UTC).replace(microsecond=0)
     return clock
 
 
 def embedded(database: Database, clock: FakeClock) -> EmbeddedDirectory:
-    """Return the embedded provider over *database*."""
+    """Return the embedded provider on *database*."""
     return EmbeddedDirectory(database, LIFE, clock)
 
 
@@ -178,7 +178,7 @@ PROJECT, APPWRITE_KEY = "amarre", "standard_test"
 
 
 class AppwriteHarness(Harness):
-    """Auth over the Appwrite stand-in, which mails links by itself."""
+    """Auth with the Appwrite sandbox, which sends links itself."""
 
     http: httpx.AsyncClient
 
@@ -186,7 +186,7 @@ class AppwriteHarness(Harness):
     def over(
         cls, database: Database, clock: FakeClock, http: httpx.AsyncClient
     ) -> "AppwriteHarness":
-        """Return Auth over the stand-in behind *http*."""
+        """Return Auth with the Appwrite sandbox behind *http*."""
         project = AppwriteProject("http://appwrite/v1", PROJECT, APPWRITE_KEY)
         directory = AppwriteDirectory(
             AppwriteClient(http, project, clock),
@@ -200,17 +200,17 @@ class AppwriteHarness(Harness):
         return harness
 
     async def mailed(self) -> MailedLink:
-        """Return the link that the stand-in mailed last."""
+        """Return the last link that the sandbox sent."""
         answer = await self.http.get("http://appwrite/_control/last-link")
         return _parts(answer.json()["link"])
 
     async def advance(self, by: timedelta) -> None:
-        """Let *by* pass here and at the stand-in."""
+        """Advance the time here and in the sandbox."""
         await super().advance(by)
         seconds = by.total_seconds()
         await self.http.post("http://appwrite/_control/clock", json={"advance_seconds": seconds})
 
     async def switch(self, **switches: object) -> None:
-        """Turn the stand-in's faults on."""
+        """Enable the sandbox's faults."""
         answer = await self.http.put("http://appwrite/_control/switches", json=switches)
         answer.raise_for_status()

@@ -1,4 +1,4 @@
-"""What the settings of Auth accept."""
+"""Validation of Auth's settings."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def settings(**values: Any) -> AuthSettings:
 
 
 def test_lists_come_with_commas() -> None:
-    """Domains and operators are separated by commas; operators are compared in lower case."""
+    """Domains and operators are comma-separated; operators are compared in lower case."""
     found = settings(allowed_email_domains="a.org, B.org", auth_operators="Ada@A.org,")
 
     assert ("a.org", "B.org") == found.allowed_email_domains
@@ -29,7 +29,7 @@ def test_lists_come_with_commas() -> None:
 
 
 def test_example_org_by_default() -> None:
-    """By default only example.org may sign in, with limits."""
+    """By default, only example.org may sign in, with limits."""
     assert (("example.org",), "on") == (settings().allowed_email_domains, settings().rate_limits)
 
 
@@ -46,9 +46,7 @@ def test_example_org_by_default() -> None:
     ],
 )
 def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> None:
-    """Passkeys are asked for by the page of the links, or by those named; never by an IP
-    address.
-    """
+    """Passkeys are for the origin of the links, or the configured ones; never an IP address."""
     found = settings(auth_link_url=link, auth_passkey_origins=origins)
 
     assert expected == found.passkey_origins()
@@ -71,6 +69,6 @@ def test_passkey_origins(link: str, origins: str, expected: tuple[str, ...]) -> 
     ],
 )
 def test_refused(values: dict[str, Any], message: str) -> None:
-    """What cannot work is refused with what would."""
+    """An invalid setting is rejected with the valid values."""
     with pytest.raises(ValidationError, match=message):
         settings(**values)

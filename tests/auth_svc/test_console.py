@@ -1,4 +1,4 @@
-"""One-time links into the console: with a console, without one, and while it is unavailable."""
+"""One-time links to the console: with a console, without one, and while it is unavailable."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +23,13 @@ def token_file(tmp_path: Path) -> Path:
 
 
 async def link(answer: Answer, token_file: Path) -> str:
-    """Ask a console that answers like *answer* for a link."""
+    """Request a link from a console that responds with *answer*."""
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
         return await HttpConsole(http, "http://console.test:3020/", token_file).link_for("ada.1")
 
 
 async def test_link(token_file: Path) -> None:
-    """The console is asked for a code in the operator's name, with its token."""
+    """The request to the console has the operator's name and the token."""
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -64,7 +64,7 @@ def away(request: httpx.Request) -> httpx.Response:
     ids=["away", "another token", "broken", "no JSON", "no object", "elsewhere", "a number"],
 )
 async def test_no_link(token_file: Path, answer: Answer, error: type[MeshError]) -> None:
-    """An unavailable console and an invalid answer give different errors and no link."""
+    """An unavailable console and an invalid response give different errors and no link."""
     with pytest.raises(error) as ei:
         await link(answer, token_file)
     assert TOKEN not in str(ei.value)

@@ -1,5 +1,6 @@
-"""Auth while its database is locked or its disk is full: it serves what it can, refuses the rest
-with an error of the product, and recovers by itself.
+"""
+Auth with a locked database or a full disk: it serves what it can, rejects the rest with proper
+errors, and recovers automatically.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def harness(folder: Path, clock: FakeClock) -> AsyncIterator[Harness]:
-    """Auth over SQLite on that file system."""
+    """Auth with SQLite on that file system."""
     async with aclosing(Database(f"sqlite+aiosqlite:///{folder / 'auth.sqlite'}")) as database:
         await database.migrate()
         yield Harness(database, clock, embedded(database, clock))
@@ -45,7 +46,7 @@ async def harness(folder: Path, clock: FakeClock) -> AsyncIterator[Harness]:
 
 @pytest.fixture
 async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
-    """A stub of Auth as the gateway has it."""
+    """A stub of Auth for the gateway."""
     registered = register(harness.service)
     async with (
         served(registered, svids / "auth", audience="auth", key=harness.key) as port,
@@ -55,7 +56,7 @@ async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
 
 
 async def outcome(call: Any) -> str:
-    """Return how *call* ended: OK, or the code of the product's error."""
+    """Return the outcome of *call*: OK, or the code of the error."""
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -64,19 +65,19 @@ async def outcome(call: Any) -> str:
 
 
 def request_link(auth: Any, number: int) -> Any:
-    """Write to the database: ask for a link for another address each time."""
+    """Write to the database: request a link for another address each time."""
     email = f"user{number}@example.org"
     client = f"192.0.2.{number % 250}"
     return auth.SignUp(pb.SignUpRequest(email=email, client_address=client))
 
 
 def verify(auth: Any, secret: str) -> Any:
-    """Read from the database: verify a session, as the gateway does for each request."""
+    """Read from the database: verify a session, like the gateway for each request."""
     return auth.VerifySession(pb.VerifySessionRequest(session_secret=secret, audience="survey"))
 
 
 async def recovered(auth: Any) -> None:
-    """Wait until Auth writes again."""
+    """Wait until Auth can write again."""
     async with asyncio.timeout(RECOVERY_SECONDS):
         while await outcome(request_link(auth, 1_000)) != OK:
             await asyncio.sleep(0.1)
@@ -84,8 +85,8 @@ async def recovered(auth: Any) -> None:
 
 async def test_full_disk(auth: Any, harness: Harness, folder: Path) -> None:
     """
-    Writes are refused as unavailable, never as internal errors, a session that was verified goes
-    on, and what was acknowledged before works after.
+    Writes fail as unavailable, never as internal errors; a verified session continues, and
+    acknowledged writes are kept.
     """
     session = await log_in(auth, await sign_up(auth, harness))
     link = await sign_up(auth, harness, "grace@example.org")
@@ -104,8 +105,8 @@ async def test_full_disk(auth: Any, harness: Harness, folder: Path) -> None:
 
 async def test_locked_database(auth: Any, harness: Harness, folder: Path) -> None:
     """
-    While another program holds the write lock, sessions are verified and links are refused as
-    unavailable or late; once it lets go, links are sent again.
+    While another program holds the write lock, sessions are verified and links fail as unavailable
+    or late; once it is released, links are sent again.
     """
     session = await log_in(auth, await sign_up(auth, harness))
     with contextlib.closing(sqlite3.connect(folder / "auth.sqlite", isolation_level=None)) as other:

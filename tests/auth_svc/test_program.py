@@ -1,4 +1,4 @@
-"""Auth as a program: start, faults at start, stop."""
+"""Auth as a process: start, errors at startup, stop."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ COMMAND = (sys.executable, "-m", "auth_svc")
 
 
 def refused(env: dict[str, str]) -> tuple[int, str]:
-    """Start what cannot work; returns its status and what it said."""
+    """Start with an invalid setting; return status and output."""
     done = subprocess.run(
         COMMAND,
         env=env,
@@ -86,7 +86,7 @@ async def reason_of(call: Any) -> str:
 
 class TestProgram:
     async def test_serves_and_stops(self, tmp_path: Path, svids: Path) -> None:
-        """It publishes its keys, refuses sign-up while Survey is unavailable, and exits with 0."""
+        """It publishes its keys, rejects sign-up while Survey is unavailable, and exits with 0."""
         env = environment(tmp_path, svids)
         async with running(env) as process, stub_of(env, svids) as auth:
             unknown = pb.VerifySessionRequest(session_secret="ab", audience="survey")
@@ -121,7 +121,7 @@ class TestProgram:
         ],
     )
     def test_cannot_start(self, tmp_path: Path, svids: Path, variable: str, value: str) -> None:
-        """What cannot work ends the start with 2 and the name of the setting, without traceback."""
+        """An invalid setting stops the start with 2 and its name, without a traceback."""
         status, written = refused(environment(tmp_path, svids, **{variable: value}))
 
         assert 2 == status
@@ -129,7 +129,7 @@ class TestProgram:
         assert "Traceback" not in written
 
     def test_appwrite_needs_more(self, tmp_path: Path, svids: Path) -> None:
-        """The provider Appwrite names all that it needs."""
+        """The provider Appwrite lists all required settings."""
         status, written = refused(environment(tmp_path, svids, AMARRE_AUTH_PROVIDER="appwrite"))
 
         assert 2 == status
@@ -146,7 +146,7 @@ class TestProgram:
         assert "hunter2" not in written
 
     def test_everything_missing(self) -> None:
-        """All missing settings are named at once."""
+        """All missing settings are reported at once."""
         bare = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         status, written = refused(bare)
 

@@ -38,14 +38,14 @@ async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
 
 
 async def reason_of(call: Any) -> tuple[str, str]:
-    """Return the gRPC code and the REST code that *call* fails with."""
+    """Return the gRPC code and the REST code of the error of *call*."""
     with pytest.raises(grpc.aio.AioRpcError) as ei:
         await call
     return ei.value.code().name, from_rpc_error(ei.value).contract.code
 
 
 async def named(call: Any) -> str:
-    """Return the name of the reason that *call* fails with."""
+    """Return the reason of the error of *call*."""
     with pytest.raises(grpc.aio.AioRpcError) as ei:
         await call
     return from_rpc_error(ei.value).contract.name
@@ -72,11 +72,11 @@ async def as_user(auth: Any, secret: str) -> tuple[tuple[str, str], ...]:
 
 
 class TestFactors:
-    """What a session reaches by how, and how long ago, it began."""
+    """Access of a session depending on how, and how long ago, it was opened."""
 
     async def test_not_fresh(self, auth: Any, harness: Harness) -> None:
-        """Eleven minutes after signing in, what concerns the ways to sign in asks for a fresh
-        sign-in, and nothing else does.
+        """
+        Eleven minutes after signing in, only changes to sign-in methods require a fresh sign-in.
         """
         harness.clock.advance(timedelta(minutes=-11))
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
@@ -98,8 +98,9 @@ class TestFactors:
         await auth.LogOut(pb.LogOutRequest(everywhere=True), metadata=who)
 
     async def test_link_then_passkey(self, auth: Any, harness: Harness) -> None:
-        """Who asked for it reaches nothing but the way to the second factor by a link, and
-        everything once the passkey is shown.
+        """
+        With a second factor, a session by link only permits the passkey step, and everything once
+        the passkey is presented.
         """
         by_link = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who = await as_user(auth, by_link)
@@ -140,9 +141,7 @@ class TestFactors:
         await auth.ListSessions(pb.ListSessionsRequest(), metadata=await as_user(auth, by_link))
 
     async def test_asked_of_everybody(self, auth: Any, harness: Harness) -> None:
-        """Where a passkey is asked of everybody, nobody turns that off or removes their last
-        one.
-        """
+        """If everyone needs a passkey, nobody can opt out or remove their last one."""
         harness.sessions.second_factor = SecondFactorPolicy("everybody")
         who = await as_user(auth, (await log_in(auth, await sign_up(auth, harness))).session_secret)
         device = Authenticator()
@@ -168,7 +167,7 @@ class TestFactors:
             assert "CONFLICT" == await named(request)
 
     async def test_no_console(self, auth: Any, harness: Harness) -> None:
-        """Only operators learn whether there is a console; without one the error says so."""
+        """Only operators learn whether there is a console; without one, the error says so."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who = await as_user(auth, secret)
         assert "PERMISSION_DENIED" == await named(
@@ -184,7 +183,7 @@ class TestFactors:
 
 class TestRevocations:
     async def test_token_taken_before_log_out(self, auth: Any, harness: Harness) -> None:
-        """A token issued before log-out is refused at once, although it has not expired."""
+        """A token issued before log-out is rejected at once, although it has not expired."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who = await as_user(auth, secret)
         await auth.LogOut(pb.LogOutRequest(), metadata=who)
@@ -194,7 +193,7 @@ class TestRevocations:
         assert "UNAUTHENTICATED" == await named(begin)
 
     async def test_stream(self, auth: Any, harness: Harness) -> None:
-        """Callers of the stream learn which sessions end and which users change."""
+        """Callers of the stream get revoked sessions and changed users."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         verified = await auth.VerifySession(
             pb.VerifySessionRequest(session_secret=secret, audience="survey")
@@ -211,7 +210,7 @@ class TestRevocations:
 
 class TestWholeWay:
     async def test_from_sign_up_to_log_out(self, auth: Any, harness: Harness) -> None:
-        """A person signs up, opens a session, is known, sees the session, and signs out."""
+        """A user signs up, opens a session, reads the profile, lists sessions, and signs out."""
         link = await sign_up(auth, harness)
         opened = await log_in(auth, link)
         assert opened.logged_in
@@ -234,7 +233,9 @@ class TestWholeWay:
         assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
 
     async def test_log_out_everywhere(self, auth: Any, harness: Harness) -> None:
-        """Signing out everywhere ends the sessions of all devices, otherwise only this one."""
+        """
+        Signing out everywhere ends the sessions of all devices, otherwise only the current one.
+        """
         secrets = [
             (await log_in(auth, await sign_up(auth, harness))).session_secret for _ in range(3)
         ]
@@ -254,8 +255,9 @@ class TestWholeWay:
             assert ("UNAUTHENTICATED", "unauthenticated") == await reason_of(verify)
 
     async def test_end_another_session(self, auth: Any, harness: Harness) -> None:
-        """A person ends the session of a lost device from the list of devices; one of somebody else
-        or of nobody is not ended, and both get the same answer.
+        """
+        A user ends the session of a lost device from the list; a session of another user, or an
+        unknown one, is not ended, with the same response.
         """
         mine, lost = [
             (await log_in(auth, await sign_up(auth, harness))).session_secret for _ in range(2)
@@ -278,8 +280,9 @@ class TestWholeWay:
         await as_user(auth, foreign)
 
     async def test_50_parallel_log_ins(self, auth: Any, harness: Harness) -> None:
-        """50 parallel log-ins with one link open one session; the others are told the same thing,
-        unless the machine is too busy to tell them in time.
+        """
+        50 concurrent log-ins with one link open one session; the others get the same error, unless
+        the machine is too busy to respond in time.
         """
         link = await sign_up(auth, harness)
         request = pb.LogInRequest(user_id=link.user_id, secret=link.secret)
@@ -299,7 +302,7 @@ class TestWholeWay:
 
 class TestPasskeys:
     async def test_whole_way(self, auth: Any, harness: Harness) -> None:
-        """Made, listed, used to sign in, removed; each step over the contract."""
+        """A passkey is registered, listed, used to sign in, and removed, each over the contract."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who, device = await as_user(auth, secret), Authenticator()
         begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
@@ -332,7 +335,7 @@ class TestPasskeys:
         assert not (await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)).passkeys
 
     async def test_unknown(self, auth: Any) -> None:
-        """A passkey that nobody has is invalid_credentials."""
+        """An unknown passkey is invalid_credentials."""
         begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
         device = Authenticator(user_handle="YWRh")
         call = auth.LogInWithPasskey(
@@ -359,14 +362,14 @@ class TestSignUp:
         ],
     )
     async def test_bad_address(self, auth: Any, harness: Harness, email: str) -> None:
-        """A bad address is invalid_email, whoever notices: the contract's rules or Auth's."""
+        """An invalid address is invalid_email, whether the contract's rules or Auth detect it."""
         call = auth.SignUp(pb.SignUpRequest(email=email))
 
         assert ("INVALID_ARGUMENT", "invalid_email") == await reason_of(call)
         assert [] == harness.mailer.sent
 
     async def test_internationalised_address(self, auth: Any, harness: Harness) -> None:
-        """The domain may be of any script; its ASCII form is the same domain."""
+        """The domain may be in any script; its ASCII form is the same domain."""
         first = await sign_up(auth, harness, "zoe@Universität.example.org")
         second = await sign_up(auth, harness, "zoe@xn--universitt-y5a.example.org")
 
@@ -374,7 +377,7 @@ class TestSignUp:
         assert first.user_id == second.user_id
 
     async def test_same_answer_for_known_and_unknown(self, auth: Any, harness: Harness) -> None:
-        """The answers to a known and to an unknown address differ in nothing."""
+        """The responses to a known and an unknown address are identical."""
         await sign_up(auth, harness, "ada@example.org")
 
         known = await auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
@@ -383,7 +386,7 @@ class TestSignUp:
         assert known == unknown
 
     async def test_limit(self, auth: Any, harness: Harness) -> None:
-        """Beyond the limit the answer is rate_limited and says when to come back."""
+        """Above the limit, the response is rate_limited with a retry delay."""
         for _ in range(5):
             await sign_up(auth, harness)
 
@@ -395,7 +398,7 @@ class TestSignUp:
         assert 0 < error.retry_after.total_seconds() <= 900
 
     async def test_redcap_away(self, auth: Any, harness: Harness) -> None:
-        """While REDCap cannot answer, signing up is unavailable."""
+        """While REDCap is unavailable, sign-up is unavailable."""
         harness.contacts.away = True
 
         call = auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
@@ -409,13 +412,13 @@ class TestLogIn:
         ids=["no id", "no secret", "id", "secret", "long secret"],
     )
     async def test_malformed(self, auth: Any, user_id: str, secret: str) -> None:
-        """A secret that is not hexadecimal gets another error than one that does not work."""
+        """A secret that is not hexadecimal gets another error than an invalid one."""
         call = auth.LogIn(pb.LogInRequest(user_id=user_id, secret=secret))
 
         assert ("INVALID_ARGUMENT", "magicurl_login_validation_error") == await reason_of(call)
 
     async def test_unknown(self, auth: Any) -> None:
-        """A link that was never made is invalid_credentials."""
+        """An unknown link is invalid_credentials."""
         call = auth.LogIn(pb.LogInRequest(user_id="ab", secret="cd"))
 
         assert ("UNAUTHENTICATED", "invalid_credentials") == await reason_of(call)
@@ -423,7 +426,7 @@ class TestLogIn:
 
 class TestVerifySession:
     async def test_unknown_audience(self, auth: Any, harness: Harness) -> None:
-        """Tokens are minted only for services of the mesh."""
+        """Tokens are issued only for services of the mesh."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         call = auth.VerifySession(
             pb.VerifySessionRequest(session_secret=secret, audience="elsewhere")
@@ -432,7 +435,7 @@ class TestVerifySession:
         assert ("INVALID_ARGUMENT", "invalid_request") == await reason_of(call)
 
     async def test_token_for_another_service(self, auth: Any, harness: Harness) -> None:
-        """A token for Survey opens nothing at Auth."""
+        """A token for Survey is rejected by Auth."""
         secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
         verified = await auth.VerifySession(
             pb.VerifySessionRequest(session_secret=secret, audience="survey")
@@ -463,7 +466,7 @@ class TestVerifySession:
 async def test_only_the_gateway_may_call(
     harness: Harness, svids: Path, caller: str, request_of: Callable[[Any], Any]
 ) -> None:
-    """Every other workload of the mesh is refused before anything is looked at."""
+    """Every other workload of the mesh is denied before anything is looked up."""
     async with (
         served(
             register(harness.service),
@@ -481,7 +484,7 @@ async def test_only_the_gateway_may_call(
 async def test_nothing_secret_is_logged(
     auth: Any, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No address, link, session secret, token or client address reaches a log line."""
+    """No address, link, session secret, token or client address is logged."""
     link = await sign_up(auth, harness, "canary.ada@example.org")
     await reason_of(auth.SignUp(pb.SignUpRequest(email="canary..bad@example.org")))
     await reason_of(auth.SignUp(pb.SignUpRequest(email="canary@example.com")))

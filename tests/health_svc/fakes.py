@@ -1,4 +1,4 @@
-"""A network in memory, for tests of the rules."""
+"""An in-memory network for tests of the rules."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ CERTIFICATE = Certificate(
 
 
 class FakeNetwork:
-    """The ``Network`` port over a table.
+    """The ``Network`` port with a table.
 
     Names lead to addresses; an address answers when it is among *alive*, hangs when among
     *hanging*, and shows a certificate that nobody trusts when among *untrusted*.
@@ -44,7 +44,7 @@ class FakeNetwork:
         return self.names[host]
 
     async def connect(self, address: str, port: int) -> "FakeConnection":
-        """Connect when the address is alive."""
+        """Connect if the address is reachable."""
         if address in self.hanging:
             await asyncio.Event().wait()
         if address not in self.alive:
@@ -69,5 +69,5 @@ class FakeConnection:
         return Handshake("TLSv1.3", "h2", CERTIFICATE)
 
     def close(self) -> None:
-        """Remember that it was closed."""
+        """Record that it was closed."""
         self.closed = True

@@ -8,7 +8,7 @@ from mesh.chassis import config
 
 class TestSettings:
     def test_hosts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Hosts are separated by commas, in any case, with port 443 or none."""
+        """Hosts are comma-separated, in any case, with port 443 or none."""
         monkeypatch.setenv("AMARRE_HEALTH_ALLOWED_HOSTS", "A.example.org:443, b.example.org.,")
 
         assert {"a.example.org", "b.example.org"} == config.load(
@@ -17,7 +17,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("value", ["a.org:8443", "https://a.org", "*.org", "10.0.0.0/8"])
     def test_no_hosts(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-        """Other ports, URLs, patterns and networks are rejected, naming the variable."""
+        """Other ports, URLs, patterns and networks are rejected with the name of the variable."""
         monkeypatch.setenv("AMARRE_HEALTH_ALLOWED_HOSTS", value)
 
         with pytest.raises(config.SettingsError, match="AMARRE_HEALTH_ALLOWED_HOSTS"):

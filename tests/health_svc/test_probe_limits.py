@@ -1,4 +1,4 @@
-"""Limits and sharing of probes in flight."""
+"""Limits and sharing of concurrent probes."""
 
 import asyncio
 from datetime import timedelta
@@ -68,7 +68,7 @@ async def test_total() -> None:
 
 
 async def test_shared() -> None:
-    """Concurrent probes of a host are one, and its result serves later callers for a moment."""
+    """Concurrent probes of a host are shared, and the result serves later callers for a moment."""
     network = SlowNetwork()
     prober = shared(network)
     running = [await start(prober, f"user{n}", HOSTS[0].upper()) for n in range(5)]
@@ -81,7 +81,7 @@ async def test_shared() -> None:
 
 
 async def test_last_caller_leaves() -> None:
-    """A probe goes on while one caller waits for it and is cancelled when the last has left."""
+    """A probe continues while one caller waits for it and is cancelled with the last one."""
     network = SlowNetwork()
     prober = shared(network)
     first, second = [await start(prober, user, HOSTS[0]) for user in ("ada", "grace")]

@@ -48,7 +48,7 @@ async def well() -> None:
 async def health(
     svids: Path, checks: dict[str, Check], *, caller: str = "gateway"
 ) -> AsyncIterator[Stub]:
-    """Serve Health with a network in memory; yields a stub that *caller* uses."""
+    """Serve Health with an in-memory network; yields a stub for *caller*."""
     network = FakeNetwork(
         {ONLINE: (ADDRESS,), OFFLINE: ("93.184.216.35",), PRIVATE: ("10.0.0.1",)},
         alive=frozenset({ADDRESS}),
@@ -127,7 +127,7 @@ class TestCheckHost:
         assert (reason, 400) == (error.contract.name, error.contract.http)
 
     async def test_signed_out(self, stub: Stub) -> None:
-        """Probing needs a signed-in user."""
+        """Probing requires a signed-in user."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await stub.CheckHost(rpc.CheckHostRequest(host=ONLINE))
 
@@ -166,7 +166,7 @@ class TestGetStatus:
         ]
 
     async def test_serving(self, svids: Path) -> None:
-        """The caller identity of Health may ask any service whether it serves."""
+        """The caller identity of Health may call the health check of any service."""
         servicer = HealthService(SharedProber(Prober(FakeNetwork({}), frozenset())), Board({}))
         async with served(
             lambda to: rpc_grpc.add_HealthServiceServicer_to_server(servicer, to),

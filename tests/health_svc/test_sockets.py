@@ -103,7 +103,7 @@ class TestSockets:
         assert "mismatch" in str(found.tls.error)
 
     async def test_expired(self, authority: CertificateAuthority, tmp_path: Path) -> None:
-        """An expired certificate is not authorized and its end is shown."""
+        """An expired certificate is not authorized and its expiry is shown."""
         async with tls_server(authority, tmp_path, expired=True) as port:
             found = await probe(port, authority, LONG)
 
@@ -121,7 +121,7 @@ class TestSockets:
         assert "127.0.0.1" not in str(found.tcp.error)
 
     async def test_silent(self, authority: CertificateAuthority) -> None:
-        """A host that accepts and then stays silent is offline at the TLS step."""
+        """A host that accepts connections and then stays silent is offline at the TLS step."""
         async with plain_server() as port:
             found = await probe(port, authority)
 

@@ -62,7 +62,7 @@ def user() -> str:
 def store_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The URL of a store that every test of the session shares."""
+    """The URL of a store that all tests of the session share."""
     folder: Path = tmp_path_factory.mktemp(request.param)
     match request.param:
         case "sqlite":

@@ -1,4 +1,4 @@
-"""Users create and repeat while replicas are killed; afterwards the records are counted."""
+"""Users create and retry while replicas are killed; afterwards the records are counted."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def lost(self) -> int:
-        """Number of ids that clients received but REDCap does not hold."""
+        """Number of ids that clients received but REDCap does not have."""
         return sum(len(set(self.told[user]) - set(self.held[user])) for user in self.told)
 
     @property
@@ -52,12 +52,12 @@ class Outcome:
 
     @property
     def created(self) -> int:
-        """How many creations succeeded."""
+        """Number of successful creations."""
         return sum(map(len, self.told.values()))
 
 
 class Replicas:
-    """Two survey processes on one store; one after the other is killed and started again."""
+    """Two survey processes on one store, which are killed and restarted in turn."""
 
     def __init__(self, folder: Path, svids: Path, sandbox: Sandbox, key_set_url: str) -> None:
         self.ports = [free_port(), free_port()]
@@ -86,13 +86,13 @@ class Replicas:
         return self._processes[port].pid
 
     async def kill(self, port: int) -> None:
-        """Kill the replica on *port* as a crash would."""
+        """Kill the replica on *port*, to simulate a crash."""
         process = self._processes.pop(port)
         process.send_signal(signal.SIGKILL)
         await process.wait()
 
     async def stop(self) -> None:
-        """Kill what is left."""
+        """Kill the remaining replicas."""
         for port in list(self._processes):
             await self.kill(port)
 
@@ -146,7 +146,7 @@ async def _create_on(
     *,
     keys: bool,
 ) -> None:
-    """Create one request after the other, each repeated until it is answered."""
+    """Create one request after the other, each retried until it succeeds."""
     told = outcome.told.setdefault(user, [])
     turns = itertools.cycle(stubs)
     while time.monotonic() < ends_at:
@@ -185,7 +185,7 @@ async def _until_answered(
 
 
 def _complete_all(sandbox: Sandbox, user: str) -> None:
-    """Fill the forms of a user, so that a new request may follow."""
+    """Fill in the forms of a user, so that a new request is permitted."""
     rows = [
         {"record_id": row["record_id"], "form_complete": "2"}
         for row in sandbox.records(user)
@@ -197,7 +197,7 @@ def _complete_all(sandbox: Sandbox, user: str) -> None:
 
 @contextlib.contextmanager
 def key_set(key: tokens.SigningKey) -> Iterator[str]:
-    """Publish the key of user tokens as Auth does; yields the URL."""
+    """Publish the key of user tokens like Auth; yields the URL."""
     document = json.dumps({"keys": [key.jwk()]}).encode()
 
     class Handler(BaseHTTPRequestHandler):

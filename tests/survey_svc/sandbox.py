@@ -54,24 +54,24 @@ class Sandbox:
 
     @property
     def api_url(self) -> str:
-        """Where the API is."""
+        """URL of the API."""
         return f"{self.url}/api/"
 
     def fault(self, **faults: Any) -> None:
-        """Set faults; without any, the sandbox behaves."""
+        """Set faults; without arguments, clear them."""
         self._client.put("/_control/faults", json=QUIET | faults).raise_for_status()
 
     def calls(self) -> dict[str, int]:
-        """Return how many calls came per content since they were last cleared."""
+        """Return the number of calls per content since the last reset."""
         counted = self._client.get("/_control/calls").json()
         return {content: sum(actions.values()) for content, actions in counted.items()}
 
     def clear_calls(self) -> None:
-        """Count from zero."""
+        """Reset the call counts."""
         self._client.delete("/_control/calls").raise_for_status()
 
     def save(self, *rows: dict[str, str]) -> None:
-        """Import records as REDCap's own people would."""
+        """Import records like REDCap's own staff."""
         answer = self.api(content="record", action="import", data=json.dumps(rows))
         assert {"count": len({row["record_id"] for row in rows})} == answer
 

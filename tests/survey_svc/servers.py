@@ -1,4 +1,4 @@
-"""A real Redis of this machine, on a free port, with nothing in it."""
+"""A real, empty Redis on a free port."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ READY_SECONDS = 30
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """Run a Redis that keeps nothing on disk; yields its URL."""
+    """Run a Redis without persistence; yields its URL."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("redis-server is not installed (apt: redis-server)")

@@ -1,4 +1,4 @@
-"""Which settings can be used."""
+"""Validation of settings."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class TestSettings:
         ],
     )
     def test_good(self, more: dict[str, Any]) -> None:
-        """Every store and cache that there is can be named."""
+        """Every kind of store and cache is accepted."""
         assert SurveySettings(**GOOD | more)
 
     @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ class TestSettings:
         ],
     )
     def test_bad(self, more: dict[str, Any], named: str) -> None:
-        """What cannot be used is refused with what can be."""
+        """An invalid setting is rejected with the valid values."""
         with pytest.raises(ValidationError) as ei:
             SurveySettings(**GOOD | more)
 
@@ -55,7 +55,7 @@ class TestSettings:
 
 class TestToken:
     def test_good(self, tmp_path: Path) -> None:
-        """A token is read without the line's end, and does not show itself."""
+        """A token is read without the line end, and its repr hides it."""
         file = tmp_path / "token"
         file.touch(0o600)
         file.write_text("0123456789ABCDEF0123456789abcdef\n")
@@ -67,7 +67,7 @@ class TestToken:
 
     @pytest.mark.parametrize("text", ["", "s3cr3t!", "x" * 64, "0123456789ABCDEF 123456789ABCDEF"])
     def test_bad(self, tmp_path: Path, text: str) -> None:
-        """An invalid token is refused with its file's name and is not shown."""
+        """An invalid token is rejected with its file's name and is not shown."""
         file = tmp_path / "token"
         file.touch(0o600)
         file.write_text(text)

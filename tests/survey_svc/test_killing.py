@@ -7,7 +7,7 @@ from tests.survey_svc.killing import run
 
 class TestKills:
     async def test_with_keys(self, svids: Path, tmp_path: Path) -> None:
-        """With keys and repeats every creation is answered, none is lost and none made twice."""
+        """With keys and retries, every creation succeeds, and none is lost or duplicated."""
         outcome = await run(tmp_path, svids, seconds=9, users=8, keys=True)
 
         assert 3 <= outcome.kills

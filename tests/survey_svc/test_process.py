@@ -1,4 +1,4 @@
-"""The service as a process: how it starts, and what stops it."""
+"""The service as a process: startup and shutdown."""
 
 import asyncio
 import contextlib
@@ -90,7 +90,9 @@ class TestStart:
     async def test_gets_ready_and_drains(
         self, sandbox: Sandbox, svids: Path, tmp_path: Path
     ) -> None:
-        """With a REDCap that fits the profile the process serves, and SIGTERM ends it with 0."""
+        """
+        With a REDCap that matches the profile, the process serves, and SIGTERM ends it with 0.
+        """
         environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
 
         with _started(environment, tmp_path) as process:
@@ -102,7 +104,7 @@ class TestStart:
     async def test_does_not_wait_for_watchers(
         self, sandbox: Sandbox, svids: Path, tmp_path: Path
     ) -> None:
-        """Streams that stay open end well on SIGTERM; the process does not wait for them."""
+        """Long-lived streams end normally on SIGTERM; the process does not wait for them."""
         key = tokens.SigningKey.generate()
         with key_set(key) as url:
             environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
@@ -153,7 +155,7 @@ class TestStart:
 
 class TestRefusals:
     def test_wrong_profile(self, sandbox: Sandbox, svids: Path, tmp_path: Path) -> None:
-        """A profile that does not fit REDCap stops the process, and every fault is listed."""
+        """A profile that does not match REDCap stops the process, and every fault is listed."""
         profile = tmp_path / "wrong.yaml"
         profile.write_text(
             "name: wrong\n"
@@ -195,7 +197,7 @@ class TestRefusals:
     def test_bad_setting(
         self, sandbox: Sandbox, svids: Path, tmp_path: Path, variable: str, value: str
     ) -> None:
-        """A setting that leads nowhere ends with 2 and its name."""
+        """An invalid setting exits with 2 and its name."""
         environment = _environment(tmp_path, svids, sandbox.api_url, sandbox.token_file)
 
         code, said = _output(environment | {variable: value})

@@ -33,7 +33,7 @@ class TestTogether:
     async def test_hundred_creations(
         self, replicas: list[World], sandbox: Sandbox, user: str
     ) -> None:
-        """A hundred creations of one user on two replicas make exactly one record."""
+        """A hundred creations of one user on two replicas create exactly one record."""
         outcomes = await asyncio.gather(
             *(replicas[at % 2].create(user) for at in range(100)), return_exceptions=True
         )
@@ -47,7 +47,7 @@ class TestTogether:
     async def test_key_on_the_other_one(
         self, replicas: list[World], sandbox: Sandbox, user: str
     ) -> None:
-        """A repeat with the same key gets the same answer from the other replica."""
+        """A retry with the same key gets the same response from the other replica."""
         first = await replicas[0].create(user, idempotency_key="k")
         again = await replicas[1].create(user, idempotency_key="k")
 
@@ -60,8 +60,9 @@ class TestSharedCache:
     async def test_creation_is_seen(
         self, sandbox: Sandbox, profile: Profile, svids: Path, tmp_path: Path, user: str
     ) -> None:
-        """With a cache in Redis a creation on one replica is on the other's list at once, and what
-        one has fetched costs the other nothing.
+        """
+        With a cache in Redis, a creation on one replica is on the other's list at once, and what
+        one has fetched, the other need not.
         """
         url = f"sqlite+aiosqlite:///{tmp_path}/s.sqlite"
         async with contextlib.AsyncExitStack() as stack:
@@ -88,7 +89,7 @@ class TestSharedCache:
     async def test_cache_is_away(
         self, sandbox: Sandbox, profile: Profile, svids: Path, tmp_path: Path, user: str
     ) -> None:
-        """Without its cache the service still answers."""
+        """Without its cache the service still responds."""
         url = f"sqlite+aiosqlite:///{tmp_path}/s.sqlite"
         cache = RedisCache.at("redis://127.0.0.1:1/0")
         async with running(sandbox, profile, svids, url, cache=cache) as world:

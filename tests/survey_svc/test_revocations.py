@@ -1,4 +1,4 @@
-"""Tokens of a session that Auth ended are refused by Survey at once."""
+"""Tokens of a session that Auth ended are rejected by Survey at once."""
 
 import asyncio
 import functools
@@ -26,7 +26,7 @@ async def until(revoked: RevokedSessions, session_id: str) -> None:
 
 
 async def test_follows_auth(svids: Path) -> None:
-    """What Auth streams over mutual TLS is revoked here, also after Auth restarted."""
+    """Sessions that Auth streams over mutual TLS are revoked here, also after Auth restarted."""
     auth = FakeAuth(SigningKey.generate())
     register = functools.partial(add_AuthServiceServicer_to_server, auth)
     revoked = RevokedSessions()

@@ -1,4 +1,4 @@
-"""The service over mTLS on the real sandbox: what the gateway and Auth get."""
+"""The service over mTLS with the real sandbox, as the gateway and Auth see it."""
 
 import asyncio
 import csv
@@ -41,7 +41,7 @@ class TestCreateRequest:
         assert record["created_at"].endswith("Z")
 
     async def test_needs_consent(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """Without consent nothing is asked of REDCap and nothing created."""
+        """Without consent, REDCap is not called and nothing is created."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.create(user, consent=False)
 
@@ -49,7 +49,7 @@ class TestCreateRequest:
         assert {} == sandbox.calls()
 
     async def test_open_request_stands_in_the_way(self, world: World, user: str) -> None:
-        """There is no second request while the form of the first one is incomplete."""
+        """A second request is not permitted while the form of the first one is incomplete."""
         await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -60,7 +60,7 @@ class TestCreateRequest:
     async def test_after_the_form_is_complete(
         self, world: World, sandbox: Sandbox, user: str
     ) -> None:
-        """A request whose form is complete does not stand in the way of a new one."""
+        """A request whose form is complete does not prevent a new one."""
         first = await world.create(user)
         sandbox.save({"record_id": first.id, "form_complete": "2"})
 
@@ -70,7 +70,7 @@ class TestCreateRequest:
         assert 2 == len(sandbox.records(user))
 
     async def test_hundred_at_once(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A hundred creations of one user at the same time make exactly one record."""
+        """A hundred concurrent creations of one user create exactly one record."""
         outcomes = await asyncio.gather(
             *(world.create(user) for _ in range(100)), return_exceptions=True
         )
@@ -82,7 +82,7 @@ class TestCreateRequest:
         assert [created[0].id] == [record["record_id"] for record in sandbox.records(user)]
 
     async def test_same_key_same_answer(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A repeat with the same key and input gets the same answer and creates nothing."""
+        """A retry with the same key and input gets the same response and creates nothing."""
         first = await world.create(user, idempotency_key="k1")
         again = await world.create(user, idempotency_key="k1")
 
@@ -90,7 +90,7 @@ class TestCreateRequest:
         assert 1 == len(sandbox.records(user))
 
     async def test_same_key_at_once(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """Repeats that overtake one another all get the same answer."""
+        """Retries that overtake one another all get the same response."""
         answers = await asyncio.gather(
             *(world.create(user, idempotency_key="k1") for _ in range(10))
         )
@@ -99,7 +99,7 @@ class TestCreateRequest:
         assert 1 == len(sandbox.records(user))
 
     async def test_same_key_other_input(self, world: World, user: str) -> None:
-        """A key does not serve for other input."""
+        """A key cannot be reused with other input."""
         await world.create(user, idempotency_key="k1", notice_version="2026-01")
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -118,7 +118,10 @@ class TestCreateRequest:
     async def test_redcap_fails(
         self, world: World, sandbox: Sandbox, user: str, mode: str, reasons: set[str]
     ) -> None:
-        """When REDCap does not answer as it should, nothing is created, and the next try works."""
+        """
+        If REDCap fails or returns an invalid response, nothing is created, and the next attempt
+        works.
+        """
         sandbox.fault(mode=mode)
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.create(user)
@@ -130,7 +133,7 @@ class TestCreateRequest:
         assert 1 == len(sandbox.records(user))
 
     async def test_filter_ignored(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A REDCap that ignores filters does not make others' open requests ours."""
+        """With a REDCap that ignores filters, others' open requests are not ours."""
         sandbox.save(_request("somebody-else", f"open-{user}"))
         sandbox.fault(mode="ignore_filter")
 
@@ -178,7 +181,7 @@ class TestListRequests:
         assert pb.REQUEST_STATUS_TO_FOLLOW == request.status
 
     async def test_newest_first_in_pages(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """Pages follow one another, newest first, none twice."""
+        """Pages follow one another, newest first, without duplicates."""
         sandbox.save(
             *(
                 _request(user, f"{user}-{n}", form_complete="2")
@@ -197,7 +200,7 @@ class TestListRequests:
         assert "" == token
 
     async def test_foreign_page_token(self, world: World, user: str) -> None:
-        """A page token that is none of ours is refused."""
+        """An invalid page token is rejected."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.list(user, page_token="bm9uc2Vuc2U=")
 
@@ -205,7 +208,7 @@ class TestListRequests:
 
     @pytest.mark.parametrize("n", [1, 10, 50])
     async def test_constant_calls(self, world: World, sandbox: Sandbox, user: str, n: int) -> None:
-        """A list costs at most 3 calls for any number of requests, then none while cached."""
+        """A list takes at most 3 calls for any number of requests, then none while cached."""
         final = {"form_complete": "2", "invite_nom": "Bo"}
         sandbox.save(*(_request(user, f"{user}-{at}", **final) for at in range(n)))
         for at in range(n):
@@ -230,7 +233,7 @@ class TestListRequests:
         assert reason_of(ei.value) in {"UPSTREAM_ERROR", "UNAVAILABLE"}
 
     async def test_redcap_hangs(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A REDCap that hangs is given up within the caller's deadline."""
+        """A REDCap that hangs is abandoned within the caller's deadline."""
         sandbox.fault(mode="hang")
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -259,7 +262,7 @@ class TestGetLink:
 
     @pytest.mark.parametrize("instrument", ["labo", "admin", "contact", "nonsense"])
     async def test_not_the_applicants(self, world: World, user: str, instrument: str) -> None:
-        """Links of approvers' forms, non-surveys and unknown instruments are refused."""
+        """Links of approvers' forms, non-surveys and unknown instruments are rejected."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -271,7 +274,7 @@ class TestGetLink:
         "instrument", ["form", "labo", "nonsense", pytest.param("x" * 10_000, id="endless")]
     )
     async def test_foreign(self, world: World, user: str, instrument: str) -> None:
-        """Somebody else's record looks absent, whatever else is wrong."""
+        """Another user's record appears not to exist; this is checked first."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -294,7 +297,7 @@ class TestGetLink:
         ],
     )
     async def test_weird_records(self, world: World, user: str, record: str) -> None:
-        """Ids with quotes, brackets, control characters or escapes are just absent."""
+        """Ids with quotes, brackets, control characters or escapes are simply not found."""
         await world.create(user)
 
         for call in (
@@ -308,7 +311,7 @@ class TestGetLink:
 
 class TestGetPdf:
     async def test_own(self, world: World, user: str) -> None:
-        """The applicant gets a PDF under a name with the id."""
+        """The applicant gets a PDF whose name contains the id."""
         created = await world.create(user)
 
         media_type, name, data = await world.file(
@@ -320,7 +323,7 @@ class TestGetPdf:
         assert data.startswith(b"%PDF-")
 
     async def test_foreign(self, world: World, user: str) -> None:
-        """Somebody else's PDF looks absent."""
+        """Another user's PDF appears not to exist."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -353,7 +356,7 @@ class TestGetPdf:
 
 class TestExportData:
     async def test_json(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """The JSON export is an array of objects: raw names, labels, and of this user only."""
+        """The JSON export is an array of objects: raw names, labels, and only of this user."""
         sandbox.save(
             _request(user, f"{user}-a", demandeur_statut="1", demandeur_nom="Ada"),
             _request(f"{user}x", f"{user}-b", demandeur_statut="2", demandeur_nom="Eve"),
@@ -368,7 +371,7 @@ class TestExportData:
         assert not {"userid", "email", "avis_laboratoire_position"} & set(row)
 
     async def test_csv(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """The CSV export is RFC 4180, and no spreadsheet takes an answer for a formula."""
+        """The CSV export is RFC 4180, and no spreadsheet evaluates an answer as a formula."""
         sandbox.save(
             _request(user, f"{user}-a", demandeur_nom='=HYPERLINK("x")', demandeur_prenom="a, b\nc")
         )
@@ -403,7 +406,10 @@ class TestExportData:
 
 class TestExportSince:
     async def test_changed_requests(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """With since only requests changed since then come, whole; a future time gives none."""
+        """
+        With since, only requests changed since then are returned, completely; a future time returns
+        none.
+        """
         sandbox.save(_request(user, f"{user}-a", demandeur_nom="Ada"))
         now = datetime.now(UTC)
 
@@ -423,7 +429,7 @@ class TestExportSince:
         "since", ["yesterday", "2026-02-30T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00", "-15m"]
     )
     async def test_not_a_time(self, world: World, user: str, since: str) -> None:
-        """What is not an RFC 3339 time is INVALID_REQUEST and names the parameter."""
+        """A value that is not an RFC 3339 time is INVALID_REQUEST with the parameter's name."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await self._export(world, user, since=since)
 
@@ -438,7 +444,7 @@ class TestExportSince:
 
 class TestCodebook:
     async def test_explains_every_column(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """The codebook has one row per column of the export, in its order, with choices."""
+        """The codebook has one row per column of the export, in order, with choices."""
         sandbox.save(_request(user, f"{user}-a"))
         _, _, data = await world.file("ExportData", user, messages.ExportDataRequest())
         columns = list(json.loads(data)[0])
@@ -453,7 +459,7 @@ class TestCodebook:
         assert status["choices"].startswith("1, Enseignant-chercheur | ")
 
     async def test_csv(self, world: World, user: str) -> None:
-        """The codebook comes in the format asked for, under its own name."""
+        """The codebook is returned in the requested format, under its own name."""
         media_type, name, data = await world.file(
             "ExportData", user, messages.ExportDataRequest(codebook=True, format="csv")
         )
@@ -496,7 +502,7 @@ class TestWorkbook:
     async def test_too_many(
         self, world: World, sandbox: Sandbox, user: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """More requests than a workbook holds are refused with what to ask for instead."""
+        """More requests than a workbook can hold are rejected with an alternative."""
         monkeypatch.setattr(workbook, "MAX_ROWS", 1)
         sandbox.save(_request(user, f"{user}-a"), _request(user, f"{user}-b"))
 
@@ -506,7 +512,7 @@ class TestWorkbook:
         assert "INVALID_REQUEST" == reason_of(ei.value)
 
     def test_long_answer(self) -> None:
-        """An answer longer than a cell can hold is cut and marked."""
+        """An answer longer than a cell is truncated and marked."""
         data = workbook._build({"Answers": (("a",), [{"a": "x" * (workbook.MAX_CELL + 1)}])})
 
         value = openpyxl.load_workbook(io.BytesIO(data))["Answers"]["A2"].value
@@ -533,7 +539,7 @@ class TestFindContact:
     async def test_known(
         self, auth: Any, sandbox: Sandbox, user: str, stored: str, asked: str
     ) -> None:
-        """A known address gives its user id, whatever its case, with odd characters too."""
+        """A known address returns its user id, in any case, also with special characters."""
         sandbox.save(_request(user, f"c-{user}", email=stored.format(user)))
 
         answer = await auth.FindContact(messages.FindContactRequest(email=asked.format(user)))
@@ -544,7 +550,7 @@ class TestFindContact:
         "email", ["nobody@example.org", "' or 1=1 #@example.org", '"x" or 1=1 #@example.org', "x"]
     )
     async def test_unknown(self, auth: Any, sandbox: Sandbox, user: str, email: str) -> None:
-        """An unknown address gives no id, nor does one that tries to get into the filter."""
+        """An unknown address returns no id, nor does one that tries to inject into the filter."""
         sandbox.save(_request(user, f"c-{user}", email=f"x{user}@example.org"))
 
         answer = await auth.FindContact(messages.FindContactRequest(email=email))
@@ -561,7 +567,7 @@ class TestFindContact:
         assert "UPSTREAM_ERROR" == reason_of(ei.value)
 
     async def test_gateway_may_not(self, world: World) -> None:
-        """The gateway may not ask whose an address is."""
+        """The gateway may not look up addresses."""
         with pytest.raises(grpc.aio.AioRpcError) as ei:
             await world.stub.FindContact(messages.FindContactRequest(email="ada@example.org"))
 

@@ -1,4 +1,4 @@
-"""The small parts: choices, profile files, cache, pages, formulas, links, breaker."""
+"""Small units: choices, profile files, cache, pages, formulas, links, breaker."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,7 +42,7 @@ class TestChoices:
         ],
     )
     def test_parse(self, kind: str, text: str, expected: dict[str, str]) -> None:
-        """Choices are read as the dictionary writes them."""
+        """Choices are parsed in dictionary syntax."""
         assert expected == parse_choices(kind, text)
 
 
@@ -69,7 +69,7 @@ class TestProfileFiles:
 
 class TestMemoryCache:
     async def test_forgets_in_time(self) -> None:
-        """A value is there until its time is over."""
+        """A value is available until it expires."""
         clock = Ticks()
         cache = MemoryCache(now=clock)
         await cache.put("k", b"v", timedelta(seconds=2))
@@ -80,7 +80,7 @@ class TestMemoryCache:
         assert await cache.get("k") is None
 
     async def test_bounded(self) -> None:
-        """What was used least recently goes first when the cache is full."""
+        """The least recently used value is evicted when the cache is full."""
         cache = MemoryCache(most_bytes=30)
         for key in "abc":
             await cache.put(key, b"x" * 9, timedelta(hours=1))
@@ -91,7 +91,7 @@ class TestMemoryCache:
         assert await cache.get("b") is None
 
     async def test_drop(self) -> None:
-        """A dropped entry is gone; dropping a missing entry is not an error."""
+        """A deleted entry is gone; deleting a missing entry is not an error."""
         cache = MemoryCache()
         await cache.put("k", b"v", timedelta(hours=1))
         await cache.drop("k")
@@ -106,7 +106,7 @@ class TestPages:
         return [Request(f"r{n:05}", time, "", Status.DONE, (), {}) for n in range(count, 0, -1)]
 
     def test_walk(self) -> None:
-        """Pages together are the whole, also where times are equal."""
+        """All pages together are complete, also with equal times."""
         requests = self._requests(7)
         seen: list[Request] = []
         token = ""
@@ -119,7 +119,7 @@ class TestPages:
         assert requests == seen
 
     def test_capped(self) -> None:
-        """A page holds at most 1000, whatever is asked for."""
+        """A page holds at most 1000 requests, whatever is requested."""
         shown, token = page(self._requests(1001), 5000, "")
 
         assert slice(0, 1000) == shown
@@ -127,7 +127,7 @@ class TestPages:
 
     @pytest.mark.parametrize("token", ["x", "!", "e30=", "WzEsMiwzXQ==", "WyJhIiwiYiJd"])
     def test_foreign_token(self, token: str) -> None:
-        """A token that is none of ours is refused."""
+        """An invalid token is rejected."""
         with pytest.raises(InvalidRequestError):
             page(self._requests(1), 1, token)
 
@@ -137,12 +137,12 @@ class TestHarmless:
         "value", ["=1+1", "+33 6 12", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", " =1", "＝1"]
     )
     def test_formulas(self, value: str) -> None:
-        """What a spreadsheet would compute becomes text."""
+        """A value that a spreadsheet would evaluate becomes text."""
         assert f"'{value}" == harmless(value)
 
     @pytest.mark.parametrize("value", ["", "a=b", "-12", "+3.5", "-0,5", "2026-01-01", "é"])
     def test_others(self, value: str) -> None:
-        """Numbers and ordinary text stay as they are."""
+        """Numbers and ordinary text are unchanged."""
         assert value == harmless(value)
 
 
@@ -175,7 +175,10 @@ class TestSafeName:
 
 class TestBreaker:
     def test_opens_and_closes(self) -> None:
-        """Consecutive failures open the circuit; later one call may probe, success closes it."""
+        """
+        Consecutive failures open the circuit; later one trial call is admitted, and success closes
+        it.
+        """
         clock = Ticks()
         breaker = Breaker(clock)
         for _ in range(FAILURES):

@@ -1,4 +1,4 @@
-"""The survey service in this process, called over real mTLS as the gateway calls it."""
+"""The survey service in this process, called over real mTLS like the gateway does."""
 
 import contextlib
 import time
@@ -44,7 +44,7 @@ GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 @dataclass
 class World:
-    """A running service: its stub for the gateway, and the parts that tests look into."""
+    """A running service: its stub for the gateway, and the parts that tests inspect."""
 
     stub: Any
     key: tokens.SigningKey
@@ -137,5 +137,5 @@ async def opened(url: str) -> Store:
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
-    """Return the reason that an error names."""
+    """Return the reason of an error."""
     return from_rpc_error(error).contract.name

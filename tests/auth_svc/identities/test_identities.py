@@ -1,4 +1,4 @@
-"""Moving users from one provider to another."""
+"""Transfer of users between providers."""
 
 import json
 import stat
@@ -42,7 +42,7 @@ async def sql(tmp_path: Path) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def rosters(sql: Database, clock: FakeClock) -> AsyncIterator[dict[str, Roster]]:
-    """Both providers, with nobody in them."""
+    """Both providers, without users."""
     transport = httpx.ASGITransport(create(PROJECT, APPWRITE_KEY))
     async with httpx.AsyncClient(transport=transport) as http:
         appwrite = AppwriteHarness.over(sql, clock, http).directory
@@ -57,8 +57,8 @@ async def everybody(roster: Roster) -> set[User]:
 async def test_nothing_is_lost(
     rosters: dict[str, Roster], tmp_path: Path, here: str, there: str
 ) -> None:
-    """Ids, addresses, labels and who is blocked arrive whole; a second import finds everybody
-    known.
+    """
+    Ids, addresses, labels and blocked states are transferred; a second import finds every user.
     """
     file = tmp_path / "users.jsonl"
     for user in PEOPLE:
@@ -84,7 +84,7 @@ async def test_nothing_is_lost(
     ids=["same id", "same address"],
 )
 async def test_conflict(rosters: dict[str, Roster], there: str, other: User, reason: str) -> None:
-    """With one conflict nobody is imported, and the conflict is reported without the address."""
+    """With one conflict nobody is imported, and the error does not contain the address."""
     ada, bob = User("ada1", "ada@example.org"), User("bob1", "bob@example.org")
     await rosters[there].add_user(ada)
 
@@ -97,7 +97,7 @@ async def test_conflict(rosters: dict[str, Roster], there: str, other: User, rea
 
 
 async def test_twice_in_one_file(rosters: dict[str, Roster]) -> None:
-    """Two users of one file that contradict each other are a conflict as well."""
+    """Two contradictory users in one file are a conflict as well."""
     plan = await plan_import(
         [User("a", "x@example.org"), User("b", "x@example.org")], rosters["embedded"]
     )
@@ -120,7 +120,7 @@ async def test_file_is_private(rosters: dict[str, Roster], tmp_path: Path) -> No
     ["", "{", "[]", "7", '{"id": "a"}', '{"id": "", "email": "a@b"}', '{"id": 1, "email": "a@b"}'],
 )
 def test_line_that_is_no_user(tmp_path: Path, line: str) -> None:
-    """The error for an invalid line names its number."""
+    """The error for an invalid line has its number."""
     file = tmp_path / "users.jsonl"
     file.write_text('{"id": "a", "email": "a@example.org"}\n' + line + "\n")
 
@@ -130,10 +130,10 @@ def test_line_that_is_no_user(tmp_path: Path, line: str) -> None:
 
 @pytest.mark.parametrize("here", ["embedded", "appwrite"])
 class TestOne:
-    """What an operator does to one user."""
+    """Administration of a single user."""
 
     async def test_found(self, rosters: dict[str, Roster], here: str) -> None:
-        """A user is found by id or by address in any case; an unknown one is said to be."""
+        """A user is found by id, or by address in any case; an unknown one is reported."""
         ada = User("ada1", "ada@example.org")
         await rosters[here].add_user(ada)
 
@@ -143,7 +143,7 @@ class TestOne:
             await find("ada", rosters[here])
 
     async def test_kept_out(self, rosters: dict[str, Roster], sql: Database, here: str) -> None:
-        """A user is blocked, let in again, and has no session after each of them ended."""
+        """A user is blocked and unblocked, and has no session after each was ended."""
         roster, passkeys = rosters[here], SqlPasskeys(sql)
         revocations = Revocations(SqlRevocations(sql), present_clock())
         assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
@@ -161,7 +161,9 @@ class TestOne:
     async def test_lost_passkeys(
         self, rosters: dict[str, Roster], sql: Database, clock: FakeClock, here: str
     ) -> None:
-        """Who lost their passkeys signs in by link alone again, and whoever found them does not."""
+        """
+        A user who lost their passkeys signs in by link again, and the lost passkeys no longer work.
+        """
         roster, passkeys = rosters[here], SqlPasskeys(sql)
         revocations = Revocations(SqlRevocations(sql), present_clock())
         assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
@@ -181,7 +183,7 @@ class TestOne:
 def test_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The program tells what it would do, does it, and exports the same again."""
+    """The program reports a dry run, imports, and exports the same users again."""
     for name, value in {
         "DATABASE": f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}",
         "SIGNING_KEY_FILE": str(tmp_path / "key.pem"),

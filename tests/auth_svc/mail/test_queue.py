@@ -1,4 +1,4 @@
-"""Mails in the background."""
+"""Sending mail in the background."""
 
 import asyncio
 import ssl
@@ -36,7 +36,7 @@ DEADLINE_SECONDS = 5.0
 
 
 class Sink:
-    """A mail server: ``answers`` to DATA come first, ``per_recipient`` ones to RCPT always."""
+    """A mail server: ``answers`` to DATA in order, ``per_recipient`` ones to RCPT always."""
 
     def __init__(self, *answers: str, per_recipient: Callable[[str], str] | None = None) -> None:
         self.answers = list(answers)
@@ -50,7 +50,7 @@ class Sink:
     async def handle_RCPT(
         self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
     ) -> str:
-        """Accept the recipient, or answer as the test asks."""
+        """Accept the recipient, or respond as configured."""
         if address.endswith("@hang.example.org"):
             self.hanging.set()
             await asyncio.Event().wait()
@@ -60,7 +60,7 @@ class Sink:
         return answer
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        """Accept one mail, or answer as the test asks."""
+        """Accept one mail, or respond as configured."""
         self.attempts += 1
         if self.answers:
             return self.answers.pop(0)
@@ -70,7 +70,7 @@ class Sink:
 
     @property
     def recipients(self) -> set[str]:
-        """Who got mail."""
+        """The recipients of accepted mail."""
         return {str(mail["To"]) for mail in self.mails}
 
 
@@ -104,7 +104,7 @@ def queue(
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return a server's context with a certificate that nobody trusts."""
+    """Return a server context with an untrusted certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sink")])
     now = datetime.now(UTC)
@@ -129,7 +129,7 @@ def self_signed(folder: Path) -> ssl.SSLContext:
 
 
 def failures() -> float:
-    """Return how many mails have failed so far."""
+    """Return the number of failed mails so far."""
     return REGISTRY.get_sample_value("amarre_auth_mails_total", {"outcome": "failed"}) or 0
 
 
@@ -166,7 +166,7 @@ class TestMailQueue:
         assert URL.replace("&", "&amp;") in html.get_content()
 
     async def test_accepted_mail_is_sent_before_the_end(self, clock: FakeClock) -> None:
-        """Stopping waits for the mail that was accepted."""
+        """Stopping waits for accepted mail."""
         sink = Sink()
         async with listening(sink) as port:
             async with queue(port, clock) as mailer:
@@ -176,7 +176,7 @@ class TestMailQueue:
             assert 20 == len(sink.mails)
 
     async def test_tried_again(self, clock: FakeClock) -> None:
-        """A mail server that cannot take a mail now is asked again."""
+        """After a temporary failure of the mail server, the mail is retried."""
         sink = Sink("451 later", "421 later")
         async with listening(sink) as port, queue(port, clock) as mailer:
             mailer.enqueue(mail(clock))
@@ -185,9 +185,7 @@ class TestMailQueue:
         assert 3 == sink.attempts
 
     async def test_in_the_trace(self, clock: FakeClock) -> None:
-        """Every attempt is a span of the request that wrote the mail; without a trace there is
-        no span.
-        """
+        """Every attempt is a span in the trace of its request; without a trace there is no span."""
         trace = "0af7651916cd43dd8448eb211c80319c"
         sink = Sink("451 later")
         with recorded() as spans:
@@ -209,7 +207,7 @@ class TestMailQueue:
         assert (False, True) == (failed.status.is_ok, sent.status.is_ok)
 
     async def test_refused(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
-        """A mail that is refused for good is not tried again, and its address is in no log."""
+        """A permanently rejected mail is not retried, and its address is not logged."""
         sink = Sink("550 ada@example.org is unknown")
         async with listening(sink) as port, queue(port, clock) as mailer:
             mailer.enqueue(mail(clock))
@@ -222,14 +220,14 @@ class TestMailQueue:
     async def test_server_unavailable(
         self, clock: FakeClock, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Mail to an unavailable server is tried a few times, then given up with an error."""
+        """Mail to an unavailable server is retried a few times, then discarded with an error."""
         async with queue(free_port(), clock) as mailer:
             mailer.enqueue(mail(clock))
 
         assert "mail given up" in "".join(capsys.readouterr())
 
     async def test_is_reachable(self, clock: FakeClock) -> None:
-        """Whether the mail server takes connections is known without sending mail."""
+        """The health check of the mail server does not send mail."""
         sink = Sink()
         async with listening(sink) as port, queue(port, clock) as mailer:
             assert await mailer.is_reachable()
@@ -250,7 +248,7 @@ class TestMailQueue:
         assert 0 == sink.attempts
 
     async def test_full(self, clock: FakeClock) -> None:
-        """A full queue refuses the next mail."""
+        """A full queue rejects the next mail."""
         async with listening(Sink()) as port, queue(port, clock, capacity=2) as mailer:
             mailer.enqueue(mail(clock, "one@example.org"))
             mailer.enqueue(mail(clock, "two@example.org"))
@@ -260,10 +258,10 @@ class TestMailQueue:
 
 
 class TestFairness:
-    """One recipient's, or domain's, delay delays nobody else's mail."""
+    """A delay of one recipient or domain does not delay other mail."""
 
     async def test_greylisting(self, clock: FakeClock) -> None:
-        """Recipients that are asked to come back later wait without holding a connection.
+        """Recipients with temporary failures wait without holding a connection.
 
         Source:
             RFC 6647, section 2.
@@ -278,7 +276,7 @@ class TestFairness:
             await stopped(mailer)
 
     async def test_hanging_domain(self, clock: FakeClock) -> None:
-        """A domain whose mail hangs leaves connections to the others."""
+        """A domain whose mail hangs leaves connections for the others."""
         sink = Sink()
         async with listening(sink) as port:
             mailer = queue(port, clock)
@@ -290,7 +288,7 @@ class TestFairness:
             await stopped(mailer)
 
     async def test_room(self, clock: FakeClock) -> None:
-        """One domain cannot take all the room while mail to another one waits."""
+        """One domain cannot use the whole capacity while mail to another one is waiting."""
         mailer = queue(free_port(), clock, capacity=10, pauses=(3600.0,))
         mailer.enqueue(mail(clock))
         for number in range(5):
@@ -302,7 +300,7 @@ class TestFairness:
         await stopped(mailer)
 
     async def test_newer_mail_replaces(self, clock: FakeClock) -> None:
-        """A mail that waits is replaced by a newer one to the same recipient, whose link works."""
+        """A waiting mail is replaced by a newer one to the same recipient, with the valid link."""
         sink = Sink("451 later")
         async with listening(sink) as port:
             mailer = queue(port, clock, pauses=(3600.0,))
@@ -317,7 +315,7 @@ class TestFairness:
     async def test_failure_of_one(
         self, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A mail that fails unexpectedly is reported and counted; the next one is sent."""
+        """An unexpected failure of a mail is reported and counted; the next one is sent."""
 
         def fail_once(mail: Mail, *rest: Any) -> EmailMessage:
             monkeypatch.setattr(module, "compose", compose)
@@ -336,13 +334,13 @@ class TestFairness:
 
 
 class TestRefusedForGood:
-    """What another attempt cannot change is not attempted again, nor called unavailable."""
+    """A permanent failure is not retried, nor reported as unavailability."""
 
     @pytest.mark.parametrize("code", ["550", "553", "571"])
     async def test_recipient(
         self, clock: FakeClock, capsys: pytest.CaptureFixture[str], code: str
     ) -> None:
-        """A recipient that the server refuses permanently is not tried again.
+        """A permanently rejected recipient is not retried.
 
         Source:
             RFC 5321, section 4.2.1.
@@ -361,7 +359,7 @@ class TestRefusedForGood:
         assert "unavailable" not in "".join(capsys.readouterr())
 
     async def test_no_smtputf8(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
-        """A mailbox beyond ASCII is given up at once where the server lacks SMTPUTF8.
+        """A mailbox beyond ASCII is discarded at once if the server lacks SMTPUTF8.
 
         Source:
             RFC 6531, section 3.1.
@@ -389,7 +387,7 @@ class TestRefusedForGood:
 
 class TestStartTls:
     async def test_required(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
-        """Where STARTTLS is required nothing is sent to a server that does not offer it."""
+        """If STARTTLS is required, nothing is sent to a server that does not offer it."""
         sink = Sink()
         async with listening(sink) as port, queue(port, clock, starttls="required") as mailer:
             mailer.enqueue(mail(clock))
@@ -399,7 +397,7 @@ class TestStartTls:
 
     @pytest.mark.parametrize("offered", [True, False])
     async def test_opportunistic(self, clock: FakeClock, tmp_path: Path, offered: bool) -> None:
-        """In development STARTTLS is used where it is offered, with any certificate."""
+        """In development, STARTTLS is used if offered, with any certificate."""
         options = {"tls_context": self_signed(tmp_path)} if offered else {}
         sink = Sink()
         async with (
@@ -414,7 +412,7 @@ class TestStartTls:
 
 @pytest.mark.parametrize("to", ["a@example.org\nBcc: b@evil.com", "a@example.org\r\nX: y"])
 def test_headers_cannot_be_added(clock: FakeClock, to: str) -> None:
-    """A line break in an address cannot become a header, even if it came so far."""
+    """A line break in an address cannot become a header."""
     with pytest.raises(ValueError, match=r"(?i)linefeed|newline|return"):
         compose(mail(clock, to), SENDER, clock)
 
@@ -440,12 +438,12 @@ class TestServer:
         ],
     )
     def test_parse(self, url: str, expected: SmtpServer) -> None:
-        """Only mail to this very machine goes without TLS."""
+        """Only mail to the local machine is sent without TLS."""
         assert expected == SmtpServer.parse(url)
 
     @pytest.mark.parametrize("url", ["", "http://x", "smtp://", "smtp://u:p@x", "smtp://x:99999"])
     def test_refused(self, url: str) -> None:
-        """Other URLs, and passwords in URLs, are refused."""
+        """Other URLs, and passwords in URLs, are rejected."""
         with pytest.raises(ValueError):
             SmtpServer.parse(url)
 

@@ -1,4 +1,4 @@
-"""What only the Appwrite adapter has to do: tell faults apart and never ask twice."""
+"""The Appwrite adapter: error mapping, and no retries of writes."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -42,21 +42,21 @@ async def local_database(tmp_path: Path) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def harness(local_database: Database, clock: FakeClock) -> AsyncIterator[AppwriteHarness]:
-    """Auth over the stand-in."""
+    """Auth with the Appwrite sandbox."""
     transport = httpx.ASGITransport(create(PROJECT, APPWRITE_KEY))
     async with httpx.AsyncClient(transport=transport) as http:
         yield AppwriteHarness.over(local_database, clock, http)
 
 
 class Answering:
-    """An Appwrite that answers from a list; remembers what it was asked."""
+    """A fake Appwrite with a list of responses, which records its requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[httpx.Request] = []
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
-        """Give the next answer; the last one again and again."""
+        """Return the next response; repeat the last one."""
         self.asked.append(request)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -101,7 +101,9 @@ class TestFaults:
     async def test_told_apart(
         self, local_database: Database, clock: FakeClock, fault: str, use: str
     ) -> None:
-        """An outage is 503, a limit 429, nonsense 502; none of them is "signed out"."""
+        """
+        An outage is 503, a rate limit 429, an invalid response 502; none of them is "signed out".
+        """
         answer, expected = FAULTS[fault]
         directory = over(Answering(answer), local_database, clock)
 
@@ -113,7 +115,7 @@ class TestFaults:
     async def test_what_writes_is_sent_once(
         self, local_database: Database, clock: FakeClock, fault: str, use: str
     ) -> None:
-        """A call that may have spent a link or sent a mail is not tried again."""
+        """A call that may have consumed a link or sent a mail is not retried."""
         answering = Answering(FAULTS[fault][0])
 
         with pytest.raises(UnavailableError):
@@ -124,7 +126,7 @@ class TestFaults:
     async def test_unknown_sessions_are_not_ended(
         self, local_database: Database, clock: FakeClock, fault: str
     ) -> None:
-        """Sessions that cannot be listed, to tell which are revoked, are not ended either."""
+        """Sessions that cannot be listed for revocation are not ended either."""
         answering = Answering(FAULTS[fault][0])
 
         with pytest.raises(UnavailableError):
@@ -135,7 +137,7 @@ class TestFaults:
     async def test_reads_are_tried_twice(
         self, local_database: Database, clock: FakeClock, fault: str
     ) -> None:
-        """A read is tried once more, and its second answer counts."""
+        """A read is retried once, and the second response counts."""
         empty = httpx.Response(200, json={"total": 0, "sessions": []})
         answering = Answering(FAULTS[fault][0], empty)
 
@@ -143,7 +145,7 @@ class TestFaults:
         assert 2 == len(answering.asked)
 
     async def test_limit_says_when(self, local_database: Database, clock: FakeClock) -> None:
-        """Appwrite's time of reset becomes our Retry-After."""
+        """Appwrite's reset time becomes our Retry-After."""
         reset = str(int(clock.time()) + 90)
         limited = refusal(429, "general_rate_limit_exceeded", **{"x-ratelimit-reset": reset})
 
@@ -181,7 +183,7 @@ class TestFaults:
     async def test_answers_that_lack_something(
         self, local_database: Database, clock: FakeClock, body: dict[str, Any]
     ) -> None:
-        """An answer without what it must hold is nonsense, not a crash."""
+        """An incomplete response is an upstream error, not a crash."""
         for use in ("invite", "open_session", "open_session_of", "find_session"):
             with pytest.raises(UpstreamError):
                 await USES[use](
@@ -193,7 +195,7 @@ class TestCredentials:
     async def test_key_and_session_never_together(
         self, local_database: Database, clock: FakeClock
     ) -> None:
-        """A call carries the key or a session, never both."""
+        """A call has the key or a session, never both."""
         answering = Answering(refusal(401, "general_unauthorized_scope"))
         directory = over(answering, local_database, clock)
 
@@ -206,7 +208,7 @@ class TestCredentials:
             assert 1 == len(named)
 
     async def test_cookies_are_not_kept(self, local_database: Database, clock: FakeClock) -> None:
-        """The session that Appwrite sends as a cookie never comes along with another call."""
+        """The session cookie that Appwrite sets is never sent with another call."""
         cookie = {"set-cookie": "a_session_amarre=of-ada; Path=/"}
         answering = Answering(
             httpx.Response(200, json={"total": 0, "sessions": []}, headers=cookie)
@@ -221,7 +223,7 @@ class TestCredentials:
     async def test_nothing_secret_is_logged(
         self, harness: AppwriteHarness, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """No address, key, link or session reaches a log line, in good times and in bad."""
+        """No address, key, link or session is logged, in success or failure."""
         link = await harness.link("canary@example.org")
         secret = await harness.use(link)
         await harness.directory.find_session(secret)
@@ -240,7 +242,7 @@ class TestCredentials:
 
 class TestOutage:
     async def test_link_survives(self, harness: AppwriteHarness) -> None:
-        """A link tried during an outage works afterwards."""
+        """A link that was tried during an outage works afterwards."""
         link = await harness.link()
         await harness.switch(mode="503")
         with pytest.raises(UnavailableError):
@@ -250,9 +252,7 @@ class TestOutage:
         await harness.use(link)
 
     async def test_blocked_user_learns_nothing(self, harness: AppwriteHarness) -> None:
-        """Asking for a link, a blocked person gets the answer that everybody gets, and no way
-        in.
-        """
+        """A blocked user who requests a link gets the usual response, and no link."""
         link = await harness.link()
         secret = await harness.use(link)
         await harness.http.patch(
@@ -282,7 +282,7 @@ class TestStart:
     async def test_missing_scope(
         self, local_database: Database, clock: FakeClock, missing: str
     ) -> None:
-        """A key that lacks a scope stops the start with the scope's name, and only that one."""
+        """A key without a required scope stops the start with only that scope's name."""
         scopes = tuple(scope for scope in SCOPES if scope != missing)
         directory = await self.directory(
             local_database, clock, key=APPWRITE_KEY, project=PROJECT, scopes=scopes
@@ -299,7 +299,7 @@ class TestStart:
     async def test_wrong(
         self, local_database: Database, clock: FakeClock, key: str, project: str, named: str
     ) -> None:
-        """A wrong key or project stops the start with the setting's name."""
+        """A wrong key or project stops the start with the name of the setting."""
         directory = await self.directory(
             local_database, clock, key=key, project=project, scopes=SCOPES
         )
@@ -308,7 +308,7 @@ class TestStart:
             await directory.check()
 
     async def test_good(self, harness: AppwriteHarness) -> None:
-        """A good key starts, and an unavailable Appwrite does not keep Auth from starting."""
+        """A valid key starts, and an unavailable Appwrite does not prevent the start."""
         assert isinstance(harness.directory, AppwriteDirectory)
         await harness.directory.check()
         await harness.switch(mode="503")

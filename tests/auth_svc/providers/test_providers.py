@@ -1,4 +1,4 @@
-"""What every identity provider does, the embedded one and Appwrite alike."""
+"""The common behaviour of identity providers, embedded and Appwrite."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 async def harness(
     request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
 ) -> AsyncIterator[Harness]:
-    """Auth over one provider."""
+    """Auth with one provider."""
     async with aclosing(Database(f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}")) as database:
         await database.migrate()
         if request.param == "embedded":
@@ -56,7 +56,7 @@ async def verified(harness: Harness, secret: str) -> Verified:
 
 class TestInvite:
     async def test_new_person_gets_the_id_offered(self, harness: Harness) -> None:
-        """A new person is known under the id that REDCap has."""
+        """A new user gets the id that REDCap has."""
         harness.contacts.known["ada@example.org"] = "64b7f0c2a1d3e4f5a6b7"
 
         link = await harness.link()
@@ -66,7 +66,7 @@ class TestInvite:
         assert ("ada@example.org", ("applicant",)) == (who.user.email, who.user.labels)
 
     async def test_known_person_keeps_the_id(self, harness: Harness) -> None:
-        """Signing up again, in any case, finds the same person, whatever id is offered."""
+        """Signing up again, in any case, finds the same user, whatever id is proposed."""
         first = await harness.link("ada@example.org")
         harness.contacts.known["ada@example.org"] = "64b7f0c2a1d3e4f5a6b7"
         second = await harness.link("ADA@EXAMPLE.ORG")
@@ -74,7 +74,7 @@ class TestInvite:
         assert first.user_id == second.user_id
 
     async def test_taken_id(self, harness: Harness) -> None:
-        """The id of one person is not given to another."""
+        """The id of one user is not given to another."""
         taken = (await harness.link("ada@example.org")).user_id
         harness.contacts.known["eve@example.org"] = taken
 
@@ -85,7 +85,7 @@ class TestInvite:
         assert ("eve@example.org", link.user_id) == (who.user.email, who.user.id)
 
     async def test_secret_has_256_bits(self, harness: Harness) -> None:
-        """The secret of a link is 64 hexadecimal characters or more, and never the same."""
+        """The secret of a link has at least 64 hexadecimal characters and is never repeated."""
         one, two = await harness.link(), await harness.link()
 
         assert 64 <= len(one.secret)
@@ -94,7 +94,7 @@ class TestInvite:
 
 class TestLink:
     async def test_works_once(self, harness: Harness) -> None:
-        """A link that was used is refused."""
+        """A used link is rejected."""
         link = await harness.link()
         await harness.use(link)
 
@@ -102,7 +102,7 @@ class TestLink:
             await harness.use(link)
 
     async def test_parallel_tries(self, harness: Harness) -> None:
-        """Of 50 parallel tries one opens a session."""
+        """Of 50 concurrent attempts, one opens a session."""
         link = await harness.link()
 
         results = await asyncio.gather(
@@ -114,7 +114,7 @@ class TestLink:
         assert 1 == len(await harness.directory.sessions(link.user_id))
 
     async def test_expires(self, harness: Harness) -> None:
-        """A link works for 10 minutes, though the provider's own may work for longer."""
+        """A link is valid for 10 minutes, even if the provider's own lifetime is longer."""
         link = await harness.link()
         await harness.advance(timedelta(minutes=10))
 
@@ -122,7 +122,7 @@ class TestLink:
             await harness.use(link)
 
     async def test_new_link_voids_the_old(self, harness: Harness) -> None:
-        """Only the newest link works."""
+        """Only the newest link is valid."""
         old, new = await harness.link(), await harness.link()
 
         with pytest.raises(InvalidCredentialsError):
@@ -130,7 +130,7 @@ class TestLink:
         await harness.use(new)
 
     async def test_five_tries(self, harness: Harness) -> None:
-        """The fifth wrong secret voids the link."""
+        """The fifth wrong secret invalidates the link."""
         link = await harness.link()
         for number in range(5):
             with pytest.raises(InvalidCredentialsError):
@@ -142,7 +142,7 @@ class TestLink:
 
 class TestSession:
     async def test_opened_without_a_link(self, harness: Harness) -> None:
-        """A person who showed a passkey gets a session, which tells that from one by a link."""
+        """A user who presents a passkey gets a session that is marked as such."""
         who = await verified(harness, await harness.use(await harness.link()))
 
         opened = await harness.directory.open_session_of(who.user.id, user_agent=FIREFOX)
@@ -157,7 +157,7 @@ class TestSession:
         assert 2 == len(await harness.directory.sessions(who.user.id))
 
     async def test_secret_can_be_a_cookie(self, harness: Harness) -> None:
-        """The secret has at most 1,024 characters that any cookie can carry, and is not guessed."""
+        """The secret has at most 1,024 cookie-safe characters and cannot be guessed."""
         secret = await harness.use(await harness.link())
 
         assert re.fullmatch(r"[A-Za-z0-9_-]{43,1024}", secret)
@@ -167,11 +167,11 @@ class TestSession:
         "secret", ["", "0" * 64, "e30=", "zoé", "a\r\nb", "x" * 1024], ids=range(6)
     )
     async def test_unknown(self, harness: Harness, secret: str) -> None:
-        """A secret that opens nothing is nobody's, whatever it looks like."""
+        """A secret without a session has no user, whatever its form."""
         assert await harness.directory.find_session(secret) is None
 
     async def test_device(self, harness: Harness) -> None:
-        """The list of sessions tells the device, newest session first."""
+        """The list of sessions has the device, newest session first."""
         first = await harness.use(await harness.link())
         await harness.advance(timedelta(minutes=1))
         second = await harness.use(await harness.link())
@@ -184,7 +184,7 @@ class TestSession:
         assert all(session.device.startswith("Firefox on ") for session in sessions)
 
     async def test_end(self, harness: Harness) -> None:
-        """A session that was ended is unknown, ending it again succeeds, and others stay."""
+        """A session that was ended is unknown, ending it again succeeds, and others remain."""
         one, two = await harness.use(await harness.link()), await harness.use(await harness.link())
         who = await verified(harness, one)
 
@@ -195,7 +195,7 @@ class TestSession:
         await verified(harness, two)
 
     async def test_end_all(self, harness: Harness) -> None:
-        """All sessions of one person end, nobody else's do."""
+        """All sessions of one user end, and no others."""
         one, two = await harness.use(await harness.link()), await harness.use(await harness.link())
         bob = await harness.use(await harness.link("bob@example.org"))
 
@@ -206,7 +206,7 @@ class TestSession:
         await verified(harness, bob)
 
     async def test_somebody_elses(self, harness: Harness) -> None:
-        """Nobody ends a session of somebody else, known user or not."""
+        """A session of another user cannot be ended, whether the user exists or not."""
         ada = await verified(harness, await harness.use(await harness.link()))
         secret = await harness.use(await harness.link("bob@example.org"))
         bob = await verified(harness, secret)
@@ -218,7 +218,7 @@ class TestSession:
         assert bob == await verified(harness, secret)
 
     async def test_label(self, harness: Harness) -> None:
-        """A label is added and removed without changing others; both are idempotent."""
+        """A label is added and removed without affecting others; both are idempotent."""
         secret = await harness.use(await harness.link())
         who = (await verified(harness, secret)).user
 
@@ -230,8 +230,9 @@ class TestSession:
                 assert len(labels) == len(found.labels)
 
     async def test_blocked(self, harness: Harness) -> None:
-        """Who is blocked has no session, opens none in any way, and gets no link; the answer to the
-        wish for one is the same. Unblocked, they sign in again.
+        """
+        A blocked user has no session, cannot open one, and gets no link, with the usual response.
+        After being unblocked, the user signs in again.
         """
         roster = harness.directory
         assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
@@ -257,7 +258,7 @@ class TestSession:
         assert who == again.user
 
     async def test_idle(self, harness: Harness) -> None:
-        """A session that is used goes on, one that is not ends after 12 hours."""
+        """A session in use continues; an idle one ends after 12 hours."""
         secret = await harness.use(await harness.link())
         for _ in range(3):
             await harness.advance(LIFE.idle - timedelta(minutes=1))
@@ -268,7 +269,7 @@ class TestSession:
         assert await harness.directory.find_session(secret) is None
 
     async def test_absolute_end(self, harness: Harness) -> None:
-        """However much it is used, a session ends after 7 days."""
+        """A session ends after 7 days, even if in use."""
         secret = await harness.use(await harness.link())
         who = await verified(harness, secret)
         for _ in range(27):
@@ -281,7 +282,7 @@ class TestSession:
         assert [] == await harness.directory.sessions(who.user.id)
 
     async def test_log_out_is_seen_at_once(self, harness: Harness) -> None:
-        """Through the rules, a session that ends is not believed any more."""
+        """A revoked session is not accepted by the rules."""
         secret = await harness.use(await harness.link())
         issued = await harness.sessions.issue_token(secret, audience="survey", caller=GATEWAY)
 

@@ -1,4 +1,4 @@
-"""What browsers say they are."""
+"""Descriptions of user agents."""
 
 import pytest
 
@@ -22,5 +22,5 @@ from auth_svc.providers.user_agents import describe
     ],
 )
 def test_describe(user_agent: str, expected: str) -> None:
-    """Browser and system are named briefly; anything else is left out."""
+    """Browser and system are named briefly; everything else is omitted."""
     assert expected == describe(user_agent)

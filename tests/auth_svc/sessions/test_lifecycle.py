@@ -1,4 +1,4 @@
-"""The rules of sessions."""
+"""Rules of sessions."""
 
 from datetime import timedelta
 
@@ -32,12 +32,12 @@ async def signed_in(harness: Harness, email: str = "ada@example.org") -> str:
 
 
 class CountingDirectory(EmbeddedDirectory):
-    """Counts how often it is asked for a session, and lets a test act meanwhile."""
+    """Counts look-ups of sessions, and lets a test act during one."""
 
     asked = 0
 
     async def find_session(self, secret: str) -> Verified | None:
-        """Count, then answer."""
+        """Count, then return the session."""
         self.asked += 1
         return await super().find_session(secret)
 
@@ -49,9 +49,7 @@ def counting(harness: Harness, clock: FakeClock) -> CountingDirectory:
 
 class TestVouch:
     async def test_token_is_for_one_audience_and_one_caller(self, harness: Harness) -> None:
-        """The token vouches for the user to the audience, shown by the caller, and to nobody
-        else.
-        """
+        """The token is valid only for the user, the audience and the caller."""
         issued = await issue_token(harness, await signed_in(harness))
 
         def verifier(audience: str) -> TokenVerifier:
@@ -67,7 +65,7 @@ class TestVouch:
             await verifier("survey").verify(issued.token, caller=SURVEY)
 
     async def test_another_audience_gets_another_token(self, harness: Harness) -> None:
-        """What is remembered for one audience is not handed out for another."""
+        """A token cached for one audience is not returned for another."""
         secret = await signed_in(harness)
 
         first, second = (
@@ -79,12 +77,12 @@ class TestVouch:
 
     @pytest.mark.parametrize("secret", ["", "0" * 64, "x", "é" * 100], ids=range(4))
     async def test_unknown(self, harness: Harness, secret: str) -> None:
-        """A secret that opens nothing is nobody's."""
+        """A secret without a session has no user."""
         with pytest.raises(UnauthenticatedError):
             await issue_token(harness, secret)
 
     async def test_idle(self, harness: Harness) -> None:
-        """A session that is used goes on; one that is not ends after 12 hours."""
+        """A session in use continues; an idle one ends after 12 hours."""
         secret = await signed_in(harness)
         for _ in range(4):
             harness.clock.advance(timedelta(hours=11))
@@ -95,7 +93,7 @@ class TestVouch:
             await issue_token(harness, secret)
 
     async def test_absolute_end(self, harness: Harness) -> None:
-        """A session ends after 7 days however much it is used."""
+        """A session ends after 7 days, even if in use."""
         secret = await signed_in(harness)
         for _ in range(7 * 24 // 6 - 1):
             harness.clock.advance(timedelta(hours=6))
@@ -106,7 +104,7 @@ class TestVouch:
             await issue_token(harness, secret)
 
     async def test_end_while_remembered(self, harness: Harness) -> None:
-        """A session that is remembered still ends at its very end."""
+        """A cached session still ends at its expiry."""
         secret = await signed_in(harness)
         for _ in range(27):
             harness.clock.advance(timedelta(hours=6))
@@ -119,7 +117,7 @@ class TestVouch:
             await issue_token(harness, secret)
 
     async def test_operator(self, harness: Harness) -> None:
-        """People whom the settings call operators have that role beside their own."""
+        """Operators in the settings have that role in addition to their own."""
         run = Harness(
             harness.database, harness.clock, harness.directory, operators=("ada@example.org",)
         )
@@ -145,8 +143,9 @@ class TestFactors:
     async def test_who_is_asked(
         self, harness: Harness, *, asked: RequiredFor, chosen: bool, operator: bool, partial: bool
     ) -> None:
-        """A session opened by link is partial for users who need a second factor; one opened by
-        passkey is complete, and each token states when its session began.
+        """
+        A session opened by link is partial for users who need a second factor; one opened by
+        passkey is complete, and each token has the start time of its session.
         """
         run = Harness(
             harness.database,
@@ -174,9 +173,7 @@ class TestFactors:
             assert (SECOND_FACTOR in user.labels) is partial
 
     async def test_clock_of_the_provider_ahead(self, harness: Harness) -> None:
-        """A session that began in our future, by the provider's clock, earns a token all the
-        same.
-        """
+        """A session that starts in the future, by the provider's clock, gets a token anyway."""
         secret = await signed_in(harness)
         harness.clock.advance(timedelta(seconds=-30))
         verifier = TokenVerifier(FixedKeys(harness.key), audience="survey", now=harness.clock.time)
@@ -188,7 +185,7 @@ class TestFactors:
 
 class TestMemory:
     async def test_is_asked_once(self, harness: Harness, counting: CountingDirectory) -> None:
-        """Within 2 s the directory is asked once, after them again."""
+        """Within 2 s the directory is called once, then again."""
         harness = Harness(harness.database, harness.clock, counting)
         secret = await signed_in(harness)
 
@@ -200,7 +197,7 @@ class TestMemory:
         assert 2 == counting.asked
 
     async def test_log_out_is_seen_at_once(self, harness: Harness) -> None:
-        """A session that ends here is not believed any more, though it was a moment ago."""
+        """A session that ends here is rejected immediately, although it was just cached."""
         secret = await signed_in(harness)
         issued = await issue_token(harness, secret)
 
@@ -210,9 +207,7 @@ class TestMemory:
             await issue_token(harness, secret)
 
     async def test_log_out_while_being_verified(self, harness: Harness, clock: FakeClock) -> None:
-        """A session that ends between the directory's answer and its being remembered is not
-        remembered.
-        """
+        """A session that ends between the directory's response and caching is not cached."""
 
         class Interrupted(EmbeddedDirectory):
             async def find_session(self, secret: str) -> Verified | None:
@@ -229,7 +224,7 @@ class TestMemory:
             await issue_token(harness, secret)
 
     async def test_log_out_at_another_replica(self, harness: Harness) -> None:
-        """A session that ends elsewhere is believed for 2 s at most."""
+        """A session that ends elsewhere is accepted for at most 2 s."""
         other = Harness(harness.database, harness.clock, harness.directory)
         other.key = harness.key
         secret = await signed_in(harness)
@@ -242,7 +237,7 @@ class TestMemory:
             await issue_token(harness, secret)
 
     async def test_token_handed_out_again_lives_on(self, harness: Harness) -> None:
-        """A token that is remembered has half a minute left when it is handed out again."""
+        """A cached token has at least half a minute left when it is returned."""
         slow = Harness(
             harness.database, harness.clock, harness.directory, staleness=timedelta(minutes=5)
         )
@@ -269,7 +264,7 @@ class TestEnd:
         await issue_token(harness, there)
 
     async def test_everywhere(self, harness: Harness) -> None:
-        """Ending all sessions of a user ends nobody else's."""
+        """Ending all sessions of a user does not affect other users."""
         here, there = await signed_in(harness), await signed_in(harness)
         bob = await signed_in(harness, "bob@example.org")
         for secret in (here, there, bob):
@@ -284,7 +279,7 @@ class TestEnd:
         assert issued.user.id == (await issue_token(harness, bob)).user.id
 
     async def test_somebody_elses(self, harness: Harness) -> None:
-        """A user cannot end a session of somebody else."""
+        """A user cannot end a session of another user."""
         ada, bob = await signed_in(harness), await signed_in(harness, "bob@example.org")
         of_bob = (await issue_token(harness, bob)).session.id
 
@@ -295,7 +290,7 @@ class TestEnd:
 
 
 async def test_counted(harness: Harness) -> None:
-    """Sessions are counted as they are opened and ended; a link that is refused counts nowhere."""
+    """Opened and ended sessions are counted; rejected links are not."""
 
     def counted() -> dict[str, float]:
         (family,) = SESSIONS.collect()
@@ -319,7 +314,7 @@ async def test_counted(harness: Harness) -> None:
 
 class TestPage:
     async def test_pages(self, harness: Harness) -> None:
-        """Sessions come newest first, in pages that lead through all of them."""
+        """Sessions are listed newest first, in pages that contain all of them."""
         opened = []
         for _ in range(3):
             secret = await signed_in(harness)
@@ -338,7 +333,7 @@ class TestPage:
 
     @pytest.mark.parametrize("token", ["x", "LTE=", "MDA=", "é", "A" * 300], ids=range(5))
     async def test_page_token_of_somebody(self, harness: Harness, token: str) -> None:
-        """A page token that was never given is refused."""
+        """An unknown page token is rejected."""
         with pytest.raises(InvalidRequestError):
             await harness.sessions.page("ab", size=0, token=token)
 
@@ -357,7 +352,7 @@ async def test_the_oldest_session_ends_beyond_the_most(harness: Harness) -> None
 
 
 async def test_purge_forgets_what_has_ended(harness: Harness) -> None:
-    """Purging removes sessions past their end and no others."""
+    """Purging removes only expired sessions."""
     await signed_in(harness)
     harness.clock.advance(LIFE.absolute + timedelta(seconds=1))
     kept = await signed_in(harness)

@@ -1,4 +1,4 @@
-"""Revocations reach everybody who holds tokens of a session."""
+"""Revocations reach everyone who holds tokens of a session."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -23,14 +23,14 @@ GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 
 async def opened(harness: Harness) -> tuple[str, str, str]:
-    """Sign in; return the session's secret, its id and the user's id."""
+    """Sign in; return the session's secret, its id and the user id."""
     secret = await harness.use(await harness.link())
     issued = await harness.sessions.issue_token(secret, audience="survey", caller=GATEWAY)
     return secret, issued.session.id, issued.user.id
 
 
 async def upcoming(stream: AsyncIterator[list[Revocation]]) -> list[str]:
-    """Return the session ids of the next item of *stream* that holds any."""
+    """Return the session ids of the next non-empty item of *stream*."""
     async with asyncio.timeout(WAIT_SECONDS):
         while True:
             if ids := [one.session_id for one in await anext(stream)]:
@@ -39,7 +39,7 @@ async def upcoming(stream: AsyncIterator[list[Revocation]]) -> list[str]:
 
 class TestRevocations:
     async def test_log_out_is_pushed(self, harness: Harness) -> None:
-        """A watcher learns at once that a session ended."""
+        """A watcher is notified at once when a session ends."""
         _, session_id, user_id = await opened(harness)
         async with aclosing(harness.revocations.watch()) as stream:
             assert [] == await anext(stream)
@@ -49,7 +49,7 @@ class TestRevocations:
         assert session_id in harness.revocations
 
     async def test_late_watcher(self, harness: Harness) -> None:
-        """A watcher that connects later gets what was revoked while a token may still be valid."""
+        """A watcher that connects later gets the revocations of tokens that may still be valid."""
         _, session_id, user_id = await opened(harness)
         await harness.sessions.end_all(user_id)
 
@@ -61,7 +61,7 @@ class TestRevocations:
         assert session_id not in harness.revocations
 
     async def test_other_replica(self, harness: Harness) -> None:
-        """Another replica learns of it from the database and forgets its cached session."""
+        """Another replica reads the revocation from the database and drops its cached session."""
         other = Harness(
             harness.database,
             harness.clock,
@@ -98,7 +98,7 @@ class TestRevocations:
 
     @pytest.mark.parametrize("action", ["block", "end-sessions", "forget-passkeys"])
     async def test_administration(self, harness: Harness, action: str) -> None:
-        """What an operator ends with a command is revoked in every replica."""
+        """A session that an operator ends with a command is revoked in every replica."""
         _, session_id, user_id = await opened(harness)
         assert isinstance(harness.directory, EmbeddedDirectory)
         command = Revocations(SqlRevocations(harness.database), harness.clock)
@@ -120,7 +120,7 @@ class TestRevocations:
     async def test_store_unavailable(
         self, harness: Harness, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A revocation that cannot be stored is still pushed by this replica, and logged."""
+        """A revocation that cannot be stored is logged, and still pushed by this replica."""
         feed = Revocations(Unavailable(), harness.clock)
 
         await feed.revoke(["one"])
@@ -131,7 +131,7 @@ class TestRevocations:
     async def test_following_survives_an_outage(
         self, harness: Harness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Polling goes on after the database was unavailable."""
+        """Polling continues after the database was unavailable."""
         monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
         store = Unavailable()
         feed = Revocations(store, harness.clock)
@@ -147,7 +147,7 @@ class TestRevocations:
             await asyncio.gather(follower, return_exceptions=True)
 
     async def test_heartbeat(self, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A stream without news yields empty items, so that its reader knows that it is alive."""
+        """A stream without news yields empty items as heartbeats."""
         monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
         async with aclosing(harness.revocations.watch()) as stream:
             assert [[], [], []] == [await anext(stream) for _ in range(3)]
@@ -169,7 +169,7 @@ class HeldBack:
         raise NotImplementedError
 
     async def after(self, position: int, *, since: datetime) -> dict[int, Revocation]:
-        """Return the rows behind *position*."""
+        """Return the rows after *position*."""
         return {at: row for at, row in self.rows.items() if at > position}
 
 

@@ -1,4 +1,4 @@
-"""Which addresses may sign in."""
+"""Validation of addresses."""
 
 import pytest
 
@@ -53,13 +53,13 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "expected"), [row[1:] for row in GOOD], ids=[r[0] for r in GOOD])
 def test_address_is_normalised(text: str, expected: str) -> None:
-    """An address of an allowed domain has one form, whatever its case and encoding."""
+    """An address of an allowed domain has one normal form, whatever its case and encoding."""
     assert expected == DOMAINS.parse(text)
 
 
 @pytest.mark.parametrize(("text", "expected"), [r[1:] for r in BEYOND_ASCII])
 def test_mailbox_beyond_ascii(text: str, expected: str) -> None:
-    """A mailbox that needs SMTPUTF8 is refused, or accepted where a setting says so (RFC 6531)."""
+    """A mailbox that needs SMTPUTF8 is rejected, or accepted if configured (RFC 6531)."""
     with pytest.raises(InvalidEmailError):
         DOMAINS.parse(text)
 
@@ -68,7 +68,7 @@ def test_mailbox_beyond_ascii(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("text", [row[1] for row in BAD], ids=[row[0] for row in BAD])
 def test_address_is_refused(text: str) -> None:
-    """A text that is not an address of an allowed domain is refused."""
+    """A text that is not an address of an allowed domain is rejected."""
     with pytest.raises(InvalidEmailError) as ei:
         DOMAINS.parse(text)
 
@@ -78,6 +78,6 @@ def test_address_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("domain", ["", "exa mple.org", "@example.org", "*.example.org", "-a.org"])
 def test_bad_domain_in_the_settings(domain: str) -> None:
-    """A setting that is not a domain is refused by name."""
+    """A setting that is not a domain is rejected by name."""
     with pytest.raises(ValueError, match="is not a domain"):
         AllowedDomains([domain])

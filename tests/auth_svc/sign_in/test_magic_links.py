@@ -1,4 +1,4 @@
-"""The rules of signing in by magic link."""
+"""Rules of signing in by magic link."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ async def sign_up(harness: Harness, email: str, client: str = CLIENT, language: 
 
 
 async def tables(harness: Harness) -> str:
-    """Return all that the database holds, as text."""
+    """Return the contents of the database as text."""
     found = []
     async with harness.database.transaction() as connection:
         for table in (users, sessions, links, counters, buckets):
@@ -35,7 +35,8 @@ async def tables(harness: Harness) -> str:
 
 class TestSignUp:
     async def test_link_is_mailed(self, harness: Harness) -> None:
-        """The letter goes to the normalised address; both parts of its link are hexadecimal and the
+        """
+        The mail goes to the normalized address; both parts of its link are hexadecimal and the
         secret has 256 bits.
         """
         await sign_up(harness, "Ada@Example.ORG")
@@ -58,7 +59,7 @@ class TestSignUp:
     async def test_language(
         self, harness: Harness, language: str, subject: str, minutes: str
     ) -> None:
-        """The letter is French unless English is asked for; text and page hold the same link."""
+        """The mail is French unless English is requested; text and HTML have the same link."""
         await sign_up(harness, "ada@example.org", language=language)
 
         (letter,) = harness.mailer.sent
@@ -68,7 +69,7 @@ class TestSignUp:
         assert f"userId={link.user_id}&amp;secret={link.secret}" in letter.html
 
     async def test_known_contact_keeps_its_id(self, harness: Harness) -> None:
-        """A person whom REDCap knows gets the user id that REDCap has."""
+        """A user known to REDCap gets the id that REDCap has."""
         harness.contacts.known["ada@example.org"] = "64b7f0c2a1d3e4f5a6b7"
 
         link = await harness.link("ADA@example.org")
@@ -76,7 +77,7 @@ class TestSignUp:
         assert "64b7f0c2a1d3e4f5a6b7" == link.user_id
 
     async def test_contact_with_another_form_of_id(self, harness: Harness) -> None:
-        """An id that is not hexadecimal still makes a hexadecimal link, which opens its session."""
+        """An id that is not hexadecimal still gets a hexadecimal link, which opens its session."""
         harness.contacts.known["ada@example.org"] = "ada.lovelace_1815"
         link = await harness.link()
 
@@ -106,7 +107,9 @@ class TestSignUp:
 
     @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
     async def test_redcap_away(self, harness: Harness, known: bool) -> None:
-        """While REDCap cannot answer nobody gets a link, known or not, and no identity is born."""
+        """
+        While REDCap is unavailable nobody gets a link, known or not, and no identity is created.
+        """
         if known:
             await harness.link()
         before = (len(harness.mailer.sent), (await tables(harness)).count("labels"))
@@ -121,14 +124,14 @@ class TestSignUp:
         assert before[0] == len(harness.mailer.sent)
 
     async def test_mail_queue_is_full(self, harness: Harness) -> None:
-        """When the mail queue is full the user gets an error instead of waiting for a mail."""
+        """If the mail queue is full, the user gets an error."""
         harness.mailer.full = True
 
         with pytest.raises(UnavailableError):
             await sign_up(harness, "ada@example.org")
 
     async def test_domain_not_allowed(self, harness: Harness) -> None:
-        """An address of another domain gets no mail and leaves no trace."""
+        """An address of another domain gets no mail and leaves no data."""
         with pytest.raises(InvalidEmailError):
             await sign_up(harness, "a@example.org.evil.com")
 
@@ -144,16 +147,14 @@ def small(harness: Harness) -> Harness:
 
 
 def limited() -> float:
-    """Return how many requests the overall limit refused or sent to the reserve."""
+    """Return the number of requests that the overall limit rejected or sent to the reserve."""
     labels = {"limit": "links overall"}
     return REGISTRY.get_sample_value("amarre_auth_rate_limited_total", labels) or 0
 
 
 class TestLimits:
     async def test_per_address(self, harness: Harness) -> None:
-        """Of 300 wishes for one address at most 5 become mails; the others say when to come
-        back.
-        """
+        """Of 300 requests for one address, at most 5 are mailed; the others get a retry delay."""
         refused = []
         for number in range(300):
             try:
@@ -170,7 +171,7 @@ class TestLimits:
         )
 
     async def test_what_is_refused_counts_nowhere(self, harness: Harness) -> None:
-        """Somebody who hammers one address uses up nothing of the others behind the same client."""
+        """A flood for one address does not use up the limits of others behind the same client."""
         for _ in range(100):
             with contextlib.suppress(RateLimitedError):
                 await sign_up(harness, "ada@example.org")
@@ -180,9 +181,7 @@ class TestLimits:
         assert 6 == len(harness.mailer.sent)
 
     async def test_parallel_wishes(self, harness: Harness) -> None:
-        """Of 40 parallel wishes for one address at most 5 become mails, whatever replica they
-        reach.
-        """
+        """Of 40 concurrent requests for one address, at most 5 are mailed, across replicas."""
         await asyncio.gather(
             *(sign_up(harness, "ada@example.org", client=f"10.0.{n}.1") for n in range(40)),
             return_exceptions=True,
@@ -191,7 +190,7 @@ class TestLimits:
         assert 5 == len(harness.mailer.sent)
 
     async def test_limit_ends(self, harness: Harness) -> None:
-        """After the time it names, the limit lets one through again."""
+        """After the retry delay, the limit admits one more request."""
         for _ in range(5):
             await sign_up(harness, "ada@example.org")
         with pytest.raises(RateLimitedError) as ei:
@@ -209,7 +208,9 @@ class TestLimits:
         ids=["IPv4", "one IPv6 network", "mapped IPv4", "unknown"],
     )
     async def test_per_client(self, harness: Harness, client: str) -> None:
-        """One client gets 60 links within 10 minutes, for any addresses; others still get one."""
+        """
+        One client gets 60 links within 10 minutes, for any addresses; others are not affected.
+        """
         for number in range(60):
             await sign_up(harness, f"a{number}@example.org", client=client.format(n=number))
 
@@ -218,7 +219,7 @@ class TestLimits:
         await sign_up(harness, "b@example.org", client="203.0.113.5")
 
     async def test_overall(self, harness: Harness) -> None:
-        """All clients together get what the overall limit and the reserve allow, no more."""
+        """All clients together get no more than the overall limit and the reserve."""
         harness = small(harness)
         granted = 0
         for number in range(100):
@@ -229,8 +230,9 @@ class TestLimits:
         assert 20 + 10 == granted
 
     async def test_flood_leaves_a_reserve(self, harness: Harness) -> None:
-        """Who uses up the overall limit from some networks does not stop sign-up from others,
-        nor links that were mailed, sessions and passkeys.
+        """
+        Exhausting the overall limit from some networks does not affect sign-up from others, mailed
+        links, sessions and passkeys.
         """
         harness = small(harness)
         link = await harness.link("early@example.org")
@@ -246,7 +248,7 @@ class TestLimits:
         assert await harness.directory.find_session(secret) is not None
 
     async def test_overall_refills_evenly(self, harness: Harness) -> None:
-        """After a flood one link after the other becomes possible, not all after the window."""
+        """After a flood, links become available one by one, not all after the window."""
         harness = small(harness)
         for number in range(40):
             with contextlib.suppress(RateLimitedError):
@@ -257,7 +259,7 @@ class TestLimits:
         await sign_up(harness, "c@example.org", client="10.0.20.1")
 
     async def test_log_ins_per_client(self, harness: Harness) -> None:
-        """Of 300 guesses from one client at most 200 are looked at."""
+        """Of 300 guesses from one client, at most 200 are checked."""
         outcomes = {InvalidCredentialsError: 0, RateLimitedError: 0}
         for number in range(300):
             with pytest.raises(tuple(outcomes)) as ei:
@@ -267,7 +269,7 @@ class TestLimits:
         assert {InvalidCredentialsError: 200, RateLimitedError: 100} == outcomes
 
     async def test_lifted(self, harness: Harness) -> None:
-        """With the limits off everything passes."""
+        """With limits off, everything is admitted."""
         free = Harness(harness.database, harness.clock, harness.directory, limited=False)
         for _ in range(20):
             await sign_up(free, "ada@example.org")
@@ -277,7 +279,7 @@ class TestLimits:
 
 class TestLogIn:
     async def test_opens_a_session(self, harness: Harness) -> None:
-        """A link opens a session of the person whom it was mailed to, on the device at hand."""
+        """A link opens a session of its recipient, on the current device."""
         link = await harness.link()
 
         opened = await harness.sign_in.log_in(
@@ -294,7 +296,7 @@ class TestLogIn:
         assert re.fullmatch(r"[0-9a-f]{64}", opened.secret)
 
     async def test_works_once(self, harness: Harness) -> None:
-        """A link that was used is refused like one that never was."""
+        """A used link is rejected like an unknown one."""
         link = await harness.link()
         await harness.use(link)
 
@@ -303,7 +305,7 @@ class TestLogIn:
         assert "invalid_credentials" == ei.value.contract.code
 
     async def test_parallel_tries(self, harness: Harness) -> None:
-        """Of 50 parallel log-ins with one link exactly one opens a session."""
+        """Of 50 concurrent log-ins with one link, exactly one opens a session."""
         link = await harness.link()
 
         results = await asyncio.gather(
@@ -315,7 +317,7 @@ class TestLogIn:
         assert 1 == len(await harness.directory.sessions(link.user_id))
 
     async def test_expires(self, harness: Harness) -> None:
-        """A link works up to its tenth minute and no longer."""
+        """A link is valid until its tenth minute and no longer."""
         good, late = await harness.link("ada@example.org"), await harness.link("bob@example.org")
 
         harness.clock.advance(timedelta(minutes=10, seconds=-1))
@@ -326,7 +328,7 @@ class TestLogIn:
             await harness.use(late)
 
     async def test_new_link_voids_the_old(self, harness: Harness) -> None:
-        """Only the newest link of a person works."""
+        """Only the newest link of a user is valid."""
         old, new = await harness.link(), await harness.link()
 
         with pytest.raises(InvalidCredentialsError):
@@ -335,7 +337,7 @@ class TestLogIn:
 
     @pytest.mark.parametrize(("wrong", "works"), [(4, True), (5, False)])
     async def test_five_tries(self, harness: Harness, wrong: int, works: bool) -> None:
-        """Four wrong secrets leave the link good, the fifth voids it."""
+        """Four wrong secrets leave the link valid; the fifth invalidates it."""
         link = await harness.link()
         for number in range(wrong):
             with pytest.raises(InvalidCredentialsError):
@@ -348,7 +350,7 @@ class TestLogIn:
                 await harness.use(link)
 
     async def test_tries_of_one_do_not_hurt_another(self, harness: Harness) -> None:
-        """Wrong secrets for one person void no link of another."""
+        """Wrong secrets for one user do not invalidate links of another."""
         ada, bob = await harness.link("ada@example.org"), await harness.link("bob@example.org")
         for number in range(6):
             with pytest.raises(InvalidCredentialsError):
@@ -357,7 +359,7 @@ class TestLogIn:
         await harness.use(bob)
 
     async def test_somebody_elses_id(self, harness: Harness) -> None:
-        """A good secret with the id of another person opens nothing."""
+        """A valid secret with the id of another user opens nothing."""
         ada, bob = await harness.link("ada@example.org"), await harness.link("bob@example.org")
 
         with pytest.raises(InvalidCredentialsError):
@@ -376,7 +378,7 @@ class TestLogIn:
 
 
 class AwayDirectory:
-    """A provider that cannot open sessions now; all else is the embedded one."""
+    """The embedded provider, but it cannot open sessions."""
 
     def __init__(self, database: object, clock: object) -> None:
         inner = embedded(database, clock)  # type: ignore[arg-type]
@@ -395,7 +397,7 @@ class AwayDirectory:
 
 class TestWhatIsKept:
     async def test_no_secret_and_no_address_of_limits(self, harness: Harness) -> None:
-        """The database holds no secret, and counters hold no address."""
+        """The database contains no secrets, and counters contain no addresses."""
         pending, used = await harness.link("bob@example.org"), await harness.link("ada@example.org")
         secret = await harness.use(used)
 
@@ -405,7 +407,7 @@ class TestWhatIsKept:
         assert 1 == text.count("ada@example.org")
 
     async def test_purge(self, harness: Harness) -> None:
-        """What has ended is forgotten, what has not is kept."""
+        """Expired rows are deleted, others are kept."""
         await harness.link("bob@example.org")
         harness.clock.advance(timedelta(days=2))
         kept = await harness.link("ada@example.org")

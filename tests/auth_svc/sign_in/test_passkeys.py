@@ -1,4 +1,4 @@
-"""The rules of passkeys, with a software authenticator."""
+"""Rules of passkeys, with a software authenticator."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ def _opened() -> float:
 
 class TestAdd:
     async def test_whole_way(self, harness: Harness) -> None:
-        """A passkey made after the first sign-in opens a session without mail."""
+        """A passkey registered after the first sign-in opens a session without mail."""
         ada, device = await signed_in(harness), Authenticator()
         passkey = await add(harness, ada, device)
         mails = len(harness.mailer.sent)
@@ -66,8 +66,9 @@ class TestAdd:
         assert harness.clock() == listed.used_at
 
     async def test_options(self, harness: Harness) -> None:
-        """The person must be verified, the passkey found without a name, and known ones left out;
-        no challenge comes twice.
+        """
+        User verification is required, passkeys are discoverable, and existing ones excluded;
+        challenges are unique.
         """
         ada = await signed_in(harness)
         passkey = await add(harness, ada, Authenticator())
@@ -94,7 +95,9 @@ class TestAdd:
         ids=["other port", "other origin", "other domain", "not verified", "not present"],
     )
     async def test_refused(self, harness: Harness, device: Authenticator) -> None:
-        """An answer from another page, for another domain or without verification adds nothing."""
+        """
+        A response from another origin, for another domain or without verification is rejected.
+        """
         ada = await signed_in(harness)
 
         with pytest.raises(InvalidRequestError):
@@ -103,7 +106,7 @@ class TestAdd:
 
     @pytest.mark.parametrize("answer", ["", "{", "[]", "7", "{}", '{"id": 1}', "é" * 5_000])
     async def test_malformed(self, harness: Harness, answer: str) -> None:
-        """Anything that is not a WebAuthn response is refused without a crash."""
+        """Anything that is not a WebAuthn response is rejected without a crash."""
         ada = await signed_in(harness)
         begun = await harness.passkeys.begin(ada.id, ada.email)
 
@@ -111,7 +114,7 @@ class TestAdd:
             await harness.passkeys.add(ada.id, begun.ceremony_id, answer, name="")
 
     async def test_challenge_of_another(self, harness: Harness) -> None:
-        """A ceremony works once, within five minutes, and for the person who began it."""
+        """A ceremony works once, within five minutes, and only for the user who started it."""
         ada, bob = await signed_in(harness), await signed_in(harness, "bob@example.org")
         begun = await harness.passkeys.begin(ada.id, ada.email)
         answer = Authenticator().create(begun.options_json)
@@ -128,7 +131,7 @@ class TestAdd:
             await harness.passkeys.add(ada.id, late.ceremony_id, answer, name="")
 
     async def test_ceremony_of_a_sign_in(self, harness: Harness) -> None:
-        """A challenge of a sign-in adds no passkey."""
+        """A challenge of a sign-in cannot register a passkey."""
         ada = await signed_in(harness)
         begun = await harness.passkeys.begin_log_in(CLIENT)
         options = json.loads(begun.options_json) | {"user": {"id": "YQ"}}
@@ -139,8 +142,9 @@ class TestAdd:
             )
 
     async def test_most(self, harness: Harness) -> None:
-        """A user has at most 20 passkeys, also when they are added at the same time; nobody adds
-        that of another.
+        """
+        A user has at most 20 passkeys, also with concurrent registrations; a passkey of another
+        user cannot be added.
         """
         ada, bob = await signed_in(harness), await signed_in(harness, "bob@example.org")
         device = Authenticator()
@@ -155,7 +159,7 @@ class TestAdd:
         assert MAX_PASSKEYS == len(await harness.passkeys.of_user(ada.id))
 
     async def test_remove(self, harness: Harness) -> None:
-        """A removed passkey no longer works; only its owner removes it, and repeatedly."""
+        """A removed passkey no longer works; only its owner can remove it, idempotently."""
         ada, bob = await signed_in(harness), await signed_in(harness, "bob@example.org")
         device = Authenticator()
         passkey = await add(harness, ada, device)
@@ -171,8 +175,9 @@ class TestAdd:
 
 class TestSecondFactor:
     async def test_link_alone_adds_the_first_one_only(self, harness: Harness) -> None:
-        """A user who has shown only a link adds a first passkey and no second one, not even when
-        both were begun before.
+        """
+        A user with only a link can register a first passkey but no second one, not even if both
+        were started before.
         """
         ada = await signed_in(harness)
         begun = [await harness.passkeys.begin(ada.id, ada.email, partial=True) for _ in range(2)]
@@ -188,7 +193,10 @@ class TestSecondFactor:
         assert 1 == len(await harness.passkeys.of_user(ada.id))
 
     async def test_chosen(self, harness: Harness) -> None:
-        """It can be chosen by who has a passkey, and then the last one stays until it is not."""
+        """
+        A user with a passkey can opt in, and then the last passkey cannot be removed until they opt
+        out.
+        """
         ada = await signed_in(harness)
         with pytest.raises(ConflictError):
             await harness.passkeys.ask_for(ada.id, required=True)
@@ -216,7 +224,7 @@ class TestLogIn:
         ids=["origin", "domain", "not verified", "key", "unknown", "other user", "no user"],
     )
     async def test_refused(self, harness: Harness, name: str, value: object) -> None:
-        """A passkey shown by another page, forged or of another user opens nothing."""
+        """A passkey from another origin, forged or of another user opens nothing."""
         ada, device = await signed_in(harness), Authenticator()
         await add(harness, ada, device)
         setattr(device, name, value)
@@ -225,7 +233,7 @@ class TestLogIn:
             await log_in(harness, device)
 
     async def test_challenge_works_once(self, harness: Harness) -> None:
-        """Of 20 parallel sign-ins with one answer one opens a session; later ones none."""
+        """Of 20 concurrent sign-ins with one response, one opens a session; later ones none."""
         ada, device = await signed_in(harness), Authenticator()
         await add(harness, ada, device)
         begun = await harness.passkeys.begin_log_in(CLIENT)
@@ -243,7 +251,7 @@ class TestLogIn:
         assert 19 == sum(isinstance(result, InvalidCredentialsError) for result in results)
 
     async def test_challenge_ends(self, harness: Harness) -> None:
-        """A challenge ends after five minutes."""
+        """A challenge expires after five minutes."""
         ada, device = await signed_in(harness), Authenticator()
         await add(harness, ada, device)
         begun = await harness.passkeys.begin_log_in(CLIENT)
@@ -255,7 +263,7 @@ class TestLogIn:
             )
 
     async def test_copied_key(self, harness: Harness) -> None:
-        """Where an authenticator counts, a copy that is behind opens nothing."""
+        """If an authenticator counts, a cloned one that is behind opens nothing."""
         ada, device = await signed_in(harness), Authenticator(counts=True)
         await add(harness, ada, device)
         for _ in range(3):
@@ -267,14 +275,14 @@ class TestLogIn:
 
     @pytest.mark.parametrize("answer", ["", "{", "[]", "7", "{}", '{"id": 1}'])
     async def test_malformed(self, harness: Harness, answer: str) -> None:
-        """Anything that is not a WebAuthn response is refused without a crash."""
+        """Anything that is not a WebAuthn response is rejected without a crash."""
         begun = await harness.passkeys.begin_log_in(CLIENT)
 
         with pytest.raises(InvalidCredentialsError):
             await harness.passkeys.log_in(begun.ceremony_id, answer, client=CLIENT, user_agent="")
 
     async def test_limit(self, harness: Harness) -> None:
-        """Beginning and finishing count together with the tries of links."""
+        """Starting and finishing count on the same limit as attempts of links."""
         for _ in range(200):
             await harness.passkeys.begin_log_in(CLIENT)
 

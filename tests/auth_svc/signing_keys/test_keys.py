@@ -1,4 +1,4 @@
-"""Signing keys: made once, kept private, rotated without a gap, published."""
+"""Signing keys: created once, private, rotated without a gap, published."""
 
 import asyncio
 import os
@@ -50,7 +50,7 @@ class TestFile:
         ids=["empty", "text", "another kind", "broken"],
     )
     def test_refused(self, tmp_path: Path, content: bytes) -> None:
-        """A file with anything but Ed25519 keys stops the start with the setting's name."""
+        """A file with other keys than Ed25519 stops the start with the name of the setting."""
         path = tmp_path / "key.pem"
         path.touch(0o600)
         path.write_bytes(content)
@@ -59,7 +59,7 @@ class TestFile:
             load_or_make(path)
 
     def test_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
-        """A path below a file stops the start with the setting's name."""
+        """A path below a file stops the start with the name of the setting."""
         (tmp_path / "file").write_text("")
 
         with pytest.raises(StartError, match="AMARRE_AUTH_SIGNING_KEY_FILE"):
@@ -68,7 +68,7 @@ class TestFile:
 
 class TestRotation:
     def test_two_keys(self, tmp_path: Path) -> None:
-        """The first key of the file signs, all are published; the file is followed."""
+        """The first key of the file signs, all are published; changes are reloaded."""
         path = tmp_path / "key.pem"
         old, new = SigningKey.generate(), SigningKey.generate()
         replace(path, old)
@@ -89,7 +89,7 @@ class TestRotation:
         assert {"keys": [new.jwk()]} == ring.document()
 
     def test_bad_file_changes_nothing(self, tmp_path: Path) -> None:
-        """A file that cannot be used any more leaves the keys as they are."""
+        """A file that becomes invalid leaves the keys unchanged."""
         path = tmp_path / "key.pem"
         ring = KeyRing(path)
         before = ring.signing().kid
@@ -105,7 +105,7 @@ class TestRotation:
 
 class TestPublished:
     async def test_unix_socket(self, tmp_path: Path) -> None:
-        """Verifiers fetch the key set over a Unix socket, which is gone afterwards."""
+        """Verifiers fetch the key set over a Unix socket, which is removed afterwards."""
         ring = KeyRing(tmp_path / "key.pem")
         path = tmp_path / "keys.sock"
 
@@ -118,7 +118,7 @@ class TestPublished:
     async def test_replicas_share_a_socket(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """When the replica that serves the shared socket goes, another one takes over."""
+        """When the replica that serves the shared socket stops, another one takes over."""
         ring = KeyRing(tmp_path / "key.pem")
         path = tmp_path / "keys.sock"
         monkeypatch.setattr(jwks_endpoint, "CLAIM_SECONDS", 0.01)
@@ -135,7 +135,7 @@ class TestPublished:
             assert await RemoteKeys(fetch).get(ring.signing().kid) is not None
 
     async def test_port(self, tmp_path: Path) -> None:
-        """Verifiers fetch the key set over TCP as well; it may be kept for a minute."""
+        """Verifiers fetch the key set over TCP as well; it may be cached for a minute."""
         ring = KeyRing(tmp_path / "key.pem")
         listen = f"127.0.0.1:{free_port()}"
 
@@ -151,7 +151,7 @@ class TestPublished:
 
     @pytest.mark.parametrize("listen", ["", "127.0.0.1", "127.0.0.1:99999", "unix:/proc/x/y.sock"])
     async def test_cannot_be_bound(self, listen: str) -> None:
-        """An address that cannot be bound stops the start with the setting's name."""
+        """An address that cannot be bound stops the start with the name of the setting."""
         with pytest.raises(StartError, match="AMARRE_AUTH_KEY_SET_LISTEN"):
             async with serve_key_set(listen, dict):
                 pass

@@ -17,7 +17,7 @@ from mesh.chassis.testing import free_port
 
 
 async def test_migrations_make_the_tables(database: Database) -> None:
-    """The migrations leave what the tables say, no less and no more."""
+    """The migrations create exactly the declared tables."""
 
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(
@@ -30,8 +30,8 @@ async def test_migrations_make_the_tables(database: Database) -> None:
 
 
 async def test_replicas_migrate_together(database_url: str) -> None:
-    """Replicas that start together on an empty database migrate it once, and again changes
-    nothing.
+    """
+    Replicas that start together on an empty database migrate it once; repeating changes nothing.
     """
     async with (
         aclosing(Database(database_url)) as one,
@@ -50,7 +50,7 @@ async def test_replicas_migrate_together(database_url: str) -> None:
 
 
 async def test_server_away() -> None:
-    """A database that cannot be reached is unavailable, not an internal error."""
+    """An unreachable database is unavailable, not an internal error."""
     url = f"postgresql+asyncpg://x@127.0.0.1:{free_port()}/x"
     async with aclosing(Database(url)) as database:
         with pytest.raises(UnavailableError):
@@ -58,7 +58,7 @@ async def test_server_away() -> None:
 
 
 async def test_writable(database: Database) -> None:
-    """A database that another program has locked can be read, not written."""
+    """A database locked by another program can be read but not written."""
     assert await database.is_writable()
     if not database.is_sqlite:
         return
@@ -72,9 +72,7 @@ async def test_writable(database: Database) -> None:
 
 
 async def test_busy(database: Database) -> None:
-    """When all connections are taken for too long the next caller is told that it is
-    unavailable.
-    """
+    """If all connections are in use for too long, the next caller gets an unavailable error."""
     hold = asyncio.Event()
     taken = asyncio.Semaphore(0)
 
@@ -94,7 +92,7 @@ async def test_busy(database: Database) -> None:
 
 
 async def test_migrated_database_needs_no_alembic(tmp_path: Path) -> None:
-    """A process that finds its tables up to date does not load the migration tool."""
+    """A process with an up-to-date schema does not load the migration tool."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}"
     async with aclosing(Database(url)) as database:
         await database.migrate()
@@ -113,7 +111,7 @@ async def test_migrated_database_needs_no_alembic(tmp_path: Path) -> None:
 
 
 async def test_version(database: Database, database_url: str) -> None:
-    """The version changes when anybody writes, and only then; PostgreSQL has none."""
+    """The version changes only with a write; PostgreSQL has none."""
     first, quiet = await database.version(), await database.version()
     async with database.transaction() as connection:
         await connection.execute(text("INSERT INTO revocations VALUES (1, 'a', '', '2026-01-01')"))

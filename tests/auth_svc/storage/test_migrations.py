@@ -1,4 +1,4 @@
-"""Migrations forward and back, as an upgrade and its undoing run them."""
+"""Migrations forward and back, as for an upgrade and a rollback."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ def url(tmp_path: Path) -> str:
 
 
 async def migrate(url: str, *arguments: str) -> tuple[int, str]:
-    """Run the program of the migrations; returns its status and what it said."""
+    """Run the migration program; return its status and output."""
     process = await subprocess.create_subprocess_exec(
         sys.executable,
         *("-m", "auth_svc.migrations", *arguments),
@@ -51,8 +51,8 @@ async def tables(database: Database) -> set[str]:
 
 
 async def test_forward_back_forward(url: str) -> None:
-    """The tables go forward, back one revision and forward again; sessions stay valid
-    throughout.
+    """
+    The schema is upgraded, downgraded by one revision and upgraded again; sessions remain valid.
     """
     assert (await migrate(url))[0] == 0
     async with aclosing(Database(url)) as database:
@@ -70,7 +70,7 @@ async def test_forward_back_forward(url: str) -> None:
 
 
 async def test_tables_of_a_later_version(url: str) -> None:
-    """A version that does not know the revision of the tables says how to go back."""
+    """A version that does not know the schema revision says how to downgrade."""
     async with aclosing(Database(url)) as database:
         await database.migrate()
         async with database.transaction() as connection:

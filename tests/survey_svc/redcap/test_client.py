@@ -1,4 +1,4 @@
-"""The REDCap client against answers that REDCap must not give, and servers that break off."""
+"""The REDCap client with invalid responses and broken connections."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ GOOD = {"record_id": "r1", "userid": "ada", "created_at": "2026-01-01"}
 
 
 class Redcap:
-    """Returns the given responses in turn, the last one repeatedly."""
+    """Returns the given responses in turn, repeating the last one."""
 
     def __init__(self) -> None:
         self.answers: list[httpx.Response] = []
@@ -43,13 +43,13 @@ class Redcap:
 
 @pytest.fixture
 def redcap() -> Redcap:
-    """What stands for REDCap."""
+    """The fake REDCap."""
     return Redcap()
 
 
 @pytest.fixture
 async def project(redcap: Redcap, profile: Profile) -> AsyncIterator[RedcapProject]:
-    """The adapter on it."""
+    """The adapter on the fake."""
     api = RedcapApi(
         "http://redcap.test/api/", SecretStr(TOKEN), transport=httpx.MockTransport(redcap)
     )
@@ -147,7 +147,7 @@ class TestNonsense:
             await project.link("r1", "form")
 
     async def test_links(self, project: RedcapProject, redcap: Redcap) -> None:
-        """Of a participant list only rows with a record and a link count."""
+        """Only rows with a record and a link count in a participant list."""
         url = "http://redcap.test/surveys/?s=A"
         redcap.answers = [
             _json(
@@ -165,14 +165,14 @@ class TestNonsense:
 
     @pytest.mark.parametrize("body", [HTML.encode(), b"", b'{"error":"no"}', b"%PD"])
     async def test_pdf(self, project: RedcapProject, redcap: Redcap, body: bytes) -> None:
-        """What does not begin like a PDF is none; nothing of it is passed on."""
+        """A response that does not start like a PDF is rejected; none of it is passed on."""
         redcap.answers = [httpx.Response(200, content=body)]
 
         with pytest.raises(UpstreamError):
             await anext(project.pdf("r1", "form"))
 
     async def test_foreign_rows(self, project: RedcapProject, redcap: Redcap) -> None:
-        """Rows that were not asked for are left out."""
+        """Rows that were not requested are omitted."""
         redcap.answers = [_json([GOOD, {**GOOD, "record_id": "r2", "userid": "eve"}])]
 
         assert ["r1"] == [row["record_id"] for row in await project.rows(["ada"])]
@@ -183,13 +183,13 @@ class TestNonsense:
 class TestRetries:
     @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
     async def test_export(self, project: RedcapProject, redcap: Redcap, status: int) -> None:
-        """A passing failure of an export is not seen."""
+        """A transient failure of an export is not visible."""
         redcap.answers = [httpx.Response(status), httpx.Response(status), _json([GOOD])]
 
         assert 1 == len(await project.rows(["ada"]))
 
     async def test_empty(self, project: RedcapProject, redcap: Redcap) -> None:
-        """An empty response with status 200 is transient: asked again, then UPSTREAM_ERROR."""
+        """An empty response with status 200 is transient: retried, then UPSTREAM_ERROR."""
         redcap.answers = [httpx.Response(200, text=""), _json([GOOD])]
         assert 1 == len(await project.rows(["ada"]))
 
@@ -200,7 +200,7 @@ class TestRetries:
         assert ATTEMPTS == len(redcap.asked)
 
     async def test_empty_kinds(self, project: RedcapProject, redcap: Redcap) -> None:
-        """Links, imports and files are asked for again after an empty response, too."""
+        """Links, imports and files are also retried after an empty response."""
         redcap.answers = [httpx.Response(200), httpx.Response(200, text="http://redcap.test/s")]
         assert "http://redcap.test/s" == await project.link("r1", "form")
 
@@ -211,7 +211,7 @@ class TestRetries:
         assert b"%PDF-1.7" == b"".join([piece async for piece in project.pdf("r1", "form")])
 
     async def test_missing_record(self, project: RedcapProject, redcap: Redcap) -> None:
-        """An export that lacks a record is asked for again and then refused, never passed on."""
+        """An export without a requested record is retried and then rejected, never passed on."""
         both = [GOOD, GOOD | {"record_id": "r2"}]
         redcap.answers = [_json([GOOD]), _json(both)]
         assert 2 == len(await project.answers("ada", ["r1", "r2"]))
@@ -225,7 +225,7 @@ class TestRetries:
     async def test_bad_row_leaves_circuit_closed(
         self, project: RedcapProject, redcap: Redcap
     ) -> None:
-        """Rows that are refused for their content do not count as failures of REDCap."""
+        """Rows that are rejected for their content do not count as failures of REDCap."""
         redcap.answers = [_json([GOOD | {"email": ["x"]}])]
         for _ in range(FAILURES + 1):
             with pytest.raises(UpstreamError):
@@ -235,7 +235,7 @@ class TestRetries:
         assert 1 == len(await project.rows(["ada"]))
 
     async def test_upsert(self, project: RedcapProject, redcap: Redcap) -> None:
-        """An import is sent again too: with its own record id it changes nothing twice."""
+        """An import is retried as well: with its own record id, it is idempotent."""
         redcap.answers = [httpx.Response(503), _json({"count": 1})]
 
         await project.save(GOOD)
@@ -258,7 +258,7 @@ class TestRetries:
         assert ATTEMPTS == len(redcap.asked)
 
     async def test_refusal(self, project: RedcapProject, redcap: Redcap) -> None:
-        """What REDCap refuses is not sent again, and its words stay inside."""
+        """A rejection by REDCap is not retried, and its text is not exposed."""
         redcap.answers = [_json({"error": "ada@example.org is not valid"}, 400)]
 
         with pytest.raises(RefusedError) as ei:
@@ -283,7 +283,7 @@ class TestRetries:
 class TestLookups:
     @pytest.fixture
     async def lookups(self, redcap: Redcap, profile: Profile) -> AsyncIterator[RedcapProject]:
-        """The adapter with a client of its own for look-ups of addresses."""
+        """The adapter with a separate client for address look-ups."""
         apis = [
             RedcapApi(
                 "http://redcap.test/api/",
@@ -298,7 +298,7 @@ class TestLookups:
             await api.close()
 
     async def test_breaker(self, lookups: RedcapProject, redcap: Redcap) -> None:
-        """Look-ups that fail do not open the circuit of signed-in users."""
+        """Failing look-ups do not open the circuit of signed-in users."""
         redcap.answers = [httpx.Response(200, text=HTML)]
         for _ in range(FAILURES):
             with pytest.raises(UpstreamError):
@@ -310,7 +310,7 @@ class TestLookups:
         assert 1 == len(await lookups.rows(["ada"]))
 
     async def test_large(self, lookups: RedcapProject, redcap: Redcap) -> None:
-        """A response with more than a few rows is refused while it comes."""
+        """A response with more than a few rows is aborted while it is read."""
         row = {"email": "x@example.org", "userid": "ada", "created_at": "2026-01-01"}
         redcap.answers = [_json([row] * 100)]
 
@@ -318,7 +318,7 @@ class TestLookups:
             await lookups.find_user("ada@example.org")
 
     async def test_bulkhead(self, profile: Profile) -> None:
-        """Few look-ups run, few wait, and the rest is refused at once."""
+        """Few look-ups run, few wait, and the rest are rejected immediately."""
         asked = 0
         answered = asyncio.Event()
 
@@ -359,7 +359,7 @@ class TestSecrets:
         assert TOKEN not in repr(vars(project))
 
     async def test_weird_record(self, project: RedcapProject, redcap: Redcap) -> None:
-        """A record id goes as a value of its own, whatever it holds."""
+        """A record id is sent as a separate value, whatever it contains."""
         record = "x' or 1=1 #&token=y"
         redcap.answers = [httpx.Response(200, text="http://redcap.test/surveys/?s=A")]
         await project.link(record, "form")
@@ -373,7 +373,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def _broken(serve: Serve, profile: Profile) -> AsyncIterator[RedcapProject]:
-    """The adapter on a server that does what *serve* does."""
+    """The adapter on a server with the behaviour *serve*."""
 
     handling = set()
 
@@ -418,20 +418,20 @@ async def _trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 class TestBrokenServers:
     @pytest.mark.parametrize("serve", [_reset, _cut], ids=["reset", "cut"])
     async def test_breaks_off(self, profile: Profile, serve: Serve) -> None:
-        """A REDCap that breaks connections off is UNAVAILABLE."""
+        """A REDCap that drops connections is UNAVAILABLE."""
         async with _broken(serve, profile) as project:
             with pytest.raises(UnavailableError):
                 await project.rows(["ada"])
 
     async def test_pdf_breaks_off(self, profile: Profile) -> None:
-        """A PDF that ends too early is an error, not a short file."""
+        """A truncated PDF is an error, not a short file."""
         async with _broken(_cut, profile) as project:
             with pytest.raises(UnavailableError):
                 [piece async for piece in project.pdf("r1", "form")]
 
     @pytest.mark.parametrize("serve", [_silent, _trickle], ids=["silent", "trickle"])
     async def test_never_ends(self, profile: Profile, serve: Serve) -> None:
-        """A REDCap that never finishes is given up before the call's own deadline."""
+        """A REDCap that never finishes is abandoned before the call's own deadline."""
         loop = asyncio.get_running_loop()
         caller = SpiffeId("amarre.local", "amarre", "gateway")
         async with _broken(serve, profile) as project:
@@ -455,7 +455,7 @@ class TestBrokenServers:
 
 class TestIsAlive:
     async def test_asks_rarely(self, project: RedcapProject, redcap: Redcap) -> None:
-        """While REDCap answers it is not asked whether it does."""
+        """While REDCap responds, no liveness check is sent."""
         redcap.answers = [httpx.Response(200, text="16.1.9")]
 
         assert all([await project.is_alive() for _ in range(5)])

@@ -1,4 +1,4 @@
-"""What may be written into REDCap's filter logic."""
+"""Values in REDCap's filter logic."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ class TestIsOneOf:
 
     @pytest.mark.parametrize("value", ["", "a'b", 'a"b', "a b", "a]", "a#", "a\\", "a\n", "é"])
     def test_refuses(self, value: str) -> None:
-        """A value that could end the text early, or be another one, is refused."""
+        """A value that could end the string early, or change the logic, is rejected."""
         with pytest.raises(UnsafeValueError):
             is_one_of("u", [value])
 
@@ -36,7 +36,7 @@ class TestIsEmail:
         ],
     )
     def test_logic(self, email: str, logic: str) -> None:
-        """The whole address is compared, in the quotes that it lacks.
+        """The whole address is compared, in the kind of quotes that it does not contain.
 
         Source:
             REDCap API 16.1.9, section 2.4: either quote, no escape character.
@@ -45,13 +45,13 @@ class TestIsEmail:
 
     @pytest.mark.parametrize("email", ["a\\b@x", "a[b@x", "a]b@x", f"{'a' * 254}@x", "a\u200e@x"])
     def test_refused(self, email: str) -> None:
-        """An address that cannot be quoted safely is refused before REDCap is asked."""
+        """An address that cannot be quoted safely is rejected before the call to REDCap."""
         with pytest.raises(InvalidRequestError):
             is_email("m", email)
 
     @given(st.text(max_size=60).map(lambda text: f"{text}@example.org"))
     def test_cannot_get_out(self, email: str) -> None:
-        """Whatever the address, the logic is one comparison with one quoted text."""
+        """For any address, the logic is one comparison with one quoted string."""
         try:
             logic = is_email("m", email)
         except InvalidRequestError:

@@ -1,4 +1,4 @@
-"""Reader of REDCap's responses, against anything."""
+"""The parser of REDCap's responses, with arbitrary input."""
 
 import contextlib
 import json

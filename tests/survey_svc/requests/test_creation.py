@@ -1,4 +1,4 @@
-"""Creation under failures: crashes, lost responses, repeats, callers who hang up."""
+"""Creation under failures: crashes, lost responses, retries, disconnecting callers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -42,7 +42,7 @@ class Replica:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that the test moves."""
+    """A clock that the test advances."""
     return FakeClock()
 
 
@@ -67,14 +67,14 @@ def replica(profile: Profile, project: FakeProject, store: Store, clock: FakeClo
 
 
 async def _crashed(replica: Replica, clock: FakeClock, *, key: str = "") -> Reservation:
-    """Leave the reservation of a holder that is gone without a word."""
+    """Leave the reservation of a crashed holder."""
     attempt = replica.creation._attempt(ADA, "", key)
     await replica.store.claim(attempt, clock())
     return attempt
 
 
 async def test_counted_once(replica: Replica, clock: FakeClock) -> None:
-    """A request counts once: not when the answer is repeated, and also when its holder crashed."""
+    """A request counts once: not for repeated responses, and also if its holder crashed."""
 
     def counted() -> float:
         return REGISTRY.get_sample_value("amarre_survey_requests_created_total") or 0
@@ -107,7 +107,10 @@ class TestOutage:
         assert 1 == len(replica.project.stored)
 
     async def test_hanging_up(self, replica: Replica, clock: FakeClock) -> None:
-        """A caller who hangs up during the look-up of an older creation blocks no later attempt."""
+        """
+        A caller who disconnects during the look-up of an older creation does not block later
+        attempts.
+        """
         await _crashed(replica, clock)
         clock.advance(LEASE)
         looked = asyncio.Event()
@@ -130,7 +133,7 @@ class TestOutage:
 
 class TestCrash:
     async def test_before_import(self, replica: Replica, clock: FakeClock) -> None:
-        """After a crash before the import the next creation uses the same record id."""
+        """After a crash before the import, the next creation uses the same record id."""
         crashed = await _crashed(replica, clock)
         with pytest.raises(OpenRequestExistsError):
             await replica.create()
@@ -140,7 +143,7 @@ class TestCrash:
         assert [crashed.record] == list(replica.project.stored)
 
     async def test_after_import(self, replica: Replica, clock: FakeClock) -> None:
-        """After a crash behind the import the request counts: a new creation meets it."""
+        """After a crash behind the import, the request counts: a new creation finds it."""
         crashed = await _crashed(replica, clock, key="k1")
         await replica.project.save(replica.creation._row(ADA, crashed))
         clock.advance(LEASE)
@@ -153,7 +156,7 @@ class TestCrash:
         assert await replica.store.consent(crashed.record) is not None
 
     async def test_after_import_and_filled(self, replica: Replica, clock: FakeClock) -> None:
-        """When the request of the crash is filled by now, a new one gets a record of its own."""
+        """If the request of the crash has been filled in, a new one gets its own record."""
         crashed = await _crashed(replica, clock)
         await replica.project.save({**replica.creation._row(ADA, crashed), "form_complete": "2"})
         clock.advance(LEASE)
@@ -163,7 +166,7 @@ class TestCrash:
         assert {crashed.record, created} == set(replica.project.stored)
 
     async def test_repeat_with_key(self, replica: Replica, clock: FakeClock) -> None:
-        """A repeat with the key of a crashed creation resumes it, even before the lease ends."""
+        """A retry with the key of a crashed creation resumes it, even before the lease ends."""
         crashed = await _crashed(replica, clock, key="k")
 
         assert crashed.record == await replica.create(key="k")
@@ -172,7 +175,9 @@ class TestCrash:
     async def test_settled_in_between(
         self, replica: Replica, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A repeat whose creation is settled right after it asked gets that answer, no conflict."""
+        """
+        A retry whose creation completes right after its look-up gets that response, not a conflict.
+        """
         crashed = await _crashed(replica, clock, key="k")
         await replica.project.save(replica.creation._row(ADA, crashed))
         clock.advance(LEASE)
@@ -192,7 +197,7 @@ class TestCrash:
             await replica.create()
 
     async def test_sweep(self, replica: Replica, clock: FakeClock) -> None:
-        """The sweep settles what reached REDCap and gives up, much later, what did not."""
+        """The sweep completes what reached REDCap and, much later, gives up the rest."""
         crashed = await _crashed(replica, clock, key="k")
         await replica.project.save(replica.creation._row(ADA, crashed))
         clock.advance(LEASE)
@@ -204,7 +209,7 @@ class TestCrash:
         assert [] == await replica.store.abandoned(clock())
 
     async def test_sweep_gives_up(self, replica: Replica, clock: FakeClock) -> None:
-        """A reservation that never reached REDCap is forgotten after an hour, not before."""
+        """A reservation that never reached REDCap is deleted after an hour, not before."""
         await _crashed(replica, clock)
         clock.advance(LEASE + FORGOTTEN)
         await replica.creation.sweep()
@@ -218,7 +223,7 @@ class TestCrash:
 
 class TestUncertain:
     async def test_answer_lost(self, replica: Replica) -> None:
-        """When REDCap stored the record but its answer was lost, looking finds it: a success."""
+        """If REDCap stored the record but its response was lost, the look-up finds it: success."""
         replica.project.lose_answers = 1
 
         created = await replica.create()
@@ -226,7 +231,7 @@ class TestUncertain:
         assert [created] == list(replica.project.stored)
 
     async def test_answer_lost_and_cannot_look(self, replica: Replica) -> None:
-        """If the outcome cannot be looked up, the call fails and its repeat finds the record."""
+        """If the outcome cannot be looked up, the call fails and its retry finds the record."""
         replica.project.lose_answers = 1
         looks = replica.project.looks
         original = replica.project.rows
@@ -243,7 +248,9 @@ class TestUncertain:
         assert [await replica.create(key="k")] == list(replica.project.stored)
 
     async def test_cannot_look_first(self, replica: Replica) -> None:
-        """When the look for open requests fails nothing is sent, and the place is free again."""
+        """
+        If the look-up of open requests fails, nothing is sent, and the reservation is released.
+        """
         replica.project.away = 1
 
         with pytest.raises(UnavailableError):
@@ -253,7 +260,7 @@ class TestUncertain:
         assert [await replica.create()] == list(replica.project.stored)
 
     async def test_refused(self, replica: Replica) -> None:
-        """A refusal frees the place and creates nothing."""
+        """A rejection releases the reservation and creates nothing."""
         replica.project.refuse = RefusedError("no")
         with pytest.raises(RefusedError):
             await replica.create(key="k")
@@ -262,7 +269,9 @@ class TestUncertain:
         assert [await replica.create(key="k")] == list(replica.project.stored)
 
     async def test_caller_hangs_up(self, replica: Replica, project: FakeProject) -> None:
-        """A caller who hangs up during the import frees the place for the next attempt."""
+        """
+        A caller who disconnects during the import releases the reservation for the next attempt.
+        """
         project.gate = asyncio.Event()
         call = asyncio.create_task(replica.create())
         await project.saving.wait()
@@ -274,7 +283,9 @@ class TestUncertain:
         assert [await replica.create()] == list(project.stored)
 
     async def test_late_import(self, replica: Replica, project: FakeProject) -> None:
-        """An import that REDCap carries out after its caller gave up makes no second record."""
+        """
+        An import that REDCap executes after its caller gave up does not create a second record.
+        """
         project.gate = asyncio.Event()
         row = None
         original = project.save
@@ -301,7 +312,7 @@ class TestTogether:
     async def test_two_replicas(
         self, profile: Profile, project: FakeProject, tmp_path: Path, clock: FakeClock
     ) -> None:
-        """A hundred creations on two replicas make one record."""
+        """A hundred creations on two replicas create one record."""
         url = f"sqlite+aiosqlite:///{tmp_path}/two.sqlite"
         stores = [await SqlStore.open(url), await SqlStore.open(url)]
         replicas = [Replica(profile, project, store, clock) for store in stores]
@@ -320,7 +331,7 @@ class TestTogether:
             await store.close()
 
     async def test_remembered_only_with_success(self, replica: Replica) -> None:
-        """A key that met a refusal serves for a later creation."""
+        """A key whose attempt was rejected can be used for a later creation."""
         first = await replica.create()
         with pytest.raises(OpenRequestExistsError):
             await replica.create(key="k")

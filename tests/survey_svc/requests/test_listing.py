@@ -1,4 +1,4 @@
-"""The list's economy: one flight for many, nothing old after a write, links without calls."""
+"""The efficiency of lists: shared calls, no stale data after a write, cached links."""
 
 import asyncio
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ async def listing(profile: Profile, project: CountingProject) -> Listing:
 
 class TestFlights:
     async def test_one_for_many(self, listing: Listing, project: CountingProject) -> None:
-        """Concurrent callers share one call; later ones need none."""
+        """Concurrent callers share one call; later ones use the cache."""
         lists = await asyncio.gather(*(listing.requests("ada") for _ in range(50)))
         again = await listing.requests("ada")
 
@@ -76,7 +76,7 @@ class TestFlights:
         assert again is await listing.requests("ada")
 
     async def test_one_gives_up(self, listing: Listing, project: CountingProject) -> None:
-        """A caller who gives up does not cancel the call of the others."""
+        """A cancelled caller does not cancel the call of the others."""
         project.hold = asyncio.Event()
         first = asyncio.create_task(listing.rows("ada"))
         second = asyncio.create_task(listing.rows("ada"))
@@ -89,7 +89,7 @@ class TestFlights:
         assert 1 == project.looks
 
     async def test_all_give_up(self, listing: Listing, project: CountingProject) -> None:
-        """When the last one gives up, the call to REDCap is cancelled (H3)."""
+        """When the last caller is cancelled, the call to REDCap is cancelled (H3)."""
         project.hold = asyncio.Event()
         waiters = [asyncio.create_task(listing.rows("ada")) for _ in range(2)]
         while not project.looks:
@@ -109,7 +109,7 @@ class TestFlights:
         assert 3 == len(await listing.requests("ada"))
 
     async def test_write_during_flight(self, listing: Listing, project: CountingProject) -> None:
-        """What was asked for before a write is not shown after it."""
+        """Data requested before a write is not shown after it."""
         project.hold = asyncio.Event()
         before = asyncio.create_task(listing.rows("ada"))
         while not project.looks:
@@ -122,7 +122,7 @@ class TestFlights:
         assert 4 == len(await listing.rows("ada"))
 
     async def test_old_rows_are_not_kept(self, listing: Listing, project: CountingProject) -> None:
-        """Rows that somebody asked for before a write are not kept for others either."""
+        """Rows requested before a write are not cached for others either."""
         since = listing.writes()
         old = await project.rows(["ada"])
         await listing.forget("ada")
@@ -134,12 +134,14 @@ class TestFlights:
 class TestOwnership:
     @pytest.mark.parametrize("record", ["e1", "r9", "", "r1 ", "R1"])
     async def test_not_own(self, listing: Listing, record: str) -> None:
-        """Foreign, absent and merely similar records are not found."""
+        """Foreign, missing and merely similar records are not found."""
         with pytest.raises(NotFoundError):
             await listing.require_own("ada", record)
 
     async def test_guessing(self, listing: Listing, project: CountingProject) -> None:
-        """A user who tries unknown ids soon costs REDCap nothing and is RATE_LIMITED (H8)."""
+        """
+        A user who tries unknown ids soon causes no more REDCap calls and is RATE_LIMITED (H8).
+        """
         outcomes = []
         for number in range(400):
             try:
@@ -153,7 +155,7 @@ class TestOwnership:
         await listing.require_own("ada", "r1")
 
     async def test_same_miss(self, listing: Listing, project: CountingProject) -> None:
-        """The same unknown id is looked for once."""
+        """The same unknown id is looked up once."""
         for _ in range(5):
             with pytest.raises(NotFoundError):
                 await listing.require_own("ada", "e1")
@@ -161,7 +163,7 @@ class TestOwnership:
         assert 2 == project.looks
 
     async def test_made_elsewhere(self, listing: Listing, project: CountingProject) -> None:
-        """A record that another replica has just made is found, whatever is kept here."""
+        """A record just created by another replica is found, despite the cache."""
         await listing.requests("ada")
         project.stored["r4"] = project.stored["r1"] | {"record_id": "r4"}
 
@@ -170,7 +172,7 @@ class TestOwnership:
 
 class TestLinks:
     async def test_listed(self, listing: Listing, project: CountingProject) -> None:
-        """Several missing links cost one list, and never again."""
+        """Several missing links take one list, once."""
         project.listed = {record: f"http://x/{record}" for record in ("r1", "r2", "r3", "e1")}
 
         requests = await listing.requests("ada")
@@ -187,7 +189,7 @@ class TestLinks:
     async def test_not_listed(
         self, listing: Listing, project: CountingProject, no_lists: bool
     ) -> None:
-        """What REDCap does not list is asked for one by one, once."""
+        """Links that REDCap does not list are requested individually, once."""
         project.no_lists = no_lists
 
         requests = await listing.requests("ada")
@@ -196,7 +198,7 @@ class TestLinks:
         assert (1, 3) == (project.asked_all, project.asked_one)
 
     async def test_single(self, listing: Listing, project: CountingProject) -> None:
-        """One missing link does not cost a whole list."""
+        """One missing link does not request a whole list."""
         await listing.requests("eve")
 
         assert (0, 1) == (project.asked_all, project.asked_one)

@@ -1,4 +1,4 @@
-"""Misses are remembered and limited per user."""
+"""Misses are cached and limited per user."""
 
 import pytest
 
@@ -18,7 +18,7 @@ class Ticks:
 
 
 def test_remembered() -> None:
-    """A miss is remembered for a while, for its user only."""
+    """A miss is cached for a while, only for its user."""
     clock = Ticks()
     misses = Misses(clock)
     misses.remember("ada", "r9")
@@ -48,7 +48,7 @@ def test_limited() -> None:
 
 
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded whatever is guessed."""
+    """Memory is bounded, whatever is guessed."""
     monkeypatch.setattr(module, "MAX_KEPT", 10)
     misses = Misses(Ticks())
     for number in range(100):

@@ -78,7 +78,7 @@ class TestWhoGivesAnOpinion:
         ],
     )
     def test_wanted(self, profile: Profile, row: dict[str, str], expected: list[str]) -> None:
-        """Each opinion is wanted exactly under the study's conditions."""
+        """Each opinion is required exactly under the study's conditions."""
         wanted = [o.instrument for o in profile.opinions if is_wanted(o, row)]
 
         assert expected == wanted
@@ -154,7 +154,7 @@ class TestSteps:
     def test_states(
         self, profile: Profile, row: dict[str, str], states: list[StepState], status: Status
     ) -> None:
-        """Steps and status follow from what is complete and which way opinions went."""
+        """Steps and status follow from completion and opinions."""
         request = _derived(profile, **row)
 
         assert states == [step.state for step in request.steps]
@@ -194,7 +194,7 @@ class TestSteps:
         ids=["new", "filled", "opinions wait", "against"],
     )
     def test_without_final(self, profile: Profile, row: dict[str, str], status: Status) -> None:
-        """A study without final validation is done with form and opinions."""
+        """A study without final validation is done after form and opinions."""
         short = profile.model_copy(update={"final": None})
 
         assert status is _derived(short, **row).status
@@ -212,7 +212,9 @@ class TestTitle:
         ids=["unknown", "guest", "destination", "endless"],
     )
     def test_title(self, profile: Profile, row: dict[str, str], title: str) -> None:
-        """The guest's name, else the destination, as a label that fits the contract."""
+        """
+        The title is the guest's name, else the destination, as a label that fits the contract.
+        """
         assert title == _derived(profile, **row).title
 
 

@@ -1,4 +1,4 @@
-"""Shared calls: the longest deadline of those who wait, each waits by its own."""
+"""Shared calls: the longest deadline of the waiters applies, and each waits until its own."""
 
 import asyncio
 
@@ -75,7 +75,7 @@ async def test_own_deadline() -> None:
 
 
 async def test_last_waiter_leaves() -> None:
-    """The call is cancelled when the last waiter has left, not before (H3)."""
+    """The call is cancelled with the last waiter, not before (H3)."""
     shared, work = SharedCalls[str](), Work()
     waiters = [asyncio.create_task(_ask(shared, work, 60)) for _ in range(3)]
     await _started(work)
@@ -94,7 +94,7 @@ async def test_last_waiter_leaves() -> None:
 
 
 async def test_timeout_of_work_is_its_own() -> None:
-    """A TimeoutError of the call itself is not taken for the caller's deadline."""
+    """A TimeoutError of the call itself is not mistaken for the caller's deadline."""
     shared = SharedCalls[str]()
 
     async def fail() -> str:

@@ -1,4 +1,4 @@
-"""Watching: the state first, then changes, soon, bounded, and again from where one left off."""
+"""Change streams: first the state, then changes; prompt, bounded and resumable."""
 
 import asyncio
 import time
@@ -44,7 +44,7 @@ async def _watching(profile: Profile, project: FakeProject) -> Watching:
 async def watching(
     profile: Profile, project: FakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Watching]:
-    """A watching that looks often, so that tests do not wait."""
+    """A watching with a short poll interval."""
     monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
     watching = await _watching(profile, project)
     async with background("watch requests", watching.run):
@@ -73,7 +73,7 @@ def _said(event: Event) -> tuple[Kind, str]:
 
 class TestEvents:
     async def test_current_then_changes(self, watching: Watching, project: FakeProject) -> None:
-        """What is comes first, then what becomes different, and what is gone."""
+        """The current requests come first, then changes and removals."""
         await _store(project, "r1")
         async with aclosing(watching.watch("ada", "")) as events:
             first = await _next(events)
@@ -93,7 +93,7 @@ class TestEvents:
         assert 4 == len({event.id for event in (first, second, third, fourth)})
 
     async def test_resumes(self, watching: Watching, project: FakeProject) -> None:
-        """A client that returns with the last event id gets only later changes."""
+        """A client that reconnects with the last event id gets only later changes."""
         for record in ("r1", "r2", "r3"):
             await _store(project, record)
         async with aclosing(watching.watch("ada", "")) as events:
@@ -108,7 +108,7 @@ class TestEvents:
         assert {(Kind.CHANGED, "r2"), (Kind.REMOVED, "r1")} == changes
 
     async def test_resumes_in_the_middle(self, watching: Watching, project: FakeProject) -> None:
-        """A client that left during the first events gets the remaining ones."""
+        """A client that disconnected during the first events gets the remaining ones."""
         await _store(project, "r1")
         await _store(project, "r2")
         async with aclosing(watching.watch("ada", "")) as events:
@@ -124,7 +124,7 @@ class TestEvents:
     async def test_resumes_elsewhere(
         self, watching: Watching, profile: Profile, project: FakeProject
     ) -> None:
-        """Another replica knows a client that has seen everything, and only that one."""
+        """Another replica recognizes a client that has seen everything, and only that one."""
         await _store(project, "r1")
         async with aclosing(watching.watch("ada", "")) as events:
             seen = await _next(events)
@@ -141,7 +141,7 @@ class TestEvents:
         assert everything[0].request is None
 
     async def test_deleted_while_unknown(self, watching: Watching, project: FakeProject) -> None:
-        """After an unknown id one RESET tells the client to forget what was deleted (C6)."""
+        """After an unknown id, one RESET makes the client drop deleted requests (C6)."""
         await _store(project, "r1")
         async with aclosing(watching.watch("ada", "")) as events:
             seen = await _next(events)
@@ -157,7 +157,7 @@ class TestEvents:
             assert Kind.HEARTBEAT is (await _next(events)).kind
 
     async def test_id_of_another_user(self, watching: Watching, project: FakeProject) -> None:
-        """Another user's event id is unknown: nothing of their requests is revealed (H4)."""
+        """Another user's event id is unknown: nothing about their requests is revealed (H4)."""
         await _store(project, "r1")
         async with aclosing(watching.watch("ada", "")) as events:
             seen = await _next(events)
@@ -169,7 +169,7 @@ class TestEvents:
         assert seen.id != first.id
 
     async def test_heartbeat(self, watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
-        """While nothing happens there are heartbeats, without id."""
+        """Without changes there are heartbeats, without id."""
         monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.02)
         async with aclosing(watching.watch("ada", "")) as events:
             beats = [await _next(events) for _ in range(3)]
@@ -187,14 +187,14 @@ class TestEvents:
             assert Kind.CHANGED is (await _next(events)).kind
 
     async def test_outage_at_the_beginning(self, watching: Watching, project: FakeProject) -> None:
-        """A stream that cannot begin with the truth does not begin."""
+        """A stream that cannot read the current state does not start."""
         project.away = -1
 
         with pytest.raises(UnavailableError):
             await _next(watching.watch("ada", ""))
 
     async def test_unreadable_row(self, watching: Watching, project: FakeProject) -> None:
-        """A row that cannot be read delays its own user's events, nobody else's."""
+        """An invalid row delays only its own user's events."""
         rows = project.rows
 
         async def unreadable(users: Sequence[str]) -> list[Row]:
@@ -216,7 +216,7 @@ class TestEvents:
 
 class TestBounds:
     async def test_per_user(self, watching: Watching, project: FakeProject) -> None:
-        """A user has a few streams; one more is refused until one is closed."""
+        """A user has a limited number of streams; one more is rejected until one is closed."""
         await _store(project, "r1")
         streams = [watching.watch("ada", "") for _ in range(MOST_PER_USER)]
         for stream in streams:
@@ -232,7 +232,7 @@ class TestBounds:
             await stream.aclose()
 
     async def test_one_look_for_all(self, watching: Watching, project: FakeProject) -> None:
-        """However many watch, REDCap is asked once per look."""
+        """REDCap is called once per poll, whatever the number of watchers."""
         streams = [watching.watch(f"user{n}", "") for n in range(20)]
         for stream in streams:
             await _next(stream)
@@ -245,7 +245,7 @@ class TestBounds:
             await stream.aclose()
 
     async def test_idle(self, watching: Watching, project: FakeProject) -> None:
-        """When the last one leaves, REDCap is left in peace."""
+        """Without watchers, REDCap is not called."""
         async with aclosing(watching.watch("ada", "")) as events:
             await _next(events)
 
@@ -292,7 +292,7 @@ class TestService:
         assert pb.CHANGE_KIND_CURRENT == seen.change.kind
 
     async def test_too_many(self, world: World, user: str) -> None:
-        """One stream too many is RATE_LIMITED."""
+        """A stream above the limit is RATE_LIMITED."""
         streams = []
         for _ in range(MOST_PER_USER):
             streams.append(

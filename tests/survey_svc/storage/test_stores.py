@@ -1,4 +1,4 @@
-"""One contract for every store, on real servers."""
+"""The contract of every store, on real servers."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ def attempt(user: str, *, now: datetime = NOW, key: str = "", given: str = "") -
 
 class TestClaim:
     async def test_free(self, store: Store, user: str) -> None:
-        """A free place is ours, as we wished it."""
+        """A free reservation is claimed as requested."""
         mine = attempt(user, key="k", given="i")
 
         claim = await store.claim(mine, NOW)
@@ -62,7 +62,7 @@ class TestClaim:
         assert (mine, None) == (claim.reservation, claim.before)
 
     async def test_taken(self, store: Store, other: Store, user: str) -> None:
-        """A place that is taken stays with its holder, on every replica."""
+        """A reservation that is taken stays with its holder, on every replica."""
         first = attempt(user, key="k")
         await store.claim(first, NOW)
 
@@ -71,7 +71,9 @@ class TestClaim:
         assert (first, None) == (claim.reservation, claim.before)
 
     async def test_taken_over(self, store: Store, other: Store, user: str) -> None:
-        """When the holder's time is over the next one has the place, with the same record."""
+        """
+        After the holder's lease ends, the next one gets the reservation, with the same record.
+        """
         first = attempt(user)
         await store.claim(first, NOW)
         later = NOW + LEASE
@@ -83,7 +85,7 @@ class TestClaim:
         assert first == claim.before
 
     async def test_let_go(self, store: Store, user: str) -> None:
-        """A place that was let go can be taken at once, with the same record."""
+        """A reservation whose lease was ended can be claimed at once, with the same record."""
         first = attempt(user)
         await store.claim(first, NOW)
         await store.let_go(first, NOW)
@@ -94,7 +96,7 @@ class TestClaim:
         assert claim.before is not None
 
     async def test_let_go_too_late(self, store: Store, user: str) -> None:
-        """An attempt that lost the place cannot free it."""
+        """An attempt that lost the reservation cannot release it."""
         first = attempt(user)
         await store.claim(first, NOW)
         second = attempt(user, now=NOW + LEASE)
@@ -106,7 +108,7 @@ class TestClaim:
         assert second.holder == claim.reservation.holder
 
     async def test_hundred_at_once(self, store: Store, other: Store, user: str) -> None:
-        """Of a hundred concurrent claims on two replicas, one gets the place."""
+        """Of a hundred concurrent claims on two replicas, one succeeds."""
         wishes = [attempt(user) for _ in range(100)]
 
         claims = await asyncio.gather(
@@ -120,7 +122,7 @@ class TestClaim:
         )
 
     async def test_hundred_take_over(self, store: Store, other: Store, user: str) -> None:
-        """Of a hundred claims of an abandoned place, one takes it over."""
+        """Of a hundred claims of an abandoned reservation, one takes it over."""
         first = attempt(user)
         await store.claim(first, NOW)
         later = NOW + LEASE
@@ -137,7 +139,7 @@ class TestClaim:
 
 class TestFinish:
     async def test_frees_and_remembers(self, store: Store, other: Store, user: str) -> None:
-        """A finished creation frees the place, remembers its answer and keeps the consent."""
+        """A completed creation releases the reservation, stores its response and the consent."""
         mine = attempt(user, key="k", given="i")
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
@@ -147,7 +149,7 @@ class TestFinish:
         assert (await other.claim(attempt(user), NOW)).before is None
 
     async def test_without_key(self, store: Store, user: str) -> None:
-        """Without a key there is nothing to remember."""
+        """Without a key no response is stored."""
         mine = attempt(user)
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
@@ -155,7 +157,7 @@ class TestFinish:
         assert await store.answered(user, "", NOW) is None
 
     async def test_twice(self, store: Store, user: str) -> None:
-        """Finishing again changes nothing, not even a place taken since."""
+        """Completing again has no effect, not even on a reservation claimed since."""
         mine = attempt(user, key="k")
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
@@ -167,7 +169,7 @@ class TestFinish:
         assert Consent(user, NOW, "2026-01") == await store.consent(mine.record)
 
     async def test_forgotten_after_a_day(self, store: Store, user: str) -> None:
-        """After 24 hours a key is free again."""
+        """After 24 hours a key can be reused."""
         mine = attempt(user, key="k")
         await store.claim(mine, NOW)
         await store.finish(mine, remember=DAY)
@@ -186,7 +188,7 @@ class TestFinish:
 
 class TestAbandoned:
     async def test_found(self, store: Store, other: Store, user: str) -> None:
-        """Places whose holders' time is over are found, those in use or free are not."""
+        """Reservations with expired leases are found; those in use or released are not."""
         gone, here, done = attempt(user), attempt(f"{user}h", now=NOW + LEASE), attempt(f"{user}d")
         for mine in (gone, here, done):
             await store.claim(mine, NOW)
@@ -197,7 +199,7 @@ class TestAbandoned:
         assert [gone] == found
 
     async def test_drop(self, store: Store, user: str) -> None:
-        """A dropped place is free, and a foreign one cannot be dropped."""
+        """A released reservation is free, and one of another attempt cannot be released."""
         mine = attempt(user)
         await store.claim(mine, NOW)
         await store.drop(attempt(user))
@@ -209,7 +211,7 @@ class TestAbandoned:
 
 class TestOpen:
     async def test_at_once(self, tmp_path: Path) -> None:
-        """Replicas that start together on a new database all get it."""
+        """Replicas that start together on a new database all succeed."""
         for n in range(5):
             url = f"sqlite+aiosqlite:///{tmp_path}/new{n}.sqlite"
             for store in await asyncio.gather(*(opened(url) for _ in range(8))):
@@ -232,7 +234,7 @@ class TestAway:
 
     @pytest.mark.redis
     async def test_dies_later(self, tmp_path: Path, user: str) -> None:
-        """A store that dies makes calls UNAVAILABLE, not something unexpected."""
+        """A store that stops makes calls UNAVAILABLE, without unexpected errors."""
         with contextlib.ExitStack() as stack:
             store = await opened(stack.enter_context(servers.redis(tmp_path)))
         with pytest.raises(UnavailableError):

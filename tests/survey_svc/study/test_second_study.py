@@ -33,7 +33,7 @@ async def world(health: Sandbox, svids: Path, tmp_path: Path) -> AsyncIterator[W
 
 class TestHealthQuestionnaire:
     async def test_whole_way(self, world: World, health: Sandbox, user: str) -> None:
-        """Creating, filling, reading and downloading work without a line of code."""
+        """Creating, filling in, reading and downloading work without code changes."""
         created = await world.create(user, notice_version="2026-05")
         [stored] = health.api(content="record", filterLogic=f"[account] = '{user}'")
         [begun] = (await world.list(user)).requests
@@ -61,7 +61,7 @@ class TestHealthQuestionnaire:
         assert pdf.startswith(b"%PDF-")
 
     async def test_other_instruments(self, world: World, user: str) -> None:
-        """The instruments of the other study mean nothing here."""
+        """The instruments of the other study are unknown here."""
         created = await world.create(user)
 
         with pytest.raises(grpc.aio.AioRpcError) as ei:
@@ -71,7 +71,7 @@ class TestHealthQuestionnaire:
 
 
 async def _fresh(world: World, user: str) -> pb.Request:
-    """Return the only request of *user* once the list is not the one kept from before."""
+    """Return the only request of *user* once the list is not the cached one."""
     stream = world.stub.WatchRequests(messages.WatchRequestsRequest(), metadata=world.as_user(user))
     async for event in stream:
         if event.change.request.status == pb.REQUEST_STATUS_DONE:

@@ -1,4 +1,4 @@
-"""The study being served: known, not yet known, changed, or no longer fitting."""
+"""The study being served: known, not yet known, changed, or no longer matching."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,13 +32,13 @@ class ChangingProject(FakeProject):
 
 @pytest.fixture
 async def fitting(profile: Profile) -> Dictionary:
-    """A dictionary that the profile fits."""
+    """A dictionary that matches the profile."""
     return await FakeProject(profile).dictionary()
 
 
 @pytest.fixture
 def project(profile: Profile) -> ChangingProject:
-    """A project that shows nothing yet."""
+    """A project without a dictionary yet."""
     return ChangingProject(profile)
 
 
@@ -46,7 +46,7 @@ def project(profile: Profile) -> ChangingProject:
 async def study(
     profile: Profile, project: ChangingProject, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Study]:
-    """A study that looks often, so that tests do not wait."""
+    """A study with a short refresh interval."""
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
     study = Study(profile, project)
@@ -64,7 +64,7 @@ class TestStudy:
     async def test_not_known_yet(
         self, study: Study, project: ChangingProject, fitting: Dictionary
     ) -> None:
-        """Until REDCap shows the dictionary requests are UNAVAILABLE; then they are served."""
+        """Until REDCap returns the dictionary, requests are UNAVAILABLE; then they are served."""
         with pytest.raises(UnavailableError):
             _ = study.dictionary
         project.shown = fitting
@@ -89,7 +89,7 @@ class TestStudy:
     async def test_no_longer_fits(
         self, study: Study, project: ChangingProject, fitting: Dictionary
     ) -> None:
-        """A study from which a variable was taken is not served until it is back."""
+        """A study from which a variable was removed is not served until it is back."""
         project.shown = fitting
         await _until(study, ready=True)
         project.shown = replace(fitting, columns=fitting.columns - {"invite_nom"})
@@ -98,7 +98,7 @@ class TestStudy:
         await _until(study, ready=True)
 
     async def test_every_fault(self, profile: Profile, fitting: Dictionary) -> None:
-        """A check that fails names every variable, instrument and completion field."""
+        """A failed check lists every variable, instrument and completion field."""
         project = ChangingProject(profile)
         project.shown = replace(
             fitting,
@@ -113,5 +113,5 @@ class TestStudy:
             assert name in str(ei.value)
 
     def test_fits(self, profile: Profile, fitting: Dictionary) -> None:
-        """A profile that fits has no faults."""
+        """A matching profile has no faults."""
         assert [] == faults(profile, fitting)

@@ -1,4 +1,4 @@
-"""Modules import only what the extra that they belong to installs."""
+"""Modules import only what their extra installs."""
 
 import tomllib
 
@@ -16,7 +16,7 @@ def extras() -> Extras:
 
 
 def test_tree() -> None:
-    """Every module of the tree belongs to an extra, and imports nothing that it lacks."""
+    """Every module belongs to an extra and imports only what that provides."""
     assert check_extras() == []
 
 
@@ -39,7 +39,7 @@ def test_tree() -> None:
     ],
 )
 def test_missing(extras: Extras, module: str, source: str, fault: str) -> None:
-    """An import of what a smaller installation lacks is one sentence with both names."""
+    """An import that a smaller installation lacks is reported in one message with both names."""
     (sentence,) = extras.faults(module, source)
     assert module in sentence
     assert fault in sentence
@@ -60,5 +60,5 @@ def test_missing(extras: Extras, module: str, source: str, fault: str) -> None:
     ],
 )
 def test_allowed(extras: Extras, module: str, source: str) -> None:
-    """What the extra installs, itself or through another extra, may be imported."""
+    """Dependencies of the extra, direct or through another extra, may be imported."""
     assert list(extras.faults(module, source)) == []

@@ -1,4 +1,4 @@
-"""The one typed topology."""
+"""The topology."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_no_two_processes_share_a_port() -> None:
 
 def test_needs_are_processes() -> None:
     """
-    What a process needs exists.
+    Everything that a process needs exists.
     """
     names = {process.name for process in topology.PROCESSES}
 
@@ -36,7 +36,8 @@ def test_needs_are_processes() -> None:
 
 def test_identities_are_those_of_the_contract() -> None:
     """
-    Every service of the contracts has a process with its identity, and no other identity exists.
+    Every service of the contracts has a process with its identity, and there are no other
+    identities.
     """
     identities = {p.identity for p in topology.PROCESSES if p.identity}
 
@@ -46,7 +47,7 @@ def test_identities_are_those_of_the_contract() -> None:
 
 def test_page_of_ports() -> None:
     """
-    docs/reference/rendered/ports.md names the port of every process.
+    docs/reference/rendered/ports.md lists the port of every process.
     """
     rows = {
         int(match[1]): match[2]

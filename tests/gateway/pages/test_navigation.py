@@ -1,4 +1,4 @@
-"""Links from other sites, and browsers that keep no cookie."""
+"""Links from other sites, and browsers that do not store cookies."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ CLICK = {
 )
 async def test_link_in_a_mail(world: World, path: str) -> None:
     """
-    A click on another site, without the strict cookie, gets a page that opens the link again.
+    A click on another site, without the strict cookie, gets a page that reopens the link.
 
     Source: RFC 6265bis, section 5.6.7.1.
     """
@@ -50,7 +50,7 @@ async def test_other_requests(world: World, changed: dict[str, str]) -> None:
 
 
 async def test_signed_in(world: World) -> None:
-    """A navigation that carries the cookie is served at once."""
+    """A navigation with the cookie is served at once."""
     world.sign_in()
     answer = await world.http.get("/confirm", headers=CLICK)
     assert "refresh" not in answer.text
@@ -65,7 +65,7 @@ async def test_target_is_escaped(world: World) -> None:
 
 async def test_no_cookie(world: World) -> None:
     """
-    A browser that did not store the cookie at sign-in is told so, with the way to HTTPS.
+    A browser that did not store the cookie at sign-in gets an explanation, with a link to HTTPS.
 
     Safari does not store Secure cookies of http://localhost.
     """
@@ -85,7 +85,7 @@ async def test_cookie_kept(world: World) -> None:
 
 
 async def test_outage_is_not_emptiness(world: World) -> None:
-    """While REDCap is unavailable the data page does not say that no form was filled in."""
+    """While REDCap is unavailable, the data page does not claim that no form was filled in."""
     world.sign_in()
     page = await world.http.get("/?tab=data", headers={"accept-language": "en"})
     assert "No form has been filled in yet" in page.text
@@ -97,7 +97,7 @@ async def test_outage_is_not_emptiness(world: World) -> None:
 
 async def test_referrer(world: World) -> None:
     """
-    Pages let browsers without Fetch Metadata send a real Origin with forms.
+    Pages permit browsers without Fetch Metadata to send a real Origin with forms.
 
     With ``no-referrer`` they send ``Origin: null`` (Fetch, section 3.2).
     """
@@ -105,7 +105,7 @@ async def test_referrer(world: World) -> None:
 
 
 def test_every_text_exists() -> None:
-    """Every text that a template names exists in each language."""
+    """Every text used by a template exists in each language."""
     folder = Path(pages.__file__).parent / "templates"
     named = {
         name

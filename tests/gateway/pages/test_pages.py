@@ -159,7 +159,7 @@ class TestRequests:
         "failure", [UnavailableError("Away."), UpstreamError("HTML instead of JSON.")]
     )
     async def test_outage(self, world: World, failure: MeshError) -> None:
-        """While REDCap fails the page says so instead of showing an empty list."""
+        """While REDCap fails, the page says so instead of showing an empty list."""
         world.sign_in()
         world.survey.does.failures["ListRequests"] = failure
         page = await get(world, "/", failure.contract.http)
@@ -327,8 +327,9 @@ class TestAccount:
     async def test_not_fresh(
         self, world: World, path: str, rpc: str, fields: dict[str, str]
     ) -> None:
-        """After too long a time the visitor is asked to sign in again, address filled in; the
-        change is not made. Who signed in just now makes it.
+        """
+        After too long, the visitor has to sign in again, with a prefilled address, and the change
+        is not made; right after signing in, it is.
         """
         world.sign_in(ago=601)
         page = await world.http.post(path, data=fields, headers=HTML)
@@ -343,7 +344,7 @@ class TestAccount:
         assert 1 == world.auth.does.count(rpc)
 
     async def test_confirm(self, world: World) -> None:
-        """When a script needs a fresh sign-in, the visitor is sent to it."""
+        """If a script needs a fresh sign-in, the visitor is redirected to it."""
         world.sign_in(ago=601)
         answer = await world.http.post("/api/v1/auth/passkeys/begin", json={})
         error = answer.json()["error"]
@@ -355,8 +356,9 @@ class TestAccount:
         assert "Send a link to ada@example.org" in await get(world, "/confirm")
 
     async def test_second_factor(self, world: World) -> None:
-        """A session that needs a passkey is asked for it on every page, or to add a first one;
-        who need not chooses it on the account page, once there is one.
+        """
+        A session that needs a passkey is asked for it on every page, or to add a first one; other
+        users can opt in on the account page once they have one.
         """
         world.sign_in(partial=True)
         assert 'data-passkey="first"' in await get(world, "/")
@@ -386,7 +388,7 @@ class TestAccount:
 
 class TestErrors:
     async def test_for_people(self, world: World) -> None:
-        """Browsers get an error page, programs the envelope."""
+        """Browsers get an error page, programs get the envelope."""
         page = await get(world, "/nothing", 404)
         assert "This page does not exist" in page
         assert "error" in (await world.http.get("/nothing")).json()
@@ -407,7 +409,7 @@ class TestErrors:
         assert (400, "invalid_request") == (answer.status_code, answer.json()["error"]["code"])
 
     async def test_no_inline_code(self, world: World) -> None:
-        """No page needs what the content security policy forbids."""
+        """No page needs anything that the content security policy forbids."""
         world.sign_in()
         for path in ("/", "/?tab=account", "/?tab=data", "/notice", "/signup", "/api/docs"):
             page = await get(world, path)

@@ -1,4 +1,4 @@
-"""The REST API as a whole: every path of the contracts, over fake services."""
+"""The REST API as a whole: every path of the contracts, with fake services."""
 
 import pytest
 from amarre.health.v1 import health_pb2
@@ -117,7 +117,7 @@ class TestRefusals:
         assert "1" == answer.headers["retry-after"]
 
     async def test_auth_away(self, world: World) -> None:
-        """While Auth is unavailable nobody appears signed out and the cookie stays."""
+        """While Auth is unavailable, nobody appears signed out and the cookie stays."""
         world.sign_in()
         world.auth.does.failures["VerifySession"] = UnavailableError("The database is away.")
         answer = await world.http.get("/api/v1/me")

@@ -37,7 +37,7 @@ async def listening(world: World) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until *holds*, at most 5 s."""
+    """Wait until *holds* is true, at most 5 s."""
     async with asyncio.timeout(5):
         while not holds():
             await asyncio.sleep(0.005)
@@ -151,7 +151,7 @@ class TestEvents:
         assert "internal" == json.loads(answer.text.rsplit("data: ", 1)[1])["code"]
 
     async def test_client_goes(self, world: World) -> None:
-        """The rpc is cancelled when the client goes."""
+        """The rpc is cancelled when the client disconnects."""
         world.sign_in()
         world.survey.events.put_nowait(change("a"))
         async with listening(world) as http:
@@ -200,7 +200,7 @@ class TestEvents:
                         break
 
     async def test_head(self, world: World) -> None:
-        """HEAD opens no stream."""
+        """HEAD does not open a stream."""
         world.sign_in()
         answer = await world.http.head("/api/v1/surveys/events")
         assert 200 == answer.status_code
@@ -208,6 +208,6 @@ class TestEvents:
 
 
 def test_event_id_stays_on_its_line() -> None:
-    """An event id with line breaks cannot write further fields."""
+    """An event id with line breaks cannot inject further fields."""
     text = event_stream.event(survey_service_pb2.WatchRequestsResponse(event_id="a\nevent: end\r"))
     assert "id: aevent: end" == text.split("\n")[0]

@@ -44,13 +44,13 @@ def test_negotiation(header: str, accepted: bool) -> None:
 
 @given(st.text(alphabet='gzip*identity;q=01., x-\t"', max_size=60))
 def test_any_accept_encoding(header: str) -> None:
-    """Any Accept-Encoding is read; gzip with weight 0 is never accepted."""
+    """Any Accept-Encoding is parsed; gzip with weight 0 is never used."""
     assert accepts_gzip(header) in {True, False}
     assert not accepts_gzip(f"gzip;q=0,{header.replace('gzip', 'br')}")
 
 
 async def test_small_weight(world: World) -> None:
-    """A client that refuses gzip with a weight of 0 gets no encoding."""
+    """A client that refuses gzip with weight 0 gets no encoding."""
     world.sign_in()
     world.survey.listed = [survey_pb2.Request(id=str(n)) for n in range(100)]
     for header in ("gzip;q=0", "x-supergzip"):

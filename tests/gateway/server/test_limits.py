@@ -1,4 +1,4 @@
-"""Limits: concurrency, queueing, event streams. Each refusal is early and says when to retry."""
+"""Limits: concurrency, queueing, event streams. Rejections are early and include a retry delay."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ def limiter(most: int = 100, least: int = 16, target: float = 0.05) -> Admission
 
 class TestAdmission:
     def test_follows_delay(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The limit shrinks while requests queue, never below its least, and recovers."""
+        """The limit shrinks while requests queue, never below its minimum, and recovers."""
         now = 0.0
         monkeypatch.setattr(time, "monotonic", lambda: now)
         limit = limiter()
@@ -55,7 +55,7 @@ class TestAdmission:
         assert 100 == limit.limit
 
     def test_in_flight(self) -> None:
-        """Requests above the limit are refused; health checks and log-out are not."""
+        """Requests above the limit are rejected; health checks and log-out are not."""
         limit = limiter(most=16)
         held = [limit.admit(0) for _ in range(16)]
         with pytest.raises(UnavailableError):
@@ -65,7 +65,7 @@ class TestAdmission:
         limit.admit(0).release()
 
     def test_waited_too_long(self) -> None:
-        """A request that waited longer than anyone waits for its response is refused."""
+        """A request that waited longer than clients wait is rejected."""
         limit = limiter()
         with pytest.raises(UnavailableError):
             limit.admit(1.1)
@@ -83,7 +83,7 @@ class TestAdmission:
 
     @given(st.text(max_size=20))
     def test_any_stamp(self, stamp: str) -> None:
-        """Any stamp of the edge gives an age from 0 to 60 s."""
+        """Any timestamp from the edge gives an age from 0 to 60 s."""
         assert 0 <= age_seconds({admission.START_HEADER: stamp}) < 60
 
     def test_age(self) -> None:
@@ -93,7 +93,7 @@ class TestAdmission:
 
 
 async def test_overload(world: World) -> None:
-    """Under overload a refusal is 503 with Retry-After; /healthz and log-out are served."""
+    """Under overload, a rejection is 503 with Retry-After; /healthz and log-out are served."""
     settings = world.settings.model_copy(update={"gateway_requests_in_flight": 16})
     gateway = build(settings, world.gateway.api.clients)
     held = [gateway.admission.admit(0) for _ in range(16)]
@@ -116,7 +116,7 @@ async def test_overload(world: World) -> None:
 
 
 async def test_deadline_counts_from_the_edge(world: World) -> None:
-    """The time that a request waited is part of its deadline, so no response comes after it."""
+    """The waiting time of a request is part of its deadline, so no response comes after it."""
     world.sign_in()
     settings = world.settings.model_copy(
         update={"transport": "sidecar", "gateway_queue_longest": world.settings.drain_timeout}
@@ -134,7 +134,7 @@ async def test_deadline_counts_from_the_edge(world: World) -> None:
 
 
 async def test_slow_upload_is_not_a_queue(world: World) -> None:
-    """A request whose body arrived slowly is served; one without a body that waited is not."""
+    """A request with a slow body is served; one without a body that waited is not."""
     settings = world.settings.model_copy(update={"transport": "sidecar"})
     app = build(settings, world.gateway.api.clients).app
     stamp = {"x-amarre-start": str(int(time.time() * 1000) - 2000)}
@@ -149,13 +149,13 @@ async def test_slow_upload_is_not_a_queue(world: World) -> None:
 
 
 async def test_client_cannot_stamp(world: World) -> None:
-    """Without Envoy a stamp of the client is ignored."""
+    """Without Envoy, a client's timestamp is ignored."""
     stamp = {"x-amarre-start": str(int(time.time() * 1000) - 30_000)}
     assert 200 == (await world.http.get("/signup", headers=stamp)).status_code
 
 
 async def test_stream_does_not_count(world: World) -> None:
-    """A response that becomes an event stream leaves its place to others."""
+    """A response that becomes an event stream releases its slot."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/stream":
@@ -267,7 +267,7 @@ class TestStreams:
             assert 200 == stream.status_code
 
     async def test_many_watchers_block_no_call(self, world: World) -> None:
-        """Streams use connections of their own: 120 watchers do not delay other calls."""
+        """Streams use separate connections: 120 watchers do not delay other calls."""
         world.sign_in()
         world.gateway.api.streams = StreamLimits(per_client=1, per_session=200, total=200)
         stub = world.gateway.api.clients.of

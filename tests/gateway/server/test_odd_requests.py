@@ -1,4 +1,4 @@
-"""Requests that no browser sends, as bytes on a real connection."""
+"""Requests that no browser sends, as raw bytes on a real connection."""
 
 import asyncio
 import json

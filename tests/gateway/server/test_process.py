@@ -1,4 +1,4 @@
-"""The gateway process: start, start errors, HTTPS and shutdown."""
+"""The gateway process: startup, startup errors, HTTPS and shutdown."""
 
 import asyncio
 import json

@@ -128,7 +128,7 @@ class TestVerification:
 
 class TestLogOut:
     async def test_at_once(self, world: World) -> None:
-        """A session that ended here is over at once, for every service."""
+        """A session that ended here is invalid at once, for every service."""
         world.sign_in()
         assert 200 == await status_of_me(world)
         assert 200 == (await world.http.get("/api/v1/surveys/list")).status_code
@@ -156,8 +156,9 @@ class TestLogOut:
         assert 200 == await status_of_me(world)
 
     async def test_another_device(self, world: World) -> None:
-        """A session ended from another device is over here at once, and the cookie of the
-        device that asked stays.
+        """
+        A session ended from another device is invalid here at once, and the cookie of the
+        requesting device stays.
         """
         lost = world.sign_in()
         assert 200 == await status_of_me(world)
@@ -238,7 +239,7 @@ class TestLogOut:
 
 
 async def test_second_gateway(world: World) -> None:
-    """Another gateway accepts an ended session for 5 s at most."""
+    """Another gateway accepts an ended session for at most 5 s."""
     clients = Clients.connect(world.settings)
     try:
         now = 0.0
@@ -273,7 +274,7 @@ async def test_second_gateway(world: World) -> None:
 async def test_log_out_always_ends(
     world: World, path: str, request_options: dict[str, Any]
 ) -> None:
-    """Log-out ends the session, whatever else is wrong with the request."""
+    """Log-out ends the session, even if the request is otherwise invalid."""
     world.sign_in()
     answer = await world.http.post(path, **request_options)
     assert 200 == answer.status_code

@@ -1,4 +1,4 @@
-"""The session cache: one verification at a time, bounded, and emptied by pushed revocations."""
+"""The session cache: one verification at a time, bounded, invalidated by pushed revocations."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ class TestCache:
         assert 1 == len({session.token for session in sessions})
 
     async def test_caller_goes_away(self, world: World) -> None:
-        """A cancelled caller does not take the answer from the others."""
+        """A cancelled caller does not affect the others."""
         secret = world.sign_in()
         cache = SessionCache(world.gateway.api.clients.stubs["auth"])
         first = asyncio.create_task(cache.verify(secret, "survey"))
@@ -33,7 +33,7 @@ class TestCache:
         assert "ada" == (await second).user.id
 
     async def test_failure_is_not_kept(self, world: World) -> None:
-        """A rejected session is asked for again, and fails for each of its callers."""
+        """A rejected session is verified again, and fails for each of its callers."""
         world.auth.does.failures["VerifySession"] = UnauthenticatedError("Unknown.")
         cache = SessionCache(world.gateway.api.clients.stubs["auth"])
         asked = [cache.verify("a" * 43, "survey") for _ in range(3)]
@@ -42,7 +42,7 @@ class TestCache:
         assert 0 == len(cache)
 
     async def test_bounded(self, world: World) -> None:
-        """The least recently used session goes when the cache is full."""
+        """The least recently used session is evicted when the cache is full."""
         secrets = [world.auth.open(user_id=f"user{n}") for n in range(4)]
         cache = SessionCache(world.gateway.api.clients.stubs["auth"], most=3)
         for secret in secrets[:3]:
@@ -57,7 +57,7 @@ class TestCache:
         assert before + 1 == world.auth.does.count("VerifySession")
 
     async def test_longer_while_pushed(self, world: World) -> None:
-        """While revocations are pushed a verification lasts until its token nearly expires."""
+        """While revocations are pushed, a verification is valid until its token nearly expires."""
         now = 0.0
         secret = world.sign_in()
         start = time.time()
@@ -85,7 +85,7 @@ class TestRevocations:
         ],
     )
     async def test_pushed(self, world: World, revoked: pb.WatchRevocationsResponse) -> None:
-        """A session that ends elsewhere is gone here as soon as Auth says so; others stay."""
+        """A session that ends elsewhere is removed here once Auth pushes it; others stay."""
         secret = world.sign_in()
         other = world.auth.open(user_id="grace")
         sessions = world.gateway.api.sessions
@@ -104,7 +104,7 @@ class TestRevocations:
         await eventually(lambda: not sessions.pushed)
 
     async def test_silence(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without heartbeats the push counts as failed and entries get old quickly again."""
+        """Without heartbeats the push counts as failed, and entries expire quickly again."""
         monkeypatch.setattr(revocations, "SILENT_SECONDS", 0.2)
         sessions = world.gateway.api.sessions
         watch = world.gateway.api.clients.stubs["auth"].WatchRevocations
@@ -113,7 +113,7 @@ class TestRevocations:
         assert not sessions.pushed
 
     async def test_end_of_stream(self, world: World) -> None:
-        """The stream is opened again when it ends."""
+        """The stream is reopened when it ends."""
         following = asyncio.create_task(world.gateway.follow_revocations())
         try:
             for opened in (1, 2, 3):

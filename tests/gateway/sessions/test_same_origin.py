@@ -115,7 +115,7 @@ def test_any_origin(text: str) -> None:
 
 
 def test_setting() -> None:
-    """A setting that is not a list of origins is rejected at start."""
+    """A setting that is not a list of origins is rejected at startup."""
     with pytest.raises(ValueError, match="not an http or https origin"):
         GatewaySettings(gateway_origins="https://a.test/path")
     settings = GatewaySettings(gateway_origins="http://a.test, https://A.test:443/")

@@ -1,4 +1,4 @@
-"""Entry points as a container runs them, without a container engine."""
+"""Entry points run like in a container, without a container engine."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ PLACE = Place(
 
 def as_another_user() -> list[str]:
     """
-    Return the command that runs another with a random user id, able to read and not to write.
+    Return a command that runs another with a random user id, with read-only access.
 
     Empty where this user cannot change identity; then code stays as writable as it is.
     """
@@ -40,13 +40,13 @@ def as_another_user() -> list[str]:
 
 
 def give(path: Path) -> None:
-    """Let the container's user own *path*, as a volume would."""
+    """Make the container's user the owner of *path*, like a volume."""
     if os.getuid() == 0:
         os.chown(path, USER, USER)
 
 
 class Container:
-    """The paths and variables of one workload, moved from the image's places to *folder*."""
+    """The paths and variables of one workload, moved from the image to *folder*."""
 
     def __init__(self, deployed: Deployment, workload: Workload, folder: Path) -> None:
         self.workload = workload
@@ -64,14 +64,14 @@ class Container:
         return text.replace(SOCKETS, str(self.run)).replace(SECRETS, str(self.secrets))
 
     def secret(self, name: str, text: str) -> None:
-        """Put a secret where the container finds it; it can read it and not write."""
+        """Put a secret where the container finds it, readable but not writable."""
         path = self.secrets / name
         path.write_text(text)
         path.chmod(0o440)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Run the entry point with the declared variables alone."""
+        """Run the entry point with only the declared variables."""
         module = self.workload.process.module
         async with running(["-m", module], self.environment, self.run) as process:
             yield process
@@ -88,7 +88,7 @@ class Container:
 async def running(
     arguments: list[str], environment: Mapping[str, str], folder: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run Python as the container's user while the body runs; it is killed if it still lives."""
+    """Run Python as the container's user while the body runs; kill it if it is still running."""
     process = await asyncio.create_subprocess_exec(
         *as_another_user(),
         sys.executable,
@@ -108,7 +108,7 @@ async def running(
 
 
 async def until_ready(container: Container, process: asyncio.subprocess.Process) -> bool:
-    """Ask the health check until it says ready, the process ends, or time is up."""
+    """Run the health check until it is ready, the process ends, or time is up."""
     ends = time.monotonic() + READY_SECONDS
     while time.monotonic() < ends and process.returncode is None:
         if any(container.run.iterdir()) and await container.is_ready():
@@ -118,7 +118,7 @@ async def until_ready(container: Container, process: asyncio.subprocess.Process)
 
 
 def load() -> Deployment:
-    """Return what is deployed."""
+    """Return the deployment."""
     from mesh.contract import policy
 
     return deployment.load(policy.load())

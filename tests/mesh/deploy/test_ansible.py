@@ -1,4 +1,4 @@
-"""The roles of Ansible: what they say, and where Ansible is installed what they do."""
+"""The Ansible roles: static checks, and a run if Ansible is installed."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SITE = {"agents_listen": "10.0.0.5"}
 
 
 def program(name: str) -> str:
-    """Return a program of Ansible; skips the test where it is not installed."""
+    """Return a program of Ansible; skip the test if it is not installed."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
@@ -31,14 +31,14 @@ def program(name: str) -> str:
 
 def test_no_fault() -> None:
     """
-    Every template, file and handler that a task names is there, and every mode is stated.
+    Every template, file and handler of a task exists, and every mode is set.
     """
     assert [] == check.faults(ROOT)
 
 
 def test_site_variables() -> None:
     """
-    The role asks for exactly what the Compose file asks for.
+    The role requires exactly the variables of the Compose file.
     """
     defaults = yaml.safe_load((ROOT / "roles/compose_stack/defaults/main.yml").read_text())
 
@@ -65,7 +65,7 @@ def test_site_variables() -> None:
 )
 def test_found(tmp_path: Path, path: str, old: str, new: str, said: str) -> None:
     """
-    Roles that would fail on a host are found here, and the place named.
+    Roles that would fail on a host are detected, with the location.
     """
     shutil.copytree(ROOT, tmp_path / "ansible")
     file = tmp_path / "ansible" / "roles" / path
@@ -77,7 +77,7 @@ def test_found(tmp_path: Path, path: str, old: str, new: str, said: str) -> None
 
 
 def play(folder: Path, *options: str, **changes: object) -> subprocess.CompletedProcess[str]:
-    """Run the play against a root of the test's own, without what needs a whole host."""
+    """Run the play against a temporary root, without what needs a whole host."""
     inventory = folder / "inventory.json"
     host = {"ansible_connection": "local", "ansible_host": "127.0.0.1", "ansible_become": False}
     inventory.write_text(json.dumps({"all": {"children": {"compose": {"hosts": {"a": host}}}}}))
@@ -122,8 +122,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_play(played: Path) -> None:
     """
-    The roles write units, settings and scripts of a host, with the site's values; Prometheus of
-    the stack looks for node exporter where it listens.
+    The roles write units, settings and scripts of a host, with the site's values; Prometheus
+    scrapes the configured address of node exporter.
     """
     root = played / "root"
     unit = (root / "etc/systemd/system/amarre.service").read_text()
@@ -172,7 +172,7 @@ def test_second_run(played: Path) -> None:
 
 def test_nobody_may_sign_in(tmp_path: Path) -> None:
     """
-    Without operators SSH would be open to everybody or to nobody; that is refused.
+    Without operators, SSH would be open to everyone or no one; that is rejected.
     """
     for operators in ([], ["0.0.0.0/0"], ["::/0"]):
         done = play(tmp_path, base_operators=operators)
@@ -183,7 +183,7 @@ def test_nobody_may_sign_in(tmp_path: Path) -> None:
 
 def test_site_that_lacks_something(tmp_path: Path) -> None:
     """
-    A site that leaves a value out is refused before anything of the stack is written.
+    A site with a missing value is rejected before anything of the stack is written.
     """
     first = "--start-at-task=Refuse a site that leaves something out"
     done = play(tmp_path, first, compose_stack_site={"AMARRE_ENV": "production"})

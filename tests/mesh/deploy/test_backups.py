@@ -1,4 +1,4 @@
-"""A backup restored into empty databases: every session and every reservation is there."""
+"""A backup restored into empty databases contains every session and reservation."""
 
 import asyncio
 import os
@@ -53,13 +53,13 @@ async def empty(url: str) -> None:
 
 
 def of(url: str, name: str) -> str:
-    """Return the URL of the database *name*, as its service has it."""
+    """Return the URL of the database *name*, as used by its service."""
     changed = make_url(url).set(username=name, database=name)
     return changed.render_as_string(hide_password=False)
 
 
 async def script(url: str, folder: Path, name: str, *arguments: str) -> tuple[int, str]:
-    """Run one of the scripts; returns its status and what it said."""
+    """Run one of the scripts; return its status and output."""
     parsed = make_url(url)
     process = await asyncio.create_subprocess_exec(
         SCRIPTS / name,
@@ -80,7 +80,7 @@ async def script(url: str, folder: Path, name: str, *arguments: str) -> tuple[in
 
 
 async def fill(url: str) -> str:
-    """Give Ada a session and a reservation; returns the secret of the session."""
+    """Create a session and a reservation for Ada; return the secret of the session."""
     async with aclosing(Database(of(url, "auth"))) as database:
         await database.migrate()
         directory = EmbeddedDirectory(database, SessionLife(), lambda: NOW)
@@ -108,7 +108,7 @@ def reservation() -> Reservation:
 
 async def test_restored(server: str, tmp_path: Path) -> None:
     """
-    After a restore into an empty system Ada's session is valid and her reservation stands.
+    After a restore into an empty system, Ada's session and reservation are valid.
     """
     secret = await fill(server)
     status, said = await script(server, tmp_path, "amarre-backup")
@@ -133,7 +133,7 @@ async def test_restored(server: str, tmp_path: Path) -> None:
 
 async def test_not_over_what_is_there(server: str, tmp_path: Path) -> None:
     """
-    A restore over databases with tables is refused, and what is there stays.
+    A restore over databases with tables is rejected, and their content stays.
     """
     secret = await fill(server)
     _, said = await script(server, tmp_path, "amarre-backup")
@@ -149,7 +149,7 @@ async def test_not_over_what_is_there(server: str, tmp_path: Path) -> None:
 
 async def test_damaged_archive(server: str, tmp_path: Path) -> None:
     """
-    An archive whose content does not match its checksums is refused before anything is touched.
+    An archive with wrong checksums is rejected before anything is changed.
     """
     await fill(server)
     _, said = await script(server, tmp_path, "amarre-backup")
@@ -168,7 +168,7 @@ async def test_damaged_archive(server: str, tmp_path: Path) -> None:
 
 async def test_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """
-    A backup whose database cannot be reached says so, and leaves no archive behind.
+    A backup with an unreachable database reports it, and leaves no archive behind.
     """
     url = "postgresql+asyncpg://amarre@127.0.0.1:1/postgres"
 

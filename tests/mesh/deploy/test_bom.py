@@ -15,7 +15,7 @@ GIVES_BACK = {"fpdf2": "LGPL-3.0-only", "certifi": "MPL-2.0"}
 
 def test_everything_in_the_lock() -> None:
     """
-    Every package of the images is named with the version and the hashes of the lock.
+    Every package in the images is listed with the version and the hashes of the lock.
     """
     lock = "\n".join(lock.read_text() for lock in docker.LOCKS.values())
 
@@ -28,7 +28,7 @@ def test_everything_in_the_lock() -> None:
 
 def test_no_strong_copyleft() -> None:
     """
-    Nothing asks that the whole be published; what asks for less is known by name.
+    No licence is strongly copyleft; weak copyleft licences are listed by name.
     """
     found = {p.name: p.licence for p in PACKAGES if "GPL" in p.licence or "MPL" in p.licence}
 

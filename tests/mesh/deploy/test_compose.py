@@ -36,7 +36,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change 
 
 def test_committed() -> None:
     """
-    The committed files are those that topology and contracts give.
+    The committed files are up to date with topology and contracts.
     """
     assert [] == registry.drift(FILES, FOLDER)
 
@@ -56,7 +56,7 @@ def test_schema(tmp_path: Path) -> None:
 
 def test_no_fault() -> None:
     """
-    Every mounted file is there and committed, every name leads somewhere, only the edge is open.
+    Every mounted file is committed, every name is defined, and only the edge is published.
     """
     assert [] == compose_check.faults(CONTENT, FOLDER)
 
@@ -113,7 +113,7 @@ def password(content: Content) -> None:
 )
 def test_found(damage: Callable[[Content], None], said: str) -> None:
     """
-    The checks find damage of each kind and name the place.
+    The checks detect each kind of error, with the location.
     """
     damaged = copy.deepcopy(CONTENT)
     damage(damaged)
@@ -123,7 +123,7 @@ def test_found(damage: Callable[[Content], None], said: str) -> None:
 
 def test_every_process() -> None:
     """
-    Every process but those of a laptop alone is there; stand-ins only in their profile.
+    Every production process is included; the sandbox only in its profile.
     """
     for process in topology.PROCESSES:
         expected = process.stage is not Stage.LOCAL
@@ -135,7 +135,7 @@ def test_every_process() -> None:
 
 def test_only_proxies_meet() -> None:
     """
-    Workloads are on no network of the mesh; their proxies alone are, and they meet no data.
+    Only proxies are on the mesh network, not workloads, and proxies are not on the data network.
     """
     for workload in DEPLOYED.workloads:
         assert not {"mesh", "edge"} & set(SERVICES[workload.name]["networks"])
@@ -145,15 +145,15 @@ def test_only_proxies_meet() -> None:
 
 
 def mounted(service: str) -> dict[str, str]:
-    """Return what *service* mounts, by the path inside of the container."""
+    """Return the mounts of *service*, by the path inside the container."""
     parts = (volume.split(":") for volume in SERVICES[service]["volumes"])
     return {part[1]: part[0] for part in parts}
 
 
 def test_a_proxy_has_its_own_certificate_only() -> None:
     """
-    Each proxy mounts the certificate volume of its workload and no other; engines before API
-    1.45 ignore a sub-path silently, so none is used.
+    Each proxy mounts only the certificate volume of its workload; engines before API 1.45 silently
+    ignore a sub-path, so none is used.
     """
     for workload in DEPLOYED.workloads:
         found = mounted(envoys.container(workload))
@@ -166,14 +166,14 @@ def test_a_proxy_has_its_own_certificate_only() -> None:
 
 def test_certificates_outlive_the_engine() -> None:
     """
-    Certificates are on disk: after a restart of the engine every proxy finds its own.
+    Certificates are on disk: after a restart of the engine, every proxy finds its own.
     """
     for workload in DEPLOYED.workloads:
         assert {} == CONTENT["volumes"][f"certs-{workload.name}"]
 
 
 class TestReaders:
-    """Whatever a container reads or writes belongs to the user it runs as."""
+    """Everything that a container reads or writes belongs to the user it runs as."""
 
     @pytest.mark.parametrize("name", SERVICES)
     def test_user(self, name: str) -> None:
@@ -207,8 +207,7 @@ class TestReaders:
 
     def test_volumes(self) -> None:
         """
-        Each volume on disk is given to the user of the containers that write to it, before they
-        start.
+        Before containers start, each volume on disk is owned by the user that writes to it.
         """
         given = {
             words[2].rpartition("/")[2]: words[1]
@@ -226,17 +225,17 @@ class TestReaders:
 
     def test_file(self) -> None:
         """
-        The table that the host's script reads names every secret of the Compose file.
+        The table that the host's script reads contains every secret of the Compose file.
         """
         assert set(CONTENT["secrets"]) <= set(json.loads(FILES["readers.json"]))
 
 
 class TestHealth:
-    """Health checks tell liveness, and that the edge answers."""
+    """Health checks check liveness, and that the edge responds."""
 
     def test_images(self) -> None:
         """
-        A dependency that is unavailable makes no image unhealthy: any answer is enough.
+        An unavailable dependency does not make an image unhealthy: any response is enough.
         """
         checks = [line for line in DOCKER["Dockerfile"].splitlines() if "HEALTHCHECK -" in line]
 
@@ -245,7 +244,7 @@ class TestHealth:
 
     def test_edge(self) -> None:
         """
-        `up --wait` waits until the edge answers over HTTPS.
+        `up --wait` waits until the edge responds over HTTPS.
         """
         test = SERVICES["gateway"]["healthcheck"]["test"]
 
@@ -254,7 +253,7 @@ class TestHealth:
 
     def test_database(self) -> None:
         """
-        PostgreSQL is healthy only when a service can sign in to its own database over TCP.
+        PostgreSQL is healthy only once a service can log in to its own database over TCP.
         """
         (_, command) = SERVICES["postgres"]["healthcheck"]["test"]
 
@@ -267,7 +266,7 @@ class TestDigests:
 
     def test_changed(self) -> None:
         """
-        The label changes with the files of the container, and of that container only.
+        The label changes only with the files of the same container.
         """
         services: Content = {
             name: {"volumes": list(SERVICES[name]["volumes"])} for name in ("auth-envoy", "loki")
@@ -295,7 +294,7 @@ class TestDigests:
 class TestTelemetry:
     def test_profiles(self) -> None:
         """
-        Without the profile telemetry nothing is exported: the endpoint comes from site.env.
+        Without the profile telemetry, nothing is exported: the endpoint comes from site.env.
         """
         for workload in DEPLOYED.workloads:
             variables = SERVICES[workload.name]["environment"]
@@ -304,14 +303,14 @@ class TestTelemetry:
 
     def test_one_path(self) -> None:
         """
-        Metrics are scraped and not pushed as well, so that each series exists once.
+        Metrics are scraped and not also pushed, so that each series exists once.
         """
         for workload in DEPLOYED.workloads:
             assert "none" == SERVICES[workload.name]["environment"]["OTEL_METRICS_EXPORTER"]
 
     def test_other_applications(self) -> None:
         """
-        Prometheus finds the scrape targets that a site adds.
+        Prometheus reads the scrape targets that a site adds.
         """
         source = mounted("prometheus")["/etc/prometheus/applications"]
 
@@ -339,8 +338,8 @@ def test_redirect() -> None:
 
 def test_sandbox_settings() -> None:
     """
-    Both examples of site.env set every value that Compose asks for, the sandbox's with names
-    that containers resolve; browsers reach the sandbox on loopback.
+    Both examples of site.env set every required value, the sandbox's with names that containers
+    resolve; browsers reach the sandbox on loopback.
     """
     for name in ("site.env.example", "site.env.sandbox"):
         lines = dict(
@@ -377,7 +376,7 @@ async def test_envoy_takes_its_files(name: str, svids: Path, tmp_path: Path) -> 
 class TestSecrets:
     def test_new_installation(self, tmp_path: Path) -> None:
         """
-        Everything that Compose declares is made, or a person is told what to put where.
+        Everything that Compose declares is created, or the operator is told what to add where.
         """
         made = set(compose_secrets.make(tmp_path / "secrets"))
         wanted = set(compose_secrets.missing(tmp_path / "secrets"))
@@ -387,7 +386,7 @@ class TestSecrets:
 
     def test_trial(self, tmp_path: Path) -> None:
         """
-        For a trial with the sandbox nothing is left for a person to add.
+        For testing with the sandbox, nothing is left for the operator to add.
         """
         compose_secrets.make(tmp_path, sandbox=True)
 
@@ -396,8 +395,8 @@ class TestSecrets:
 
     def test_alertmanager(self, tmp_path: Path) -> None:
         """
-        Every secret file that Alertmanager's configuration names is asked for, and the chat's is
-        a URL, since Alertmanager refuses anything else at each alert.
+        Every secret file in Alertmanager's configuration is required, and the chat's is a URL,
+        since Alertmanager rejects anything else at each alert.
         """
         compose_secrets.make(tmp_path, sandbox=True)
         words = set(alertmanager.render()["alertmanager.yaml"].split())
@@ -408,7 +407,7 @@ class TestSecrets:
 
     def test_second_run(self, tmp_path: Path) -> None:
         """
-        What is there is kept.
+        Existing files are kept.
         """
         compose_secrets.make(tmp_path)
         before = {p.name: p.read_text() for p in tmp_path.iterdir()}
@@ -418,7 +417,7 @@ class TestSecrets:
 
     def test_they_fit_together(self, tmp_path: Path) -> None:
         """
-        URLs hold the passwords that the servers are given.
+        URLs contain the passwords that the servers are given.
         """
         compose_secrets.make(tmp_path)
 
@@ -448,7 +447,7 @@ class TestSecrets:
     @needs_root
     def test_edge_certificate(self, tmp_path: Path) -> None:
         """
-        The edge's certificate is behind the link that Envoy watches; a new one moves the link,
+        The edge's certificate is behind the link that Envoy watches; a new one changes the link,
         the same one does not.
         """
         compose_secrets.make(tmp_path, sandbox=True)
@@ -469,7 +468,7 @@ class TestSecrets:
     @needs_root
     def test_wrong_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """
-        A key that does not belong to the certificate is named, and nothing is published.
+        A key that does not match the certificate is reported, and nothing is published.
         """
         compose_secrets.make(tmp_path, sandbox=True)
         (tmp_path / "edge/tls.key").write_text((tmp_path / "auth-signing-key.pem").read_text())
@@ -482,7 +481,7 @@ class TestSecrets:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """
-        Without the right to change owners it says so in one sentence.
+        Without the permission to change owners, it fails with one message.
         """
         monkeypatch.setattr("os.geteuid", lambda: 1000)
 
@@ -491,7 +490,7 @@ class TestSecrets:
 
     def test_bare_host(self, tmp_path: Path) -> None:
         """
-        It runs on a host that has Python and openssl only, by its path.
+        It runs on a host with only Python and openssl, by its path.
         """
         program = [sys.executable, "-I", "-S", compose_secrets.__file__, "--sandbox", str(tmp_path)]
         done = subprocess.run(program, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """
-The entry points of the images, as a container runs them: read-only code, a random user id, only
-the declared variables, secrets as files, SIGTERM.
+The entry points of the images, as in a container: read-only code, a random user id, only the
+declared variables, secrets as files, SIGTERM.
 """
 
 import secrets
@@ -19,7 +19,7 @@ REDCAP_TOKEN = secrets.token_hex(16).upper()
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder that the container's user can reach, as it cannot reach pytest's own."""
+    """A folder that the container's user can access, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="amarre-container-") as name:
         path = Path(name)
         path.chmod(0o755)
@@ -28,7 +28,7 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 async def redcap(tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of a REDCap sandbox that runs as its image would."""
+    """The URL of a REDCap sandbox that runs as in its image."""
     folder = tmp_path / "redcap"
     folder.mkdir()
     give(folder)
@@ -63,21 +63,21 @@ async def starts_and_stops(made: Container) -> None:
 
 async def test_gateway(tmp_path: Path) -> None:
     """
-    The gateway becomes ready with its declared variables and ends by SIGTERM with status 0.
+    The gateway becomes ready with its declared variables and ends on SIGTERM with status 0.
     """
     await starts_and_stops(container("gateway", tmp_path))
 
 
 async def test_health(tmp_path: Path) -> None:
     """
-    Health becomes ready with its declared variables and ends by SIGTERM with status 0.
+    Health becomes ready with its declared variables and ends on SIGTERM with status 0.
     """
     await starts_and_stops(container("health", tmp_path))
 
 
 async def test_auth(tmp_path: Path) -> None:
     """
-    Auth becomes ready with its signing key from a secret it cannot write to.
+    Auth becomes ready with its signing key from a read-only secret.
     """
     made = container("auth", tmp_path)
     made.secret("amarre_auth_database", f"sqlite+aiosqlite:///{made.run / 'auth.sqlite'}")
@@ -89,7 +89,7 @@ async def test_auth(tmp_path: Path) -> None:
 
 async def test_survey(tmp_path: Path, redcap: str) -> None:
     """
-    Survey becomes ready as soon as REDCap answers it.
+    Survey becomes ready as soon as REDCap responds.
     """
     made = container("survey", tmp_path)
     # Production takes no REDCap without TLS; the sandbox of trials has none.
@@ -103,7 +103,7 @@ async def test_survey(tmp_path: Path, redcap: str) -> None:
 
 async def test_missing_secret(tmp_path: Path) -> None:
     """
-    A secret that is missing ends the process with status 2 and a sentence that names it.
+    A missing secret ends the process with status 2 and a message that names it.
     """
     made = container("survey", tmp_path)
     async with made.running() as process:

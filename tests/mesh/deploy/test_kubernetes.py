@@ -1,4 +1,4 @@
-"""The overlays as a cluster would get them, and the checks that guard them."""
+"""The overlays, built for a cluster, and their checks."""
 
 import copy
 import shutil
@@ -39,7 +39,7 @@ def find(resources: list[Resource], kind: str, name: str) -> Resource:
 
 def test_committed() -> None:
     """
-    The committed files are those that topology and contracts give.
+    The committed files are up to date with topology and contracts.
     """
     assert [] == registry.drift(FILES, registry.committed("kubernetes"))
 
@@ -48,13 +48,13 @@ def test_committed() -> None:
 class TestProduction:
     def test_no_fault(self, production: list[Resource]) -> None:
         """
-        The production overlay builds, and the checks find nothing.
+        The production overlay builds, and the checks find no problems.
         """
         assert [] == check.faults(production)
 
     def test_identities(self, production: list[Resource]) -> None:
         """
-        Every pod bears the service account that is its SPIFFE id, in its namespace.
+        Every pod has the service account of its SPIFFE id, in its namespace.
         """
         for workload in DEPLOYED.workloads:
             pod = find(production, "Deployment", workload.name)
@@ -65,8 +65,8 @@ class TestProduction:
 
     def test_replicas(self, production: list[Resource]) -> None:
         """
-        Three replicas at least, which only the autoscalers set: of the rollouts of services, and of
-        the deployment of the gateway.
+        At least three replicas, which only the autoscalers set: of the services' rollouts, and of
+        the gateway's deployment.
         """
         for workload in DEPLOYED.workloads:
             scaler = find(production, "HorizontalPodAutoscaler", workload.name)["spec"]
@@ -79,7 +79,7 @@ class TestProduction:
 
     def test_canary_names_routes_that_exist(self, production: list[Resource]) -> None:
         """
-        A rollout changes the weights of every route that has weights, and of no other.
+        A rollout changes the weights of exactly the routes with weights.
         """
         for service in policy.load().services:
             istio = find(production, "Rollout", service.name)["spec"]["strategy"]["canary"]
@@ -90,7 +90,7 @@ class TestProduction:
 
     def test_verdict(self, production: list[Resource]) -> None:
         """
-        A canary is judged by the objective of every method that answers calls.
+        A canary is judged by the objective of every unary method.
         """
         for service in policy.load().services:
             metrics = find(production, "AnalysisTemplate", service.name)["spec"]["metrics"]
@@ -104,7 +104,7 @@ class TestProduction:
 
     def test_site_reaches_everything(self, production: list[Resource]) -> None:
         """
-        What a site says of itself replaces every host name of the example.
+        The values of a site replace every example host name.
         """
         path = KUBERNETES / "overlays" / "production" / "site.yaml"
         text = path.read_text().replace("example.org", "example.edu")
@@ -120,7 +120,7 @@ class TestProduction:
     @pytest.mark.parametrize("key", ["redcap-host", "host"])
     def test_missing_site_value(self, key: str) -> None:
         """
-        A site that leaves a value out is refused, and the value named.
+        A site with a missing value is rejected with its name.
         """
         site = yaml.safe_load((KUBERNETES / "overlays/production/site.yaml").read_text())
         del site["data"][key]
@@ -133,7 +133,7 @@ class TestProduction:
 
     def test_job_of_the_rules(self, production: list[Resource]) -> None:
         """
-        What the operator scrapes has the job that rules and dashboards look for.
+        The operator's scrape jobs have the job label that rules and dashboards use.
         """
         (monitor,) = [r for r in production if r["kind"] == "PodMonitor"]
         (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
@@ -143,7 +143,7 @@ class TestProduction:
 
     def test_unknown_overlay(self) -> None:
         """
-        An overlay that is not there is refused by name.
+        An unknown overlay is rejected by name.
         """
         with pytest.raises(check.BuildError, match=r"^test: "):
             check.build(KUBERNETES / "overlays" / "test")
@@ -203,7 +203,7 @@ def test_found(
     production: list[Resource], damage: Callable[[list[Resource]], None], said: str
 ) -> None:
     """
-    The checks find damage of each kind and name the place.
+    The checks detect each kind of error, with the location.
     """
     damaged = copy.deepcopy(production)
     damage(damaged)
@@ -216,7 +216,8 @@ class TestNetwork:
     @pytest.mark.parametrize("callee", DEPLOYED.workloads, ids=lambda w: w.name)
     def test_packets_follow_the_contract(self, caller: Workload, callee: Workload) -> None:
         """
-        Packets pass to a service's port exactly where the contract has a call, on both ends.
+        Network policies permit packets to a service's port exactly where the contract has a call,
+        at both ends.
         """
         expected = callee in DEPLOYED.callees(caller.name)
 
@@ -226,7 +227,7 @@ class TestNetwork:
 
     def test_nothing_by_default(self) -> None:
         """
-        Every namespace denies what no permission names, in both directions.
+        Every namespace denies by default, in both directions.
         """
         for namespace in DEPLOYED.namespaces:
             (found,) = [
@@ -240,7 +241,7 @@ class TestNetwork:
 
 
 def permits(subject: Workload, direction: str, side: str, other: Workload, port: int) -> bool:
-    """Say whether the policies over *subject* let packets from or to *other* pass."""
+    """Return whether the policies of *subject* permit packets from or to *other*."""
     applying = [
         r["spec"]
         for r in BASE

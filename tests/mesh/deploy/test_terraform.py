@@ -1,4 +1,4 @@
-"""Terraform: what can be checked without a provider is, and damage is found."""
+"""Terraform: checks without a provider, which detect errors."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ needs_terraform = pytest.mark.skipif(
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A copy of the modules that a test may damage."""
+    """A copy of the modules that a test may modify."""
     copied = tmp_path / "terraform"
     shutil.copytree(ROOT, copied)
     return copied
@@ -31,7 +31,7 @@ def damage(path: Path, old: str, new: str) -> None:
 @needs_terraform
 def test_no_fault() -> None:
     """
-    Format, the core module's own tests and every call between modules are right.
+    Format, the core module's own tests and every call between modules are valid.
     """
     assert [] == check.faults(ROOT)
 
@@ -39,7 +39,7 @@ def test_no_fault() -> None:
 @needs_terraform
 def test_core_that_opens_ssh(root: Path) -> None:
     """
-    A core module that lets the world reach SSH fails its own tests.
+    A core module that opens SSH to the world fails its own tests.
     """
     damage(root / "core" / "main.tf", "from = pair[1]", 'from = "0.0.0.0/0"')
 
@@ -84,7 +84,7 @@ def test_core_that_opens_ssh(root: Path) -> None:
 )
 def test_found(root: Path, path: str, old: str, new: str, said: str) -> None:
     """
-    Modules that do not fit together are found, and the place named.
+    Modules with mismatching interfaces are detected, with the location.
     """
     damage(root / path, old, new)
 

@@ -1,4 +1,6 @@
-"""A mesh with one service more, as somebody would add it: a contract and a line of topology."""
+"""
+A mesh with an additional service, as a contributor would add it: a contract and a line of topology.
+"""
 
 import functools
 
@@ -28,7 +30,7 @@ PROCESS = Process(
 
 @functools.cache
 def contract() -> Mesh:
-    """The contracts, and one of a service that reads notes for the gateway."""
+    """The contracts, and that of a service that reads notes for the gateway."""
     file = descriptor_pb2.FileDescriptorProto(
         name="amarre/notes/v1/notes_service.proto",
         package="amarre.notes.v1",
@@ -62,5 +64,5 @@ def contract() -> Mesh:
 
 
 def deployed() -> Deployment:
-    """Return what would be deployed."""
+    """Return the deployment."""
     return deployment.load(contract(), (*topology.PROCESSES, PROCESS))

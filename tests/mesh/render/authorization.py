@@ -1,5 +1,5 @@
 """
-What Istio's AuthorizationPolicy decides, in the part of the language that we render.
+An evaluator of Istio's AuthorizationPolicy, for the features that we render.
 
 Written from Istio's reference, not from our renderer, so that the two can disagree.
 """
@@ -13,7 +13,7 @@ Policy = dict[str, Any]
 
 @dataclass(frozen=True)
 class Request:
-    """One request as a server's proxy sees it."""
+    """One request as seen by a server's proxy."""
 
     namespace: str
     app: str
@@ -28,7 +28,7 @@ class Request:
 
 
 def allowed(policies: Iterable[Policy], request: Request) -> bool:
-    """Say whether *request* gets through: as soon as a policy applies, one must allow it."""
+    """Return whether *request* is permitted: if any policies apply, one must allow it."""
     applying = [p for p in policies if _applies(p, request)]
     assert all(p["spec"]["action"] == "ALLOW" for p in applying)
     if not applying:
@@ -79,7 +79,9 @@ def _condition(condition: dict[str, Any], request: Request) -> bool:
 
 
 def _any(patterns: list[str] | None, value: str) -> bool:
-    """Say whether one of *patterns* fits; ``x*`` is a prefix, none at all fits everything."""
+    """
+    Return whether one of *patterns* matches; ``x*`` is a prefix, no patterns match everything.
+    """
     if patterns is None:
         return True
     return any(

@@ -1,4 +1,4 @@
-"""A new service is added in one place; this is what appears everywhere."""
+"""A new service is added in one place; these tests check what is derived from it."""
 
 import yaml
 
@@ -12,7 +12,7 @@ BEFORE = deployment.load(policy.load())
 
 def test_istio() -> None:
     """
-    Istio gets its permission, scope, routes and breakers.
+    Istio gets its authorization policy, scope, routes and circuit breakers.
     """
     new = set(istio.files(deployed())) - set(istio.files(BEFORE))
 
@@ -30,7 +30,7 @@ def test_istio() -> None:
 
 def test_its_own_figures() -> None:
     """
-    The rendered figures are those of its contract.
+    The rendered values are those of its contract.
     """
     files = istio.files(deployed())
     rule = yaml.safe_load(files[f"base/destination-rule-{NAME}.yaml"])["spec"]["trafficPolicy"]
@@ -43,7 +43,7 @@ def test_its_own_figures() -> None:
 
 def test_kubernetes() -> None:
     """
-    Kubernetes gets its workload, account, settings, budgets, network, secret and canary.
+    Kubernetes gets its workload, account, settings, budgets, network policies, secret and canary.
     """
     new = set(kubernetes.files(deployed())) - set(kubernetes.files(BEFORE))
     base = (
@@ -65,7 +65,7 @@ def test_kubernetes() -> None:
 
 def test_compose() -> None:
     """
-    Compose gets it with its Envoy and that one's files; Prometheus asks both.
+    Compose gets it with its Envoy and the Envoy's files; Prometheus scrapes both.
     """
     before, after = compose.files(BEFORE), compose.files(deployed())
     services = set(yaml.safe_load(after["compose.yaml"])["services"])
@@ -82,7 +82,7 @@ def test_compose() -> None:
 
 def test_objectives() -> None:
     """
-    What its method promises is recorded, so that the alerts on budgets watch it.
+    The objectives of its method are recorded, so that budget alerts cover it.
     """
     before, after = rule_files(policy.load()), rule_files(contract())
 
@@ -93,7 +93,7 @@ def test_objectives() -> None:
 
 def test_callers_learn_of_it() -> None:
     """
-    The gateway and the health service may reach it, and know where it is.
+    The gateway and the health service may reach it, and have its address.
     """
     files = kubernetes.files(deployed())
     for caller in ("gateway", "health"):

@@ -1,4 +1,6 @@
-"""The software catalogue: valid by Backstage's own schemas, whole, and in step with contracts."""
+"""
+The Backstage catalog: valid by Backstage's own schemas, complete, and consistent with contracts.
+"""
 
 import json
 import shutil
@@ -34,7 +36,7 @@ console.log(JSON.stringify(wrong));
 
 
 def entities() -> list[Any]:
-    """Return the entities, with each definition that they refer to in its place."""
+    """Return the entities, with each referenced definition inlined."""
     found = list(yaml.safe_load_all(backstage.render()["catalog-info.yaml"]))
     for entity in found:
         definition = entity["spec"].get("definition")
@@ -45,7 +47,7 @@ def entities() -> list[Any]:
 
 
 def problems(given: list[Any]) -> list[str]:
-    """Return what Backstage's own validators find wrong."""
+    """Return the errors of Backstage's own validators."""
     done = subprocess.run(
         ["node", "--input-type=module", "--eval", VALIDATE],
         input=json.dumps(given),
@@ -64,7 +66,7 @@ def problems(given: list[Any]) -> list[str]:
 )
 def test_schema() -> None:
     """
-    Every entity passes the validators of `@backstage/catalog-model`, which refuse a wrong one.
+    Every entity passes the validators of `@backstage/catalog-model`, which reject an invalid one.
     """
     given = entities()
     assert [] == problems(given)
@@ -92,7 +94,7 @@ def test_references() -> None:
 
 def test_calls() -> None:
     """
-    Components consume what the contracts let them call, and provide what they serve.
+    Components consume the APIs that the contracts permit, and provide their own.
     """
     by_name = {e["metadata"]["name"]: e["spec"] for e in entities() if e["kind"] == "Component"}
     mesh = policy.load()

@@ -1,4 +1,4 @@
-"""What cannot stand side by side is refused with the place named."""
+"""Conflicting inputs are rejected with the location."""
 
 from dataclasses import replace
 
@@ -69,7 +69,7 @@ def changed(name: str, **fields: object) -> list[Process]:
 )
 def test_refused(processes: list[Process], said: str) -> None:
     """
-    Impossible input is refused; the message names the file and what stands against what.
+    Invalid input is rejected; the message names the file and the conflict.
     """
     with pytest.raises(RenderError) as ei:
         deployment.load(MESH, processes)
@@ -80,7 +80,7 @@ def test_refused(processes: list[Process], said: str) -> None:
 
 def test_process_without_contract() -> None:
     """
-    A gRPC process whose service no contract describes is refused.
+    A gRPC process without a contract is rejected.
     """
     with pytest.raises(RenderError, match="process 'survey' speaks gRPC without contract"):
         deployment.load(Mesh(MESH.services[:2]))

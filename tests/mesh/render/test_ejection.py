@@ -1,4 +1,4 @@
-"""Which failures eject a replica, asked of a real Envoy with the rendered outlier detection."""
+"""Which failures eject a replica, tested with a real Envoy and the rendered outlier detection."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def rendered_cluster(service: str) -> dict[str, Any]:
 
 
 def _clusters(document: Any) -> list[dict[str, Any]]:
-    """Return every cluster in a rendered document, wherever it is."""
+    """Return every cluster in a rendered document, at any depth."""
     if isinstance(document, dict):
         own = [document] if {"name", "outlier_detection"} <= set(document) else []
         return own + [found for value in document.values() for found in _clusters(value)]
@@ -139,14 +139,14 @@ async def envoy(folder: Path, upstream: int) -> AsyncIterator[tuple[int, str]]:
 
 
 async def ejections(url: str) -> int:
-    """Return how many ejections Envoy has decided so far."""
+    """Return the number of ejections by Envoy so far."""
     async with httpx.AsyncClient(trust_env=False) as client:
         text = (await client.get(f"{url}/stats?filter=ejections_enforced_total")).text
     return int(text.rsplit(":", 1)[1])
 
 
 async def calls(port: int) -> list[grpc.StatusCode]:
-    """Make some calls through Envoy at once; their statuses."""
+    """Make concurrent calls through Envoy; return their statuses."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         return await asyncio.gather(*(_call(channel) for _ in range(CALLS)))
 
@@ -188,7 +188,7 @@ async def replica(
 
 @pytest.mark.parametrize("headers", [False, True], ids=["trailers only", "after headers"])
 async def test_honest_unavailable(tmp_path: Path, headers: bool) -> None:
-    """A replica that reports UNAVAILABLE about a system behind it is never ejected (F3)."""
+    """A replica that returns UNAVAILABLE because of a backend is never ejected (F3)."""
 
     async def unavailable(_: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         if headers:
@@ -204,7 +204,7 @@ async def test_honest_unavailable(tmp_path: Path, headers: bool) -> None:
 
 
 async def test_no_answer(tmp_path: Path) -> None:
-    """A replica that takes calls and never answers is ejected."""
+    """A replica that accepts calls but never responds is ejected."""
 
     async def hang(_: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         await asyncio.Event().wait()
@@ -215,7 +215,7 @@ async def test_no_answer(tmp_path: Path) -> None:
 
 
 async def test_reset(tmp_path: Path) -> None:
-    """A replica that closes connections without an answer is ejected."""
+    """A replica that closes connections without a response is ejected."""
 
     async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
@@ -226,6 +226,6 @@ async def test_reset(tmp_path: Path) -> None:
 
 
 async def test_refused(tmp_path: Path) -> None:
-    """A replica that cannot be connected to is ejected."""
+    """An unreachable replica is ejected."""
     async with envoy(tmp_path, free_port()) as (port, admin):
         await until_ejected(port, admin)

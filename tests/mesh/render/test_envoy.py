@@ -1,4 +1,4 @@
-"""Envoy's files say what the contracts say; Envoy itself accepts them."""
+"""Envoy's files match the contracts, and Envoy accepts them."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ CLUSTERS = {service.name: ("127.0.0.1:1",) for service in MESH.services}
 
 
 def outbound(method: Method, traffic: Traffic | None = None) -> list[dict[str, Any]]:
-    """Return the routes of *method* at the workload that calls it first."""
+    """Return the routes of *method* at its first caller."""
     caller = PROXIES[method.callers[0]]
     text = live_files(MESH, caller, CLUSTERS, traffic or Traffic())["routes/egress.yaml"]
     (routes,) = yaml.safe_load(text)["resources"]
@@ -35,7 +35,7 @@ def outbound(method: Method, traffic: Traffic | None = None) -> list[dict[str, A
 
 
 def bootstrap(workload: str) -> dict[str, Any]:
-    """Return the bootstrap of the Envoy beside *workload*."""
+    """Return the bootstrap of the Envoy of *workload*."""
     found: dict[str, Any] = yaml.safe_load(
         files(MESH, PROXIES[workload], CLUSTERS, Traffic())["envoy.yaml"]
     )
@@ -54,7 +54,7 @@ class TestRoutes:
     @pytest.mark.parametrize("method", METHODS)
     def test_retries_only_where_the_contract_allows(self, method: Method) -> None:
         """
-        A route retries when the method is idempotent and no stream, and never otherwise.
+        A route has retries exactly if the method is idempotent and not a stream.
         """
         (route,) = outbound(method)
         assert method.may_retry is ("retry_policy" in route["route"])
@@ -62,7 +62,7 @@ class TestRoutes:
     @pytest.mark.parametrize("method", METHODS)
     def test_deadline(self, method: Method) -> None:
         """
-        No call outlasts the deadline of its contract, whatever the caller asks for.
+        No call exceeds the deadline of its contract, whatever the caller requests.
         """
         (route,) = outbound(method)
         limits = route["route"]["max_stream_duration"]
@@ -72,7 +72,7 @@ class TestRoutes:
     @pytest.mark.parametrize("method", METHODS)
     def test_lasting_streams_have_limits_of_their_own(self, method: Method) -> None:
         """
-        Streams that stay open do not count against the limit of calls.
+        Long-lived streams do not count towards the limit of calls.
         """
         (route,) = outbound(method)
         expected = "HIGH" if method.stays_open else "DEFAULT"
@@ -80,7 +80,7 @@ class TestRoutes:
 
     def test_canary_takes_its_share_and_the_header(self) -> None:
         """
-        With a canary a method has a route for the header and one with both shares.
+        With a canary, a method has a route for the header and one with both weights.
         """
         by_header, shared = outbound(
             MESH.method("survey.ListRequests"), Traffic(weights={"survey": 25})
@@ -94,7 +94,7 @@ class TestRoutes:
     @pytest.mark.parametrize("workload", sorted(PROXIES))
     def test_callers_reach_only_whom_they_call(self, workload: str) -> None:
         """
-        A process has routes to the services that the contracts let it call.
+        A process has routes to the services that the contracts permit it to call.
         """
         text = live_files(MESH, PROXIES[workload], CLUSTERS, Traffic())["routes/egress.yaml"]
         hosts = yaml.safe_load(text)["resources"][0]["virtual_hosts"]
@@ -105,7 +105,7 @@ class TestAuthorization:
     @pytest.mark.parametrize("method", METHODS)
     def test_token_where_the_contract_asks_for_one(self, method: Method) -> None:
         """
-        Tokens are checked for exactly the methods with a session rule.
+        Tokens are verified for exactly the methods with a session rule.
         """
         found = [f for f in filters(method.service) if "jwt_authn" in f["name"]]
         paths = {r["match"]["path"] for f in found for r in f["typed_config"]["rules"]}
@@ -114,7 +114,7 @@ class TestAuthorization:
     @pytest.mark.parametrize("method", METHODS)
     def test_refusals_name_the_contract_line(self, method: Method) -> None:
         """
-        The policy that refuses tells who may call and where that is written.
+        The policy that denies a call names the permitted callers and the contract line.
         """
         deny = next(f for f in filters(method.service) if f["name"].endswith("deny"))
         names = deny["typed_config"]["rules"]["policies"]
@@ -125,7 +125,7 @@ class TestAuthorization:
 class TestText:
     def test_strings_that_yaml_would_misread(self) -> None:
         """
-        Strings stay strings for readers of YAML 1.1 as well.
+        Strings remain strings for YAML 1.1 parsers.
         """
         values = {"a": "n", "b": "on", "c": "1.5", "d": "1:20", "e": "null", "f": "y"}
         text = document("x", values)
@@ -135,7 +135,7 @@ class TestText:
 
     def test_comments(self) -> None:
         """
-        A comment stands above the keys of its dictionary and is no key itself.
+        A comment is placed above the keys of its dictionary and is not a key itself.
         """
         text = document("x", {"list": [{"#": "a: 'comment'", "key": 1}]})
         assert "- # a: 'comment'\n" in text
@@ -152,7 +152,7 @@ class TestText:
 @pytest.mark.parametrize("workload", sorted(PROXIES))
 def test_envoy_accepts_them(workload: str, tmp_path: Path, svids: Path) -> None:
     """
-    ``envoy --mode validate`` finds nothing wrong with the committed files.
+    ``envoy --mode validate`` accepts the committed files.
     """
     places = {"/etc/amarre": str(tmp_path), "/run/amarre/certs": str(svids)}
     name = PROXIES[workload].name

@@ -1,4 +1,4 @@
-"""Service configs for clients of other teams say what the contracts say."""
+"""Service configs for external clients match the contracts."""
 
 import asyncio
 import json
@@ -19,8 +19,8 @@ FILES = {name: json.loads(text) for name, text in grpc.render().items()}
 @pytest.mark.parametrize("method", [pytest.param(m, id=m.short_name) for m in policy.load()])
 def test_timeout_and_retries(method: Method) -> None:
     """
-    Each method has its deadline as timeout, but at least 2 s, and is retried only where the
-    contract allows it.
+    Each method has its deadline as timeout, but at least 2 s, and is retried only if the contract
+    permits it.
 
     Source:
         gRPC, service_config.proto: MethodConfig.timeout, MethodConfig.retry_policy.
@@ -48,7 +48,7 @@ class Echo(grpcio.GenericRpcHandler):
 
 @pytest.fixture
 async def echo() -> AsyncIterator[str]:
-    """The address of a server that answers every method."""
+    """The address of a server that responds to every method."""
     server = grpcio.aio.server()
     server.add_generic_rpc_handlers([Echo()])
     address = f"127.0.0.1:{free_port()}"
@@ -68,14 +68,17 @@ async def called(address: str, config: str, path: str) -> bytes:
 
 
 async def test_calls_succeed(echo: str) -> None:
-    """With these files a client of another team reaches every method."""
+    """With these files, an external client can call every method."""
     for method in policy.load():
         config = json.dumps(FILES[f"{method.service}.json"])
         assert b"x" == await called(echo, config, method.path), method.short_name
 
 
 async def test_short_timeout(echo: str) -> None:
-    """grpcio ends calls at once if the config states less than 2 s; if not, the bound can go."""
+    """
+    grpcio ends calls at once if the config has less than 2 s; once it does not, the bound can be
+    removed.
+    """
     name = {"service": "amarre.auth.v1.AuthService"}
     config = json.dumps({"methodConfig": [{"name": [name], "timeout": "1s"}]})
 

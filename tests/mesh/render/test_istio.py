@@ -1,4 +1,4 @@
-"""Istio's resources say what the contracts say."""
+"""Istio's resources match the contracts."""
 
 import re
 from typing import Any
@@ -67,7 +67,7 @@ class TestAuthorization:
     @pytest.mark.parametrize("identity", IDENTITIES)
     def test_every_caller_and_method(self, method: Method, identity: str) -> None:
         """
-        A caller with everything else right gets through exactly where the contract names it.
+        An otherwise valid caller is admitted exactly if the contract names it.
         """
         asked = request(
             DEPLOYED.workload(method.service),
@@ -81,7 +81,7 @@ class TestAuthorization:
     @pytest.mark.parametrize("method", METHODS)
     def test_role(self, method: Method) -> None:
         """
-        A user without the roles of a method is refused by the proxy already.
+        A user without the roles of a method is denied by the proxy.
         """
         asked = request(
             DEPLOYED.workload(method.service),
@@ -115,7 +115,7 @@ class TestAuthorization:
     )
     def test_odd_requests(self, method: Method, odd: dict[str, Any]) -> None:
         """
-        What is no gRPC call to the service's port is refused, whoever asks.
+        Anything but a gRPC call to the service's port is rejected, from any caller.
         """
         asked = request(
             DEPLOYED.workload(method.service),
@@ -139,7 +139,7 @@ class TestAuthorization:
     )
     def test_health_and_reflection(self, name: str, identity: str, path: str) -> None:
         """
-        Callers and operators may ask for health; only operators, in both versions, for reflection.
+        Callers and operators may call health checks; only operators reflection, in both versions.
         """
         asked = request(DEPLOYED.workload(name), path, identity)
         callers = {w.name for w in DEPLOYED.callers(name)} if "Health" in path else set()
@@ -150,7 +150,7 @@ class TestAuthorization:
     @pytest.mark.parametrize("identity", IDENTITIES)
     def test_key_set(self, identity: str) -> None:
         """
-        The key set is read by the services that verify user tokens, and by nobody else.
+        Only the services that verify user tokens can read the key set.
         """
         asked = request(
             DEPLOYED.workload("auth"),
@@ -167,7 +167,7 @@ class TestAuthorization:
     @pytest.mark.parametrize("identity", IDENTITIES)
     def test_gateway(self, identity: str) -> None:
         """
-        The gateway is reached through the edge alone.
+        The gateway is reachable only through the edge.
         """
         asked = request(DEPLOYED.workload("gateway"), "/", identity, method="GET")
 
@@ -175,7 +175,7 @@ class TestAuthorization:
 
     def test_unknown_workload_in_each_namespace(self) -> None:
         """
-        A workload that no permission names takes no call.
+        A workload without an authorization policy accepts no calls.
         """
         for namespace in DEPLOYED.namespaces:
             asked = Request(namespace, "new", "/x", 80, principal=principal_of("gateway"))
@@ -184,7 +184,7 @@ class TestAuthorization:
 
     def test_mutual_tls(self) -> None:
         """
-        Every namespace takes mutual TLS only, as a whole.
+        Every namespace requires mutual TLS.
         """
         found = {r["metadata"]["namespace"]: r["spec"] for r in of_kind("PeerAuthentication")}
 
@@ -192,7 +192,7 @@ class TestAuthorization:
 
     def test_token_rules(self) -> None:
         """
-        Tokens are checked where the contract needs a session, each for its own audience.
+        Tokens are verified if the contract requires a session, each for its own audience.
         """
         found = {
             r["metadata"]["name"]: r["spec"]["jwtRules"][0]
@@ -212,7 +212,7 @@ def routes(service: str) -> list[dict[str, Any]]:
 
 
 def route(method: Method, **headers: str) -> dict[str, Any]:
-    """The first route that fits, as Envoy takes it."""
+    """Return the first matching route, like Envoy."""
     for candidate in routes(method.service):
         for match in candidate["match"]:
             wanted = {k: v["exact"] for k, v in match.get("headers", {}).items()}
@@ -226,7 +226,7 @@ class TestTraffic:
     @pytest.mark.parametrize("headers", [{}, {"x-canary": "1"}], ids=["plain", "canary"])
     def test_timeout_and_retries(self, method: Method, headers: dict[str, str]) -> None:
         """
-        A method's time-out is its deadline; it is retried only where the contract allows it.
+        A method's timeout is its deadline; it is retried only if the contract permits it.
         """
         found = route(method, **headers)
 
@@ -239,7 +239,7 @@ class TestTraffic:
     @pytest.mark.parametrize("method", CALLS)
     def test_weights(self, method: Method) -> None:
         """
-        All calls go to the stable subset until a canary gets weight; x-canary goes to it always.
+        All calls go to the stable subset until a canary has weight; x-canary always selects it.
         """
         weights = {r["destination"]["subset"]: r["weight"] for r in route(method)["route"]}
         (canary,) = route(method, **{"x-canary": "1"})["route"]
@@ -250,7 +250,7 @@ class TestTraffic:
     @pytest.mark.parametrize("method", STREAMS)
     def test_streams(self, method: Method) -> None:
         """
-        A stream that stays open has a breaker of its own, far above that of the calls.
+        A long-lived stream has a separate circuit breaker, far above that of calls.
         """
         (destination,) = route(method)["route"]
         (subset,) = [
@@ -263,7 +263,7 @@ class TestTraffic:
 
     def test_every_route_states_its_retries(self) -> None:
         """
-        No route leaves retries out, since Istio would retry twice.
+        Every route sets retries, since Istio would retry twice by default.
         """
         for service in of_kind("VirtualService"):
             for http in service["spec"]["http"]:
@@ -273,7 +273,7 @@ class TestTraffic:
     @pytest.mark.parametrize("service", [pytest.param(s, id=s.name) for s in MESH.services])
     def test_breakers(self, service: policy.Service) -> None:
         """
-        Breakers and ejection are those of service_policy, retries are bounded by a budget.
+        Circuit breakers and ejection are those of service_policy, with a retry budget.
         """
         found = named("DestinationRule", service.name)["spec"]["trafficPolicy"]
         http = found["connectionPool"]["http"]
@@ -296,7 +296,7 @@ class TestTraffic:
 
     def test_server_identity(self) -> None:
         """
-        Callers take no other SPIFFE id than that of the workload behind the host.
+        Callers accept only the SPIFFE id of the workload behind the host.
         """
         for workload in DEPLOYED.workloads:
             tls = named("DestinationRule", workload.name)["spec"]["trafficPolicy"]["tls"]
@@ -305,8 +305,8 @@ class TestTraffic:
 
     def test_callers_see_what_they_call(self) -> None:
         """
-        Routes and rules are exported to every namespace that calls, and every proxy knows the
-        hosts that its workload calls.
+        Routes and rules are exported to every calling namespace, and every proxy has the hosts that
+        its workload calls in scope.
         """
         for caller in DEPLOYED.workloads:
             hosts = named("Sidecar", caller.name)["spec"]["egress"][0]["hosts"]
@@ -319,7 +319,7 @@ class TestTraffic:
 
     def test_exported_once(self) -> None:
         """
-        No resource is exported to its own namespace twice, by name and as ".".
+        No resource is exported to its own namespace both by name and as ".".
 
         Source:
             Istio's validation of exportTo refuses it as a duplicate.
@@ -332,13 +332,13 @@ class TestTraffic:
 
     def test_edge_knows_the_identity_of_the_gateway(self) -> None:
         """
-        The rule that pins the gateway's identity reaches the namespace of the edge.
+        The rule that pins the gateway's identity is exported to the namespace of the edge.
         """
         assert EDGE_NAMESPACE in named("DestinationRule", "gateway")["spec"]["exportTo"]
 
     def test_connections_without_a_name(self) -> None:
         """
-        The warning about external services without name or address is suppressed where it applies.
+        The warning about external services without host name is suppressed where it applies.
         """
         for entry in of_kind("ServiceEntry"):
             (port,) = entry["spec"]["ports"]
@@ -348,14 +348,14 @@ class TestTraffic:
 
     def test_filters_have_a_priority(self) -> None:
         """
-        Every EnvoyFilter says when it is applied, as its order would be arbitrary otherwise.
+        Every EnvoyFilter has a priority, since the order would be arbitrary otherwise.
         """
         for filters in of_kind("EnvoyFilter"):
             assert filters["spec"]["priority"] > 0
 
     def test_scope(self) -> None:
         """
-        No proxy knows a host that its workload has no business with.
+        No proxy has a host in scope that its workload does not call.
         """
         for workload in DEPLOYED.workloads:
             hosts = set(named("Sidecar", workload.name)["spec"]["egress"][0]["hosts"])
@@ -370,7 +370,7 @@ class TestTraffic:
 
     def test_unix_sockets(self) -> None:
         """
-        Every workload is reached over its Unix socket alone.
+        Every workload is reached only over its Unix socket.
         """
         for workload in DEPLOYED.workloads:
             for listener in named("Sidecar", workload.name)["spec"]["ingress"]:
@@ -378,7 +378,7 @@ class TestTraffic:
 
     def test_streams_outlast_the_edge(self) -> None:
         """
-        The edge lets every stream live as long as the contract does.
+        The edge permits every stream to last as long as its contract does.
         """
         edge = {h["name"]: h["timeout"] for h in routes("edge")}
 
@@ -390,7 +390,7 @@ class TestTraffic:
 class TestFiles:
     def test_committed(self) -> None:
         """
-        The committed files are those that the contracts give.
+        The committed files are up to date with the contracts.
         """
         assert [] == registry.drift(FILES, registry.committed("istio"))
 
@@ -402,13 +402,13 @@ class TestFiles:
 
     def test_comment_first(self) -> None:
         """
-        Every file begins with what it does.
+        Every file starts with a comment on its purpose.
         """
         assert [] == [name for name, text in FILES.items() if not text.startswith("# ")]
 
     def test_kustomization_lists_every_file(self) -> None:
         """
-        Nothing is rendered that is not applied.
+        Every rendered file is applied.
         """
         listed = yaml.safe_load(FILES["base/kustomization.yaml"])["resources"]
 
@@ -420,7 +420,7 @@ class TestFiles:
 
     def test_names_are_unique(self) -> None:
         """
-        No two resources of a kind share name and namespace.
+        No two resources of a kind have the same name and namespace.
         """
         names = [(r["kind"], r["metadata"]["namespace"], r["metadata"]["name"]) for r in RESOURCES]
 
@@ -428,7 +428,7 @@ class TestFiles:
 
     def test_mesh_settings(self) -> None:
         """
-        The installation fixes trust domain, TLS 1.3 and a closed registry.
+        The installation sets trust domain, TLS 1.3 and a closed registry.
         """
         values = yaml.safe_load(FILES["istiod-values.yaml"])["meshConfig"]
 
@@ -438,8 +438,8 @@ class TestFiles:
 
     def test_what_people_type_is_not_told(self) -> None:
         """
-        Where browsers' requests pass, lines name no path, and spans no address; the providers are
-        of kinds that Istio knows, and every one that is used is there.
+        For browser requests, logs contain no paths, and spans no URLs; the providers are of kinds
+        that Istio supports, and every used one is defined.
 
         Source:
             Istio, MeshConfig.ExtensionProvider.
@@ -477,8 +477,8 @@ class TestFiles:
 
 def test_lines_of_sent_calls() -> None:
     """
-    A proxy logs the calls that it sends where they fail or are slow, so that exports of telemetry
-    and health checks add no lines.
+    A proxy logs outbound calls only if they fail or are slow, so that telemetry exports and health
+    checks add no lines.
     """
     for telemetry in of_kind("Telemetry"):
         for lines in telemetry["spec"]["accessLogging"]:
@@ -490,15 +490,15 @@ def test_lines_of_sent_calls() -> None:
 
 def test_clusters_are_logged_by_their_name() -> None:
     """
-    Lines hold the plain name of a cluster, without the suffix that Istio gives its statistics.
+    Log lines have the plain name of a cluster, without the suffix of Istio's statistics.
     """
     assert "%UPSTREAM_CLUSTER%" not in FILES["istiod-values.yaml"]
 
 
 def test_statistics_of_proxies() -> None:
     """
-    Istio's proxies keep the statistics that alerts and dashboards read; by itself it lets them
-    keep hardly any.
+    Istio's proxies keep the statistics that alerts and dashboards use; by default they keep hardly
+    any.
     """
     stats = (
         *(f"circuit_breakers.default.{kind}_open" for kind in ("rq", "rq_pending", "cx")),

@@ -1,4 +1,4 @@
-"""EnvoyFilters carry what Istio's own resources cannot say; see also `make test-cluster`."""
+"""EnvoyFilters for what Istio's own resources cannot express; see also `make test-cluster`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ def routes(workload: str, context: str) -> Iterator[tuple[dict[str, Any], dict[s
 def test_deadline_at_both_ends(method: Method) -> None:
     """
     The deadline is a stream duration, which Envoy does not shorten to one attempt, at every caller
-    and on every route of the method; the proxy of the callee enforces it too.
+    and on every route of the method; the callee's proxy enforces it too.
     """
     callee = DEPLOYED.workload(method.service)
     expected = f"{method.deadline.total_seconds():g}s"
@@ -62,7 +62,7 @@ def test_deadline_at_both_ends(method: Method) -> None:
 @pytest.mark.parametrize("service", [pytest.param(s, id=s.name) for s in MESH.services])
 def test_tokens(service: policy.Service) -> None:
     """
-    Exactly the methods that need a user need a token; the key set is cached for 30 s only.
+    Exactly the methods that require a user require a token; the key set is cached for only 30 s.
     """
     needed = {m.path for m in service.methods if m.needs_session}
     filters = [
@@ -81,7 +81,7 @@ def test_tokens(service: policy.Service) -> None:
 
 def test_error_details_at_both_ends() -> None:
     """
-    Answers of a proxy itself have the error details of the contract, whichever proxy gives them.
+    Local replies have the error details of the contract, whichever proxy sends them.
     """
     for workload in DEPLOYED.workloads:
         configs = [
@@ -101,7 +101,7 @@ def test_error_details_at_both_ends() -> None:
 @pytest.mark.parametrize("caller", [pytest.param(w.name, id=w.name) for w in DEPLOYED.workloads])
 def test_selection_of_replicas(caller: str) -> None:
     """
-    Callers check the health of replicas and eject them as local Envoys do.
+    Callers check the health of replicas and eject them like local Envoys.
     """
     found = {
         p["match"]["cluster"]["service"]: p["patch"]["value"]
@@ -117,7 +117,7 @@ def test_selection_of_replicas(caller: str) -> None:
 
 def test_no_comments() -> None:
     """
-    No comment of Envoy's rendered files is left, which Envoy would refuse as an unknown field.
+    Comments of Envoy's rendered files are removed, since Envoy would reject them as unknown fields.
     """
     for name, text in FILES.items():
         if "envoy-filter" in name:

@@ -1,4 +1,4 @@
-"""What the manifests of Kubernetes must say so that a real control plane takes and obeys them."""
+"""Properties of the Kubernetes manifests that a real control plane depends on."""
 
 import re
 import shutil
@@ -29,8 +29,8 @@ def base(name: str) -> Resource:
 
 def test_edge_may_list_its_secrets() -> None:
     """
-    The edge may list the secrets of its namespace, which istiod asks for without a name, and it
-    is the only workload there.
+    The edge may list the secrets of its namespace, which istiod requires, and it is the only
+    workload there.
     """
     (rule,) = base("role-edge")["rules"]
 
@@ -43,7 +43,7 @@ def test_edge_may_list_its_secrets() -> None:
 
 def test_replicas_have_one_owner() -> None:
     """
-    Nothing that an autoscaler scales states a number of replicas, which each apply would restore.
+    Autoscaled resources do not set replicas, which each apply would reset.
     """
     scaled = {
         (r["spec"]["scaleTargetRef"]["kind"], r["metadata"]["name"])
@@ -69,7 +69,7 @@ def test_replicas_have_one_owner() -> None:
 )
 def test_callee_of_a_cluster(name: str, callee: str | None) -> None:
     """
-    Scraped series name the callee by the label and the value that rules and dashboards use.
+    Scraped series name the callee with the label and the value that rules and dashboards use.
     """
     monitor = yaml.safe_load(FILES["components/monitoring/pod-monitor-mesh.yaml"])
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
@@ -132,7 +132,7 @@ class TestVersion:
 
     def test_standard(self) -> None:
         """
-        The overlays name the version that they were rendered from.
+        The overlays have the version that they were rendered from.
         """
         built = check.build(KUBERNETES / "overlays" / "production")
         jobs = [r["metadata"]["name"] for r in built if r["kind"] == "Job"]
@@ -142,7 +142,8 @@ class TestVersion:
     @pytest.mark.parametrize(("name", "replicas"), [("dev", 1), ("staging", 2), ("production", 3)])
     def test_size(self, name: str, replicas: int) -> None:
         """
-        An overlay has as many replicas of the edge as it says, and at least as many of the others.
+        An overlay has as many replicas of the edge as configured, and at least as many of the
+        others.
         """
         built = check.build(KUBERNETES / "overlays" / name)
         edges = [
@@ -163,7 +164,8 @@ def leads_to_the_edge(resource: Resource) -> bool:
 @pytest.mark.parametrize("variant", ["ingress-nginx", "ingress-traefik"])
 def test_other_ingress(variant: str) -> None:
     """
-    Another ingress leaves nothing of the edge behind, may call the gateway and knows its identity.
+    Another ingress leaves nothing of the edge behind, may call the gateway and verifies its
+    identity.
     """
     with check.overlay_with(KUBERNETES, "external-secrets", variant) as built:
         left = [

@@ -1,11 +1,11 @@
-"""What tests ask of a PromQL expression."""
+"""Inspection of PromQL expressions."""
 
 import promql_parser
 
 
 def series_in(expression: str) -> set[str]:
     """
-    Return the names of the series that *expression* reads.
+    Return the names of the series in *expression*.
 
     Raises:
         ValueError: It is no PromQL.

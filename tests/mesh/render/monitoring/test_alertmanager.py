@@ -1,4 +1,4 @@
-"""Who hears of which alert, judged by Alertmanager's own tool."""
+"""Alert routing, evaluated by Alertmanager's own tool."""
 
 import itertools
 import re
@@ -33,7 +33,7 @@ def amtool(folder: Path, *arguments: str) -> str:
 @needs_amtool
 def test_valid(tmp_path: Path) -> None:
     """
-    Alertmanager accepts the configuration and its texts.
+    Alertmanager accepts the configuration and its templates.
     """
     assert "1 templates" in amtool(tmp_path, "check-config", "alertmanager.yaml")
 
@@ -49,7 +49,7 @@ def test_valid(tmp_path: Path) -> None:
 )
 def test_routes(team: Team, severity: Severity, tmp_path: Path) -> None:
     """
-    Each team hears of its own alerts; what is critical goes to whoever is on call.
+    Each team receives its own alerts; critical ones page.
     """
     receiver = amtool(
         tmp_path,
@@ -63,7 +63,7 @@ def test_routes(team: Team, severity: Severity, tmp_path: Path) -> None:
 
 def test_receivers() -> None:
     """
-    By day there is a mail; on call there are mail, chat and webhook, each with its end.
+    Tickets are mailed; pages go to mail, chat and webhook, with notices when they resolve.
     """
     by_day, on_call = CONFIGURATION["receivers"][:2]
 
@@ -75,7 +75,7 @@ def test_receivers() -> None:
 
 def test_secrets() -> None:
     """
-    The configuration holds no secret, only the files in which they stand.
+    The configuration contains no secrets, only the files that contain them.
     """
     text = FILES["alertmanager.yaml"]
 
@@ -86,7 +86,7 @@ def test_secrets() -> None:
 
 def test_inhibitions() -> None:
     """
-    What keeps others quiet is an alert that there is.
+    Inhibition rules refer to existing alerts.
     """
     named = {
         name
@@ -98,7 +98,7 @@ def test_inhibitions() -> None:
 
 
 def quiet(cause: dict[str, str], effect: dict[str, str]) -> bool:
-    """Say whether *cause* keeps *effect* quiet, as Alertmanager decides it."""
+    """Return whether *cause* inhibits *effect*, as Alertmanager evaluates it."""
 
     def matches(matchers: list[str], labels: dict[str, str]) -> bool:
         pairs = (matcher.split("=~") for matcher in matchers)
@@ -142,7 +142,7 @@ def quiet(cause: dict[str, str], effect: dict[str, str]) -> bool:
 )
 def test_one_page_per_cause(cause: str, effect: str, expected: bool) -> None:
     """
-    A cause keeps the effects that it explains quiet, in its own service, and no other alert.
+    A cause inhibits the effects that it explains, in its own service, and no other alert.
     """
     labels = [
         dict(zip(("alertname", "service"), alert.split(), strict=True)) for alert in (cause, effect)
@@ -153,7 +153,7 @@ def test_one_page_per_cause(cause: str, effect: str, expected: bool) -> None:
 
 def test_hosts() -> None:
     """
-    A busy host explains slow processes on that host and on no other.
+    A busy host explains slow processes only on that host.
     """
     busy = {"alertname": "HostCpuHigh", "host": "a"}
 
@@ -164,8 +164,8 @@ def test_hosts() -> None:
 
 def test_causes_last() -> None:
     """
-    An alert that keeps others quiet for the same service ends after them, so that nobody is paged
-    for what is over.
+    An alert that inhibits others of the same service ends after them, so that resolved faults do
+    not page.
     """
     for rule in alertmanager.INHIBITIONS:
         if "GatewayErrors" not in rule.effects and rule.equal != ("service",):
@@ -177,7 +177,7 @@ def test_causes_last() -> None:
 @needs_amtool
 def test_heartbeat(tmp_path: Path) -> None:
     """
-    The heartbeat goes to the service that expects it, every minute, and wakes nobody.
+    The heartbeat is sent every minute to the service that expects it, and pages nobody.
     """
     receiver = amtool(
         tmp_path,
@@ -194,6 +194,6 @@ def test_heartbeat(tmp_path: Path) -> None:
 
 def test_committed() -> None:
     """
-    The committed files are what is rendered today.
+    The committed files are up to date.
     """
     assert [] == registry.drift(FILES, registry.committed("alertmanager"))

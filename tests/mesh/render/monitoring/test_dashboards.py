@@ -1,4 +1,4 @@
-"""Dashboards: every query is PromQL over series that exist, every source is one that is there."""
+"""Dashboards: every query is valid PromQL on existing series, every data source exists."""
 
 import json
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def queries(board: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 @each_board
 def test_queries(board: dict[str, Any]) -> None:
     """
-    Every query to Prometheus parses and reads only series that somebody emits or a rule records.
+    Every Prometheus query parses and reads only series that are emitted or recorded.
     """
     known = signals.metric_names() | RECORDED
     unknown = {
@@ -58,7 +58,7 @@ def test_queries(board: dict[str, Any]) -> None:
 @each_board
 def test_sources(board: dict[str, Any]) -> None:
     """
-    Every panel and every query names a data source that Grafana is provisioned with.
+    Every panel and every query uses a provisioned data source.
     """
     named = [panel["datasource"] for panel in panels(board) if "row" != panel["type"]]
     named += [target["datasource"] for _, target in queries(board)]
@@ -69,7 +69,7 @@ def test_sources(board: dict[str, Any]) -> None:
 @each_board
 def test_layout(board: dict[str, Any]) -> None:
     """
-    Panels have numbers of their own, stay within the grid and lie beside one another.
+    Panels have unique ids, stay within the grid and do not overlap.
     """
     shown = [panel for panel in panels(board) if "row" != panel["type"]]
     numbers = [panel["id"] for panel in shown]
@@ -92,7 +92,7 @@ def overlap(a: dict[str, int], b: dict[str, int]) -> bool:
 @pytest.mark.parametrize("service", MESH.services, ids=lambda service: str(service.name))
 def test_objectives(service: policy.Service) -> None:
     """
-    Every method has its row, with the objectives of its contract drawn in.
+    Every method has its row, with the objectives of its contract.
     """
     board = BOARDS[f"dashboards/amarre-service-{service.name}.json"]
     rows = [panel["title"] for panel in board["panels"] if "row" == panel["type"]]
@@ -119,8 +119,8 @@ def limit(panel: dict[str, Any]) -> float | None:
 )
 def test_zero(title: str) -> None:
     """
-    While nothing has failed the panels of failures show zero rather than no data: a series of
-    failures does not exist before the first one.
+    Without failures, failure panels show zero rather than no data: a series of failures does not
+    exist before the first one.
     """
     found = [
         target["expr"]
@@ -135,7 +135,8 @@ def test_zero(title: str) -> None:
 
 def test_links_between_signals() -> None:
     """
-    From a point to its trace, from a trace to its lines, from a line to its trace.
+    Links lead from an exemplar to its trace, from a trace to its logs, and from a log line to its
+    trace.
     """
     sources = yaml.safe_load(FILES["provisioning/datasources/amarre.yaml"])["datasources"]
     options = {source["uid"]: source["jsonData"] for source in sources}
@@ -147,7 +148,7 @@ def test_links_between_signals() -> None:
 
 def test_names() -> None:
     """
-    Dashboards have names of their own.
+    Dashboards have unique names.
     """
     assert len(BOARDS) == len({b["uid"] for b in BOARDS.values()})
     assert len(BOARDS) == len({b["title"] for b in BOARDS.values()})
@@ -155,6 +156,6 @@ def test_names() -> None:
 
 def test_committed() -> None:
     """
-    The committed dashboards are what the contracts say today.
+    The committed dashboards are up to date with the contracts.
     """
     assert [] == registry.drift(FILES, registry.committed("dashboards"))

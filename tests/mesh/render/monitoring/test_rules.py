@@ -1,4 +1,7 @@
-"""Rules of Prometheus: whole, true to the contracts, proven by promtool, explained by runbooks."""
+"""
+Prometheus rules: complete, consistent with the contracts, tested by promtool, explained by
+runbooks.
+"""
 
 import re
 import shlex
@@ -31,7 +34,7 @@ needs_promtool = pytest.mark.skipif(
 
 
 def expressions() -> dict[str, str]:
-    """Every expression of every rendered rule, by the file and name of its rule."""
+    """Every expression of every rendered rule, by file and rule name."""
     return {
         f"{name} {rule.get('alert', rule.get('record'))} {at}": rule["expr"]
         for name, text in FILES.items()
@@ -47,7 +50,7 @@ RECORDED = {rule["record"] for group in recording.groups(MESH, REAL) for rule in
 class TestExpressions:
     def test_series(self) -> None:
         """
-        Every expression parses, and every series that it reads is one that somebody emits.
+        Every expression parses, and every series that it reads is emitted.
         """
         known = signals.metric_names() | RECORDED
         unknown = {name: series_in(text) - known for name, text in expressions().items()}
@@ -58,7 +61,7 @@ class TestExpressions:
 class TestPromises:
     def test_every_method(self) -> None:
         """
-        Every method has its availability as a series, with the line of its contract.
+        Every method has its availability objective as a series, with the line of its contract.
         """
         promised = {
             (rule["labels"]["service"], rule["labels"]["method"]): (
@@ -73,7 +76,7 @@ class TestPromises:
 
     def test_streams(self) -> None:
         """
-        Streams that stay open have no latency to promise.
+        Long-lived streams have no latency objective.
         """
         timed = {
             rule["labels"]["method"]
@@ -93,7 +96,7 @@ class TestStories:
     @pytest.mark.parametrize("group", rules.alerts_of(MESH))
     def test_promtool(self, group: str, tmp_path: Path) -> None:
         """
-        Each alert fires in its first story and stays quiet in its second.
+        Each alert fires in its first test and does not in its second.
         """
         registry.write(FILES, tmp_path)
 
@@ -111,7 +114,7 @@ class TestStories:
     )
     def test_stories_can_fail(self, condition: str, broken: str, tmp_path: Path) -> None:
         """
-        An alert that never fires breaks its first story, one that always does its second.
+        An alert that never fires fails its first test, one that always fires its second.
         """
         registry.write({**FILES, "rules/recording.yaml": "groups: []"}, tmp_path)
         for group in rules.alerts_of(MESH):
@@ -134,7 +137,7 @@ class TestStories:
     @needs_promtool
     def test_configuration(self, tmp_path: Path) -> None:
         """
-        Prometheus accepts its configuration and the rules that it names.
+        Prometheus accepts its configuration and its rule files.
         """
         registry.write(FILES, tmp_path)
 
@@ -154,7 +157,7 @@ class TestRunbooks:
     @pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
     def test_page(self, alert: Alert) -> None:
         """
-        Every alert has a page that says what it means, where to look and what to do.
+        Every alert has a page with its meaning, where to look and what to do.
         """
         page = (PAGES / alert.page).read_text()
         title, *sections = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
@@ -165,7 +168,7 @@ class TestRunbooks:
     @pytest.mark.parametrize("target", registry.WITH_ALERTS)
     def test_link(self, target: str) -> None:
         """
-        Alerts link to whole addresses, and a site names where its own pages are.
+        Alerts link to absolute URLs, and a site sets the base URL of its own pages.
         """
         ours, theirs = (
             set(re.findall(r"runbook_url: (\S+/)", "".join(files.values())))
@@ -180,7 +183,7 @@ class TestRunbooks:
 
     def test_no_other_page(self) -> None:
         """
-        There is no page for an alert that is gone, and every link between pages leads somewhere.
+        There is no page for a removed alert, and every link between pages works.
         """
         pages = {path.name: path.read_text() for path in PAGES.glob("*.md")}
         links = {link for page in pages.values() for link in re.findall(r"\]\(([^)]+)\)", page)}
@@ -205,14 +208,14 @@ class TestScraping:
 
     def test_interval(self) -> None:
         """
-        Prometheus looks every 15 seconds.
+        Prometheus scrapes every 15 seconds.
         """
         assert "15s" == yaml.safe_load(FILES["prometheus.yaml"])["global"]["scrape_interval"]
 
     def test_names_of_labels(self) -> None:
         """
-        Targets have the same labels on a laptop, in Compose and on Kubernetes, so that one set of
-        rules and dashboards works in all three.
+        Targets have the same labels on a laptop, in Compose and on Kubernetes, so that the same
+        rules and dashboards work in all three.
         """
         laptop = configured(FILES["prometheus.yaml"])
         staging = configured(compose.render()["telemetry/prometheus.yaml"])
@@ -227,7 +230,7 @@ class TestScraping:
 
     def test_series_of_envoy(self) -> None:
         """
-        Of Envoy's series Prometheus keeps those that rules and dashboards may read, and no other.
+        Prometheus keeps exactly the Envoy series that rules and dashboards may use.
         """
         jobs = {
             job["job_name"]: job
@@ -241,7 +244,7 @@ class TestScraping:
 
     def test_monitoring(self) -> None:
         """
-        In Compose the programs of monitoring are scraped themselves, each under its own name.
+        In Compose, the monitoring programs are scraped as well, each under its own name.
         """
         jobs = yaml.safe_load(compose.render()["telemetry/prometheus.yaml"])["scrape_configs"]
         (own,) = [job["static_configs"] for job in jobs if "monitoring" == job["job_name"]]
@@ -264,7 +267,7 @@ class TestPages:
     @needs_promtool
     def test_over(self, tmp_path: Path) -> None:
         """
-        Ten minutes after a fault is over nobody is paged: every critical alert of its errors has
+        Ten minutes after a fault is over, nobody is paged: every critical alert of its errors has
         ended, and its cause ended last.
         """
         registry.write(FILES, tmp_path)
@@ -320,14 +323,14 @@ class TestPace:
     )
     def test_written(self, times: float, minutes: float, written: str) -> None:
         """
-        Durations are written as PromQL reads them, in the largest unit that fits.
+        Durations use the largest unit that fits, in PromQL notation.
         """
         assert written == Pace(times)(minutes=minutes)
 
 
 def test_committed() -> None:
     """
-    The committed rules are what the contracts say today.
+    The committed rules are up to date with the contracts.
     """
     for target in ("rules", "signals"):
         assert [] == registry.drift(registry.render(target), registry.committed(target))
@@ -335,7 +338,7 @@ def test_committed() -> None:
 
 def test_commands() -> None:
     """
-    Every command that a runbook tells somebody to type is one that there is, options included.
+    Every command in a runbook exists, including its options.
     """
     pages = "".join(path.read_text() for path in PAGES.glob("*.md"))
     typed = re.findall(r"`amarre ([^`]+)`", pages)

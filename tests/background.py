@@ -1,4 +1,4 @@
-"""Work in a thread for as long as a block runs."""
+"""Run work in a thread during a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Fixtures that every area shares: one test authority and its SVID folders per session."""
+"""Shared fixtures: one test authority and its SVID folders per session."""
 
 import functools
 import os
@@ -26,7 +26,9 @@ NO_SKIPS = "AMARRE_TESTS_NO_SKIPS"
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc] # It has no types.
-    """Workers of pytest-xdist take whole files, and one of them all that shares the live mesh."""
+    """
+    Workers of pytest-xdist take whole files, and one of them all files that share the live mesh.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
@@ -34,13 +36,13 @@ class ByFile(LoadFileScheduling):  # type: ignore[misc] # It has no types.
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
-    """Let the mesh of these tests start once for each transport, not once for each file."""
+    """Start the mesh of these tests once per transport, not once per file."""
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a session that skipped tests where none may be skipped."""
+    """Fail a session with skipped tests if skipping is not permitted."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get(NO_SKIPS) and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -62,7 +64,7 @@ def svids(authority: CertificateAuthority, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Callable[[Issued], Path]:
-    """Puts a certificate made by hand into an SVID folder of its own."""
+    """Puts a hand-made certificate into its own SVID folder."""
 
     def put(issued: Issued) -> Path:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))

@@ -1,4 +1,4 @@
-"""``python -m tests.import_rules``: check what may import what, by the rules of pyproject.toml.
+"""``python -m tests.import_rules``: check imports with the rules of pyproject.toml.
 
 import-linter checks the layers; there, ``*_svc`` stands for every service, so that a new one
 keeps the rules without being listed. `check_extras` checks that each module imports only what the
@@ -31,7 +31,7 @@ def expanded(rules: str, services: list[str]) -> str:
 
 
 class Extras:
-    """What each extra installs, and which modules belong to it.
+    """The packages that each extra installs, and its modules.
 
     ``base`` stands for the installation without extras, ``dev`` for a checkout with the tools.
     """
@@ -54,13 +54,15 @@ class Extras:
                     self._owners[module].add(extra)
 
     def of_module(self, module: str) -> str | None:
-        """Return the extra that *module*, one of ours, belongs to: the longest name decides."""
+        """Return the extra of *module*, one of ours: the longest matching name decides."""
         return next(
             (self._modules[name] for name in _prefixes(module) if name in self._modules), None
         )
 
     def faults(self, module: str, source: str) -> Iterator[str]:
-        """Yield a sentence for each import of *source* that the extra of *module* lacks."""
+        """
+        Yield a sentence for each import in *source* that the extra of *module* does not install.
+        """
         extra = self.of_module(module)
         if extra is None:
             yield f"{module} belongs to no extra: add it to tool.amarre.extras in pyproject.toml."
@@ -82,7 +84,7 @@ class Extras:
 
 
 def check_extras(root: Path = ROOT) -> list[str]:
-    """Return a sentence for each import that the extra of the importing module lacks."""
+    """Return a sentence for each import that the extra of the importing module does not install."""
     settings = tomllib.loads((root / "pyproject.toml").read_text())
     services = sorted(path.name for path in root.glob("*_svc"))
     modules = {
@@ -121,7 +123,7 @@ def _modules_of(name: str) -> Iterator[str]:
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Yield what is imported when a module is; imports in functions are made when they are used."""
+    """Yield the imports at module level; imports in functions run only on use."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

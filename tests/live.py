@@ -18,7 +18,7 @@ TRANSPORTS = ("direct", "sidecar")
 
 
 def free_base() -> int:
-    """Return a port base whose whole range is free now; each test worker has bases of its own."""
+    """Return a port base whose whole range is free; each test worker has its own bases."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 7
     first = 4_000 + worker * 4_000
     for base in range(first, first + 3_500, 500):
@@ -39,7 +39,7 @@ def _is_free(port: int) -> bool:
 
 @contextlib.contextmanager
 def running(folder: Path, *arguments: str, base: int | None = None) -> Iterator[dict[str, Any]]:
-    """Run ``amarre up`` below *folder*; yields its ready file; stops it as Ctrl-C would."""
+    """Run ``amarre up`` in *folder*; yields its ready file; stops it like Ctrl-C."""
     ready = folder / "ready-here.json"
     environment = os.environ | {"AMARRE_RATE_LIMITS": "off"}
     command = [

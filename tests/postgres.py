@@ -1,4 +1,4 @@
-"""A private PostgreSQL for tests: made in a folder of its own, stopped at the end."""
+"""A private PostgreSQL for tests: created in its own folder, stopped at the end."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ UNPRIVILEGED = ("postgres", "nobody")
 
 
 def _binaries() -> Path | None:
-    """Return the folder with ``initdb`` and ``pg_ctl``; None where PostgreSQL is not installed."""
+    """Return the folder with ``initdb`` and ``pg_ctl``; None if PostgreSQL is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_version)
     if found:
         return found[-1].parent
@@ -28,7 +28,7 @@ def _binaries() -> Path | None:
 
 
 def required() -> Path:
-    """Return the folder of the programs; skips the test where PostgreSQL is not installed."""
+    """Return the folder of the programs; skip the test if PostgreSQL is not installed."""
     found = _binaries()
     if found is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")

@@ -1,4 +1,4 @@
-"""People who create a request each and look at their list again and again."""
+"""Clients who create a request each and list their requests repeatedly."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 90.0
 
 
 class People:
-    """A steady load: a new person every second, each with one creation and many lists."""
+    """A steady load: a new client every second, each with one creation and many lists."""
 
     def __init__(self, ready: Any, history: History) -> None:
         self._app = ready["urls"]["app"]
@@ -29,7 +29,7 @@ class People:
         self._history = history
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Let people come until *stop*; then wait until everybody has created their request."""
+        """Start clients until *stop*; then wait until each has created its request."""
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
                 group.create_task(self._person(f"person-{number}@example.org", stop))
@@ -59,7 +59,7 @@ class People:
                     await asyncio.sleep(REPEAT_SECONDS)
 
     async def _sign_in(self, client: httpx.AsyncClient, email: str) -> None:
-        """Ask for links and follow the newest one, until one of them works."""
+        """Request links and follow the newest one, until one works."""
         while True:
             try:
                 await client.post("/api/v1/auth/signup", json={"email": email})

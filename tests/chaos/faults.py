@@ -1,4 +1,4 @@
-"""Faults that are made on purpose, and the seeded order in which they come."""
+"""Injected faults, and their seeded order."""
 
 import asyncio
 import contextlib
@@ -19,14 +19,14 @@ Make = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Mesh:
-    """The running mesh as something that faults happen to."""
+    """A running mesh for fault injection."""
 
     def __init__(self, ready_file: Path) -> None:
         self._ready_file = ready_file
 
     @property
     def ready(self) -> Any:
-        """The ready file as it is now."""
+        """The current ready file."""
         return json.loads(self._ready_file.read_text())
 
     def pid(self, name: str) -> int:
@@ -41,7 +41,7 @@ class Mesh:
 
     @contextlib.asynccontextmanager
     async def paused(self, name: str) -> AsyncIterator[None]:
-        """Hold a process still during the body."""
+        """Stop a process with SIGSTOP during the body."""
         pid = self.pid(name)
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -52,7 +52,7 @@ class Mesh:
 
     @contextlib.asynccontextmanager
     async def redcap(self, **switches: Any) -> AsyncIterator[None]:
-        """Let REDCap be slow, or answer with HTML, during the body."""
+        """Make REDCap slow, or return HTML, during the body."""
         url = f"{self.ready['urls']['sandbox']}/_control/faults"
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
             (await client.put(url, json=switches)).raise_for_status()
@@ -65,7 +65,7 @@ class Mesh:
 def schedule(
     mesh: Mesh, seed: int, stores: dict[str, Callable[[], None]]
 ) -> list[tuple[str, Make, float]]:
-    """Return every fault once, in the order of *seed*: its name, how to make it, its seconds.
+    """Return every fault once, in the order of *seed*: its name, how to inject it, its duration.
 
     Args:
         mesh: What they happen to.

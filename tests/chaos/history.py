@@ -1,4 +1,4 @@
-"""What clients did and were answered, and whether it is what a correct mesh may do."""
+"""The history of requests and responses, and a checker of its correctness."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Operation:
-    """One HTTP request of one person; times in seconds of a monotonic clock."""
+    """One HTTP request of one client; times in seconds of a monotonic clock."""
 
     person: str
     kind: str
@@ -26,7 +26,7 @@ class Operation:
 
 @dataclass
 class Fault:
-    """Something that was done to the mesh."""
+    """A fault in the mesh."""
 
     name: str
     began: float
@@ -37,7 +37,7 @@ class Fault:
 
 @dataclass
 class History:
-    """Everything that happened, in the order of the ends."""
+    """Everything that happened, ordered by end time."""
 
     operations: list[Operation] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -50,7 +50,7 @@ def violations(
     deadline_seconds: float,
     recovery_seconds: float,
 ) -> list[str]:
-    """Return one sentence for each rule that was broken; *stored* are the requests in REDCap."""
+    """Return a sentence for each violated rule; *stored* are the requests in REDCap."""
     return [
         *_lost(history.operations, stored),
         *_twice(history.operations, stored),
@@ -60,7 +60,7 @@ def violations(
 
 
 def _lost(operations: Sequence[Operation], stored: Collection[str]) -> list[str]:
-    """A creation that was acknowledged is in REDCap and in each later list of its person."""
+    """An acknowledged creation is in REDCap and in each later list of its client."""
     found = []
     for created in operations:
         if created.kind != "create" or not created.succeeded:
@@ -81,7 +81,9 @@ def _lost(operations: Sequence[Operation], stored: Collection[str]) -> list[str]
 
 
 def _twice(operations: Sequence[Operation], stored: Collection[str]) -> list[str]:
-    """Each person creates once, with one key: all answers name one request, and no more exist."""
+    """
+    Each client creates once, with one key: all responses name the same request, and no more exist.
+    """
     told: dict[str, set[str]] = {}
     for created in operations:
         if created.kind == "create" and created.succeeded:

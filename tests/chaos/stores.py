@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL that a test can restart, where they are installed."""
+"""Redis and PostgreSQL that a test can restart, if installed."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ Run = Callable[[Path], AbstractContextManager[tuple[str, Restart]]]
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[tuple[str, Restart]]:
-    """Run Redis with its data on disk; yields its URL and how to restart it."""
+    """Run a persistent Redis; yields its URL and a restart function."""
     port = free_port()
     command = [
         *("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
@@ -51,7 +51,7 @@ def redis(folder: Path) -> Iterator[tuple[str, Restart]]:
 
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[tuple[str, Restart]]:
-    """Run PostgreSQL; yields the URL of an empty database and how to restart the server."""
+    """Run PostgreSQL; yields the URL of an empty database and a restart function."""
     programs = _postgres_programs()
     assert programs is not None
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -83,7 +83,7 @@ def postgres(folder: Path) -> Iterator[tuple[str, Restart]]:
 
 
 def installed() -> dict[str, Run]:
-    """Return how to run each store that is installed, by the variable that names its URL."""
+    """Return how to run each installed store, by the variable of its URL."""
     found: dict[str, Run] = {}
     if shutil.which("redis-server"):
         found["AMARRE_SURVEY_STORE"] = redis

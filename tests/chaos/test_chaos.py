@@ -1,4 +1,4 @@
-"""Faults under a steady load: nothing acknowledged is lost, nothing is done twice.
+"""Faults under a steady load: nothing acknowledged is lost or duplicated.
 
 The default run makes four faults in the order of one seed. `make chaos` makes all of them, in the
 order of three seeds; `make chaos SEEDS=7` repeats one.
@@ -36,9 +36,10 @@ CALM = 8
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_faults(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Processes are killed and held still, REDCap is slow or answers nonsense, stores restart. After
-    each fault calls succeed again in time. In the end each acknowledged creation is in REDCap and
-    in the lists of its person, none is there twice, and every answer came within its deadline.
+    Processes are killed and stopped, REDCap is slow or returns invalid responses, stores restart.
+    After each fault, calls succeed again in time. At the end, each acknowledged creation is in
+    REDCap and in the lists of its client, none is duplicated, and every response came within its
+    deadline.
     """
     history = History()
     with contextlib.ExitStack() as stack:
@@ -75,7 +76,7 @@ async def test_faults(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 async def _calm(history: History, people: asyncio.Task[None]) -> float:
-    """Wait until several operations in a row succeed; returns when the first of them ended."""
+    """Wait until several operations in a row succeed; return when the first of them ended."""
     seen = len(history.operations)
     async with asyncio.timeout(120):
         while True:
@@ -88,7 +89,7 @@ async def _calm(history: History, people: asyncio.Task[None]) -> float:
 
 
 async def _stored(ready: Any) -> set[str]:
-    """Return the ids of all requests that REDCap holds."""
+    """Return the ids of all requests in REDCap."""
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.post(
             ready["sandbox"]["api_url"],

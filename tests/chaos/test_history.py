@@ -1,4 +1,4 @@
-"""The checker finds what it is there to find: each rule with a history that breaks it."""
+"""The checker detects each violation, each with a history that violates one rule."""
 
 import pytest
 
@@ -16,7 +16,8 @@ def found(*operations: Operation, stored: tuple[str, ...] = ("7",), fault: Fault
 
 def test_correct_history() -> None:
     """
-    Failures, repeats that find the same request, and lists before the end of a creation are fine.
+    Failures, retries that return the same request, and lists before the end of a creation are
+    valid.
     """
     failed = Operation("ada", "create", 0, 1, 503)
     broken = Operation("ada", "create", 0, 1, 0)
@@ -45,7 +46,7 @@ def test_correct_history() -> None:
     ids=["lost", "not listed", "two answers", "twice", "late", "no recovery", "slow recovery"],
 )
 def test_broken_rule(sentence: str, history: dict[str, object]) -> None:
-    """Each broken rule is named."""
+    """Each violated rule is reported."""
     operations = history.pop("operations")
 
     assert sentence in found(*operations, **history)  # type: ignore[misc, arg-type]

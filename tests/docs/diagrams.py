@@ -1,4 +1,4 @@
-"""The diagrams of the documentation, as they stand in its pages."""
+"""The diagrams in the documentation."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _FOLDERS = ("docs", "mesh", "sandbox", "benchmarks")
 
 @dataclass(frozen=True)
 class Diagram:
-    """One diagram: its page, the title above it, its text."""
+    """One diagram: its page, the preceding title, its text."""
 
     page: str
     title: str
@@ -37,7 +37,7 @@ def every() -> Iterator[Diagram]:
 
 @dataclass(frozen=True)
 class Message:
-    """One call in a sequence diagram: who asks whom for what; answers are left out."""
+    """One call in a sequence diagram: caller, callee and message; responses are omitted."""
 
     caller: str
     callee: str
@@ -45,12 +45,12 @@ class Message:
 
 
 def messages(diagram: Diagram) -> list[Message]:
-    """Return the calls of a sequence diagram in their order."""
+    """Return the calls of a sequence diagram in order."""
     found = re.findall(r"^\s*([\w-]*\w)->>([\w-]+): (.+)$", diagram.text, re.MULTILINE)
     return [Message(*one) for one in found]
 
 
 def of(page: str, title: str) -> Diagram:
-    """Return the one diagram below *title* on *page*."""
+    """Return the diagram below *title* on *page*."""
     (found,) = [d for d in every() if (d.page, d.title) == (page, title)]
     return found

@@ -1,4 +1,4 @@
-"""Every diagram renders: Mermaid itself draws it, in a real browser."""
+"""Every diagram renders: Mermaid draws it in a real browser."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, needs(MERMAID)]
 
 @pytest.fixture(scope="module")
 def draw(browser: Browser, screenshots: Path) -> Iterator[Draw]:
-    """Draws a diagram; returns its SVG, or raises what Mermaid says is wrong."""
+    """Draw a diagram; return its SVG, or raise Mermaid's error."""
     page = browser.new_page()
     page.set_content("<!doctype html><title>diagrams</title><body></body>")
     page.add_script_tag(path=MERMAID)
@@ -42,7 +42,7 @@ def draw(browser: Browser, screenshots: Path) -> Iterator[Draw]:
 @pytest.mark.parametrize("diagram", DIAGRAMS, ids=str)
 def test_renders(draw: Draw, diagram: Diagram) -> None:
     """
-    A diagram of the documentation becomes a picture.
+    A diagram of the documentation renders.
     """
     svg = draw(diagram.text)
 
@@ -57,7 +57,7 @@ def test_renders(draw: Draw, diagram: Diagram) -> None:
 )
 def test_broken(draw: Draw, text: str) -> None:
     """
-    A broken diagram does not pass for a picture.
+    A broken diagram does not render.
     """
     with pytest.raises(Error):
         draw(text)
@@ -65,7 +65,7 @@ def test_broken(draw: Draw, text: str) -> None:
 
 def test_all_found() -> None:
     """
-    The pages have their diagrams: the parts, three deployments, the flow of data, the flows.
+    The pages have their diagrams: components, three deployments, data flow, flows.
     """
     pages = [diagram.page for diagram in DIAGRAMS]
     assert 3 == pages.count("docs/explanation/deployment.md")

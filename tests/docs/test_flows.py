@@ -1,4 +1,4 @@
-"""Sequence diagrams agree with real traces, REDCap's call log and the configuration."""
+"""Sequence diagrams match real traces, REDCap's call log and the configuration."""
 
 import os
 import re
@@ -31,7 +31,7 @@ Span = dict[str, Any]
 
 
 def drawn(diagram: Diagram) -> list[Message]:
-    """Return the calls of a diagram as they are compared."""
+    """Return the calls of a diagram in comparable form."""
     return _once([_bare(message) for message in messages(diagram)])
 
 
@@ -45,7 +45,7 @@ def with_one_less(diagram: Diagram) -> Iterator[Diagram]:
 
 
 def _bare(message: Message) -> Message:
-    """Reduce a label to what a span shows: nothing for a database, the verb for REDCap."""
+    """Reduce a label to what a span contains: nothing for a database, the verb for REDCap."""
     label = "" if message.callee.endswith("-database") else message.label.partition(":")[0]
     if message.callee == "redcap":
         label = label.partition(" ")[0]
@@ -53,13 +53,13 @@ def _bare(message: Message) -> Message:
 
 
 def redcap_calls(diagram: Diagram) -> Counter[str]:
-    """Return what a diagram asks of REDCap: content and action, ``record export``."""
+    """Return the REDCap calls of a diagram: content and action, ``record export``."""
     asked = [m.label.partition(":")[0] for m in messages(diagram) if m.callee == "redcap"]
     return Counter(label.partition(" ")[2] for label in asked)
 
 
 def served_by_sandbox(mesh: dict[str, Any]) -> Counter[str]:
-    """Return what the REDCap sandbox was asked for since the last time, and forget it."""
+    """Return the REDCap calls since the last time, and reset them."""
     url = f"{mesh['urls']['sandbox']}/_control/calls"
     counts = httpx.get(url, trust_env=False).json()
     httpx.delete(url, trust_env=False)
@@ -74,7 +74,7 @@ def served_by_sandbox(mesh: dict[str, Any]) -> Counter[str]:
 
 
 def _once(found: list[Message]) -> list[Message]:
-    """Statements to one database in a row are one message of a diagram."""
+    """Consecutive statements to one database are one message of a diagram."""
     return [
         message
         for before, message in zip([None, *found], found, strict=False)
@@ -83,7 +83,7 @@ def _once(found: list[Message]) -> list[Message]:
 
 
 def seen(spans: list[Span]) -> list[Message]:
-    """Return the calls that a trace shows, in their order, proxies left out."""
+    """Return the calls of a trace in order, without proxies."""
     found = []
     for span in sorted(spans, key=lambda one: one["start"]):
         name, service = span["name"], span["service"]
@@ -104,13 +104,13 @@ def seen(spans: list[Span]) -> list[Message]:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """A whole mesh, with its sidecars."""
+    """A whole mesh with its sidecars."""
     with running(tmp_path_factory.mktemp("flows")) as ready:
         yield ready
 
 
 def trace_of(mesh: dict[str, Any], who: Researcher, method: str, path: str, **body: Any) -> Any:
-    """Make a request and return the spans of its trace, once they are all there."""
+    """Make a request and return the spans of its trace, once it is complete."""
     sent = f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"
     answer = who.send(method, path, headers={"traceparent": sent}, **body)
     assert answer.is_success, answer.text
@@ -134,7 +134,7 @@ def trace_of(mesh: dict[str, Any], who: Researcher, method: str, path: str, **bo
 
 
 def assert_by_sidecars(spans: list[Span], calls: list[Message]) -> None:
-    """Check that each call between services left by one proxy and came in by another."""
+    """Check that each call between services passed two proxies."""
     for call in calls:
         if call.callee in SERVICES.values():
             proxies = [(s["service"], s["kind"]) for s in spans if s["proxy"]]
@@ -143,12 +143,12 @@ def assert_by_sidecars(spans: list[Span], calls: list[Message]) -> None:
 
 
 class TestRequests:
-    """The seed flows, on the traces of a researcher."""
+    """The business flows, on the traces of a researcher."""
 
     def test_in_order(self, mesh: dict[str, Any]) -> None:
         """
-        Signing up, creating and listing make the calls of their diagrams, in that order, each
-        between services through both sidecars; a diagram that lacks one of them does not fit.
+        Signing up, creating and listing make the calls of their diagrams, in order, each between
+        services through both sidecars; a diagram without one of them does not match.
         """
         flows = {
             "A researcher signs up": ("POST", "/api/v1/auth/signup"),
@@ -181,11 +181,11 @@ def loaded(path: Path) -> Any:
 
 
 class TestTelemetry:
-    """The flows of telemetry, on the committed configuration."""
+    """The flows of telemetry, in the committed configuration."""
 
     def test_metrics(self) -> None:
         """
-        Prometheus asks whom the diagram says, for what it says.
+        Prometheus scrapes the targets and paths of the diagram.
         """
         jobs = loaded(COMPOSE / "telemetry/prometheus.yaml")["scrape_configs"]
         asked = {
@@ -201,7 +201,7 @@ class TestTelemetry:
 
     def test_logs(self) -> None:
         """
-        Every workload hands its lines to the collector, which hands them to Loki, as Alloy does.
+        Every workload exports its logs to the collector, which sends them to Loki, as does Alloy.
         """
         services = loaded(COMPOSE / "compose.yaml")["services"]
         setting = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -225,7 +225,7 @@ class TestTelemetry:
 
     def test_visualisation(self) -> None:
         """
-        Grafana looks where the diagram says, and Compose mounts that and the dashboards.
+        Grafana uses the data sources of the diagram, and Compose mounts them and the dashboards.
         """
         sources = loaded(OBSERVABILITY / "grafana/provisioning/datasources/amarre.yaml")
         asked = {("grafana", urlsplit(one["url"]).hostname) for one in sources["datasources"]}
@@ -237,7 +237,7 @@ class TestTelemetry:
 
     def test_alerts(self) -> None:
         """
-        Alerts go to Alertmanager, and from there by the ways that the diagram names.
+        Alerts are sent to Alertmanager, and from there by the channels of the diagram.
         """
         prometheus = loaded(COMPOSE / "telemetry/prometheus.yaml")["alerting"]["alertmanagers"]
         asked = {

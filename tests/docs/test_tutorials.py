@@ -1,4 +1,4 @@
-"""The tutorials work: a copy of the tree is changed and used as they say, word for word."""
+"""The tutorials work: they are followed literally in a copy of the tree."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ _STEP = re.compile(
 
 
 class Copy:
-    """A copy of the tree, in which the steps of a tutorial are taken."""
+    """A copy of the tree in which the steps of a tutorial are taken."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -36,7 +36,7 @@ class Copy:
         """What the commands since the mesh was started have printed."""
 
     def follow(self, page: Path) -> None:
-        """Take every step of *page*; the mesh that it starts is stopped at its end."""
+        """Take every step of *page*; stop the mesh that it starts at the end."""
         with contextlib.ExitStack() as running:
             for step in _STEP.finditer(page.read_text()):
                 text = step["text"]
@@ -52,7 +52,7 @@ class Copy:
                         self.printed.append(self.run(line))
 
     def write(self, path: str, where: str, text: str) -> None:
-        """Create a file, or add to one where the tutorial says."""
+        """Create a file, or add to one at the given place."""
         file = self.root / path
         if not where:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ class Copy:
         file.write_text(present[:at] + text + present[at:])
 
     def run(self, line: str) -> str:
-        """Run one command of the tutorial; return what it prints."""
+        """Run one command of the tutorial; return its output."""
         command = shlex.split(line.replace(":3000", f":{self.base}"))
         done = subprocess.run(
             command, cwd=self.root, capture_output=True, text=True, timeout=300, check=False
@@ -107,7 +107,7 @@ class Copy:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy of the files that git knows or would add."""
+    """A copy of the files that git tracks or would add."""
     root = tmp_path_factory.mktemp("tutorial") / "amarre"
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout
@@ -120,23 +120,23 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 
 class TestTutorials:
-    """Both pages, one after the other, as a reader would."""
+    """Both pages, one after the other, as a reader would follow them."""
 
     def test_add_a_service(self, copy: Copy) -> None:
-        """A contract, a package and an entry of the topology make a service of the mesh."""
+        """A contract, a package and a topology entry make a service of the mesh."""
         copy.follow(SERVICE)
 
         assert "Nothing is planned for monday." in copy.printed[1]
 
     def test_add_an_rpc(self, copy: Copy) -> None:
-        """A piece of contract and a method make an rpc."""
+        """An addition to the contract and a method make an rpc."""
         copy.follow(RPC)
 
         assert "tuesday" in copy.printed[1]
 
 
 def test_every_step_is_taken() -> None:
-    """No block of the tutorials is passed over."""
+    """No block of the tutorials is skipped."""
     for page in (SERVICE, RPC):
         text = page.read_text()
         assert len(re.findall(r"^```\w+$", text, re.MULTILINE)) == len(_STEP.findall(text))

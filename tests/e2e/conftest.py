@@ -1,4 +1,4 @@
-"""A real Chromium, and where it leaves its screenshots."""
+"""A real Chromium, and the folder of its screenshots."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the screenshots: that of the CI artifacts, where there is one."""
+    """The folder of the screenshots: that of the CI artifacts, if any."""
     kept = os.environ.get("AMARRE_TEST_ARTIFACTS")
     folder = Path(kept) / "screenshots" if kept else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def needs(script: Path) -> pytest.MarkDecorator:
-    """Return the mark of tests that load *script*, of a package that npm installs."""
+    """Return the mark of tests that need *script* of an npm package."""
     return pytest.mark.skipif(
         not script.is_file(),
         reason="needs `npm ci` in tests/node, which `make test` runs where there is npm",
@@ -55,7 +55,7 @@ def needs(script: Path) -> pytest.MarkDecorator:
 
 
 def enter_console(live: Any, page: Page) -> str:
-    """Come into the console of a mesh by a one-time link; returns where it is."""
+    """Open the console of a mesh with a one-time link; return its URL."""
     url: str = live["urls"]["console"]
     headers = {"authorization": f"Bearer {live['console']['token']}"}
     code = httpx.post(f"{url}/api/codes", headers=headers, trust_env=False)

@@ -1,4 +1,4 @@
-"""Faults that are made on a whole mesh and around it, each for as long as its context lasts."""
+"""Faults in a whole mesh and its environment, each active within its context."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ runpy.run_module("survey_svc", run_name="__main__")
 
 @dataclass(frozen=True)
 class Mesh:
-    """A running mesh whose processes and surroundings can be harmed."""
+    """A running mesh for fault injection in processes and environment."""
 
     ready: Any
     data: Path
@@ -70,7 +70,7 @@ Fault = Callable[[Mesh], AbstractContextManager[None]]
 
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[bool]:
-    """Mount a small disk at *folder*; yields whether that is allowed."""
+    """Mount a small disk at *folder*; yields whether that is permitted."""
     size = f"size={DISK_MEGABYTES}m"
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True, check=False
@@ -84,7 +84,7 @@ def mounted(folder: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def identity_provider(folder: Path, base: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Appwrite's stand-in for a mesh on the ports from *base*, which its settings choose."""
+    """Run the Appwrite sandbox for a mesh on the ports from *base*, which its settings use."""
     address, key = f"127.0.0.1:{base + 13}", folder / "appwrite-key"
     command = [sys.executable, "-m", "sandbox.appwrite", "--listen", address]
     command += ["--key-file", str(key), "--smtp", f"127.0.0.1:{base + 12}"]
@@ -174,7 +174,7 @@ def full_disk(mesh: Mesh) -> Iterator[None]:
 
 @contextlib.contextmanager
 def old_certificate(mesh: Mesh, name: str) -> Iterator[None]:
-    """A certificate of one day that should have been renewed long ago."""
+    """A one-day certificate that should have been renewed long ago."""
     authority = CertificateAuthority.load_or_create(mesh.data / "ca")
     issued = authority.issue(
         uris=[f"spiffe://amarre.local/ns/amarre/sa/{name}"],
@@ -242,7 +242,7 @@ def failing_canary(mesh: Mesh) -> Iterator[None]:
 
 @contextlib.contextmanager
 def retry_storm(mesh: Mesh) -> Iterator[None]:
-    """A service that fails a good part of its calls, each of which is tried again."""
+    """A service that fails many of its calls, each of which is retried."""
     with researchers(mesh, 6, 0.02):
         mesh.amarre("fault", "add", "survey.ListRequests", "--abort", "UNAVAILABLE", "--percent=40")
         try:
@@ -253,7 +253,7 @@ def retry_storm(mesh: Mesh) -> Iterator[None]:
 
 @contextlib.contextmanager
 def overload(mesh: Mesh) -> Iterator[None]:
-    """More browsers than the edge lets in at once, each waiting a second for its answer."""
+    """More browsers than the edge admits at once, each waiting a second for its response."""
     mesh.amarre("fault", "add", "survey.ListRequests", "--delay", "1s")
     try:
         with researchers(mesh, 160, 0.5):

@@ -1,4 +1,4 @@
-"""Nobody is kept out: every page by axe, in light and dark, on a phone."""
+"""Accessibility: every page checked by axe, in light and dark mode and on a phone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 def faults(page: Page) -> list[str]:
-    """Return what axe finds wrong with *page*, in every look of it."""
+    """Return the findings of axe on *page*, in every mode."""
     found = []
     for scheme, width in LOOKS:
         page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
@@ -54,7 +54,7 @@ def faults(page: Page) -> list[str]:
 @direct
 def test_console(live: Any, context: BrowserContext) -> None:
     """
-    axe finds nothing on any page of the console, with a journal so long that it scrolls.
+    axe has no findings on any page of the console, with an audit log long enough to scroll.
     """
     with Researcher(live, "noor@example.org") as somebody:
         somebody.sign_in()
@@ -90,7 +90,7 @@ def test_console(live: Any, context: BrowserContext) -> None:
 @direct
 def test_researchers_pages(live: Any, context: BrowserContext) -> None:
     """
-    axe finds nothing on any page of the application, signed out and signed in.
+    axe has no findings on any page of the application, signed out and signed in.
     """
     page = context.new_page()
     found = []
@@ -118,14 +118,14 @@ def test_researchers_pages(live: Any, context: BrowserContext) -> None:
 
 
 def hrefs(page: Page, links: str) -> list[str]:
-    """Return where *links* of *page* lead, each once."""
+    """Return the unique targets of *links* on *page*."""
     every = page.locator(links).all()
     return sorted({str(link.get_attribute("href")) for link in every})
 
 
 def test_faults_are_found(context: BrowserContext) -> None:
     """
-    What keeps people out is seen: a picture without words, pale text.
+    Accessibility errors are detected: an image without text, low contrast.
     """
     page = context.new_page()
     page.set_content(

@@ -1,4 +1,4 @@
-"""An engineer on call steers a running mesh from the console, in a real browser."""
+"""An engineer on call controls a running mesh from the console, in a real browser."""
 
 import contextlib
 import threading
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def page(browser: Browser, live: Any) -> Iterator[Page]:
-    """A page that came into the console by a one-time link."""
+    """A page signed in to the console with a one-time link."""
     context = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(30_000)
@@ -30,7 +30,7 @@ def page(browser: Browser, live: Any) -> Iterator[Page]:
 
 @contextlib.contextmanager
 def callers(app: str) -> Iterator[list[int]]:
-    """Ask the mesh how it is, again and again; yields the statuses that came back."""
+    """Poll the status of the mesh; yields the HTTP statuses."""
     statuses, stop = list[int](), threading.Event()
 
     def call() -> None:
@@ -50,7 +50,8 @@ def callers(app: str) -> Iterator[list[int]]:
 @pytest.mark.parametrize("live", ["sidecar"], indirect=True)  # Canaries need proxies.
 def test_canary(live: Any, page: Page, screenshots: Path) -> None:
     """
-    Start a canary, watch its share and verdict, promote it: no call fails, and who did it stays.
+    Start a canary, watch its share and verdict, promote it: no call fails, and the operator is
+    recorded.
     """
 
     def shot(name: str) -> None:

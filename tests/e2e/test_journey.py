@@ -1,4 +1,4 @@
-"""A researcher's whole journey, clicked through in a real browser."""
+"""A researcher's whole journey in a real browser."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def fill(survey: Page, answers: dict[str, str]) -> None:
-    """Fill a survey page as a person does: only what is shown, choices before what they open."""
+    """
+    Fill in a survey page like a user: only visible fields, choices before the fields they reveal.
+    """
     for name, value in answers.items():
         field = survey.locator(f"[name={name}]").first
         if not field.is_visible():
@@ -144,6 +146,6 @@ def test_whole_way(live: Any, page: Page, screenshots: Path) -> None:
 
 
 def request_id(page: Page) -> str:
-    """Return the id of the one request, asked for with the browser's own session."""
+    """Return the id of the only request, using the browser's session."""
     answer = page.evaluate("fetch('/api/v1/surveys/requests').then(r => r.json())")
     return str(answer["data"][0]["id"])

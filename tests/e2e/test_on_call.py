@@ -1,4 +1,6 @@
-"""An engineer on call: the overview names service and cause of a fault, in one row, in a minute."""
+"""
+An engineer on call: the overview names service and cause of a fault, in one row, within a minute.
+"""
 
 import json
 import time
@@ -40,7 +42,7 @@ NOTICED_MS = 60_000
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """A mesh of its own: others must not see what is done to it."""
+    """A separate mesh, so that other tests are not affected."""
     folder, base = tmp_path_factory.mktemp("on-call"), free_base()
     with (
         mounted(folder) as small_disk,
@@ -63,7 +65,7 @@ def page(browser: Browser, mesh: Mesh) -> Iterator[Page]:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, with what the overview says of it."""
+    """A fault, with the expected row of the overview."""
 
     name: str
     inject: Fault
@@ -135,8 +137,8 @@ TOGETHER = {
 @pytest.mark.parametrize("group", TOGETHER)
 def test_noticed(mesh: Mesh, page: Page, screenshots: Path, group: str) -> None:
     """
-    Within a minute of a fault one row of the overview names its service and its cause; the row
-    leads to a page with what changed, the contract, the runbook and the actions.
+    Within a minute of a fault, one row of the overview names its service and its cause; the row
+    links to a page with changes, contract, runbook and actions.
     """
     expect(page.get_by_role("region", name="Alerts")).to_be_visible()
     before = causes(page)
@@ -173,7 +175,7 @@ def row_of(page: Page, service: str) -> Any:
 
 
 def causes(page: Page) -> Counter[str]:
-    """Return how many rows name each service."""
+    """Return the number of rows per service."""
     names = page.locator("[data-incident] [data-row]").all_inner_texts()
     return Counter(names)
 
@@ -185,7 +187,7 @@ def rows(page: Page) -> list[str]:
 
 def test_first_view(mesh: Mesh, page: Page) -> None:
     """
-    The first view of the overview takes at most 150 KB.
+    The first view of the overview loads at most 150 KB.
     """
     sizes = page.evaluate(
         "performance.getEntries().map(one => one.transferSize ?? 0).reduce((a, b) => a + b, 0)"

@@ -23,7 +23,7 @@ AUTHENTICATOR = {
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page whose browser has a fingerprint reader that always agrees."""
+    """A page whose browser has a fingerprint reader that always succeeds."""
     context = browser.new_context(locale="en-GB")
     page = context.new_page()
     page.set_default_timeout(15_000)
@@ -36,8 +36,8 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def test_second_way_and_second_factor(live: Any, page: Page) -> None:
     """
-    A passkey added after the first sign-in signs in again without mail, and, once asked for,
-    is needed besides a mailed link.
+    A passkey added after the first sign-in signs in again without mail, and, after opting in, is
+    required in addition to a mailed link.
     """
     port = urlsplit(live["urls"]["app"]).port
     app = f"http://localhost:{port}"

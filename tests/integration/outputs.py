@@ -1,4 +1,4 @@
-"""Everything that leaves the processes of a running mesh, as text, and a search in all of it.
+"""The entire output of a running mesh as text, and a search in it.
 
 A *planted* value is one that must never get out; it is looked for as it stands and in the
 encodings of URLs, JSON and HTML, in any case.
@@ -27,7 +27,7 @@ API = (
 
 
 def arrived(ready: Mapping[str, Any], trace: str, services: Iterable[str]) -> None:
-    """Wait until the console has what each of *services* tells of an ordinary call, *trace*.
+    """Wait until the console has the telemetry of each of *services* for an ordinary call, *trace*.
 
     Exporters send in order, so that whatever these processes told before is there, too.
     """
@@ -47,7 +47,7 @@ def arrived(ready: Mapping[str, Any], trace: str, services: Iterable[str]) -> No
 
 
 def outputs(ready: Mapping[str, Any]) -> dict[str, str]:
-    """Return whatever left the processes of the mesh of a ready file, by where it was found."""
+    """Return the entire output of the processes in a ready file, by location."""
     data = Path(ready["pki"]["ca"]).parents[2]
     found = {log.name: log.read_text(errors="replace") for log in (data / "logs").glob("*.log")}
     found |= dict(_scraped(data))
@@ -56,7 +56,7 @@ def outputs(ready: Mapping[str, Any]) -> dict[str, str]:
 
 
 def leaks(planted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """Return which planted value, called by its name, stands where."""
+    """Return where each named planted value was found."""
     lowered = {place: text.lower() for place, text in found.items()}
     return [
         f"{what} in {place}"
@@ -67,7 +67,7 @@ def leaks(planted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """Return *value* as logs, URLs, JSON and pages may write it, in lower case."""
+    """Return the encodings of *value* in logs, URLs, JSON and pages, in lower case."""
     assert len(value) >= 8, "too short to be told from chance"
     forms = {value, quote(value, safe=""), quote_plus(value), html.escape(value)}
     forms |= {json.dumps(value)[1:-1], quote(quote(value, safe=""), safe="")}
@@ -75,7 +75,7 @@ def _forms(value: str) -> set[str]:
 
 
 def _scraped(data: Path) -> Iterator[tuple[str, str]]:
-    """Yield the metrics of every process and what the admin interface of each proxy tells."""
+    """Yield the metrics of every process and the admin output of each proxy."""
     exemplars = {"Accept": "application/openmetrics-text"}
     for target in json.loads((data / "state/scraped.json").read_text()):
         url = target["url"]
@@ -86,7 +86,7 @@ def _scraped(data: Path) -> Iterator[tuple[str, str]]:
 
 
 def _console(ready: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the console's pages and answers, and the whole of its file."""
+    """Yield the console's pages and responses, and its whole database file."""
     with _asking(ready) as http:
 
         def ask(path: str, **params: str) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""A researcher at work, over HTTP alone: what a browser sends, without one.
+"""A researcher as an HTTP client, which sends what a browser would.
 
 ``python -m tests.integration.researcher READY_FILE`` goes the whole way once and says so.
 """
@@ -62,7 +62,7 @@ A_PNG = bytes.fromhex(
 
 @dataclass
 class Form:
-    """An HTML form as found on a page."""
+    """An HTML form on a page."""
 
     action: str = ""
     values: dict[str, str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ def forms_of(html: str) -> list[Form]:
 
 
 class Researcher:
-    """One person with one browser, at the mesh that a ready file describes."""
+    """One user with one browser, on the mesh of a ready file."""
 
     def __init__(self, ready: Mapping[str, Any], email: str = "ada@example.org") -> None:
         self.email = email
@@ -126,7 +126,7 @@ class Researcher:
         return self._session
 
     def send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """Send a request as a page of the application would.
+        """Send a request like a page of the application.
 
         The cookie is kept by hand: it is Secure, which browsers allow on a loopback address and
         Python's cookie jar does not.
@@ -142,7 +142,7 @@ class Researcher:
         return answer
 
     def data(self, method: str, path: str, **kwargs: Any) -> Any:
-        """Send a request of which success is expected; returns the envelope's data."""
+        """Send a request that must succeed; return the envelope's data."""
         answer = self.send(method, path, **kwargs)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         envelope = answer.json()
@@ -155,7 +155,7 @@ class Researcher:
         assert self.data("POST", "/api/v1/auth/signup", json={"email": self.email})["signedUp"]
 
     def mailed_link(self) -> str:
-        """Return the link that this person was mailed last, waiting for the one asked for."""
+        """Return the last link mailed to this user, waiting for the requested one."""
         for _ in range(PATIENCE):
             mine = self._mails()
             if mine and mine[0]["id"] != self._before:
@@ -164,7 +164,7 @@ class Researcher:
         raise AssertionError(f"no mail for {self.email}")
 
     def log_in(self, link: str) -> None:
-        """Follow a mailed link: look at its page, which consumes nothing, then log in."""
+        """Follow a mailed link: open its page, which does not consume it, then log in."""
         page = self.send("GET", link.removeprefix(self.app))
         assert page.status_code == 200
         query = parse_qs(urlsplit(link).query)
@@ -173,7 +173,7 @@ class Researcher:
         assert self._session
 
     def sign_in(self) -> None:
-        """Go from nothing to a session."""
+        """Sign up and sign in."""
         self.ask_for_link()
         self.log_in(self.mailed_link())
 
@@ -185,7 +185,7 @@ class Researcher:
         return [mail for mail in mails if self.email in json.dumps(mail["to"])]
 
     def create(self, **headers: str) -> str:
-        """Create a request; returns its id."""
+        """Create a request; return its id."""
         created = self.data(
             "POST", "/api/v1/surveys/requests", json={"consent": True}, headers=headers
         )
@@ -203,7 +203,7 @@ class Researcher:
         return next(s for s in found["steps"] if s["instrument"] == instrument)
 
     def survey_link(self, request: str, instrument: str) -> str:
-        """Ask REDCap, as its mails to directors would, for the link of any instrument."""
+        """Get the link of any instrument from REDCap, like its mails to directors."""
         answer = httpx.post(
             self.sandbox["api_url"],
             data={
@@ -219,7 +219,7 @@ class Researcher:
         return answer.text
 
     def fill(self, link: str, answers: Mapping[str, str]) -> None:
-        """Fill and submit the survey page behind *link*, files included."""
+        """Fill in and submit the survey page at *link*, including files."""
         with httpx.Client(trust_env=False, follow_redirects=True, timeout=30) as browser:
             page = browser.get(link)
             for _ in range(8):
@@ -266,7 +266,9 @@ def _pause() -> None:
 
 
 def whole_way(ready: Mapping[str, Any], email: str) -> None:
-    """Go from sign-up to a finished request, its data and its PDF, and sign out."""
+    """
+    Complete the whole flow from sign-up to a finished request, its data and its PDF, and sign out.
+    """
     with Researcher(ready, email) as ada:
         ada.sign_in()
         assert ada.data("GET", "/api/v1/me")["email"] == email
@@ -315,7 +317,7 @@ def _eventually(holds: Any) -> None:
 
 
 def main() -> None:
-    """Go the whole way once at the mesh of a ready file."""
+    """Complete the whole flow once on the mesh of a ready file."""
     ready = json.loads(Path(sys.argv[1]).read_text())
     whole_way(ready, f"ada.{uuid.uuid4().hex[:8]}@example.org")
     print("A researcher went the whole way: sign-up to finished request, data, PDF, sign-out.")

@@ -1,4 +1,4 @@
-"""Orders to a running mesh stand among its logs, whoever gives them."""
+"""Control actions on a running mesh are logged, from every source."""
 
 import secrets
 import subprocess
@@ -11,9 +11,10 @@ import httpx
 
 
 def test_orders_are_logged(live: Any) -> None:
-    """An order of the terminal and one of the console's API are found among the logs of kind
-    security, with who gave them and how they ended; the runner's own output says so in plain
-    text where it is no terminal.
+    """
+    An action from the terminal and one from the console's API are in the logs of kind security,
+    with operator and outcome; the runner's own output shows them in plain text if it is not a
+    terminal.
     """
     data = Path(live["pki"]["ca"]).parents[2]
     nobody = f"nobody-{secrets.token_hex(4)}"  # Other tests give this mesh orders too.
@@ -43,7 +44,7 @@ def test_orders_are_logged(live: Any) -> None:
 
 
 def _found(console: httpx.Client, text: str, count: int) -> list[dict[str, Any]]:
-    """Wait until *count* security lines of the runner hold *text*; the last to come first."""
+    """Wait until *count* security lines of the runner contain *text*; the newest first."""
     deadline = time.monotonic() + 20
     while True:
         asked = {"kind": "security", "service": "runner", "q": text}

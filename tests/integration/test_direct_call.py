@@ -1,4 +1,4 @@
-"""Calls of gRPC methods from the console, on a whole mesh."""
+"""gRPC calls from the console, on a whole mesh."""
 
 import time
 from typing import Any
@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 20
 )
 def test_calls(live: dict[str, Any], asked: dict[str, Any], code: str, responses: int) -> None:
     """
-    A call has the outcome that the contract promises its caller, and its trace can be looked at.
+    A call has the outcome that the contract defines for its caller, and its trace is available.
     """
     headers = {"authorization": f"Bearer {live['console']['token']}"}
     with httpx.Client(

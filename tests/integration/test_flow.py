@@ -1,4 +1,4 @@
-"""A researcher goes the whole way through a running mesh."""
+"""A researcher's whole flow through a running mesh."""
 
 import html
 import json
@@ -27,8 +27,9 @@ def test_whole_way(live: Any) -> None:
 
 
 def test_nothing_personal_gets_out(live: Any) -> None:
-    """No address, secret, token, cookie or answer appears in any log, span, metric, page or error:
-    whatever left a process is searched, and the same search finds what is leaked on purpose.
+    """
+    No address, secret, token, cookie or answer appears in any log, span, metric, page or error: the
+    whole output is searched, and the same search finds deliberate leaks.
     """
     with Researcher(live, ADDRESS) as canary:
         canary.sign_in()
@@ -85,7 +86,7 @@ def test_nothing_personal_gets_out(live: Any) -> None:
 
 def test_declared_edges_are_seen(live: Any) -> None:
     """
-    After somebody signed up, the console's graph has seen every declared edge of that way: to the
+    After a sign-up, the console's graph has observed every declared edge of that flow: to the
     services, and from them to REDCap and to the mail server.
     """
     with Researcher(live, "edges@example.org") as somebody:
@@ -107,7 +108,7 @@ def test_declared_edges_are_seen(live: Any) -> None:
 
 
 def _refused(canary: Researcher) -> Iterator[httpx.Response]:
-    """Yield answers to requests that carry planted values to where they do not belong."""
+    """Yield responses to requests with planted values in the wrong places."""
     post, get = (partial(canary.send, method) for method in ("POST", "GET"))
     yield post("/api/v1/auth/signup", json={"email": f"{ADDRESS}, {ADDRESS}"})
     yield post("/api/v1/auth/signup", json={"email": ADDRESS.replace("org", "com")})
@@ -127,7 +128,7 @@ def _refused(canary: Researcher) -> Iterator[httpx.Response]:
 
 
 def _leak(live: Any, text: str) -> None:
-    """Let *text* out in every way that a process could: a line, a span, a record, a label."""
+    """Leak *text* in every possible way: a log line, a span, a record, a label."""
     data = Path(live["pki"]["ca"]).parents[2]
     with (data / "logs/outbox.log").open("a") as log:
         log.write(json.dumps({"event": text}) + "\n")
@@ -159,7 +160,7 @@ def _leak(live: Any, text: str) -> None:
 
 
 def _kept(live: Any) -> None:
-    """Wait until the console shows what was leaked."""
+    """Wait until the console shows the leaks."""
     headers = {"authorization": f"Bearer {live['console']['token']}"}
     ends = time.monotonic() + 30
     with httpx.Client(
@@ -172,7 +173,7 @@ def _kept(live: Any) -> None:
 
 
 def test_every_form_is_found() -> None:
-    """The search knows a planted value as URLs, JSON and pages write it, in any case."""
+    """The search finds a planted value in the encodings of URLs, JSON and pages, in any case."""
     value = 'Ada <ada+é@example.org> said "no"'
     forms = [value.upper(), quote(value), quote_plus(value), json.dumps(value), html.escape(value)]
     found = {str(n): f"before {form} after" for n, form in enumerate(forms)}

@@ -1,4 +1,4 @@
-"""Prometheus and Alertmanager beside a running mesh."""
+"""Prometheus and Alertmanager with a running mesh."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ def ask(live: Any, path: str) -> Any:
 
 def test_everything_is_scraped(live: Any) -> None:
     """
-    Every process that serves metrics and every proxy is scraped, and alerts have somewhere to go.
+    Every process that serves metrics and every proxy is scraped, and alerts have a destination.
     """
     expected = {p["name"] for p in live["processes"] if p["kind"] in {"service", "proxy"}}
 
@@ -42,7 +42,7 @@ def test_everything_is_scraped(live: Any) -> None:
 
 
 def test_rules(live: Any) -> None:
-    """Prometheus follows the rules of the contracts, and none of them is broken."""
+    """Prometheus evaluates the rules of the contracts without errors."""
     found = [rule for group in ask(live, "rules")["groups"] for rule in group["rules"]]
 
     assert "ServiceDown" in {rule["name"] for rule in found}
@@ -51,7 +51,8 @@ def test_rules(live: Any) -> None:
 
 def test_alerts_in_the_console(live: Any) -> None:
     """
-    The console shows what the real Alertmanager says, with the runbook, and scrapes all that runs.
+    The console shows the alerts of the real Alertmanager with their runbooks, and scrapes
+    everything.
     """
     base = int(live["urls"]["app"].rpartition(":")[2])
     alert = {

@@ -1,4 +1,4 @@
-"""What must not happen, seen from outside through the whole mesh, on both transports."""
+"""Forbidden requests from outside through the whole mesh, on both transports."""
 
 import contextlib
 import time
@@ -25,14 +25,14 @@ def somebody(live: Any) -> Iterator[Researcher]:
 
 @pytest.fixture
 def ada(live: Any) -> Iterator[Researcher]:
-    """A signed-in researcher of her own."""
+    """A separate signed-in researcher."""
     with somebody(live) as person:
         yield person
 
 
 @pytest.fixture
 def faults(live: Any) -> Iterator[Any]:
-    """Sets faults of the REDCap sandbox, and takes them away again."""
+    """Sets faults of the REDCap sandbox, and resets them."""
     control = f"{live['urls']['sandbox']}/_control/faults"
 
     def put(**fault: Any) -> None:
@@ -43,7 +43,7 @@ def faults(live: Any) -> Iterator[Any]:
 
 
 def records_of(live: Any, user: str) -> list[str]:
-    """Ask REDCap itself for the records of a user."""
+    """Return the records of a user from REDCap itself."""
     answer = httpx.post(
         live["sandbox"]["api_url"],
         data={
@@ -61,7 +61,7 @@ def records_of(live: Any, user: str) -> list[str]:
 
 
 class TestOwnership:
-    """Foreign and absent look the same."""
+    """Another user's records and missing ones are indistinguishable."""
 
     def test_foreign_record(self, live: Any, ada: Researcher) -> None:
         """Another user's record is 404 for links and PDF, and in neither list nor export."""
@@ -83,7 +83,7 @@ class TestOwnership:
             assert "Noether" not in eve.send("GET", "/api/v1/surveys/data?format=csv").text
 
     def test_form_of_somebody_else_in_ones_own_record(self, ada: Researcher) -> None:
-        """The approver's form of one's own record is not the applicant's to open (defect 1)."""
+        """The approver's form of one's own record cannot be opened by the applicant (defect 1)."""
         request = ada.create()
 
         answer = ada.send("GET", f"/api/v1/surveys/links?record={request}&instrument=labo")
@@ -92,10 +92,10 @@ class TestOwnership:
 
 
 class TestOneOpenRequest:
-    """One request at a time, whatever happens."""
+    """One request at a time, under all conditions."""
 
     def test_hundred_at_once(self, live: Any, ada: Researcher) -> None:
-        """A hundred creations at once make exactly one record (defect 3)."""
+        """A hundred concurrent creations make exactly one record (defect 3)."""
 
         def create(_: int) -> int:
             headers = {
@@ -136,7 +136,8 @@ class TestOneOpenRequest:
         answers: set[tuple[int, str]],
     ) -> None:
         """
-        When REDCap fails no record is made, the answer is clear, and later all is well (defect 4).
+        When REDCap fails, no record is created, the error is clear, and later attempts work (defect
+        4).
         """
         user = ada.data("GET", "/api/v1/me")["id"]
         faults(**{"latency_ms": 0, "error_rate": 0.0, "mode": "none"} | fault)
@@ -160,7 +161,7 @@ class TestOneOpenRequest:
         assert [] == records_of(live, ada.data("GET", "/api/v1/me")["id"])
 
     def test_same_key(self, live: Any, ada: Researcher) -> None:
-        """A retry with the same idempotency key gives the same answer; other input is refused."""
+        """A retry with the same idempotency key gets the same response; other input is rejected."""
         first = ada.create(**{"Idempotency-Key": "one"})
         second = ada.create(**{"Idempotency-Key": "one"})
         other = ada.send(
@@ -179,10 +180,10 @@ class TestOneOpenRequest:
 
 
 class TestEdge:
-    """What a stranger may send."""
+    """Requests from unauthenticated clients."""
 
     def test_no_proof_of_origin(self, live: Any) -> None:
-        """A state-changing call without proof of the same origin is 403."""
+        """A state-changing request without same-origin headers is 403."""
         url = f"{live['urls']['app']}/api/v1/auth/signup"
         for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
             refused = httpx.post(
@@ -194,7 +195,7 @@ class TestEdge:
             )
 
     def test_forged_internal_headers(self, live: Any, ada: Researcher) -> None:
-        """Headers that the mesh itself writes are worth nothing from outside."""
+        """Headers that the mesh itself sets are ignored from outside."""
         forged = {
             "x-forwarded-client-cert": "URI=spiffe://amarre.local/ns/amarre/sa/gateway",
             "authorization": "Bearer x.y.z",
@@ -208,7 +209,7 @@ class TestEdge:
 
     @pytest.mark.parametrize("path", ["/api/v1/nope", "/nope", "/api/v1/surveys/requests/1"])
     def test_unknown_path(self, live: Any, path: str) -> None:
-        """An unknown path answers with the envelope and the ids."""
+        """An unknown path returns the envelope and the ids."""
         answer = httpx.get(
             live["urls"]["app"] + path, headers={"Accept": "application/json"}, trust_env=False
         )
@@ -218,7 +219,7 @@ class TestEdge:
         assert answer.headers["traceresponse"]
 
     def test_wrong_method(self, live: Any) -> None:
-        """A wrong method is 405 with what is allowed."""
+        """A wrong method is 405 with the allowed ones."""
         answer = httpx.delete(
             f"{live['urls']['app']}/api/v1/me",
             headers={"Sec-Fetch-Site": "same-origin"},
@@ -240,7 +241,8 @@ class TestEdge:
         )
 
     def test_outage_is_no_sign_out(self, live: Any, ada: Researcher, faults: Any) -> None:
-        """With REDCap away the list is 502 or 503, never empty; the session stays (defects 9,
+        """
+        With REDCap unavailable, the list is 502 or 503, never empty; the session stays (defects 9,
         10).
         """
         faults(latency_ms=0, error_rate=0.0, mode="html")

@@ -1,4 +1,4 @@
-"""What ``amarre`` says and leaves behind, good day and bad."""
+"""The output of ``amarre``, and what it leaves behind, on success and failure."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class TestRefusals:
     """One clear message, exit status 2, nothing left behind."""
 
     def test_port_in_use(self, tmp_path: Path) -> None:
-        """A taken port is named with who wants it and what to do; nothing was started."""
+        """A port in use is reported with its purpose and what to do; nothing was started."""
         base = free_base()
         with socket.create_server(("127.0.0.1", base + 2)):
             refused = amarre("up", "--port-base", str(base), "--data", str(tmp_path / "data"))
@@ -39,7 +39,8 @@ class TestRefusals:
         assert not (tmp_path / "data").exists()
 
     def test_port_in_use_on_ipv6_only(self, tmp_path: Path) -> None:
-        """A port that another program holds on ::1 only is refused: browsers try ::1 first for
+        """
+        A port that another program uses only on ::1 is rejected: browsers try ::1 first for
         ``localhost`` and would show that program at the printed URL.
         """
         base = free_base()
@@ -50,7 +51,7 @@ class TestRefusals:
         assert f"{base} needed by gateway" in refused.stderr
 
     def test_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
-        """A data folder that cannot be is named, with the option that chooses another."""
+        """An invalid data folder is reported with the option that chooses another."""
         (tmp_path / "file").write_text("in the way")
 
         refused = amarre("up", "--data", str(tmp_path / "file" / "data"))
@@ -60,7 +61,7 @@ class TestRefusals:
         assert "--data" in refused.stderr
 
     def test_ready_file_that_cannot_be_written(self, tmp_path: Path) -> None:
-        """A ready file in no folder is refused before anything starts."""
+        """A ready file in a missing folder is rejected before anything starts."""
         data = tmp_path / "data"
         refused = amarre(
             "up", "--data", str(data), "--ready-file", str(tmp_path / "absent" / "ready.json")
@@ -83,14 +84,16 @@ class TestRefusals:
     def test_options_that_cannot_be(
         self, tmp_path: Path, arguments: list[str], message: str
     ) -> None:
-        """Impossible options are refused with what is possible."""
+        """Invalid options are rejected with the valid ones."""
         refused = amarre("up", "--data", str(tmp_path), *arguments)
 
         assert 2 == refused.returncode
         assert message in refused.stderr
 
     def test_bad_setting(self, tmp_path: Path) -> None:
-        """A bad setting of one process stops the start with the variable's name; nothing stays."""
+        """
+        An invalid setting of one process stops the start with the variable's name; nothing remains.
+        """
         base = free_base()
         refused = amarre(
             *("up", "--direct", "--port-base", str(base), "--data", str(tmp_path)),
@@ -113,10 +116,10 @@ class TestRefusals:
 
 
 class TestCommands:
-    """Commands at a running mesh."""
+    """Commands on a running mesh."""
 
     def test_status(self, live: Any) -> None:
-        """Every process is listed and ready."""
+        """Every process is listed as ready."""
         told = amarre("status", "--data", data_of(live))
 
         assert 0 == told.returncode, told.stdout + told.stderr
@@ -124,7 +127,7 @@ class TestCommands:
             assert name in told.stdout
 
     def test_call(self, live: Any) -> None:
-        """A typed call answers as JSON; healthy again soon after what other tests did to REDCap."""
+        """A typed call returns JSON; healthy again soon after what other tests did to REDCap."""
         deadline = time.monotonic() + 60
         while True:
             answer = amarre("call", "health.GetStatus", "{}", "--data", data_of(live))
@@ -136,7 +139,7 @@ class TestCommands:
         assert "HEALTH_STATUS_HEALTHY" == status
 
     def test_call_that_the_contract_forbids(self, live: Any) -> None:
-        """A caller that the contract does not name is told which policy refused it."""
+        """A caller that the contract does not name is told which policy denied it."""
         refused = amarre(
             "call", "survey.ListRequests", "{}", "--as", "health", "--data", data_of(live)
         )
@@ -145,14 +148,14 @@ class TestCommands:
         assert "PERMISSION_DENIED" in refused.stderr
 
     def test_call_with_unknown_field(self, live: Any) -> None:
-        """A request that does not fit the contract is refused before it is sent."""
+        """A request that does not match the contract is rejected before it is sent."""
         refused = amarre("call", "survey.GetLink", '{"recrod": "1"}', "--data", data_of(live))
 
         assert 2 == refused.returncode
         assert "recrod" in refused.stderr
 
     def test_second_mesh_in_the_same_folder(self, live: Any) -> None:
-        """A second mesh in the same folder is refused, and the first goes on."""
+        """A second mesh in the same folder is rejected, and the first continues."""
         refused = amarre("up", "--port-base", str(free_base()), "--data", data_of(live))
 
         assert 2 == refused.returncode
@@ -166,7 +169,9 @@ class TestCommands:
         assert "spiffe://amarre.local/ns/amarre/sa/survey" in shown.stdout
 
     def test_identities_leave_and_come_back(self, live: Any, tmp_path: Path) -> None:
-        """Users are exported with ids and addresses; a dry import of the same changes nothing."""
+        """
+        Users are exported with ids and addresses; a dry run of importing them changes nothing.
+        """
         with Researcher(live, "moving@example.org") as person:
             person.sign_in()
             user = person.data("GET", "/api/v1/me")["id"]
@@ -182,7 +187,7 @@ class TestCommands:
         assert 0 == back.returncode, back.stderr
 
     def test_ready_file(self, live: Any) -> None:
-        """The ready file says what the design promises."""
+        """The ready file has the fields of the design."""
         assert {"urls", "grpc", "processes", "sandbox", "console", "pki", "version"} == set(live)
         assert {"auth", "survey", "health"} == set(live["grpc"])
         for path in live["pki"].values():
@@ -190,7 +195,7 @@ class TestCommands:
 
 
 def test_killed_process_comes_back_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    """A killed service is replaced and the ready file names its new pid; Ctrl-C ends them all."""
+    """A killed service is replaced and the ready file has its new pid; Ctrl-C stops everything."""
     with running(tmp_path, "--direct") as ready:
         first = pid_of(ready, "survey")
         os.kill(first, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Signing in through the whole mesh: scanners, other sites, bad bodies, operators."""
+"""Signing in through the whole mesh: scanners, other sites, invalid bodies, operators."""
 
 import time
 import uuid
@@ -16,7 +16,7 @@ SCANNER = {"user-agent": "MailScanner/7.1", "accept": "text/html"}
 
 @pytest.fixture
 def person(live: Any) -> Iterator[Researcher]:
-    """Somebody who has signed up and not yet in."""
+    """A user who has signed up but not signed in."""
     with Researcher(live, f"new.{uuid.uuid4().hex[:8]}@example.org") as somebody:
         somebody.ask_for_link()
         yield somebody
@@ -28,7 +28,10 @@ def parts(link: str) -> dict[str, str]:
 
 
 def test_scanners(person: Researcher) -> None:
-    """After ten looks of a mail scanner at the link and one by HEAD, the person signs in by it."""
+    """
+    After a mail scanner has opened the link ten times, and once with HEAD, the user signs in with
+    it.
+    """
     link = person.mailed_link()
     for method in ("GET",) * 10 + ("HEAD",):
         looked = httpx.request(method, link, headers=SCANNER, trust_env=False)
@@ -52,7 +55,7 @@ def test_scanners(person: Researcher) -> None:
     ids=["another site", "a sister site", "another origin", "no origin", "neither header"],
 )
 def test_log_in_from_elsewhere(person: Researcher, headers: dict[str, str]) -> None:
-    """A log-in that does not come from our pages is refused and leaves the link good."""
+    """A log-in that does not come from our pages is rejected and leaves the link valid."""
     link = person.mailed_link()
     for path, body in (
         ("/api/v1/auth/login", {"json": parts(link)}),
@@ -89,7 +92,7 @@ def test_log_in_from_elsewhere(person: Researcher, headers: dict[str, str]) -> N
     ],
 )
 def test_bad_bodies(person: Researcher, body: bytes, code: str) -> None:
-    """A body that is no good is refused with its code and never with 500; the link stays good."""
+    """An invalid body is rejected with its code and never with 500; the link stays valid."""
     answer = person.send(
         "POST",
         "/api/v1/auth/login",
@@ -102,8 +105,9 @@ def test_bad_bodies(person: Researcher, body: bytes, code: str) -> None:
 
 
 def test_operator(live: Any) -> None:
-    """The operator of the local mesh is let into the console by their sign-in, once a link, which
-    its graph takes for a declared way; a researcher is not.
+    """
+    The operator of the local mesh can open the console with their sign-in, once per link, which its
+    graph shows as a declared edge; a researcher cannot.
     """
     with Researcher(live, "nobody@example.org") as researcher:
         researcher.sign_in()
@@ -131,7 +135,7 @@ def test_operator(live: Any) -> None:
 
 
 def _edge(browser: httpx.Client, console: str, cookie: str) -> dict[str, Any]:
-    """Wait until the console has seen Auth ask it for a link; returns that edge."""
+    """Wait until the console has observed Auth's request for a link; return that edge."""
     deadline = time.monotonic() + 30
     while True:
         items = browser.get(f"{console}/api/graph", headers={"cookie": cookie}).json()["items"]

@@ -1,4 +1,4 @@
-"""How a mesh ends: by Ctrl-C, by SIGTERM, by the end of its terminal."""
+"""Stopping a mesh: by Ctrl-C, by SIGTERM, by the end of its terminal."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ class Started:
 
 
 def test_end_of_the_terminal(tmp_path: Path) -> None:
-    """SIGHUP drains as SIGTERM does, and leaves no process and no file with tokens behind."""
+    """SIGHUP drains like SIGTERM, and leaves no process and no file with tokens behind."""
     # Whoever runs the tests may ignore the signal, which programs inherit.
     mesh = Started(tmp_path, "env", "--default-signal=HUP")
 
@@ -68,7 +68,7 @@ def test_end_of_the_terminal(tmp_path: Path) -> None:
 
 
 def test_no_incident(tmp_path: Path) -> None:
-    """Processes that drain and stop with their mesh are not scraped, and are no incidents."""
+    """Processes that drain and stop with their mesh are not scraped, and do not raise incidents."""
     mesh = Started(tmp_path)
     state = mesh.data / "state"
     assert "survey" in (state / "scraped.json").read_text()
@@ -94,8 +94,9 @@ def test_nohup(tmp_path: Path) -> None:
 
 
 def test_second_interrupt(tmp_path: Path) -> None:
-    """The first Ctrl-C drains and says how to stop at once; the second ends within 2 s although a
-    service is held still by SIGSTOP.
+    """
+    The first Ctrl-C drains and says how to stop at once; the second stops within 2 s although a
+    service is stopped by SIGSTOP.
     """
     mesh = Started(tmp_path)
     held = pid_of(mesh.ready, "survey")

@@ -24,7 +24,7 @@ MOST_SECONDS = 5.0
 
 @contextlib.contextmanager
 def another_gateway(ready: Any) -> Iterator[str]:
-    """Start a second gateway with what the first was given; yields its URL."""
+    """Start a second gateway with the environment of the first; yields its URL."""
     data_folder = DataFolder(Path(ready["pki"]["ca"]).parents[2])
     port = int(urlsplit(ready["urls"]["app"]).port or 80)
     plan = Plan(data_folder, Options(port_base=port, direct=True))
@@ -75,7 +75,10 @@ def status_at(gateway: str, session: str) -> int:
 
 @pytest.mark.parametrize("everywhere", [False, True], ids=["here", "everywhere"])
 def test_log_out(gateways: tuple[Any, str], *, everywhere: bool) -> None:
-    """After a log-out the gateway that saw it refuses at once, the other one within 5 s."""
+    """
+    After a log-out, the gateway that handled it rejects the session at once, the other one within 5
+    s.
+    """
     ready, second = gateways
     email = f"nomad.{os.urandom(4).hex()}@example.org"
     with Researcher(ready, email) as here, Researcher(ready, email) as there:
@@ -102,8 +105,8 @@ def test_log_out(gateways: tuple[Any, str], *, everywhere: bool) -> None:
 
 def test_end_another_device(gateways: tuple[Any, str]) -> None:
     """
-    A session that is ended from another device is refused at once by the gateway that saw it, and
-    within 5 s by the other one.
+    A session that is ended from another device is rejected at once by the gateway that handled it,
+    and within 5 s by the other one.
     """
     ready, second = gateways
     email = f"nomad.{os.urandom(4).hex()}@example.org"

@@ -1,4 +1,4 @@
-"""What another team gets that only installs the wheel."""
+"""The wheel, for another team that only installs it."""
 
 import os
 import re
@@ -38,8 +38,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stubs_and_types_are_inside(wheel: Path) -> None:
-    """Generated code, its types, the contract's image, the study and the runbooks are in the
-    wheel.
+    """
+    Generated code, its types, the contract's image, the study and the runbooks are in the wheel.
     """
     names = set(zipfile.ZipFile(wheel).namelist())
 
@@ -55,7 +55,9 @@ def test_stubs_and_types_are_inside(wheel: Path) -> None:
 
 
 def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
-    """From another folder, with only the wheel on the path, the stubs and the channel import."""
+    """
+    From another folder, with only the wheel on the path, the stubs and the channel can be imported.
+    """
     subprocess.run(
         [
             str(UV),
@@ -88,7 +90,8 @@ def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
 
 def test_light_client(wheel: Path, live: Any, tmp_path: Path) -> None:
     """
-    The bare wheel brings at most 15 packages and 60 MB, and the snippet of the README runs with it.
+    The bare wheel installs at most 15 packages and 60 MB, and the snippet of the README runs with
+    it.
     """
     folder = tmp_path / "client"
     venv.create(folder, with_pip=False, symlinks=True)

@@ -1,4 +1,7 @@
-"""The whole product above its limits: who is refused, with which code, and what still answers."""
+"""
+The whole product above its limits: which requests are rejected, with which code, and what still
+works.
+"""
 
 import asyncio
 import time
@@ -36,7 +39,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Answer:
-    """The head of a response and when it came, in seconds after the request."""
+    """The head of a response and when it arrived, in seconds after the request."""
 
     status: int
     headers: dict[str, str]
@@ -75,7 +78,7 @@ def port_of(mesh: Any) -> int:
 
 async def test_anonymous_streams(mesh: Any) -> None:
     """
-    Hundreds of anonymous streams of one client are refused early; nobody else is.
+    Hundreds of anonymous streams of one client are rejected early, without affecting others.
 
     Source: faults A1; the limits are in docs/reference/limits.md.
     """
@@ -103,7 +106,7 @@ async def _stream(client: Client) -> Answer:
 
 async def test_overload(mesh: Any) -> None:
     """
-    Far more requests than can be served are answered 200 in time, or refused with Retry-After.
+    Far more requests than can be served get 200 in time, or are rejected with Retry-After.
 
     Meanwhile health checks are served, and log-out is never refused and forgets the cookie.
     Afterwards everybody is served again, and the session has ended, whatever log-out was answered.

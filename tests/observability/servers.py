@@ -1,4 +1,4 @@
-"""The servers of monitoring in tests: programs, a webhook, somebody at work, waiting."""
+"""Monitoring servers for tests: programs, a webhook, a load generator, waiting."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ CALLS_A_SECOND = 20
 
 
 def wait_for(what: str, holds: Callable[[], Any], said: Callable[[], Any] | None = None) -> Any:
-    """Return what *holds* returns once it is true; *said* explains why it is not."""
+    """Return the result of *holds* once it is true; *said* explains why it is not."""
     ends = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < ends:
         with contextlib.suppress(httpx.HTTPError):
@@ -43,7 +43,7 @@ def get(url: str, **query: str) -> Any:
 
 @contextlib.contextmanager
 def running(*command: str, log: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a process group of its own, and end it."""
+    """Run a program in its own process group, and stop it."""
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, text=True, start_new_session=True, **options
@@ -58,7 +58,7 @@ def running(*command: str, log: Path, **options: Any) -> Iterator[subprocess.Pop
 
 @contextlib.contextmanager
 def pager() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The webhook of whoever is on call: its URL, and what it was sent."""
+    """The on-call webhook: its URL, and the received requests."""
     taken: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ def pager() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -83,7 +83,7 @@ def pager() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 @contextlib.contextmanager
 def researcher_at_work(running_one: Running) -> Iterator[None]:
-    """Somebody signed in who lists requests, many times a second, from a thread."""
+    """A signed-in user who lists requests, many times a second, from a thread."""
 
     async def work(done: Event) -> None:
         async with running_one.client() as client:

@@ -1,6 +1,6 @@
 """
-The real Prometheus and Alertmanager beside a mesh: a service gets a fault, people hear of it, and
-that it is over.
+The real Prometheus and Alertmanager with a mesh: a service gets a fault, and notifications report
+it and its end.
 
 The rules are those of production, sixty times faster: a window of 5 minutes takes 5 seconds.
 """
@@ -41,7 +41,7 @@ pytestmark = [
 
 
 class Hospital:
-    """The mesh, the servers that watch it, and whoever is on call."""
+    """The mesh, its monitoring servers, and the notification receivers."""
 
     def __init__(self, folder: Path, patient: Running) -> None:
         self.folder = folder
@@ -95,7 +95,7 @@ class Hospital:
         }
 
     def amarre(self, *arguments: str) -> None:
-        """Give the mesh an order."""
+        """Send a control action to the mesh."""
         asyncio.run(self.patient.amarre(*arguments))
 
     def query(self, path: str, **query: str) -> Any:
@@ -106,7 +106,7 @@ class Hospital:
         return bool(self.query("query", query=rate)["result"])
 
     def services_of(self, trace_id: str) -> set[str]:
-        """Return whose spans the console keeps of a trace."""
+        """Return the services whose spans of a trace the console has."""
         ready = self.patient.ready
         answer = httpx.get(
             f"{ready['urls']['console']}/api/traces/{trace_id}",
@@ -142,8 +142,8 @@ def hospital(tmp_path: Path) -> Iterator[Hospital]:
 
 def test_a_fault_and_its_end(hospital: Hospital) -> None:
     """
-    Nobody hears anything while all is well; when calls fail, whoever is on call is paged and the
-    team gets a mail that says what to do; when calls go well again, both hear that it is over.
+    There are no notifications while all is well; when calls fail, the engineer on call is paged and
+    the team gets a mail with the runbook; when calls succeed again, both are notified.
     """
     well(hospital)
     ill(hospital)
@@ -151,7 +151,7 @@ def test_a_fault_and_its_end(hospital: Hospital) -> None:
 
 
 def well(hospital: Hospital) -> None:
-    """Every rule can be evaluated, none fires, buckets lead to traces."""
+    """Every rule can be evaluated, none fires, and buckets link to traces."""
     now = time.time()
 
     def healths() -> set[str]:
@@ -188,7 +188,7 @@ def ill(hospital: Hospital) -> None:
 
 
 def well_again(hospital: Hospital) -> None:
-    """Calls go well: the end of both."""
+    """Calls succeed again: resolved notifications."""
     hospital.amarre("fault", "clear")
 
     wait_for("the end of the page", lambda: hospital.pages("resolved"))

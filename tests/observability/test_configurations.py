@@ -1,4 +1,4 @@
-"""Configurations of programs that cannot run here: whole in themselves, and true to the mesh."""
+"""Configurations of programs that cannot run here: consistent in themselves and with the mesh."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ class TestCollector:
     @pytest.mark.parametrize("name", ["collector/otel-collector.yaml", "jaeger/jaeger.yaml"])
     def test_components(self, name: str) -> None:
         """
-        Every component that a pipeline names is there, and every one that is there is used.
+        Every component in a pipeline is defined, and every defined one is used.
         """
         content = loaded(name)
         pipelines = content["service"]["pipelines"].values()
@@ -39,7 +39,7 @@ class TestCollector:
 
     def test_order(self) -> None:
         """
-        Every pipeline refuses floods first, redacts everything, and batches last.
+        Every pipeline rejects overload first, redacts everything, and batches last.
         """
         for pipeline in COLLECTOR["service"]["pipelines"].values():
             first, *between, last = pipeline["processors"]
@@ -48,7 +48,7 @@ class TestCollector:
 
     def test_sensitive_fields(self) -> None:
         """
-        What the contracts call sensitive is deleted by name.
+        Fields that the contracts mark as sensitive are deleted by name.
         """
         deleted = {a["key"] for a in COLLECTOR["processors"]["attributes/sensitive"]["actions"]}
 
@@ -68,7 +68,7 @@ class TestCollector:
     )
     def test_values(self, value: str, blocked: bool) -> None:
         """
-        Addresses, user tokens and REDCap tokens are masked wherever they stand; ids are not.
+        Addresses, user tokens and REDCap tokens are masked everywhere; ids are not.
         """
         patterns = COLLECTOR["processors"]["redaction"]["blocked_values"]
 
@@ -76,7 +76,7 @@ class TestCollector:
 
     def test_what_is_kept(self) -> None:
         """
-        Errors, slow calls and late spans are kept whatever the rate.
+        Errors, slow calls and late spans are kept, whatever the rate.
         """
         policies = {p["name"]: p for p in COLLECTOR["processors"]["tail_sampling"]["policies"]}
 
@@ -86,7 +86,7 @@ class TestCollector:
 
     def test_committed(self) -> None:
         """
-        The committed file is what the contracts say today.
+        The committed file is up to date with the contracts.
         """
         assert [] == registry.drift(collector.render(), registry.committed("collector"))
 
@@ -94,7 +94,7 @@ class TestCollector:
 class TestLogs:
     def test_promtail(self) -> None:
         """
-        Promtail reads JSON, takes the line's own time, and makes labels of few values only.
+        Promtail parses JSON, uses the line's own time, and creates labels with few values only.
         """
         for job in loaded("promtail/promtail.yaml")["scrape_configs"]:
             stages = {
@@ -107,7 +107,7 @@ class TestLogs:
 
     def test_alloy(self) -> None:
         """
-        Alloy makes the same labels and metadata, and every reference leads somewhere.
+        Alloy creates the same labels and metadata, and every reference is defined.
         """
         assert LABELS == keys_of("stage.labels")
         assert {"trace_id", "user"} == keys_of("stage.structured_metadata")
@@ -121,7 +121,7 @@ class TestLogs:
 
     def test_who_sends_lines_itself(self) -> None:
         """
-        Containers that export their lines carry a label, by which both collectors drop them.
+        Containers that export their logs have a label by which both collectors drop them.
         """
         services = yaml.safe_load((registry.committed("compose") / "compose.yaml").read_text())
         services = services["services"]
@@ -146,7 +146,7 @@ class TestLogs:
 
     def test_alloy_brackets(self) -> None:
         """
-        Every bracket that opens closes.
+        All brackets are balanced.
         """
         code = re.sub(r'"[^"]*"|//.*', "", ALLOY)
 
@@ -155,7 +155,7 @@ class TestLogs:
 
     def test_loki(self) -> None:
         """
-        Loki keeps structured metadata, which carries the trace, and forgets after 30 days.
+        Loki keeps structured metadata, with the trace, and deletes data after 30 days.
         """
         limits = loaded("loki/loki.yaml")["limits_config"]
 
@@ -164,7 +164,7 @@ class TestLogs:
 
     def test_one_name_of_the_service(self) -> None:
         """
-        Lines of either way have the label that dashboards and links from spans ask for.
+        Lines from both sources have the label that dashboards and links from spans use.
         """
         limits = loaded("loki/loki.yaml")["limits_config"]
         indexed = limits["otlp_config"]["resource_attributes"]["attributes_config"]
@@ -203,7 +203,7 @@ class TestTraces:
 class TestDocuments:
     def test_examples(self) -> None:
         """
-        The Python examples for other applications are Python.
+        The Python examples for other applications are valid Python.
         """
         text = (DOCS / "observe-other-applications.md").read_text()
         examples = re.findall(r"```python\n(.*?)```", text, re.S)
@@ -217,7 +217,7 @@ class TestDocuments:
     )
     def test_links(self, page: Path) -> None:
         """
-        Every link leads to a file that is there.
+        Every link points to an existing file.
         """
         links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
 

@@ -1,4 +1,4 @@
-"""The metrics of Envoy that rules and dashboards read are those that the real Envoy has."""
+"""The Envoy metrics that rules and dashboards use exist in the real Envoy."""
 
 import re
 import shutil
@@ -19,7 +19,10 @@ _TYPE = "type.googleapis.com/{}"
 
 
 def bootstrap(admin: int) -> str:
-    """One cluster with breakers and outlier detection, to nobody; one listener with limits."""
+    """
+    One cluster with circuit breakers and outlier detection, without endpoints; one listener with
+    limits.
+    """
     nobody = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9}}}
     cluster = {
         "name": "survey",
@@ -76,7 +79,7 @@ def bootstrap(admin: int) -> str:
 @pytest.mark.skipif(not Path(ENVOY).exists(), reason="envoy is missing: make installs it")
 def test_names(tmp_path: Path) -> None:
     """
-    Every metric of Envoy in the schema of signals is one of its own.
+    Every Envoy metric in the schema of signals exists.
     """
     admin = free_port()
     file = tmp_path / "envoy.yaml"
@@ -92,7 +95,7 @@ def test_names(tmp_path: Path) -> None:
 
 
 def stats(admin: int) -> str:
-    """Return Envoy's metrics as soon as it answers and its cluster is there."""
+    """Return Envoy's metrics as soon as it responds and has its cluster."""
     ends = time.monotonic() + 20
     while time.monotonic() < ends:
         try:

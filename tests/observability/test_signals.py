@@ -1,4 +1,4 @@
-"""The schema of signals is what processes register and send, and nothing else."""
+"""The schema of signals matches exactly what processes register and send."""
 
 import re
 from pathlib import Path
@@ -38,14 +38,14 @@ SCHEMA = signals.schema()
 
 
 def constants(prefix: str) -> set[str]:
-    """The values of the constants in names.py whose name begins with *prefix*."""
+    """The values of the constants in names.py whose name starts with *prefix*."""
     return {value for name, value in vars(names).items() if name.startswith(prefix)}
 
 
 class TestMetrics:
     def test_registered(self, svids: Path) -> None:
         """
-        What the processes register is what the schema says: name, type, labels.
+        The registered metrics match the schema: name, type, labels.
         """
         collectors: list[Collector] = [
             *REGISTRY._collector_to_names,
@@ -62,7 +62,7 @@ class TestMetrics:
 
     def test_no_other_emitter(self) -> None:
         """
-        No module defines a metric that this test does not see.
+        This test covers every module that defines a metric.
         """
         defining = {
             path.relative_to(registry.ROOT).as_posix()
@@ -78,7 +78,7 @@ class TestMetrics:
 class TestNames:
     def test_attributes(self) -> None:
         """
-        Every attribute of the schema is a constant, and every span's attributes are explained.
+        Every attribute of the schema is a constant, and every span's attributes are documented.
         """
         used = {name for span in SCHEMA["spans"] for name in span["attributes"]}
         written = {
@@ -94,7 +94,7 @@ class TestNames:
 
     def test_kinds(self) -> None:
         """
-        The kinds of lines are those of the schema.
+        The log kinds are those of the schema.
         """
         assert constants("KIND_") == set(SCHEMA["logs"]["kinds"])
 
@@ -113,7 +113,7 @@ class TestMatrix:
 
     def test_edges(self) -> None:
         """
-        The edges that may be seen are those that the contracts declare.
+        The permitted edges are those that the contracts declare.
         """
         assert {("gateway", "auth"), ("gateway", "survey"), ("gateway", "health")} <= signals.edges(
             policy.load()

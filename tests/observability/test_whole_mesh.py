@@ -1,6 +1,6 @@
 """
-A whole mesh that reports to a collector of ours: every method shows itself, every declared edge
-was seen and no other, one request is one trace, and nothing personal left any process.
+A whole mesh that reports to our collector: every method emits its telemetry, exactly the declared
+edges are observed, one request is one trace, and no personal data leaves any process.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ WAIT_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Told:
-    """A mesh and what it told."""
+    """A mesh and its telemetry."""
 
     ready: dict[str, Any]
     base: int
@@ -44,7 +44,7 @@ class Told:
     collector: Collector
 
     def spans(self, trace: str = "") -> list[tuple[str, Any]]:
-        """Spans with the service that made them."""
+        """Spans with their services."""
         return [
             (attribute(resource.resource, "service.name"), span)
             for resource in list(self.collector.resources["traces"])
@@ -54,7 +54,7 @@ class Told:
         ]
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines that the processes of the contracts wrote."""
+        """The log lines of the contracts' processes."""
         services = [process.name for process in PROCESSES if process.metrics]
         texts = [(self.data / f"logs/{name}.log").read_text() for name in services]
         return [json.loads(line) for text in texts for line in text.splitlines() if line[:1] == "{"]
@@ -79,7 +79,7 @@ def attribute(holder: Any, key: str) -> str:
 
 
 def wait_for(holds: Callable[[], Any]) -> Any:
-    """Return what *holds* says once it is true, or what it says in the end."""
+    """Return the result of *holds* once it is true, or its last result."""
     ends = time.monotonic() + WAIT_SECONDS
     while not (found := holds()) and time.monotonic() < ends:
         time.sleep(0.1)
@@ -99,7 +99,7 @@ def told(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Told]:
 
 
 async def ask(told: Told, method: Method) -> None:
-    """Call *method* as the first workload that may, with an empty request and no user."""
+    """Call *method* as its first permitted workload, with an empty request and no user."""
     folder = told.data / "certs" / method.callers[0]
     settings = MeshSettings(
         peers={method.service: told.ready["grpc"][method.service]}, svid_dir=folder
@@ -122,8 +122,8 @@ async def ask(told: Told, method: Method) -> None:
 @pytest.mark.parametrize("told", [["--direct"]], ids=["direct"], indirect=True)
 def test_every_method_and_edge(told: Told) -> None:
     """
-    After one warm-up every method has shown its span, its metric and its line; every edge that
-    the contracts declare was seen by then, and no other; an answer's id leads to its line.
+    After one warm-up, every method has emitted its span, its metric and its line; exactly the
+    declared edges were observed; and a response's id leads to its line.
     """
     with Researcher(told.ready, EMAIL) as ada:
         ada.sign_in()
@@ -162,8 +162,8 @@ def test_every_method_and_edge(told: Told) -> None:
 @pytest.mark.parametrize("told", [[]], ids=["sidecars"], indirect=True)
 def test_one_trace_and_nothing_personal(told: Told) -> None:
     """
-    A request of a browser is one trace, from the edge to REDCap, each span below
-    one that is there; and of what a researcher does nothing personal reaches the collector.
+    A browser request is one trace, from the edge to REDCap, each span with an existing parent; and
+    no personal data of a researcher reaches the collector.
     """
     with Researcher(told.ready, EMAIL) as ada:
         ada.sign_in()

@@ -45,7 +45,7 @@ def bearer(audience: str = "survey", key: SigningKey = KEY) -> tuple[tuple[str, 
 async def eventually(
     holds: Callable[[], Awaitable[bool]], what: str, within: float = READY_SECONDS
 ) -> None:
-    """Wait until *holds*; fail, saying *what* was awaited, when it does not in time."""
+    """Wait until *holds* is true; fail with *what* on timeout."""
     deadline = time.monotonic() + within
     while not await holds():
         if time.monotonic() > deadline:
@@ -64,12 +64,12 @@ class RunningEnvoy:
     log: Path
 
     async def counter(self, name: str) -> int:
-        """Return one counter; 0 while nothing has counted yet."""
+        """Return one counter; 0 if it does not exist yet."""
         found = await self.admin.counters(f"^{name.replace('.', '[.]')}$")
         return found.get(name, 0)
 
     def access_log(self) -> list[dict[str, Any]]:
-        """Return the requests that it logged so far."""
+        """Return the logged requests so far."""
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -87,7 +87,7 @@ class RunningEnvoy:
 
 @dataclass
 class Bed:
-    """The folder, the identities and whatever runs."""
+    """The folder, the identities and everything that runs."""
 
     folder: Path
     svids: Path
@@ -101,7 +101,7 @@ class Bed:
     """The servers behind proxies, by name; closing one leaves its proxy running."""
 
     async def key_set(self, *keys: SigningKey) -> str:
-        """Publish the public halves of *keys* on a Unix socket; returns its address."""
+        """Publish the public keys of *keys* on a Unix socket; return its address."""
         body = json.dumps({"keys": [key.jwk() for key in keys]}).encode()
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -146,7 +146,7 @@ class Bed:
         return await self.start(proxy)
 
     def proxy(self, name: str, workload: str, *, app: str, inbound: str = "") -> Proxy:
-        """Return where the Envoy of *name* stands."""
+        """Return the address of the Envoy of *name*."""
         return Proxy(
             name=f"{name}-envoy",
             workload=workload,
@@ -160,7 +160,7 @@ class Bed:
         )
 
     async def start(self, proxy: Proxy) -> RunningEnvoy:
-        """Write the files of *proxy* and start it; it is stopped at the end of the test."""
+        """Write the files of *proxy* and start it; stop it at the end of the test."""
         folder = Path(proxy.folder)
         for name, text in files(self.mesh, proxy, self.endpoints, self.traffic).items():
             write(folder / name, text)
@@ -192,18 +192,18 @@ class Bed:
                 write(Path(envoy.proxy.folder) / name, text)
 
     def through(self, envoy: RunningEnvoy, service: str = "survey") -> grpc.aio.Channel:
-        """Return a channel as the process behind *envoy* has it: over the Unix socket."""
+        """Return a channel like that of the process behind *envoy*: over the Unix socket."""
         settings = MeshSettings(transport="sidecar", peers={service: envoy.proxy.egress})
         return channel(service, settings)
 
     def directly(self, envoy: RunningEnvoy, identity: Path) -> grpc.aio.Channel:
-        """Return a channel to the inbound listener of *envoy*, with an SVID of one's own."""
+        """Return a channel to the inbound listener of *envoy*, with a given SVID."""
         settings = MeshSettings(peers={"survey": envoy.proxy.inbound}, svid_dir=identity)
         return channel("survey", settings)
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file in one atomic step, which is what Envoy watches for."""
+    """Write a file atomically, which is what Envoy watches for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}")
     partial.write_text(text)

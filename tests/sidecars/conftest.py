@@ -1,4 +1,4 @@
-"""A fresh bed for each test; everything here needs the real Envoy."""
+"""A fresh bed for each test; all tests need the real Envoy."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(name="bed")
 async def fresh_bed() -> AsyncIterator[Bed]:
-    """A bed in which nothing runs yet."""
+    """A bed without running processes."""
     async with bed() as made:
         yield made

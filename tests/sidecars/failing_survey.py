@@ -1,4 +1,4 @@
-"""A Survey service that is ready and fails every call: the bad version of a canary."""
+"""A Survey service that is ready and fails every call: a bad canary."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from mesh.chassis.errors import MeshError
 
 
 class FailingSurveys(rpc.SurveyServiceServicer):
-    """Answers INTERNAL."""
+    """Returns INTERNAL."""
 
     async def ListRequests(self, request: Any, context: Any) -> Any:
         raise MeshError("This version is broken.")
 
 
 async def main(settings: MeshSettings) -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
 
     def register(to: Any) -> None:
         failing = FailingSurveys()

@@ -1,4 +1,4 @@
-"""A whole mesh as people start it, and what they do with it."""
+"""A whole mesh as users start it, and their actions."""
 
 import asyncio
 import json
@@ -41,12 +41,12 @@ class Running:
 
     @property
     def ready(self) -> dict[str, Any]:
-        """The ready file as it is now."""
+        """The current ready file."""
         found: dict[str, Any] = json.loads((self.data / "ready.json").read_text())
         return found
 
     def pid(self, name: str) -> int:
-        """Return the process id of the process called *name*."""
+        """Return the process id of the process *name*."""
         return next(int(p["pid"]) for p in self.ready["processes"] if p["name"] == name)
 
     def names(self) -> set[str]:
@@ -54,13 +54,13 @@ class Running:
         return {p["name"] for p in self.ready["processes"]}
 
     async def amarre(self, *arguments: str) -> str:
-        """Run a command on this mesh; returns what it prints, fails when it fails."""
+        """Run a command on this mesh; return its output, or fail."""
         status, text = await self.try_amarre(*arguments)
         assert 0 == status, text
         return text
 
     async def try_amarre(self, *arguments: str) -> tuple[int, str]:
-        """Run a command on this mesh; returns its status and what it prints."""
+        """Run a command on this mesh; return its status and output."""
         process = await asyncio.create_subprocess_exec(
             AMARRE,
             *arguments,
@@ -72,7 +72,7 @@ class Running:
         return process.returncode or 0, out.decode()
 
     async def canary(self) -> dict[str, Any]:
-        """Return how the canary of Survey does."""
+        """Return the state of Survey's canary."""
         data_folder = DataFolder(self.data)
         found: list[dict[str, Any]] = await send_action(
             data_folder, "canary status", lambda _: None, service="survey"
@@ -80,7 +80,7 @@ class Running:
         return found[0]
 
     def client(self) -> httpx.AsyncClient:
-        """Return a browser-like client that is nobody yet."""
+        """Return an unauthenticated, browser-like client."""
         app = self.ready["urls"]["app"]
         return httpx.AsyncClient(base_url=app, headers={"origin": app}, timeout=60, trust_env=False)
 
@@ -106,13 +106,13 @@ class Running:
 
 
 class Load:
-    """Requests at a steady rate while the body runs; where the machine cannot keep up, fewer.
+    """Requests at a steady rate while the body runs; fewer if the machine cannot keep up.
 
     Written to sockets by hand: an HTTP client of Python's would take a core for 200 a second.
     """
 
     def __init__(self, client: httpx.AsyncClient, path: str, per_second: float) -> None:
-        """Ask for *path* as *client* would."""
+        """Request *path* like *client*."""
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
         url = client.base_url
@@ -161,7 +161,7 @@ class Load:
             self.failures.append(text[:300])
 
     async def _ask(self) -> tuple[str, str]:
-        """Send one request over a connection that idles, or a new one; returns status and body.
+        """Send one request over an idle connection, or a new one; return status and body.
 
         A connection that idled may be closed by the server while the request is on its way. As
         browsers do, it is then sent once more over a new one, if nothing of an answer has come.
@@ -180,7 +180,7 @@ class Load:
     async def _ask_over(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[str, str] | None:
-        """Send the request over one connection; None when not a byte of an answer comes."""
+        """Send the request over one connection; return None if no byte of a response arrives."""
         try:
             head = await self._head(reader, writer)
             return await self._rest(head, reader, writer) if head else None
@@ -189,7 +189,7 @@ class Load:
             raise
 
     async def _head(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-        """Send the request; returns the head of the answer, empty when not a byte of it comes."""
+        """Send the request; return the head of the response, empty if no byte of it arrives."""
         try:
             writer.write(self._request)
             return (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -228,7 +228,7 @@ def mesh(*options: str) -> Iterator[Running]:
 
 
 def _start(folder: Path, options: tuple[str, ...]) -> Running:
-    """Start a mesh; other tests may take a port between the look and the start, so try again."""
+    """Start a mesh; retry if another test takes a port between check and start."""
     log = folder / "up.log"
     for attempt in range(5):
         base = str(_port_base())
@@ -260,7 +260,7 @@ def _start(folder: Path, options: tuple[str, ...]) -> Running:
 
 
 def _port_base() -> int:
-    """Return a base whose range looks free; `amarre up` says so when it is not."""
+    """Return a base whose range appears free; `amarre up` reports if it is not."""
     for _ in range(100):
         base = random.randrange(20_000, 31_000, 10)
         with socket.socket() as first, socket.socket() as second:

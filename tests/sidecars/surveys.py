@@ -1,4 +1,4 @@
-"""A Survey service whose answers tests choose."""
+"""A Survey service with configurable responses."""
 
 import asyncio
 from collections import Counter
@@ -15,7 +15,7 @@ from mesh.chassis.errors import UnavailableError
 
 
 class Surveys(rpc.SurveyServiceServicer):
-    """Counts its calls; fails and dawdles as told."""
+    """Counts its calls; fails and delays as configured."""
 
     def __init__(self, name: str = "stable") -> None:
         self.name = name

@@ -29,7 +29,7 @@ METHODS = policy.load().service("survey").methods
 
 
 async def status_of(channel: grpc.aio.Channel, method: Method, metadata: Any) -> str:
-    """Call *method* with an empty request; returns the status code's name."""
+    """Call *method* with an empty request; return the status code's name."""
     request = GetMessageClass(method.descriptor.input_type)()
     kinds: dict[str, Any] = {
         "request_serializer": type(request).SerializeToString,
@@ -48,7 +48,8 @@ async def status_of(channel: grpc.aio.Channel, method: Method, metadata: Any) ->
 
 class TestCallers:
     async def test_matrix(self, bed: Bed) -> None:
-        """For every caller and method, the sidecar lets through exactly whom the contract names;
+        """
+        For every caller and method, the sidecar admits exactly the callers in the contract;
         ``rbac.deny.denied`` counts the others.
         """
         sidecar = await bed.service(Surveys())
@@ -66,8 +67,9 @@ class TestCallers:
         assert refused == await sidecar.counter("http.inbound.rbac.deny.denied")
 
     async def test_a_call_that_is_let_through_is_told(self, bed: Bed) -> None:
-        """The access log tells of it in a line of kind ``access``, and so it does when its caller
-        leaves midway, before there is a status.
+        """
+        The access log has a line of kind ``access``, even if the caller disconnects before there is
+        a status.
         """
         surveys = Surveys()
         surveys.seconds = lambda number: 0.0 if number == 1 else 5.0
@@ -86,8 +88,9 @@ class TestCallers:
         assert names.KIND_ACCESS == whole["kind"] == left["kind"]
 
     async def test_denial_is_explained(self, bed: Bed) -> None:
-        """The answer is terse; the access log's ``details`` name the policy and its contract line,
-        in a line of kind ``security``.
+        """
+        The response has no details; the access log's ``details`` have the policy and its contract
+        line, in a line of kind ``security``.
         """
         sidecar = await bed.service(Surveys())
         method = policy.load().method("survey.CreateRequest")
@@ -130,7 +133,9 @@ class TestCallers:
             certificate_authority.Issued,
         ],
     ) -> None:
-        """A certificate of anybody else ends at the handshake; ``ssl.fail_verify_*`` counts it."""
+        """
+        A certificate of another authority fails the handshake; ``ssl.fail_verify_*`` counts it.
+        """
         sidecar = await bed.service(Surveys())
         issued = issue(bed.authority, certificate_authority.CertificateAuthority.create())
         folder = bed.folder / "foreign"
@@ -145,8 +150,9 @@ class TestCallers:
         assert 1 <= sum(failed.values())
 
     async def test_json_is_refused(self, bed: Bed) -> None:
-        """A workload that speaks JSON over HTTP/1.1 gets no answer at all;
-        ``downstream_cx_protocol_error`` counts it.
+        """
+        A workload that speaks JSON over HTTP/1.1 gets no response; ``downstream_cx_protocol_error``
+        counts it.
         """
         sidecar = await bed.service(Surveys())
         folder = bed.svids / "gateway"
@@ -163,7 +169,7 @@ class TestCallers:
 
     async def test_forged_identity(self, bed: Bed) -> None:
         """
-        What a client writes into ``x-forwarded-client-cert`` is replaced by its certificate's id.
+        A client's ``x-forwarded-client-cert`` is replaced by the id of its certificate.
         """
         surveys = Surveys()
         sidecar = await bed.service(surveys)
@@ -179,7 +185,7 @@ class TestCallers:
 
 
 def signed(key: Any = KEY.private, algorithm: str = "EdDSA", **changed: Any) -> str:
-    """Return a token like those of Auth, but for what is *changed*; None drops a claim."""
+    """Return a token like those of Auth, except for *changed*; None drops a claim."""
     now = int(time.time())
     claims: dict[str, Any] = {
         "iss": ISSUER,
@@ -206,7 +212,7 @@ def public_key_as_secret() -> bytes:
 
 class TestTokens:
     async def test_good_one(self, bed: Bed) -> None:
-        """A token as Auth mints it passes the sidecar; ``jwt_authn.allowed`` counts it."""
+        """A token from Auth passes the sidecar; ``jwt_authn.allowed`` counts it."""
         sidecar = await bed.service(Surveys())
 
         async with bed.directly(sidecar, bed.svids / "gateway") as channel:
@@ -254,7 +260,7 @@ class TestTokens:
         assert 1 == await sidecar.counter("http.inbound.jwt_authn.denied")
 
     async def test_no_keys(self, bed: Bed) -> None:
-        """A proxy that could not fetch Auth's keys says UNAVAILABLE: the token may well be good."""
+        """A proxy that could not fetch Auth's keys returns UNAVAILABLE: the token may be valid."""
         sidecar = await bed.service(Surveys(), keys=f"unix:{bed.folder}/nobody.sock")
 
         async with bed.directly(sidecar, bed.svids / "gateway") as channel:

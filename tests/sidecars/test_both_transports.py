@@ -1,4 +1,4 @@
-"""Direct and sidecar mode give the same answers to the same calls."""
+"""Direct and sidecar mode give the same responses to the same calls."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -71,7 +71,7 @@ class OneSlowOneFailing(Surveys):
 
 @contextlib.asynccontextmanager
 async def directly(bed: Bed, identity: str) -> AsyncIterator[Any]:
-    """Yield a stub for a server that does mTLS itself."""
+    """Yield a stub for a server that terminates mTLS itself."""
 
     def register(server: Any) -> None:
         rpc.add_SurveyServiceServicer_to_server(OneSlowOneFailing(), server)
@@ -86,14 +86,14 @@ async def directly(bed: Bed, identity: str) -> AsyncIterator[Any]:
 
 @contextlib.asynccontextmanager
 async def behind_envoy(bed: Bed, identity: str) -> AsyncIterator[Any]:
-    """Yield a stub for a server whose Envoy does mTLS."""
+    """Yield a stub for a server whose Envoy terminates mTLS."""
     sidecar = await bed.service(OneSlowOneFailing())
     async with bed.directly(sidecar, bed.svids / identity) as live:
         yield rpc.SurveyServiceStub(live)
 
 
 async def answer(stub: Any, call: Call) -> tuple[str, str]:
-    """Return the status and the reason that a call ends with."""
+    """Return the status and the reason of a call."""
     try:
         await call(stub)
     except grpc.aio.AioRpcError as error:

@@ -1,4 +1,4 @@
-"""The way in for browsers: limits, JSON errors, nothing forged gets through."""
+"""The edge for browsers: limits, JSON errors, no forged headers."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from tests.sidecars.running import Load
 
 @dataclass
 class App:
-    """Stands in for the gateway: remembers what reached it."""
+    """A fake gateway that records what reaches it."""
 
     requests: list[dict[str, str]] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ async def _ticks() -> AsyncIterator[str]:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals of the test process alone."""
+    """A server that does not change the signal handlers of the test process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,7 +68,7 @@ class Front:
         return int(self.edge.http.rpartition(":")[2])
 
     async def raw(self, data: bytes, *, within: float = 5) -> bytes:
-        """Send bytes as they are; returns all that comes back until the edge closes."""
+        """Send bytes verbatim; return everything received until the edge closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(data)
@@ -82,7 +82,7 @@ class Front:
 
 @contextlib.asynccontextmanager
 async def front(bed: Bed, *, rate_limits: bool = False) -> AsyncIterator[Front]:
-    """Start an application on a Unix socket and the edge before it."""
+    """Start an application on a Unix socket and the edge in front of it."""
     app, socket = App(), bed.folder / "app.sock"
     config = uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off", ws="none")
     server = _Server(config)
@@ -108,7 +108,7 @@ async def front(bed: Bed, *, rate_limits: bool = False) -> AsyncIterator[Front]:
 
 
 def assert_envelope(answer: httpx.Response, status: int, code: str) -> None:
-    """Assert that *answer* is a whole error of ours."""
+    """Assert that *answer* is a complete error of ours."""
     assert status == answer.status_code
     assert "application/json" == answer.headers["content-type"].partition(";")[0]
     assert answer.json()["data"] is None
@@ -121,7 +121,7 @@ def assert_envelope(answer: httpx.Response, status: int, code: str) -> None:
 
 
 def parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
-    """Return status and JSON body of a raw answer."""
+    """Return status and JSON body of a raw response."""
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 
@@ -141,14 +141,14 @@ class TestForged:
         ],
     )
     async def test_internal_headers_are_dropped(self, bed: Bed, name: str) -> None:
-        """A header that only the mesh may write does not get past the edge."""
+        """A header that only the mesh may set does not pass the edge."""
         async with front(bed) as edge:
             await edge.client.get("/", headers={name: "forged"})
 
         assert name not in edge.app.requests[0]
 
     async def test_address_and_id_are_the_edge_s(self, bed: Bed) -> None:
-        """The client's address and the request id are what the edge saw and made."""
+        """The client's address and the request id are those of the edge."""
         forged = {
             "x-forwarded-for": "9.9.9.9",
             "x-envoy-external-address": "9.9.9.9",
@@ -168,7 +168,7 @@ class TestForged:
 
 class TestLimits:
     async def test_body_up_to_the_limit(self, bed: Bed) -> None:
-        """64 KiB pass."""
+        """64 KiB are accepted."""
         async with front(bed) as edge:
             answer = await edge.client.post("/", content=b"x" * 65_536)
 
@@ -204,7 +204,7 @@ class TestLimits:
         ],
     )
     async def test_malformed(self, bed: Bed, request_text: bytes) -> None:
-        """What is no clean HTTP is 400 and does not reach the application."""
+        """Malformed HTTP is 400 and does not reach the application."""
         text = request_text.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n")
         async with front(bed) as edge:
             answer = await edge.raw(text)
@@ -213,9 +213,10 @@ class TestLimits:
         assert [] == edge.app.requests
 
     async def test_rate(self, bed: Bed) -> None:
-        """More requests of one session than it may make are 429 with Retry-After, whatever address
-        it claims; another session goes on. ``rate_limited`` counts them, lines of kind ``security``
-        tell of them.
+        """
+        Requests of one session above its limit are 429 with Retry-After, whatever address it
+        claims; another session is not affected. ``rate_limited`` counts them, and lines of kind
+        ``security`` log them.
         """
         session = "__Host-amarre_session="
         same = {"cookie": f"{session}{'a' * 32}"}
@@ -243,8 +244,9 @@ class TestLimits:
 
 class TestAnswers:
     async def test_application_is_away(self, bed: Bed) -> None:
-        """While nothing listens behind the edge the answer is 503 as JSON, with Retry-After, and a
-        line of kind ``error`` tells of it.
+        """
+        If nothing listens behind the edge, the response is 503 as JSON, with Retry-After, and a
+        line of kind ``error`` logs it.
         """
         edge = Edge(http=f"127.0.0.1:{free_port()}", rate_limits=False)
         envoy = await bed.caller(edge)
@@ -258,7 +260,7 @@ class TestAnswers:
         assert names.KIND_ERROR == line["kind"]
 
     async def test_https(self, bed: Bed) -> None:
-        """The same application answers over TLS, and learns that it was HTTPS."""
+        """The same application responds over TLS, and sees the scheme https."""
         async with front(bed) as edge:
             context = httpx.create_ssl_context()
             context.load_verify_locations(cadata=bed.authority.pem().decode())
@@ -270,7 +272,7 @@ class TestAnswers:
         assert "https" == edge.app.requests[0]["x-forwarded-proto"]
 
     async def test_events_flow(self, bed: Bed) -> None:
-        """Server-sent events come through one by one."""
+        """Server-sent events arrive one by one."""
         async with (
             front(bed) as edge,
             edge.client.stream("GET", "/api/v1/surveys/events") as answer,
@@ -280,7 +282,7 @@ class TestAnswers:
         assert ["data: 1\n\n", "data: 2\n\n"] == chunks
 
     async def test_what_people_type_is_not_logged(self, bed: Bed) -> None:
-        """The access log tells paths of the contracts, without the query, and of others nothing."""
+        """The access log contains paths of the contracts, without the query, and no others."""
         async with front(bed) as edge:
             await edge.client.get("/api/v1/me?secret=typed")
             known = await edge.envoy.logged(lambda line: line["path"] == "/api/v1/me")

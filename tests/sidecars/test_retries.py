@@ -1,4 +1,4 @@
-"""Retries at the caller's sidecar: where the contract allows them, within a budget."""
+"""Retries at the caller's sidecar: if the contract permits them, within a budget."""
 
 import asyncio
 
@@ -14,8 +14,8 @@ from tests.sidecars.surveys import Surveys
 
 class TestRetries:
     async def test_idempotent_method_is_tried_again(self, bed: Bed) -> None:
-        """ListRequests succeeds when the first try is UNAVAILABLE; ``upstream_rq_retry`` counts
-        1.
+        """
+        ListRequests succeeds if the first attempt is UNAVAILABLE; ``upstream_rq_retry`` counts 1.
         """
         surveys = Surveys()
         surveys.fails = lambda number: number == 1
@@ -34,7 +34,7 @@ class TestRetries:
 
     async def test_other_method_is_not(self, bed: Bed) -> None:
         """
-        CreateRequest is tried once; ``upstream_rq_retry`` stays 0. Both proxies tell of the failure
+        CreateRequest is never retried; ``upstream_rq_retry`` stays 0. Both proxies log the failure
         in a line of kind ``error``.
         """
         surveys = Surveys()
@@ -56,8 +56,9 @@ class TestRetries:
             assert names.KIND_ERROR == line["kind"]
 
     async def test_slow_try_gets_a_rival(self, bed: Bed) -> None:
-        """A try that takes longer than half the deadline is joined by a second one, whose answer
-        wins; ``upstream_rq_retry`` counts it, and no try was cut off.
+        """
+        An attempt that takes longer than half the deadline is joined by a second one, whose
+        response wins; ``upstream_rq_retry`` counts it, and no attempt was cut off.
         """
         surveys = Surveys()
         surveys.seconds = lambda number: 4.5 if number == 1 else 0
@@ -77,9 +78,7 @@ class TestRetries:
 
     @pytest.mark.parametrize("at_once", [1, 20], ids=["one after another", "20 at once"])
     async def test_budget(self, bed: Bed, at_once: int) -> None:
-        """While everything fails, calls and ``upstream_rq_retry`` are at most 1.2 times the
-        calls.
-        """
+        """While everything fails, attempts are at most 1.2 times the calls."""
         calls = 300
         surveys = Surveys()
         surveys.fails = lambda number: True
@@ -102,7 +101,7 @@ class TestRetries:
         assert tried - calls == retries
 
     async def test_calls_that_succeed_give_back(self, bed: Bed) -> None:
-        """What calls reserve and do not use is free again: after ten of them one is tried again."""
+        """Unused reservations of calls are released: after ten calls, one is retried."""
         surveys = Surveys()
         surveys.fails = lambda number: number == 11
         await bed.service(surveys)

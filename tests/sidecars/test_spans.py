@@ -1,4 +1,4 @@
-"""The spans of a proxy, as a collector gets them."""
+"""The spans of a proxy, as received by a collector."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ REQUESTS = 60
 
 
 async def test_sent_in_batches(bed: Bed) -> None:
-    """Many spans are one request to the collector, which comes within a second or two."""
+    """Many spans are one request to the collector, within a second or two."""
     with collecting(free_port()) as collector:
         edge = Edge(http=f"127.0.0.1:{free_port()}")
         proxy = bed.proxy("gateway", "gateway", app=f"unix:{bed.folder}/none.sock")

@@ -1,4 +1,4 @@
-"""The statistics of a proxy, for Prometheus and nothing more of its admin interface."""
+"""The statistics of a proxy for Prometheus, and nothing else of its admin interface."""
 
 from dataclasses import replace
 
@@ -12,8 +12,9 @@ pytestmark = pytest.mark.envoy
 
 
 async def test_statistics_alone(bed: Bed) -> None:
-    """The listener gives statistics to who reads them; what could stop the proxy, or tells its
-    configuration, is not behind it, however the path is written.
+    """
+    The listener serves only statistics; paths that could stop the proxy or reveal its configuration
+    are not available, however the path is written.
     """
     socket = f"unix:{bed.folder}/none.sock"
     address = f"127.0.0.1:{free_port()}"

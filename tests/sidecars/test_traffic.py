@@ -1,4 +1,4 @@
-"""Breakers, ejection, faults and canaries, by the statistics of the Envoys concerned."""
+"""Circuit breakers, ejection, faults and canaries, by the statistics of the Envoys."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ SURVEY = policy.load().service("survey")
 
 
 async def create(stub: Any) -> str:
-    """Make a call that nobody retries; returns who answered, or the status."""
+    """Make a call without retries; return the replica, or the status."""
     try:
         answer = await stub.CreateRequest(pb.CreateRequestRequest(consent=True), metadata=bearer())
     except grpc.aio.AioRpcError as error:
@@ -32,8 +32,9 @@ async def create(stub: Any) -> str:
 
 class TestBreaker:
     async def test_opens_at_the_contract_s_limit(self, bed: Bed) -> None:
-        """Of more calls at once than ``max_concurrent_requests`` the rest is UNAVAILABLE at once;
-        ``upstream_rq_active_overflow`` counts it, and nobody retries it.
+        """
+        Concurrent calls above ``max_concurrent_requests`` are UNAVAILABLE at once;
+        ``upstream_rq_active_overflow`` counts them, and they are not retried.
         """
         surveys = Surveys()
         # Longer than a busy machine takes to send all of them.
@@ -55,8 +56,9 @@ class TestBreaker:
 
 class TestEjection:
     async def test_replica_without_its_process(self, bed: Bed) -> None:
-        """A replica whose process is gone behind a live proxy gets no calls after the first that
-        fails (``membership_healthy`` is 1); when the process is back, it gets some again.
+        """
+        A replica whose process has exited behind a running proxy gets no calls after the first
+        failure (``membership_healthy`` is 1); when the process is back, it gets calls again.
         """
         good, bad = Surveys("good"), Surveys("bad")
         await bed.service(good, "survey")
@@ -83,7 +85,7 @@ class TestEjection:
         assert 2 == await caller.counter(healthy)
 
     async def test_honest_unavailable(self, bed: Bed) -> None:
-        """A replica that reports UNAVAILABLE about a system behind it stays in rotation."""
+        """A replica that returns UNAVAILABLE because of a backend stays in rotation."""
         good, bad = Surveys("good"), Surveys("bad")
         bad.fails = lambda _: True
         await bed.service(good, "survey")
@@ -103,7 +105,8 @@ class TestEjection:
 
 class TestFault:
     async def test_delay_and_its_removal(self, bed: Bed) -> None:
-        """A delay holds for its method alone, from one moment to the next, and goes again;
+        """
+        A delay applies only to its method, immediately, and can be removed;
         ``fault.delays_injected`` counts it.
         """
         sidecar = await bed.service(Surveys())
@@ -136,8 +139,9 @@ class TestFault:
         assert 1 <= await sidecar.counter("http.inbound.fault.delays_injected")
 
     async def test_abort_for_a_share(self, bed: Bed) -> None:
-        """An abort of 30 % hits about 30 % of the calls with its status and none reaches the
-        service; ``fault.aborts_injected`` is their exact number.
+        """
+        An abort of 30 % affects about 30 % of the calls with its status, and none of them reaches
+        the service; ``fault.aborts_injected`` is their exact number.
         """
         surveys = Surveys()
         bed.traffic = Traffic(faults=(InjectedFault("survey.CreateRequest", percent=30, abort=8),))
@@ -154,7 +158,8 @@ class TestFault:
         assert answers["RESOURCE_EXHAUSTED"] == aborted
 
     async def test_broken_file_keeps_the_last_good_one(self, bed: Bed) -> None:
-        """A route file that Envoy cannot read changes nothing; ``rds.inbound.update_failure`` and
+        """
+        A route file that Envoy rejects changes nothing; ``rds.inbound.update_failure`` and
         ``update_rejected`` count it.
         """
         sidecar = await bed.service(Surveys())
@@ -174,8 +179,9 @@ class TestFault:
 
 class TestCanary:
     async def test_share(self, bed: Bed) -> None:
-        """Of 4,000 calls the canary gets 10 % within 2 points, which are four standard deviations;
-        ``upstream_rq_completed`` of both clusters says the same.
+        """
+        Of 4,000 calls the canary gets 10 % within 2 points, which are four standard deviations;
+        ``upstream_rq_completed`` of both clusters agrees.
         """
         bed.traffic = Traffic(weights={"survey": 10})
         await bed.service(Surveys())
@@ -197,7 +203,7 @@ class TestCanary:
 
     @pytest.mark.parametrize("weight", [0, 10])
     async def test_header(self, bed: Bed, weight: int) -> None:
-        """A call with ``x-canary: 1`` goes to the canary whatever its share."""
+        """A call with ``x-canary: 1`` goes to the canary, whatever its weight."""
         bed.traffic = Traffic(weights={"survey": weight})
         await bed.service(Surveys())
         await bed.service(Surveys("canary"), "survey-canary", cluster="survey_canary")
@@ -211,7 +217,7 @@ class TestCanary:
         assert {"canary": 30} == answers
 
     async def test_new_share_is_live_at_once(self, bed: Bed) -> None:
-        """A weight of 100 % holds for every call within a second of the file's move."""
+        """A weight of 100 % applies to every call within a second of the file's move."""
         bed.traffic = Traffic(weights={"survey": 0})
         await bed.service(Surveys())
         await bed.service(Surveys("canary"), "survey-canary", cluster="survey_canary")
@@ -232,7 +238,7 @@ class TestCanary:
         assert {"canary": 30} == after
 
     async def test_header_without_canary(self, bed: Bed) -> None:
-        """Without a canary the header changes nothing."""
+        """Without a canary, the header has no effect."""
         await bed.service(Surveys())
         caller = await bed.caller()
 

@@ -1,4 +1,4 @@
-"""The mesh as `amarre up` starts it: steered under load, and no call is lost."""
+"""The mesh as `amarre up` starts it: control actions under load, without losing a call."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ LIST = "/api/v1/surveys/requests"
 
 @contextmanager
 def stopped(*pids: int) -> Iterator[None]:
-    """Let processes stand still while the body runs."""
+    """Stop processes with SIGSTOP while the body runs."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -41,7 +41,7 @@ def running() -> Iterator[Running]:
 
 @pytest.fixture
 async def ada(running: Running) -> AsyncIterator[httpx.AsyncClient]:
-    """Somebody who is signed in."""
+    """A signed-in user."""
     async with running.client() as client:
         await running.sign_in(client)
         yield client
@@ -49,24 +49,24 @@ async def ada(running: Running) -> AsyncIterator[httpx.AsyncClient]:
 
 class TestProcesses:
     def test_every_service_has_its_envoy(self, running: Running) -> None:
-        """The ready file names an Envoy beside every service, replicas included."""
+        """The ready file lists an Envoy for every service, including replicas."""
         services = {"gateway", "gateway-2", "auth", "survey", "survey-2", "health"}
         assert services | {f"{name}-envoy" for name in services} <= running.names()
 
     def test_services_listen_on_sockets_only_their_user_can_open(self, running: Running) -> None:
-        """The folder of each pair's sockets is closed to others."""
+        """The socket folder of each pair is inaccessible to others."""
         for name in ("gateway", "auth", "survey", "health"):
             folder = running.data / "run" / name
             assert 0o700 == folder.stat().st_mode & 0o777
             assert (folder / "app.sock").is_socket()
 
     async def test_status(self, running: Running) -> None:
-        """`amarre status` says of everything that it is ready."""
+        """`amarre status` shows everything as ready."""
         text = await running.amarre("status")
         assert " no " not in text
 
     async def test_connections_are_spread_over_gateways(self, running: Running) -> None:
-        """Both gateways get connections to the one address that is printed."""
+        """Both gateways get connections to the printed address."""
         scraped = json.loads((running.data / "state" / "scraped.json").read_text())
         proxies = {one["process"]: one["url"].rstrip("/") for one in scraped}
         for _ in range(60):
@@ -79,7 +79,7 @@ class TestProcesses:
             assert sum(counted.values()) > 5
 
     async def test_killed_replica(self, running: Running, ada: httpx.AsyncClient) -> None:
-        """While one of two replicas is killed and comes back, calls that may be retried work.
+        """While one of two replicas is killed and restarts, retryable calls succeed.
 
         Not one in fifty is lost: the retry budget may run dry before the replica is ejected.
         """
@@ -100,7 +100,7 @@ class TestProcesses:
 
 class TestFaults:
     async def test_through_the_gateway(self, running: Running, ada: httpx.AsyncClient) -> None:
-        """A fault that the command adds is felt, listed and gone again."""
+        """A fault that the command adds is effective, listed and removed again."""
         await running.amarre("fault", "add", "survey.ListRequests", "--abort", "UNAVAILABLE")
 
         async def fails() -> bool:
@@ -128,7 +128,7 @@ class TestFaults:
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
     async def test_bad_orders(self, running: Running, arguments: list[str], said: str) -> None:
-        """An order that makes no sense is refused with a sentence that helps; nothing changes."""
+        """An invalid action is rejected with a helpful message; nothing changes."""
         before = running.names()
 
         status, text = await running.try_amarre(*arguments)
@@ -140,8 +140,9 @@ class TestFaults:
 
 class TestCanary:
     async def test_bad_version_is_aborted(self, running: Running, ada: httpx.AsyncClient) -> None:
-        """A version that fails every call loses its share at once, by the gateway's Envoy's counts
-        of gRPC statuses; the mesh is then as before.
+        """
+        A version that fails every call loses its share at once, judged by gRPC statuses at the
+        gateway's Envoy; afterwards the mesh is unchanged.
         """
         before = running.names()
         program = f"{sys.executable} -m tests.sidecars.failing_survey"
@@ -162,9 +163,7 @@ class TestCanary:
         assert 200 == (await ada.get(LIST)).status_code
 
     async def test_good_version_is_promoted(self, running: Running, ada: httpx.AsyncClient) -> None:
-        """A version that does well gets everything step by step and takes over, without a
-        failure.
-        """
+        """A healthy version is promoted step by step and takes over, without a failure."""
         before = {name: running.pid(name) for name in ("survey", "survey-2")}
         async with Load(ada, LIST, 40) as load:
             await running.amarre("canary", "start", "survey", "--weight", "50")
@@ -182,7 +181,7 @@ class TestCanary:
         assert "survey-canary" not in running.names()
 
     async def test_version_that_never_gets_ready(self, running: Running) -> None:
-        """A program that ends gives an error with the end of its log; nothing changes."""
+        """A program that exits gives an error with the end of its log; nothing changes."""
         before = running.names()
         program = f"{sys.executable} -c \"raise SystemExit('no such setting')\""
 
@@ -207,8 +206,9 @@ class TestUnderLoad:
             assert pid != running.pid(name)
 
     async def test_pause(self, running: Running, ada: httpx.AsyncClient) -> None:
-        """When every replica stands still for so long that two probes time out, as on a machine
-        whose disk is busy, calls wait; none is refused.
+        """
+        If every replica is stopped for so long that two probes time out, as on a machine whose disk
+        is busy, calls wait; none is rejected.
         """
         async with Load(ada, LIST, 25) as load:
             with stopped(running.pid("survey"), running.pid("survey-2")):
@@ -218,7 +218,7 @@ class TestUnderLoad:
         assert [] == load.failures
 
     async def test_rotation_waits(self, running: Running) -> None:
-        """The old root is not dropped before a proxy that was slow trusts the new one."""
+        """The old root is not removed before a slow proxy trusts the new one."""
         bundle = Path(running.ready["pki"]["ca"])
         with stopped(running.pid("survey-envoy")):
             rotation = asyncio.create_task(running.amarre("certs", "rotate", "--root"))
@@ -230,9 +230,10 @@ class TestUnderLoad:
         assert "3 of 3" in said
 
     async def test_rotation(self, running: Running, ada: httpx.AsyncClient) -> None:
-        """Leaves and root are replaced again and again while 6,000 calls go through, 200 a second
-        where the machine can, without a failure; the trust bundle then holds the newest root
-        alone.
+        """
+        Leaf and root certificates are replaced repeatedly during 6,000 calls, 200 a second if the
+        machine permits, without a failure; afterwards the trust bundle contains only the newest
+        root.
         """
         bundle = Path(running.ready["pki"]["ca"])
         old = bundle.read_bytes()

@@ -81,7 +81,7 @@ format: .venv/.installed ## Format code and contracts.
 baseline: $(IMAGE) ## Accept the contracts as they are as what later changes must not break.
 	$(BIN)/python protos/generate.py --baseline
 
-bench: $(IMAGE) ## Measure the cost of a request against bare parts; takes about five minutes.
+bench: $(IMAGE) ## Measure the cost of requests against bare parts; takes about eight minutes.
 	@$(BIN)/python -m benchmarks.gateway_cost $(ARGS)
 
 wheel: .venv/.installed ## Build the wheel that other teams install.

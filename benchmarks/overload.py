@@ -24,7 +24,9 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.gateway_cost import BARE_PATH, Side, product
+from benchmarks import bare
+from benchmarks.load import Side
+from benchmarks.product import product
 
 PEAK_SECONDS = 4
 PEAK_CONNECTIONS = 16
@@ -44,7 +46,7 @@ def peak(side: Side) -> float:
     """Return the highest rate of a closed loop, in requests per second."""
     command = [
         *("wrk", "-t1", f"-c{PEAK_CONNECTIONS}", f"-d{PEAK_SECONDS}s"),
-        *("-H", f"cookie: {side.cookie}", f"http://127.0.0.1:{side.port}{BARE_PATH}"),
+        *("-H", f"cookie: {side.cookie}", f"http://127.0.0.1:{side.port}{bare.PATH}"),
     ]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(printed.rpartition("Requests/sec:")[2].split()[0])
@@ -56,7 +58,7 @@ def offer(side: Side, rate: float, *, seconds: int, connections: int, log: Path)
     command = [
         *("h2load", "--h1", "-t1", f"-c{connections}", f"--rps={rate / connections:.3f}"),
         *(f"--duration={seconds}", "--warm-up-time=0", f"--log-file={log}"),
-        *("-H", f"cookie: {side.cookie}", f"http://127.0.0.1:{side.port}{BARE_PATH}"),
+        *("-H", f"cookie: {side.cookie}", f"http://127.0.0.1:{side.port}{bare.PATH}"),
     ]
     subprocess.run(command, check=True, capture_output=True)
     rows = (line.split() for line in log.read_text().splitlines())

@@ -25,7 +25,9 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import psutil
 
-from benchmarks.gateway_cost import FOLDER, Side, product
+from benchmarks.gateway_cost import FOLDER
+from benchmarks.load import Side
+from benchmarks.product import product
 
 READS = ("/api/v1/me", "/api/v1/surveys/list", "/api/v1/health/status", "/healthz")
 SAMPLE_SECONDS = 15.0
@@ -167,7 +169,7 @@ def _fifths(samples: list[int]) -> tuple[float, float]:
 
 async def _main(minutes: float, rate: float, port_base: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        async with product(Path(name), "soak", port_base, sampled="1.0") as side:
+        async with product(Path(name), "soak", port_base, OTEL_TRACES_SAMPLER_ARG="1.0") as side:
             run = await soak(side, side.urls, minutes=minutes, rate=rate)
     text = report(run, minutes, rate)
     (FOLDER / "results" / "soak.md").write_text(text)

@@ -1,0 +1,15 @@
+"""The page that benchmarks write."""
+
+from benchmarks.report import by_process, table
+
+
+def test_processes() -> None:
+    """The most expensive process comes first, and the sandbox last."""
+    assert "auth 30, gateway 20, (redcap 90)" == by_process(
+        {"gateway": 20, "redcap": 90, "auth": 30}
+    )
+
+
+def test_table() -> None:
+    """A table has a line for the columns, a separator, and a line for each row."""
+    assert "| a | b |\n| --- | --- |\n| 1 | 2.5 |\n" == table(("a", "b"), [(1, 2.5)])

@@ -1,4 +1,4 @@
-"""Proofs on production's real programs. They run only when their folder is named: `make test-*`."""
+"""Tests with production's real programs. They run only if their folder is named: `make test-*`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave this folder out of a run over all tests."""
+    """Exclude this folder from a run of all tests."""
     named = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
     inside = any(path.is_relative_to(HERE) for path in named)
     return None if inside or not collection_path.is_relative_to(HERE) else True

@@ -1,4 +1,4 @@
-"""Network namespaces, which Python 3.11 has no calls for."""
+"""Network namespaces, for which Python 3.11 has no functions."""
 
 import ctypes
 import socket
@@ -14,13 +14,13 @@ _CLONE_NEWNET = 0x40000000
 
 
 def enter(namespace: int) -> None:
-    """Move this thread, and the programs that it starts, to the network namespace of a file."""
+    """Move this thread, and the programs it starts, to the network namespace of a file."""
     if ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")
 
 
 def inside(namespace: Path, function: Callable[[], T]) -> T:
-    """Return what *function* returns in the network namespace of a file."""
+    """Return the result of *function* in the network namespace of a file."""
 
     def run() -> T:
         with namespace.open() as file:

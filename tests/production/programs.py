@@ -1,4 +1,4 @@
-"""Where the foreign programs of production are: a folder, the cache, or nowhere."""
+"""The location of production's third-party programs: a folder, the cache, or none."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ CACHE = ROOT.parent / "shared" / "production" / "cache"
 
 
 class MissingProgramError(Exception):
-    """A program is not on this machine; the message says how to get it."""
+    """A program is missing on this machine; the message says how to get it."""
 
 
 def program(name: str, archive: str) -> Path:
@@ -38,7 +38,7 @@ def program(name: str, archive: str) -> Path:
 
 @functools.cache
 def _unpacked(archive: str) -> Path | None:
-    """Unpack *archive* once per machine; None when there is no cache."""
+    """Unpack *archive* once per machine; return None if there is no cache."""
     packed = CACHE / archive
     if not packed.is_file():
         return None

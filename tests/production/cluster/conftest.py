@@ -1,4 +1,4 @@
-"""One control plane for all tests of this folder."""
+"""One control plane for all tests in this folder."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,9 @@ COLLECTOR: list[Resource] = [
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """etcd, API server, controllers, istiod, and every definition that the manifests need."""
+    """
+    etcd, API server, controllers, istiod, and every resource definition that the manifests need.
+    """
     try:
         found = programs.find()
     except programs.ProgramsError as error:
@@ -39,7 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def installed(cluster: ControlPlane) -> list[Resource]:
-    """The overlay dev, applied; returns its resources."""
+    """The applied overlay dev; returns its resources."""
     resources = kubernetes_check.build(KUBERNETES / "overlays" / "dev")
     apply(cluster, resources)
     renew_edge(cluster)
@@ -47,14 +49,14 @@ def installed(cluster: ControlPlane) -> list[Resource]:
 
 
 def apply(cluster: ControlPlane, resources: list[Resource], *flags: str) -> None:
-    """Apply *resources*, namespaces first, since they are missing in a dry run otherwise."""
+    """Apply *resources*, namespaces first, since a dry run requires them."""
     spaces = [r for r in resources if r["kind"] == "Namespace"]
     cluster.apply(spaces)
     cluster.apply(resources, *flags)
 
 
 def renew_edge(cluster: ControlPlane) -> None:
-    """Give the edge a new certificate, as cert-manager would."""
+    """Issue a new certificate for the edge, like cert-manager."""
     folder = cluster.folder / "pki"
     pki.renew(folder, "edge")
     secret = {

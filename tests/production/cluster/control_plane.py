@@ -41,11 +41,11 @@ LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class ControlPlaneError(Exception):
-    """A program did not start or refused something; the message holds what it said."""
+    """A program did not start or failed; the message has its output."""
 
 
 class ControlPlane:
-    """The running programs; `stop` ends exactly those."""
+    """The running programs; `stop` stops exactly those."""
 
     def __init__(self, folder: Path, programs: Programs) -> None:
         """Prepare *folder* for the state of *programs*."""
@@ -75,14 +75,14 @@ class ControlPlane:
         self._istiod(values)
 
     def stop(self) -> None:
-        """End every program that was started, the last one first."""
+        """Stop every started program, the last one first."""
         for name, process, log in reversed(self._running):
             stop_group(process, name)
             log.close()
         self._running.clear()
 
     def log(self, name: str) -> str:
-        """Return what the program *name* has written."""
+        """Return the output of the program *name*."""
         return (self.logs / f"{name}.log").read_text(errors="replace")
 
     def kubectl(self, *arguments: str, text: str | None = None) -> str:
@@ -100,7 +100,7 @@ class ControlPlane:
     def try_kubectl(
         self, *arguments: str, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Return the outcome of kubectl."""
+        """Return the result of kubectl."""
         return subprocess.run(
             ["kubectl", *arguments],
             input=text,
@@ -112,7 +112,7 @@ class ControlPlane:
         )
 
     def get(self, *arguments: str) -> list[Resource]:
-        """Return the resources that kubectl finds."""
+        """Return the resources that kubectl returns."""
         found: list[Resource] = json.loads(self.kubectl("get", *arguments, "-o", "json"))["items"]
         return found
 
@@ -129,7 +129,7 @@ class ControlPlane:
         return self.kubectl(*always, "-f", "-", text=as_list(source))
 
     def istioctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Return the outcome of istioctl."""
+        """Return the result of istioctl."""
         return subprocess.run(
             [self.programs.path("istioctl"), *arguments],
             env=self._environment,
@@ -224,7 +224,7 @@ class ControlPlane:
         self.apply(webhooks)
 
     def _chart(self, values: Path) -> tuple[list[Resource], list[Resource]]:
-        """Return what the chart makes for a cluster, and its webhooks, which fail closed."""
+        """Render the chart for a cluster, with its webhooks, which fail closed."""
         operator = self.folder / "istio-operator.yaml"
         spec = {
             "profile": "default",
@@ -300,7 +300,7 @@ def as_list(resources: Iterable[Resource]) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that nobody listens on."""
+    """Return free loopback ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for one in sockets:
@@ -309,7 +309,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def eventually(ready: Callable[[], bool], failed: Callable[[], bool] = lambda: False) -> bool:
-    """Wait until *ready*; False when it *failed* or took too long."""
+    """Wait until *ready*; return False if it *failed* or timed out."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and not failed():
         if ready():
@@ -319,7 +319,7 @@ def eventually(ready: Callable[[], bool], failed: Callable[[], bool] = lambda: F
 
 
 def answers(url: str) -> bool:
-    """Return whether *url* answers 200."""
+    """Return whether *url* returns 200."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return bool(response.status == 200)
@@ -328,7 +328,7 @@ def answers(url: str) -> bool:
 
 
 def stop_group(process: subprocess.Popen[bytes], name: str) -> None:
-    """End the process group of *process*, by force after 10 s."""
+    """Stop the process group of *process*, by force after 10 s."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

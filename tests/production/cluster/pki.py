@@ -1,4 +1,4 @@
-"""Certificates and keys of the control plane, for two days."""
+"""Certificates and keys of the control plane, valid for two days."""
 
 import base64
 import datetime
@@ -22,7 +22,7 @@ _LEAVES = {
 
 
 def write(folder: Path) -> None:
-    """Write an authority, the leaves, and the key of service accounts into *folder*."""
+    """Write an authority, the leaf certificates, and the key of service accounts to *folder*."""
     folder.mkdir()
     authority = _key()
     root = _certificate("ca", "", authority, authority, "ca", None)
@@ -40,7 +40,7 @@ def write(folder: Path) -> None:
 
 
 def renew(folder: Path, file: str) -> None:
-    """Write a new key and certificate of the leaf *file*, by the authority in *folder*."""
+    """Write a new key and certificate of the leaf *file*, issued by the authority in *folder*."""
     authority = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
     assert isinstance(authority, rsa.RSAPrivateKey)
     name, organization, hosts = _LEAVES[file]
@@ -97,7 +97,7 @@ def _certificate(
     issuer_name: str,
     hosts: tuple[str, ...] | None,
 ) -> x509.Certificate:
-    """Return a certificate of *key*; an authority where *hosts* is None."""
+    """Return a certificate for *key*; an authority if *hosts* is None."""
     now = datetime.datetime.now(datetime.UTC)
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
     if organization:

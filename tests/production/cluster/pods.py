@@ -1,4 +1,4 @@
-"""Plays scheduler and kubelet for the pods that the controllers made."""
+"""Acts as scheduler and kubelet for the pods that the controllers created."""
 
 import json
 
@@ -11,8 +11,8 @@ READY = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
 
 def run(cluster: ControlPlane, prefix: str = "10.77.0") -> list[Resource]:
     """
-    Bind every pod of the mesh, give it an address below *prefix*, report it ready, and return those
-    that stay. Pods that are to end are removed, as a kubelet would.
+    Bind every pod of the mesh, assign an address below *prefix*, report it ready, and return those
+    that remain. Terminating pods are removed, as a kubelet would.
     """
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
     cluster.apply([node])
@@ -40,13 +40,13 @@ def run(cluster: ControlPlane, prefix: str = "10.77.0") -> list[Resource]:
 
 
 def app(pod: Resource) -> str:
-    """Return the workload of *pod*; empty for one that is not of the mesh."""
+    """Return the workload of *pod*; empty if it is not of the mesh."""
     name: str = pod["metadata"].get("labels", {}).get("app", "")
     return name
 
 
 def remove(cluster: ControlPlane, pod: Resource) -> None:
-    """Say that nothing of *pod* runs any more."""
+    """Report that nothing of *pod* is running any more."""
     metadata = pod["metadata"]
     forced = ("--force", "--grace-period=0", "--wait=false", "--ignore-not-found")
     cluster.kubectl("-n", metadata["namespace"], "delete", "pod", metadata["name"], *forced)

@@ -1,5 +1,5 @@
 """
-The programs of a control plane, and the resource definitions of what the manifests use.
+The programs of a control plane, and the resource definitions that the manifests use.
 
     python -m tests.production.cluster.programs    # `make programs`: put them into build/programs
 
@@ -31,7 +31,7 @@ BUILD_SECONDS = 3600
 
 
 class ProgramsError(Exception):
-    """The programs are not here and cannot be built; one sentence says what to do."""
+    """The programs are missing and cannot be built; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Programs:
 
 def find() -> Programs:
     """
-    Return the programs; unpacks or builds them where they are missing.
+    Return the programs; download or build them if missing.
 
     Raises:
         ProgramsError: They cannot be had on this machine.
@@ -111,7 +111,7 @@ def _go(*arguments: str, cwd: Path, **variables: str) -> str:
 
 
 def _download(module: str, folder: Path) -> Path:
-    """Return the folder of *module* in Go's cache, once its checksum is the pinned one."""
+    """Return the folder of *module* in Go's cache, after checking its pinned checksum."""
     pin = PINS["modules"][module]
     found = json.loads(_go("mod", "download", "-json", f"{module}@{pin['version']}", cwd=folder))
     if found["Sum"] != pin["sum"]:
@@ -162,7 +162,7 @@ def _build(module: str, packages: list[str], folder: Path) -> None:
 
 
 def _wrap(module: str, packages: list[str], version: str, work: Path) -> tuple[dict[str, str], str]:
-    """Write a module that requires *module*; its versions and checksums are its own."""
+    """Write a module that requires *module* with pinned versions and checksums."""
     lines = ["module programs", "go 1.24.0", f"require {module} {version}"]
     flags = "-s -w"
     if module == "k8s.io/kubernetes":

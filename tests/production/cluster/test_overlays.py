@@ -1,4 +1,4 @@
-"""A real API server, with Istio's webhooks, takes everything that is rendered."""
+"""A real API server, with Istio's webhooks, accepts everything that is rendered."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ VARIANTS = (
 
 @pytest.fixture
 def other_namespaces(cluster: ControlPlane) -> None:
-    """The namespaces of other ways in, which are not the mesh's own."""
+    """The namespaces of other ingress controllers, which are not part of the mesh."""
     names = ("ingress-nginx", "traefik")
     cluster.apply(
         [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n}} for n in names]
@@ -51,7 +51,7 @@ def test_variant(
     cluster: ControlPlane, installed: list[Resource], components: tuple[str, ...]
 ) -> None:
     """
-    So does every component that an overlay may choose.
+    So does every optional component of an overlay.
     """
     assert installed
     with kubernetes_check.overlay_with(KUBERNETES, "external-secrets", *components) as built:
@@ -60,7 +60,7 @@ def test_variant(
 
 def test_webhook_refuses(cluster: ControlPlane, installed: list[Resource]) -> None:
     """
-    The webhook is asked: what Istio's validation forbids is refused.
+    The webhook is effective: an invalid Istio resource is rejected.
     """
     rule = next(
         r for r in installed if (r["kind"], r["metadata"]["name"]) == ("DestinationRule", "auth")
@@ -73,7 +73,7 @@ def test_webhook_refuses(cluster: ControlPlane, installed: list[Resource]) -> No
 
 def test_pod_security(cluster: ControlPlane, installed: list[Resource]) -> None:
     """
-    Pods with injected proxies exist, so the restricted profile let them in.
+    Pods with injected proxies exist, so the restricted profile admits them.
     """
     assert installed
     pods = cluster.get("pods", "-A")
@@ -108,8 +108,8 @@ def test_unchanged(cluster: ControlPlane, installed: list[Resource]) -> None:
 
 def test_edge_gets_its_certificate(cluster: ControlPlane, installed: list[Resource]) -> None:
     """
-    istiod's question, whether the edge may list secrets, is answered with yes; no other account of
-    the mesh may.
+    istiod's access review of the edge's permission to list secrets is granted; no other account of
+    the mesh has it.
     """
     assert installed
     may = ("auth", "can-i", "list", "secrets", "--all-namespaces=false")
@@ -145,7 +145,7 @@ def test_upgrade(cluster: ControlPlane, installed: list[Resource]) -> None:
 
 
 def _replaced(resource: Resource) -> Resource:
-    """Return *resource* as the changed contract has it, where it is a service's routes."""
+    """Return *resource* with the changed contract, if it is a service's routes."""
     if (resource["kind"], resource["metadata"]["name"]) != ("VirtualService", "survey"):
         return resource
     text = json.dumps(resource)
@@ -157,7 +157,7 @@ def _replaced(resource: Resource) -> Resource:
 
 def test_analysis(cluster: ControlPlane, installed: list[Resource]) -> None:
     """
-    `istioctl analyze` has neither error nor warning for the mesh as it is installed.
+    `istioctl analyze` reports neither errors nor warnings for the installed mesh.
     """
     assert installed
     done = cluster.istioctl("analyze", "-A", "--kubeconfig", str(cluster.kubeconfig), "-o", "json")
@@ -172,7 +172,10 @@ def _messages(output: str) -> list[Resource]:
 
 
 def _specs(cluster: ControlPlane, resources: list[Resource]) -> Iterator[Resource]:
-    """Yield what the server holds of *resources*, without what it and controllers add by time."""
+    """
+    Yield the server's state of *resources*, without fields that it and controllers update over
+    time.
+    """
     found = cluster.kubectl("get", "-f", "-", "-o", "json", text=as_list(resources))
     held = json.loads(found)["items"]
     for one in held:

@@ -19,7 +19,7 @@ _POD: Resource = {
 
 
 def runs(kind: str, name: str, namespace: str, labels: dict[str, str]) -> Resource:
-    """Return a workload whose pods are never started here."""
+    """Return a workload whose pods are never started."""
     spec = {"selector": {"matchLabels": _POD["metadata"]["labels"]}, "template": _POD}
     metadata = {"name": name, "namespace": namespace, "labels": labels}
     return {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec}
@@ -68,7 +68,7 @@ def remove(cluster: ControlPlane, resource: Resource) -> None:
 
 
 def missing() -> set[str]:
-    """Return what the command finds missing."""
+    """Return the missing prerequisites that the command reports."""
     return {one.what for one in doctor.examine(CONTEXT) if one.needed and not one.ok}
 
 
@@ -92,7 +92,7 @@ def test_nothing_is_missing(whole: ControlPlane) -> None:
 @pytest.mark.parametrize("what", MISSING)
 def test_each_one_missing(whole: ControlPlane, what: str) -> None:
     """
-    A missing prerequisite is found, and only that one.
+    A missing prerequisite is reported, and only that one.
     """
     remove(whole, MISSING[what])
 
@@ -101,7 +101,7 @@ def test_each_one_missing(whole: ControlPlane, what: str) -> None:
 
 def test_collector(whole: ControlPlane) -> None:
     """
-    Without the collector's Service the advice is the command that creates it.
+    Without the collector's Service, the advice is the command that creates it.
     """
     service = COLLECTOR[-1]
     remove(whole, service)
@@ -116,7 +116,7 @@ def test_collector(whole: ControlPlane) -> None:
 
 def test_old_istio(whole: ControlPlane) -> None:
     """
-    An istiod older than the manifests need is found.
+    An istiod that is too old is reported.
     """
     image = ("set", "image", "deployment/istiod", "one=docker.io/istio/pilot:1.26.4")
     whole.kubectl("-n", "istio-system", *image)
@@ -127,7 +127,7 @@ def test_old_istio(whole: ControlPlane) -> None:
 @pytest.mark.usefixtures("whole")
 def test_unknown_context() -> None:
     """
-    A context that kubectl does not know is named in one sentence.
+    An unknown kubectl context is reported in one sentence.
     """
     with pytest.raises(doctor.ClusterError, match=r"nowhere"):
         doctor.examine("nowhere")

@@ -1,4 +1,4 @@
-"""The Compose stack on a real engine, brought up by the commands of its how-to page."""
+"""The Compose stack on a real engine, started with the commands of its how-to page."""
 
 import json
 import os
@@ -31,7 +31,7 @@ FILES = {"otel-collector": "otelcol"}
 
 
 def why_not() -> str:
-    """Return why no engine can run here, in one sentence; empty when one can."""
+    """Return why no engine can run here, in one sentence; empty if one can."""
     if os.geteuid() != 0:
         return "A container engine needs root; run make test-containers as root."
     if shutil.which("apt-get") is None:
@@ -53,14 +53,14 @@ def documented(section: str) -> list[str]:
 
 @dataclass
 class Stack:
-    """A copy of the tree, the engine, and the containers that run from the copy."""
+    """A copy of the tree, the engine, and the containers started from the copy."""
 
     environment: dict[str, str] = field(default_factory=dict)
     tree: Path = STATE / "tree"
 
     @property
     def folder(self) -> Path:
-        """The folder in which the commands of the page are run."""
+        """The folder in which the commands of the page run."""
         return self.tree / "mesh/deploy/compose"
 
     def start_engine(self) -> None:
@@ -77,7 +77,7 @@ class Stack:
 
     @contextmanager
     def network(self) -> Iterator[None]:
-        """Be in the engine's network while the body runs: published ports are on its localhost."""
+        """Enter the engine's network while the body runs: published ports are on its localhost."""
         with Path("/proc/thread-self/ns/net").open() as own:
             with Path(self.environment["NETWORK"]).open() as engine:
                 enter(engine.fileno())
@@ -87,7 +87,7 @@ class Stack:
                 enter(own.fileno())
 
     def leftovers(self) -> list[str]:
-        """Return the commands that run from the folder of the engine, and its control groups."""
+        """Return the commands that run in the folder of the engine, and its control groups."""
         found = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{STATE.name}")]
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -107,7 +107,7 @@ class Stack:
                 shutil.copy2(source, target)
 
     def images_of_others(self) -> None:
-        """Build what stands in for images that need a hub, under the names Compose states."""
+        """Build replacements for images that need a registry, with the names in Compose."""
         base = f"docker.io/library/python@{self.environment['PYTHON_DIGEST']}"
         for name, reader in READERS.items():
             files = self._context(name)
@@ -122,7 +122,7 @@ class Stack:
             self.run(["docker", "build", "-q", *arguments, "-t", reader.image, str(folder)])
 
     def _context(self, name: str) -> dict[str, Path] | None:
-        """Return the files to add to the image of *name*; None when it cannot be built here."""
+        """Return the files to add to the image of *name*; None if it cannot be built here."""
         if name in PROGRAMS:
             try:
                 return {"program": program(FILES.get(name, name), "telemetry.tar.xz")}
@@ -136,11 +136,11 @@ class Stack:
         return {} if (HERE / "images" / name).is_dir() else None
 
     def run(self, command: list[str], *, check: bool = True) -> str:
-        """Run *command* in the folder of the Compose file; return what it printed."""
+        """Run *command* in the folder of the Compose file; return its output."""
         return run(command, folder=self.folder, environment=self.environment, check=check)
 
     def line(self, line: str) -> str:
-        """Run one line of the page in a shell, with the digest and a folder of ours filled in."""
+        """Run one line of the page in a shell, with the digest and a temporary folder filled in."""
         for stated, used in (
             ("sha256:…", self.environment["PYTHON_DIGEST"]),
             ("/var/backups/amarre", str(STATE / "backups")),
@@ -149,11 +149,11 @@ class Stack:
         return self.run(["bash", "-ec", line])
 
     def compose(self, *arguments: str) -> str:
-        """Run Compose as the page does."""
+        """Run Compose like the page does."""
         return self.run(["docker", "compose", "--env-file", "site.env", *arguments])
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """Return what the engine knows of each container, by the name of its service."""
+        """Return the engine's state of each container, by the name of its service."""
         ids = self.run(
             ["docker", "ps", "-aq", "--filter", "label=com.docker.compose.project=amarre"]
         )
@@ -163,7 +163,7 @@ class Stack:
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
     def unwell(self) -> dict[str, str]:
-        """Return the containers that are neither running nor healthy, with their state."""
+        """Return the containers that are not running or not healthy, with their state."""
         return {
             name: state for name, state in self._states() if state not in {"healthy", "running"}
         }
@@ -188,7 +188,7 @@ def run(
     environment: dict[str, str] | None = None,
     check: bool = True,
 ) -> str:
-    """Run *command*; return what it printed on stdout, or on both when it may fail."""
+    """Run *command*; return its standard output, or both outputs if it may fail."""
     done = subprocess.run(
         command,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The Compose stack on a real engine, by the commands of its how-to page, in their order."""
+"""The Compose stack on a real engine, with the commands of its how-to page, in order."""
 
 import json
 import os
@@ -90,7 +90,9 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """The stack, after the commands of the page; afterwards it is removed, the engine stopped."""
+    """
+    The stack, after the commands of the page; afterwards it is removed and the engine stopped.
+    """
     made = Stack()
     before = interfaces()
     try:
@@ -117,13 +119,13 @@ def interfaces() -> list[str]:
 
 @pytest.fixture(scope="module")
 def trusted(stack: Stack) -> ssl.SSLContext:
-    """The certificate of the edge as the only one that is trusted."""
+    """The certificate of the edge as the only trusted one."""
     return ssl.create_default_context(cafile=str(stack.folder / "secrets/edge/tls.crt"))
 
 
 @pytest.fixture(scope="module")
 def ready(stack: Stack) -> dict[str, Any]:
-    """What a researcher must know of the stack: the published addresses."""
+    """The addresses that a researcher needs."""
     token = (stack.folder / "secrets/redcap-token").read_text().strip()
     return {
         "urls": {"app": "https://localhost", "outbox": "http://localhost:3011"},
@@ -134,7 +136,7 @@ def ready(stack: Stack) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ada(ready: dict[str, Any]) -> Iterator[Researcher]:
-    """Somebody who is signed in and has a request."""
+    """A signed-in user with a request."""
     with Researcher(ready, ADA) as researcher:
         # A busy machine may exceed a deadline; the answer then says to try again.
         until("a sign-in", lambda: is_signed_in(researcher))
@@ -143,14 +145,14 @@ def ada(ready: dict[str, Any]) -> Iterator[Researcher]:
 
 
 def is_signed_in(who: Researcher) -> bool:
-    """Sign *who* in; say whether that was answered."""
+    """Sign *who* in; return whether that succeeded."""
     with suppress(httpx.HTTPError, AssertionError):
         who.sign_in()
     return bool(who.session)
 
 
 def has_created(who: Researcher) -> bool:
-    """Say whether *who* has a request, after creating one where there is none."""
+    """Return whether *who* has a request, after creating one if there is none."""
     with suppress(httpx.HTTPError, AssertionError):
         return bool(who.requests() or who.create())
     return False
@@ -158,27 +160,27 @@ def has_created(who: Researcher) -> bool:
 
 @contextmanager
 def returning(ready: dict[str, Any], who: Researcher) -> Iterator[Researcher]:
-    """Yield *who* with the same session and trust in the present certificate of the edge."""
+    """Yield *who* with the same session, trusting the current certificate of the edge."""
     with Researcher(ready, who.email) as again:
         again._session = who.session
         yield again
 
 
 def is_returning(ready: dict[str, Any], who: Researcher) -> bool:
-    """Say whether *who* is served after a restart of everything."""
+    """Return whether *who* is served after a restart of everything."""
     with returning(ready, who) as again:
         return is_served(again)
 
 
 def is_served(who: Researcher) -> bool:
-    """Say whether the list of requests of *who* is there, with one request."""
+    """Return whether the list of *who* has exactly one request."""
     with suppress(httpx.HTTPError, AssertionError, KeyError):
         return 1 == len(who.requests())
     return False
 
 
 def ours(stack: Stack) -> dict[str, dict[str, Any]]:
-    """Return the containers of images of ours that stay."""
+    """Return the long-running containers with our images."""
     services = stack.settings()["services"]
     running = stack.containers()
     return {
@@ -198,14 +200,14 @@ def test_healthy(stack: Stack) -> None:
 
 def test_whole_way(ready: dict[str, Any]) -> None:
     """
-    A researcher goes the whole way over HTTPS: sign-up, mail, request, survey, opinions, PDF.
+    A researcher completes the whole flow over HTTPS: sign-up, mail, request, survey, opinions, PDF.
     """
     whole_way(ready, "emmy.noether@example.org")
 
 
 def test_redirect(trusted: ssl.SSLContext) -> None:
     """
-    HTTP redirects to HTTPS and keeps path and query; health checks are answered.
+    HTTP redirects to HTTPS and keeps path and query; health checks get a direct response.
     """
     with httpx.Client(verify=trusted, trust_env=False) as client:
         found = client.get("http://localhost/login?next=%2F")
@@ -219,7 +221,7 @@ def test_redirect(trusted: ssl.SSLContext) -> None:
 
 def test_secrets(stack: Stack) -> None:
     """
-    Each user of the table can read its own secrets and no other, seen from inside of a container.
+    Each user in the table can read only its own secrets, as seen from inside a container.
     """
     image = stack.containers()["authority"]["Config"]["Image"]
     # By name: the folder itself cannot be listed.
@@ -241,7 +243,7 @@ def test_secrets(stack: Stack) -> None:
 
 def test_users(stack: Stack) -> None:
     """
-    No container that stays runs as root, keeps a capability or can write to its root.
+    No long-running container runs as root, has a capability or a writable root file system.
     """
     for name, one in stack.containers().items():
         if name == "volume-owners":
@@ -255,8 +257,8 @@ def test_users(stack: Stack) -> None:
 
 def test_foreign_container(stack: Stack) -> None:
     """
-    A foreign container on the mesh's network gets no answer without a certificate of the mesh,
-    and finds neither databases nor workloads.
+    A third-party container on the mesh's network gets no response without a certificate of the
+    mesh, and cannot reach databases or workloads.
     """
     image = stack.containers()["authority"]["Config"]["Image"]
     found = stack.run(
@@ -313,7 +315,7 @@ def test_size(stack: Stack) -> None:
 
 def test_health_checks(stack: Stack) -> None:
     """
-    A health check of an image of ours takes less than 50 ms of CPU.
+    A health check of our images takes less than 50 ms of CPU.
     """
     used = {}
     for name, one in ours(stack).items():
@@ -331,7 +333,7 @@ def test_health_checks(stack: Stack) -> None:
 
 def test_memory(stack: Stack) -> None:
     """
-    After use each container stays below nine tenths of its limit of memory.
+    After use, each container stays below nine tenths of its memory limit.
     """
     lines = stack.run(["docker", "stats", "--no-stream", "--format", "{{json .}}"]).splitlines()
     used = {entry["Name"]: float(entry["MemPerc"].rstrip("%")) for entry in map(json.loads, lines)}
@@ -350,7 +352,7 @@ def test_memory(stack: Stack) -> None:
 )
 def test_killed(stack: Stack, ada: Researcher, name: str) -> None:
     """
-    A process that is killed is started again, and the researcher goes on with the same session.
+    A killed process is restarted, and the researcher continues with the same session.
     """
     before = stack.containers()[name]
     os.kill(before["State"]["Pid"], 9)
@@ -365,7 +367,7 @@ def test_killed(stack: Stack, ada: Researcher, name: str) -> None:
 
 def test_unavailable_dependency(stack: Stack, ada: Researcher) -> None:
     """
-    While REDCap is unavailable every container stays healthy: health checks mean liveness.
+    While REDCap is unavailable, every container stays healthy: health checks are for liveness.
     """
     stack.compose("stop", "--timeout", "1", "redcap")
     try:
@@ -381,7 +383,7 @@ def test_unavailable_dependency(stack: Stack, ada: Researcher) -> None:
 
 def test_engine_restarted(stack: Stack, ada: Researcher) -> None:
     """
-    After a restart of the engine every container starts by itself, without another `up`.
+    After a restart of the engine, every container starts automatically, without another `up`.
     """
     stack.engine("restart")
 
@@ -391,7 +393,7 @@ def test_engine_restarted(stack: Stack, ada: Researcher) -> None:
 
 def test_new_certificate(stack: Stack) -> None:
     """
-    A new certificate of the edge is served without a restart, by the command of the page.
+    A new certificate of the edge is served without a restart, with the command of the page.
     """
     before = stack.containers()["gateway-envoy"]["State"]["StartedAt"]
     old = ssl.get_server_certificate(("localhost", 443))
@@ -423,7 +425,7 @@ def tables(stack: Stack) -> set[str]:
 
 def test_upgrade_and_back(stack: Stack, ready: dict[str, Any], ada: Researcher) -> None:
     """
-    A new version migrates its tables at its start; the way back takes them back; data is kept.
+    A new version migrates its database at startup; the rollback reverts the schema; data is kept.
     """
     site = stack.folder / "site.env"
     versions = stack.tree / "auth_svc/migrations/versions"
@@ -454,7 +456,7 @@ def test_upgrade_and_back(stack: Stack, ready: dict[str, Any], ada: Researcher) 
 
 def test_backup_and_restore(stack: Stack, ready: dict[str, Any], ada: Researcher) -> None:
     """
-    A restore brings back what the archive holds, into empty databases, and nothing later.
+    A restore brings back exactly the contents of the archive, into empty databases.
     """
     for line in documented("Back up"):
         stack.line(line)
@@ -473,7 +475,7 @@ def test_backup_and_restore(stack: Stack, ready: dict[str, Any], ada: Researcher
 
 def test_telemetry_profile(stack: Stack) -> None:
     """
-    Collector and Jaeger of the profile telemetry start on volumes that they can write to.
+    Collector and Jaeger of the profile telemetry start with writable volumes.
     """
     images = stack.run(["docker", "images", "--format", "{{.Repository}}"]).split()
     if not any(image.endswith("/jaeger") for image in images):
@@ -486,7 +488,7 @@ def test_telemetry_profile(stack: Stack) -> None:
 
 def test_wrong_digest(stack: Stack) -> None:
     """
-    A digest that is none of the base image is named, and nothing is built.
+    A digest that is not of the base image is reported, and nothing is built.
     """
     wrong = f"sha256:{'0' * 64}"
     said = run_with(stack, PYTHON_DIGEST=wrong)
@@ -495,7 +497,7 @@ def test_wrong_digest(stack: Stack) -> None:
 
 
 def run_with(stack: Stack, **variables: str) -> str:
-    """Return what a build with *variables* prints; it must fail."""
+    """Return the output of a build with *variables*, which must fail."""
     done = subprocess.run(
         ["docker", "compose", "--env-file", "site.env", "build", "health"],
         cwd=stack.folder,
@@ -511,7 +513,7 @@ def run_with(stack: Stack, **variables: str) -> str:
 
 def test_page() -> None:
     """
-    The page builds, starts, stops, and links only to what exists.
+    The page builds, starts and stops the stack, and all its links work.
     """
     lines = documented("Try it on one machine") + documented("Stop, restart, remove")
 

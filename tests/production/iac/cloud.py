@@ -1,7 +1,7 @@
 """
-A pretend OpenStack on loopback: as much of Keystone, Neutron, Nova, Cinder and Magnum as the real
-Terraform provider asks for. Like the real services it refuses overlapping subnets, addresses
-outside of their subnet, and IPv6 ranges in rules for IPv4.
+A fake OpenStack on loopback, with the parts of Keystone, Neutron, Nova, Cinder and Magnum that the
+real Terraform provider uses. Like the real services, it rejects overlapping subnets, addresses
+outside their subnet, and IPv6 ranges in rules for IPv4.
 """
 
 import contextlib
@@ -53,11 +53,11 @@ _MAC = "fa:16:3e:00:00:01"
 
 
 class RefusedError(Exception):
-    """The request is against the rules of the cloud."""
+    """The request violates a rule of the cloud."""
 
 
 class Cloud:
-    """What a project holds, by kind and id."""
+    """The resources of a project, by kind and id."""
 
     def __init__(self) -> None:
         self.things: dict[str, dict[str, Thing]] = {}
@@ -70,7 +70,7 @@ class Cloud:
             self.add("flavors", {"name": name, **sizes, **public})
 
     def add(self, kind: str, facts: Thing) -> Thing:
-        """Keep a new thing, with what every service says of its things."""
+        """Create a resource, with the common fields of every service."""
         status = "available" if kind == "volumes" else "ACTIVE"
         thing = {
             "id": str(uuid.uuid4()),
@@ -95,7 +95,7 @@ class Cloud:
 
     def check(self, kind: str, thing: Thing) -> None:
         """
-        Hold a thing against the rules of the real services.
+        Check a resource against the rules of the real services.
 
         Raises:
             RefusedError: It breaks one.
@@ -117,7 +117,7 @@ class Cloud:
                 raise RefusedError("Conflicting value ethertype for remote_ip_prefix")
 
     def complete(self, kind: str, facts: Thing) -> Thing:
-        """Add what the service itself decides of a new thing."""
+        """Add the fields that the service itself sets."""
         match kind:
             case "security-groups":
                 return facts | {"security_group_rules": [], "stateful": True}
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
     cloud: Cloud
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
     def _say(self, status: int, body: object = None, headers: dict[str, str] | None = None) -> None:
         data = b"" if body is None else json.dumps(body).encode()

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""In place of dockerd behind docker.socket: answers the ping and the version, nothing else."""
+"""A fake dockerd behind docker.socket: responds only to ping and version."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ VERSION = {"ApiVersion": "1.45", "Version": "26.1.5", "MinAPIVersion": "1.24"}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answer one request."""
+    """Respond to one request."""
 
     def answer(self) -> None:
         bodies = {"/_ping": b"OK", "/version": json.dumps(VERSION).encode()}

@@ -1,5 +1,5 @@
 """
-A Debian host with systemd as PID 1 in namespaces of its own, and the network of its operators.
+A Debian host with systemd as PID 1 in separate namespaces, and the network of its operators.
 
 The host has copies of the machine's sysctls and a control group of its own; it may neither set the
 clock nor load modules. Its only way out is a proxy for apt on its loopback address. Docker's engine
@@ -38,7 +38,7 @@ BOOT = HERE / "boot.sh"
 
 
 def why_not() -> str:
-    """Return why no host can run here, in one sentence; empty when one can."""
+    """Return why no host can run here, in one sentence; empty if one can."""
     if os.geteuid() != 0:
         return "A host with systemd needs root; run make test-iac as root."
     if shutil.which("apt-get") is None:
@@ -55,14 +55,14 @@ def why_not() -> str:
 
 @dataclass(frozen=True)
 class Played:
-    """What a run of a playbook said."""
+    """The output of a playbook run."""
 
     status: int
     output: str
 
     @property
     def changed(self) -> int:
-        """How many tasks changed something."""
+        """The number of changed tasks."""
         return sum(map(int, re.findall(r"changed=(\d+)", self.output)))
 
 
@@ -85,7 +85,7 @@ class Host:
         self._context.close()
 
     def run(self, script: str, *, check: bool = True) -> str:
-        """Run *script* as root on the host; return what it printed."""
+        """Run *script* as root on the host; return its output."""
         return _run(
             ["nsenter", "-t", self.init, "-m", "-p", "-n", "-u", "bash", "-ec", script], check
         )
@@ -95,13 +95,13 @@ class Host:
         return _run(["nsenter", "-t", self.operators, "-n", *command], check)
 
     def ssh(self, source: str) -> str:
-        """Sign in from the address *source*; return what came of it."""
+        """Log in from the address *source*; return the outcome."""
         options = ["-o", "ConnectTimeout=4", "-o", "BatchMode=yes", *self._trust()]
         command = ["ssh", "-b", source, "-i", str(STATE / "key"), *options]
         return self.outside(*command, f"debian@{ADDRESS}", "echo signed in", check=False)
 
     def play(self, playbook: str, variables: dict[str, Any]) -> Played:
-        """Run *playbook* as the README says, with the inventory that Terraform writes."""
+        """Run *playbook* as in the README, with the inventory that Terraform writes."""
         inventory = {
             "all": {
                 "vars": {"ansible_user": "debian", "base_operators": [f"{OPERATOR}/32"]},
@@ -144,7 +144,7 @@ class Host:
         return Played(done.returncode, done.stdout + done.stderr)
 
     def calls(self) -> list[str]:
-        """Return how Compose was called since the last question."""
+        """Return the calls of Compose since the last time."""
         said = self.run(
             "touch /dev/shm/compose.log; cat /dev/shm/compose.log; : >/dev/shm/compose.log"
         )
@@ -240,7 +240,7 @@ class Host:
 
 
 def _proxy(connection: socket.socket) -> None:
-    """Pass on the requests of apt, one after the other."""
+    """Forward the requests of apt, one after the other."""
     with connection, contextlib.suppress(OSError), connection.makefile("rb") as asked:
         while line := asked.readline():
             method, url, _ = line.decode().split()
@@ -259,7 +259,7 @@ def _proxy(connection: socket.socket) -> None:
 
 
 def _install_root() -> None:
-    """Make the root of the host once, as a cloud image is."""
+    """Create the root of the host once, like a cloud image."""
     root = STATE / "root"
     if (STATE / ".complete").exists():
         return
@@ -294,7 +294,7 @@ def _install_root() -> None:
 
 
 def _stand_ins(root: Path) -> None:
-    """Put the stand-ins of engine and Compose below *root*."""
+    """Install the fake engine and Compose in *root*."""
     plugins = root / "usr/local/lib/docker/cli-plugins"
     drop_ins = root / "etc/systemd/system/docker.service.d"
     for folder in (plugins, drop_ins, root / "srv"):

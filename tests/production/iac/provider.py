@@ -1,4 +1,4 @@
-"""The OpenStack provider, built from its Go module, as a mirror that ``terraform init`` reads."""
+"""The OpenStack provider, built from its Go module, as a mirror for ``terraform init``."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ BUILD_SECONDS = 1800
 
 
 def why_not() -> str:
-    """Return why Terraform cannot run here, in one sentence; empty when it can."""
+    """Return why Terraform cannot run here, in one sentence; empty if it can."""
     if shutil.which("terraform") is None:
         return "Terraform is not installed."
     if shutil.which("go") is None and not _program().is_file():
@@ -35,7 +35,7 @@ def _program() -> Path:
 
 @functools.cache
 def configuration() -> Path:
-    """Return Terraform's configuration file, which names the mirror; builds what is missing."""
+    """Return Terraform's configuration file, with the mirror; build what is missing."""
     program = _program()
     if not program.is_file():
         subprocess.run(

@@ -28,19 +28,19 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 def variables(version: str, **more: Any) -> dict[str, Any]:
-    """Return what site-vars.yml states."""
+    """Return the contents of site-vars.yml."""
     site = dict(re.findall(r"(?m)^(AMARRE_\w+)='?(.*?)'?$", SITE_ENV))
     site["AMARRE_VERSION"] = version
     return {"backups_recipient": RECIPIENT, "compose_stack_site": site, **more}
 
 
 def version(host: Host) -> str:
-    """Return the version that the host's settings name."""
+    """Return the version in the host's settings."""
     return host.run(f"sed -n 's/^AMARRE_VERSION=//p' {FOLDER}/site.env").strip().strip("'")
 
 
 def compose(host: Host) -> list[str]:
-    """Return the calls of Compose since the last question, without its folder and version."""
+    """Return the calls of Compose since the last time, without its folder and version."""
     calls = [line.partition(" ")[2] for line in host.calls()]
     return [call for call in calls if call.startswith("compose --")]
 
@@ -70,7 +70,7 @@ def test_volume_hides_no_data(host: Host) -> None:
 
 def test_first_run_names_what_people_must_add(host: Host) -> None:
     """
-    The first run prepares everything, starts nothing and names each secret that is missing.
+    The first run prepares everything, starts nothing and lists each missing secret.
     """
     first = host.play("site.yml", variables("0.1.0"))
 
@@ -129,7 +129,7 @@ def test_blank_volume(host: Host) -> None:
 
 def test_second_run_changes_nothing(host: Host) -> None:
     """
-    A run over a host that is as it should be reports no change.
+    A run on a converged host reports no changes.
     """
     again = host.play("site.yml", variables("0.1.0"))
 
@@ -148,7 +148,7 @@ def test_settings_of_the_engine_are_in_force(host: Host) -> None:
 
 def test_modes(host: Host) -> None:
     """
-    Folders of the system keep their modes, and secrets are only for their readers.
+    System folders keep their modes, and secrets are readable only by their users.
     """
     assert ["755", "755"] == host.run("stat -c %a /etc/systemd/system /usr/local/sbin").split()
     found = host.run(f"cd {FOLDER}/secrets; stat -c '%a %u %n' postgres-password redis.conf")
@@ -167,7 +167,7 @@ def test_no_unit_fails(host: Host) -> None:
 
 def test_ssh_from_operators_only(host: Host) -> None:
     """
-    Operators sign in by key; nobody else reaches SSH, and passwords are refused.
+    Operators log in by key; nobody else reaches SSH, and passwords are rejected.
     """
     assert "signed in" in host.ssh(OPERATOR)
 
@@ -178,7 +178,7 @@ def test_ssh_from_operators_only(host: Host) -> None:
 
 def test_firewall(host: Host) -> None:
     """
-    Node exporter answers inside only; a port that no role opens is dropped.
+    Node exporter responds only on the inner network; a port that no role opens is dropped.
     """
     curl = ("curl", "--silent", "--max-time", "3")
     metrics = host.outside(*curl, f"http://{ADDRESS}:9100/metrics")
@@ -194,7 +194,7 @@ def test_firewall(host: Host) -> None:
 
 def test_foreign_rules_stay(host: Host) -> None:
     """
-    A restart of the firewall, as an upgrade of its package does it, keeps the rules of others.
+    A restart of the firewall, as in a package upgrade, keeps other programs' rules.
     """
     host.run("nft add table ip others; systemctl restart nftables")
 
@@ -204,7 +204,7 @@ def test_foreign_rules_stay(host: Host) -> None:
 
 def test_engine_restarted(host: Host) -> None:
     """
-    A restart of the engine stops no container: the unit of the mesh stays as it is.
+    A restart of the engine stops no containers, and the unit of the mesh is unaffected.
     """
     host.calls()
     host.run("systemctl stop docker.socket docker; systemctl start docker")
@@ -215,7 +215,7 @@ def test_engine_restarted(host: Host) -> None:
 
 def test_upgrade(host: Host) -> None:
     """
-    The upgrade backs up first, then brings up the new version; a failed one is repaired by a rerun.
+    The upgrade backs up first, then starts the new version; a failed one is repaired by a rerun.
     """
     host.run("rm -f /var/backups/amarre/*; touch /srv/fails; : >/dev/shm/compose.log")
     failed = host.play("upgrade.yml", variables("0.2.0"))
@@ -235,7 +235,7 @@ def test_upgrade(host: Host) -> None:
 
 def test_rollback(host: Host) -> None:
     """
-    The rollback takes the tables back with the running version, then starts the previous one.
+    The rollback reverts the schema with the running version, then starts the previous one.
     """
     refused = host.play("rollback.yml", variables("0.1.0"))
     assert refused.status != 0
@@ -255,7 +255,7 @@ def test_rollback(host: Host) -> None:
 
 def test_refused_sites(host: Host) -> None:
     """
-    A site without a version is refused by name before anything changes.
+    A site without a version is rejected by name before anything changes.
     """
     lacking = variables("0.1.0")
     del lacking["compose_stack_site"]["AMARRE_VERSION"]

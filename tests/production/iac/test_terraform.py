@@ -1,4 +1,4 @@
-"""The environments of Terraform with the real provider, applied to a pretend OpenStack."""
+"""The Terraform environments with the real provider, applied to a fake OpenStack."""
 
 import json
 import os
@@ -47,7 +47,7 @@ class Environment:
         } | {f"TF_VAR_{name}": _as_variable(value) for name, value in variables.items()}
 
     def run(self, action: str, *arguments: str, fails: bool = False, **variables: Any) -> str:
-        """Run Terraform; return what it printed, without its line breaks and frames."""
+        """Run Terraform; return its output, without line breaks and frames."""
         given = {f"TF_VAR_{name}": _as_variable(value) for name, value in variables.items()}
         done = subprocess.run(
             ["terraform", action, *arguments],
@@ -81,13 +81,13 @@ def _as_variable(value: Any) -> str:
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    """A cloud without anything of ours."""
+    """A cloud without our resources."""
     with running() as made:
         yield made
 
 
 def environment(name: str, cloud: Cloud, folder: Path) -> Environment:
-    """Return a copy of the environment *name* below *folder*, initialised."""
+    """Return a copy of the environment *name* in *folder*, initialized."""
     copied = folder / "terraform"
     shutil.copytree(TREE, copied, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
     made = Environment(copied / "environments" / name, cloud)
@@ -115,8 +115,8 @@ def test_applied_twice(staging: Environment, cloud: Cloud) -> None:
 
 def test_inventory(staging: Environment, cloud: Cloud) -> None:
     """
-    The inventory leads Ansible to the outer address, and names the operators and the device of the
-    volume for data.
+    The inventory has the outer address for Ansible, the operators and the device of the data
+    volume.
     """
     inventory = json.loads(staging.run("output", "-json", "inventory"))["all"]
     host = inventory["children"]["compose"]["hosts"]["amarre-staging-compose-1"]
@@ -131,7 +131,7 @@ def test_inventory(staging: Environment, cloud: Cloud) -> None:
 
 def test_flavor_too_small(cloud: Cloud, tmp_path: Path) -> None:
     """
-    A flavor below the size of a role is refused by name before anything is created.
+    A flavor that is too small for a role is rejected by name before anything is created.
     """
     said = environment("staging", cloud, tmp_path).apply(fails=True, flavor="m1.small")
 
@@ -151,7 +151,7 @@ def test_flavor_too_small(cloud: Cloud, tmp_path: Path) -> None:
 )
 def test_refused_operators(staging: Environment, cloud: Cloud, operators: list[str]) -> None:
     """
-    Operators that the cloud or good sense would refuse are refused before a rule is deleted.
+    Operators that the cloud or common sense would reject are rejected before a rule is deleted.
     """
     before = set(cloud.things["security-group-rules"])
     said = staging.apply(fails=True, operators=operators)
@@ -162,14 +162,14 @@ def test_refused_operators(staging: Environment, cloud: Cloud, operators: list[s
 
 def test_a_range_twice(staging: Environment) -> None:
     """
-    A range that is stated twice counts once.
+    A duplicate range counts once.
     """
     assert "No changes." in staging.plan(operators=[*OPERATORS, OPERATORS[0]])
 
 
 def test_another_role(staging: Environment, cloud: Cloud) -> None:
     """
-    A role that is added, then removed, leaves the host of the other as it is.
+    Adding and removing a role leaves the host of the other unchanged.
     """
     before = {key: dict(value) for key, value in cloud.things["servers"].items()}
     main = staging.folder / "main.tf"

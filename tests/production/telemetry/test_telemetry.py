@@ -54,7 +54,7 @@ held by the proxies."""
 
 
 def programs() -> tuple[dict[str, Path], str]:
-    """Return the programs, or the sentence that says what is missing."""
+    """Return the programs, or a sentence with the missing ones."""
     try:
         return {name: program(name, "telemetry.tar.xz") for name in NAMES}, ""
     except MissingProgramError as missing:
@@ -66,7 +66,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
 class Site:
-    """A mesh whose telemetry goes to the real programs."""
+    """A mesh that sends its telemetry to the real programs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,7 +80,7 @@ class Site:
         self.webhook = ""
 
     def collector(self) -> list[str]:
-        """Return the command: the rendered file, and a second one that moves addresses."""
+        """Return the command: the rendered file, and a second one that changes addresses."""
         here = {
             "extensions": {"health_check": {"endpoint": self.at["health"]}},
             "receivers": {
@@ -112,7 +112,7 @@ class Site:
         return [str(PROGRAMS["otelcol"]), "--config", str(committed), "--config", str(moved)]
 
     def sent(self, signal_name: str) -> Path:
-        """Return the file of what the collector exports."""
+        """Return the file with the collector's exports."""
         return self.folder / f"{signal_name}.jsonl"
 
     def jaeger(self) -> list[str]:
@@ -182,7 +182,7 @@ class Site:
         }
 
     def log(self, name: str) -> str:
-        """Return what the program *name* has logged."""
+        """Return the log of the program *name*."""
         return (self.folder / f"{name}.log").read_text()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
@@ -192,7 +192,7 @@ class Site:
         return result
 
     def traces(self, operation: str) -> list[dict[str, Any]]:
-        """Return the traces in Jaeger that hold *operation* of survey."""
+        """Return the traces in Jaeger with *operation* of survey."""
         url = f"http://{self.at['query']}/api/traces"
         found: list[dict[str, Any]] = get(
             url, service="survey", operation=operation, lookback="1h", limit="20"
@@ -200,7 +200,7 @@ class Site:
         return found
 
     def pages(self, status: str, since: int = 0) -> set[str]:
-        """Return the names of the alerts that the webhook was sent, heartbeats excepted."""
+        """Return the names of the alerts sent to the webhook, except heartbeats."""
         return {
             alert["labels"]["alertname"]
             for page in self.paged[since:]
@@ -216,14 +216,14 @@ class Site:
 
 
 def own_metrics(address: str) -> dict[str, Any]:
-    """Return where the collector serves its own metrics."""
+    """Return the address of the collector's own metrics."""
     host, _, port = address.rpartition(":")
     return {"pull": {"exporter": {"prometheus": {"host": host, "port": int(port)}}}}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Everything runs, and one researcher has gone the whole way."""
+    """Everything runs, and one researcher has completed the whole flow."""
     made = Site(tmp_path_factory.mktemp("telemetry"))
     with ExitStack() as stack:
         made.webhook, made.paged = stack.enter_context(pager())
@@ -250,7 +250,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def visit(patient: Running) -> None:
-    """Ask for what no contract names, with personal data in query and path."""
+    """Request unknown paths with personal data in path and query."""
     app = patient.ready["urls"]["app"]
     personal = ("/?secretword=planted", f"/api/v1/{PERSON}@example.org")
     for path in (*personal, "/login", "/api/v1/health/status"):
@@ -259,7 +259,7 @@ def visit(patient: Running) -> None:
 
 @contextmanager
 def visitors(patient: Running) -> Iterator[None]:
-    """Somebody without a session who comes back every few seconds, whatever is answered."""
+    """A client without a session that retries every few seconds, whatever the response."""
 
     def come_back(done: Event) -> None:
         while not done.wait(VISIT_SECONDS):
@@ -271,7 +271,7 @@ def visitors(patient: Running) -> Iterator[None]:
 
 
 class TestFiles:
-    """The rendered files, judged by the programs that read them."""
+    """The rendered files, validated by the programs that use them."""
 
     @pytest.mark.parametrize(
         "arguments",
@@ -316,11 +316,11 @@ class TestFiles:
 
 
 class TestSignals:
-    """What arrives after a researcher has gone the whole way."""
+    """The telemetry of a researcher's whole flow."""
 
     def test_start(self, site: Site) -> None:
         """
-        No program warns of a deprecated name or of anything else in its files.
+        No program warns about deprecated names or anything else in its files.
         """
         deprecated = re.compile(r"deprecat", re.I)
         for name in ("collector", "jaeger", "prometheus", "alertmanager"):
@@ -332,7 +332,7 @@ class TestSignals:
 
     def test_targets(self, site: Site) -> None:
         """
-        Every process, every proxy and every program of monitoring is scraped.
+        Every process, every proxy and every monitoring program is scraped.
         """
         wait_for(
             "scrapes",
@@ -344,7 +344,7 @@ class TestSignals:
 
     def test_each_series_once(self, site: Site) -> None:
         """
-        Each series exists once: what is scraped is not pushed as well.
+        Each series exists once: scraped metrics are not also pushed.
         """
         for name in ("amarre_rpc_server_duration_seconds_count", "amarre_http_server_in_flight"):
             once = "process, service, method, code, reason"
@@ -354,7 +354,7 @@ class TestSignals:
 
     def test_series_of_envoy(self, site: Site) -> None:
         """
-        Of Envoy's series only those are stored that somebody reads.
+        Only the Envoy series in use are stored.
         """
         (count,) = site.query('count({job="envoy",__name__=~"envoy_.+"})')
         (of_amarre,) = site.query('count({job="amarre"})')
@@ -363,7 +363,7 @@ class TestSignals:
 
     def test_one_trace(self, site: Site) -> None:
         """
-        From the browser's request to REDCap it is one trace with one root.
+        From the browser's request to REDCap, there is one trace with one root.
         """
 
         def whole() -> bool:
@@ -385,7 +385,7 @@ class TestSignals:
 
     def test_nothing_personal(self, site: Site) -> None:
         """
-        No exported signal holds an address, a name, a token, a cookie or a link.
+        No exported signal contains an address, a name, a token, a cookie or a link.
         """
         for name in ("traces", "logs"):
             wait_for(name, site.sent(name).is_file)
@@ -396,7 +396,7 @@ class TestSignals:
 
     def test_lines(self, site: Site) -> None:
         """
-        Exported log lines carry the service that wrote them, and failures a trace.
+        Exported log lines have the service that wrote them, and failures a trace.
         """
         services = set()
         for line in site.sent("logs").read_text().splitlines():
@@ -409,8 +409,8 @@ class TestSignals:
 
     def test_dashboards(self, site: Site) -> None:
         """
-        After traffic every query of the dashboards returns data; failures that did not happen
-        are zero. Left out is what does not run here, and methods that nobody called.
+        After traffic, every dashboard query returns data; failures that did not occur are zero.
+        Excluded are programs that do not run here, and methods without calls.
         """
 
         def empty() -> dict[str, str]:
@@ -441,7 +441,7 @@ def queries(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def reaches_redcap(trace: dict[str, Any]) -> bool:
-    """Say whether *trace* has one root, at the edge, and leads over every hop to REDCap."""
+    """Return whether *trace* has one root, at the edge, and includes every hop to REDCap."""
     ids = {span["spanID"] for span in trace["spans"]}
     roots = [
         span
@@ -456,11 +456,11 @@ def reaches_redcap(trace: dict[str, Any]) -> bool:
 
 
 class TestAlerts:
-    """Real faults, and who is called: one page per cause, none when it is over."""
+    """Real faults and their notifications: one page per cause, none after it is over."""
 
     def test_heartbeat(self, site: Site) -> None:
         """
-        The heartbeat arrives again and again, at its own receiver only.
+        The heartbeat arrives repeatedly, only at its own receiver.
         """
 
         def beats() -> list[dict[str, Any]]:
@@ -473,7 +473,7 @@ class TestAlerts:
 
     def test_hung_edge(self, site: Site) -> None:
         """
-        A proxy at the edge that hangs pages once, by webhook and by mail, and its end is told.
+        A hanging proxy at the edge pages once, by webhook and mail, and its end is reported.
         """
         since = before_a_fault(site)
         pid = site.mesh.pid("gateway-envoy")
@@ -489,8 +489,8 @@ class TestAlerts:
 
     def test_failing_service(self, site: Site) -> None:
         """
-        A method of Survey that fails pages once: the burn of its budget and the errors of the
-        gateway are effects. After the end nobody is paged.
+        A failing method of Survey pages once: the burn rate of its budget and the errors of the
+        gateway are effects. Afterwards nobody is paged.
         """
         since = before_a_fault(site)
         control(site, "fault", "add", "survey.ListRequests", "--abort", "UNAVAILABLE")
@@ -510,8 +510,7 @@ class TestAlerts:
 
     def test_slow_method(self, site: Site) -> None:
         """
-        A method that takes longer than it may fires both alerts on latency and pages about nothing
-        else.
+        A method that is too slow fires both latency alerts and pages about nothing else.
         """
         since = before_a_fault(site, besides=set())
         control(site, "fault", "add", "survey.ListRequests", "--delay", "1500ms")
@@ -527,7 +526,7 @@ class TestAlerts:
 
 
 def before_a_fault(site: Site, besides: Set[str] = SLOW) -> int:
-    """Wait until no page *besides* some is active; return how many messages came so far."""
+    """Wait until no page except some is active; return the number of messages so far."""
     others = "|".join(sorted(besides))
     active = f'ALERTS{{alertstate="firing",severity="critical",alertname!~"{others}"}}'
     wait_for("calm", lambda: not site.query(active), said=lambda: site.query(active))
@@ -535,17 +534,17 @@ def before_a_fault(site: Site, besides: Set[str] = SLOW) -> int:
 
 
 def firing(names: str) -> str:
-    """Return the query for the alerts that fire, by a regular expression of names."""
+    """Return the query for firing alerts, by a regular expression of names."""
     return f'ALERTS{{alertstate="firing",alertname=~"{names}"}}'
 
 
 def control(site: Site, *arguments: str) -> None:
-    """Run a command of ``amarre`` on the mesh."""
+    """Run an ``amarre`` command on the mesh."""
     asyncio.run(site.mesh.amarre(*arguments))
 
 
 def test_committed_collector() -> None:
     """
-    The file that the collector is tested with is the one that is rendered.
+    The collector is tested with the rendered file.
     """
     assert [] == registry.drift(collector.render(), registry.committed("collector"))

@@ -1,4 +1,4 @@
-"""Compares the contract and the local Envoys with what istiod sends, rpc by rpc."""
+"""Compares the contracts and the local Envoys with the configuration from istiod, rpc by rpc."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def rows(deployed: Deployment, dumps: dict[str, Dump]) -> Iterator[Row]:
 
 
 def callers(deployed: Deployment, method: Method, callee: Workload, dump: Dump) -> Iterator[Row]:
-    """Yield who may call *method*, with which token."""
+    """Yield the permitted callers of *method*, and their tokens."""
     chains = dump.inbound(callee.port)
     everyone = {w.name: w.principal for w in deployed.workloads} | STRANGERS
     everyone[OPERATOR] = principal("amarre-app", OPERATOR)
@@ -168,7 +168,7 @@ _SELECTION = (
 
 
 def _checks(cluster: Any, key: str) -> Any:
-    """Return the value of *key* without what names the callee, which differs in its form."""
+    """Return the value of *key* without the name of the callee, whose form differs."""
     if key != "health_checks":
         return first(cluster, key)
     found = json.loads(json.dumps(cluster.get(key, [])))
@@ -178,7 +178,7 @@ def _checks(cluster: Any, key: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* with durations as numbers, however they are written."""
+    """Return *value* with durations as numbers, in any notation."""
     try:
         return seconds(value) if isinstance(value, str) else value
     except ValueError:
@@ -234,7 +234,7 @@ def _inbound(callee: Workload, dump: Dump) -> Iterator[Row]:
 
 
 def _takes_out(listener: Any) -> list[str]:
-    """Return the response flags that make a proxy tell callers to leave its replica out."""
+    """Return the response flags after which a proxy makes callers eject its replica."""
     return sorted(
         flag
         for mapper in first(listener, "mappers") or []

@@ -1,4 +1,4 @@
-"""What istiod sends to the proxies."""
+"""The configuration that istiod sends to the proxies."""
 
 import pytest
 
@@ -11,7 +11,7 @@ WORKLOADS = {"edge", "gateway", "auth", "survey", "health"}
 
 @pytest.fixture(scope="package")
 def dumps(cluster: ControlPlane, installed: list[Resource]) -> dict[str, xds.Dump]:
-    """What istiod sends to the proxy of each workload."""
+    """The configuration that istiod sends to the proxy of each workload."""
     assert installed
     found: dict[str, Resource] = {}
 

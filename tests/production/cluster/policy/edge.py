@@ -1,4 +1,4 @@
-"""Compares how browsers are met by the edge of mesh/envoy and by Istio's."""
+"""Compares the handling of browsers at the edge of mesh/envoy and at Istio's."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -51,7 +51,7 @@ _UNLIMITED = 2**32 - 1
 
 
 def _ignored(node: Any) -> list[str]:
-    """Return the names and prefixes of the request headers that are removed at first."""
+    """Return the names and prefixes of the request headers that are removed first."""
     found = []
     for mutation in first(node, "mutations") or []:
         match = mutation.get("remove_on_match")
@@ -64,6 +64,6 @@ def _added(headers: Any) -> list[str]:
 
 
 def _most_requests(clusters: Any) -> int | None:
-    """Return the lowest limit of requests at once; None for no limit."""
+    """Return the lowest limit of concurrent requests; None for no limit."""
     limits = [n for n in find(clusters, "max_requests") if n != _UNLIMITED]
     return min(limits, default=None)

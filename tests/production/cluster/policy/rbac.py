@@ -1,4 +1,4 @@
-"""What the filters of an inbound listener decide: first the user token, then the caller."""
+"""Evaluates the filters of an inbound listener: first the user token, then the caller."""
 
 import re
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Call:
 
 
 def allowed(chain: Any, call: Call) -> bool:
-    """Return whether the filters of *chain* let *call* through."""
+    """Return whether the filters of *chain* permit *call*."""
     claims: Token = {}
     for filters in find(chain, "http_filters"):
         for one in filters:
@@ -48,7 +48,7 @@ def allowed(chain: Any, call: Call) -> bool:
 
 
 def _verified(config: Any, call: Call) -> Token | None:
-    """Return the claims that later filters see; None when the call is refused."""
+    """Return the claims for later filters; None if the call is rejected."""
     for rule in config.get("rules", []):
         if not _fits(rule["match"], call.path):
             continue

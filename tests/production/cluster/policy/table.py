@@ -18,7 +18,7 @@ class Row:
 
     @property
     def same(self) -> bool:
-        """Whether production does what is expected."""
+        """Whether production matches the expectation."""
         return bool(self.expected == self.istio)
 
 

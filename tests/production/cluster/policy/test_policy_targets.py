@@ -1,4 +1,4 @@
-"""Production does what the contracts say, and what the local Envoys do."""
+"""Production matches the contracts and the local Envoys."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def found(dumps: dict[str, Dump]) -> list[Row]:
 
 def test_no_other_difference(found: list[Row]) -> None:
     """
-    Every value that istiod sends is that of the contract, except where a reason is given.
+    Every value from istiod is that of the contract, unless a reason is given.
     """
     wrong = [row for row in found if not row.same and row.option not in DIFFERENCES]
 
@@ -62,7 +62,7 @@ def test_envoy_accepts_it(dumps: dict[str, Dump], tmp_path: Path, name: str) -> 
 
 def test_envoy_refuses_nonsense(dumps: dict[str, Dump], tmp_path: Path) -> None:
     """
-    The check is one: a field that no Envoy has is refused.
+    The check is effective: an unknown field is rejected.
     """
     damaged = {**dumps["survey"].raw, "cluster": {"name": "x", "nonsense": 1}}
 
@@ -71,7 +71,7 @@ def test_envoy_refuses_nonsense(dumps: dict[str, Dump], tmp_path: Path) -> None:
 
 def test_every_reason_is_needed(found: list[Row]) -> None:
     """
-    No reason is left over for what no longer differs.
+    There is no reason for a difference that no longer exists.
     """
     assert set(DIFFERENCES) == {row.option for row in found if not row.same}
 
@@ -88,7 +88,7 @@ def test_every_rpc(found: list[Row]) -> None:
 
 def test_a_difference_is_found(dumps: dict[str, Dump]) -> None:
     """
-    The comparison sees a caller too many: without its filters a callee takes everybody.
+    The comparison detects an additional caller: without its filters, a callee accepts everyone.
     """
     dump, callee = dumps["survey"], DEPLOYED.workload("survey")
     method = DEPLOYED.mesh.method("survey.ListRequests")
@@ -107,7 +107,8 @@ def test_a_difference_is_found(dumps: dict[str, Dump]) -> None:
 
 def test_page(found: list[Row]) -> None:
     """
-    The page of options and targets is the result of this comparison; a changed one is written.
+    The page of options and targets is the result of this comparison, and is rewritten if it
+    changed.
     """
     text = page(found)
     changed = not PAGE.is_file() or PAGE.read_text() != text

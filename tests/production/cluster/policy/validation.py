@@ -1,4 +1,7 @@
-"""Has a real Envoy read what istiod sends, as one static configuration, without starting it."""
+"""
+Validates the configuration from istiod with a real Envoy, as one static configuration, without
+starting it.
+"""
 
 import json
 import subprocess
@@ -9,7 +12,7 @@ from tests.production.cluster.policy.xds import find
 
 
 def refusal(raw: Any, folder: Path, envoy: str) -> str:
-    """Return why *envoy* refuses the configuration *raw* of istiod; empty when it takes it."""
+    """Return why *envoy* rejects istiod's configuration *raw*; empty if it accepts it."""
     bootstrap = folder / "envoy.json"
     bootstrap.write_text(json.dumps(_static(raw)))
     done = subprocess.run(
@@ -36,7 +39,7 @@ def _static(raw: Any) -> Any:
 
 
 def _named(raw: Any, key: str) -> list[Any]:
-    """Return the resources called *key*, without the type that an `Any` names."""
+    """Return the resources named *key*, without the type of the `Any`."""
     return [
         {name: value for name, value in one.items() if name != "@type"}
         for one in find(raw, key)
@@ -50,7 +53,7 @@ def _own(name: str) -> Any:
 
 
 def _cluster(cluster: Any) -> Any:
-    """Return *cluster* with no endpoints in place of those that istiod would send later."""
+    """Return *cluster* with no endpoints instead of those that istiod would send later."""
     if cluster.get("type") != "EDS":
         return cluster
     rest = {k: v for k, v in cluster.items() if k not in {"edsClusterConfig", "type"}}
@@ -58,7 +61,7 @@ def _cluster(cluster: Any) -> Any:
 
 
 def _inline(node: Any, routes: dict[str, Any]) -> Any:
-    """Return *node* with routes in place of their names."""
+    """Return *node* with routes instead of their names."""
     if isinstance(node, list):
         return [_inline(value, routes) for value in node]
     if not isinstance(node, dict):

@@ -1,4 +1,6 @@
-"""Asks istiod for the configuration of a workload's proxy, as that proxy would, without a proxy."""
+"""
+Requests the configuration of a workload's proxy from istiod, like that proxy, without a proxy.
+"""
 
 import json
 import queue
@@ -21,7 +23,7 @@ _STRING, _MESSAGE, _BYTES = 9, 11, 12
 
 
 def _messages() -> tuple[Any, Any]:
-    """Return the part of the discovery protocol that is needed, as message classes."""
+    """Return the required part of the discovery protocol, as message classes."""
     file = descriptor_pb2.FileDescriptorProto(
         name="ads.proto",
         package="ads",
@@ -78,7 +80,7 @@ REQUEST, RESPONSE = _messages()
 
 
 class Dump:
-    """The configuration of one proxy, in Envoy's own field names."""
+    """The configuration of one proxy, with Envoy's own field names."""
 
     def __init__(self, raw: Any) -> None:
         """Read istiod's own dump of a connection."""
@@ -105,7 +107,7 @@ class Dump:
 
     @property
     def inbound_listener(self) -> Resource:
-        """The listener that connections from other workloads are led to."""
+        """Return the listener for connections from other workloads."""
         return next(one for one in self.listeners if one["name"] == "virtualInbound")
 
     def inbound(self, port: int) -> list[Resource]:
@@ -118,7 +120,7 @@ class Dump:
 
 
 def find(node: Any, key: str) -> Iterator[Any]:
-    """Yield every value of *key* below *node*."""
+    """Yield every value of *key* in *node*."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == key:
@@ -130,7 +132,7 @@ def find(node: Any, key: str) -> Iterator[Any]:
 
 
 def snake(node: Any) -> Any:
-    """Return *node* with the field names of protobuf in place of those of its JSON."""
+    """Return *node* with protobuf field names instead of those of its JSON."""
     if isinstance(node, list):
         return [snake(value) for value in node]
     if not isinstance(node, dict):
@@ -147,7 +149,7 @@ def _snake(name: str) -> str:
 
 
 def fetch(cluster: ControlPlane, pod: Resource) -> Dump:
-    """Return what istiod sends to the proxy of *pod*."""
+    """Return the configuration that istiod sends to the proxy of *pod*."""
     metadata, spec = pod["metadata"], pod["spec"]
     app, namespace = metadata["labels"]["app"], metadata["namespace"]
     address = pod["status"]["podIP"]

@@ -1,5 +1,5 @@
 """
-Calls from inside of a pod, as ``python -m tests.production.cluster.traffic.calls``.
+Calls from inside a pod: ``python -m tests.production.cluster.traffic.calls``.
 
 Standard input holds a JSON object with the calls; what came of each is written as JSON. With
 ``until`` the calls in the file ``source`` are made again and again, 20 a second, until there is a
@@ -25,7 +25,7 @@ _OPTIONS = [("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0)]
 
 
 def main() -> None:
-    """Make the calls of standard input."""
+    """Make the calls given on standard input."""
     asked = json.load(sys.stdin)
     calls = asked["calls"]
     channels = {
@@ -47,7 +47,7 @@ def repeat(
     make: Callable[[dict[str, Any]], dict[str, Any]], source: Path, until: Path
 ) -> dict[str, int]:
     """
-    Make the calls in *source* in turn until *until* exists; return how many ended in which way.
+    Make the calls in *source* in turn until *until* exists; return the number of each outcome.
 
     The file is read for each call, since its tokens expire after a minute and are replaced.
     """
@@ -67,7 +67,7 @@ def repeat(
 
 
 def one(channel: grpc.Channel, call: dict[str, Any]) -> dict[str, Any]:
-    """Make one call with an empty request, or with the bytes of *call*; return what came of it."""
+    """Make one call with an empty request, or with the bytes of *call*; return its outcome."""
     metadata = [("x-canary", "1")] if call.get("canary") else []
     if call.get("token"):
         metadata.append(("authorization", f"Bearer {call['token']}"))

@@ -1,4 +1,4 @@
-"""A mesh of real proxies and services for the tests of this folder."""
+"""A mesh of real proxies and services for the tests in this folder."""
 
 from collections.abc import Iterator
 

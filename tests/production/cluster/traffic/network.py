@@ -1,4 +1,4 @@
-"""Network namespaces on a bridge of their own, and what runs in them."""
+"""Network namespaces on a separate bridge, and the processes in them."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ touch "$0/open" && exec sleep infinity
 
 
 def why_not() -> str:
-    """Return why no pod can run here, in one sentence; empty when one can."""
+    """Return why no pod can run here, in one sentence; empty if one can."""
     if os.geteuid() != 0:
         return "Pods need network namespaces, which only root may make."
     for needed in ("ip", "iptables-restore", "nsenter", "setpriv"):
@@ -38,10 +38,10 @@ def why_not() -> str:
 
 
 class Place:
-    """A network namespace with an address on the bridge, and a folder for what runs there."""
+    """A network namespace with an address on the bridge, and a folder for its processes."""
 
     def __init__(self, folder: Path, hosts: str) -> None:
-        """Open the namespace; *hosts* is its ``/etc/hosts``, the only names that it knows."""
+        """Open the namespace; *hosts* is its ``/etc/hosts``, the only names that it resolves."""
         self.folder = folder
         folder.mkdir(parents=True)
         (folder / "hosts").write_text(hosts)
@@ -59,11 +59,11 @@ class Place:
         return Path(f"/proc/{self.pid}/ns/net")
 
     def command(self, *command: str) -> list[str]:
-        """Return *command* as it runs in this place."""
+        """Return *command* wrapped to run in this namespace."""
         return ["nsenter", "-t", self.pid, "-n", "-m", *command]
 
     def run(self, *command: str, text: str | None = None) -> str:
-        """Run *command* here; return what it printed."""
+        """Run *command* here; return its output."""
         done = subprocess.run(
             self.command(*command),
             input=text,
@@ -76,27 +76,27 @@ class Place:
         return done.stdout
 
     def python(self, module: str, *arguments: str, text: str | None = None) -> str:
-        """Run a module of this tree here; return what it printed."""
+        """Run a module of this tree here; return its output."""
         return self.run("env", "-C", str(ROOT), sys.executable, "-m", module, *arguments, text=text)
 
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        """Start *command* here; `log` returns what it writes."""
+        """Start *command* here; `log` returns its output."""
         return self._spawn(name, *self.command(*command))
 
     def process(self, name: str) -> subprocess.Popen[bytes]:
-        """Return the process that was last started as *name*."""
+        """Return the last process started as *name*."""
         return next(p for n, p, _ in reversed(self._running) if n == name)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to *name* and what it started."""
+        """Send a signal to *name* and its children."""
         os.killpg(self.process(name).pid, number)
 
     def log(self, name: str) -> str:
-        """Return what *name* has written."""
+        """Return the output of *name*."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def close(self) -> None:
-        """End everything that was started here."""
+        """Stop everything that was started here."""
         for _, process, log in reversed(self._running):
             for number in (signal.SIGCONT, signal.SIGKILL):
                 with suppress(ProcessLookupError):
@@ -120,7 +120,7 @@ class Place:
 
 
 class Network:
-    """A bridge in a namespace of its own, so that packet filters of the machine do not matter."""
+    """A bridge in a separate namespace, so that the machine's packet filters do not matter."""
 
     def __init__(self, folder: Path, cluster: ControlPlane, names: str) -> None:
         """
@@ -176,7 +176,7 @@ class Network:
         return place
 
     def relay(self, place: Place, port: int) -> None:
-        """Pass on what comes to *port* of the place's loopback address to that of the machine."""
+        """Forward *port* of the namespace's loopback address to that of the machine."""
         server = listener(place.namespace, port)
         self._stack.callback(server.close)
 
@@ -195,7 +195,7 @@ class Network:
         self._loop.close()
 
     def close(self) -> None:
-        """End every place."""
+        """Close every namespace."""
         self._stack.close()
 
 

@@ -1,6 +1,6 @@
 """
-Pods in network namespaces of their own: Istio's redirection, pilot-agent, a real Envoy, and the
-process that production runs beside them.
+Pods in separate network namespaces: Istio's redirection, pilot-agent, a real Envoy, and the
+production process.
 
 The agent runs as user 1337, whom the redirection leaves out, and may read and write every file, so
 that no folder has to be given to it. What it reaches of istiod, and nothing else of the machine, is
@@ -30,10 +30,10 @@ PROXY_USER = "1337"
 
 
 class Pod:
-    """One pod of the API server, with its proxy and, but for the edge, its process."""
+    """One pod of the API server, with its proxy and, except for the edge, its process."""
 
     def __init__(self, network: Network, cluster: ControlPlane, pod: Resource) -> None:
-        """Open its place; nothing runs yet."""
+        """Open its namespace; nothing runs yet."""
         metadata = pod["metadata"]
         self.name, self.namespace = metadata["name"], metadata["namespace"]
         self.app, self.address = metadata["labels"]["app"], pod["status"]["podIP"]
@@ -133,17 +133,17 @@ class Pod:
         )
 
     def proxy_is_ready(self) -> bool:
-        """Return whether the agent says so."""
+        """Return whether the agent reports ready."""
         return self.get(15021, "/healthz/ready")[0] == 200
 
     def process_is_ready(self) -> bool:
-        """Return what the readiness probe of its container says."""
+        """Return the result of its container's readiness probe."""
         _, *probe = self._container["readinessProbe"]["exec"]["command"]
         command = self.place.command("env", "-C", str(ROOT), sys.executable, *probe)
         return not subprocess.run(command, capture_output=True, check=False).returncode
 
     def end(self) -> None:
-        """End what runs as a kubelet does: the hook of the container, its process, its proxy."""
+        """Stop the pod like a kubelet: pre-stop hook, process, proxy."""
         time.sleep(self._container["lifecycle"]["preStop"]["sleep"]["seconds"])
         for name in ("process", "proxy"):
             process = self.place.process(name)
@@ -178,12 +178,12 @@ class Pod:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def counter(self, pattern: str) -> int:
-        """Return the sum of the counters and gauges of its Envoy that *pattern* names."""
+        """Return the sum of its Envoy's counters and gauges that match *pattern*."""
         _, text = self.get(15000, f"/stats?usedonly&filter={quote(pattern)}")
         return sum(int(line.rpartition(": ")[2]) for line in text.splitlines() if ": " in line)
 
     def serials(self) -> set[str]:
-        """Return the serial numbers of the certificates that its Envoy shows to others."""
+        """Return the serial numbers of the certificates that its Envoy presents."""
         status, text = self.get(15000, "/certs")
         if status != 200:
             return set()

@@ -1,4 +1,4 @@
-"""The four services and the edge in pods on istiod's configuration, with the sandbox outside."""
+"""The four services and the edge in pods with istiod's configuration, and the sandbox outside."""
 
 import json
 import secrets
@@ -38,7 +38,7 @@ _MODE = 0o600
 
 @dataclass
 class Mesh:
-    """Everything that runs."""
+    """Everything that is running."""
 
     cluster: ControlPlane
     folder: Path
@@ -59,7 +59,7 @@ class Mesh:
         assert eventually(self.answers), "no service takes a token"
 
     def close(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self.network.close()
 
     def one(self, app: str) -> Pod:
@@ -67,7 +67,7 @@ class Mesh:
         return self.pods[app][0]
 
     def add(self, *resources: Resource) -> list[Pod]:
-        """Start the pods of *resources*, as a kubelet does: processes wait for their proxies."""
+        """Start the pods of *resources*, like a kubelet: processes wait for their proxies."""
         started = [Pod(self.network, self.cluster, resource) for resource in resources]
         for pod in started:
             self.pods.setdefault(pod.app, []).append(pod)
@@ -84,7 +84,7 @@ class Mesh:
         return started
 
     def scale(self, app: str, replicas: int) -> None:
-        """Have as many replicas of *app*, and start the pods that are new."""
+        """Scale *app* to this number of replicas, and start the new pods."""
         known = {pod.name for pod in self.pods[app]}
         found: list[Resource] = []
 
@@ -101,7 +101,7 @@ class Mesh:
         self.add(*found)
 
     def drain(self, pod: Pod) -> None:
-        """Take one replica away, *pod*, and end it as a kubelet does."""
+        """Remove one replica, *pod*, and stop it like a kubelet."""
         self.pods[pod.app].remove(pod)
         which = ("-n", pod.namespace, "pod", pod.name)
         self.cluster.kubectl("annotate", *which, "controller.kubernetes.io/pod-deletion-cost=-1")
@@ -116,13 +116,13 @@ class Mesh:
         self.cluster.kubectl("-n", namespace, verb, "deployment", app, *arguments)
 
     def answers(self) -> bool:
-        """Return whether every service serves; a first token makes it fetch Auth's key set."""
+        """Return whether every service is serving; a first token makes it fetch Auth's key set."""
         methods = [DEPLOYED.mesh.method(name) for name in READS]
         found = made(self.one("gateway").place, self.requests(methods))
         return {"OK"} == {got["code"] for got in found}
 
     def requests(self, methods: Iterable[Method], **options: Any) -> list[dict[str, Any]]:
-        """Return calls of *methods* by the gateway, on behalf of who may make them."""
+        """Return calls of *methods* by the gateway, on behalf of permitted users."""
         return [
             request(
                 method,
@@ -133,7 +133,7 @@ class Mesh:
         ]
 
     def start_process(self, pod: Pod) -> None:
-        """Start the service of *pod*, with the sandbox where its settings lead outside."""
+        """Start the service of *pod*, with the sandbox as its external systems."""
         mine = self.folder / "secrets" / pod.app
         pod.start_process(
             {
@@ -150,7 +150,7 @@ class Mesh:
         )
 
     def ready(self) -> Path:
-        """Write a ready file as `amarre up` does, for who is in ``outside``; return it."""
+        """Write a ready file like `amarre up`, for tests from ``outside``; return it."""
         token = self.folder / "secrets/survey/redcap-token"
         content = {
             "urls": {"app": f"https://{SITE}", "outbox": f"http://127.0.0.1:{OUTBOX_PORT}"},
@@ -181,7 +181,7 @@ class Mesh:
         )
 
     def token(self, audience: str, caller: str, user: User = ADA, age: float = 0) -> str:
-        """Return a token of *user* as Auth makes it for *caller*, *age* seconds ago."""
+        """Return a token of *user* like those of Auth for *caller*, *age* seconds old."""
         identity = SpiffeId.parse(DEPLOYED.workload(caller).spiffe_id)
         now = time.time() - age
         fresh = replace(user, signed_in_at=int(now))
@@ -215,14 +215,14 @@ class Mesh:
 
 
 def _redirect_ports(pod: Pod) -> None:
-    """Lead to the ports that need no privilege, as the Service does."""
+    """Redirect to the unprivileged ports, like the Service."""
     for port, target in ((80, 8080), (443, 8443)):
         redirect = f"-p tcp --dport {port} -j REDIRECT --to-ports {target}"
         pod.place.run("iptables", "-t", "nat", "-A", "PREROUTING", *redirect.split())
 
 
 def made(place: Place, calls: list[dict[str, Any]], **options: Any) -> Any:
-    """Make *calls* from *place*; return what came of each, see `calls`."""
+    """Make *calls* from *place*; return their outcomes, see `calls`."""
     text = json.dumps({"calls": calls, **options})
     return json.loads(place.python("tests.production.cluster.traffic.calls", text=text))
 
@@ -235,7 +235,9 @@ def request(method: Method, token: str = "", **options: Any) -> dict[str, Any]:
 
 
 def outside(name: str, user: str, host: str, port: int) -> Resource:
-    """Return what leads *user* to a program of the sandbox, in place of the site's own entry."""
+    """
+    Return the environment that leads *user* to a program of the sandbox instead of the site's own.
+    """
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "ServiceEntry",

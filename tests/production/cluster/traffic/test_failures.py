@@ -1,4 +1,4 @@
-"""What callers feel of services that hang, die and change, behind real Envoys."""
+"""The effect of hanging, dying and changing services on callers, behind real Envoys."""
 
 import signal
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def hanging(mesh: Mesh) -> Iterator[None]:
 
 
 def off_by(mesh: Mesh, methods: list[Method]) -> dict[str, float]:
-    """Return by how many seconds calls of services that hang miss their deadlines."""
+    """Return by how many seconds calls of hanging services exceed their deadlines."""
     calls = mesh.requests(methods, timeout=60.0)
     with hanging(mesh):
         found = made(mesh.one("gateway").place, calls, at_once=len(calls))
@@ -51,8 +51,8 @@ def off_by(mesh: Mesh, methods: list[Method]) -> dict[str, float]:
 
 def test_deadlines(mesh: Mesh) -> None:
     """
-    A call of a service that hangs ends within 100 ms of its contract's deadline. A busy machine
-    may end one late, so that the best of three counts.
+    A call of a hanging service ends within 100 ms of its contract's deadline. A busy machine may
+    end one late, so the best of three counts.
     """
     best = off_by(mesh, METHODS)
     for _ in range(2):
@@ -68,7 +68,7 @@ def test_deadlines(mesh: Mesh) -> None:
 )
 def test_retries(mesh: Mesh, methods: list[Method], tried_again: bool) -> None:
     """
-    Only what the contract lets be repeated is tried again, once per call.
+    Only calls that the contract declares retryable are retried, once per call.
     """
     gateway = mesh.one("gateway")
     calls = mesh.requests(methods, timeout=60.0)

@@ -1,4 +1,4 @@
-"""Two replicas behind istiod's configuration: weights, ejection, new certificates, a pod's end."""
+"""Two replicas behind istiod's configuration: weights, ejection, new certificates, termination."""
 
 import copy
 import json
@@ -51,12 +51,12 @@ def two(mesh: Mesh) -> Iterator[Mesh]:
 
 
 def serving(mesh: Mesh, subset: str = "stable") -> int:
-    """Return how many replicas the gateway's proxy sends calls to."""
+    """Return the number of replicas that the gateway's proxy uses."""
     return mesh.one("gateway").counter(_CALLEE % (subset, "membership_healthy"))
 
 
 def streams(mesh: Mesh, pod: Pod) -> int:
-    """Return how many streams the gateway's proxy has open at *pod*."""
+    """Return the number of streams that the gateway's proxy has open at *pod*."""
     _, text = mesh.one("gateway").get(15000, "/clusters")
     replica = rf"\|streams\|{SERVICE}\..*::{re.escape(pod.address)}:\d+::rq_active::(\d+)"
     return sum(map(int, re.findall(replica, text)))
@@ -64,7 +64,7 @@ def streams(mesh: Mesh, pod: Pod) -> int:
 
 @contextmanager
 def load(mesh: Mesh) -> Iterator[dict[str, int]]:
-    """Call read and write in turn while the body runs; then what is yielded counts the ends."""
+    """Call read and write in turn while the body runs; the yielded counter has the outcomes."""
     gateway = mesh.one("gateway")
     name = mesh.folder / f"load-{uuid4().hex}"
     source, stop = name.with_suffix(".json"), name.with_suffix(".stop")
@@ -95,17 +95,17 @@ def load(mesh: Mesh) -> Iterator[dict[str, int]]:
 
 
 def failed(ends: dict[str, int]) -> dict[str, int]:
-    """Return the ends that are no answer of the service."""
+    """Return the outcomes that are not responses of the service."""
     return {end: count for end, count in ends.items() if end.partition(":")[0] not in ANSWERS}
 
 
 def served(pod: Pod) -> int:
-    """Return how many calls of READ *pod* has logged."""
+    """Return the number of READ calls that *pod* has logged."""
     return sum(line["path"] == READ.path for line in pod.access_log() if "caller" in line)
 
 
 def served_before(replicas: list[Pod]) -> list[int]:
-    """Return how many calls of READ each replica has logged, once no more lines are added."""
+    """Return the number of READ calls that each replica has logged, once it is stable."""
     seen: list[list[int]] = []
 
     def is_level() -> bool:
@@ -133,7 +133,9 @@ def shares(mesh: Mesh, **options: object) -> list[float]:
 
 @contextmanager
 def changed(mesh: Mesh, installed: list[Resource], kind: str) -> Iterator[Resource]:
-    """Yield a copy of the service's resource of *kind* to change and apply; later it is reset."""
+    """
+    Yield a copy of the service's resource of *kind* to change and apply; it is reset afterwards.
+    """
     (original,) = [r for r in installed if (r["kind"], r["metadata"]["name"]) == (kind, SERVICE)]
     try:
         yield copy.deepcopy(original)
@@ -143,7 +145,7 @@ def changed(mesh: Mesh, installed: list[Resource], kind: str) -> Iterator[Resour
 
 def test_canary(two: Mesh, installed: list[Resource]) -> None:
     """
-    A canary gets its weight of the calls, and every call that asks for it.
+    A canary gets its weight of the calls, and every call that requests it.
     """
     gateway = two.one("gateway")
     with (
@@ -175,7 +177,7 @@ def test_canary(two: Mesh, installed: list[Resource]) -> None:
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
 def test_ejection(two: Mesh, fault: signal.Signals) -> None:
     """
-    Callers leave out a replica whose process is gone or hangs, and take it back afterwards.
+    Callers eject a replica whose process has exited or hangs, and use it again afterwards.
     """
     healthy, failing = two.pods[SERVICE]
     failing.place.signal("process", fault)
@@ -197,7 +199,7 @@ def test_ejection(two: Mesh, fault: signal.Signals) -> None:
 
 def test_new_certificates(two: Mesh, installed: list[Resource]) -> None:
     """
-    Proxies get new certificates, and use them for new connections, without a failed call.
+    Proxies get new certificates and use them for new connections, without a failed call.
     """
     proxies = [two.one("gateway"), *two.pods[SERVICE]]
     with changed(two, installed, "DestinationRule") as rule:
@@ -219,7 +221,8 @@ def test_new_certificates(two: Mesh, installed: list[Resource]) -> None:
 
 def test_drained(two: Mesh) -> None:
     """
-    A pod that ends, as when a node is drained, fails no call, and its streams end without an error.
+    Terminating a pod, as when draining a node, fails no calls, and its streams end without an
+    error.
     """
     _, leaving = two.pods[SERVICE]
     watches = two.requests([WATCH] * STREAMS, first=False, timeout=STREAM_SECONDS)

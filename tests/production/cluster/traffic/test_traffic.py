@@ -1,4 +1,4 @@
-"""Real Envoys on what istiod sends, and the four services behind them."""
+"""Real Envoys with the configuration from istiod, and the four services behind them."""
 
 import json
 import socket
@@ -28,8 +28,9 @@ BY_PROXY = ("rbac_access_denied", "jwt_authn_access_denied")
 @pytest.mark.parametrize("caller", ["gateway", "auth", "survey", "health"])
 def test_callers(mesh: Mesh, caller: str) -> None:
     """
-    Every method, with every kind of token, is open to those whom the contract names only; proxies
-    refuse the others, no process. Where a caller has no business at all, nothing leads there.
+    Every method, with every kind of token, is accessible only to the callers in the contract; all
+    others are rejected by proxies, not processes, and have no route if they have no permission at
+    all.
     """
     calls, expected = [], []
     for method in DEPLOYED.mesh:
@@ -76,7 +77,7 @@ def test_callers(mesh: Mesh, caller: str) -> None:
 
 def test_plain_text(mesh: Mesh) -> None:
     """
-    Who has no certificate is not let in, whatever it calls.
+    A caller without a certificate is rejected, whatever it calls.
     """
     token = mesh.token("survey", "gateway")
     calls = [
@@ -91,7 +92,7 @@ def test_plain_text(mesh: Mesh) -> None:
 
 def test_researcher(mesh: Mesh) -> None:
     """
-    A researcher goes the whole way over HTTPS: edge, gateway, services, REDCap and mail.
+    A researcher completes the whole flow over HTTPS: edge, gateway, services, REDCap and mail.
     """
     said = mesh.outside.python("tests.integration.researcher", str(mesh.ready()))
 
@@ -100,7 +101,7 @@ def test_researcher(mesh: Mesh) -> None:
 
 def test_http_leads_to_https(mesh: Mesh) -> None:
     """
-    What comes to port 80 is sent to HTTPS.
+    Requests to port 80 are redirected to HTTPS.
     """
     shown = ("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}")
 
@@ -108,7 +109,7 @@ def test_http_leads_to_https(mesh: Mesh) -> None:
 
 
 def https(mesh: Mesh) -> tuple[int, bytes]:
-    """Ask the edge for its health over HTTPS; return the serial number of what it showed, too."""
+    """Check the health of the edge over HTTPS; return also the serial number of its certificate."""
     edge = mesh.one("edge").address
 
     def ask() -> tuple[int, bytes]:
@@ -127,7 +128,7 @@ def https(mesh: Mesh) -> tuple[int, bytes]:
 
 def test_new_certificate_of_the_edge(mesh: Mesh) -> None:
     """
-    The edge shows a new certificate without a restart, and no request fails meanwhile.
+    The edge presents a new certificate without a restart and without a failed request.
     """
     old, _ = https(mesh)
     answers = set()
@@ -154,7 +155,7 @@ def test_new_certificate_of_the_edge(mesh: Mesh) -> None:
 )
 def test_limits_of_the_edge(mesh: Mesh, options: tuple[str, ...], status: int) -> None:
     """
-    The edge refuses what exceeds its limits, in JSON.
+    The edge rejects requests above its limits, in JSON.
     """
     # Over HTTP/2, Envoy resets the stream instead.
     shown = ("-sS", "--http1.1", "-w", "\n%{http_code}")
@@ -170,8 +171,8 @@ def test_limits_of_the_edge(mesh: Mesh, options: tuple[str, ...], status: int) -
 
 def test_forged_headers(mesh: Mesh) -> None:
     """
-    Clients decide neither about traces, nor about canaries, nor when their request arrived: the
-    gateway refuses those that have waited for long.
+    Clients cannot decide about traces, canaries or the time of arrival of their request: the
+    gateway rejects requests that waited too long.
     """
     gateway = mesh.one("gateway")
     trace = "0af7651916cd43dd8448eb211c80319c"

@@ -17,6 +17,7 @@ COUNTS = (1, SESSIONS // 10, SESSIONS)
 _SHARES = (0.1, 0.2, 0.7)
 """Parts of a round for each of `COUNTS`: many sessions need a rate that repeats them."""
 _HOLDERS = ("gateway", "auth")
+_WARM_SECONDS = 60
 
 
 async def compare(
@@ -39,8 +40,9 @@ async def compare(
 
 
 async def _send_all(side: Side, workload: Workload, count: int, at_once: int) -> None:
-    sent = 0
-    while sent < count:
+    """Send at least *count* requests, on a very slow machine for a minute only."""
+    sent, until = 0, time.monotonic() + _WARM_SECONDS
+    while sent < count and time.monotonic() < until:
         sent += len((await measure(side, workload, seconds=1, at_once=at_once)).seconds)
 
 

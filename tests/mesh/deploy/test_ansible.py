@@ -14,6 +14,7 @@ import yaml
 from mesh.deploy import ansible_check as check
 from mesh.deploy.check import DEPLOY
 from mesh.render.compose.workloads import SITE_VARIABLES
+from tests.production.iac.host import documented_move
 
 ROOT = DEPLOY / "ansible"
 RECIPIENT = "age1" + "q" * 58
@@ -34,6 +35,16 @@ def test_no_fault() -> None:
     Every template, file and handler of a task exists, and every mode is set.
     """
     assert [] == check.faults(ROOT)
+
+
+def test_readme() -> None:
+    """
+    The README has the commands that `make test-iac` runs to move data to a volume.
+    """
+    commands = documented_move()
+
+    assert "mkfs.xfs" in commands
+    assert "/var/lib/docker/volumes" in commands
 
 
 def test_site_variables() -> None:

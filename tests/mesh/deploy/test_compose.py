@@ -22,6 +22,7 @@ from mesh.render.compose.workloads import SITE_VARIABLES
 from mesh.render.readers import READERS, WORKLOADS, owners
 from mesh.topology import Stage
 from tests.mesh.deploy.containers import load
+from tests.production.containers.stack import SECTIONS, STOP, TRY, documented
 
 Content = dict[str, Any]
 FILES = compose.render()
@@ -32,6 +33,16 @@ DEPLOYED = load()
 DOCKER = docker.render()
 OWNERS = owners()
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change owners")
+
+
+def test_page() -> None:
+    """
+    The how-to page has the sections whose commands `make test-containers` runs.
+    """
+    assert [] == [section for section in SECTIONS if not documented(section)]
+    lines = documented(TRY) + documented(STOP)
+    for end in ("build", "up --detach --wait", "down"):
+        assert any(line.endswith(end) for line in lines), end
 
 
 def test_committed() -> None:

@@ -24,6 +24,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 PAGE = ROOT / "docs/how-to/run-with-compose.md"
 STATE = Path(os.environ.get("AMARRE_ENGINE", "/var/tmp/amarre-engine"))
+SECTIONS = (
+    *("Try it on one machine", "Stop, restart, remove", "Upgrade", "Roll back"),
+    *("Back up", "Restore"),
+)
+"""Sections of the page whose commands the tests run."""
+TRY, STOP, UPGRADE, ROLL_BACK, BACK_UP, RESTORE = SECTIONS
 COMMAND_SECONDS = 1200
 PROGRAMS = ("prometheus", "alertmanager", "otel-collector", "jaeger")
 """Services whose image is one static program; without the program the service is left out."""

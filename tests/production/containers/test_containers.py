@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +17,18 @@ import pytest
 
 from mesh.render.readers import READERS, owners
 from tests.integration.researcher import Researcher, whole_way
-from tests.production.containers.stack import ROOT, Stack, documented, until, why_not
+from tests.production.containers.stack import (
+    BACK_UP,
+    RESTORE,
+    ROLL_BACK,
+    STOP,
+    TRY,
+    UPGRADE,
+    Stack,
+    documented,
+    until,
+    why_not,
+)
 
 ADA = "ada.lovelace@example.org"
 LIMIT_MB = 120
@@ -99,7 +109,7 @@ def stack() -> Iterator[Stack]:
         made.start_engine()
         with made.network():
             made.images_of_others()
-            for line in documented("Try it on one machine"):
+            for line in documented(TRY):
                 began = time.monotonic()
                 made.line(line)
                 sys.stdout.write(f"{time.monotonic() - began:6.1f} s  {line}\n")
@@ -410,7 +420,7 @@ def test_down_and_up(stack: Stack, ready: dict[str, Any], ada: Researcher) -> No
     """
     `down` and `up` keep users, sessions and requests.
     """
-    for line in documented("Stop, restart, remove"):
+    for line in documented(STOP):
         stack.line(line)
 
     until("an answer", lambda: is_returning(ready, ada))
@@ -435,14 +445,14 @@ def test_upgrade_and_back(stack: Stack, ready: dict[str, Any], ada: Researcher) 
 
     added.write_text(MIGRATION.replace("{down}", newest))
     site.write_text(re.sub(r"(?m)^AMARRE_VERSION=.*", f"AMARRE_VERSION={NEWER}", previous))
-    for line in documented("Upgrade"):
+    for line in documented(UPGRADE):
         stack.line(line)
 
     assert stack.containers()["auth"]["Config"]["Image"].endswith(f":{NEWER}")
     assert "of_the_next_version" in tables(stack)
     until("an answer", lambda: is_returning(ready, ada))
 
-    back, *rest = documented("Return to the previous version")
+    back, *rest = documented(ROLL_BACK)
     stack.line(back.replace("REVISION", newest))
     site.write_text(previous)
     for line in rest:
@@ -458,12 +468,12 @@ def test_backup_and_restore(stack: Stack, ready: dict[str, Any], ada: Researcher
     """
     A restore brings back exactly the contents of the archive, into empty databases.
     """
-    for line in documented("Back up"):
+    for line in documented(BACK_UP):
         stack.line(line)
     with Researcher(ready, "grace.hopper@example.org") as later:
         until("a sign-in", lambda: is_signed_in(later))
 
-        for line in documented("Restore"):
+        for line in documented(RESTORE):
             stack.line(line)
 
         until("an answer", lambda: is_returning(ready, ada))
@@ -509,17 +519,3 @@ def run_with(stack: Stack, **variables: str) -> str:
     )
     assert done.returncode != 0
     return done.stdout + done.stderr
-
-
-def test_page() -> None:
-    """
-    The page builds, starts and stops the stack, and all its links work.
-    """
-    lines = documented("Try it on one machine") + documented("Stop, restart, remove")
-
-    assert [line for line in lines if line.endswith("build")]
-    assert [line for line in lines if line.endswith("up --detach --wait")]
-    assert [line for line in lines if line.endswith("down")]
-    for section in ("Upgrade", "Return to the previous version", "Back up", "Restore"):
-        assert documented(section), section
-    assert (Path(ROOT) / "mesh/deploy/compose_secrets.py").is_file()

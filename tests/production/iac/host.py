@@ -37,6 +37,13 @@ COMMAND_SECONDS = 1200
 BOOT = HERE / "boot.sh"
 
 
+def documented_move() -> str:
+    """Return the README's commands that move data to a volume, on a host that has no stack yet."""
+    text = (PLAYBOOKS / "README.md").read_text()
+    (commands,) = re.findall(r"(?s)```sh\nsystemctl stop [a-z. ]+\n(.+?)```", text)
+    return str(commands)
+
+
 def why_not() -> str:
     """Return why no host can run here, in one sentence; empty if one can."""
     if os.geteuid() != 0:

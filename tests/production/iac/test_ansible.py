@@ -14,12 +14,12 @@ from tests.production.iac.host import (
     PLAYBOOKS,
     VOLUME,
     Host,
+    documented_move,
     why_not,
 )
 
 FOLDER = "/opt/amarre/mesh/deploy/compose"
 DATA, MOUNT = "/var/lib/docker/volumes", "var-lib-docker-volumes.mount"
-README = (PLAYBOOKS / "README.md").read_text()
 SITE_ENV = (PLAYBOOKS.parent / "compose/site.env.example").read_text()
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 UP = "compose --env-file site.env up --detach --wait --remove-orphans"
@@ -64,8 +64,7 @@ def test_volume_hides_no_data(host: Host) -> None:
     assert refused.status != 0
     assert f"{DATA} contains data on the system disk" in refused.output
 
-    (move,) = re.findall(r"(?s)```sh\nsystemctl stop [a-z. ]+\n(.+?)```", README)
-    host.run(f"DEVICE={VOLUME}\n{move}")
+    host.run(f"DEVICE={VOLUME}\n{documented_move()}")
 
 
 def test_first_run_names_what_people_must_add(host: Host) -> None:

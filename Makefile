@@ -37,13 +37,13 @@ chaos: $(IMAGE) tools ## Make every fault under load, in the order of each of SE
 	    $(BIN)/python -m pytest -q tests/chaos $(ARGS)
 
 test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engine; needs root.
-	@$(BIN)/python -m pytest -q -s -rs --tb=short $(ARGS) tests/production/containers
+	@$(BIN)/python -m pytest -q -rfE -s --tb=short $(ARGS) tests/production/containers
 
 test-iac: $(IMAGE) ## Run the playbooks on a host with systemd and Terraform with its provider; needs root.
-	@$(BIN)/python -m pytest -q -rs --tb=short tests/production/iac $(ARGS)
+	@$(BIN)/python -m pytest -q -rfE --tb=short tests/production/iac $(ARGS)
 
 test-telemetry: $(IMAGE) ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
-	@$(BIN)/python -m pytest -q -rs $(ARGS) tests/production/telemetry
+	@$(BIN)/python -m pytest -q -rfE $(ARGS) tests/production/telemetry
 
 check: $(IMAGE) check-contracts check-rendered check-deploy site ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .
@@ -102,7 +102,7 @@ programs: $(IMAGE) ## Unpack or build the programs of the cluster tests (Go; 25 
 	@$(BIN)/python -m tests.production.cluster.programs
 
 test-cluster: $(IMAGE) ## Test the manifests on a real API server and istiod.
-	@$(BIN)/python -m pytest -q -rs tests/production/cluster $(ARGS)
+	@$(BIN)/python -m pytest -q -rfE tests/production/cluster $(ARGS)
 
 tools:
 	@bash tests/tools.sh

@@ -12,3 +12,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     named = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
     inside = any(path.is_relative_to(HERE) for path in named)
     return None if inside or not collection_path.is_relative_to(HERE) else True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print once why tests were skipped, not once for each of them."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for reason in sorted({report.longrepr[2].removeprefix("Skipped: ") for report in skipped}):
+        terminalreporter.write_line(f"Skipped: {reason}")

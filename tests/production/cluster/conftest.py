@@ -1,5 +1,6 @@
 """One control plane for all tests in this folder."""
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """
     etcd, API server, controllers, istiod, and every resource definition that the manifests need.
     """
+    if shutil.which("kubectl") is None:
+        pytest.skip("The cluster tests need kubectl, which this machine does not have.")
     try:
         found = programs.find()
     except programs.ProgramsError as error:

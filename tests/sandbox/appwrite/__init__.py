@@ -1,1 +1,1 @@
-"""Tests of the Appwrite stand-in."""
+"""Tests of the Appwrite sandbox."""

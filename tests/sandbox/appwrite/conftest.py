@@ -1,4 +1,4 @@
-"""A running stand-in, and a mail catcher beside it."""
+"""A running Appwrite sandbox and a mail catcher."""
 
 import subprocess
 import sys
@@ -20,29 +20,29 @@ KEY = "standard_test"
 
 @dataclass(frozen=True)
 class Appwrite:
-    """Where the stand-in is."""
+    """The address of the sandbox."""
 
     url: str
 
     @property
     def endpoint(self) -> str:
-        """What official SDKs are given."""
+        """The endpoint for official SDKs."""
         return f"{self.url}/v1"
 
     def control(self, path: str, method: str = "GET", **body: object) -> dict[str, str]:
-        """Turn a switch, move the clock or ask for the last link."""
+        """Set a switch, move the clock or read the last link."""
         answer = httpx.request(method, f"{self.url}/_control/{path}", json=body, trust_env=False)
         answer.raise_for_status()
         found: dict[str, str] = answer.json()
         return found
 
     def last_link(self) -> dict[str, str]:
-        """Return the query of the link that was mailed last."""
+        """Return the query of the link in the most recent mail."""
         query = parse_qs(urlsplit(self.control("last-link")["link"]).query)
         return {name: values[0] for name, values in query.items()}
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
-        """Call without any SDK; header names with underscores."""
+        """Send a request without an SDK; underscores in header names become hyphens."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         named.setdefault("x-appwrite-project", PROJECT)
         return httpx.request(
@@ -58,7 +58,7 @@ def command(folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture
 def appwrite(tmp_path: Path) -> Iterator[Appwrite]:
-    """A running stand-in with nobody in it."""
+    """A running sandbox without users."""
     port = free_port()
     started = subprocess.Popen(command(tmp_path, "--listen", f"127.0.0.1:{port}"))
     try:

@@ -1,4 +1,4 @@
-"""The official Node SDK drives the stand-in through the whole sign-in."""
+"""The official Node SDK completes the whole sign-in against the sandbox."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).with_name("node")
     reason=f"needs Node and npm, and `npm ci` in {FOLDER.name}, which `make test` runs",
 )
 def test_whole_sign_in(appwrite: Appwrite) -> None:
-    """Every answer fits what the SDK expects, refusals included."""
+    """Every response, errors included, has the shape that the SDK expects."""
     command = ["node", str(SCRIPT), str(FOLDER), appwrite.endpoint, PROJECT, KEY]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 

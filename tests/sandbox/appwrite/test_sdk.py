@@ -1,4 +1,4 @@
-"""The official Python SDK drives the stand-in through the whole sign-in."""
+"""The official Python SDK completes the whole sign-in against the sandbox."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ with warnings.catch_warnings():
 
 @pytest.fixture
 def client(appwrite: Appwrite) -> Iterator[Any]:
-    """A client of the project, without key or session."""
+    """A client of the project without key or session."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield lambda: Client().set_endpoint(appwrite.endpoint).set_project(PROJECT)
 
 
 def test_whole_sign_in(appwrite: Appwrite, client: Any) -> None:
-    """Token, session, account, sessions, JWT, users, sign-out: each answer fits the SDK's
-    models.
+    """
+    Token, session, account, sessions, JWT, users, sign-out: each response fits the SDK's models.
     """
     with_key = client().set_key(KEY)
     token = Account(with_key).create_magic_url_token(
@@ -58,7 +58,7 @@ def test_whole_sign_in(appwrite: Appwrite, client: Any) -> None:
 
 
 def test_pages_of_users(client: Any) -> None:
-    """Users are listed in pages, made with an id of one's choice and told apart when taken."""
+    """Users are listed in pages and created with a chosen id; an id in use is a conflict."""
     users = Users(client().set_key(KEY))
     for number in range(5):
         users.create(f"user{number}", email=f"a{number}@example.org")
@@ -73,7 +73,7 @@ def test_pages_of_users(client: Any) -> None:
 
 
 def test_used_link(client: Any) -> None:
-    """A link that was used is the SDK's exception with Appwrite's type."""
+    """Reusing a link raises the SDK's exception with Appwrite's error type."""
     account = Account(client().set_key(KEY))
     token = account.create_magic_url_token("unique()", "ada@example.org")
     account.create_session(token.userid, token.secret)
@@ -84,7 +84,7 @@ def test_used_link(client: Any) -> None:
 
 
 def test_ends_all_sessions_of_a_user(client: Any) -> None:
-    """A key ends one session of a user, or all."""
+    """A key ends one session of a user, or all of them."""
     with_key = client().set_key(KEY)
     opened = []
     for _ in range(3):
@@ -99,7 +99,7 @@ def test_ends_all_sessions_of_a_user(client: Any) -> None:
 
 
 def test_users_as_created(client: Any) -> None:
-    """A user keeps name, phone and preferences, and can be changed, blocked and deleted."""
+    """A user has a name, phone and preferences, and can be updated, blocked and deleted."""
     users = Users(client().set_key(KEY))
     made = users.create("ada1", email="ada@example.org", phone="+33123456789", name="Ada L.")
     assert ("Ada L.", "+33123456789") == (made.name, made.phone)
@@ -133,7 +133,7 @@ BAD_QUERIES = (Query.equal("shoeSize", [3]), Query.limit(0), "no", '{"method": "
 
 
 def test_queries(client: Any) -> None:
-    """Users are filtered, ordered and paged as the SDK's queries ask; others are refused."""
+    """Users are filtered, sorted and paged with the SDK's queries; other queries are rejected."""
     users = Users(client().set_key(KEY))
     for name in ("Ada", "Bob", "Cid"):
         users.create(name[0].lower(), email=f"{name[0].lower()}@example.org", name=name)
@@ -149,7 +149,7 @@ def test_queries(client: Any) -> None:
 
 
 def test_search(client: Any) -> None:
-    """Users are found by words of their name, address, phone or id; the total can be left out."""
+    """Users are found by words of their name, address, phone or id; the total is optional."""
     users = Users(client().set_key(KEY))
     users.create("one", email="ada@example.org", name="Ada Lovelace")
     users.create("two", email="bob@example.org", name="Bob")
@@ -161,7 +161,7 @@ def test_search(client: Any) -> None:
 
 
 def test_token_for_a_user(client: Any) -> None:
-    """A token that a key creates opens one session, whose provider says so."""
+    """A token created with a key opens one session, which names its provider."""
     with_key = client().set_key(KEY)
     users = Users(with_key)
     users.create("ada1", email="ada@example.org")
@@ -178,7 +178,7 @@ def test_token_for_a_user(client: Any) -> None:
 
 
 def test_own_account(client: Any) -> None:
-    """A user changes their name and preferences, and can block their account."""
+    """A user can change their name and preferences, and block their account."""
     with_key = client().set_key(KEY)
     Users(with_key).create("ada1", email="ada@example.org")
     secret = Users(with_key).create_session("ada1").secret
@@ -194,7 +194,7 @@ def test_own_account(client: Any) -> None:
 
 
 def test_fallback_cookies(appwrite: Appwrite) -> None:
-    """A browser without third-party cookies gets its session in a header and sends it back."""
+    """A browser without third-party cookies receives its session in a header and sends it back."""
     appwrite.call(
         "POST", "/account/tokens/magic-url", {"userId": "ada1", "email": "ada@example.org"}
     )
@@ -210,5 +210,5 @@ def test_fallback_cookies(appwrite: Appwrite) -> None:
 
 
 def test_ping(appwrite: Appwrite) -> None:
-    """The server answers a ping."""
+    """The server responds to a ping."""
     assert "Pong!" == appwrite.call("GET", "/ping").text

@@ -1,4 +1,4 @@
-"""What the stand-in answers, call by call."""
+"""The sandbox's responses, call by call."""
 
 import socket
 import subprocess
@@ -17,7 +17,7 @@ ADA = {"userId": "unique()", "email": "ada@example.org", "url": "http://localhos
 
 
 def kind(answer: Any) -> tuple[int, str]:
-    """Return status and error type, after checking the shape of the error."""
+    """Return status and error type after checking the shape of the error."""
     body = answer.json()
     assert {"message", "code", "type", "version"} == set(body)
     assert answer.status_code == body["code"]
@@ -25,7 +25,7 @@ def kind(answer: Any) -> tuple[int, str]:
 
 
 def sign_in(appwrite: Appwrite, email: str = "ada@example.org") -> dict[str, Any]:
-    """Open a session with the key; returns it with its secret."""
+    """Open a session with the key and return it with its secret."""
     token = appwrite.call("POST", TOKENS, {**ADA, "email": email}, x_appwrite_key=KEY).json()
     body = {"userId": token["userId"], "secret": token["secret"]}
     session: dict[str, Any] = appwrite.call("POST", SESSIONS, body, x_appwrite_key=KEY).json()
@@ -34,7 +34,7 @@ def sign_in(appwrite: Appwrite, email: str = "ada@example.org") -> dict[str, Any
 
 class TestToken:
     def test_guest_does_not_see_the_secret(self, appwrite: Appwrite) -> None:
-        """The secret is in the mail for everybody, in the answer for a key alone."""
+        """The secret is always in the mail; the response has it for a key only."""
         guest = appwrite.call("POST", TOKENS, ADA)
         by_key = appwrite.call("POST", TOKENS, ADA, x_appwrite_key=KEY)
 
@@ -52,7 +52,7 @@ class TestToken:
         assert 64 == len(link["secret"])
 
     def test_known_address_keeps_its_id(self, appwrite: Appwrite) -> None:
-        """For a known address the given id is ignored; for an unknown one it is taken."""
+        """The given id is ignored for a known address and used for an unknown one."""
         first = appwrite.call("POST", TOKENS, {**ADA, "userId": "ada1"}).json()
         again = {**ADA, "userId": "ada2", "email": "ADA@example.org"}
         second = appwrite.call("POST", TOKENS, again).json()
@@ -73,11 +73,11 @@ class TestToken:
     def test_bad_parameter(
         self, appwrite: Appwrite, change: dict[str, object], expected: tuple[int, str]
     ) -> None:
-        """A parameter that is missing or wrong is general_argument_invalid."""
+        """A missing or invalid parameter is general_argument_invalid."""
         assert expected == kind(appwrite.call("POST", TOKENS, {**ADA, **change}))
 
     def test_taken_id(self, appwrite: Appwrite) -> None:
-        """The id of another user cannot be given to a new one."""
+        """A new user cannot have another user's id."""
         appwrite.call("POST", TOKENS, {**ADA, "userId": "ada1"})
         answer = appwrite.call(
             "POST", TOKENS, {**ADA, "userId": "ada1", "email": "bob@example.org"}
@@ -88,7 +88,7 @@ class TestToken:
 
 class TestSession:
     def test_single_use(self, appwrite: Appwrite) -> None:
-        """A token opens one session; used, wrong, of somebody else: the same answer."""
+        """A token opens one session; a used, wrong or foreign token gets the same error."""
         appwrite.call("POST", TOKENS, {**ADA, "userId": "ada1"})
         link = appwrite.last_link()
         good = {"userId": "ada1", "secret": link["secret"]}
@@ -104,7 +104,7 @@ class TestSession:
         assert {(401, "user_invalid_token")} == {kind(answer) for answer in answers}
 
     def test_expiry(self, appwrite: Appwrite) -> None:
-        """A token is good for an hour."""
+        """A token is valid for one hour."""
         appwrite.call("POST", TOKENS, {**ADA, "userId": "ada1"})
         good = {"userId": "ada1", "secret": appwrite.last_link()["secret"]}
         appwrite.control("clock", "POST", advance_seconds=3601)
@@ -112,7 +112,7 @@ class TestSession:
         assert (401, "user_invalid_token") == kind(appwrite.call("POST", SESSIONS, good))
 
     def test_earlier_tokens_stay_good(self, appwrite: Appwrite) -> None:
-        """A new link does not void the one before."""
+        """A new link does not invalidate the previous one."""
         appwrite.call("POST", TOKENS, {**ADA, "userId": "ada1"})
         old = {"userId": "ada1", "secret": appwrite.last_link()["secret"]}
         appwrite.call("POST", TOKENS, ADA)
@@ -120,7 +120,8 @@ class TestSession:
         assert 201 == appwrite.call("POST", SESSIONS, old).status_code
 
     def test_cookies(self, appwrite: Appwrite) -> None:
-        """A guest gets the session as two cookies, either of which signs in, as do header and
+        """
+        A guest receives the session as two cookies; either one authenticates, as do header and
         fallback.
         """
         appwrite.call("POST", TOKENS, {**ADA, "userId": "ada1"})
@@ -141,7 +142,10 @@ class TestSession:
         assert (401, "user_session_already_exists") == kind(again)
 
     def test_no_session(self, appwrite: Appwrite) -> None:
-        """No, a wrong and an ended session make a guest; a key is no user either."""
+        """
+        Without a session, or with a wrong or ended one, the caller is a guest; a key is not a user
+        either.
+        """
         secret = sign_in(appwrite)["secret"]
         appwrite.call("DELETE", "/account/sessions/current", x_appwrite_session=secret)
 
@@ -154,7 +158,7 @@ class TestSession:
         assert {(401, "general_unauthorized_scope")} == {kind(answer) for answer in answers}
 
     def test_ten_sessions(self, appwrite: Appwrite) -> None:
-        """The eleventh session ends the oldest."""
+        """The eleventh session ends the oldest one."""
         secrets = [sign_in(appwrite)["secret"] for _ in range(11)]
 
         assert 401 == appwrite.call("GET", "/account", x_appwrite_session=secrets[0]).status_code
@@ -163,7 +167,7 @@ class TestSession:
         assert 1 == sum(session["current"] for session in listed["sessions"])
 
     def test_blocked(self, appwrite: Appwrite) -> None:
-        """A blocked user is told so, with a session and without."""
+        """A blocked user gets the error for blocked users, with and without a session."""
         session = sign_in(appwrite)
         appwrite.call(
             "PATCH", f"/users/{session['userId']}/status", {"status": False}, x_appwrite_key=KEY
@@ -176,7 +180,7 @@ class TestSession:
             assert (403, "user_blocked") == kind(answer)
 
     def test_end_others(self, appwrite: Appwrite) -> None:
-        """``current: false`` ends all other sessions, nothing said ends all."""
+        """``current: false`` ends all other sessions; without it all sessions end."""
         one, two = sign_in(appwrite)["secret"], sign_in(appwrite)["secret"]
 
         appwrite.call("DELETE", "/account/sessions", {"current": False}, x_appwrite_session=one)
@@ -188,7 +192,8 @@ class TestSession:
 
 class TestJwt:
     def test_dies_with_its_session(self, appwrite: Appwrite) -> None:
-        """A JWT signs in as long as its session is open, makes no other, and goes with no
+        """
+        A JWT authenticates while its session is open, creates no other, and cannot accompany a
         session.
         """
         secret = sign_in(appwrite)["secret"]
@@ -206,8 +211,8 @@ class TestJwt:
 
 class TestLimits:
     def test_guests_are_limited(self, appwrite: Appwrite) -> None:
-        """A guest has 10 tries an hour and sees what is left; then it is 429 without
-        Retry-After.
+        """
+        A guest has 10 attempts an hour and sees how many remain; then 429 without Retry-After.
         """
         body = {"userId": "ada1", "secret": "0"}
         left = []
@@ -228,7 +233,7 @@ class TestLimits:
         assert 401 == appwrite.call("POST", SESSIONS, body).status_code
 
     def test_keys_are_not(self, appwrite: Appwrite) -> None:
-        """A key may do as much as it likes and sees no limit."""
+        """A key has no rate limit and sees none."""
         for _ in range(70):
             answer = appwrite.call("POST", TOKENS, ADA, x_appwrite_key=KEY)
             assert 201 == answer.status_code
@@ -237,8 +242,8 @@ class TestLimits:
 
 class TestWholeServer:
     def test_headers(self, appwrite: Appwrite) -> None:
-        """Every answer says who it is from; errors must not be kept; newer formats are warned
-        of.
+        """
+        Every response names its server; errors are not cacheable; newer formats cause a warning.
         """
         answer = appwrite.call("GET", "/account", x_appwrite_response_format="2.5.0")
 
@@ -249,7 +254,7 @@ class TestWholeServer:
         assert "x-appwrite-warning" in answer.headers
 
     def test_unknown(self, appwrite: Appwrite) -> None:
-        """Unknown projects, routes and users are told apart."""
+        """Unknown projects, routes and users have different errors."""
         other = appwrite.call("GET", "/account", x_appwrite_project="other")
         assert (404, "project_not_found") == kind(other)
         assert (404, "general_route_not_found") == kind(appwrite.call("GET", "/nothing"))
@@ -267,7 +272,7 @@ class TestWholeServer:
     def test_switches(
         self, appwrite: Appwrite, switches: dict[str, object], expected: tuple[int, str]
     ) -> None:
-        """Faults that a project may have can be switched on."""
+        """Faults of a project can be enabled."""
         appwrite.control("switches", "PUT", **switches)
 
         assert expected == kind(appwrite.call("POST", TOKENS, ADA))
@@ -275,7 +280,7 @@ class TestWholeServer:
 
 class TestStart:
     def test_port_in_use(self, tmp_path: Path) -> None:
-        """A port in use is one sentence and 2."""
+        """A port in use is reported in one sentence, with exit code 2."""
         with socket.create_server(("127.0.0.1", free_port())) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             ended = subprocess.run(

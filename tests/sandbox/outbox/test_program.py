@@ -1,4 +1,4 @@
-"""The outbox as a program: mails in over SMTP, out over HTTP."""
+"""The outbox as a program: mails arrive over SMTP and are read over HTTP."""
 
 import asyncio
 import contextlib
@@ -94,7 +94,7 @@ def messages(outbox: Outbox) -> list[dict[str, object]]:
 
 class TestOutbox:
     async def test_a_mail_is_shown(self, outbox: Outbox) -> None:
-        """A mail given by SMTP is in the list, with its bodies and each link once."""
+        """A mail received over SMTP is listed with its bodies, and with each link once."""
         await aiosmtplib.send(a_mail("Été"), hostname="127.0.0.1", port=outbox.smtp)
 
         (message,) = messages(outbox)
@@ -114,14 +114,14 @@ class TestOutbox:
         assert {"level", "timestamp"} <= set(lines[0])
 
     async def test_newest_first(self, outbox: Outbox) -> None:
-        """The list begins with the newest mail."""
+        """The newest mail is first."""
         for subject in ("one", "two"):
             await aiosmtplib.send(a_mail(subject), hostname="127.0.0.1", port=outbox.smtp)
 
         assert ["two", "one"] == [message["subject"] for message in messages(outbox)]
 
     async def test_the_page_shows_mail_html_without_running_it(self, outbox: Outbox) -> None:
-        """The page escapes what mails say and runs no script of theirs."""
+        """The page escapes the mails' text and runs none of their scripts."""
         mail = a_mail("<script>alert(1)</script>")
         await aiosmtplib.send(mail, hostname="127.0.0.1", port=outbox.smtp)
 
@@ -139,7 +139,7 @@ class TestOutbox:
         assert [] == messages(outbox)
 
     async def test_too_large_a_mail_is_refused(self, outbox: Outbox) -> None:
-        """A mail above 1 MiB is refused while it is given."""
+        """A mail over 1 MiB is rejected during transfer."""
         mail = a_mail()
         mail.clear_content()
         mail.set_content("x" * 70 + "\n" + ("y" * 70 + "\n") * 20_000)
@@ -149,7 +149,7 @@ class TestOutbox:
         assert [] == messages(outbox)
 
     async def test_mails_outlive_a_restart(self, outbox: Outbox, tmp_path: Path) -> None:
-        """SIGTERM ends the program with 0, and what it kept is there after the next start."""
+        """SIGTERM stops the program with exit code 0; stored mails are there after a restart."""
         await aiosmtplib.send(a_mail("kept"), hostname="127.0.0.1", port=outbox.smtp)
         assert 0 == await asyncio.to_thread(outbox.stop)
 
@@ -164,7 +164,7 @@ class TestOutbox:
 
 class TestErrors:
     def test_production(self, tmp_path: Path) -> None:
-        """It does not run in production, and says so in one sentence."""
+        """It does not start in production and reports why in one sentence."""
         process = start(free_port(), free_port(), tmp_path / "o.db", AMARRE_ENV="production")
 
         assert "it must not run in production" in process.communicate()[1]
@@ -172,7 +172,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("option", ["http", "smtp"])
     def test_port_in_use(self, option: str, tmp_path: Path) -> None:
-        """A port in use is named together with the option that chose it."""
+        """The error for a port in use names the option that set it."""
         with socket.create_server(("127.0.0.1", free_port())) as taken:
             ports = {"http": free_port(), "smtp": free_port(), option: taken.getsockname()[1]}
             process = start(ports["http"], ports["smtp"], tmp_path / "o.db")
@@ -183,14 +183,14 @@ class TestErrors:
 
     @pytest.mark.parametrize("port", [0, 65_536])
     def test_bad_port(self, port: int, tmp_path: Path) -> None:
-        """An invalid port is refused."""
+        """An invalid port is rejected."""
         process = start(port, free_port(), tmp_path / "o.db")
 
         assert "is not HOST:PORT" in process.communicate()[1]
         assert 2 == process.returncode
 
     def test_file_that_cannot_be_written(self, tmp_path: Path) -> None:
-        """A file in a folder that does not exist is named."""
+        """The error for a missing folder names the file."""
         process = start(free_port(), free_port(), tmp_path / "no" / "o.db")
 
         assert "--database" in process.communicate()[1]
@@ -198,7 +198,7 @@ class TestErrors:
 
 
 async def test_full_disk(tmp_path: Path) -> None:
-    """While the disk is full a mail is refused for now (452), not for good, and then accepted."""
+    """While the disk is full a mail gets a temporary error (452); later it is accepted."""
     envelope = SimpleNamespace(content=a_mail().as_bytes(), rcpt_tos=["ada@example.org"])
     with (
         disk(tmp_path / "disk", "128k") as folder,
@@ -217,7 +217,7 @@ async def test_full_disk(tmp_path: Path) -> None:
 
 
 def test_the_store_is_bounded(tmp_path: Path) -> None:
-    """Beyond a thousand messages the oldest go."""
+    """Beyond a thousand messages the oldest are deleted."""
     store = Store(tmp_path / "o.db")
     for number in range(MOST_MESSAGES + 5):
         store.add(Message(0, datetime.now(UTC), ("a@example.org",), str(number), "", ""))

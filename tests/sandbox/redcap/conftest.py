@@ -1,4 +1,4 @@
-"""A sandbox in this process for most tests, a real one for clients that speak HTTP themselves."""
+"""An in-process sandbox for most tests; a real one for clients with their own HTTP stack."""
 
 import asyncio
 import json
@@ -31,13 +31,13 @@ READY_SECONDS = 20
 
 @dataclass
 class Api:
-    """Calls to one project, as any client would make them."""
+    """Calls to one project."""
 
     http: httpx.AsyncClient
     token: str = TOKEN
 
     async def post(self, content: str, **params: Any) -> httpx.Response:
-        """Make a call; lists become ``name[0]``, ``name[1]``; a token given here wins."""
+        """Make a call; lists become ``name[0]``, ``name[1]``; a token given here has precedence."""
         form: dict[str, str] = {"token": self.token, "content": content}
         for name, value in params.items():
             if isinstance(value, list):
@@ -47,26 +47,26 @@ class Api:
         return await self.http.post("/api/", data=form)
 
     async def json(self, content: str, **params: Any) -> Any:
-        """The answer of a call that must succeed, as JSON."""
+        """The JSON response of a call that must succeed."""
         answer = await self.post(content, format="json", **params)
         assert 200 == answer.status_code, answer.text
         return answer.json()
 
     async def text(self, content: str, **params: Any) -> str:
-        """The answer of a call that must succeed, as text."""
+        """The response text of a call that must succeed."""
         answer = await self.post(content, **params)
         assert 200 == answer.status_code, answer.text
         return answer.text
 
     async def error(self, content: str, *, status: int = 400, **params: Any) -> str:
-        """The message of a call that must be refused."""
+        """The error message of a call that must fail."""
         answer = await self.post(content, **{"format": "json", "returnFormat": "json", **params})
         assert status == answer.status_code, answer.text
         message: str = answer.json()["error"]
         return message
 
     async def save(self, *rows: dict[str, Any], **params: Any) -> Any:
-        """Import rows; the answer."""
+        """Import rows and return the response."""
         data = json.dumps(list(rows))
         return await self.json("record", action="import", data=data, **params)
 
@@ -81,7 +81,7 @@ class Api:
         return url.removeprefix("http://sandbox.test")
 
     async def create(self, odm: str = "", **settings: Any) -> "Api":
-        """Make a project and return the calls to it."""
+        """Create a project and return calls to it."""
         data = json.dumps([{"project_title": "Test", "purpose": 0, **settings}])
         answer = await self.post("project", token=SUPER_TOKEN, format="json", data=data, odm=odm)
         assert 200 == answer.status_code, answer.text
@@ -103,7 +103,7 @@ def config(folder: Path, *, study_file: Path = study.AMARRE) -> Config:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """The data of a fresh sandbox."""
+    """The storage of a fresh sandbox."""
     opened = open_store(config(tmp_path))
     yield opened
     opened.close()
@@ -111,7 +111,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @asynccontextmanager
 async def calls_to(store: Store) -> AsyncIterator[Api]:
-    """Calls to the first project of a sandbox in this process."""
+    """Calls to the first project of an in-process sandbox."""
     sandbox = Sandbox(store, base_url="http://sandbox.test", stopping=asyncio.Event())
     transport = httpx.ASGITransport(app=sandbox.app())
     async with httpx.AsyncClient(transport=transport, base_url="http://sandbox.test") as http:
@@ -127,14 +127,14 @@ async def api(store: Store) -> AsyncIterator[Api]:
 
 @dataclass(frozen=True)
 class Server:
-    """A sandbox that runs as a process of its own."""
+    """A sandbox in its own process."""
 
     url: str
     process: subprocess.Popen[str]
 
     @property
     def api_url(self) -> str:
-        """Where its API is."""
+        """The address of its API."""
         return f"{self.url}/api/"
 
 
@@ -159,7 +159,7 @@ def arguments(folder: Path, port: int) -> list[str]:
 
 
 def start(folder: Path) -> Server:
-    """Start a sandbox and wait until it answers."""
+    """Start a sandbox and wait until it responds."""
     port = free_port()
     log = (folder / "log").open("a")
     process = subprocess.Popen(arguments(folder, port), cwd=ROOT, stdout=log, text=True)
@@ -177,14 +177,14 @@ def start(folder: Path) -> Server:
 
 
 def stop(server: Server) -> int:
-    """ExportOptions a sandbox to stop; its exit code."""
+    """Stop a sandbox and return its exit code."""
     server.process.terminate()
     return server.process.wait(timeout=READY_SECONDS)
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One sandbox process for all tests that need one."""
+    """One sandbox process shared by all tests that need one."""
     running = start(tmp_path_factory.mktemp("sandbox"))
     yield running
     stop(running)

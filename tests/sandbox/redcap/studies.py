@@ -27,7 +27,7 @@ class Item:
 
 
 def item_xml(item: Item) -> str:
-    """The definition of a field; one element per choice for a checkbox."""
+    """The definition of a field, with one element per choice for a checkbox."""
     names = [item.name]
     if item.kind == "checkbox" and item.choices:
         names = [f"{item.name}___{code}" for code in item.choices]
@@ -70,7 +70,7 @@ def codes_xml(item: Item) -> str:
 
 
 def form_xml(name: str, label: str, items: Iterable[Item]) -> str:
-    """A form with its group of fields, and the field that says how far it is filled."""
+    """A form with its group of fields and its status field."""
     items = [*items, Item(f"{name}_complete", "Complete?", "select")]
     oids = [
         oid

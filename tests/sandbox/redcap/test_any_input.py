@@ -1,4 +1,4 @@
-"""Whatever a client sends to whatever operation, the answer is an answer, never a crash."""
+"""Any input to any operation gets a response, never a crash."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ PLAUSIBLE = [
 )
 @given(data=st.data())
 async def test_any_parameters(api: Api, content: str, action: str, data: st.DataObject) -> None:
-    """Plausible and senseless parameters give 200 or a refusal in the envelope."""
+    """Plausible and random parameters give 200 or an error in the envelope."""
     if not hasattr(api, "birds"):
         api.birds = await api.create(studies.bird_count())  # type: ignore[attr-defined]
     birds: Api = api.birds  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ async def test_any_parameters(api: Api, content: str, action: str, data: st.Data
     instrument=st.sampled_from(["form", "demandeur_composante", "validation_finale"]),
 )  # fmt: skip
 async def test_any_submission(api: Api, form: dict[str, str], instrument: str) -> None:
-    """A survey page takes anything and answers with a page."""
+    """A survey page accepts any input and responds with a page."""
     await api.save({"record_id": "1"})
     answer = await api.http.post(await api.link("1", instrument), data=form)
     assert answer.status_code in {200, 403, 422}, (form, answer.text)

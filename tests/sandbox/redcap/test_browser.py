@@ -1,4 +1,4 @@
-"""Survey pages in a real browser: branching while answering, drawing, and no script at all."""
+"""Survey pages in a real browser: branching, drawing, and without scripts."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -50,7 +50,7 @@ def question(name: str) -> str:
 
 
 async def fill(page: Page) -> None:
-    """Fill in the form as a teacher who invites a guest."""
+    """Complete the form as a teacher who invites a guest."""
     for name in CHOSEN:
         await page.select_option(f"#{name}", INVITATION[name])
     for name in TYPED:
@@ -60,7 +60,9 @@ async def fill(page: Page) -> None:
 
 class TestWithScript:
     async def test_branching(self, browser: Browser, server: Server) -> None:
-        """Questions come and go with the answers, chains of them too, before anything is sent."""
+        """
+        Questions appear and disappear with the answers, in chains too, before anything is sent.
+        """
         page = await browser.new_page()
         faults: list[str] = []
         page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
@@ -78,7 +80,9 @@ class TestWithScript:
         assert [] == faults
 
     async def test_submission(self, browser: Browser, server: Server) -> None:
-        """A filled form is taken; one with a gap comes back with the gap in focus."""
+        """
+        A complete form is accepted; an incomplete one returns with the missing answer focused.
+        """
         page = await browser.new_page()
         await page.goto(link(server, "b2", "form"))
         await fill(page)
@@ -111,7 +115,7 @@ class TestWithScript:
 
 class TestWithoutScript:
     async def test_whole_form(self, browser: Browser, server: Server) -> None:
-        """Without JavaScript the form can be filled by updating it on the way."""
+        """Without JavaScript the form can be completed by updating it between answers."""
         context = await browser.new_context(java_script_enabled=False)
         page = await context.new_page()
         await page.goto(link(server, "b4", "form"))

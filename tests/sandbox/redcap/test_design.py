@@ -1,4 +1,4 @@
-"""A project's design and people: made, changed, refused, held apart."""
+"""A project's design and users: creation, changes, errors, isolation."""
 
 import json
 import re
@@ -20,7 +20,7 @@ async def club(api: Api) -> Api:
 
 class TestCreation:
     async def test_from_settings(self, api: Api) -> None:
-        """A title and a purpose make a project with one field; the answer is its token."""
+        """A title and a purpose create a project with one field; the response is its token."""
         made = await api.create(project_notes="n", record_autonumbering_enabled=0)
         about = await made.json("project")
         assert ("Test", "n", 0, 0) == (
@@ -42,11 +42,11 @@ class TestCreation:
         ],
     )
     async def test_incomplete(self, api: Api, data: str) -> None:
-        """Without title or purpose, or with unknown settings, nothing is made."""
+        """Without title or purpose, or with unknown settings, no project is created."""
         await api.error("project", token=SUPER_TOKEN, data=data)
 
     async def test_bad_documents(self, api: Api) -> None:
-        """A document that is not project XML creates no project, not even half of one."""
+        """A document that is not project XML creates no project, not even a partial one."""
         data = '[{"project_title": "x", "purpose": 0}]'
         birds = studies.bird_count()
         visit = 'StudyEventRepeatKey="1" redcap:UniqueEventName="visit_1_arm_1"'
@@ -60,7 +60,7 @@ class TestCreation:
         assert 15 == len(await made.json("metadata"))
 
     async def test_tokens_are_not_interchangeable(self, api: Api) -> None:
-        """A project's token makes no project, the super token opens none."""
+        """A project's token creates no project; the super token opens none."""
         data = '[{"project_title": "x", "purpose": 0}]'
         await api.error("project", token=TOKEN, data=data, status=403)
         await api.error("record", token=SUPER_TOKEN, status=403)
@@ -95,13 +95,13 @@ class TestDictionary:
             assert (200 if name not in {"contact", "admin"} else 400) == known.status_code
 
     async def test_filters(self, api: Api) -> None:
-        """Metadata of some fields and forms; unknown ones are refused."""
+        """Metadata of some fields and forms; unknown ones are rejected."""
         rows = await api.json("metadata", fields=["email"], forms=["reviewer_1"])
         assert ["email", "pertinence_scientifique"] == [r["field_name"] for r in rows][:2]
         await api.error("metadata", forms=["x"])
 
     async def test_both_headers(self, api: Api) -> None:
-        """A dictionary is read under the API's names and under those of a dictionary file."""
+        """A dictionary is accepted under the API's names and under those of a dictionary file."""
         made = await api.create()
         text = (
             'Variable / Field Name,Form Name,Field Type,Field Label\nid,f,text,"A, b"\nx,f,calc,\n'
@@ -122,12 +122,12 @@ class TestDictionary:
         ],
     )
     async def test_unsound(self, club: Api, fields: list[dict[str, str]]) -> None:
-        """A dictionary that is not sound is refused, and the old one stays."""
+        """An invalid dictionary is rejected and the old one stays."""
         await club.error("metadata", data=json.dumps(fields))
         assert 15 == len(await club.json("metadata"))
 
     async def test_answers_outlive_it(self, club: Api) -> None:
-        """Answers of a field that was removed come back with it."""
+        """The answers of a removed field return with it."""
         whole = await club.json("metadata")
         await club.json(
             "metadata", data=json.dumps([f for f in whole if f["field_name"] != "soil"])
@@ -155,7 +155,7 @@ class TestDictionary:
 
 class TestSettings:
     async def test_change(self, club: Api) -> None:
-        """Known settings change, those that follow from others do not; unknown ones are refused."""
+        """Known settings change, derived ones do not; unknown ones are rejected."""
         data = {"project_title": "Other", "in_production": 1, "custom_record_label": "[a]"}
         assert 2 == await club.json("project_settings", data=json.dumps(data))
         about = await club.json("project")
@@ -166,7 +166,7 @@ class TestSettings:
         await club.error("project_settings", data='{"surveys_enabled": "maybe"}')
 
     async def test_csv_and_xml(self, club: Api) -> None:
-        """Project information is one line of csv, one item of xml."""
+        """Project information is one line of csv or one item of xml."""
         text = await club.text("project", format="csv")
         assert 2 == len(text.splitlines())
         assert text.startswith("project_id,project_title,creation_time,")
@@ -190,7 +190,7 @@ class TestGroups:
         await club.error("dag", action="switch", dag="nowhere")
 
     async def test_labels(self, club: Api) -> None:
-        """Label exports say the group's label; unknown groups are refused."""
+        """Label exports contain the group's label; unknown groups are rejected."""
         await club.save({"record_id": "2", "redcap_data_access_group": "north_gate"})
         (row,) = await club.export(records=["2"], rawOrLabel="label", exportDataAccessGroups="true")
         assert "North gate" == row["redcap_data_access_group"]
@@ -199,7 +199,7 @@ class TestGroups:
 
 class TestUsers:
     async def test_rights(self, club: Api) -> None:
-        """Rights are integers, also of forms; in csv the latter are pairs."""
+        """Rights are integers, including those of forms; in csv the latter are pairs."""
         user: dict[str, Any] = {"username": "zoe", "api_export": 1, "forms": {"members": 2}}
         assert 1 == await club.json("user", data=json.dumps([user]))
         found = {u["username"]: u for u in await club.json("user")}["zoe"]
@@ -224,7 +224,7 @@ class TestUsers:
 
 class TestLog:
     async def test_what_happened(self, club: Api) -> None:
-        """Creations, changes, deletions and exports are distinguished, newest first."""
+        """Creations, changes, deletions and exports are logged separately, newest first."""
         await club.save({"record_id": "9", "first_name": "A"})
         await club.save({"record_id": "9", "first_name": "B"})
         await club.export()
@@ -243,7 +243,7 @@ class TestLog:
 
 class TestEvents:
     async def test_deleted_events_leave_nothing(self, api: Api) -> None:
-        """An event made after another was deleted begins without answers."""
+        """An event created after another was deleted has no answers."""
         birds = await api.create(studies.bird_count())
         assert 1 == await birds.json("event", action="delete", events=["first_visit_arm_2"])
         new = [{"event_name": "New", "arm_num": "2"}]
@@ -257,7 +257,7 @@ class TestEvents:
         assert [] == rows
 
     async def test_refused(self, api: Api) -> None:
-        """Arms, events and forms that do not exist are named."""
+        """The error names unknown arms, events and forms."""
         birds = await api.create(studies.bird_count())
         wrong: list[tuple[str, dict[str, str]]] = [
             ("event", {"event_name": "X", "arm_num": "9"}),

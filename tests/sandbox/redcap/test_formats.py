@@ -1,4 +1,4 @@
-"""Rows in and out: what is written can be read, by us and by others."""
+"""Serialization: what is written can be read, by the sandbox and by other readers."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ LINES = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r"), max_s
 class TestCsv:
     @given(st.lists(ANY, min_size=1), st.sampled_from([",", ";", "\t", "|", "^"]))
     def test_line(self, values: list[str], delimiter: str) -> None:
-        """Python's own csv reader reads a line as the values that it was made of."""
+        """Python's csv reader returns the values that the line was written from."""
         line = csv_line(values, delimiter)
         read = list(csv.reader(io.StringIO(line, newline=""), delimiter=delimiter))
         assert [values] == (read if values != [""] else [[""]])
@@ -39,7 +39,7 @@ class TestCsv:
         [("a", "a"), ("a b", '"a b"'), ("a,b", '"a,b"'), ('"', '""""'), ("é", "é"), ("-", "-")],
     )
     def test_quoting(self, value: str, written: str) -> None:
-        """Quotes where they are needed, as REDCap puts them."""
+        """Values are quoted only where necessary, as in REDCap."""
         assert f"{written}\n" == csv_line([value])
 
 
@@ -47,14 +47,14 @@ class TestRoundTrips:
     @pytest.mark.parametrize("shape", ["json", "csv", "xml"])
     @given(values=st.lists(st.tuples(XML_TEXT, XML_TEXT), max_size=5))
     def test_rows(self, shape: Format, values: list[tuple[str, str]]) -> None:
-        """Rows come back as they were written, in every shape."""
+        """Rows are read as they were written, in every format."""
         rows = [{"a": first, "b": second} for first, second in values]
         text = "".join(write_rows(rows, shape, columns=("a", "b")))
         assert rows == read_rows(text, shape)
 
     @given(ANY)
     def test_control_characters_stay_out_of_xml(self, value: str) -> None:
-        """Whatever the value, the XML can be read."""
+        """The XML is well-formed for any value."""
         text = "".join(write_rows([{"a": value}], "xml", columns=("a",)))
         assert 1 == len(read_rows(text, "xml"))
 
@@ -65,7 +65,7 @@ class TestRoundTrips:
     )
     @given(values=st.lists(LINES, min_size=1, max_size=4))
     async def test_import_and_export(self, api: Api, values: list[str]) -> None:
-        """Imported text is exported as it was, as JSON and csv, and imports again as itself."""
+        """Imported text is exported unchanged, as JSON and csv, and can be imported again."""
         rows: list[dict[str, Any]] = [
             {"record_id": str(n), "demandeur_nom": value} for n, value in enumerate(values)
         ]
@@ -82,7 +82,7 @@ class TestRoundTrips:
 class TestParams:
     @given(st.lists(st.tuples(ANY, ANY)))
     def test_any_form(self, items: list[tuple[str, str]]) -> None:
-        """No form is so odd that reading it fails."""
+        """Any parameters are parsed without an error."""
         params = Params(items)
         assert params.return_format in {"json", "csv", "xml"}
         assert isinstance(params.action, str)
@@ -99,14 +99,14 @@ class TestParams:
         ],
     )
     def test_flags(self, value: str, flag: bool) -> None:
-        """Booleans as JavaScript, PHP and Python write them."""
+        """Booleans in the notations of JavaScript, PHP and Python."""
         assert flag is Params([("x", value)]).flag("x", default=not flag)
 
 
 class TestNaturalOrder:
     @given(st.integers(0, 10**12), st.integers(0, 10**12))
     def test_numbers(self, left: int, right: int) -> None:
-        """Names that are numbers sort as numbers."""
+        """Names that are numbers are sorted as numbers."""
         assert (left < right) == (sort_key(str(left)) < sort_key(str(right)))
 
 
@@ -122,12 +122,12 @@ class TestMarkup:
         ],
     )
     def test_harmless(self, html: str, left: str) -> None:
-        """Only harmless markup is left."""
+        """Only harmless markup remains."""
         assert left == safe(html)
 
     @given(ANY)
     def test_text_stays(self, text: str) -> None:
-        """Without markup nothing can run, and the text of the study can be read."""
+        """No script survives sanitizing, and the plain text stays readable."""
         assert "<script" not in safe(f"<b>{text}</b>").lower()
         assert isinstance(plain(text), str)
 
@@ -151,7 +151,7 @@ class TestMarkup:
     ],
 )
 def test_json_numbers(literal: str, text: str) -> None:
-    """Numbers of JSON become the text that PHP's json_decode and cast give.
+    """Numbers of JSON become the text that PHP's json_decode and cast produce.
 
     Source:
         PHP manual, json_decode and "Converting to string"; precision is 14.
@@ -167,6 +167,6 @@ def test_not_json(literal: str) -> None:
 
 
 def test_json_of_odd_values() -> None:
-    """Numbers, booleans and null of JSON are read as their text."""
+    """Numbers, booleans and null of JSON are read as text."""
     data = json.dumps([{"a": 1, "b": 1.5, "c": True, "d": None, "e": [1]}])
     assert [{"a": "1", "b": "1.5", "c": "1", "d": "", "e": "[1]"}] == read_rows(data, "json")

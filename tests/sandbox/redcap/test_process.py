@@ -1,4 +1,4 @@
-"""The program: how it starts, refuses to start, stops, survives, and bears many at once."""
+"""The program: start, startup errors, shutdown, crash recovery and concurrency."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ DELAYED_ACKNOWLEDGEMENT_SECONDS = 0.04
 
 
 def refusal(command: list[str], **environment: str) -> str:
-    """Return the single error line of a sandbox that does not start."""
+    """Return the single error line of a sandbox that fails to start."""
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -61,13 +61,13 @@ def call(server: Server, content: str, **params: str) -> httpx.Response:
 
 class TestRefusals:
     def test_production(self, tmp_path: Path) -> None:
-        """It never runs in production."""
+        """It never starts in production."""
         message = refusal(arguments(tmp_path, free_port()), AMARRE_ENV="production")
         assert "does not run in production" in message
         assert not (tmp_path / "redcap.sqlite").exists()
 
     def test_port_in_use(self, tmp_path: Path) -> None:
-        """A port in use is named."""
+        """The error names a port in use."""
         port = free_port()
         with socket.create_server(("127.0.0.1", port)):
             message = refusal(arguments(tmp_path, port))
@@ -76,14 +76,14 @@ class TestRefusals:
 
     @pytest.mark.parametrize("listen", ["3010", "127.0.0.1:0", "127.0.0.1:99999", "::1:3010"])
     def test_bad_address(self, tmp_path: Path, listen: str) -> None:
-        """An address that is none is shown."""
+        """The error shows an invalid address."""
         command = arguments(tmp_path, 1)[3:]
         command[command.index("--listen") + 1] = listen
         with pytest.raises(ConfigError, match=f"'{re.escape(listen)}'"):
             config.read(command, {})
 
     def test_bad_files(self, tmp_path: Path) -> None:
-        """A missing or wrong token file, database or study is named."""
+        """The error names a missing or invalid token file, database or study."""
         command = arguments(tmp_path, 1)[3:]
         (tmp_path / "token").write_text("short")
         with pytest.raises(ConfigError, match="must contain 32 hexadecimal digits"):
@@ -108,7 +108,7 @@ class TestRefusals:
 
 class TestLife:
     def test_restarts(self, tmp_path: Path) -> None:
-        """Records, links and projects outlive the process, stopped or killed; stopping is quick."""
+        """Records, links and projects survive SIGTERM and SIGKILL; shutdown is quick."""
         server = start(tmp_path)
         call(server, "record", data='[{"record_id": "1", "email": "ada@example.org"}]')
         link = call(server, "surveyLink", record="1", instrument="form").text
@@ -139,7 +139,7 @@ class TestLife:
         assert not re.search(secrets, (tmp_path / "log").read_text())
 
     async def test_hanging_calls_do_not_hold_it(self, tmp_path: Path) -> None:
-        """A call that hangs on purpose neither answers nor keeps the process from stopping."""
+        """A call that hangs on purpose does not delay shutdown."""
         server = start(tmp_path)
         async with httpx.AsyncClient() as http:
             await http.put(f"{server.url}/_control/faults", json={"mode": "hang"})
@@ -154,7 +154,7 @@ class TestLife:
             await asyncio.gather(hanging, return_exceptions=True)
 
     async def test_own_study(self, tmp_path: Path) -> None:
-        """Another dictionary makes another project, every instrument of it a survey."""
+        """Another dictionary creates another project with every instrument as a survey."""
         study = tmp_path / "health.csv"
         study.write_text("field_name,form_name,field_type\npid,visit,text\npain,visit,slider\n")
         store = setup.open_store(configured(tmp_path, study_file=study))
@@ -179,7 +179,7 @@ def test_short_answers_leave_at_once(server: Server) -> None:
 
 class TestManyAtOnce:
     async def test_writers(self, api: Api) -> None:
-        """Imports at the same time lose nothing, also into one record."""
+        """Concurrent imports lose nothing, even into one record."""
         fields = ["demandeur_nom", "demandeur_prenom", "userid", "email", "lien_reviewer"]
         rows = [{"record_id": str(n % 10), fields[n % 5]: f"x{n}@example.org"} for n in range(100)]
         await asyncio.gather(*(api.save(row) for row in rows))
@@ -189,7 +189,7 @@ class TestManyAtOnce:
         assert sum(bool(row[name]) for row in found for name in fields) == 10
 
     async def test_auto_numbers(self, api: Api) -> None:
-        """Numbers given at the same time are all different."""
+        """Numbers assigned concurrently are all different."""
         params = {"forceAutoNumber": "true", "returnContent": "auto_ids"}
         answers = await asyncio.gather(
             *(api.save({"record_id": "new"}, **params) for _ in range(40))
@@ -197,20 +197,20 @@ class TestManyAtOnce:
         assert 40 == len({answer[0] for answer in answers})
 
     async def test_links(self, api: Api) -> None:
-        """A link asked for by many at once is one link."""
+        """Concurrent requests for a link return the same link."""
         await api.save({"record_id": "1"})
         links = await asyncio.gather(*(api.link("1", "form") for _ in range(20)))
         assert 1 == len(set(links))
 
     async def test_submissions(self, api: Api) -> None:
-        """Of many submissions of one survey at once, one is taken."""
+        """Of many concurrent submissions of one survey, exactly one is accepted."""
         await api.save({"record_id": "1"})
         link = await api.link("1", "validation_finale")
         pages = await asyncio.gather(*(api.http.post(link) for _ in range(10)))
         assert 1 == sum("validée" in page.text for page in pages)
 
     async def test_reader_sees_one_moment(self, api: Api, store: Store) -> None:
-        """An export shows the records as they were when it began, whatever is written meanwhile."""
+        """An export is a snapshot of the records at its start, despite concurrent writes."""
         await api.save(*({"record_id": str(n)} for n in range(50)))
         with store.reading() as db:
             before = db.execute("SELECT count(*) FROM record").fetchone()
@@ -218,7 +218,7 @@ class TestManyAtOnce:
             assert before == db.execute("SELECT count(*) FROM record").fetchone()
 
     async def test_two_servers_on_one_file(self, tmp_path: Path) -> None:
-        """Two servers on one database see one another's records and designs."""
+        """Two servers on one database see each other's records and designs."""
         stores = [setup.open_store(configured(tmp_path)) for _ in range(2)]
         async with calls_to(stores[0]) as first, calls_to(stores[1]) as second:
             await asyncio.gather(
@@ -235,7 +235,7 @@ class TestManyAtOnce:
 
 
 def test_help() -> None:
-    """The command line explains itself."""
+    """The command line has a help text."""
     done = subprocess.run(
         [sys.executable, "-m", "sandbox.redcap", "--help"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""PyCap, a client that we did not write, takes the sandbox for REDCap."""
+"""PyCap, an independent client, works with the sandbox as with REDCap."""
 
 import io
 from typing import Any
@@ -14,7 +14,7 @@ from tests.sandbox.redcap.conftest import SUPER_TOKEN, TOKEN, Server
 
 
 def create(server: Server, odm: str) -> Any:
-    """A project made from XML, with the rights that its creator still lacks."""
+    """A project created from XML, with the rights that its creator still lacks."""
     item = "<item><project_title>Test</project_title><purpose>0</purpose></item>"
     form = {"token": SUPER_TOKEN, "content": "project", "format": "xml", "data": item, "odm": odm}
     token = httpx.post(server.api_url, data=form).text[-32:]
@@ -49,7 +49,7 @@ class TestClassicExport:
         assert str(classic.export_version()) >= "12.0.1"
 
     def test_types_of_old_exports(self, classic: Any) -> None:
-        """textarea and select come out as notes and dropdown, choices and limits as text."""
+        """textarea and select become notes and dropdown; choices and limits become text."""
         fields = {field["field_name"]: field for field in classic.export_metadata()}
         assert "notes" == fields["address"]["field_type"]
         assert "dropdown" == fields["light"]["field_type"]
@@ -61,7 +61,7 @@ class TestClassicExport:
         assert "Contact" == fields["first_name"]["section_header"]
 
     def test_records(self, classic: Any) -> None:
-        """Three members, whole or by field, the record id always in front."""
+        """Three members, whole or by field; the record id is always first."""
         assert 3 == len(classic.export_records())
         names = classic.export_records(fields=["first_name"])
         assert {"record_id": "1", "first_name": "Ada"} == names[0]
@@ -73,12 +73,12 @@ class TestClassicExport:
         assert 30 == len(classic.export_records(format_type="df", record_type="eav"))
 
     def test_filter(self, classic: Any) -> None:
-        """filterLogic chooses records."""
+        """filterLogic selects records."""
         found = classic.export_records(filter_logic='[first_name] = "Bo" and [length] > 2')
         assert ["2"] == [row["record_id"] for row in found]
 
     def test_labels(self, classic: Any) -> None:
-        """Labels stand for codes, and for headers in csv."""
+        """Labels replace codes, and headers in csv."""
         row = classic.export_records(raw_or_label="label", records=["1"])[0]
         assert ("Loam", "Complete") == (row["soil"], row["members_complete"])
         text = classic.export_records(format_type="csv", raw_or_label_headers="label")
@@ -87,7 +87,7 @@ class TestClassicExport:
 
 class TestClassicImport:
     def test_counts_and_ids(self, classic: Any) -> None:
-        """Count, ids, nothing; deleting answers how many."""
+        """Count, ids, nothing; deletion returns how many."""
         rows = [{"record_id": number} for number in (4, 5, 6)]
         assert {"count": 3} == classic.import_records(rows)
         assert ["4", "5", "6"] == classic.import_records(rows, return_content="ids")
@@ -99,19 +99,19 @@ class TestClassicImport:
         [("csv", "3"), ("xml", '<?xml version="1.0" encoding="UTF-8" ?><count>3</count>')],
     )
     def test_other_shapes(self, classic: Any, shape: str, counted: str) -> None:
-        """Counts as csv and xml, exactly."""
+        """Exact counts in csv and xml."""
         frame = pd.read_csv(io.StringIO("record_id\n4\n5\n6"))
         got = classic.import_records(frame, import_format="df", return_format_type=shape)
         assert counted == got
         assert "3" == classic.delete_records(["4", "5", "6"], return_format_type=shape)
 
     def test_frame_comes_back(self, classic: Any) -> None:
-        """An exported DataFrame, blanks and calculated columns in it, can be imported."""
+        """An exported DataFrame with blanks and calculated columns can be imported."""
         frame = classic.export_records(format_type="df", df_kwargs={"sep": ","}).convert_dtypes()
         assert {"count": 3} == classic.import_records(frame, import_format="df")
 
     def test_auto_numbers(self, classic: Any) -> None:
-        """Forced numbers follow the highest; the answer pairs new and given names."""
+        """Forced numbers follow the highest; the response pairs new and given names."""
         got = classic.import_records(
             [{"record_id": "x", "first_name": "Dee"}],
             force_auto_number=True,
@@ -122,7 +122,7 @@ class TestClassicImport:
         assert 1 == classic.delete_records(["4"])
 
     def test_faults(self, classic: Any) -> None:
-        """Unknown columns and bad values raise, and nothing is stored."""
+        """Unknown columns and invalid values raise, and nothing is stored."""
         with pytest.raises(RedcapError, match="were not found in the project"):
             classic.import_records([{"record_id": "9", "nonsense": "1"}])
         with pytest.raises(RedcapError, match="valid category"):
@@ -132,7 +132,7 @@ class TestClassicImport:
 
 class TestClassicDictionary:
     def test_names(self, classic: Any) -> None:
-        """15 fields and a status field make 16 export names."""
+        """15 fields and a status field have 16 export names."""
         assert 16 == len(classic.export_field_names())
         assert 1 == len(classic.export_field_names(field="first_name"))
         columns = classic.export_field_names(format_type="df").columns
@@ -140,7 +140,7 @@ class TestClassicDictionary:
         assert 1 == len(classic.export_instruments())
 
     def test_round_trips(self, classic: Any) -> None:
-        """The dictionary is replaced as a whole: by JSON, csv and DataFrame."""
+        """The dictionary is replaced as a whole, by JSON, csv and DataFrame."""
         whole = classic.export_metadata()
         assert 14 == classic.import_metadata(whole[:14])
         assert 15 == classic.import_metadata(whole)
@@ -175,7 +175,7 @@ class TestClassicRest:
         assert "email" in people.columns
 
     def test_users(self, classic: Any) -> None:
-        """One user with API rights; others come and go, have roles and groups."""
+        """One user with API rights; others are created and deleted, with roles and groups."""
         users = classic.export_users()
         assert [1] == [user["api_export"] for user in users]
         assert "1" == classic.import_users([{"username": "zoe"}], return_format_type="csv")
@@ -194,7 +194,7 @@ class TestClassicRest:
         assert 1 == len(classic.export_users(format_type="df"))
 
     def test_groups(self, classic: Any) -> None:
-        """Groups come and go under names made from their labels."""
+        """Groups are created and deleted; their names derive from their labels."""
         assert 1 == len(classic.export_dags(format_type="df"))
         new = [{"data_access_group_name": "South Gate", "unique_group_name": ""}]
         assert "1" == classic.import_dags(new, return_format_type="csv")
@@ -204,7 +204,7 @@ class TestClassicRest:
         assert "1" == classic.import_user_dag_assignment(mapping, return_format_type="csv")
 
     def test_log(self, classic: Any) -> None:
-        """The oldest change to the design is the creation."""
+        """The oldest change to the design is the creation of the project."""
         oldest = classic.export_logging(log_type="manage").pop()
         assert "manage/design" in oldest["action"].lower()
         assert [] == classic.export_logging(user="nobody")
@@ -228,12 +228,12 @@ class TestClassicRest:
             classic.export_file_repository(folder_id=99)
 
     def test_pdf(self, classic: Any) -> None:
-        """A PDF of the blank forms, and of a record."""
+        """A PDF of the blank forms and of a record."""
         assert classic.export_pdf()[0].startswith(b"%PDF-")
         assert classic.export_pdf(record="1", instrument="members")[0].startswith(b"%PDF-")
 
     def test_files(self, server: Server) -> None:
-        """A file goes into a record, comes back as it was, and goes."""
+        """A file is uploaded to a record, downloaded unchanged and deleted."""
         amarre = Project(server.api_url, TOKEN)
         amarre.import_records([{"record_id": "file"}])
         content = bytes(range(256))
@@ -268,7 +268,7 @@ class TestLongitudinal:
         assert studies.MAPPINGS == len(long.export_instrument_event_mappings())
 
     def test_records(self, long: Any) -> None:
-        """One row per record and event; forms and fields add up in the project's order."""
+        """One row per record and event; forms and fields follow the project's order."""
         rows = long.export_records()
         assert [
             ("1", "start_arm_1"), ("1", "visit_1_arm_1"),
@@ -285,12 +285,12 @@ class TestLongitudinal:
         assert "Study ID" in long.export_records(format_type="csv", raw_or_label_headers="label")
 
     def test_participants(self, long: Any) -> None:
-        """A record with a row at the event can answer its survey."""
+        """A record with a row at the event can complete its survey."""
         people = long.export_survey_participant_list(instrument="contact", event="start_arm_1")
         assert ["1"] == [person["record"] for person in people]
 
     def test_partial_delete(self, long: Any) -> None:
-        """Deleting one event of a record leaves the others."""
+        """Deleting one event of a record keeps the others."""
         added = [
             {"study_id": "7", "redcap_event_name": e} for e in ("start_arm_1", "visit_1_arm_1")
         ]
@@ -301,13 +301,13 @@ class TestLongitudinal:
         assert 1 == long.delete_records(["7"])
 
     def test_wrong_event(self, long: Any) -> None:
-        """A field cannot be imported into an event that its form is not designated for."""
+        """A field cannot be imported into an event without its form."""
         row = {"study_id": "1", "redcap_event_name": "start_arm_1", "gulls": "3"}
         with pytest.raises(RedcapError, match="not designated for the event named"):
             long.import_records([row])
 
     def test_repeating_round_trips(self, long: Any) -> None:
-        """What repeats, out and in, in every shape."""
+        """Repeating events and forms, exported and imported in every format."""
         for shape in ("xml", "json", "csv", "df"):
             found = long.export_repeating_instruments_events(format_type=shape)
             got = long.import_repeating_instruments_events(found, import_format=shape)
@@ -316,7 +316,7 @@ class TestLongitudinal:
         assert ("visit_1_arm_1", "rings") == (only["event_name"], only["form_name"])
 
     def test_repeating_rows(self, long: Any) -> None:
-        """Instances are rows of their own, numbered; 'new' takes the next number."""
+        """Instances are rows with their own number; 'new' is assigned the next one."""
         base = {
             "study_id": "8",
             "redcap_event_name": "visit_1_arm_1",
@@ -331,7 +331,10 @@ class TestLongitudinal:
         assert 1 == long.delete_records(["8"])
 
     def test_arms_events_and_mappings(self, long: Any) -> None:
-        """Arms and events come, are renamed and go; overriding arms takes everything with it."""
+        """
+        Arms and events are created, renamed and deleted; overriding arms deletes everything in
+        them.
+        """
         assert 1 == long.import_arms([{"arm_num": 3, "name": "Island"}])
         assert 2 == len(long.export_arms())
         assert 1 == long.import_events([{"event_name": "new_event", "arm_num": "3"}])

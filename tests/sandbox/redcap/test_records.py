@@ -49,7 +49,7 @@ async def types(api: Api) -> Api:
 
 class TestImportLikePhp:
     async def test_numbers(self, types: Api) -> None:
-        """A float of JSON is the code or the record that it is as text in PHP (F1)."""
+        """A JSON float is the code or the record name that PHP makes of it as text (F1)."""
         await types.save({"id": 9, "yes": 1.0})
         await types.save({"id": 9.0, "pick": 1.0})
 
@@ -57,7 +57,7 @@ class TestImportLikePhp:
         assert ("9", "1", "1") == (row["id"], row["yes"], row["pick"])
 
     async def test_case_of_names(self, types: Api) -> None:
-        """Record names that differ only by case are one record, spelt as at first (F5)."""
+        """Record names that differ only by case are one record, spelled as first imported (F5)."""
         await types.save({"id": "R1", "note": "a"}, {"id": "r1", "n": "1"})
         await types.save({"id": "r1", "i": "2"})
 
@@ -66,7 +66,7 @@ class TestImportLikePhp:
         assert (await types.post("pdf", record="r1")).content.startswith(b"%PDF-")
 
     async def test_missing_data_codes(self, types: Api) -> None:
-        """A missing data code stands for any answer, has a label, and logic knows it (F5)."""
+        """A missing data code is valid for any field, has a label and is known to logic (F5)."""
         codes = json.dumps({"missing_data_codes": "-99, Unknown | NA, Not asked"})
         await types.text("project_settings", data=codes, format="json")
         await types.save({"id": "1", "i": "NA", "day": "-99", "pick": "NA"}, {"id": "2", "i": "5"})
@@ -98,7 +98,7 @@ class TestIndexedFilter:
         ],
     )
     async def test_same_answer(self, types: Api, logic: str, names: list[str]) -> None:
-        """A filter that an index serves finds what reading every record would find."""
+        """A filter served by an index finds the same records as reading all of them."""
         await types.save(
             {"id": "1", "mail": "Ada@X.org", "n": "1", "note": "É"},
             {"id": "2", "mail": "bo@x.org", "n": "2", "note": "e"},
@@ -109,7 +109,7 @@ class TestIndexedFilter:
         assert names == [row["id"] for row in found]
 
     def test_plan(self, tmp_path: Path) -> None:
-        """A look-up by an answer searches an index; it does not scan the records (A8)."""
+        """A lookup by an answer uses an index instead of scanning the records (A8)."""
         store = Store(tmp_path / "redcap.sqlite")
         assert store.index_answers("email")
         assert not store.index_answers("e'")
@@ -125,7 +125,7 @@ class TestIndexedFilter:
         assert not any(re.match(r"SCAN [her]\b", step) for step in plan), plan
 
     def test_closed(self, tmp_path: Path) -> None:
-        """A connection that is in use when the store closes is closed at the end of its use."""
+        """A connection in use while the store closes is closed after its use."""
         store = Store(tmp_path / "redcap.sqlite")
         with store.reading() as used:
             store.close()
@@ -134,7 +134,7 @@ class TestIndexedFilter:
             used.execute("SELECT 1")
 
     def test_bounded(self, tmp_path: Path) -> None:
-        """Filters on many fields do not make imports ever slower."""
+        """Filters on many fields do not make imports slower and slower."""
         store = Store(tmp_path / "redcap.sqlite")
         made = [store.index_answers(f"field{number}") for number in range(MAX_INDEXES + 3)]
         store.close()
@@ -157,7 +157,7 @@ class TestFlatExport:
 
     async def test_raw_values_are_texts(self, types: Api) -> None:
         """
-        Numbers come back as text, blanks as empty text, an unticked box and an untouched form as 0.
+        Numbers are text and blanks empty text; an unchecked box and an untouched form are 0.
         """
         await types.save({"id": 7, "n": 1.5, "yes": True, "box___1": 1, "note": None})
         (row,) = await types.export()
@@ -165,7 +165,7 @@ class TestFlatExport:
         assert ("1", "0", "0") == (row["box___1"], row["box___b_2"], row["all_complete"])
 
     async def test_labels(self, types: Api) -> None:
-        """Labels for codes; Checked and Unchecked, or the choice, for boxes."""
+        """Labels replace codes; boxes have Checked and Unchecked, or the choice."""
         await types.save({"id": "1", "yes": "0", "pick": "1", "box___1": "1", "all_complete": "2"})
         (row,) = await types.export(rawOrLabel="label")
         assert ("No", "One, or so", "Complete") == (row["yes"], row["pick"], row["all_complete"])
@@ -185,7 +185,7 @@ class TestFlatExport:
         assert [{"id": "1"}] == rows
 
     async def test_csv_quoting(self, types: Api) -> None:
-        """Values with a delimiter, quote, line break, tab or space are quoted, others not."""
+        """Values with a delimiter, quote, line break, tab or space are quoted; others are not."""
         await types.save({"id": "1", "note": 'a "b"\nc'}, {"id": "2", "note": "d;e"})
         text = await types.text("record", format="csv", fields=["id", "note"])
         assert 'id,note\n1,"a ""b""\nc"\n2,d;e\n' == text
@@ -195,7 +195,7 @@ class TestFlatExport:
         assert "id\tn\n1\t\n2\t\n" == text
 
     async def test_xml(self, types: Api) -> None:
-        """XML holds the values as character data, whatever is in them."""
+        """XML contains the values as character data, whatever they contain."""
         await types.save({"id": "1", "note": "<&]]>"})
         text = await types.text("record", format="xml", fields=["id", "note"])
         assert (
@@ -204,44 +204,44 @@ class TestFlatExport:
         ) == text
 
     async def test_nothing_found(self, types: Api) -> None:
-        """Nothing: an empty list, a header, an empty root."""
+        """No records: an empty list, a header, an empty root."""
         assert [] == await types.export()
         assert "id\n" == await types.text("record", format="csv", fields=["id"])
         assert (await types.text("record")).endswith("<records></records>")
 
     async def test_record_id_only_when_asked(self, types: Api) -> None:
-        """Restricting fields leaves the record id out, and equal rows stay apart."""
+        """Selecting fields omits the record id, and equal rows stay separate."""
         await types.save({"id": "1", "n": "5"}, {"id": "2", "n": "5"}, {"id": "3"})
         assert [{"n": "5"}, {"n": "5"}, {"n": ""}] == await types.export(fields=["n"])
         assert ["twice", "more_complete"] == list((await types.export(forms=["more"]))[0])
 
     async def test_natural_order(self, types: Api) -> None:
-        """Records come in the order in which people number them."""
+        """Records are sorted in natural order."""
         await types.save(*({"id": name} for name in ("10", "9", "b10", "b9", "01")))
         names = [row["id"] for row in await types.export(fields=["id"])]
         assert ["01", "9", "10", "b9", "b10"] == names
 
     async def test_decimal_comma_and_grey_status(self, types: Api) -> None:
-        """A comma in numbers and a blank for untouched forms, when asked."""
+        """A comma in numbers and a blank for untouched forms, on request."""
         await types.save({"id": "1", "n": "1.5", "note": "1.5"})
         (row,) = await types.export(decimalCharacter=",", exportBlankForGrayFormStatus="true")
         assert ("1,5", "1.5", "") == (row["n"], row["note"], row["all_complete"])
 
     async def test_combined_boxes(self, types: Api) -> None:
-        """One column per checkbox, when asked."""
+        """One column per checkbox, on request."""
         await types.save({"id": "1", "box___1": "1", "box___b_2": "1"})
         (row,) = await types.export(fields=["box"], combineCheckboxOptions="true")
         assert {"box": "1,B-2"} == row
 
     async def test_date_range(self, types: Api) -> None:
-        """Only what changed within the range."""
+        """Only records changed within the range."""
         await types.save({"id": "1"})
         assert [] == await types.export(dateRangeBegin="2199-01-01 00:00:00")
         assert [] == await types.export(dateRangeEnd="2001-01-01 00:00:00")
         assert 1 == len(await types.export(dateRangeBegin="2001-01-01 00:00:00"))
 
     async def test_unknown_names(self, types: Api) -> None:
-        """Unknown fields and forms are 400 and named; pseudo-fields count as unknown."""
+        """Unknown fields and forms give 400 and are named; pseudo-fields count as unknown."""
         message = await types.error("record", fields=["x", "id", "y"])
         assert "The following values in the parameter \"fields\" are not valid: 'x', 'y'" == message
         await types.error("record", fields=["redcap_event_name"])
@@ -285,12 +285,12 @@ class TestImport:
         assert '<?xml version="1.0" encoding="UTF-8" ?><count>1</count>' == answer
 
     async def test_background(self, types: Api) -> None:
-        """A background import answers success, whatever else was asked."""
+        """A background import responds with success, whatever else was requested."""
         got = await types.save({"id": "1"}, backgroundProcess="true", returnContent="ids")
         assert {"success": True} == got
 
     async def test_all_or_nothing(self, types: Api) -> None:
-        """One bad value among many rows: nothing is stored, every fault is named."""
+        """One invalid value among many rows: nothing is stored and every error is named."""
         rows = [{"id": "1", "n": "1"}, {"id": "2", "n": "x", "mail": "no"}]
         message = await types.error("record", data=json.dumps(rows))
         reason = "could not be validated because it does not follow the expected format"
@@ -315,13 +315,13 @@ class TestImport:
         ],
     )
     async def test_formats(self, types: Api, field: str, good: str, bad: str) -> None:
-        """Every format has values that it takes and values that it refuses; labels are no codes."""
+        """Every format accepts some values and rejects others; labels are not codes."""
         await types.save({"id": "1", field: good})
         assert good == (await types.export())[0][field]
         await types.error("record", data=json.dumps([{"id": "1", field: bad}]))
 
     async def test_dates_by_order(self, types: Api) -> None:
-        """dateFormat gives the order of dates on import; they are stored year first."""
+        """dateFormat sets the order of dates on import; they are stored year first."""
         await types.save({"id": "1", "day": "31/12/2026"}, dateFormat="DMY")
         assert [{"day": "2026-12-31"}] == await types.export(fields=["day"])
         await types.save({"id": "1", "day": "12-30-2026"}, dateFormat="MDY")
@@ -329,7 +329,7 @@ class TestImport:
         await types.error("record", data='[{"id": "1", "day": "31/12/2026"}]')
 
     async def test_overwriting(self, types: Api) -> None:
-        """Blanks are ignored, or erase when asked; what is not named always stays."""
+        """Blanks are ignored, or erase on request; fields not imported always stay."""
         await types.save({"id": "1", "n": "1", "i": "2", "box___1": "1"})
         await types.save({"id": "1", "n": "", "box___1": ""})
         assert "1" == (await types.export())[0]["n"]
@@ -338,7 +338,9 @@ class TestImport:
         assert ("", "2", "0") == (row["n"], row["i"], row["box___1"])
 
     async def test_extras(self, types: Api) -> None:
-        """Calculated fields and timestamps are accepted and ignored; unknown columns are not."""
+        """
+        Calculated fields and timestamps are accepted and ignored; unknown columns are rejected.
+        """
         await types.save({"id": "1", "n": "4", "twice": "99", "all_timestamp": "2020-01-01"})
         assert "8" == (await types.export())[0]["twice"]
         message = await types.error("record", data='[{"id": "1", "a": "1", "b": "2"}]')
@@ -347,21 +349,21 @@ class TestImport:
         ) == message
 
     async def test_names(self, types: Api) -> None:
-        """Names are trimmed, at most 100 characters, never blank."""
+        """Names are trimmed, have at most 100 characters and are never blank."""
         await types.save({"id": "  x y  "})
         assert ["x y"] == [row["id"] for row in await types.export(fields=["id"])]
         for name in ("", "a" * 101, "a\x00b"):
             await types.error("record", data=json.dumps([{"id": name}]))
 
     async def test_odd_names_are_data(self, types: Api) -> None:
-        """Quotes, brackets and percent signs in names harm nothing."""
+        """Quotes, brackets and percent signs in names are safe."""
         names = ["a'b", 'a"b', "[x]", "%00", "'; drop table record; --", "é"]
         await types.save(*({"id": name} for name in names))
         for name in names:
             assert [{"id": name}] == await types.export(fields=["id"], records=[name])
 
     async def test_auto_numbers(self, types: Api) -> None:
-        """Given names only group rows; new ones follow the highest number."""
+        """Given names only group rows; the new ones follow the highest number."""
         await types.save({"id": "41"}, {"id": "x9"})
         rows = [{"id": "a", "n": "1"}, {"id": "b"}, {"id": "a", "i": "2"}]
         got = await types.save(*rows, forceAutoNumber="true", returnContent="auto_ids")
@@ -383,13 +385,16 @@ class TestImport:
         ],
     )
     async def test_broken_data(self, types: Api, shape: str, data: str) -> None:
-        """Data that is not of its format is 400 with a sentence."""
+        """Data in another format gives 400 with a sentence."""
         await types.error("record", action="import", data=data, format=shape)
 
 
 class TestDeleteAndRename:
     async def test_delete(self, types: Api) -> None:
-        """An array of names is needed; an unknown one stops everything; the answer is a number."""
+        """
+        An array of names is required; an unknown name cancels the deletion; the response is a
+        number.
+        """
         await types.save({"id": "1"}, {"id": "2"})
         with_right = {"username": "sandbox", "record_delete": 1}
         assert 1 == await types.json("user", data=json.dumps([with_right]))
@@ -402,7 +407,7 @@ class TestDeleteAndRename:
         assert [] == await types.export()
 
     async def test_delete_form(self, api: Api) -> None:
-        """Deleting an instrument of a record leaves its other answers."""
+        """Deleting an instrument of a record keeps its other answers."""
         await api.save({"record_id": "1", "email": "a@example.org", "demandeur_nom": "A"})
         assert 1 == await api.json("record", action="delete", records=["1"], instrument="form")
         (row,) = await api.export(fields=["email", "demandeur_nom"])
@@ -420,7 +425,9 @@ class TestDeleteAndRename:
         await api.error("record", action="rename", record="one", new_record_name="2")
 
     async def test_delete_arm(self, api: Api) -> None:
-        """Deleting an arm of a record leaves its other arms; without any row it is gone."""
+        """
+        Deleting an arm of a record keeps its other arms; without any row the record is deleted.
+        """
         birds = await api.create(studies.bird_count())
         right = {"username": "sandbox", "record_delete": 1}
         await birds.json("user", data=json.dumps([right]))
@@ -436,7 +443,7 @@ class TestDeleteAndRename:
 
 class TestOdm:
     async def test_round_trip(self, api: Api) -> None:
-        """Records exported as ODM can be imported again, repeated rows included."""
+        """Records exported as ODM can be imported again, including repeated rows."""
         birds = await api.create(studies.bird_count())
         row = {
             "study_id": "1", "redcap_event_name": "visit_1_arm_1",
@@ -450,14 +457,14 @@ class TestOdm:
         assert before == await copy.export()
 
     async def test_not_odm(self, api: Api) -> None:
-        """Other documents are refused with a sentence."""
+        """Other documents are rejected with a sentence."""
         message = await api.error("record", action="import", format="odm", data="<html/>")
         assert "is not a CDISC ODM document" in message
 
 
 class TestRepeating:
     async def test_repeating_columns(self, api: Api) -> None:
-        """The number of an instance is an integer, blank where nothing repeats."""
+        """An instance number is an integer, blank where nothing repeats."""
         birds = await api.create(studies.bird_count())
         base: dict[str, Any] = {"study_id": "1", "redcap_event_name": "visit_1_arm_1"}
         await birds.save({**base, "redcap_repeat_instrument": "rings", "ring": "A"})
@@ -498,7 +505,7 @@ class TestRepeatingEvents:
         assert 1 == first["redcap_repeat_instance"]
 
     async def test_survey_of_an_instance(self, api: Api) -> None:
-        """Each instance has a survey link of its own, and its answers go to its row."""
+        """Each instance has its own survey link, and the answers go to its row."""
         odm = studies.bird_count().replace(
             "<redcap:SurveysGroup>",
             '<redcap:SurveysGroup><redcap:Surveys form_name="rings" title="Ring"/>',
@@ -523,13 +530,13 @@ class TestRepeatingEvents:
 
 
 async def test_half_characters(api: Api) -> None:
-    """Half of a surrogate pair, which nothing can store, is replaced."""
+    """Half a surrogate pair, which cannot be stored, is replaced."""
     assert {"count": 1} == await api.json("record", data='[{"record_id": "a\\ud800"}]')
     assert [{"record_id": "a?"}] == await api.export(fields=["record_id"])
 
 
 async def test_abandoned_exports(server: Server) -> None:
-    """Clients that leave in the middle of a long export leave nothing behind."""
+    """Clients that disconnect during a long export leak nothing."""
     rows = [{"record_id": f"long{n}", "demandeur_nom": "x" * 9_000} for n in range(400)]
     form = {"token": TOKEN, "content": "record", "format": "json"}
     async with httpx.AsyncClient(timeout=60) as http:

@@ -1,4 +1,4 @@
-"""Survey pages: what a link opens, what a respondent may send, what is kept."""
+"""Survey pages: what a link opens, what a respondent may send, what is stored."""
 
 import re
 from typing import Any
@@ -52,7 +52,7 @@ async def link(api: Api) -> str:
 
 
 def faults(page: httpx.Response) -> list[str]:
-    """Names of the fields that the page finds fault with."""
+    """Names of the fields that the page marks as invalid."""
     return re.findall(r'id="([a-z_]+)-fault"', page.text)
 
 
@@ -80,7 +80,7 @@ class TestLinks:
             await api.error("surveyLink", record="r1", instrument=instrument)
 
     async def test_participants(self, api: Api, link: str) -> None:
-        """Every record is listed with its link and how far it is."""
+        """Every record is listed with its link and its completion status."""
         (row,) = await api.json("participantList", instrument="form")
         assert ("r1", 0, f"http://sandbox.test{link}") == (
             row["record"], row["response_status"], row["survey_link"],
@@ -103,7 +103,7 @@ class TestLinks:
 
 class TestPage:
     async def test_language_and_safety(self, api: Api, link: str) -> None:
-        """The page speaks the study's language and lets nothing foreign run or leak."""
+        """The page declares the study's language, runs no foreign script and leaks nothing."""
         page = await api.http.get(link)
         assert '<html lang="fr">' in page.text
         policy = page.headers["content-security-policy"]
@@ -122,13 +122,15 @@ class TestPage:
         assert page.count("<fieldset") == page.count("<legend>")
 
     async def test_only_what_branching_shows(self, api: Api, link: str) -> None:
-        """Before any answer only the first questions show; the rest waits, hidden."""
+        """Before any answer only the first questions are visible; the others are hidden."""
         page = await api.http.get(link)
         assert ["demandeur_nom", "demandeur_prenom", "demandeur_statut"] == shown(page)
         assert "data-logic=" in page.text
 
     async def test_refresh_without_script(self, api: Api, link: str) -> None:
-        """Without script a button shows what the answers ask for next, and stores nothing."""
+        """
+        Without scripts a button shows the questions that the answers lead to, and stores nothing.
+        """
         form = {"demandeur_nom": "A", "demandeur_statut": "1", "__action": "refresh"}
         page = await api.http.post(link, data=form)
         assert "mobilite_type" in shown(page)
@@ -137,13 +139,13 @@ class TestPage:
         assert [{"demandeur_nom": ""}] == await api.export(fields=["demandeur_nom"])
 
     async def test_answers_of_others_in_labels(self, api: Api, link: str) -> None:
-        """Labels hold other answers, as text whatever they contain; unknown ones are underlined."""
+        """Labels contain other answers, escaped; missing ones are underlined."""
         await api.save({"record_id": "r1", "demandeur_prenom": "<b>Ada</b>"})
         page = await api.http.get(await api.link("r1", "labo"))
         assert "Demande de &lt;b&gt;Ada&lt;/b&gt; ______" in page.text
 
     async def test_status_in_labels(self, api: Api, link: str) -> None:
-        """The final validation shows how far each opinion is."""
+        """The final validation shows the status of each opinion."""
         await api.save({"record_id": "r1", "demandeur_statut": "2"})
         address = await api.link("r1", "validation_finale")
         page = await api.http.get(address)
@@ -153,7 +155,7 @@ class TestPage:
 
 class TestSubmission:
     async def test_complete(self, api: Api, link: str) -> None:
-        """A whole submission is stored, marks the form complete and gives it a time."""
+        """A complete submission is stored with a timestamp and marks the form complete."""
         page = await api.http.post(link, data=INVITATION, files=CV)
         assert (200, "completed") == (page.status_code, state_of(page.text)), faults(page)
         (row,) = await api.export(forms=["form"], exportSurveyFields="true")
@@ -166,7 +168,7 @@ class TestSubmission:
         assert 'application/pdf; name="cv.pdf";charset=UTF-8' == file.headers["content-type"]
 
     async def test_once(self, api: Api, link: str) -> None:
-        """A completed survey takes nothing more and shows no answer."""
+        """A completed survey accepts nothing more and shows no answers."""
         await api.http.post(link, data=INVITATION, files=CV)
         for page in (
             await api.http.get(link),
@@ -177,7 +179,7 @@ class TestSubmission:
         assert [{"invite_nom": "Charles Babbage"}] == await api.export(fields=["invite_nom"])
 
     async def test_required(self, api: Api, link: str) -> None:
-        """What is shown and required must be answered; nothing is stored until then."""
+        """Required questions that are visible must be answered; nothing is stored until then."""
         page = await api.http.post(link, data={**INVITATION, "invite_nom": " "})
         assert 422 == page.status_code
         assert ["invite_nom", "cv_invite"] == faults(page)
@@ -195,12 +197,12 @@ class TestSubmission:
         ],
     )
     async def test_formats(self, api: Api, link: str, field: str, value: str) -> None:
-        """Formats, limits and choices hold."""
+        """Formats, limits and choices are enforced."""
         page = await api.http.post(link, data={**INVITATION, field: value}, files=CV)
         assert [field] == faults(page)
 
     async def test_day_in_the_order_shown(self, api: Api, link: str) -> None:
-        """A day may be typed day first and is stored year first."""
+        """A date may be typed day first and is stored year first."""
         form = {**INVITATION, "invite_date_naissance": "26/12/1991"}
         await api.http.post(link, data=form, files=CV)
         rows = await api.export(fields=["invite_date_naissance"])
@@ -216,14 +218,14 @@ class TestSubmission:
         assert {"mobilite_type": "", "invitation_type": ""} == row
 
     async def test_fields_of_other_forms_are_ignored(self, api: Api, link: str) -> None:
-        """A respondent writes to the form of the link only."""
+        """A respondent can only write to the form of the link."""
         form = {**INVITATION, "userid": "mallory", "statut_dossier": "5", "contact_complete": "2"}
         await api.http.post(link, data=form, files=CV)
         (row,) = await api.export(fields=["userid", "statut_dossier", "contact_complete"])
         assert {"userid": "u1", "statut_dossier": "", "contact_complete": "0"} == row
 
     async def test_signature(self, api: Api, link: str) -> None:
-        """An opinion is signed by an image, or by typing one's name, which becomes one."""
+        """An opinion is signed with an image, or with a typed name that becomes one."""
         address = await api.link("r1", "demandeur_composante")
         page = await api.http.post(address, data=OPINION)
         assert ["avis_composante_signature"] == faults(page)
@@ -235,7 +237,9 @@ class TestSubmission:
         assert file.content.startswith(b"\x89PNG")
 
     async def test_empty_page_can_be_sent(self, api: Api, link: str) -> None:
-        """A survey without a question, such as the final validation, is completed by sending it."""
+        """
+        A survey without questions, such as the final validation, is completed by submitting it.
+        """
         address = await api.link("r1", "validation_finale")
         assert "completed" == state_of((await api.http.post(address)).text)
         rows = await api.export(fields=["validation_finale_complete"], rawOrLabel="label")
@@ -244,7 +248,7 @@ class TestSubmission:
 
 class TestReturning:
     async def test_save_and_return(self, api: Api, link: str) -> None:
-        """Saved answers wait behind a code, which the API tells too."""
+        """Saved answers require a code, which the API returns too."""
         page = await api.http.post(link, data={"demandeur_nom": "Lovelace", "__action": "save"})
         assert "saved" == state_of(page.text)
         code = await api.text("surveyReturnCode", record="r1", instrument="form")
@@ -286,7 +290,7 @@ async def club(api: Api, **attributes: str) -> Api:
 
 class TestSettings:
     async def test_sections_are_pages(self, api: Api) -> None:
-        """A section begins a page; going back keeps what was answered."""
+        """A section starts a page; going back keeps the answers."""
         members = await club(api, question_by_section="1")
         await members.save({"record_id": "9"})
         link = await members.link("9", "members")
@@ -315,7 +319,7 @@ class TestSettings:
         "attributes", [{"survey_expiration": "2020-01-01 00:00"}, {"response_limit": "1"}]
     )
     async def test_closed(self, api: Api, attributes: dict[str, str]) -> None:
-        """An expired survey, or one with enough responses, takes no more."""
+        """An expired survey, or one with enough responses, accepts no more."""
         members = await club(api, **attributes)
         await api.http.post(await members.link("1", "members"), data={"first_name": "Dee"})
         link = await members.link("2", "members")
@@ -324,7 +328,7 @@ class TestSettings:
         assert "Bo" == (await members.export(records=["2"]))[0]["first_name"]
 
     async def test_redirect(self, api: Api) -> None:
-        """A survey may send its respondents elsewhere at its end."""
+        """A survey may redirect its respondents at the end."""
         members = await club(api, end_survey_redirect_url="https://example.org/thanks")
         link = await members.link("1", "members")
         policy = (await api.http.get(link)).headers["content-security-policy"]
@@ -340,7 +344,7 @@ class TestSettings:
         assert "open" == state_of((await api.http.get(link)).text)
 
     async def test_queue(self, api: Api) -> None:
-        """The queue of a record lists its surveys and which of them are done."""
+        """The queue of a record lists its surveys and which ones are complete."""
         members = await api.create(studies.garden_club())
         url = await members.text("surveyQueueLink", record="1")
         queue = url.removeprefix("http://sandbox.test")
@@ -356,7 +360,7 @@ class TestSettings:
 
 class TestFiles:
     async def test_replace_and_delete(self, api: Api, link: str) -> None:
-        """A document comes and goes through the API; exports name it, eav numbers it."""
+        """A document is uploaded and deleted through the API; exports name it, eav numbers it."""
         where: dict[str, Any] = {"record": "r1", "field": "cv_invite"}
         await api.error("file", action="export", **where)
         for name in ("one.txt", "two.txt"):
@@ -387,7 +391,7 @@ class TestFiles:
 
 
 async def test_overview(api: Api, link: str) -> None:
-    """The first page shows records, the state of each form and links to their surveys."""
+    """The home page shows records, the state of each form and links to their surveys."""
     await api.create(studies.bird_count())
     page = (await api.http.get("/")).text
     assert "r1" in page

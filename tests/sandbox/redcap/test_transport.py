@@ -22,13 +22,13 @@ class TestTransport:
         assert "<error>The requested method is not implemented.</error>" in answer.text
 
     async def test_multipart_is_taken_everywhere(self, api: Api) -> None:
-        """A multipart body works for every operation."""
+        """Every operation accepts a multipart body."""
         form = {"token": TOKEN, "content": "version"}
         answer = await api.http.post("/api/", data=form, files={"unused": ("", b"")})
         assert "16.1.9" == answer.text
 
     async def test_arrays_and_lists(self, api: Api) -> None:
-        """``fields[0]``, ``fields[]`` and a list with commas mean the same."""
+        """``fields[0]``, ``fields[]`` and a comma-separated list are equivalent."""
         await api.save({"record_id": "1", "email": "a@example.org"})
         expected = [{"record_id": "1", "email": "a@example.org"}]
         assert expected == await api.export(fields=["record_id", "email"])
@@ -39,7 +39,7 @@ class TestTransport:
         assert expected == answer.json()
 
     async def test_empty_means_absent(self, api: Api) -> None:
-        """The calls of the application send every parameter, most of them empty."""
+        """The application's calls send every parameter, most of them empty."""
         await api.save({"record_id": "1", "userid": "u", "email": "a@example.org"})
         rows = await api.export(
             action="export", type="flat", csvDelimiter="", records="", fields="userid", forms="",
@@ -54,7 +54,7 @@ class TestTransport:
         [("json", "application/json"), ("csv", "text/csv"), ("xml", "text/xml")],
     )
     async def test_media_types(self, api: Api, shape: str, media: str) -> None:
-        """Data comes under the media type of its format; links and versions as plain text."""
+        """Data has the media type of its format; links and versions are plain text."""
         answer = await api.post("metadata", format=shape)
         assert f"{media}; charset=utf-8" == answer.headers["content-type"]
         answer = await api.post("version", format=shape)
@@ -64,15 +64,15 @@ class TestTransport:
 class TestErrors:
     @pytest.mark.parametrize("token", ["", "C" * 32, "x", "A" * 31, "A" * 64, "' or 1=1 --"])
     async def test_bad_tokens(self, api: Api, token: str) -> None:
-        """An unknown, malformed or missing token is 403, whatever is asked."""
+        """An unknown, malformed or missing token gives 403 for any content."""
         assert NO_API == await api.error("record", token=token, status=403)
 
     async def test_token_case(self, api: Api) -> None:
-        """The hexadecimal digits of a token may be in either case."""
+        """The hexadecimal digits of a token are case-insensitive."""
         assert "16.1.9" == await api.text("version", token=TOKEN.lower())
 
     async def test_envelopes(self, api: Api) -> None:
-        """The error comes in returnFormat, else in format, else as xml."""
+        """Errors use returnFormat, else format, else xml."""
         sentence = 'The value of the parameter "content" is not valid'
         answer = await api.post("nonsense", format="csv", returnFormat="json")
         assert (400, {"error": sentence}) == (answer.status_code, answer.json())
@@ -82,12 +82,12 @@ class TestErrors:
         ) == (await api.post("nonsense")).text
 
     async def test_xml_error_is_escaped(self, api: Api) -> None:
-        """What a client sent cannot break the envelope."""
+        """No input breaks the envelope."""
         answer = await api.post("surveyLink", record="<1>&", instrument="form")
         assert 'The record "&lt;1&gt;&amp;" does not exist' in answer.text
 
     async def test_unknown_action(self, api: Api) -> None:
-        """An action that the content has not is 501; one sent to an export-only content passes."""
+        """An action that the content lacks gives 501; export-only content ignores it."""
         await api.error("record", action="explode", status=501)
         assert "16.1.9" == await api.text("version", action="import")
 
@@ -107,14 +107,14 @@ class TestErrors:
     async def test_bad_values(
         self, api: Api, content: str, params: dict[str, Any], name: str
     ) -> None:
-        """A value outside those allowed is 400 and names its parameter."""
+        """A value outside the allowed ones gives 400 and names its parameter."""
         message = await api.error(content, **params)
         assert f'The value of the parameter "{name}" is not valid' == message
 
 
 @pytest.fixture
 async def guest(api: Api) -> Api:
-    """The same project, whose only user has lost some rights."""
+    """The same project with fewer rights for its only user."""
     fresh = await api.create()
     await fresh.save({"record_id": "1"})
     rights = {"username": "sandbox", "api_import": 0, "record_delete": 0, "design": 0}
@@ -124,7 +124,7 @@ async def guest(api: Api) -> Api:
 
 class TestRights:
     async def test_without_rights(self, guest: Api) -> None:
-        """What a user may not do is 403 and names the privilege."""
+        """A missing right gives 403 and names the privilege."""
         message = await guest.error("record", data="[]", status=403)
         assert "You do not have API Import/Update privileges" == message
         message = await guest.error("record", action="delete", records=["1"], status=403)
@@ -132,7 +132,7 @@ class TestRights:
         await guest.error("metadata", data="[]", status=403)
 
     async def test_projects_are_apart(self, api: Api, guest: Api) -> None:
-        """A token sees its own project only."""
+        """A token sees only its own project."""
         assert [] == await api.export()
         assert ["1"] == [row["record_id"] for row in await guest.export()]
 
@@ -159,7 +159,7 @@ class TestControl:
         ("mode", "status", "body"), [("500", 500, "Internal"), ("html", 200, "<!doctype html>")]
     )
     async def test_modes(self, api: Api, mode: str, status: int, body: str) -> None:
-        """A fault mode applies to every call except to the controls."""
+        """A fault mode applies to every call except the control calls."""
         await put(api.http, mode=mode)
         answer = await api.post("version")
         assert status == answer.status_code
@@ -169,7 +169,7 @@ class TestControl:
         assert "16.1.9" == await api.text("version")
 
     async def test_empty(self, api: Api) -> None:
-        """Mode empty answers 200 with zero bytes."""
+        """Mode empty returns 200 with zero bytes."""
         await put(api.http, mode="empty", error_rate=1.0)
         answer = await api.post("version")
         assert (200, b"") == (answer.status_code, answer.content)
@@ -181,7 +181,7 @@ class TestControl:
         assert {200, 500} == statuses
 
     async def test_ignored_filter(self, api: Api) -> None:
-        """Mode ignore_filter exports what the filter should have left out."""
+        """Mode ignore_filter exports the records that the filter should exclude."""
         await api.save({"record_id": "1", "userid": "u1"}, {"record_id": "2", "userid": "u2"})
         logic = "[userid] = 'u1'"
         assert 1 == len(await api.export(filterLogic=logic))
@@ -200,5 +200,5 @@ class TestControl:
         ],
     )
     async def test_bad_faults(self, api: Api, faults: object) -> None:
-        """Switches that do not exist or are out of range are refused."""
+        """Unknown or out-of-range switches are rejected."""
         assert 400 == (await api.http.put("/_control/faults", json=faults)).status_code

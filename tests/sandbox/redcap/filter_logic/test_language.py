@@ -1,4 +1,4 @@
-"""The logic language: what is true of a row, and what is refused before any row is read."""
+"""The filter language: which rows match, and what is rejected before any row is read."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from sandbox.redcap.records.storage import Answers, Place, Record
 
 
 def field(name: str, kind: str = "text", choices: str = "") -> Field:
-    """A field of the one form."""
+    """A field of the only form."""
     return Field(name, "f", field_type=kind, select_choices_or_calculations=choices)
 
 
@@ -52,7 +52,7 @@ FIRST = Place(1)
 
 
 def row(answers: Answers | None = None) -> Row:
-    """A row of a record with answers at its first event, and two instances at its second."""
+    """A row of a record with answers at its first event and two instances at its second."""
     entries: dict[Place, Answers] = {
         FIRST: answers or {},
         Place(2, "", 1): {"a": "first"},
@@ -75,7 +75,7 @@ ROW = row(
 
 
 def holds(logic: str, at: Row = ROW) -> bool:
-    """Whether *logic* is true."""
+    """Whether *logic* matches."""
     return condition(logic, PROJECT)(at)
 
 
@@ -118,7 +118,7 @@ class TestTruth:
         ],
     )
     def test_true(self, logic: str) -> None:
-        """These hold of the row."""
+        """These match the row."""
         assert holds(logic)
 
     @pytest.mark.parametrize(
@@ -136,11 +136,11 @@ class TestTruth:
         ],
     )
     def test_false(self, logic: str) -> None:
-        """These do not."""
+        """These do not match."""
         assert not holds(logic)
 
     def test_blank(self) -> None:
-        """What was never filled is blank; zero is not; a form not begun is incomplete."""
+        """A field without an answer is blank; zero is not; a form not started is incomplete."""
         assert holds("[a] = '' and [box(1)] = '0' and [f_complete] = 0", row())
         assert not holds("[a] = ''", row({"a": "0"}))
 
@@ -204,11 +204,11 @@ class TestFunctions:
         ],
     )
     def test_value(self, call: str, value: str) -> None:
-        """Each call gives its value."""
+        """Each function returns its expected value."""
         assert holds(f"{call} = {value}")
 
     def test_all_are_tried(self) -> None:
-        """No function goes without a test of its value."""
+        """Every function has a test of its value."""
         source = Path(__file__).read_text(encoding="utf-8")
         assert [] == [name for name in FUNCTIONS if f"{name}(" not in source.replace("def ", "")]
 
@@ -241,13 +241,13 @@ class TestRefusals:
         ],
     )
     def test_says_why(self, logic: str, says: str) -> None:
-        """Invalid logic and unknown names are refused with reason and position."""
+        """Invalid logic and unknown names are rejected with reason and position."""
         with pytest.raises(LogicError) as ei:
             condition(logic, PROJECT)
         assert says in ei.value.message
 
     def test_long_chains_are_fine(self) -> None:
-        """Many alternatives in a row are not deep."""
+        """A long list of alternatives is not deeply nested."""
         assert holds(" or ".join(["1 = 2"] * 3_000 + ["1 = 1"]))
 
 
@@ -273,19 +273,19 @@ class TestPrefilter:
         ],
     )
     def test_what_must_be_there(self, logic: str, found: tuple[str, str] | None) -> None:
-        """Only a text that every true row holds is searched for beforehand."""
+        """Only a text that every matching row contains is used for the index search."""
         wanted = Required(found[0], frozenset({found[1]})) if found else None
         assert wanted == required(logic, PROJECT)
 
     def test_alternatives(self) -> None:
-        """Alternatives of one field are looked up together."""
+        """Alternatives of one field become one requirement."""
         wanted = required("[a] = 'x' or [a] = 'y' or lower([a]) = 'z'", PROJECT)
         assert Required("a", frozenset("xyz")) == wanted
 
 
 class TestBrowser:
     def test_partly_known(self) -> None:
-        """What the page cannot change is put in; what it can stays a question."""
+        """Values that the page cannot change are substituted; the others remain conditions."""
         tree = browser_logic("[a] = 5 and [pick] = '2'", PROJECT, {"a"}, ROW)
         assert ["and", ["=", {"field": "a"}, "5"], True] == json.loads(tree)
         tree = browser_logic("[box(x)] = '1'", PROJECT, {"box"}, ROW)
@@ -293,11 +293,11 @@ class TestBrowser:
 
     @pytest.mark.parametrize("logic", ["", "[b] = 'x'", "round([a]) = 5", "[two_arm_1][a] = 1"])
     def test_left_to_the_server(self, logic: str) -> None:
-        """Nothing is sent where the page has no say, or the script lacks a function."""
+        """No logic is sent where the page cannot decide it or the script lacks a function."""
         assert "" == browser_logic(logic, PROJECT, {"a"}, ROW)
 
     def test_same_functions_in_the_script(self) -> None:
-        """The script of the page knows every function that is sent to it."""
+        """The page's script implements every function that is sent to it."""
         script = Path(browser.__file__).parents[1] / "pages" / "static" / "survey.js"
         known = set(re.findall(r'^  "?(\w+)"?: ', script.read_text(encoding="utf-8"), re.MULTILINE))
         assert set() == browser.IN_BROWSER - known
@@ -308,7 +308,7 @@ NUMBERS = st.decimals(-1_000, 1_000, allow_nan=False, places=2)
 
 
 def nodes() -> st.SearchStrategy[Node]:
-    """Trees of logic that mean something in the project."""
+    """Logic trees that are valid in the project."""
     leaves: st.SearchStrategy[Node] = st.one_of(
         TEXTS.map(Literal),
         st.integers(0, 999).map(lambda n: Literal(str(n))),
@@ -328,7 +328,7 @@ def nodes() -> st.SearchStrategy[Node]:
 
 
 def written(node: Node) -> str:
-    """Logic as text, with every bracket that could be needed."""
+    """Logic as text with all optional brackets."""
     match node:
         case Literal(text=text):
             return f"'{text}'"
@@ -345,44 +345,44 @@ def written(node: Node) -> str:
 class TestProperties:
     @given(nodes())
     def test_text_and_tree(self, node: Node) -> None:
-        """A tree written as text is read as the same tree, and computes without failing."""
+        """A tree written as text parses to the same tree and evaluates without an error."""
         assert node == parse(written(node))
         assert holds(written(node)) in {True, False}
 
     @given(st.text(max_size=60))
     def test_any_text(self, text: str) -> None:
-        """Any text is either logic or refused; nothing else happens."""
+        """Any text either parses or is rejected; nothing else happens."""
         with contextlib.suppress(LogicError):
             holds(text)
 
     @given(st.text(st.sampled_from(list("[ab]()'\"=<>!andornot 05+-#/^")), max_size=40))
     def test_any_shuffle(self, text: str) -> None:
-        """So it is with pieces of logic in any order."""
+        """The same holds for tokens of the language in any order."""
         with contextlib.suppress(LogicError):
             holds(text)
 
     @given(TEXTS, TEXTS)
     def test_equality_of_texts(self, left: str, right: str) -> None:
-        """Texts that are no numbers are equal when they are the same."""
+        """Texts that are not numbers are equal if they are identical."""
         marked = f"x{left}", f"x{right}"
         assert (marked[0] == marked[1]) == holds(f"'{marked[0]}' = '{marked[1]}'")
 
     @given(NUMBERS, NUMBERS)
     def test_order_of_numbers(self, left: Decimal, right: Decimal) -> None:
-        """Numbers compare as numbers, however they are written."""
+        """Numbers compare as numbers in any notation."""
         assert (left < right) == holds(f"'{left}' < '{right}'")
         assert (left == right) == holds(f"'{left}' = '{right}'")
         assert (left >= right) == holds(f"'{left}' >= '{right}'")
 
     @given(nodes(), nodes())
     def test_de_morgan(self, left: Node, right: Node) -> None:
-        """Not both is the same as one of them not."""
+        """Not both is the same as either one not."""
         both, one, other = written(Binary("and", left, right)), written(left), written(right)
         assert holds(f"not {both}") == holds(f"(not ({one})) or (not ({other}))")
 
     @given(st.text(string.ascii_letters + " -'é", min_size=1, max_size=12))
     def test_sieve_never_hides(self, text: str) -> None:
-        """A row that makes the logic true holds what the index is asked for."""
+        """A matching row contains the text that the index searches for."""
         quote = '"' if "'" in text else "'"
         logic = f"[a] = {quote}{text}{quote} and 1 = 1"
         wanted = required(logic, PROJECT)

@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from sqlalchemy import text
 
+from auth_svc.service import register
 from auth_svc.storage.database import Database
 from auth_svc.storage.tables import metadata
-from mesh.chassis.testing import FakeClock
+from mesh.chassis.testing import FakeClock, connected, served
 from tests.auth_svc.harness import Harness, embedded, present_clock
 from tests.postgres import postgres
 
@@ -51,3 +54,19 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 def harness(database: Database, clock: FakeClock) -> Harness:
     """Auth with the embedded provider."""
     return Harness(database, clock, embedded(database, clock))
+
+
+@pytest.fixture
+async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
+    """A stub of Auth as the gateway has it."""
+    async with (
+        served(
+            register(harness.service),
+            svids / "auth",
+            audience="auth",
+            key=harness.key,
+            revoked=harness.revocations,
+        ) as port,
+        connected("auth", port, svids / "gateway", AuthServiceStub) as stub,
+    ):
+        yield stub

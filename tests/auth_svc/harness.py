@@ -36,16 +36,16 @@ LIFE = SessionLife(absolute=timedelta(days=7), idle=timedelta(hours=12))
 
 
 class FakeContacts:
-    """Contacts from a table; ``away`` means that REDCap is unavailable."""
+    """Contacts from a table; ``unavailable`` means that REDCap is unavailable."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
-        self.away = False
+        self.unavailable = False
 
     async def find(self, email: str) -> str:
         """Return the id in the table."""
-        if self.away:
-            raise UnavailableError("REDCap cannot be asked.")
+        if self.unavailable:
+            raise UnavailableError("REDCap is unavailable.")
         return self.known.get(email, "")
 
 

@@ -46,14 +46,14 @@ async def test_link(token_file: Path) -> None:
     )
 
 
-def away(request: httpx.Request) -> httpx.Response:
+def unavailable(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused", request=request)
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (away, UnavailableError),
+        (unavailable, UnavailableError),
         (lambda _: httpx.Response(403, json={}), UpstreamError),
         (lambda _: httpx.Response(502, text="<html>"), UpstreamError),
         (lambda _: httpx.Response(200, text="<html>"), UpstreamError),
@@ -61,7 +61,7 @@ def away(request: httpx.Request) -> httpx.Response:
         (lambda _: httpx.Response(200, json={"path": "//evil.example/"}), UpstreamError),
         (lambda _: httpx.Response(200, json={"path": 7}), UpstreamError),
     ],
-    ids=["away", "another token", "broken", "no JSON", "no object", "elsewhere", "a number"],
+    ids=["unavailable", "another token", "broken", "no JSON", "no object", "elsewhere", "a number"],
 )
 async def test_no_link(token_file: Path, answer: Answer, error: type[MeshError]) -> None:
     """An unavailable console and an invalid response give different errors and no link."""

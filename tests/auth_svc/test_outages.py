@@ -20,8 +20,8 @@ from auth_svc.service import register
 from auth_svc.storage.database import Database
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import FakeClock, connected, served
+from tests.auth_svc.calls import log_in, sign_up
 from tests.auth_svc.harness import Harness, embedded
-from tests.auth_svc.test_service import log_in, sign_up
 from tests.mesh.local.conftest import disk, fill
 
 OK = "OK"

@@ -1,8 +1,7 @@
 """AuthService over real mTLS."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,173 +11,10 @@ from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
 from auth_svc.service import register
-from auth_svc.sessions.second_factor import SecondFactorPolicy
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import connected, served
-from tests.auth_svc.authenticator import Authenticator
-from tests.auth_svc.harness import Harness, MailedLink, link_in
-
-CHROME = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36"
-
-
-@pytest.fixture
-async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
-    """A stub of Auth as the gateway has it."""
-    async with (
-        served(
-            register(harness.service),
-            svids / "auth",
-            audience="auth",
-            key=harness.key,
-            revoked=harness.revocations,
-        ) as port,
-        connected("auth", port, svids / "gateway", AuthServiceStub) as stub,
-    ):
-        yield stub
-
-
-async def reason_of(call: Any) -> tuple[str, str]:
-    """Return the gRPC code and the REST code of the error of *call*."""
-    with pytest.raises(grpc.aio.AioRpcError) as ei:
-        await call
-    return ei.value.code().name, from_rpc_error(ei.value).contract.code
-
-
-async def named(call: Any) -> str:
-    """Return the reason of the error of *call*."""
-    with pytest.raises(grpc.aio.AioRpcError) as ei:
-        await call
-    return from_rpc_error(ei.value).contract.name
-
-
-async def sign_up(auth: Any, harness: Harness, email: str = "ada@example.org") -> MailedLink:
-    answer = await auth.SignUp(pb.SignUpRequest(email=email, client_address="192.0.2.1"))
-    assert answer.signed_up
-    return link_in(harness.mailer.sent[-1])
-
-
-async def log_in(auth: Any, link: MailedLink) -> Any:
-    return await auth.LogIn(
-        pb.LogInRequest(user_id=link.user_id, secret=link.secret, user_agent=CHROME)
-    )
-
-
-async def as_user(auth: Any, secret: str) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of a call to Auth for the user behind *secret*."""
-    verified = await auth.VerifySession(
-        pb.VerifySessionRequest(session_secret=secret, audience="auth")
-    )
-    return (("authorization", f"Bearer {verified.user_token}"),)
-
-
-class TestFactors:
-    """Access of a session depending on how, and how long ago, it was opened."""
-
-    async def test_not_fresh(self, auth: Any, harness: Harness) -> None:
-        """
-        Eleven minutes after signing in, only changes to sign-in methods require a fresh sign-in.
-        """
-        harness.clock.advance(timedelta(minutes=-11))
-        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
-        harness.clock.advance(timedelta(minutes=11))
-        who = await as_user(auth, secret)
-
-        for request in (
-            auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who),
-            auth.AddPasskey(
-                pb.AddPasskeyRequest(ceremony_id="0" * 32, credential_json="{}"), metadata=who
-            ),
-            auth.RemovePasskey(pb.RemovePasskeyRequest(id="one"), metadata=who),
-            auth.SetSecondFactor(pb.SetSecondFactorRequest(required=True), metadata=who),
-            auth.EndSession(pb.EndSessionRequest(id="one"), metadata=who),
-        ):
-            assert "FRESH_SIGN_IN_REQUIRED" == await named(request)
-        await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)
-        await auth.ListSessions(pb.ListSessionsRequest(), metadata=who)
-        await auth.LogOut(pb.LogOutRequest(everywhere=True), metadata=who)
-
-    async def test_link_then_passkey(self, auth: Any, harness: Harness) -> None:
-        """
-        With a second factor, a session by link only permits the passkey step, and everything once
-        the passkey is presented.
-        """
-        by_link = (await log_in(auth, await sign_up(auth, harness))).session_secret
-        who = await as_user(auth, by_link)
-        device = Authenticator()
-        begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
-        await auth.AddPasskey(
-            pb.AddPasskeyRequest(
-                ceremony_id=begun.ceremony_id, credential_json=device.create(begun.options_json)
-            ),
-            metadata=who,
-        )
-        asked = await auth.SetSecondFactor(pb.SetSecondFactorRequest(required=True), metadata=who)
-        assert asked.required
-
-        who = await as_user(auth, by_link)
-        for request in (
-            auth.ListSessions(pb.ListSessionsRequest(), metadata=who),
-            auth.EndSession(pb.EndSessionRequest(id="one"), metadata=who),
-            auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who),
-            auth.RemovePasskey(pb.RemovePasskeyRequest(id="one"), metadata=who),
-            auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who),
-        ):
-            assert "SECOND_FACTOR_REQUIRED" == await named(request)
-        await auth.GetProfile(pb.GetProfileRequest(), metadata=who)
-        listed = await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)
-        assert 1 == len(listed.passkeys)
-
-        begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
-        opened = await auth.LogInWithPasskey(
-            pb.LogInWithPasskeyRequest(
-                ceremony_id=begun.ceremony_id, credential_json=device.get(begun.options_json)
-            )
-        )
-        who = await as_user(auth, opened.session_secret)
-        await auth.ListSessions(pb.ListSessionsRequest(), metadata=who)
-        released = await auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who)
-        assert not released.required
-        await auth.ListSessions(pb.ListSessionsRequest(), metadata=await as_user(auth, by_link))
-
-    async def test_asked_of_everybody(self, auth: Any, harness: Harness) -> None:
-        """If everyone needs a passkey, nobody can opt out or remove their last one."""
-        harness.sessions.second_factor = SecondFactorPolicy("everybody")
-        who = await as_user(auth, (await log_in(auth, await sign_up(auth, harness))).session_secret)
-        device = Authenticator()
-        begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
-        added = await auth.AddPasskey(
-            pb.AddPasskeyRequest(
-                ceremony_id=begun.ceremony_id, credential_json=device.create(begun.options_json)
-            ),
-            metadata=who,
-        )
-        begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
-        opened = await auth.LogInWithPasskey(
-            pb.LogInWithPasskeyRequest(
-                ceremony_id=begun.ceremony_id, credential_json=device.get(begun.options_json)
-            )
-        )
-        who = await as_user(auth, opened.session_secret)
-
-        for request in (
-            auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who),
-            auth.RemovePasskey(pb.RemovePasskeyRequest(id=added.passkey.id), metadata=who),
-        ):
-            assert "CONFLICT" == await named(request)
-
-    async def test_no_console(self, auth: Any, harness: Harness) -> None:
-        """Only operators learn whether there is a console; without one, the error says so."""
-        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
-        who = await as_user(auth, secret)
-        assert "PERMISSION_DENIED" == await named(
-            auth.EnterConsole(pb.EnterConsoleRequest(), metadata=who)
-        )
-        user = (await auth.GetProfile(pb.GetProfileRequest(), metadata=who)).user
-        await harness.directory.set_label(user.id, "operator", on=True)
-        await harness.sessions.user_changed(user.id)
-        assert "NOT_FOUND" == await named(
-            auth.EnterConsole(pb.EnterConsoleRequest(), metadata=await as_user(auth, secret))
-        )
+from tests.auth_svc.calls import as_user, log_in, named, reason_of, sign_up
+from tests.auth_svc.harness import Harness
 
 
 class TestRevocations:
@@ -300,53 +136,6 @@ class TestWholeWay:
         assert 1 == len(await harness.directory.sessions(link.user_id))
 
 
-class TestPasskeys:
-    async def test_whole_way(self, auth: Any, harness: Harness) -> None:
-        """A passkey is registered, listed, used to sign in, and removed, each over the contract."""
-        secret = (await log_in(auth, await sign_up(auth, harness))).session_secret
-        who, device = await as_user(auth, secret), Authenticator()
-        begun = await auth.BeginPasskey(pb.BeginPasskeyRequest(), metadata=who)
-        added = await auth.AddPasskey(
-            pb.AddPasskeyRequest(
-                ceremony_id=begun.ceremony_id,
-                credential_json=device.create(begun.options_json),
-                name="Laptop",
-            ),
-            metadata=who,
-        )
-        assert not added.passkey.HasField("use_time")
-
-        begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
-        opened = await auth.LogInWithPasskey(
-            pb.LogInWithPasskeyRequest(
-                ceremony_id=begun.ceremony_id, credential_json=device.get(begun.options_json)
-            )
-        )
-        assert opened.logged_in
-        who = await as_user(auth, opened.session_secret)
-        (listed,) = (await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)).passkeys
-        assert (added.passkey.id, "Laptop", True) == (
-            listed.id,
-            listed.name,
-            listed.HasField("use_time"),
-        )
-        removed = await auth.RemovePasskey(pb.RemovePasskeyRequest(id=listed.id), metadata=who)
-        assert removed.removed
-        assert not (await auth.ListPasskeys(pb.ListPasskeysRequest(), metadata=who)).passkeys
-
-    async def test_unknown(self, auth: Any) -> None:
-        """An unknown passkey is invalid_credentials."""
-        begun = await auth.BeginPasskeyLogIn(pb.BeginPasskeyLogInRequest())
-        device = Authenticator(user_handle="YWRh")
-        call = auth.LogInWithPasskey(
-            pb.LogInWithPasskeyRequest(
-                ceremony_id=begun.ceremony_id, credential_json=device.get(begun.options_json)
-            )
-        )
-
-        assert ("UNAUTHENTICATED", "invalid_credentials") == await reason_of(call)
-
-
 class TestSignUp:
     @pytest.mark.parametrize(
         "email",
@@ -397,9 +186,9 @@ class TestSignUp:
         assert error.retry_after is not None
         assert 0 < error.retry_after.total_seconds() <= 900
 
-    async def test_redcap_away(self, auth: Any, harness: Harness) -> None:
+    async def test_redcap_unavailable(self, auth: Any, harness: Harness) -> None:
         """While REDCap is unavailable, sign-up is unavailable."""
-        harness.contacts.away = True
+        harness.contacts.unavailable = True
 
         call = auth.SignUp(pb.SignUpRequest(email="ada@example.org"))
         assert ("UNAVAILABLE", "unavailable") == await reason_of(call)

@@ -143,17 +143,17 @@ class TestCheckHost:
 
 
 class TestGetStatus:
-    async def test_away(self, svids: Path) -> None:
+    async def test_unavailable(self, svids: Path) -> None:
         """An unavailable service and backend make the mesh unhealthy, each with a message."""
         settings = MeshSettings(
             peers={"auth": f"127.0.0.1:{free_port()}"}, svid_dir=svids / "health"
         )
         async with (
             health_checks.http_client() as client,
-            channel("auth", settings) as away,
+            channel("auth", settings) as unavailable,
         ):
             checks = {
-                "auth": health_checks.service(away),
+                "auth": health_checks.service(unavailable),
                 "redcap": health_checks.backend(client, f"http://127.0.0.1:{free_port()}/"),
             }
             async with health(svids, checks) as stub:

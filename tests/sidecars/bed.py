@@ -141,7 +141,7 @@ class Bed:
             self.endpoints.setdefault(name, ())
         proxy = self.proxy("gateway", "gateway", app=app or f"unix:{self.folder}/none.sock")
         if edge is not None:
-            # Nobody listens there: a collector that is away costs an edge nothing.
+            # Nobody listens there: a collector that is unavailable costs an edge nothing.
             proxy = replace(proxy, edge=edge, telemetry=Telemetry(otlp="127.0.0.1:9"))
         return await self.start(proxy)
 

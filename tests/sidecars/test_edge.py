@@ -243,7 +243,7 @@ class TestLimits:
 
 
 class TestAnswers:
-    async def test_application_is_away(self, bed: Bed) -> None:
+    async def test_application_is_unavailable(self, bed: Bed) -> None:
         """
         If nothing listens behind the edge, the response is 503 as JSON, with Retry-After, and a
         line of kind ``error`` logs it.

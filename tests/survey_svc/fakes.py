@@ -17,13 +17,13 @@ class FakeProject:
         self._profile = profile
         self.stored: dict[str, dict[str, str]] = {}
         self.saves = 0
-        self.looks = 0
+        self.reads = 0
         self.refuse: MeshError | None = None
         """Raised by saves, before they store."""
         self.lose_answers = 0
         """How many saves store and then fail."""
-        self.away = 0
-        """How many looks fail; negative for all."""
+        self.unavailable = 0
+        """How many reads fail; negative for all."""
         self.gate: asyncio.Event | None = None
         """What saves wait for before they store."""
         self.saving = asyncio.Event()
@@ -40,11 +40,11 @@ class FakeProject:
         )
 
     async def rows(self, users: Sequence[str]) -> list[Row]:
-        self.looks += 1
+        self.reads += 1
         await asyncio.sleep(0)
-        if self.away:
-            self.away -= 1
-            raise UnavailableError("The fake REDCap is away.")
+        if self.unavailable:
+            self.unavailable -= 1
+            raise UnavailableError("The fake REDCap is unavailable.")
         user = self._profile.variables.user
         return [dict(row) for row in self.stored.values() if row[user] in users]
 

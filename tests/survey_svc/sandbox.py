@@ -87,3 +87,9 @@ class Sandbox:
         answer = self._client.post("/api/", data=body)
         assert 200 == answer.status_code, answer.text
         return answer.json()
+
+
+def request_row(user: str, record: str, **values: str) -> dict[str, str]:
+    """Return the row of a new request of *user*."""
+    created = "2026-03-01T10:00:00Z"
+    return {"record_id": record, "created_at": created, "userid": user} | values

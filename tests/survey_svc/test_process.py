@@ -130,7 +130,7 @@ class TestStart:
 
         assert DRAIN_SECONDS / 2 > time.monotonic() - asked_at
 
-    async def test_redcap_is_away(self, svids: Path, tmp_path: Path) -> None:
+    async def test_redcap_is_unavailable(self, svids: Path, tmp_path: Path) -> None:
         """Without REDCap the process keeps running and is NOT_SERVING."""
         token = tmp_path / "token"
         token.touch(0o600)

@@ -86,7 +86,7 @@ class TestSharedCache:
             assert listed == again
             assert fetched == sandbox.calls()
 
-    async def test_cache_is_away(
+    async def test_cache_is_unavailable(
         self, sandbox: Sandbox, profile: Profile, svids: Path, tmp_path: Path, user: str
     ) -> None:
         """Without its cache the service still responds."""

@@ -1,31 +1,19 @@
 """The service over mTLS with the real sandbox, as the gateway and Auth see it."""
 
 import asyncio
-import csv
-import io
-import json
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
-import openpyxl
 import pytest
 from amarre.survey.v1 import survey_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2 as messages
 from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 
-from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import connected
-from survey_svc.export import workbook
-from tests.survey_svc.sandbox import Sandbox
+from tests.survey_svc.sandbox import Sandbox, request_row
 from tests.survey_svc.world import World, reason_of
-
-
-def _request(user: str, record: str, **values: str) -> dict[str, str]:
-    created = "2026-03-01T10:00:00Z"
-    return {"record_id": record, "created_at": created, "userid": user} | values
 
 
 class TestCreateRequest:
@@ -134,7 +122,7 @@ class TestCreateRequest:
 
     async def test_filter_ignored(self, world: World, sandbox: Sandbox, user: str) -> None:
         """With a REDCap that ignores filters, others' open requests are not ours."""
-        sandbox.save(_request("somebody-else", f"open-{user}"))
+        sandbox.save(request_row("somebody-else", f"open-{user}"))
         sandbox.fault(mode="ignore_filter")
 
         answer = await world.create(user)
@@ -161,7 +149,7 @@ class TestListRequests:
     async def test_shows_labels(self, world: World, sandbox: Sandbox, user: str) -> None:
         """Titles and display fields are labels, not codes."""
         sandbox.save(
-            _request(
+            request_row(
                 user,
                 f"r-{user}",
                 demandeur_statut="5",
@@ -184,7 +172,7 @@ class TestListRequests:
         """Pages follow one another, newest first, without duplicates."""
         sandbox.save(
             *(
-                _request(user, f"{user}-{n}", form_complete="2")
+                request_row(user, f"{user}-{n}", form_complete="2")
                 | {"created_at": f"2026-03-0{n}T10:00:00Z"}
                 for n in range(1, 6)
             )
@@ -210,7 +198,7 @@ class TestListRequests:
     async def test_constant_calls(self, world: World, sandbox: Sandbox, user: str, n: int) -> None:
         """A list takes at most 3 calls for any number of requests, then none while cached."""
         final = {"form_complete": "2", "invite_nom": "Bo"}
-        sandbox.save(*(_request(user, f"{user}-{at}", **final) for at in range(n)))
+        sandbox.save(*(request_row(user, f"{user}-{at}", **final) for at in range(n)))
         for at in range(n):
             await _ask_link(sandbox, f"{user}-{at}")
         sandbox.clear_calls()
@@ -333,7 +321,7 @@ class TestGetPdf:
 
     async def test_name_is_harmless(self, world: World, sandbox: Sandbox, user: str) -> None:
         """A record id with quotes and line ends does not get into a file name."""
-        sandbox.save(_request(user, f'{user} "x";y'))
+        sandbox.save(request_row(user, f'{user} "x";y'))
 
         _, name, _ = await world.file(
             "GetPdf", user, messages.GetPdfRequest(record_id=f'{user} "x";y')
@@ -352,172 +340,6 @@ class TestGetPdf:
             await world.file("GetPdf", user, messages.GetPdfRequest(record_id=created.id))
 
         assert reason_of(ei.value) in {"UPSTREAM_ERROR", "UNAVAILABLE"}
-
-
-class TestExportData:
-    async def test_json(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """The JSON export is an array of objects: raw names, labels, and only of this user."""
-        sandbox.save(
-            _request(user, f"{user}-a", demandeur_statut="1", demandeur_nom="Ada"),
-            _request(f"{user}x", f"{user}-b", demandeur_statut="2", demandeur_nom="Eve"),
-        )
-
-        media_type, _, data = await world.file("ExportData", user, messages.ExportDataRequest())
-
-        [row] = json.loads(data)
-        assert "application/json" == media_type
-        assert ("Ada", "Enseignant-chercheur") == (row["demandeur_nom"], row["demandeur_statut"])
-        assert "Incomplete" == row["validation_finale_complete"]
-        assert not {"userid", "email", "avis_laboratoire_position"} & set(row)
-
-    async def test_csv(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """The CSV export is RFC 4180, and no spreadsheet evaluates an answer as a formula."""
-        sandbox.save(
-            _request(user, f"{user}-a", demandeur_nom='=HYPERLINK("x")', demandeur_prenom="a, b\nc")
-        )
-
-        media_type, name, data = await world.file(
-            "ExportData", user, messages.ExportDataRequest(format="csv")
-        )
-
-        [row] = csv.DictReader(io.StringIO(data.decode(), newline=""))
-        assert ("text/csv; charset=utf-8", "export.csv") == (media_type, name)
-        assert data.startswith(b"demandeur_nom,")
-        assert '\'=HYPERLINK("x")' == row["demandeur_nom"]
-        assert "a, b\nc" == row["demandeur_prenom"]
-
-    @pytest.mark.parametrize(("form", "expected"), [("json", b"[]"), ("csv", b"demandeur_nom,")])
-    async def test_nothing(self, world: World, user: str, form: str, expected: bytes) -> None:
-        """A user without requests gets an empty array, or only a header."""
-        _, _, data = await world.file("ExportData", user, messages.ExportDataRequest(format=form))
-
-        assert data.startswith(expected)
-        assert 2 >= len(data.splitlines())
-
-    async def test_filter_ignored(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """If REDCap ignores filters, other users' answers are not exported."""
-        sandbox.save(_request(user, f"{user}-a"), _request(f"{user}x", f"{user}-b"))
-        sandbox.fault(mode="ignore_filter")
-
-        _, _, data = await world.file("ExportData", user, messages.ExportDataRequest())
-
-        assert 1 == len(json.loads(data))
-
-
-class TestExportSince:
-    async def test_changed_requests(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """
-        With since, only requests changed since then are returned, completely; a future time returns
-        none.
-        """
-        sandbox.save(_request(user, f"{user}-a", demandeur_nom="Ada"))
-        now = datetime.now(UTC)
-
-        found = {
-            since: len(json.loads(await self._export(world, user, since=since)))
-            for since in (
-                (now - timedelta(minutes=1)).isoformat(),
-                (now + timedelta(minutes=1)).isoformat(),
-                (now + timedelta(minutes=1)).astimezone(timezone(timedelta(hours=-9))).isoformat(),
-                "2000-01-01T00:00:00Z",
-            )
-        }
-
-        assert [1, 0, 0, 1] == list(found.values())
-
-    @pytest.mark.parametrize(
-        "since", ["yesterday", "2026-02-30T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00", "-15m"]
-    )
-    async def test_not_a_time(self, world: World, user: str, since: str) -> None:
-        """A value that is not an RFC 3339 time is INVALID_REQUEST with the parameter's name."""
-        with pytest.raises(grpc.aio.AioRpcError) as ei:
-            await self._export(world, user, since=since)
-
-        error = from_rpc_error(ei.value)
-        assert "INVALID_REQUEST" == error.contract.name
-        assert ["since"] == [violation.field for violation in error.violations]
-
-    async def _export(self, world: World, user: str, **fields: Any) -> bytes:
-        _, _, data = await world.file("ExportData", user, messages.ExportDataRequest(**fields))
-        return data
-
-
-class TestCodebook:
-    async def test_explains_every_column(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """The codebook has one row per column of the export, in order, with choices."""
-        sandbox.save(_request(user, f"{user}-a"))
-        _, _, data = await world.file("ExportData", user, messages.ExportDataRequest())
-        columns = list(json.loads(data)[0])
-
-        _, _, book = await world.file("ExportData", user, messages.ExportDataRequest(codebook=True))
-
-        rows = json.loads(book)
-        assert columns == [row["name"] for row in rows]
-        [status] = [row for row in rows if row["name"] == "demandeur_statut"]
-        assert "form" == status["form"]
-        assert status["label"]
-        assert status["choices"].startswith("1, Enseignant-chercheur | ")
-
-    async def test_csv(self, world: World, user: str) -> None:
-        """The codebook is returned in the requested format, under its own name."""
-        media_type, name, data = await world.file(
-            "ExportData", user, messages.ExportDataRequest(codebook=True, format="csv")
-        )
-
-        assert ("text/csv; charset=utf-8", "codebook.csv") == (media_type, name)
-        assert data.startswith(b"name,form,type,label,choices\r\n")
-
-
-class TestWorkbook:
-    async def test_answers_and_codebook(self, world: World, sandbox: Sandbox, user: str) -> None:
-        """A workbook has answers with accents, no formulas, and the codebook."""
-        sandbox.save(
-            _request(user, f"{user}-a", demandeur_nom="Zoé Müller", demandeur_prenom="=1+1")
-        )
-
-        media_type, name, data = await world.file(
-            "ExportData", user, messages.ExportDataRequest(format="xlsx")
-        )
-
-        book = openpyxl.load_workbook(io.BytesIO(data))
-        header, row = book["Answers"].iter_rows()
-        answers = {cell.value: value for cell, value in zip(header, row, strict=True)}
-        assert (workbook.MEDIA_TYPE, "export.xlsx") == (media_type, name)
-        assert "Zoé Müller" == answers["demandeur_nom"].value
-        assert ("=1+1", "s") == (
-            answers["demandeur_prenom"].value,
-            answers["demandeur_prenom"].data_type,
-        )
-        assert len(header) == book["Codebook"].max_row - 1
-
-    async def test_codebook(self, world: World, user: str) -> None:
-        """The codebook comes as a workbook too."""
-        _, name, data = await world.file(
-            "ExportData", user, messages.ExportDataRequest(format="xlsx", codebook=True)
-        )
-
-        assert "codebook.xlsx" == name
-        assert ["Codebook"] == openpyxl.load_workbook(io.BytesIO(data)).sheetnames
-
-    async def test_too_many(
-        self, world: World, sandbox: Sandbox, user: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """More requests than a workbook can hold are rejected with an alternative."""
-        monkeypatch.setattr(workbook, "MAX_ROWS", 1)
-        sandbox.save(_request(user, f"{user}-a"), _request(user, f"{user}-b"))
-
-        with pytest.raises(grpc.aio.AioRpcError) as ei:
-            await world.file("ExportData", user, messages.ExportDataRequest(format="xlsx"))
-
-        assert "INVALID_REQUEST" == reason_of(ei.value)
-
-    def test_long_answer(self) -> None:
-        """An answer longer than a cell is truncated and marked."""
-        data = workbook._build({"Answers": (("a",), [{"a": "x" * (workbook.MAX_CELL + 1)}])})
-
-        value = openpyxl.load_workbook(io.BytesIO(data))["Answers"]["A2"].value
-        assert workbook.MAX_CELL == len(value)
-        assert value.endswith(workbook.CUT)
 
 
 class TestFindContact:
@@ -540,7 +362,7 @@ class TestFindContact:
         self, auth: Any, sandbox: Sandbox, user: str, stored: str, asked: str
     ) -> None:
         """A known address returns its user id, in any case, also with special characters."""
-        sandbox.save(_request(user, f"c-{user}", email=stored.format(user)))
+        sandbox.save(request_row(user, f"c-{user}", email=stored.format(user)))
 
         answer = await auth.FindContact(messages.FindContactRequest(email=asked.format(user)))
 
@@ -551,7 +373,7 @@ class TestFindContact:
     )
     async def test_unknown(self, auth: Any, sandbox: Sandbox, user: str, email: str) -> None:
         """An unknown address returns no id, nor does one that tries to inject into the filter."""
-        sandbox.save(_request(user, f"c-{user}", email=f"x{user}@example.org"))
+        sandbox.save(request_row(user, f"c-{user}", email=f"x{user}@example.org"))
 
         answer = await auth.FindContact(messages.FindContactRequest(email=email))
 

@@ -1,131 +1,27 @@
 """Sending mail in the background."""
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email import message_from_bytes, policy
+from datetime import timedelta
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any
 
 import aiosmtplib
 import pytest
-from aiosmtpd.smtp import SMTP
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from prometheus_client import REGISTRY
 
 from auth_svc.mail import queue as module
 from auth_svc.mail.queue import CONNECTIONS, MailQueue
-from auth_svc.mail.sign_in_mail import sign_in_mail
-from auth_svc.mail.smtp import SmtpServer, StartTls, compose
+from auth_svc.mail.smtp import compose
 from auth_svc.ports import Mail
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.telemetry import tracing
 from mesh.chassis.testing import FakeClock, free_port
+from tests.auth_svc.mail.sink import SENDER, URL, Sink, listening, mail, queue
 from tests.mesh.chassis.telemetry import recorded
 
-SENDER = "AMARRE <no-reply@example.org>"
-URL = "http://localhost:3000/login?userId=ab&secret=cd"
 DEADLINE_SECONDS = 5.0
-
-
-class Sink:
-    """A mail server: ``answers`` to DATA in order, ``per_recipient`` ones to RCPT always."""
-
-    def __init__(self, *answers: str, per_recipient: Callable[[str], str] | None = None) -> None:
-        self.answers = list(answers)
-        self.per_recipient = per_recipient
-        self.mails: list[EmailMessage] = []
-        self.attempts = 0
-        self.encrypted: list[bool] = []
-        self.hanging = asyncio.Event()
-        """Set once a recipient of ``hang.example.org`` waits for its answer, for ever."""
-
-    async def handle_RCPT(
-        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
-    ) -> str:
-        """Accept the recipient, or respond as configured."""
-        if address.endswith("@hang.example.org"):
-            self.hanging.set()
-            await asyncio.Event().wait()
-        answer = self.per_recipient(address) if self.per_recipient else "250 ok"
-        if answer.startswith("250"):
-            envelope.rcpt_tos.append(address)
-        return answer
-
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        """Accept one mail, or respond as configured."""
-        self.attempts += 1
-        if self.answers:
-            return self.answers.pop(0)
-        self.encrypted.append(session.ssl is not None)
-        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
-        return "250 ok"
-
-    @property
-    def recipients(self) -> set[str]:
-        """The recipients of accepted mail."""
-        return {str(mail["To"]) for mail in self.mails}
-
-
-@asynccontextmanager
-async def listening(sink: Sink, **options: Any) -> AsyncIterator[int]:
-    loop = asyncio.get_running_loop()
-    port = free_port()
-
-    def session() -> SMTP:
-        return SMTP(sink, hostname="sink", loop=loop, **{"enable_SMTPUTF8": True, **options})
-
-    server = await loop.create_server(session, "127.0.0.1", port)
-    try:
-        yield port
-    finally:
-        server.close()
-
-
-def mail(clock: FakeClock, to: str = "ada@example.org") -> Mail:
-    lifetime = timedelta(minutes=10)
-    return sign_in_mail(to, URL, language="fr", lifetime=lifetime, expires_at=clock() + lifetime)
-
-
-def queue(
-    port: int, clock: FakeClock, *, starttls: StartTls | None = None, **options: Any
-) -> MailQueue:
-    server = SmtpServer.parse(f"smtp://127.0.0.1:{port}")
-    if starttls is not None:
-        server = replace(server, starttls=starttls)
-    return MailQueue(server, SENDER, clock, **{"pauses": (0.01, 0.01), **options})
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return a server context with an untrusted certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sink")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "sink.pem"
-    pem.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        + certificate.public_bytes(Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context
 
 
 def failures() -> float:
@@ -383,79 +279,3 @@ class TestRefusedForGood:
             mailer.enqueue(mail(clock, "ada@universität.example.org"))
 
         assert {"ada@xn--universitt-y5a.example.org"} == sink.recipients
-
-
-class TestStartTls:
-    async def test_required(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
-        """If STARTTLS is required, nothing is sent to a server that does not offer it."""
-        sink = Sink()
-        async with listening(sink) as port, queue(port, clock, starttls="required") as mailer:
-            mailer.enqueue(mail(clock))
-
-        assert 0 == sink.attempts
-        assert "lacks an extension" in "".join(capsys.readouterr())
-
-    @pytest.mark.parametrize("offered", [True, False])
-    async def test_opportunistic(self, clock: FakeClock, tmp_path: Path, offered: bool) -> None:
-        """In development, STARTTLS is used if offered, with any certificate."""
-        options = {"tls_context": self_signed(tmp_path)} if offered else {}
-        sink = Sink()
-        async with (
-            listening(sink, **options) as port,
-            queue(port, clock, starttls="opportunistic") as mailer,
-        ):
-            mailer.enqueue(mail(clock))
-
-        assert {"ada@example.org"} == sink.recipients
-        assert [offered] == sink.encrypted
-
-
-@pytest.mark.parametrize("to", ["a@example.org\nBcc: b@evil.com", "a@example.org\r\nX: y"])
-def test_headers_cannot_be_added(clock: FakeClock, to: str) -> None:
-    """A line break in an address cannot become a header."""
-    with pytest.raises(ValueError, match=r"(?i)linefeed|newline|return"):
-        compose(mail(clock, to), SENDER, clock)
-
-
-class TestServer:
-    @pytest.mark.parametrize(
-        ("url", "expected"),
-        [
-            ("smtp://127.0.0.1:3012", SmtpServer("127.0.0.1", 3012, tls=False, starttls="never")),
-            ("smtp://localhost:25", SmtpServer("localhost", 25, tls=False, starttls="never")),
-            (
-                "smtp://mail.example.org",
-                SmtpServer("mail.example.org", 587, tls=False, starttls="required"),
-            ),
-            (
-                "smtps://mail.example.org",
-                SmtpServer("mail.example.org", 465, tls=True, starttls="never"),
-            ),
-            (
-                "smtps://u%40x@mail.example.org",
-                SmtpServer("mail.example.org", 465, tls=True, starttls="never", username="u@x"),
-            ),
-        ],
-    )
-    def test_parse(self, url: str, expected: SmtpServer) -> None:
-        """Only mail to the local machine is sent without TLS."""
-        assert expected == SmtpServer.parse(url)
-
-    @pytest.mark.parametrize("url", ["", "http://x", "smtp://", "smtp://u:p@x", "smtp://x:99999"])
-    def test_refused(self, url: str) -> None:
-        """Other URLs, and passwords in URLs, are rejected."""
-        with pytest.raises(ValueError):
-            SmtpServer.parse(url)
-
-    @pytest.mark.parametrize(
-        ("url", "expected"),
-        [
-            ("smtp://outbox:3012", "opportunistic"),
-            ("smtp://ada@outbox:3012", "required"),
-            ("smtps://outbox", "never"),
-        ],
-        ids=["plain", "with a login", "implicit TLS"],
-    )
-    def test_development(self, url: str, expected: str) -> None:
-        """Outside production STARTTLS is optional, unless a password would be sent."""
-        assert expected == SmtpServer.parse(url, strict=False).starttls

@@ -106,14 +106,14 @@ class TestSignUp:
         assert first.user_id == second.user_id
 
     @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
-    async def test_redcap_away(self, harness: Harness, known: bool) -> None:
+    async def test_redcap_unavailable(self, harness: Harness, known: bool) -> None:
         """
         While REDCap is unavailable nobody gets a link, known or not, and no identity is created.
         """
         if known:
             await harness.link()
         before = (len(harness.mailer.sent), (await tables(harness)).count("labels"))
-        harness.contacts.away = True
+        harness.contacts.unavailable = True
 
         with pytest.raises(UnavailableError) as ei:
             await sign_up(harness, "ada@example.org")
@@ -365,15 +365,15 @@ class TestLogIn:
         with pytest.raises(InvalidCredentialsError):
             await harness.use(MailedLink(ada.user_id, bob.secret))
 
-    async def test_provider_away(self, harness: Harness) -> None:
+    async def test_provider_unavailable(self, harness: Harness) -> None:
         """A link tried while the provider is unavailable still works afterwards."""
         link = await harness.link()
-        away = Harness(
+        unavailable = Harness(
             harness.database, harness.clock, AwayDirectory(harness.database, harness.clock)
         )
 
         with pytest.raises(UnavailableError):
-            await away.use(link)
+            await unavailable.use(link)
         await harness.use(link)
 
 

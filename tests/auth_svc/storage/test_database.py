@@ -49,7 +49,7 @@ async def test_replicas_migrate_together(database_url: str) -> None:
         assert await three.is_reachable()
 
 
-async def test_server_away() -> None:
+async def test_server_unavailable() -> None:
     """An unreachable database is unavailable, not an internal error."""
     url = f"postgresql+asyncpg://x@127.0.0.1:{free_port()}/x"
     async with aclosing(Database(url)) as database:

@@ -144,7 +144,7 @@ class TestSigningIn:
         assert "Your session has ended" in answer.text
         assert f'{NAME}=""' in answer.headers["set-cookie"]
 
-    async def test_auth_away(self, world: World) -> None:
+    async def test_auth_unavailable(self, world: World) -> None:
         """While Auth is unavailable the page says so and the cookie stays."""
         world.sign_in()
         world.auth.does.failures["VerifySession"] = UnavailableError("Away.")

@@ -245,7 +245,9 @@ class TestErrors:
 
         world.sign_in()
         probe = health_pb2.HostProbe(host="a.test", port=443, tcp=health_pb2.TcpProbe(error="no"))
-        world.health.does.failures["CheckHost"] = OfflineError("It is away.", details=[probe])
+        world.health.does.failures["CheckHost"] = OfflineError(
+            "It is unavailable.", details=[probe]
+        )
         answer = await world.http.get("/api/v1/health/online?host=a.test")
         assert (503, "offline") == (answer.status_code, answer.json()["error"]["code"])
         assert answer.json()["error"]["details"]["online"] is False

@@ -107,19 +107,19 @@ class TestRefusals:
         assert "method_not_allowed" == answer.json()["error"]["code"]
         assert allowed == answer.headers["allow"]
 
-    async def test_service_away(self, world: World) -> None:
+    async def test_service_unavailable(self, world: World) -> None:
         """An unavailable service is 503 with Retry-After."""
         world.sign_in()
-        world.survey.does.failures["ListRequests"] = UnavailableError("REDCap is away.")
+        world.survey.does.failures["ListRequests"] = UnavailableError("REDCap is unavailable.")
         answer = await world.http.get("/api/v1/surveys/list")
         assert 503 == answer.status_code
         assert "unavailable" == answer.json()["error"]["code"]
         assert "1" == answer.headers["retry-after"]
 
-    async def test_auth_away(self, world: World) -> None:
+    async def test_auth_unavailable(self, world: World) -> None:
         """While Auth is unavailable, nobody appears signed out and the cookie stays."""
         world.sign_in()
-        world.auth.does.failures["VerifySession"] = UnavailableError("The database is away.")
+        world.auth.does.failures["VerifySession"] = UnavailableError("The database is unavailable.")
         answer = await world.http.get("/api/v1/me")
         assert 503 == answer.status_code
         assert NAME not in answer.headers.get("set-cookie", "")

@@ -58,10 +58,13 @@ async def test_http_and_https(svids: Path) -> None:
         async with httpx.AsyncClient(verify=trust, trust_env=False) as client:
             plain = await client.get(f"http://127.0.0.1:{http}/healthz")
             secure = await client.get(f"https://localhost:{https}/healthz")
-            away = await client.get(f"http://127.0.0.1:{http}/api/v1/health/status")
+            unavailable = await client.get(f"http://127.0.0.1:{http}/api/v1/health/status")
         assert {"status": "ok"} == plain.json() == secure.json()
         assert "strict-transport-security" in secure.headers
-        assert (503, "unavailable") == (away.status_code, away.json()["error"]["code"])
+        assert (503, "unavailable") == (
+            unavailable.status_code,
+            unavailable.json()["error"]["code"],
+        )
     finally:
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):

@@ -179,26 +179,26 @@ class TestLogOut:
         assert (400, "invalid_request") == (answer.status_code, answer.json()["error"]["code"])
         assert 0 == world.auth.does.count("EndSession")
 
-    @pytest.mark.parametrize("away", ["VerifySession", "LogOut"])
-    async def test_auth_away(self, world: World, away: str) -> None:
+    @pytest.mark.parametrize("method", ["VerifySession", "LogOut"])
+    async def test_auth_unavailable(self, world: World, method: str) -> None:
         """The browser's session is cleared even when Auth cannot end it, and the page says so."""
         world.sign_in()
-        world.auth.does.failures[away] = UnavailableError("Auth is unavailable.")
+        world.auth.does.failures[method] = UnavailableError("Auth is unavailable.")
         answer = await world.http.post("/api/v1/auth/logout")
         assert 503 == answer.status_code
         assert f'{NAME}=""' in answer.headers["set-cookie"]
 
-    @pytest.mark.parametrize("away", ["VerifySession", "LogOut"])
+    @pytest.mark.parametrize("method", ["VerifySession", "LogOut"])
     async def test_ends_when_auth_is_back(
-        self, world: World, monkeypatch: pytest.MonkeyPatch, away: str
+        self, world: World, monkeypatch: pytest.MonkeyPatch, method: str
     ) -> None:
         """A session that Auth could not end at log-out ends as soon as Auth is back."""
         monkeypatch.setattr(cache, "END_PAUSES", (0.05,) * 100)
         world.sign_in()
-        world.auth.does.failures[away] = UnavailableError("Auth is unavailable.")
+        world.auth.does.failures[method] = UnavailableError("Auth is unavailable.")
         await world.http.post("/api/v1/auth/logout")
         await asyncio.sleep(0.2)
-        tried = world.auth.does.count(away)
+        tried = world.auth.does.count(method)
         assert world.auth.sessions
 
         world.auth.does.failures.clear()

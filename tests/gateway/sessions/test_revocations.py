@@ -22,7 +22,7 @@ class TestCache:
         assert 1 == world.auth.does.count("VerifySession")
         assert 1 == len({session.token for session in sessions})
 
-    async def test_caller_goes_away(self, world: World) -> None:
+    async def test_caller_disconnects(self, world: World) -> None:
         """A cancelled caller does not affect the others."""
         secret = world.sign_in()
         cache = SessionCache(world.gateway.api.clients.stubs["auth"])

@@ -277,14 +277,14 @@ class KeySet:
 
     def __init__(self, *keys: SigningKey) -> None:
         self.keys = keys
-        self.away = False
+        self.unavailable = False
         self.fetched = 0
 
     async def fetch(self) -> bytes:
         """Return the key set as published by Auth."""
         self.fetched += 1
-        if self.away:
-            raise OSError("away")
+        if self.unavailable:
+            raise OSError("unavailable")
         return json.dumps({"keys": [key.jwk() for key in self.keys]}).encode()
 
 
@@ -338,26 +338,26 @@ class TestRotation:
         assert None not in await asyncio.gather(*waiting)
         assert 1 == keys.fetched
 
-    async def test_auth_away(self) -> None:
+    async def test_auth_unavailable(self) -> None:
         """While Auth is unavailable, its keys remain valid for five minutes, and no longer."""
         clock, keys = FakeClock(), KeySet(KEY)
         remote = RemoteKeys(keys.fetch, now=clock.time)
         await remote.get(KEY.kid)
-        keys.away = True
+        keys.unavailable = True
 
         clock.advance(timedelta(seconds=299))
         assert await remote.get(KEY.kid) is not None
         clock.advance(timedelta(seconds=2))
         with pytest.raises(UnavailableError):
             await remote.get(KEY.kid)
-        keys.away = False
+        keys.unavailable = False
         clock.advance(timedelta(seconds=1))
         assert await remote.get(KEY.kid) is not None
 
     async def test_never_fetched(self) -> None:
         """As long as no key could be fetched, verification fails with UNAVAILABLE."""
         clock, keys = FakeClock(), KeySet(KEY)
-        keys.away = True
+        keys.unavailable = True
         checked = TokenVerifier(
             RemoteKeys(keys.fetch, now=clock.time), audience="survey", now=clock.time
         )

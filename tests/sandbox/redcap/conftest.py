@@ -27,6 +27,28 @@ TOKEN = "A" * 32
 SUPER_TOKEN = "B" * 64
 ROOT = Path(__file__).parents[3]
 READY_SECONDS = 20
+TYPES = [
+    {"field_name": "id", "form_name": "all", "field_label": "Name, please"},
+    {"field_name": "note", "form_name": "all", "field_type": "notes"},
+    {"field_name": "n", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "number"},
+    {"field_name": "i", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "integer"},
+    {"field_name": "day", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "date_dmy"},
+    {"field_name": "at", "form_name": "all", "text_validation_type_or_show_slider_number": "time"},
+    {"field_name": "mail", "form_name": "all",
+     "text_validation_type_or_show_slider_number": "email"},
+    {"field_name": "yes", "form_name": "all", "field_type": "yesno", "field_label": "Yes?"},
+    {"field_name": "pick", "form_name": "all", "field_type": "dropdown",
+     "select_choices_or_calculations": "1, One, or so | b-2, Two"},
+    {"field_name": "box", "form_name": "all", "field_type": "checkbox", "field_label": "Box",
+     "select_choices_or_calculations": "1, One | B-2, Two"},
+    {"field_name": "doc", "form_name": "all", "field_type": "file"},
+    {"field_name": "text", "form_name": "all", "field_type": "descriptive"},
+    {"field_name": "twice", "form_name": "more", "field_type": "calc",
+     "select_choices_or_calculations": "[n] * 2"},
+]  # fmt: skip
 
 
 @dataclass
@@ -123,6 +145,14 @@ async def api(store: Store) -> AsyncIterator[Api]:
     """Calls to the AMARRE project of a fresh sandbox."""
     async with calls_to(store) as calls:
         yield calls
+
+
+@pytest.fixture
+async def types(api: Api) -> Api:
+    """A project with one field of every type."""
+    made = await api.create(surveys_enabled=1)
+    assert 13 == await made.json("metadata", data=json.dumps(TYPES))
+    return made
 
 
 @dataclass(frozen=True)

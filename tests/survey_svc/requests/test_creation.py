@@ -97,12 +97,12 @@ async def test_counted_once(replica: Replica, clock: FakeClock) -> None:
 class TestOutage:
     async def test_is_no_conflict(self, replica: Replica) -> None:
         """While REDCap is unavailable, every attempt is UNAVAILABLE, never a conflict (C14)."""
-        replica.project.away = -1
+        replica.project.unavailable = -1
         for _ in range(4):
             with pytest.raises(UnavailableError):
                 await replica.create()
 
-        replica.project.away = 0
+        replica.project.unavailable = 0
         assert await replica.create()
         assert 1 == len(replica.project.stored)
 
@@ -233,12 +233,12 @@ class TestUncertain:
     async def test_answer_lost_and_cannot_look(self, replica: Replica) -> None:
         """If the outcome cannot be looked up, the call fails and its retry finds the record."""
         replica.project.lose_answers = 1
-        looks = replica.project.looks
+        reads = replica.project.reads
         original = replica.project.rows
 
         async def rows(users: list[str]) -> object:
-            if replica.project.stored and replica.project.looks == looks + 1:
-                replica.project.away = 1
+            if replica.project.stored and replica.project.reads == reads + 1:
+                replica.project.unavailable = 1
             return await original(users)
 
         replica.project.rows = rows  # type: ignore[method-assign,assignment]
@@ -251,7 +251,7 @@ class TestUncertain:
         """
         If the look-up of open requests fails, nothing is sent, and the reservation is released.
         """
-        replica.project.away = 1
+        replica.project.unavailable = 1
 
         with pytest.raises(UnavailableError):
             await replica.create()

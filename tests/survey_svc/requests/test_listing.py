@@ -71,7 +71,7 @@ class TestFlights:
         lists = await asyncio.gather(*(listing.requests("ada") for _ in range(50)))
         again = await listing.requests("ada")
 
-        assert 1 == project.looks
+        assert 1 == project.reads
         assert all(again == found for found in lists)
         assert again is await listing.requests("ada")
 
@@ -80,19 +80,19 @@ class TestFlights:
         project.hold = asyncio.Event()
         first = asyncio.create_task(listing.rows("ada"))
         second = asyncio.create_task(listing.rows("ada"))
-        while not project.looks:
+        while not project.reads:
             await asyncio.sleep(0)
         first.cancel()
         project.hold.set()
 
         assert 3 == len(await second)
-        assert 1 == project.looks
+        assert 1 == project.reads
 
     async def test_all_give_up(self, listing: Listing, project: CountingProject) -> None:
         """When the last caller is cancelled, the call to REDCap is cancelled (H3)."""
         project.hold = asyncio.Event()
         waiters = [asyncio.create_task(listing.rows("ada")) for _ in range(2)]
-        while not project.looks:
+        while not project.reads:
             await asyncio.sleep(0)
         for waiter in waiters:
             waiter.cancel()
@@ -100,7 +100,7 @@ class TestFlights:
 
     async def test_failure_is_not_kept(self, listing: Listing, project: CountingProject) -> None:
         """Every waiter of a failed call gets its error; the next caller starts a new call."""
-        project.away = 1
+        project.unavailable = 1
         told = await asyncio.gather(
             *(listing.requests("ada") for _ in range(5)), return_exceptions=True
         )
@@ -112,7 +112,7 @@ class TestFlights:
         """Data requested before a write is not shown after it."""
         project.hold = asyncio.Event()
         before = asyncio.create_task(listing.rows("ada"))
-        while not project.looks:
+        while not project.reads:
             await asyncio.sleep(0)
         project.stored["r4"] = project.stored["r1"] | {"record_id": "r4"}
         await listing.forget("ada")
@@ -151,7 +151,7 @@ class TestOwnership:
 
         assert 400 == len(outcomes)
         assert BURST + 3 >= outcomes.count(NotFoundError)
-        assert BURST + 5 >= project.looks
+        assert BURST + 5 >= project.reads
         await listing.require_own("ada", "r1")
 
     async def test_same_miss(self, listing: Listing, project: CountingProject) -> None:
@@ -160,7 +160,7 @@ class TestOwnership:
             with pytest.raises(NotFoundError):
                 await listing.require_own("ada", "e1")
 
-        assert 2 == project.looks
+        assert 2 == project.reads
 
     async def test_made_elsewhere(self, listing: Listing, project: CountingProject) -> None:
         """A record just created by another replica is found, despite the cache."""

@@ -181,14 +181,14 @@ class TestEvents:
         await _store(project, "r1")
         async with aclosing(watching.watch("ada", "")) as events:
             await _next(events)
-            project.away = 3
+            project.unavailable = 3
             await _store(project, "r1", invite_nom="Bo")
 
             assert Kind.CHANGED is (await _next(events)).kind
 
     async def test_outage_at_the_beginning(self, watching: Watching, project: FakeProject) -> None:
         """A stream that cannot read the current state does not start."""
-        project.away = -1
+        project.unavailable = -1
 
         with pytest.raises(UnavailableError):
             await _next(watching.watch("ada", ""))
@@ -236,11 +236,11 @@ class TestBounds:
         streams = [watching.watch(f"user{n}", "") for n in range(20)]
         for stream in streams:
             await _next(stream)
-        before = project.looks
+        before = project.reads
         await watching._look()
 
         # On a slow machine the watch may have looked by itself meanwhile.
-        assert project.looks - before in {1, 2}
+        assert project.reads - before in {1, 2}
         for stream in streams:
             await stream.aclose()
 

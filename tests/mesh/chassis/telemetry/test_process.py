@@ -150,7 +150,7 @@ class TestOtlp:
 
 
 class TestNobodyListens:
-    def test_away(self) -> None:
+    def test_unavailable(self) -> None:
         """Without a collector, a process works and exits promptly."""
         started = time.monotonic()
         ended = run(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")

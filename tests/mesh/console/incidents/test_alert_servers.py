@@ -91,7 +91,7 @@ async def test_both(start: Start) -> None:
     assert ["", ""] == [server["fault"] for server in found["alertServers"]]
 
 
-async def test_alertmanager_away(start: Start) -> None:
+async def test_alertmanager_unavailable(start: Start) -> None:
     """
     While Alertmanager is unavailable, that is reported, and Prometheus provides firing alerts.
     """

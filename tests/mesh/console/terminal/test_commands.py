@@ -208,7 +208,7 @@ class TestCommands:
         assert 2 == result.exit_code
         assert "attr must be key=value" in result.output
 
-    def test_away(self) -> None:
+    def test_unavailable(self) -> None:
         """
         An unavailable console is one message and exit status 2.
         """

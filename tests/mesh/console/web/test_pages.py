@@ -108,9 +108,9 @@ class TestPages:
         """
         An alert links to its runbook, that to the next one, and Back returns.
         """
-        away = {"process": "survey", "url": f"http://127.0.0.1:{free_port()}/metrics"}
+        unavailable = {"process": "survey", "url": f"http://127.0.0.1:{free_port()}/metrics"}
         often = timedelta(seconds=0.1)
-        async with start(console_scrape=(away,), console_scrape_every=often) as running:
+        async with start(console_scrape=(unavailable,), console_scrape_every=often) as running:
             page, complaints = await opened(browser, running)
             alert = page.get_by_role("status").filter(has_text="ServiceDown")
             await alert.get_by_role("link", name="runbook").focus()

@@ -9,7 +9,7 @@ if [ -w "$most" ] && [ "$(cat "$most")" -lt 512 ]; then
   echo 512 >"$most" || echo "inotify instances stay at $(cat "$most"); tests with many proxies may fail"
 fi
 
-# The official Node SDK of Appwrite, for the proof of its stand-in; Mermaid, for the diagrams; axe, for the pages.
+# The official Node SDK of Appwrite, for the tests of its sandbox; Mermaid, for the diagrams; axe, for the pages.
 for folder in sandbox/appwrite/node node; do
   if ! command -v npm >/dev/null; then
     echo "Not installed: npm. The tests that need tests/$folder are skipped and say so."

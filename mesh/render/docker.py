@@ -22,7 +22,7 @@ USER = WORKLOADS.uid
 STATE = "/var/lib/amarre"
 """Data folder of the sandbox and the authority; a volume."""
 FOLDER = Path(__file__).resolve().parents[2] / "mesh/deploy/docker"
-LOCKS = {"base": FOLDER / "requirements.lock", "stand-in": FOLDER / "sandbox.lock"}
+LOCKS = {"base": FOLDER / "requirements.lock", "sandbox": FOLDER / "sandbox.lock"}
 """The packages of each kind of image."""
 
 HEAD = """\
@@ -61,7 +61,7 @@ RUN sh /usr/local/bin/install.sh --require-hashes -r requirements.lock
 COPY --from=wheel /build/dist/ dist/
 RUN sh /usr/local/bin/install.sh --no-index dist/*.whl
 
-FROM installer AS installed-stand-in
+FROM installer AS installed-sandbox
 COPY mesh/deploy/docker/sandbox.lock ./
 RUN sh /usr/local/bin/install.sh --require-hashes -r sandbox.lock
 COPY --from=wheel /build/dist/ dist/
@@ -98,7 +98,7 @@ IMPORTED_LATER = {
         "sqlalchemy.dialects.postgresql.asyncpg",
         "uvicorn.protocols.http.httptools_impl",
     ),
-    "stand-in": ("uvicorn.protocols.http.httptools_impl",),
+    "sandbox": ("uvicorn.protocols.http.httptools_impl",),
 }
 """Modules that processes import by name, or after startup."""
 
@@ -140,13 +140,13 @@ protos/gen
 def render() -> dict[str, str]:
     """Return the Dockerfile and its ignore file."""
     deployed = deployment.load(policy.load())
-    stand_ins = [p for p in topology.PROCESSES if p.stage is Stage.OUTSIDE_PRODUCTION]
-    targets = [_workload(w) for w in deployed.workloads] + [_stand_in(p) for p in stand_ins]
+    sandboxes = [p for p in topology.PROCESSES if p.stage is Stage.OUTSIDE_PRODUCTION]
+    targets = [_workload(w) for w in deployed.workloads] + [_sandbox(p) for p in sandboxes]
     targets.append(AUTHORITY)
     packages = sorted({"mesh"} | {p.module.partition(".")[0] for p in topology.PROCESSES})
     head = HEAD.replace("{packages}", "\n".join(f"COPY {name} {name}" for name in packages))
     shared = _shared("base", "installed", [w.process for w in deployed.workloads]) + _shared(
-        "stand-in", "installed-stand-in", stand_ins
+        "sandbox", "installed-sandbox", sandboxes
     )
     return {
         "Dockerfile": head + shared + "".join(targets),
@@ -171,12 +171,12 @@ ENTRYPOINT ["python", "-m", "{workload.process.module}"]
 """
 
 
-def _stand_in(process: Process) -> str:
+def _sandbox(process: Process) -> str:
     address = f"127.0.0.1:{topology.PORT_BASE + process.port}"
     command = ["python", "-m", "mesh.chassis.probe", "http", address, process.probe_path, "alive"]
     return f"""
 # Never in production.
-FROM stand-in AS {process.name}
+FROM sandbox AS {process.name}
 LABEL org.opencontainers.image.description="{process.title} of AMARRE"
 HEALTHCHECK --interval=10s --timeout=15s --start-period=120s --retries=3 CMD {json.dumps(command)}
 ENTRYPOINT ["python", "-m", "{process.module}"]

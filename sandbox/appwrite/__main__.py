@@ -13,15 +13,15 @@ from sandbox.appwrite.app import SCOPES, create
 
 
 class CannotStartError(Exception):
-    """The stand-in cannot start; the message says why and what to do."""
+    """The sandbox cannot start; the message says why and what to do."""
 
 
 def main() -> None:
-    """Run the stand-in until SIGTERM or SIGINT."""
+    """Run the sandbox until SIGTERM or SIGINT."""
     arguments = _parser().parse_args()
     try:
         if os.environ.get("AMARRE_ENV") == "production":
-            raise CannotStartError("The Appwrite stand-in must not run in production.")
+            raise CannotStartError("The Appwrite sandbox must not run in production.")
         app = create(
             arguments.project,
             _key(arguments.key_file),

@@ -64,32 +64,32 @@ class Field:
 
     @property
     def is_required(self) -> bool:
-        """A survey requires an answer while the field is shown."""
+        """Whether a survey requires an answer while the field is visible."""
         return self.required_field.lower() == "y"
 
     @property
     def is_checkbox(self) -> bool:
-        """Its answer is a set of codes, each with its own column."""
+        """Whether the answer is a set of codes, each with its own column."""
         return self.field_type == "checkbox"
 
     @property
     def is_file(self) -> bool:
-        """Its answer is a file."""
+        """Whether the answer is a file."""
         return self.field_type == "file"
 
     @property
     def is_signature(self) -> bool:
-        """Its file is a drawn signature."""
+        """Whether the file is a drawn signature."""
         return self.is_file and self.validation == "signature"
 
     @property
     def is_calculated(self) -> bool:
-        """Its answer is computed."""
+        """Whether the answer is computed."""
         return self.field_type == "calc"
 
     @property
     def is_data(self) -> bool:
-        """It can have an answer; descriptive text cannot."""
+        """Whether it can have an answer; descriptive text cannot."""
         return self.field_type != "descriptive"
 
     @cached_property

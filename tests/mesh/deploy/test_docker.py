@@ -16,7 +16,7 @@ from mesh.topology import Process, Stage
 FILES = docker.render()
 LOCKS = {kind: lock.read_text() for kind, lock in docker.LOCKS.items()}
 DEPLOYED = [p for p in topology.PROCESSES if p.stage is not Stage.LOCAL]
-BY_NAME = {"base": ["asyncpg", "aiosqlite"], "stand-in": ["python_multipart"]}
+BY_NAME = {"base": ["asyncpg", "aiosqlite"], "sandbox": ["python_multipart"]}
 IMPORTS = """
 import importlib, sys
 
@@ -35,7 +35,7 @@ import mesh.chassis.probe
 
 def kind(process: Process) -> str:
     """Return the stage from which the image of *process* is built."""
-    return "stand-in" if process.stage is Stage.OUTSIDE_PRODUCTION else "base"
+    return "sandbox" if process.stage is Stage.OUTSIDE_PRODUCTION else "base"
 
 
 def locked(lock: str) -> set[str]:

@@ -80,4 +80,4 @@ def wait(running: Appwrite, started: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
         else:
             return
-    raise AssertionError("the stand-in did not start")
+    raise AssertionError("the sandbox did not start")

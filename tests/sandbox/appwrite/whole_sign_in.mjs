@@ -1,4 +1,4 @@
-// Drives the stand-in with node-appwrite: token, session, account, JWT, users, sign-out.
+// Drives the sandbox with node-appwrite: token, session, account, JWT, users, sign-out.
 // Prints one JSON object of what it saw; test_node_sdk.py compares it.
 import { createRequire } from "node:module";
 

@@ -1,6 +1,6 @@
 """Cost of each policy layer of the proxies: CPU time of a request's two Envoys with and without it.
 
-    python -m benchmarks.layer_cost [--layers rbac,jwt] [--rounds 12] [--at-a-time 3]
+    python -m benchmarks.layer_cost [--layers rbac,jwt] [--rounds 20] [--at-a-time 3]
 
 The whole product runs beside several copies that each lack one layer, and all are measured
 alternately on ``GET /api/v1/me``. Takes about a minute per three layers and writes
@@ -123,7 +123,7 @@ async def compare(layers: Sequence[str], rounds: int, port_base: int) -> dict[st
         await measure_idle(sides)
         for _ in range(rounds):
             for side in sides:
-                found[side.name].append(await _spent(side, 0.5))
+                found[side.name].append(await _spent(side, 0.3))
     return found
 
 
@@ -154,7 +154,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--layers", default=",".join(names), help="Comma-separated names.")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--at-a-time", type=int, default=3)
     parser.add_argument("--port-base", type=int, default=7000)
     asked = parser.parse_args()
@@ -169,7 +169,7 @@ def main() -> None:
     text = (
         "# Layers of the proxies\n\n"
         "Written by `python -m benchmarks.layer_cost`, which describes the method.\n"
-        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC in {asked.rounds} rounds of 0.5 s:"
+        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC in {asked.rounds} rounds of 0.3 s:"
         " CPU microseconds of both Envoys per `GET /api/v1/me`.\n\n"
         + table(("layer", "with all layers", "this layer, median", "quartiles"), rows)
     )

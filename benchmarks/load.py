@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.processes import cpu_seconds
 from mesh.contract.openapi import SESSION_COOKIE
 
 OUTSIDE = ("redcap", "outbox")
@@ -41,7 +42,7 @@ class Side:
 
     def cpu(self) -> dict[str, float]:
         """Return the CPU seconds that each process has used."""
-        return {name: sum(p.cpu_times()[:2]) for name, p in self.processes.items()}
+        return {name: cpu_seconds(process) for name, process in self.processes.items()}
 
     @property
     def idle_percent(self) -> float:

@@ -24,8 +24,8 @@ def workloads(people: Population) -> list[Workload]:
             get(f"list of {count}, cached", LIST, [cookie])
             for count, cookie in people.lists.items()
         ),
-        get("list of 10, nothing cached", LIST, people.cold, slices=2),
-        post("create, new session", CREATE, '{"consent":true}', people.creators, slices=2),
+        get("list of 10, nothing cached", LIST, people.cold, slices=3),
+        post("create, new session", CREATE, '{"consent":true}', people.creators, slices=3),
     ]
 
 

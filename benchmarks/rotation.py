@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks import bare
 from benchmarks.load import Side, Slice, Workload, get, measure
-from benchmarks.memory import private_mb
 from benchmarks.population import SESSIONS, Population
+from benchmarks.processes import private_mb
 
 COUNTS = (1, SESSIONS // 10, SESSIONS)
 _SHARES = (0.1, 0.2, 0.7)
@@ -28,7 +28,7 @@ async def compare(
     memory = {}
     for count in COUNTS:
         await _send_all(side, sent[count], count, at_once)
-        memory[count] = sum(private_mb(side.processes[name]) for name in _HOLDERS)
+        memory[count] = round(sum(private_mb(side.processes[name]) for name in _HOLDERS), 1)
     found: dict[int, list[Slice]] = {count: [] for count in COUNTS}
     until = time.monotonic() + lasting
     while time.monotonic() < until:

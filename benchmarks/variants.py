@@ -34,7 +34,7 @@ async def compare(
             await measure(side, workload, seconds=2, at_once=at_once)
         await measure_idle(sides)
         found: list[list[Slice]] = [[] for _ in sides]
-        for _ in range(rounds):
+        for _ in range(2 * rounds):  # Small differences need more rounds.
             for side, workload, slices in zip(sides, sent, found, strict=True):
                 slices.append(await measure(side, workload, seconds=seconds, at_once=at_once))
     return [

@@ -43,6 +43,12 @@ def _filter(*names: str) -> Remove:
     return remove
 
 
+def _without_token_rules(found: dict[str, Any]) -> None:
+    # Not the whole filter: the product waits until its key set has been fetched.
+    if found.get("name") == "envoy.filters.http.jwt_authn":
+        found["typed_config"].pop("rules", None)
+
+
 def _field(*names: str) -> Remove:
     def remove(found: dict[str, Any]) -> None:
         for name in names:
@@ -57,7 +63,7 @@ NONE = "none"
 LAYERS: dict[str, Remove] = {
     NONE: lambda _: None,
     "rbac": _filter("envoy.filters.http.rbac.deny", "envoy.filters.http.rbac.allow"),
-    "jwt": _filter("envoy.filters.http.jwt_authn"),
+    "jwt": _without_token_rules,
     "client-limits": _filter(
         "envoy.filters.http.local_ratelimit", "envoy.filters.http.header_to_metadata"
     ),

@@ -49,10 +49,10 @@ async def product(
         *(sys.executable, *program, "up", "--port-base", str(port_base)),
         *("--data", str(folder / name), "--ready-file", str(ready), *options),
     )
-    with child(*command, env=environment | variables, stdout=subprocess.DEVNULL):
+    with child(*command, env=environment | variables, stdout=subprocess.DEVNULL) as process:
         until = time.monotonic() + 240
         while not ready.exists():
-            if time.monotonic() > until:
+            if time.monotonic() > until or process.status() == psutil.STATUS_ZOMBIE:
                 raise SystemExit(f"{name} did not start; run {' '.join(command)}")
             await asyncio.sleep(0.2)
         found = json.loads(ready.read_text())

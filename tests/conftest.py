@@ -20,9 +20,24 @@ __all__ = ["live"]
 _httpx: Any = httpx_transports
 _httpx.create_ssl_context = functools.cache(_httpx.create_ssl_context)
 
+WHOLE_MESHES = (
+    *("tests/integration/", "tests/e2e/", "tests/docs/", "tests/sidecars/", "tests/observability/"),
+    *("tests/chaos/", "tests/load/", "tests/mesh/deploy/"),
+)
+"""Folders whose files take minutes."""
 LIVE = "live"
 NO_SKIPS = "AMARRE_TESTS_NO_SKIPS"
 """Set where everything must run; a skipped test then fails the session."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slow files, so that no worker waits at the end for the last one."""
+    order = {folder: at for at, folder in enumerate(WHOLE_MESHES)}
+
+    def place(item: pytest.Item) -> int:
+        return next((at for f, at in order.items() if item.nodeid.startswith(f)), len(order))
+
+    items.sort(key=place)
 
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc] # It has no types.

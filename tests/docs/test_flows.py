@@ -230,7 +230,7 @@ class TestTelemetry:
         sources = loaded(OBSERVABILITY / "grafana/provisioning/datasources/amarre.yaml")
         asked = {("grafana", urlsplit(one["url"]).hostname) for one in sources["datasources"]}
 
-        assert asked == {(m.caller, m.callee) for m in messages(of(PAGE, "Visualisation"))}
+        assert asked == {(m.caller, m.callee) for m in messages(of(PAGE, "Visualization"))}
         mounted = loaded(COMPOSE / "compose.yaml")["services"]["grafana"]["volumes"]
         assert any("grafana/provisioning:" in volume for volume in mounted)
         assert any("grafana/dashboards:" in volume for volume in mounted)

@@ -183,7 +183,7 @@ def ill(hospital: Hospital) -> None:
         labels[name] for name in ("service", "severity", "team")
     )
     assert "mesh@example.org" == mail["to"]
-    assert "survey fails." in mail["text"]
+    assert "survey is failing." in mail["text"]
     assert f"What to do: {topology.RUNBOOKS}/errors-above-five-percent.md" in mail["text"]
 
 

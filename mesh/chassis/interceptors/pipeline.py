@@ -61,7 +61,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._spans = rpc.server_interceptor()
         self._wrapped: dict[str, _Handler] = {}
         self._in_flight = 0
-        self._open: set[asyncio.Timeout] = set()
+        self._open: set[_Serving] = set()
         self._limits = {s.name: s.max_concurrent_requests for s in mesh.services}
 
     async def intercept_service(
@@ -128,15 +128,17 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 await serving.admit()
                 validate(request)
                 async for response in inner(request, context):
+                    # Cancelled while it sends, gRPC would not answer at all.
+                    serving.pause()
                     yield response
+                    await serving.resume()
 
         return serve
 
     def end_open_streams(self) -> None:
         """End long-lived streams as if their lifetime had passed; clients reopen them."""
-        for end in self._open:
-            if not end.expired():
-                end.reschedule(asyncio.get_running_loop().time())
+        for serving in self._open:
+            serving.end()
 
     def identify(self, context: Context, metadata: Metadata) -> SpiffeId:
         """Return the caller, see `mesh.chassis.interceptors.peer`."""
@@ -146,7 +148,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """Return the signed-in user, see `authorize_user`."""
         return await authorize_user(method, caller, metadata, self._tokens)
 
-    def enter(self, method: Method, timeout: asyncio.Timeout) -> None:
+    def enter(self, method: Method, serving: "_Serving") -> None:
         """Count a new call.
 
         Raises:
@@ -154,17 +156,17 @@ class Pipeline(grpc.aio.ServerInterceptor):
         """
         if method.stays_open:
             # A long-lived stream has its own limit, would exhaust this one, and can be ended.
-            self._open.add(timeout)
+            self._open.add(serving)
         elif self._in_flight >= self._limits[method.service]:
             raise UnavailableError("The service has reached its limit of concurrent calls.")
         else:
             self._in_flight += 1
         _in_flight_of(method.service).inc()
 
-    def leave(self, method: Method, timeout: asyncio.Timeout) -> None:
+    def leave(self, method: Method, serving: "_Serving") -> None:
         """Count a call that has ended."""
         if method.stays_open:
-            self._open.discard(timeout)
+            self._open.discard(serving)
         else:
             self._in_flight -= 1
         _in_flight_of(method.service).dec()
@@ -222,6 +224,22 @@ class _Serving:
         await self._timeout.__aenter__()
         return self
 
+    def pause(self) -> None:
+        """Suspend the deadline while gRPC sends a message."""
+        self._timeout.reschedule(None)
+
+    async def resume(self) -> None:
+        """Apply the deadline again."""
+        self._timeout.reschedule(self._ends_at)
+        if asyncio.get_running_loop().time() >= self._ends_at:
+            await asyncio.sleep(0)  # Here it takes effect.
+
+    def end(self) -> None:
+        """End the call as if its deadline had passed."""
+        self._ends_at = asyncio.get_running_loop().time()
+        if self._timeout.when() is not None and not self._timeout.expired():
+            self._timeout.reschedule(self._ends_at)
+
     async def admit(self) -> None:
         """Admit the call, or raise the error for the caller."""
         method = self._method
@@ -234,7 +252,7 @@ class _Serving:
             user = await self._pipeline.user(method, caller, self._metadata)
             telemetry.ACTIVE_USERS.saw(user.id)
             call.enter(call.Call(method.short_name, caller, self._ends_at, user))
-        self._pipeline.enter(method, self._timeout)
+        self._pipeline.enter(method, self)
         self._counted = True
 
     async def __aexit__(
@@ -245,7 +263,7 @@ class _Serving:
     ) -> bool:
         """Record how the call ended; return whether it ends well in spite of *error*."""
         if self._counted:
-            self._pipeline.leave(self._method, self._timeout)
+            self._pipeline.leave(self._method, self)
         lifetime_over = False
         try:
             await self._timeout.__aexit__(kind, error, trace)

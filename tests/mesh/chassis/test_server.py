@@ -43,6 +43,7 @@ class Surveys(rpc.SurveyServiceServicer):
         self.seconds_left: float | None = None
         self.started = asyncio.Event()
         self.release = asyncio.Event()
+        self.large = 0
 
     async def ListRequests(self, request: Any, context: Any) -> pb.ListRequestsResponse:
         self.calls += 1
@@ -66,6 +67,8 @@ class Surveys(rpc.SurveyServiceServicer):
         self, request: Any, context: Any
     ) -> AsyncIterator[pb.WatchRequestsResponse]:
         yield pb.WatchRequestsResponse()
+        for _ in range(self.large):
+            yield pb.WatchRequestsResponse(event_id="x" * 2_000_000)
         await asyncio.Event().wait()
 
 
@@ -298,6 +301,28 @@ class TestRequests:
             assert grpc.StatusCode.OK == await stream.code()
 
         assert 1 == ended("OK") - before
+
+    async def test_lifetime_ends_while_sending(
+        self, port: int, svids: Path, surveys: Surveys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        A stream whose lifetime ends while a message waits for a slow client ends after it.
+
+        Cancelled within its own send, gRPC answers nothing, and the client would wait for ever.
+        """
+        surveys.large = 20
+        async with connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub:
+            watched = policy.load().method("survey.WatchRequests")
+            monkeypatch.setitem(watched.__dict__, "deadline_seconds", 0.3)
+            stream = stub.WatchRequests(pb.WatchRequestsRequest(), metadata=bearer(), timeout=10)
+            await stream.read()
+            await asyncio.sleep(0.6)
+            late = 0
+            while await stream.read() is not grpc.aio.EOF:
+                late += 1
+
+            assert grpc.StatusCode.OK == await stream.code()
+        assert 1 <= late < 20
 
 
 class TestErrors:

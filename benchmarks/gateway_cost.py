@@ -1,6 +1,6 @@
 """Cost of a request: the whole product with its defaults compared with bare parts.
 
-    python -m benchmarks.gateway_cost [--parts paths,sessions] [--rounds 10] [--seconds 0.3]
+    python -m benchmarks.gateway_cost [--parts paths,sessions] [--rounds 8] [--seconds 0.3]
 
 Each part is described in its module:
 
@@ -154,7 +154,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", type=_parts, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=0.3, help="Length of a slice.")
     parser.add_argument("--at-once", type=int, default=16, help="Number of connections.")
     parser.add_argument("--port-base", type=int, default=7000)

@@ -32,22 +32,22 @@ async def grow(side: Side, people: Population, *, seconds: float, at_once: int) 
         offered = max(1.0, share * highest)
         found = await measure(side, me, seconds=seconds, at_once=at_once, rate=offered)
         rates.append({"offered": round(offered), **_row(found)})
-    records = await _grow_records(side, people, seconds=seconds, at_once=at_once)
+    records = await _grow_records(side, people, seconds=seconds)
     return {"side": side.name, "cores": cores, "rates": rates, "records": records}
 
 
-async def _grow_records(
-    side: Side, people: Population, *, seconds: float, at_once: int
-) -> list[dict[str, Any]]:
-    """Return rows for numbers of records in REDCap; the sandbox's own cost has its own column."""
+async def _grow_records(side: Side, people: Population, *, seconds: float) -> list[dict[str, Any]]:
+    """Return rows for numbers of records in REDCap; the sandbox's own cost has its own column.
+
+    One request after the other, since the sandbox searches all records for each.
+    """
     cold = get("list", LIST, people.cold)
     rows = []
     for count in RECORDS:
         # Users without sessions, so that no list changes.
         held = count_records(side)
         import_requests(side, {SESSIONS + held: count - held})
-        await measure(side, cold, seconds=1, at_once=at_once)
-        found = await measure(side, cold, seconds=seconds, at_once=at_once)
+        found = await measure(side, cold, seconds=seconds, at_once=1)
         outside = sum(found.cpu.get(name, 0) for name in OUTSIDE)
         rows.append({"records": count, **_row(found), "sandbox_us": round(outside)})
     return rows

@@ -1,9 +1,10 @@
 """A client that sends requests and measures what they cost: CPU time, rates and latencies."""
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import cycle
@@ -18,11 +19,12 @@ OUTSIDE = ("redcap", "outbox")
 """The sandbox's processes, which stand for systems outside of the mesh."""
 IDLE_SECONDS = 5.0
 _ATTEMPTS = 5
-_EXPECTED = (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_EXPECTED = {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 
 
 class UnexpectedAnswerError(Exception):
-    """A response is neither 200 nor a refusal under load; the message has its head."""
+    """A response is neither 200 nor a refusal under load; the message has its status."""
 
 
 @dataclass
@@ -113,65 +115,82 @@ async def measure(
         at_once: Number of connections.
         rate: Requests per second of all connections. Default: as many as are answered.
     """
-    before, started = side.cpu(), time.monotonic()
-    pause = at_once / rate if rate else 0.0
-    answers: list[tuple[float, bool]] = []
-    for _ in range(_ATTEMPTS):
-        starts = time.monotonic()
-        connections = (
-            _send(side, workload, starts + n / at_once * pause, starts + seconds, pause)
-            for n in range(at_once)
-        )
-        answers += [one for some in await asyncio.gather(*connections) for one in some]
-        done = [took for took, served in answers if served]
-        if done:
-            break
-    else:
-        raise UnexpectedAnswerError(f"{side.name}, {workload.name}: all requests are refused")
-    lasted = time.monotonic() - started
+    async with contextlib.AsyncExitStack() as stack:
+        connections = [
+            await stack.enter_async_context(_connected(side.port)) for _ in range(at_once)
+        ]
+        before, started = side.cpu(), time.monotonic()
+        pause = at_once / rate if rate else 0.0
+        answers: list[tuple[float, int]] = []
+        done: list[float] = []
+        while not done and time.monotonic() < started + _ATTEMPTS * seconds:
+            starts = time.monotonic()
+            sending = (
+                _send(
+                    connection,
+                    workload,
+                    due=starts + n / at_once * pause,
+                    until=starts + seconds,
+                    pause=pause,
+                )
+                for n, connection in enumerate(connections)
+            )
+            answers += [one for some in await asyncio.gather(*sending) for one in some]
+            done = [took for took, status in answers if status == HTTPStatus.OK]
+        lasted, after = time.monotonic() - started, side.cpu()
+    odd = {status for _, status in answers} - _EXPECTED
+    if odd or not done:
+        raise UnexpectedAnswerError(f"{side.name}, {workload.name}: {odd or 'only refusals'}")
     cpu = {
         # Without idle CPU use, which would weigh more on a slow machine.
         name: max(0.0, spent - before[name] - side.idle.get(name, 0) * lasted) / len(done) * 1e6
-        for name, spent in side.cpu().items()
+        for name, spent in after.items()
     }
     return Slice(len(done) / lasted, done, cpu, len(answers) - len(done))
 
 
+@contextlib.asynccontextmanager
+async def _connected(port: int) -> AsyncIterator[Connection]:
+    """Open a connection and use it once, so that accepting it is not measured."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_request("GET", "/healthz", ""))
+    await _receive(reader)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
 async def _send(
-    side: Side, workload: Workload, starts: float, until: float, pause: float
-) -> list[tuple[float, bool]]:
+    connection: Connection, workload: Workload, *, due: float, until: float, pause: float
+) -> list[tuple[float, int]]:
     """Send requests over one connection.
 
     Returns:
-        How long each took, from when it was due, and whether it was served.
+        How long each took, from when it was due, and its status.
     """
-    reader, writer = await asyncio.open_connection("127.0.0.1", side.port)
+    reader, writer = connection
     taken = []
-    due = starts
     while due < until:
         await asyncio.sleep(due - time.monotonic()) if pause else None
         writer.write(next(workload.requests))
-        served = await _receive(reader, f"{side.name}, {workload.name}")
+        status = await _receive(reader)
         now = time.monotonic()
-        taken.append((now - due, served))
+        taken.append((now - due, status))
         due = due + pause if pause else now
-    writer.close()
     return taken
 
 
-async def _receive(reader: asyncio.StreamReader, what: str) -> bool:
-    """Read one response; return whether it is 200."""
+async def _receive(reader: asyncio.StreamReader) -> int:
+    """Read one response and return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    status = int(head.split(maxsplit=2)[1])
-    if status not in _EXPECTED:
-        raise UnexpectedAnswerError(f"{what}: {head.decode(errors='replace')}")
     if (length := re.search(rb"content-length: (\d+)", head)) is not None:
         await reader.readexactly(int(length[1]))
-        return status == HTTPStatus.OK
-    while size := int((await reader.readline()).strip(), 16):
-        await reader.readexactly(size + 2)
-    await reader.readline()
-    return status == HTTPStatus.OK
+    elif b"chunked" in head:
+        while size := int((await reader.readline()).strip(), 16):
+            await reader.readexactly(size + 2)
+        await reader.readline()
+    return int(head.split(maxsplit=2)[1])
 
 
 async def measure_idle(sides: Sequence[Side]) -> None:

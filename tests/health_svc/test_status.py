@@ -127,7 +127,7 @@ class TestCache:
         async def check() -> None:
             if hangs.is_set():
                 await asyncio.Event().wait()
-            raise PartDownError("Away.")
+            raise PartDownError("Unavailable.")
 
         board = Board({"redcap": check}, clock=clock.time)
         first = await board.current()

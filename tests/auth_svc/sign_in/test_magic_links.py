@@ -369,7 +369,7 @@ class TestLogIn:
         """A link tried while the provider is unavailable still works afterwards."""
         link = await harness.link()
         unavailable = Harness(
-            harness.database, harness.clock, AwayDirectory(harness.database, harness.clock)
+            harness.database, harness.clock, UnavailableDirectory(harness.database, harness.clock)
         )
 
         with pytest.raises(UnavailableError):
@@ -377,7 +377,7 @@ class TestLogIn:
         await harness.use(link)
 
 
-class AwayDirectory:
+class UnavailableDirectory:
     """The embedded provider, but it cannot open sessions."""
 
     def __init__(self, database: object, clock: object) -> None:

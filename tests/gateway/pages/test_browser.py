@@ -237,7 +237,7 @@ async def test_reconnects(page: Page, world: World) -> None:
         survey_pb2.Request(id="7", title="Grace", status=survey_pb2.REQUEST_STATUS_TO_COMPLETE)
     ]
     await page.add_init_script("Math.random = () => 0")
-    world.survey.does.failures["WatchRequests"] = UnavailableError("Away.")
+    world.survey.does.failures["WatchRequests"] = UnavailableError("Unavailable.")
     async with page.expect_response(lambda response: "surveys/events" in response.url) as refused:
         await sign_in(page)
     assert 503 == (await refused.value).status

@@ -89,7 +89,7 @@ async def test_outage_is_not_emptiness(world: World) -> None:
     world.sign_in()
     page = await world.http.get("/?tab=data", headers={"accept-language": "en"})
     assert "No form has been filled in yet" in page.text
-    world.survey.does.failures["ListRequests"] = UnavailableError("Away.")
+    world.survey.does.failures["ListRequests"] = UnavailableError("Unavailable.")
     page = await world.http.get("/?tab=data", headers={"accept-language": "en"})
     assert "No form has been filled in yet" not in page.text
     assert "Your forms cannot be listed right now" in page.text

@@ -94,7 +94,7 @@ class TestSigningIn:
         ("failure", "status", "text"),
         [
             (UnauthenticatedError("Used."), 401, "no longer works"),
-            (UnavailableError("Away."), 503, "Your link is still valid"),
+            (UnavailableError("Unavailable."), 503, "Your link is still valid"),
             (RateLimitedError("Many."), 429, "Too many attempts"),
         ],
     )
@@ -147,7 +147,7 @@ class TestSigningIn:
     async def test_auth_unavailable(self, world: World) -> None:
         """While Auth is unavailable the page says so and the cookie stays."""
         world.sign_in()
-        world.auth.does.failures["VerifySession"] = UnavailableError("Away.")
+        world.auth.does.failures["VerifySession"] = UnavailableError("Unavailable.")
         answer = await world.http.get("/", headers=HTML)
         assert 503 == answer.status_code
         assert "You are still signed in" in answer.text
@@ -156,7 +156,7 @@ class TestSigningIn:
 
 class TestRequests:
     @pytest.mark.parametrize(
-        "failure", [UnavailableError("Away."), UpstreamError("HTML instead of JSON.")]
+        "failure", [UnavailableError("Unavailable."), UpstreamError("HTML instead of JSON.")]
     )
     async def test_outage(self, world: World, failure: MeshError) -> None:
         """While REDCap fails, the page says so instead of showing an empty list."""
@@ -289,7 +289,7 @@ class TestAccount:
         assert 'aria-label="Remove Phone"' in await get(world, "/?tab=account")
         await world.http.post("/passkeys/remove", data={"id": "k"})
         assert "Phone" not in await get(world, "/?tab=account")
-        world.auth.does.failures["ListPasskeys"] = UnavailableError("Away.")
+        world.auth.does.failures["ListPasskeys"] = UnavailableError("Unavailable.")
         page = await get(world, "/?tab=account")
         assert "The list of passkeys is not available" in page
         assert "this device" in page

@@ -254,7 +254,7 @@ class TestStreams:
 
     async def test_upstream_unavailable(self, world: World) -> None:
         """While the upstream watch cannot be opened, a stream is an ordinary 503."""
-        world.health.does.failures["WatchStatus"] = UnavailableError("Away.")
+        world.health.does.failures["WatchStatus"] = UnavailableError("Unavailable.")
         answer = await world.http.get("/api/v1/health/events")
         assert (503, "unavailable") == (answer.status_code, answer.json()["error"]["code"])
         await eventually(lambda: len(world.gateway.api.streams) == 0)

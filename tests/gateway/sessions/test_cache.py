@@ -59,7 +59,7 @@ class TestCookie:
     async def test_auth_away_for_the_session_before(self, world: World) -> None:
         """A failure to end the previous session does not prevent sign-in."""
         world.sign_in()
-        world.auth.does.failures["LogOut"] = UnavailableError("Away.")
+        world.auth.does.failures["LogOut"] = UnavailableError("Unavailable.")
         answer = await world.http.post("/api/v1/auth/login", json=LINK)
         assert 200 == answer.status_code
         assert f"{NAME}={world.auth.next_secret};" in answer.headers["set-cookie"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mesh.console.intake.otlp_attributes import MAX_TEXT
+from mesh.console.intake.otlp_decoder import MAX_SERVICES
 from mesh.console.settings import MEBIBYTE
 from mesh.console.store import schema
 from tests.mesh.console.conftest import Kept
@@ -177,13 +178,13 @@ class TestBadInput:
         Invented service names from one client are merged into one row.
         """
         batch = Batch()
-        for number in range(200):
+        for number in range(MAX_SERVICES + 100):
             batch.span(f"service-{number}", "x")
         kept.take("traces", batch.request)
 
         ((services,),) = kept.rows("SELECT count(*) FROM services")
-        assert services <= 65
-        assert 200 == kept.rows("SELECT sum(spans) FROM services")[0][0]
+        assert services <= MAX_SERVICES + 1
+        assert MAX_SERVICES + 100 == kept.rows("SELECT sum(spans) FROM services")[0][0]
 
     def test_deep_value(self, kept: Kept) -> None:
         """

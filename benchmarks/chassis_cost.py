@@ -28,7 +28,7 @@ from mesh.chassis.tokens import SigningKey, TokenVerifier, mint
 from mesh.contract import policy
 from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 
-CALLS, ROUNDS = 300, 8
+CALLS, ROUNDS = 300, 20
 _GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 
 Once = Callable[[], Awaitable[object]]

@@ -56,11 +56,7 @@ async def compare(asked: argparse.Namespace) -> AsyncGenerator[Part, None]:
     if "variants" in asked.parts:
         with tempfile.TemporaryDirectory() as name:
             rows = await variants.compare(
-                Path(name),
-                asked.port_base,
-                rounds=asked.rounds,
-                seconds=asked.seconds,
-                at_once=asked.at_once,
+                Path(name), asked.port_base, rounds=asked.rounds, at_once=asked.at_once
             )
         yield "variants", {"rows": rows}
     if "chassis" in asked.parts:

@@ -17,7 +17,7 @@ from mesh.contract.openapi import SESSION_COOKIE
 
 OUTSIDE = ("redcap", "outbox")
 """The sandbox's processes, which stand for systems outside of the mesh."""
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 10.0
 _ATTEMPTS = 5
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _EXPECTED = {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
@@ -104,7 +104,13 @@ class Slice:
 
 
 async def measure(
-    side: Side, workload: Workload, *, seconds: float, at_once: int, rate: float = 0
+    side: Side,
+    workload: Workload,
+    *,
+    seconds: float,
+    at_once: int,
+    rate: float = 0,
+    settle: float = 0,
 ) -> Slice:
     """Send requests for a while over *at_once* connections.
 
@@ -114,6 +120,7 @@ async def measure(
         seconds: How long; again as long while every request is refused.
         at_once: Number of connections.
         rate: Requests per second of all connections. Default: as many as are answered.
+        settle: Seconds afterwards whose CPU time counts, such as that of exporting spans.
     """
     async with contextlib.AsyncExitStack() as stack:
         connections = [
@@ -137,13 +144,15 @@ async def measure(
             )
             answers += [one for some in await asyncio.gather(*sending) for one in some]
             done = [took for took, status in answers if status == HTTPStatus.OK]
-        lasted, after = time.monotonic() - started, side.cpu()
+        lasted = time.monotonic() - started
+        await asyncio.sleep(settle)
+        watched, after = time.monotonic() - started, side.cpu()
     odd = {status for _, status in answers} - _EXPECTED
     if odd or not done:
         raise UnexpectedAnswerError(f"{side.name}, {workload.name}: {odd or 'only refusals'}")
     cpu = {
         # Without idle CPU use, which would weigh more on a slow machine.
-        name: max(0.0, spent - before[name] - side.idle.get(name, 0) * lasted) / len(done) * 1e6
+        name: max(0.0, spent - before[name] - side.idle.get(name, 0) * watched) / len(done) * 1e6
         for name, spent in after.items()
     }
     return Slice(len(done) / lasted, done, cpu, len(answers) - len(done))

@@ -16,10 +16,12 @@ VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "--replicas gateway=2": (("--replicas", "gateway=2"), {}),
 }
 """Options of ``amarre up`` and environment variables."""
+_SECONDS, _SETTLE_SECONDS = 2.5, 5.0
+"""Processes export spans every five seconds: that CPU time belongs to the requests before."""
 
 
 async def compare(
-    folder: Path, port_base: int, *, rounds: int, seconds: float, at_once: int
+    folder: Path, port_base: int, *, rounds: int, at_once: int
 ) -> list[dict[str, Any]]:
     """Measure all variants in turn; the first one is the reference."""
     async with contextlib.AsyncExitStack() as stack:
@@ -34,9 +36,13 @@ async def compare(
             await measure(side, workload, seconds=2, at_once=at_once)
         await measure_idle(sides)
         found: list[list[Slice]] = [[] for _ in sides]
-        for _ in range(2 * rounds):  # Small differences need more rounds.
+        for _ in range(rounds // 2):
             for side, workload, slices in zip(sides, sent, found, strict=True):
-                slices.append(await measure(side, workload, seconds=seconds, at_once=at_once))
+                slices.append(
+                    await measure(
+                        side, workload, seconds=_SECONDS, at_once=at_once, settle=_SETTLE_SECONDS
+                    )
+                )
     return [
         {"variant": name, "idle_percent": round(side.idle_percent, 1), **row(slices, found[0])}
         for name, side, slices in zip(VARIANTS, sides, found, strict=True)

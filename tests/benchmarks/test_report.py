@@ -1,6 +1,16 @@
 """The page that benchmarks write."""
 
-from benchmarks.report import by_process, table
+import json
+
+from benchmarks.gateway_cost import FOLDER
+from benchmarks.report import by_process, page, table
+
+
+def test_committed_page() -> None:
+    """RESULTS.md is what the tool makes of results.json, so that no figure is edited by hand."""
+    report = json.loads((FOLDER / "results.json").read_text())
+
+    assert page(report) == (FOLDER / "RESULTS.md").read_text()
 
 
 def test_processes() -> None:

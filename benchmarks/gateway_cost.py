@@ -4,7 +4,7 @@
 
 Each part is described in its module:
 
-- paths: every path, ``amarre up`` and ``amarre up --direct`` compared with `benchmarks.bare`;
+- paths: every path, ``amarre up`` and ``amarre up --direct`` compared with `benchmarks.sides.bare`;
 - sessions: 3,000 sessions in rotation, `benchmarks.rotation`;
 - growth: with cores, rates and records, `benchmarks.growth`;
 - variants: telemetry off or complete, two gateways, `benchmarks.variants`;
@@ -29,11 +29,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bare, chassis_cost, growth, grpc_gateway, paths, rotation, variants
-from benchmarks.load import Side
-from benchmarks.population import Population, populate
-from benchmarks.product import SAMPLED, product
-from benchmarks.report import page
+from benchmarks import chassis_cost, growth, rotation, variants
+from benchmarks.harness import paths
+from benchmarks.harness.load import Side
+from benchmarks.harness.population import Population, populate
+from benchmarks.harness.report import page
+from benchmarks.sides import bare, grpc_gateway
+from benchmarks.sides.product import SAMPLED, product
 from mesh.chassis.telemetry import logs
 
 FOLDER = Path(__file__).parent

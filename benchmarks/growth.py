@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import bare
-from benchmarks.load import OUTSIDE, Side, Slice, get, measure
-from benchmarks.paths import LIST
-from benchmarks.population import SESSIONS, Population, count_records, import_requests
-from benchmarks.summary import milliseconds
+from benchmarks.harness.load import OUTSIDE, Side, Slice, get, measure
+from benchmarks.harness.paths import LIST
+from benchmarks.harness.population import SESSIONS, Population, count_records, import_requests
+from benchmarks.harness.summary import milliseconds
+from benchmarks.sides import bare
 
 SHARES = (0.25, 0.5, 0.75)
 """Offered rates, as shares of the highest one."""

@@ -21,11 +21,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks import bare
 from benchmarks.gateway_cost import FOLDER
-from benchmarks.load import Side, get, measure, measure_idle
-from benchmarks.product import product
-from benchmarks.report import table
+from benchmarks.harness.load import Side, get, measure, measure_idle
+from benchmarks.harness.report import table
+from benchmarks.sides import bare
+from benchmarks.sides.product import product
 from mesh import cli
 from mesh.contract.policy import Mesh
 from mesh.render.envoy import Proxy, bootstrap

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import bare
-from benchmarks.load import Side
-from benchmarks.product import product
+from benchmarks.harness.load import Side
+from benchmarks.sides import bare
+from benchmarks.sides.product import product
 
 PEAK_SECONDS = 4
 PEAK_CONNECTIONS = 16

@@ -8,10 +8,10 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks import bare
-from benchmarks.load import Side, Slice, Workload, get, measure
-from benchmarks.population import SESSIONS, Population
-from benchmarks.processes import private_mb
+from benchmarks.harness.load import Side, Slice, Workload, get, measure
+from benchmarks.harness.population import SESSIONS, Population
+from benchmarks.harness.processes import private_mb
+from benchmarks.sides import bare
 
 COUNTS = (1, SESSIONS // 10, SESSIONS)
 _SHARES = (0.1, 0.2, 0.7)

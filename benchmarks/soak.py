@@ -26,8 +26,8 @@ import httpx
 import psutil
 
 from benchmarks.gateway_cost import FOLDER
-from benchmarks.load import Side
-from benchmarks.product import product
+from benchmarks.harness.load import Side
+from benchmarks.sides.product import product
 
 READS = ("/api/v1/me", "/api/v1/surveys/list", "/api/v1/health/status", "/healthz")
 SAMPLE_SECONDS = 15.0

@@ -4,10 +4,10 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bare
-from benchmarks.load import Slice, get, measure, measure_idle
-from benchmarks.product import product
-from benchmarks.summary import row
+from benchmarks.harness.load import Slice, get, measure, measure_idle
+from benchmarks.harness.summary import row
+from benchmarks.sides import bare
+from benchmarks.sides.product import product
 
 VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "5 % of traces": ((), {}),

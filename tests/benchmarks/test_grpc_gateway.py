@@ -2,7 +2,7 @@
 
 from google.protobuf import descriptor_pb2
 
-from benchmarks.grpc_gateway import packages
+from benchmarks.sides.grpc_gateway import packages
 
 
 def test_packages() -> None:

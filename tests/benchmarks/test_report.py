@@ -3,7 +3,7 @@
 import json
 
 from benchmarks.gateway_cost import FOLDER
-from benchmarks.report import by_process, page, table
+from benchmarks.harness.report import by_process, page, table
 
 
 def test_committed_page() -> None:

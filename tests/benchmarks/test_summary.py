@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.load import Slice
-from benchmarks.summary import milliseconds, row
+from benchmarks.harness.load import Slice
+from benchmarks.harness.summary import milliseconds, row
 
 
 def slice_of(cost: float, *, rate: float = 100, refused: int = 0) -> Slice:

@@ -1,4 +1,4 @@
-"""Replicas are killed while users create; the long run is ``benchmarks/kill_creations.py``."""
+"""Replicas are killed while users create; `benchmarks.services.kill_creations` is the long run."""
 
 from pathlib import Path
 

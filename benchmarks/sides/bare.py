@@ -34,8 +34,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from benchmarks import grpc_gateway, transcoder
-from benchmarks.load import Side, get, until_answered
+from benchmarks.harness.load import Side, get, until_answered
+from benchmarks.sides import grpc_gateway, transcoder
 from mesh.chassis.testing import free_port
 
 PATH = "/api/v1/me"
@@ -109,7 +109,7 @@ def _service(stack: contextlib.ExitStack) -> tuple[str, psutil.Process]:
 
 
 def _ours(stack: contextlib.ExitStack, *arguments: str) -> psutil.Process:
-    return stack.enter_context(child(sys.executable, "-m", "benchmarks.bare", *arguments))
+    return stack.enter_context(child(sys.executable, "-m", "benchmarks.sides.bare", *arguments))
 
 
 def _starlette(stack: contextlib.ExitStack) -> Side:

@@ -1,7 +1,7 @@
 """
 Creation of requests while replicas are killed: none lost, none duplicated; also without keys.
 
-    python -m benchmarks.kill_creations [--seconds 60] [--users 20]
+    python -m benchmarks.services.kill_creations [--seconds 60] [--users 20]
 
 Two replicas share a SQLite store; every 1.5 s one of them gets SIGKILL and is started again.
 Users create one request after the other and retry each until it succeeds. With a key the retry

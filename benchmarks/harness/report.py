@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.load import OUTSIDE
+from benchmarks.harness.load import OUTSIDE
 
 _HEADER = """# Results
 

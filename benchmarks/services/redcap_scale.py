@@ -1,7 +1,7 @@
 """
 REDCap sandbox with many records: time and memory of import and export.
 
-Run ``python -m benchmarks.redcap_scale --records 50000``. It starts a
+Run ``python -m benchmarks.services.redcap_scale --records 50000``. It starts a
 sandbox on a free port, imports records in batches, exports them as a stream and prints
 the time taken. Memory is the resident set of the sandbox's process.
 """

@@ -1,7 +1,7 @@
 """
 Cost of listing requests: REDCap calls, time and rate, compared with the old system's pattern.
 
-    python -m benchmarks.list_requests [--latency-ms 20] [--seconds 5]
+    python -m benchmarks.services.list_requests [--latency-ms 20] [--seconds 5]
 
 Everything runs on this machine: the sandbox as a process, the service in this one, called over
 mTLS as the gateway calls it. The old system is replayed by what it asked of REDCap for one list:

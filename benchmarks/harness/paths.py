@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import bare
-from benchmarks.load import Side, Slice, Workload, get, measure, measure_idle, post
-from benchmarks.population import Population
-from benchmarks.summary import row
+from benchmarks.harness.load import Side, Slice, Workload, get, measure, measure_idle, post
+from benchmarks.harness.population import Population
+from benchmarks.harness.summary import row
+from benchmarks.sides import bare
 
 LIST = "/api/v1/surveys/list"
 CREATE = "/api/v1/surveys/requests"

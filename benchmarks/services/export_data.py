@@ -1,7 +1,7 @@
 """
 Export benchmark: time, size, and memory above idle for many records.
 
-    python -m benchmarks.export_data [--records 10000]
+    python -m benchmarks.services.export_data [--records 10000]
 
 The service runs as a separate process, so that its memory can be read while it streams.
 """

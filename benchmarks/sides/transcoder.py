@@ -6,7 +6,7 @@ from typing import Any
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
-DESCRIPTORS = Path(__file__).parent.parent / "protos/gen/amarre/contract.binpb"
+DESCRIPTORS = Path(__file__).parents[2] / "protos/gen/amarre/contract.binpb"
 
 
 def write_contracts(file: Path) -> None:

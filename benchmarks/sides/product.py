@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import psutil
 
-from benchmarks.bare import child
-from benchmarks.load import Side
+from benchmarks.harness.load import Side
+from benchmarks.sides.bare import child
 
 SAMPLED = "0.05"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).parent / "go"
 CONTRACTS = ROOT / "protos/gen/amarre/contract.binpb"
 BUILT = ROOT / "build/grpc-gateway"

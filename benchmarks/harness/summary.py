@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.load import Slice
+from benchmarks.harness.load import Slice
 
 
 def row(slices: Sequence[Slice], reference: Sequence[Slice]) -> dict[str, Any]:

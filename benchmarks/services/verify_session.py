@@ -1,7 +1,7 @@
 """
 Cost of VerifySession beyond a bare rpc, and whether sign-up's timing reveals known addresses.
 
-    python -m benchmarks.verify_session [--calls 2000] [--sign-ups 200]
+    python -m benchmarks.services.verify_session [--calls 2000] [--sign-ups 200]
 
 Everything runs in this process on SQLite: the CPU time of the handler alone, and the whole service
 over mTLS compared with a method that its rules reject at once. The pairs are interleaved, so that

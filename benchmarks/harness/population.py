@@ -15,7 +15,7 @@ from sqlalchemy import insert
 from auth_svc.hashing import digest
 from auth_svc.storage import tables
 from auth_svc.storage.database import Database
-from benchmarks.load import Side, cookie_of
+from benchmarks.harness.load import Side, cookie_of
 
 SESSIONS = 3000
 LENGTHS = (1, 10, 50)

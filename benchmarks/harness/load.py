@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.harness.processes import cpu_seconds
 from mesh.contract.openapi import SESSION_COOKIE
 
 OUTSIDE = ("redcap", "outbox")

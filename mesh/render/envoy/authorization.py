@@ -15,6 +15,8 @@ from mesh.render.envoy.proxy import NAMESPACE, TRUST_DOMAIN, spiffe_id, typed
 ISSUER = "https://auth.amarre.local"
 KEYS = "keys"
 """The cluster of Auth's key set."""
+TOKENS_CACHED = 4096
+"""Verified user tokens that a proxy keeps, as many as a service: 3,000 sessions fit."""
 _PREFIX = f"spiffe://{TRUST_DOMAIN}/ns/{NAMESPACE}/sa/"
 
 
@@ -116,7 +118,7 @@ def jwt(service: Service, *, cluster: str = KEYS, payload: str = "") -> list[dic
         "max_lifetime": "60s",
         "clock_skew_seconds": 5,
         "forward": True,
-        "jwt_cache_config": {"jwt_cache_size": 1000},
+        "jwt_cache_config": {"jwt_cache_size": TOKENS_CACHED},
         "remote_jwks": {
             "http_uri": {
                 "uri": "http://auth/.well-known/jwks.json",

@@ -160,7 +160,9 @@ class TestCommands:
 
         assert 2 == refused.returncode
         assert "runs from" in refused.stderr
-        assert 0 == amarre("status", "--data", data_of(live)).returncode
+        # A probe gets one second, which the refused start may use up on a busy machine.
+        tried = (amarre("status", "--data", data_of(live)) for _ in range(5))
+        assert any(0 == one.returncode for one in tried)
 
     def test_certs_show(self, live: Any) -> None:
         """Every identity is shown."""

@@ -92,7 +92,7 @@ def parse(pem: bytes) -> list[SigningKey]:
     """Return the keys in *pem*, in order.
 
     Raises:
-        ValueError: There is no key, or one is of another type.
+        ValueError: The file has no key, or a key that is not Ed25519.
     """
     blocks = _PEM.findall(pem)
     if not blocks:

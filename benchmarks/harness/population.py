@@ -117,16 +117,21 @@ def _sessions(found: Iterable[str], now: datetime) -> list[dict[str, object]]:
     ]
 
 
+def request_record(user: str, at: int, *, finished: bool = True) -> dict[str, str]:
+    """Return the request number *at* of a user as a record of REDCap."""
+    return {
+        "record_id": f"{user}-{at}",
+        "created_at": f"2026-03-01T10:{at // 60 % 60:02}:{at % 60:02}Z",
+        "userid": user,
+        "demandeur_statut": "1",
+        "invite_nom": "Bo",
+        "form_complete": "2",
+        "validation_finale_complete": "2" if finished else "0",
+    }
+
+
 def _requests(number: int, count: int) -> Iterator[dict[str, str]]:
     """Yield *count* finished requests of a user as records of REDCap."""
     user = _user_id(number)
     for at in range(count):
-        yield {
-            "record_id": f"{user}-{at}",
-            "created_at": f"2026-03-01T10:{at // 60 % 60:02}:{at % 60:02}Z",
-            "userid": user,
-            "demandeur_statut": "1",
-            "invite_nom": "Bo",
-            "form_complete": "2",
-            "validation_finale_complete": "2",
-        }
+        yield request_record(user, at)

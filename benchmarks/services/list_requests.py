@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.harness.population import request_record
 from mesh.chassis import telemetry
 from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 from survey_svc.study import profile as profiles
@@ -39,19 +40,7 @@ Once = Callable[[], Awaitable[object]]
 def seed(sandbox: Sandbox, size: int) -> str:
     """Store *size* requests of one user, half of them finished; returns the user."""
     user = f"bench{size}"
-    rows = [
-        {
-            "record_id": f"{user}-{at}",
-            "created_at": f"2026-03-01T10:{at // 60 % 60:02}:{at % 60:02}Z",
-            "userid": user,
-            "demandeur_statut": "1",
-            "invite_nom": "Bo",
-            "form_complete": "2",
-            "validation_finale_complete": "2" if at % 2 else "0",
-        }
-        for at in range(size)
-    ]
-    sandbox.save(*rows)
+    sandbox.save(*(request_record(user, at, finished=bool(at % 2)) for at in range(size)))
     return user
 
 

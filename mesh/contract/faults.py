@@ -82,7 +82,7 @@ _METHOD_RULES: tuple[Rule, ...] = (
     (
         "AM006",
         lambda m: m.needs_session and not m.routes,
-        lambda m: "policy.session requires a user, but there is no google.api.http route",
+        lambda m: "policy.session requires a user, but the method has no google.api.http route",
     ),
     (
         "AM007",

@@ -1,15 +1,37 @@
 """Calls to Auth as the gateway makes them."""
 
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from amarre.auth.v1 import auth_service_pb2 as pb
+from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
+from auth_svc.service import register
 from mesh.chassis.errors import from_rpc_error
+from mesh.chassis.testing import connected, served
 from tests.auth_svc.harness import Harness, MailedLink, link_in
 
 CHROME = "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/140.0 Safari/537.36"
+
+
+@contextlib.asynccontextmanager
+async def called_by(caller: str, harness: Harness, svids: Path) -> AsyncIterator[Any]:
+    """Serve Auth; yield a stub that calls it as the workload *caller*."""
+    async with (
+        served(
+            register(harness.service),
+            svids / "auth",
+            audience="auth",
+            key=harness.key,
+            revoked=harness.revocations,
+        ) as port,
+        connected("auth", port, svids / caller, AuthServiceStub) as stub,
+    ):
+        yield stub
 
 
 async def reason_of(call: Any) -> tuple[str, str]:

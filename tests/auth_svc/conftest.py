@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from sqlalchemy import text
 
-from auth_svc.service import register
 from auth_svc.storage.database import Database
 from auth_svc.storage.tables import metadata
-from mesh.chassis.testing import FakeClock, connected, served
+from mesh.chassis.testing import FakeClock
+from tests.auth_svc.calls import called_by
 from tests.auth_svc.harness import Harness, embedded, present_clock
 from tests.postgres import postgres
 
@@ -59,14 +58,5 @@ def harness(database: Database, clock: FakeClock) -> Harness:
 @pytest.fixture
 async def auth(harness: Harness, svids: Path) -> AsyncIterator[Any]:
     """A stub of Auth as the gateway has it."""
-    async with (
-        served(
-            register(harness.service),
-            svids / "auth",
-            audience="auth",
-            key=harness.key,
-            revoked=harness.revocations,
-        ) as port,
-        connected("auth", port, svids / "gateway", AuthServiceStub) as stub,
-    ):
+    async with called_by("gateway", harness, svids) as stub:
         yield stub

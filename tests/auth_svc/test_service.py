@@ -8,12 +8,9 @@ from typing import Any
 import grpc
 import pytest
 from amarre.auth.v1 import auth_service_pb2 as pb
-from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
-from auth_svc.service import register
 from mesh.chassis.errors import from_rpc_error
-from mesh.chassis.testing import connected, served
-from tests.auth_svc.calls import as_user, log_in, named, reason_of, sign_up
+from tests.auth_svc.calls import as_user, called_by, log_in, named, reason_of, sign_up
 from tests.auth_svc.harness import Harness
 
 
@@ -256,16 +253,7 @@ async def test_only_the_gateway_may_call(
     harness: Harness, svids: Path, caller: str, request_of: Callable[[Any], Any]
 ) -> None:
     """Every other workload of the mesh is denied before anything is looked up."""
-    async with (
-        served(
-            register(harness.service),
-            svids / "auth",
-            audience="auth",
-            key=harness.key,
-            revoked=harness.revocations,
-        ) as port,
-        connected("auth", port, svids / caller, AuthServiceStub) as stub,
-    ):
+    async with called_by(caller, harness, svids) as stub:
         assert ("PERMISSION_DENIED", "permission_denied") == await reason_of(request_of(stub))
     assert [] == harness.mailer.sent
 

@@ -139,7 +139,7 @@ class TestCommands:
         assert "HEALTH_STATUS_HEALTHY" == status
 
     def test_call_that_the_contract_forbids(self, live: Any) -> None:
-        """A caller that the contract does not name is told which policy denied it."""
+        """The error for a caller outside the contract names the policy that denied the call."""
         refused = amarre(
             "call", "survey.ListRequests", "{}", "--as", "health", "--data", data_of(live)
         )

@@ -38,7 +38,7 @@ def program(name: str, archive: str) -> Path:
 
 @functools.cache
 def _unpacked(archive: str) -> Path | None:
-    """Unpack *archive* once per machine; return None if there is no cache."""
+    """Unpack *archive* once per machine; return None if it is not in the cache."""
     packed = CACHE / archive
     if not packed.is_file():
         return None

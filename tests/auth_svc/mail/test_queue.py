@@ -81,7 +81,7 @@ class TestMailQueue:
         assert 3 == sink.attempts
 
     async def test_in_the_trace(self, clock: FakeClock) -> None:
-        """Every attempt is a span in the trace of its request; without a trace there is no span."""
+        """Each attempt creates a span in the trace of its request, if that is traced."""
         trace = "0af7651916cd43dd8448eb211c80319c"
         sink = Sink("451 later")
         with recorded() as spans:

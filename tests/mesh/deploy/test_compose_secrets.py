@@ -24,7 +24,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change 
 class TestSecrets:
     def test_new_installation(self, tmp_path: Path) -> None:
         """
-        Everything that Compose declares is created, or the operator is told what to add where.
+        Every secret that Compose declares is created, or the output names the file to add.
         """
         made = set(compose_secrets.make(tmp_path / "secrets"))
         wanted = set(compose_secrets.missing(tmp_path / "secrets"))

@@ -200,7 +200,7 @@ class TestLogs:
     )
     async def test_severity_text(self, running: Running, text: str, level: str) -> None:
         """
-        The severity is derived from its text if there is no number.
+        Without a severity number, the severity text is used.
         """
         request = logs("auth", "x", level=0)
         request.resource_logs[0].scope_logs[0].log_records[0].severity_text = text

@@ -116,7 +116,12 @@ def totals(
 def methods(
     db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta
 ) -> list[dict[str, Any]]:
-    """Return every contract method and every gateway route over *window*."""
+    """
+    Return every contract method and every gateway route over *window*.
+
+    Long-lived streams (``staysOpen``) have calls and codes but no durations, objective or budget:
+    callers count a stream when it ends, and each failed attempt to open one.
+    """
     seconds = int(window.total_seconds())
     recent = totals(db, since=now - seconds, until=now + 1)
     burns = {
@@ -139,6 +144,7 @@ def _method(
     seconds: int,
 ) -> dict[str, Any]:
     service, _, short = name.partition(".")
+    stays_open = method is not None and method.stays_open
     shown: dict[str, Any] = {
         "service": service,
         "method": short,
@@ -149,15 +155,19 @@ def _method(
         "errors": total.failed,
         "errorRatio": total.error_ratio,
         "codes": dict(total.codes),
-        **total.quantiles(),
+        "staysOpen": stays_open,
+        **(Total() if stays_open else total).quantiles(),
     }
     if method is None:
+        return shown
+    shown |= {"deadlineMs": method.deadline.total_seconds() * 1000, "source": method.source}
+    if stays_open:
         return shown
     objective = method.objective
     allowed = 1 - objective.availability
     spent = burns[BUDGET_WINDOW].get(name, Total())
     budget = spent.calls * allowed
-    shown |= {
+    return shown | {
         "objective": {
             "availability": objective.availability,
             "latencyMs": objective.latency.total_seconds() * 1000,
@@ -170,10 +180,7 @@ def _method(
             _label(span): found.get(name, Total()).error_ratio / allowed
             for span, found in burns.items()
         },
-        "deadlineMs": method.deadline.total_seconds() * 1000,
-        "source": method.source,
     }
-    return shown
 
 
 def _label(span: timedelta) -> str:

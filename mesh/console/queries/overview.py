@@ -74,14 +74,18 @@ def _largest(offsets: Iterable[float | None]) -> float | None:
 
 
 def _sum(by_method: dict[str, Total], service: str, lasting: Container[str]) -> Total:
-    """Return the sum over a service's methods, without the durations of the *lasting* ones."""
+    """
+    Return the sum over a service's methods without the *lasting* ones.
+
+    Callers count a stream when it ends, and each failed attempt to open one while the service
+    starts: an error ratio of those says nothing about open streams.
+    """
     whole = Total()
     for name, total in by_method.items():
-        if name.partition(".")[0] == service:
+        if name.partition(".")[0] == service and name not in lasting:
             whole.calls += total.calls
             whole.failed += total.failed
-            timed = {} if name in lasting else total.buckets
-            for bound, count in timed.items():
+            for bound, count in total.buckets.items():
                 whole.buckets[bound] += count
     return whole
 

@@ -3,7 +3,7 @@
 from mesh.chassis.telemetry import names
 from mesh.contract.policy import Mesh
 from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit, none
-from mesh.render.rules.recording import BY_METHOD, CALLS, FAULTS, SERVED
+from mesh.render.rules.recording import BY_METHOD, CALLS, FAULTS, SERVED, ends
 
 _MONTH = "30d"
 
@@ -16,7 +16,7 @@ def board(mesh: Mesh) -> Board:
         title="AMARRE / Mesh and objectives",
         about="What the contracts promise, what is left of it, and who talks to whom.",
         rows=(
-            ("Objectives", _OBJECTIVES),
+            ("Objectives", _objectives(mesh)),
             ("Edges", _edges(declared)),
             ("Proxies", _PROXIES),
             ("Certificates and refusals", _TRUST),
@@ -24,46 +24,48 @@ def board(mesh: Mesh) -> Board:
     )
 
 
-_FAILED = f'sum by ({BY_METHOD}) (increase({CALLS}{{code=~"{FAULTS}"}}[{_MONTH}]))'
-_ALL = f"sum by ({BY_METHOD}) (increase({CALLS}[{_MONTH}]))"
-_OBJECTIVES: tuple[Panel, ...] = (
-    Chart(
-        "Error budget left of 30 days",
-        {
-            "{{service}}.{{method}}": f"1 - (({_FAILED} or {_ALL} * 0) / ({_ALL} > 0))\n"
-            f"/ on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)"
-        },
-        Unit.SHARE,
-        span=12,
-        about="1 is all of it; below 0 the promise of this month is broken.",
-    ),
-    Chart(
-        "Budget burnt, times the allowed pace",
-        {
-            "{{service}}.{{method}}, 1 hour": "service_method:amarre_failed:ratio_rate1h"
-            f" / on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)",
-        },
-        limit=14.4,
-        span=12,
-        about="At 1 the budget lasts exactly 30 days; at 14.4 somebody is woken.",
-    ),
-    Chart(
-        "95th percentile against the objective",
-        {
-            "{{service}}.{{method}}": "service_method:amarre_latency_seconds:p95_5m"
-            f" / on ({BY_METHOD}) service_method:amarre_latency:objective_seconds"
-        },
-        Unit.SHARE,
-        limit=1,
-        span=12,
-    ),
-    Chart(
-        "Too slow, share of calls in an hour",
-        {"{{service}}.{{method}}": "service_method:amarre_slow:ratio_rate1h"},
-        Unit.SHARE,
-        span=12,
-    ),
-)
+def _objectives(mesh: Mesh) -> tuple[Panel, ...]:
+    calls = ends(mesh)
+    failed = f'sum by ({BY_METHOD}) (increase({CALLS}{{{calls},code=~"{FAULTS}"}}[{_MONTH}]))'
+    every = f"sum by ({BY_METHOD}) (increase({CALLS}{{{calls}}}[{_MONTH}]))"
+    return (
+        Chart(
+            "Error budget left of 30 days",
+            {
+                "{{service}}.{{method}}": f"1 - (({failed} or {every} * 0) / ({every} > 0))\n"
+                f"/ on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)"
+            },
+            Unit.SHARE,
+            span=12,
+            about="1 is all of it; below 0 the promise of this month is broken.",
+        ),
+        Chart(
+            "Budget burnt, times the allowed pace",
+            {
+                "{{service}}.{{method}}, 1 hour": "service_method:amarre_failed:ratio_rate1h"
+                f" / on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)",
+            },
+            limit=14.4,
+            span=12,
+            about="At 1 the budget lasts exactly 30 days; at 14.4 somebody is woken.",
+        ),
+        Chart(
+            "95th percentile against the objective",
+            {
+                "{{service}}.{{method}}": "service_method:amarre_latency_seconds:p95_5m"
+                f" / on ({BY_METHOD}) service_method:amarre_latency:objective_seconds"
+            },
+            Unit.SHARE,
+            limit=1,
+            span=12,
+        ),
+        Chart(
+            "Too slow, share of calls in an hour",
+            {"{{service}}.{{method}}": "service_method:amarre_slow:ratio_rate1h"},
+            Unit.SHARE,
+            span=12,
+        ),
+    )
 
 
 def _edges(declared: int) -> tuple[Panel, ...]:

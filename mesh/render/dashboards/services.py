@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from mesh.chassis.telemetry import names
 from mesh.contract.policy import Method, Service
 from mesh.render.dashboards.panel import Board, Chart, Figure, Lines, Panel, Unit, none
-from mesh.render.rules.recording import BUCKETS, CALLS, FAULTS, SERVED, is_timed
+from mesh.render.rules.recording import BUCKETS, CALLS, FAULTS, SERVED, ends, is_timed
 
 _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "survey": (
@@ -134,17 +134,18 @@ def gateway() -> Board:
 
 
 def _overview(service: Service, of: str) -> tuple[Panel, ...]:
-    every = f"sum(rate({CALLS}{{{of}}}[5m]))"
+    calls = f"{of},{ends(service.methods)}"
+    every = f"sum(rate({CALLS}{{{calls}}}[5m]))"
     # A series of failures exists only after the first failure: show zero instead of "no data".
-    faults = f'(sum(rate({CALLS}{{{of},code=~"{FAULTS}"}}[5m])) or {every} * 0)'
+    faults = f'(sum(rate({CALLS}{{{calls},code=~"{FAULTS}"}}[5m])) or {every} * 0)'
     errors = f'rate({SERVED}{{{of},code!="OK"}}[$__rate_interval])'
     in_flight = f"{names.RPC_SERVER_IN_FLIGHT}{{{of}}}"
     return (
-        Figure("Calls per second", f"sum(rate({CALLS}{{{of}}}[5m]))", Unit.CALLS),
+        Figure("Calls per second", every, Unit.CALLS),
         Figure("Failing", f"{faults} / ({every} > 0)", Unit.SHARE),
         Figure(
             "95th percentile",
-            f"histogram_quantile(0.95, sum by (le) (rate({BUCKETS}{{{of}}}[5m])))",
+            f"histogram_quantile(0.95, sum by (le) (rate({BUCKETS}{{{calls}}}[5m])))",
             Unit.SECONDS,
         ),
         Figure("In flight", f"sum({in_flight})"),

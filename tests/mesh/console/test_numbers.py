@@ -14,8 +14,10 @@ import pytest
 from mesh.chassis.telemetry import names
 from mesh.chassis.testing import free_port
 from mesh.console.settings import Target
+from mesh.contract import policy
 from mesh.render.rules import scraping
 from mesh.render.rules.pace import Pace
+from mesh.render.rules.recording import ends
 from tests.mesh.console.conftest import Start
 from tests.mesh.console.queries.test_objectives import EVERY, Process, method, scraped
 from tests.mesh.console.terminal.test_commands import run
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.skipif(
 )
 BY_METHOD = "sum by (service, method)"
 FAULTS = "|".join(sorted(names.FAULT_CODES))
+ENDS = ends(policy.load())
 CALLS, BUCKETS = f"{names.RPC_CLIENT_DURATION}_count", f"{names.RPC_CLIENT_DURATION}_bucket"
 
 
@@ -80,8 +83,8 @@ async def until(holds: Callable[[], Any]) -> None:
 
 async def test_known_traffic(start: Start, tmp_path: Path) -> None:
     """
-    Calls, errors and the 95th percentile of a method agree in all three, and the terminal shows the
-    value of the API.
+    Calls, errors and the 95th percentile of a method and of its service agree in all three, and the
+    terminal shows the value of the API. Long-lived streams count for no service.
     """
     process = Process()
     async with (
@@ -94,24 +97,31 @@ async def test_known_traffic(start: Start, tmp_path: Path) -> None:
             process.call(seconds=seconds, times=17)
         process.call("UNAVAILABLE", 2.0, times=3)
         process.call("NOT_FOUND", times=5)
+        for code in ("UNAVAILABLE", "CANCELLED"):
+            process.seconds.labels("survey", "WatchRequests", code).observe(30.0)
         calls = 5 * 17 + 3 + 5
 
         console = await method(running, calls)
-        await until(lambda: _is(other, f"{BY_METHOD} ({CALLS})", calls))
-        errors = await other.answer(f'{BY_METHOD} ({CALLS}{{code=~"{FAULTS}"}})')
+        await until(lambda: _is(other, f"sum by (service) ({CALLS}{{{ENDS}}})", calls))
+        errors = await other.answer(f'{BY_METHOD} ({CALLS}{{{ENDS},code=~"{FAULTS}"}})')
         p95 = await other.answer(
-            f"histogram_quantile(0.95, sum by (service, method, le) ({BUCKETS}))"
+            f"histogram_quantile(0.95, sum by (service, le) ({BUCKETS}{{{ENDS}}}))"
         )
+        services = (await running.get("overview"))["items"]
+        top = (await run(running, "top", "--once")).output
         lines = (await run(running, "metrics", "--json", "--window", "5m")).output.splitlines()
         table = (await run(running, "metrics", "--window", "5m")).output
 
     terminal = next(x for x in map(json.loads, lines) if x["rpc"] == "survey.ListRequests")
     row = next(line for line in table.splitlines() if "survey.ListRequests" in line)
-    for one in (console, terminal):
+    service = next(x for x in services if x["service"] == "survey")
+    shown = next(line for line in top.splitlines() if line.startswith("survey "))
+    for one in (console, terminal, service):
         assert (calls, 3, False) == (one["calls"], one["errors"], one["few"])
         assert pytest.approx(p95 * 1000, abs=0.001) == one["p95Ms"]
     assert 3 == errors
-    assert {f"{calls}", f"{3 / calls:.2%}", f"{console['p95Ms']:.1f}"} <= set(row.split())
+    for line in (row, shown):
+        assert {f"{calls}", f"{3 / calls:.2%}", f"{console['p95Ms']:.1f}"} <= set(line.split())
 
 
 async def test_few_calls(start: Start) -> None:

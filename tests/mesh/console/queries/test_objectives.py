@@ -137,7 +137,7 @@ class TestScraped:
 
     async def test_streams_that_stay_open(self, start: Start) -> None:
         """
-        Streams count among a service's calls, also at the gateway, but not among durations.
+        Long-lived streams count neither as calls nor as errors of a service or the gateway.
         """
         process = Process()
         requests = Histogram(
@@ -151,16 +151,26 @@ class TestScraped:
             start(console_scrape=(target,), console_scrape_every=EVERY) as running,
         ):
             await scraped(running)
-            for route, seconds in (("/", 0.02), ("/api/v1/surveys/events", 30.0)):
-                requests.labels("GET", route, 200).observe(seconds)
-            process.seconds.labels("survey", "WatchRequests", "OK").observe(30.0)
+            for route, status, seconds in (
+                ("/", 200, 0.02),
+                ("/api/v1/surveys/events", 200, 30.0),
+                ("/api/v1/surveys/events", 503, 0.1),
+            ):
+                requests.labels("GET", route, status).observe(seconds)
+            for code, seconds in (("OK", 30.0), ("UNAVAILABLE", 0.1)):
+                process.seconds.labels("survey", "WatchRequests", code).observe(seconds)
             process.call()
             await method(running, 1)
             items = (await running.get("overview"))["items"]
+            methods = (await running.get("metrics"))["items"]
 
+        stream = next(m for m in methods if m["rpc"] == "survey.WatchRequests")
+        assert {"OK": 1, "UNAVAILABLE": 1} == stream["codes"]
+        assert (True, None) == (stream["staysOpen"], stream["p95Ms"])
+        assert not {"objective", "budgetLeft", "burnRates"} & stream.keys()
         found = {item["service"]: item for item in items}
         for service in ("survey", "gateway"):
-            assert 2 == found[service]["calls"]
+            assert (1, 0) == (found[service]["calls"], found[service]["errors"])
             assert found[service]["p99Ms"] <= 25
 
     async def test_restart(self, start: Start) -> None:

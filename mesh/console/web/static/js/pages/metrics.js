@@ -29,9 +29,10 @@ function detail(method, points, exemplars) {
   const left = method.budgetLeft, failed = exemplars.filter((e) => e.failed).slice(-5).reverse();
   const marks = exemplars.map((e) => ({ at: e.at, value: e.durationMs, bad: e.failed, href: `/traces/${e.traceId}`, name: `Trace of ${clock(e.at * 1000, false)}: ${ms(e.durationMs)}, ${e.code}` }));
   return h("section", { class: "card" },
-    h("h2", {}, `${method.service}.${method.method} `, method.rpc ? h("small", {}, h("a", { href: `/traces?rpc=${method.rpc}&status=error` }, "failures"), " · ",
-      h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.round(objective.latencyMs)}` }, "slower than the objective"), " · ",
-      h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.floor(method.p95Ms ?? 0)}` }, "slowest 5 %")) : null),
+    h("h2", {}, `${method.service}.${method.method} `, method.rpc ? h("small", {}, h("a", { href: `/traces?rpc=${method.rpc}&status=error` }, "failures"),
+      objective ? [" · ", h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.round(objective.latencyMs)}` }, "slower than the objective"), " · ",
+        h("a", { href: `/traces?rpc=${method.rpc}&min_ms=${Math.floor(method.p95Ms ?? 0)}` }, "slowest 5 %")] : null) : null),
+    method.staysOpen ? h("p", { class: "muted" }, "A long-lived stream: it is counted when it ends, and so is each failed attempt to open one. It has no objective, and does not count in the figures of its service.") : null,
     objective ? h("div", { class: "two" },
       h("div", {}, h("h3", {}, `Error budget of the last day: ${percent(Math.max(left, 0), 1)} left`), h("div", { class: `meter ${left > 0.5 ? "good" : left > 0 ? "warn" : "bad"}` }, h("i", { style: { width: `${Math.max(0, Math.min(1, left)) * 100}%` } })), h("p", { class: "muted" }, `${percent(objective.availability, 3)} must succeed; ${percent(objective.latencyShare, 0)} within ${ms(objective.latencyMs)}. Deadline ${ms(method.deadlineMs)}. `, h("code", {}, method.source))),
       h("div", {}, h("h3", {}, "Burn rate"), h("p", { class: "chips" }, burns.map(([window, value]) => pill(value > 14.4 ? "bad" : value > 1 ? "warn" : "good", `${window}: ${value.toFixed(value < 10 ? 1 : 0)}×`))), h("p", { class: "muted" }, "At 1×, the budget lasts exactly its window. Above 14.4× over 5 min and 1 h, an alert pages."))) : null,

@@ -4,6 +4,7 @@ OTLP attributes prepared for storage: truncated where too large, and redacted.
 Results are cached by the bytes of an attribute, because most attributes repeat in every item.
 """
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterable
@@ -107,6 +108,15 @@ def _cut(text: str) -> str:
     return f"{text[:MAX_CHARACTERS]}… ({len(text)} characters)"
 
 
+def _text_or_hex(found: bytes) -> str:
+    """Return bytes as text where they are text, so that the redaction rule can read them."""
+    with contextlib.suppress(UnicodeDecodeError):
+        text = found.decode()
+        if all(each.isprintable() or each.isspace() for each in text):
+            return text
+    return found[:MAX_CHARACTERS].hex()
+
+
 def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
     """Return an AnyValue as a JSON value, truncated below *depth*."""
     kind = value.WhichOneof("value")
@@ -122,7 +132,7 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
             number = value.double_value
             return number if abs(number) < 1e300 else str(number)
         case "bytes_value":
-            return value.bytes_value[:MAX_CHARACTERS].hex()
+            return _text_or_hex(value.bytes_value)
         case _ if depth == 0:
             return "…"
         case "array_value":

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names as emitted
+from mesh.console.intake import redaction
 from mesh.console.naming import PROBE_PATHS
 from mesh.console.store.rows import Point
 
@@ -200,7 +201,8 @@ def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
         suffix = sample.name.removeprefix(family.name) if histogram else ""
         if sample.name.endswith("_created") or suffix == "_bucket":
             continue
-        labels = json.dumps(sample.labels, separators=(",", ":"), sort_keys=True)
+        kept = {redaction.clean(key): redaction.value(key, v) for key, v in sample.labels.items()}
+        labels = json.dumps(kept, separators=(",", ":"), sort_keys=True)
         grouped.setdefault(labels, {})[suffix] = sample.value
     for labels, values in grouped.items():
         value, total = values.get("_count" if histogram else "", 0.0), values.get("_sum", 0.0)

@@ -3,126 +3,126 @@ The redaction rule: credentials and personal data that are never stored.
 
 It is the second line of defence behind the processes themselves and applies to every text of
 every signal: names, attributes, bodies, events, links and metric labels. Credentials are
-recognised by attribute name, in any case style, and by pattern in any text; personal data by the
-field names of the contracts, and e-mail addresses by pattern. Numbers and booleans are never
-credentials.
+recognised by attribute name, in any case style, and by pattern in any text, also if the text is
+percent-encoded, escaped or quoted markup; personal data by name, and e-mail addresses by pattern.
+Numbers and booleans are never credentials.
 """
 
 import functools
-import itertools
+import html
 import re
+import urllib.parse
 from typing import Any
 
-from google.protobuf.descriptor import FileDescriptor
-
-from mesh.contract import policy, sensitivity
+from mesh.console.intake.credential_names import is_credential, is_personal, words, words_of
 
 REDACTED = "[redacted]"
+_DECODED_AT_MOST = 3
+"""How many layers of encoding are removed to look for credentials."""
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_CREDENTIALS = _words(
-    "password passwords passwd pwd pw passphrase passcode secret secrets token tokens "
-    "authorization cookie cookies credential credentials apikey jwt otp totp sessionid phpsessid "
-    "jsessionid bearer"
-)
-_KEYS = _words("api private access secret signing encryption master shared session")
-"""Words that make a ``key`` a credential: ``api_key``, ``privateKey``."""
-_DESCRIBES = _words(
-    "count type name kind length size age expiry expires expired policy changed enabled required "
-    "valid status result scheme limit used usage version algorithm issuer lifetime ttl seconds ms "
-    "at present missing error reason audience format"
-)
-"""Last words of attributes that describe a credential without holding it: ``token_type``."""
-_PROSE = _words(
+_PROSE = words(
     "required missing invalid expired wrong none null nil empty unknown true false yes no ok "
     "changed accepted rejected refused revoked valid not is was are must should cannot has too "
-    "the a an incorrect denied absent present optional disabled enabled failed malformed mismatch "
-    "unset set default does for in of from already and or on off undefined redacted hidden masked"
+    "the a an incorrect denied absent present optional disabled enabled failed malformed "
+    "mismatch unset set default does for in of at from already and or on off undefined redacted "
+    "hidden masked requis requise invalide inconnu manquant expiré refusé"
 )
 """Words that follow ``token:`` in sentences and are not credentials."""
-_PASSWORDS = _words("password passwd pwd pw pass passphrase passcode secret otp totp")
-"""Names after which even a number in a text is a credential: ``password=123456``."""
-_PERSONS = frozenset(
-    {"client.address", "source.address", "peer.address", "http.client_ip", "net.peer.ip"}
-    | {"net.sock.peer.addr", "network.peer.address", "user_agent.original", "enduser.id"}
+_PLACEHOLDER = re.compile(
+    r"[\"'`]?(?:[*xX.•]{3,}|\$(?:\d+|[A-Z_]+)?|:[a-z_]+|%\w?)[\"'`]?|\[redacted\]?", re.IGNORECASE
 )
-"""OpenTelemetry and Envoy attributes that identify the user."""
-_QUERIES = frozenset({"url.query", "http.query", "url.fragment", "http.request.query"})
-"""Attributes that hold a bare query string; redacted like the query of a URL."""
-_PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename"}
-"""Field names so common that an attribute of that name does not imply personal data."""
-_OURS = {"amarre", "request", "response", "user", *policy.SERVICES}
-"""The namespaces in which attributes may be named after contract fields."""
+"""What stands for a credential in templates, queries and masked texts."""
+_PASSWORDS = words("password passwd pwd pw pass passphrase passcode secret otp totp pin")
+"""Names after which even a number in a text is a credential: ``password=123456``."""
 
 _SUSPECT = re.compile(
-    r"[@?=#:]|%40|eyJ|-----|[0-9A-F]{32}|[_-]|\b[Bb](?:earer|asic)\b|AKIA|AIza|SG\."
+    r"[@?=#:%&<＠＝]|eyJ|-----|[0-9A-F]{32}|[0-9a-f]{160}|[_-]|\b[Bb](?:earer|asic)\b|AKIA|AIza|SG\."
+    r"|\b(?:hv[sbr]|ya29|v[1-4])\."
 )
 """A pattern that every text matched by a rule below contains; keeps ordinary values cheap."""
-_PEM = re.compile(
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
+_PARTS_OF_NAMES = tuple(
+    words(
+        "pass pwd pw secret tok auth cook cred key jwt otp sess sid sig bearer pin cvv mdp jeton "
+        "kennwort senha contras assert code link saml csrf xsrf __"
+    )
 )
+"""Every name of a credential contains one of these, unless it has other letters than ASCII."""
+_ENCODED = re.compile(
+    r"%[0-9A-Fa-f]{2}|\\{1,8}(?:[\"']|u00[0-9a-fA-F]{2}|[nrt])|&(?:\w{2,6}|#\w{2,5});"
+)
+_ESCAPED = re.compile(r"\\{1,8}(?:u00([0-9a-fA-F]{2})|([\"'])|[nrt])")
+_PEM = re.compile(
+    r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END \1-----|\Z)", re.DOTALL
+)
+_OPAQUE = r"(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])[\w+/=.~!$*-]{8,}"
+"""Digits, capitals and small letters together: not a word of a sentence."""
 _SCHEME = re.compile(
     # A word after "Bearer" is a credential if it is long or contains a digit or inner capital.
-    r"\b((?i:bearer|basic|digest|negotiate))\s+"
+    r"\b((?i:bearer|basic|digest|negotiate|ntlm|apikey|dpop))\s+"
     r"(?=[\w.~+/=-]*\d|\w[\w.~+/=-]*[A-Z]|[\w.~+/=-]{16}|[\w.~+/-]{6,}=)[\w.~+/=-]{6,}"
 )
-_JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){1,3}")
-_USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#\"'<>]+@(?=[^\s@])")
-_LOGIN = re.compile(r"(?<![\w/])[\w.-]+:[^\s:@/\"']{3,}@(?=[\w.-]+:\d)")
+_HEADER = re.compile(
+    r"((?i:\bauthorization)[\"']?\s*[:=]\s*[\"']?[\w-]+\s+)"
+    r"(?=[^\s\"']*=|[^\s\"']*\d[^\s\"']*[\"'\r\n]|\S*\d\S*\Z)[^\r\n\"']+"
+)
+_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*){0,3}")
+_USERINFO = re.compile(r"((?:\b[A-Za-z][A-Za-z0-9+.-]*:|(?<![\w:/]))//)[^\s/?#\"'<>]+@(?=[^\s@])")
+_LOGIN = re.compile(
+    r"(?<![\w/])[\w.-]+:(?:[^\s:@/\"']{3,}@(?!sha\d+:)(?=[\w.-]+:\d)"
+    r"|(?=[^\s:@/\"']*\d)[^\s:@/\"']{6,}@(?!sha\d+:)(?=[A-Za-z][\w.-]*(?:[(/,]|\s|\Z)))"
+)
+_OPTION = re.compile(r"(?<!\S)((?:-u|--user|--proxy-user)[ =][^\s:]+:)(?!\d+(?:\s|\Z))\S+")
 _QUERY = re.compile(
-    r"((?:\b[A-Za-z][A-Za-z0-9+.-]*://|(?<![\w?/.])/)[^\s?#\"'<>]*)([?#])(?=[^\s\"'<>]*[=\w])"
-    r"[^\s\"'<>]+"
+    r"((?:(?<![\w+.-])[A-Za-z][A-Za-z0-9+.-]*://|(?<![\w?/.])/)[^\s?#\"'<>]*)([?#])([^\s\"'<>]+)"
 )
+_BARE_QUERY = re.compile(r"\?(?=[\w.~%\[\]-]{1,64}=)[^\s\"'<>]+")
 _EMAIL = re.compile(
-    r"(?:\"[^\"\s]{1,64}\"|[\w.!#$%&'*+/=?^`{|}~-]{1,64})(?:@|%40)"
-    r"(?:[\w-]+\.)+(?!(?:png|jpe?g|gif|svg|webp|ico|css|js|ts|json|html|xml|ya?ml|txt|log|jar|whl"
-    r"|gz|dll|map)\b)(?:[^\W\d_]{2,24}|xn--[\w-]+)(?![\w-])"
+    r"(?:\"[^\"\s]{1,64}\"|[\w.!#$%&'*+/=?^`{|}~-]{1,64})(?:[@＠]|%40)"
+    r"(?:\[[\d.]{7,15}\]|(?:[\w-]+\.)+(?!(?:png|jpe?g|gif|svg|webp|ico|css|js|ts|json|html|xml"
+    r"|ya?ml|txt|log|jar|whl|gz|dll|map)\b)(?:[^\W\d_]{2,24}|xn--[\w-]+)(?![\w-]))"
 )
-_COOKIES = re.compile(r"((?i:\b(?:set-)?cookie)[\"']?\s*[:=]\s*[\"']?)[^\s=;\"']+=[^\r\n\"']*")
+_COOKIES = re.compile(
+    r"((?i:\b(?:set-)?cookie2?)[\"']?\s*[:=,]\s*[b\"']{0,2})[^\s=;\"']+=[^\r\n\"']*"
+)
 _HOST_COOKIE = re.compile(r"(__(?:Host|Secure)-[\w-]+=)[^\s;\"']+")
+_START = r"(?<![\w.])(?<!\w-)"
+"""The start of a name; options start with one or two hyphens."""
+_KEY = r"[^\W\d_][\w.-]{1,63}"
+_PREFIX = (
+    r"(?:(?i:api|access|private|secret|signing|encryption|account|ssh|recovery|verification)\s"
+    r"|(?i:mot\sde)\s)?"
+)
+_QUOTED = r"[bru]{0,2}(?:\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)|`[^`]*(?:`|\Z))"
+_HELD = rf"(?:{_QUOTED}|\[[^\[\]]*(?:\]|\Z)|\{{[^{{}}]*(?:\}}|\Z)|[^\s\"'&;,(){{}}<>\[\]]+)"
 _PAIR = re.compile(
-    r"(?<![\w.-])([A-Za-z][\w.-]{1,63})([\"']?\s{0,3}(?:=|:|=>)\s{0,3}[\"']?)"
-    r"((?:(?i:bearer|basic|digest|token)\s+)?[^\s\"'&;,(){}<>\[\]]+)"
+    rf"{_START}({_PREFIX}{_KEY})((?:\[\]|\])?[\"'`]?\s{{0,3}}(?:=>|:=|[=:＝])\s{{0,3}})"
+    rf"((?:(?i:bearer|basic|digest|token)\s+)?{_HELD})"
+)
+_LISTED = re.compile(rf"([\"'])({_KEY})\1(\s*,\s*)({_QUOTED})")
+"""A header as a pair: ``(b'authorization', b'…')``, ``["x-api-key", "…"]``."""
+_KEY_VALUE = re.compile(
+    rf"((?i:\b(?:key|name))[\"']?\s*[:=]\s*[\"']?)({_KEY})"
+    rf"([\"']?\s*,?\s*[\"']?(?i:value)[\"']?\s*[:=]\s*)({_HELD})"
+)
+"""Name and value as fields: ``{"key": "password", "value": …}``, ``name="token" value="…"``."""
+_ELEMENT = re.compile(r"(<([A-Za-z][\w:.-]{1,63})(?:\s[^<>]*)?>)[^<>]+(?=</)")
+_FOLLOWED = re.compile(
+    rf"{_START}(--?)?({_PREFIX}(?=[\w.-]*(?i:pass|pwd|tok|secret|cred|key|cookie|jeton|jwt|otp)){_KEY})"
+    r"(\s+(?:is\s+|was\s+)?[\"'`]?)"
+    rf"({_OPAQUE}|(?<=\s)[^\s\"'`=:-][^\s\"'`]*)"
 )
 _SHAPES = re.compile(
-    r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|gl(?:pat|dt|rt|cbt|ptt|soat|oas|agent|ft|imt)-[\w-]{16,}"
     r"|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{30,}|[srp]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}"
-    r"|npm_\w{30,}|pypi-[\w-]{16,}|hf_\w{20,}|dop_v1_\w{32,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+    r"|npm_\w{30,}|pypi-[\w-]{16,}|hf_\w{20,}|do[opr]_v1_\w{32,}|SG\.[\w-]{16,}\.[\w-]{16,}"
+    r"|whsec_\w{20,}|ya29\.[\w-]{20,}|dckr_pat_[\w-]{20,}|gl(?:sa|c)_\w{20,}|hv[sbr]\.[\w-]{20,}"
+    r"|shp(?:at|ca|pa|ss)_\w{20,}|sq0\w{3}-[\w-]{20,}|figd_[\w-]{20,}|lin_api_\w{10,}"
+    r"|AGE-SECRET-KEY-1\w{10,}|v[1-4]\.(?:local|public)\.[\w-]{10,}"
+    r"|(?:standard|dynamic)_[0-9a-f]{32,}|[0-9a-f]{160,}"
     r"|[0-9A-F]{32}(?:[0-9A-F]{32})?)(?![\w-])"
 )
-"""Credentials recognised by their format; upper-case hexadecimal is a REDCap token."""
-
-
-@functools.lru_cache(maxsize=8192)
-def is_credential(key: str) -> bool:
-    """Return whether an attribute named *key* holds a credential, by the words of its name."""
-    words = [word.lower() for word in _WORD.findall(key)]
-    if not words or words[-1] in _DESCRIBES:
-        return False
-    pairs = itertools.pairwise(words)
-    return (
-        not _CREDENTIALS.isdisjoint(words)
-        or any(first in _KEYS and second in {"key", "keys"} for first, second in pairs)
-        or key.startswith(("__Host-", "__Secure-"))
-    )
-
-
-@functools.lru_cache(maxsize=8192)
-def is_personal(key: str) -> bool:
-    """Return whether an attribute named *key* identifies a person."""
-    lowered = key.lower()
-    prefix, _, name = key.rpartition(".")
-    if lowered in _PERSONS or lowered in _QUERIES:
-        return True
-    # service.name is not a person's name: contract fields do not apply to OpenTelemetry namespaces.
-    ours = not prefix or prefix.lower().partition(".")[0] in _OURS
-    return ours and "_".join(word.lower() for word in _WORD.findall(name)) in _personal()
+"""Credentials recognised by their format: upper-case hexadecimal is a REDCap token, very long
+hexadecimal an Appwrite key."""
 
 
 def value(key: str, found: Any) -> Any:
@@ -159,65 +159,131 @@ def clean(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    if not _SUSPECT.search(text):
+    if not (_SUSPECT.search(text) or (" " in text and _may_name(text))):
         return text
+    text = _without_secrets(text)
+    decoded = text
+    for _ in range(_DECODED_AT_MOST):
+        if not _ENCODED.search(decoded):
+            break
+        decoded = _decoded(decoded)
+        cleaned = _without_secrets(decoded)
+        if cleaned != decoded:
+            # The decoded text is stored: the encoded one would have to be redacted by guessing.
+            text = decoded = cleaned
+    return text
+
+
+def _may_name(text: str) -> bool:
+    """Return whether *text* may contain the name of a credential; a cheap check."""
+    lowered = text.lower()
+    return not text.isascii() or any(part in lowered for part in _PARTS_OF_NAMES)
+
+
+def _decoded(text: str) -> str:
+    """Return *text* with one layer of percent-encoding, escapes and entities removed."""
+    text = _ESCAPED.sub(lambda m: chr(int(m[1], 16)) if m[1] else m[2] or " ", text)
+    return html.unescape(urllib.parse.unquote(text))
+
+
+def _without_secrets(text: str) -> str:
     if "-----BEGIN" in text:
         text = _PEM.sub(REDACTED, text)
     if "eyJ" in text:
         text = _JWT.sub(REDACTED, text)
+    named = _may_name(text)
     text = _SCHEME.sub(rf"\1 {REDACTED}", text)
+    if named:
+        text = _HEADER.sub(rf"\1{REDACTED}", text)
     if "@" in text:
         text = _USERINFO.sub(rf"\1{REDACTED}@", text)
         text = _LOGIN.sub(f"{REDACTED}@", text)
     if "?" in text or "#" in text:
-        text = _QUERY.sub(_without_query, text)
-    if "@" in text or "%40" in text:
+        text = _BARE_QUERY.sub(f"?{REDACTED}", _QUERY.sub(_without_query, text))
+    if "@" in text or "%40" in text or "＠" in text:
         text = _EMAIL.sub(REDACTED, text)
-    if "=" in text or ":" in text:
-        text = _HOST_COOKIE.sub(rf"\1{REDACTED}", _COOKIES.sub(rf"\1{REDACTED}", text))
-        text = _PAIR.sub(_without_credential, text)
-    return _SHAPES.sub(REDACTED, text)
+    if " " in text:
+        text = _OPTION.sub(rf"\1{REDACTED}", text)
+    return _SHAPES.sub(REDACTED, _without_named(text) if named else text)
+
+
+def _without_named(text: str) -> str:
+    """Return *text* without what follows the name of a credential."""
+    text = _HOST_COOKIE.sub(rf"\1{REDACTED}", _COOKIES.sub(rf"\1{REDACTED}", text))
+    if "=" in text or ":" in text or "＝" in text:
+        text = _KEY_VALUE.sub(_without_value, _PAIR.sub(_without_credential, text))
+    if "," in text:
+        text = _LISTED.sub(_without_listed, text)
+    if "</" in text:
+        text = _ELEMENT.sub(_without_content, text)
+    return _FOLLOWED.sub(_without_next, text) if " " in text else text
 
 
 _clean_short = functools.lru_cache(maxsize=16_384)(_clean)
 
 
 def _without_query(found: re.Match[str]) -> str:
-    address, mark = found[1], found[2]
+    address, mark, rest = found.groups()
     # A fragment is an anchor unless it contains parameters.
-    if mark == "#" and "=" not in found[0] and "?" not in found[0]:
+    if not re.search(r"[=\w]", rest) or (mark == "#" and "=" not in rest and "?" not in rest):
         return found[0]
     return f"{address}{mark}{REDACTED}"
 
 
 def _without_credential(found: re.Match[str]) -> str:
     key, between, held = found[1], found[2], found[3]
-    words = {word.lower() for word in _WORD.findall(key)}
-    if not (is_credential(key) or (key.lower() in {"pass", "sid"} and "=" in between)):
+    if not is_credential(key) or (key.lower() in {"pass", "sid"} and "=" not in between):
         return found[0]
-    bare = held.rstrip(".!?:").lower()
-    if bare in _PROSE or not bare or held.startswith(REDACTED[1:-1]):
+    bare = _bare(held)
+    if not bare or bare.partition(" ")[0] in _PROSE or _PLACEHOLDER.fullmatch(held):
         return found[0]
-    secret = not _PASSWORDS.isdisjoint(words)
-    if not secret and re.fullmatch(r"[\d.]+%?", bare):
+    secret = not _PASSWORDS.isdisjoint(words_of(key))
+    if not secret and re.fullmatch(r"[\d.,\s]+%?", bare):
         return found[0]
-    if ":" in between and not secret and " " in between and re.fullmatch(r"[a-z]+", bare):
+    if held[0] in "[{" and not re.search(
+        r"[^\W\d_]", re.sub(r"[\w\"'.-]+\s*[:=]|\b(?:true|false|null)\b", "", held)
+    ):
         return found[0]
-    return f"{key}{between}{REDACTED}"
+    if ":" in between and not secret and " " in between and held.isalpha() and held.islower():
+        return found[0]
+    return f"{key}{between}{_quoted(held)}"
 
 
-@functools.cache
-def _personal() -> frozenset[str]:
-    """Return the names of all fields that a contract marks as personal or secret."""
-    files = {method.descriptor.containing_service.file for method in policy.load()}
-    files |= {used for file in files for used in file.dependencies if used.package == file.package}
-    return frozenset(name for file in files for name in _sensitive(file)) - _PLAIN
+def _bare(held: str) -> str:
+    """Return what a quoted or bracketed value contains, in lower case."""
+    return held.removeprefix("b").strip("\"'`[]{} ").rstrip(".!?:").lower()
 
 
-def _sensitive(file: FileDescriptor) -> set[str]:
-    return {
-        field.name
-        for message in file.message_types_by_name.values()
-        for field in message.fields
-        if sensitivity.of(field)
-    }
+def _quoted(held: str) -> str:
+    """Return the mark for a redacted value, in the quotes of the value."""
+    mark = held[0] if held[0] in "\"'`" else ""
+    return f"{mark}{REDACTED}{mark}"
+
+
+def _without_value(found: re.Match[str]) -> str:
+    start, key, between, held = found.groups()
+    if not is_credential(key) or not _bare(held):
+        return found[0]
+    return f"{start}{key}{between}{_quoted(held)}"
+
+
+def _without_listed(found: re.Match[str]) -> str:
+    quote, key, between, held = found.groups()
+    # A list of names, such as columns, is not a pair of a name and a value.
+    if not is_credential(key) or re.fullmatch(r"[a-z_-]*", _bare(held)):
+        return found[0]
+    return f"{quote}{key}{quote}{between}{_quoted(held)}"
+
+
+def _without_content(found: re.Match[str]) -> str:
+    return f"{found[1]}{REDACTED}" if is_credential(found[2]) else found[0]
+
+
+def _without_next(found: re.Match[str]) -> str:
+    option, key, between, held = found.groups(default="")
+    if not is_credential(key) or held.lower() in _PROSE:
+        return found[0]
+    # After an option, anything is its value; in a sentence, only what is not a word.
+    if not option and not re.fullmatch(_OPAQUE, held.rstrip(".,;:!?)")):
+        return found[0]
+    return f"{option}{key}{between}{REDACTED}"

@@ -36,8 +36,11 @@ BUDGET_SECONDS = 10.0
 ATTEMPTS = 3
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
-_RETRIABLE = {408, 429, 500, 502, 503, 504}
-_UNAVAILABLE = _RETRIABLE - {500}
+_NOT_RETRIABLE = {501, 505}
+"""Server errors that say what the server cannot do."""
+_BUSY = {408, 425, 429}
+FILE_TAIL_BYTES = 1024
+"""How much of the end of a file is searched for its end mark."""
 
 SECONDS = Histogram(
     names.REDCAP_DURATION,
@@ -125,11 +128,12 @@ class RedcapApi:
 
         return await self._with_retries(once, params, check, retry=retry)
 
-    async def pieces(self, params: Params, *, start: bytes) -> AsyncGenerator[bytes]:
-        """Stream the body of one export, after checking that it starts with *start*.
+    async def pieces(self, params: Params, *, start: bytes, end: bytes) -> AsyncGenerator[bytes]:
+        """Stream the body of one export, checking that it starts with *start*.
 
         Raises:
-            UpstreamError: It starts differently; other errors are those of `text`.
+            UpstreamError: It starts differently, or *end* is not near its end; other errors are
+                those of `text`.
         """
         async with contextlib.AsyncExitStack() as stack:
 
@@ -140,16 +144,23 @@ class RedcapApi:
                 if not first:
                     raise responses.EmptyResponseError
                 if not first.startswith(start):
-                    raise UpstreamError("REDCap returned something other than the file.")
+                    raise responses.UnreadableResponseError(
+                        "REDCap returned something other than the file."
+                    )
                 return first, pieces
 
             first, rest = await self._with_retries(once, params, _unchanged, retry=True)
+            tail = first[-FILE_TAIL_BYTES:]
             yield first
             try:
                 async for piece in rest:
+                    tail = (tail + piece)[-FILE_TAIL_BYTES:]
                     yield piece
             except httpx.HTTPError as exc:
                 raise UnavailableError("REDCap closed the connection within a file.") from exc
+            if end not in tail:
+                # Without a length, the end of the connection looks like the end of the file.
+                raise UpstreamError("REDCap returned only a part of the file.")
 
     async def _with_retries(
         self,
@@ -262,10 +273,13 @@ async def _fault(response: httpx.Response) -> Exception:
     """Return the error for a status; of the body, only whether it is REDCap's own error is used."""
     status = response.status_code
     message = f"REDCap returned status {status}."
-    if status in _UNAVAILABLE:
-        return _Transient(UnavailableError(message, status=str(status)))
-    if status in _RETRIABLE:
+    if status == httpx.codes.NO_CONTENT:
+        return responses.EmptyResponseError()
+    if status == httpx.codes.INTERNAL_SERVER_ERROR:
         return _Transient(UpstreamError(message, status=str(status)))
+    # Proxies and content delivery networks have statuses of their own, such as 520 to 527.
+    if status in _BUSY or (500 < status < 600 and status not in _NOT_RETRIABLE):
+        return _Transient(UnavailableError(message, status=str(status)))
     if status in {400, 401, 403, 406} and responses.is_error(
         await _read(response, MAX_ERROR_BYTES)
     ):

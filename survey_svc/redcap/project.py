@@ -17,11 +17,11 @@ from survey_svc.redcap.client import RedcapApi
 from survey_svc.redcap.filter_logic import SAFE, is_email, is_one_of
 from survey_svc.requests.rules import Row
 from survey_svc.study.dictionary import Dictionary, Field, parse_choices
-from survey_svc.study.profile import Profile
+from survey_svc.study.profile import Profile, complete
 
-ALIVE_SECONDS = 10.0
 ALIVE_PATIENCE = 4.0
 """Timeout of the version call that serves as liveness check, in seconds."""
+ALIVE_SECONDS = 10.0
 """How long REDCap counts as available after a valid response."""
 MOST_USER_ID = 36
 """The maximum length of a user id in the contract."""
@@ -60,6 +60,8 @@ class RedcapProject:
         self._lookup_slots = Bulkhead(running=LOOKUPS_RUNNING, waiting=LOOKUPS_WAITING)
         self._profile = profile
         self._variables = profile.variables
+        opinions = [opinion.instrument for opinion in profile.opinions]
+        self._states = [complete(name) for name in (*profile.applicants, *opinions)]
 
     async def is_alive(self) -> bool:
         """Return whether REDCap responds; calls it at most every 10 s while it does."""
@@ -98,7 +100,8 @@ class RedcapProject:
         logic = is_one_of(self._variables.user, users)
         params = {**_EXPORT, "fields": self._profile.columns, "filterLogic": logic}
         wanted = set(users)
-        rows = await self._rows(params, self._variables.record, self._variables.user)
+        # A request without its states would look as if nothing had been filled in.
+        rows = await self._rows(params, self._variables.user, *self._states)
         # Do not rely on REDCap having applied the filter.
         return [row for row in rows if row[self._variables.user] in wanted]
 
@@ -111,7 +114,7 @@ class RedcapProject:
             # REDCap filters by whole seconds of its own clock.
             local = since.astimezone(self._time_zone) - timedelta(seconds=1)
             params["dateRangeBegin"] = f"{local:%Y-%m-%d %H:%M:%S}"
-        rows = await self._rows(params, *fields)
+        rows = await self._rows(params, variables.user)
         return [row[variables.record] for row in rows if row[variables.user] == user]
 
     async def answers(self, user: str, records: Sequence[str]) -> list[Row]:
@@ -126,7 +129,7 @@ class RedcapProject:
         }
 
         def check(value: object) -> list[Row]:
-            found = responses.rows(value, *own)
+            found = responses.distinct(responses.rows(value, *own), self._variables.record)
             return responses.every_record(found, self._variables.record, records)
 
         rows = await self._api.json(params, check)
@@ -152,9 +155,7 @@ class RedcapProject:
 
     async def link(self, record: str, instrument: str) -> str:
         params = {"content": "surveyLink", "record": record, "instrument": instrument}
-        text = (await self._api.text(params)).strip()
-        if text.startswith(("<", "{")) or not text:
-            raise UpstreamError("REDCap returned something other than a survey link.")
+        text = (await self._api.text(params, check=_not_markup)).strip()
         if not is_link(text):
             raise InvalidUrlError
         return text
@@ -167,7 +168,7 @@ class RedcapProject:
 
     def pdf(self, record: str, instrument: str) -> AsyncGenerator[bytes]:
         params = {"content": "pdf", "record": record, "instrument": instrument}
-        return self._api.pieces(params, start=b"%PDF-")
+        return self._api.pieces(params, start=b"%PDF-", end=b"%%EOF")
 
     async def find_user(self, email: str) -> str:
         variables = self._variables
@@ -187,7 +188,12 @@ class RedcapProject:
         return min(found)[1] if found else ""
 
     async def _rows(self, params: Mapping[str, str | Sequence[str]], *columns: str) -> list[Row]:
-        return await self._api.json(params, partial(_needing, columns))
+        record = self._variables.record
+
+        def check(value: object) -> list[Row]:
+            return responses.distinct(responses.rows(value, record, *columns), record)
+
+        return await self._api.json(params, check)
 
 
 def is_link(text: str) -> bool:
@@ -217,6 +223,15 @@ def _needing(columns: Sequence[str], value: object) -> list[Row]:
 
 def _dump(rows: list[Row]) -> str:
     return json.dumps(rows, ensure_ascii=False)
+
+
+def _not_markup(text: str) -> str:
+    """Return *text* if it is neither an error page nor an error object."""
+    if text.lstrip().startswith(("<", "{")):
+        raise responses.UnreadableResponseError(
+            "REDCap returned something other than a survey link."
+        )
+    return text
 
 
 def _version(text: str) -> str:

@@ -1,11 +1,12 @@
 """Parses REDCap's responses; the only place that decides which are valid.
 
-Lenient where real servers differ (numbers, booleans and null as values), strict everywhere else:
-empty bodies, HTML, truncated or deeply nested JSON, wrong types and invalid Unicode are upstream
-errors, never parser exceptions.
+Lenient where real servers differ (numbers, booleans and null as values, a byte order mark, the same
+row twice), strict everywhere else: empty bodies, HTML, truncated or deeply nested JSON, wrong types
+and invalid Unicode are upstream errors, never parser exceptions.
 
 Source:
-    REDCap API 16.1.9, sections 1 and 2; RFC 8259 (no NaN or Infinity, no lone surrogates).
+    REDCap API 16.1.9, sections 1 and 2; RFC 8259 (no NaN or Infinity, no lone surrogates; section
+    8.1: a parser may ignore a byte order mark).
 """
 
 import json
@@ -25,13 +26,17 @@ class EmptyResponseError(UpstreamError):
 
 
 class IncompleteExportError(UpstreamError):
-    """An export lacks existing records; a retry may succeed."""
+    """An export lacks existing records, or contradicts itself; a retry may succeed."""
 
-    def __init__(self) -> None:
-        super().__init__("REDCap omitted records from an export.")
+    def __init__(self, message: str = "REDCap omitted records from an export.") -> None:
+        super().__init__(message)
 
 
-TRANSIENT = EmptyResponseError, IncompleteExportError
+class UnreadableResponseError(UpstreamError):
+    """REDCap returned an error page or part of a response; a retry may succeed."""
+
+
+TRANSIENT = EmptyResponseError, IncompleteExportError, UnreadableResponseError
 """Errors after which a retry may succeed."""
 
 
@@ -40,7 +45,7 @@ def text(body: bytes) -> str:
     if not body.strip():
         raise EmptyResponseError
     try:
-        return body.decode()
+        return body.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise UpstreamError("REDCap returned a response that is not UTF-8 text.") from exc
 
@@ -54,7 +59,7 @@ def parse_json(body: bytes) -> Any:
     except RecursionError as exc:
         raise UpstreamError("REDCap returned JSON that is nested too deeply.") from exc
     except ValueError as exc:
-        raise UpstreamError("REDCap returned a response that is not valid JSON.") from exc
+        raise UnreadableResponseError("REDCap returned a response that is not valid JSON.") from exc
     if isinstance(value, dict) and "error" in value:
         raise UpstreamError("REDCap reported an error with status 200.")
     return value
@@ -85,6 +90,19 @@ def every_record(found: list[Row], column: str, asked: Collection[str]) -> list[
     if set(asked) - {row[column] for row in found}:
         raise IncompleteExportError
     return found
+
+
+def distinct(found: list[Row], column: str) -> list[Row]:
+    """Return *found* with each record once.
+
+    Raises:
+        IncompleteExportError: A record occurs twice with different values.
+    """
+    records: dict[str, Row] = {}
+    for row in found:
+        if records.setdefault(row[column], row) != row:
+            raise IncompleteExportError("REDCap returned two versions of a record.")
+    return list(records.values())
 
 
 def is_one_stored(value: Any) -> bool:

@@ -3,8 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
-from urllib.parse import parse_qs
 
 import httpx
 import pytest
@@ -16,61 +14,24 @@ from survey_svc.redcap.breaker import FAILURES
 from survey_svc.redcap.client import ATTEMPTS, RedcapApi
 from survey_svc.redcap.project import LOOKUPS_RUNNING, LOOKUPS_WAITING, RedcapProject
 from survey_svc.study.profile import Profile
-
-TOKEN = "0123456789ABCDEF0123456789ABCDEF"
-HTML = "<!DOCTYPE html><html><body>REDCap is in maintenance</body></html>"
-GOOD = {"record_id": "r1", "userid": "ada", "created_at": "2026-01-01"}
-
-
-class Redcap:
-    """Returns the given responses in turn, repeating the last one."""
-
-    def __init__(self) -> None:
-        self.answers: list[httpx.Response] = []
-        self.asked: list[dict[str, str]] = []
-        self.urls: list[str] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.urls.append(str(request.url))
-        body = parse_qs(request.content.decode(), keep_blank_values=True)
-        self.asked.append({name: values[0] for name, values in body.items()})
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-
-
-@pytest.fixture
-def redcap() -> Redcap:
-    """The fake REDCap."""
-    return Redcap()
-
-
-@pytest.fixture
-async def project(redcap: Redcap, profile: Profile) -> AsyncIterator[RedcapProject]:
-    """The adapter on the fake."""
-    api = RedcapApi(
-        "http://redcap.test/api/", SecretStr(TOKEN), transport=httpx.MockTransport(redcap)
-    )
-    yield RedcapProject(api, profile)
-    await api.close()
-
-
-def _json(value: Any, status: int = 200) -> httpx.Response:
-    return httpx.Response(status, json=value)
+from tests.survey_svc.redcap.conftest import GOOD, HTML, PDF, TOKEN, Redcap, json_response
 
 
 class TestNonsense:
     @pytest.mark.parametrize(
         "answer",
         [
-            pytest.param(httpx.Response(200, text=HTML), id="HTML"),
-            pytest.param(_json({"error": "out of memory"}), id="error with 200"),
-            pytest.param(_json({"count": 1}), id="object"),
-            pytest.param(_json(["r1"]), id="list of texts"),
-            pytest.param(_json([{"record_id": "r1"}]), id="row without the user"),
-            pytest.param(_json("r1"), id="text"),
-            pytest.param(_json([GOOD | {"email": ["x"]}]), id="list as a value"),
-            pytest.param(_json([GOOD | {"email": {"a": 1}}]), id="object as a value"),
-            pytest.param(httpx.Response(200, text='[{"record_id": NaN}]'), id="NaN"),
-            pytest.param(httpx.Response(200, text='[{"record_id": "r1"'), id="truncated"),
+            pytest.param(json_response({"error": "out of memory"}), id="error with 200"),
+            pytest.param(json_response({"count": 1}), id="object"),
+            pytest.param(json_response(["r1"]), id="list of texts"),
+            pytest.param(json_response([{"record_id": "r1"}]), id="row without the user"),
+            pytest.param(
+                json_response([{n: v for n, v in GOOD.items() if n != "form_complete"}]),
+                id="row without a state",
+            ),
+            pytest.param(json_response("r1"), id="text"),
+            pytest.param(json_response([GOOD | {"email": ["x"]}]), id="list as a value"),
+            pytest.param(json_response([GOOD | {"email": {"a": 1}}]), id="object as a value"),
             pytest.param(
                 httpx.Response(200, text=json.dumps([GOOD | {"email": "\ud800"}])),
                 id="lone surrogate",
@@ -106,9 +67,9 @@ class TestNonsense:
     @pytest.mark.parametrize(
         "answer",
         [
-            pytest.param(_json({"count": 0}), id="nothing stored"),
-            pytest.param(_json({"count": 2}), id="too much stored"),
-            pytest.param(_json(["r1"]), id="ids"),
+            pytest.param(json_response({"count": 0}), id="nothing stored"),
+            pytest.param(json_response({"count": 2}), id="too much stored"),
+            pytest.param(json_response(["r1"]), id="ids"),
             pytest.param(httpx.Response(200, text=HTML), id="HTML"),
             pytest.param(httpx.Response(200, text=""), id="empty"),
         ],
@@ -146,7 +107,7 @@ class TestNonsense:
         """Only rows with a record and a link count in a participant list."""
         url = "http://redcap.test/surveys/?s=A"
         redcap.answers = [
-            _json(
+            json_response(
                 [
                     {"record": "r1", "survey_link": url},
                     {"record": "", "survey_link": url},
@@ -169,7 +130,7 @@ class TestNonsense:
 
     async def test_foreign_rows(self, project: RedcapProject, redcap: Redcap) -> None:
         """Rows that were not requested are omitted."""
-        redcap.answers = [_json([GOOD, {**GOOD, "record_id": "r2", "userid": "eve"}])]
+        redcap.answers = [json_response([GOOD, {**GOOD, "record_id": "r2", "userid": "eve"}])]
 
         assert ["r1"] == [row["record_id"] for row in await project.rows(["ada"])]
         assert ["r1"] == await project.records("ada")
@@ -177,16 +138,16 @@ class TestNonsense:
 
 
 class TestRetries:
-    @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
+    @pytest.mark.parametrize("status", [204, 408, 425, 429, 500, 502, 503, 504, 507, 520, 522])
     async def test_export(self, project: RedcapProject, redcap: Redcap, status: int) -> None:
         """A transient failure of an export is not visible."""
-        redcap.answers = [httpx.Response(status), httpx.Response(status), _json([GOOD])]
+        redcap.answers = [httpx.Response(status), httpx.Response(status), json_response([GOOD])]
 
         assert 1 == len(await project.rows(["ada"]))
 
     async def test_empty(self, project: RedcapProject, redcap: Redcap) -> None:
         """An empty response with status 200 is transient: retried, then UPSTREAM_ERROR."""
-        redcap.answers = [httpx.Response(200, text=""), _json([GOOD])]
+        redcap.answers = [httpx.Response(200, text=""), json_response([GOOD])]
         assert 1 == len(await project.rows(["ada"]))
 
         redcap.asked.clear()
@@ -200,20 +161,20 @@ class TestRetries:
         redcap.answers = [httpx.Response(200), httpx.Response(200, text="http://redcap.test/s")]
         assert "http://redcap.test/s" == await project.link("r1", "form")
 
-        redcap.answers = [httpx.Response(200), _json({"count": 1})]
+        redcap.answers = [httpx.Response(200), json_response({"count": 1})]
         await project.save(GOOD)
 
-        redcap.answers = [httpx.Response(200), httpx.Response(200, content=b"%PDF-1.7")]
-        assert b"%PDF-1.7" == b"".join([piece async for piece in project.pdf("r1", "form")])
+        redcap.answers = [httpx.Response(204), httpx.Response(200, content=PDF)]
+        assert PDF == b"".join([piece async for piece in project.pdf("r1", "form")])
 
     async def test_missing_record(self, project: RedcapProject, redcap: Redcap) -> None:
         """An export without a requested record is retried and then rejected, never passed on."""
         both = [GOOD, GOOD | {"record_id": "r2"}]
-        redcap.answers = [_json([GOOD]), _json(both)]
+        redcap.answers = [json_response([GOOD]), json_response(both)]
         assert 2 == len(await project.answers("ada", ["r1", "r2"]))
 
         redcap.asked.clear()
-        redcap.answers = [_json([GOOD])]
+        redcap.answers = [json_response([GOOD])]
         with pytest.raises(UpstreamError):
             await project.answers("ada", ["r1", "r2"])
         assert ATTEMPTS == len(redcap.asked)
@@ -222,17 +183,17 @@ class TestRetries:
         self, project: RedcapProject, redcap: Redcap
     ) -> None:
         """Rows that are rejected for their content do not count as failures of REDCap."""
-        redcap.answers = [_json([GOOD | {"email": ["x"]}])]
+        redcap.answers = [json_response([GOOD | {"email": ["x"]}])]
         for _ in range(FAILURES + 1):
             with pytest.raises(UpstreamError):
                 await project.rows(["ada"])
 
-        redcap.answers = [_json([GOOD])]
+        redcap.answers = [json_response([GOOD])]
         assert 1 == len(await project.rows(["ada"]))
 
     async def test_upsert(self, project: RedcapProject, redcap: Redcap) -> None:
         """An import is retried as well: with its own record id, it is idempotent."""
-        redcap.answers = [httpx.Response(503), _json({"count": 1})]
+        redcap.answers = [httpx.Response(503), json_response({"count": 1})]
 
         await project.save(GOOD)
 
@@ -255,7 +216,7 @@ class TestRetries:
 
     async def test_refusal(self, project: RedcapProject, redcap: Redcap) -> None:
         """A rejection by REDCap is not retried, and its text is not exposed."""
-        redcap.answers = [_json({"error": "ada@example.org is not valid"}, 400)]
+        redcap.answers = [json_response({"error": "ada@example.org is not valid"}, 400)]
 
         with pytest.raises(RefusedError) as ei:
             await project.save(GOOD)
@@ -265,7 +226,7 @@ class TestRetries:
 
     async def test_breaker(self, project: RedcapProject, redcap: Redcap) -> None:
         """After consecutive failures, calls fail without reaching REDCap."""
-        redcap.answers = [httpx.Response(200, text=HTML)]
+        redcap.answers = [json_response({"error": "out of memory"})]
         for _ in range(FAILURES):
             with pytest.raises(UpstreamError):
                 await project.rows(["ada"])
@@ -295,20 +256,20 @@ class TestLookups:
 
     async def test_breaker(self, lookups: RedcapProject, redcap: Redcap) -> None:
         """Failing look-ups do not open the circuit of signed-in users."""
-        redcap.answers = [httpx.Response(200, text=HTML)]
+        redcap.answers = [json_response({"error": "out of memory"})]
         for _ in range(FAILURES):
             with pytest.raises(UpstreamError):
                 await lookups.find_user("ada@example.org")
         with pytest.raises(UnavailableError):
             await lookups.find_user("ada@example.org")
 
-        redcap.answers = [_json([GOOD])]
+        redcap.answers = [json_response([GOOD])]
         assert 1 == len(await lookups.rows(["ada"]))
 
     async def test_large(self, lookups: RedcapProject, redcap: Redcap) -> None:
         """A response with more than a few rows is aborted while it is read."""
         row = {"email": "x@example.org", "userid": "ada", "created_at": "2026-01-01"}
-        redcap.answers = [_json([row] * 100)]
+        redcap.answers = [json_response([row] * 100)]
 
         with pytest.raises(UpstreamError):
             await lookups.find_user("ada@example.org")
@@ -322,7 +283,7 @@ class TestLookups:
             nonlocal asked
             asked += 1
             await answered.wait()
-            return _json([])
+            return json_response([])
 
         transport = httpx.MockTransport(serve)
         api = RedcapApi("http://redcap.test/api/", SecretStr(TOKEN), transport=transport)
@@ -347,7 +308,7 @@ class TestLookups:
 class TestSecrets:
     async def test_token(self, project: RedcapProject, redcap: Redcap) -> None:
         """The token is in the body of each call and in no URL."""
-        redcap.answers = [_json([GOOD])]
+        redcap.answers = [json_response([GOOD])]
         await project.rows(["ada"])
 
         assert TOKEN == redcap.asked[0]["token"]

@@ -68,6 +68,7 @@ async def console(
             now=clock,
             intake=intake,
             retention=settings.console_retention,
+            points_retention=settings.console_points_retention,
             service_bytes=settings.console_service_bytes,
         )
         run = run_history.begin(writer.db, clock())

@@ -57,7 +57,9 @@ class ConsoleSettings(BaseSettings):
     console_control: Path | None = None
     """Unix socket of the local runner's control interface; if unset, the console is read-only."""
     console_retention: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1))
-    """The retention period of telemetry."""
+    """The retention period of spans, logs and counts of calls."""
+    console_points_retention: timedelta = Field(default=timedelta(hours=6), ge=timedelta(minutes=1))
+    """The retention period of all other metrics, which are many."""
     console_service_bytes: int = Field(default=512 * MEBIBYTE, ge=MEBIBYTE)
     """The quota of one service for spans and logs; above it, its oldest rows are evicted."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -8,7 +8,6 @@ Source:
     OTLP specification 1.9 (Partial Success); OpenTelemetry protocol definitions 1.9.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from mesh.console import naming
 from mesh.console.clock import Now
-from mesh.console.intake import otlp_attributes, redaction
+from mesh.console.intake import otlp_attributes, otlp_points, redaction
 from mesh.console.intake.otlp_attributes import Attributes, to_json
 from mesh.console.store.intake_counters import REASONS, IntakeCounters
 from mesh.console.store.rows import Link, Log, Point, Row, Span
@@ -37,7 +36,6 @@ _NO_RECORDED_VALUE = 1
 _KINDS = range(6)
 _SEVERITIES = range(1, 25)
 _STATUS_ERROR = 2
-_DELTA = 1
 _KEPT_OF_RESOURCE = frozenset(
     {"service.version", "host.name", "process.pid", "deployment.environment.name"}
 )
@@ -219,11 +217,21 @@ class Decoder:
                 for metric in scope.metrics:
                     kind = metric.WhichOneof("data")
                     for point in getattr(metric, kind).data_points if kind else ():
-                        read = partial(self._point, metric, kind or "", point, service, instance)
-                        yield service, read
+                        yield (
+                            service,
+                            partial(
+                                self._point,
+                                metric,
+                                kind or "",
+                                point,
+                                scope.scope.name,
+                                service,
+                                instance,
+                            ),
+                        )
 
     def _point(
-        self, metric: Any, kind: str, point: Any, service: str, instance: str
+        self, metric: Any, kind: str, point: Any, scope: str, service: str, instance: str
     ) -> Point | None:
         at = point.time_unix_nano // 1000
         self._check_time(at)
@@ -231,19 +239,24 @@ class Decoder:
             # The series ended: a gap, not a value and not an error.
             self.intake.drop("metrics", "no_recorded_value", service=service)
             return None
-        value, total, buckets = _measured(kind, point)
-        if not (math.isfinite(value) and math.isfinite(total)):
-            raise RejectedError("not_finite")
+        try:
+            found = otlp_points.measured(kind, point)
+        except otlp_points.BadPointError as exc:
+            raise RejectedError(str(exc)) from exc
         attributes = self._attributes(_bytes(point.attributes), "metrics", service)
         return Point(
             process=instance or service,
             name=redaction.clean(metric.name[:200]),
             labels=to_json(dict(sorted(attributes.values.items()))),
             at=at,
-            value=value,
-            total=total,
-            buckets=buckets,
-            kind=_series_kind(kind, getattr(metric, kind)),
+            value=found.value,
+            total=found.total,
+            buckets=found.buckets,
+            kind=otlp_points.series_kind(kind, getattr(metric, kind)),
+            unit=redaction.clean(metric.unit[:40]),
+            scope=redaction.clean(scope[:200]),
+            pushed=1,
+            started=_started(point.start_time_unix_nano // 1000, at),
         )
 
     def _check_time(self, at: int) -> None:
@@ -286,6 +299,11 @@ def _is_id(found: bytes, length: int) -> bool:
     return len(found) == length and any(found)
 
 
+def _started(at: int, until: int) -> int:
+    """Return when a series started to count; 0 if its sender does not know, or not sensibly."""
+    return at if 0 < at <= until else 0
+
+
 def _failed(status: int, code: str) -> bool:
     return naming.is_failure(code) or (status == _STATUS_ERROR and code not in naming.CALLERS_FAULT)
 
@@ -305,24 +323,3 @@ def _text(record: Any, attributes: Mapping[str, Any]) -> str:
     if body is None:
         return str(record.event_name or attributes.get("event.name") or "")[:_MAX_BODY]
     return body if isinstance(body, str) else to_json(redaction.value("", body))
-
-
-def _measured(kind: str, point: Any) -> tuple[float, float, str]:
-    if kind == "histogram":
-        bounds = [*(f"{bound:g}" for bound in point.explicit_bounds), "+Inf"]
-        buckets = dict(zip(bounds, point.bucket_counts, strict=False))
-        return float(point.count), point.sum, to_json(buckets)
-    if kind in {"exponential_histogram", "summary"}:
-        return float(point.count), point.sum, ""
-    which = point.WhichOneof("value")
-    if which is None:
-        raise RejectedError("no_value")
-    return float(getattr(point, which)), 0.0, ""
-
-
-def _series_kind(kind: str, data: Any) -> str:
-    """Return the kind of a metric; ``delta`` points are not cumulative."""
-    if kind in {"gauge", "summary"}:
-        return kind
-    form = {"sum": "counter" if getattr(data, "is_monotonic", False) else "sum"}.get(kind, kind)
-    return f"{form}, delta" if data.aggregation_temporality == _DELTA else form

@@ -32,11 +32,12 @@ class Increase(NamedTuple):
 def increases(
     db: sqlite3.Connection, *, since: int, until: int, names: Sequence[str] = NAMES
 ) -> list[Increase]:
-    """Return the increase of every series in *names* between two times (microseconds)."""
+    """Return the increase of every scraped series in *names* between two times (microseconds)."""
     marks = ",".join("?" * len(names))
     found = []
     for key, name, process, labels in db.execute(
-        f"SELECT id, name, process, labels FROM series WHERE name IN ({marks})",  # noqa: S608 - marks
+        f"SELECT id, name, process, labels FROM series WHERE pushed = 0"  # noqa: S608 - marks
+        f" AND name IN ({marks})",
         tuple(names),
     ).fetchall():
         last = db.execute(

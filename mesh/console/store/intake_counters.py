@@ -19,6 +19,7 @@ REASONS = {
     "empty": "log records without text, attributes or severity",
     "no_value": "data points without a value",
     "not_finite": "data points that are NaN or infinite",
+    "bad_buckets": "histogram points whose buckets do not match their bounds, scale or count",
     "no_recorded_value": "data points that mark the end of a series",
     "unreadable": "items that could not be decoded",
     "duplicate": "duplicate spans",

@@ -85,5 +85,5 @@ def from_token(token: str, parts: int) -> tuple[int, ...]:
     except (ValueError, binascii.Error):
         position = ()
     if len(position) != parts:
-        raise BadRequestError("pageToken is invalid; start again without it.")
+        raise BadRequestError("The page token is invalid; start again without pageToken.")
     return position

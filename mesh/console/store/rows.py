@@ -64,7 +64,12 @@ class Log(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One point of a time series; *buckets* of histograms is a JSON object from bound to count."""
+    """
+    One point of a time series.
+
+    Of histograms, ``value`` is the count, ``total`` the sum, and ``buckets`` the form of
+    `mesh.console.histograms`; empty if they are not stored.
+    """
 
     process: str
     name: str
@@ -75,6 +80,17 @@ class Point(NamedTuple):
     buckets: str
     kind: str = "gauge"
     """The metric kind: ``gauge``, ``counter``, ``histogram, delta`` and so on."""
+    unit: str = ""
+    scope: str = ""
+    """The instrumentation scope of a pushed series: two may measure the same name."""
+    pushed: int = 0
+    started: int = 0
+    """When the series started to count, in microseconds; 0 if unknown."""
+
+    @property
+    def series(self) -> tuple[str, str, str, str, str, str, int]:
+        """The identity of its series."""
+        return *self[:3], self.kind, self.unit, self.scope, self.pushed
 
 
 Row = Span | Log | Point

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-VERSION = 5
+VERSION = 6
 SCHEMA = """
 CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE services (
@@ -63,12 +63,13 @@ CREATE TABLE edges (
 ) WITHOUT ROWID;
 CREATE TABLE series (
     id INTEGER PRIMARY KEY, process TEXT NOT NULL, name TEXT NOT NULL, labels TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    UNIQUE (process, name, labels)
+    kind TEXT NOT NULL, unit TEXT NOT NULL, scope TEXT NOT NULL, pushed INTEGER NOT NULL,
+    UNIQUE (process, name, labels, kind, unit, scope, pushed)
 );
+CREATE INDEX series_name ON series (name);
 CREATE TABLE points (
     series INTEGER NOT NULL, at INTEGER NOT NULL, value REAL NOT NULL, total REAL NOT NULL,
-    buckets TEXT NOT NULL, PRIMARY KEY (series, at)
+    buckets TEXT NOT NULL, started INTEGER NOT NULL, PRIMARY KEY (series, at)
 ) WITHOUT ROWID;
 CREATE TABLE calls (
     slot INTEGER NOT NULL, process TEXT NOT NULL, service TEXT NOT NULL, method TEXT NOT NULL,
@@ -123,6 +124,25 @@ def open_writer(path: Path) -> sqlite3.Connection:
             f"The console database {path} cannot be opened ({exc}). "
             "Set AMARRE_CONSOLE_DATABASE to a file in a writable folder."
         ) from exc
+
+
+def check_version(path: Path) -> None:
+    """
+    Check that an exported file is of this version.
+
+    Raises:
+        DatabaseError: It is not, or it is not a database.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            (found,) = db.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as exc:
+        raise DatabaseError(f"{path} is not a file of `amarre export` ({exc}).") from exc
+    if found != VERSION:
+        raise DatabaseError(
+            f"{path} has format {found}; this version of the console reads format {VERSION}. "
+            "Open it with the version of AMARRE that exported it."
+        )
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ Every function runs inside a transaction on the writer thread.
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from mesh.console import naming
 from mesh.console.clock import Now
@@ -20,6 +21,7 @@ MANY_NAMES = "(many names)"
 MOST_SERIES = 20_000
 CHUNK = 2_000
 """The number of rows evicted at once, which keeps transactions short."""
+_SERIES = "process, name, labels, kind, unit, scope, pushed"
 SPAN_SIZE = "(300 + length(attributes) + length(events))"
 LOG_SIZE = "(120 + length(body) + length(attributes))"
 
@@ -65,7 +67,7 @@ class Tables:
         self._now = now
         self._edges = Edges()
         self._names: dict[str, int] = {}
-        self._series: dict[tuple[str, str, str], int] = {}
+        self._series: dict[tuple[Any, ...], int] = {}
         self._services: dict[str, int] = {}
         self.load()
 
@@ -74,10 +76,8 @@ class Tables:
         self._names = {t: i for i, t in self._db.execute("SELECT id, text FROM names")}
         self._services = {t: i for i, t in self._db.execute("SELECT id, name FROM services")}
         self._series = {
-            (process, name, labels): key
-            for key, process, name, labels in self._db.execute(
-                "SELECT id, process, name, labels FROM series"
-            )
+            tuple(series): key
+            for key, *series in self._db.execute(f"SELECT id, {_SERIES} FROM series")  # noqa: S608 - fixed
         }
 
     def add_spans(self, spans: Sequence[Span]) -> None:
@@ -210,19 +210,19 @@ class Tables:
         for point in points:
             series = self._one_series(point)
             if series:
-                rows.append((series, *point[3:7]))
-        self._db.executemany("INSERT OR REPLACE INTO points VALUES (?,?,?,?,?)", rows)
+                rows.append((series, *point[3:7], point.started))
+        self._db.executemany("INSERT OR REPLACE INTO points VALUES (?,?,?,?,?,?)", rows)
 
     def _one_series(self, point: Point) -> int:
-        key = point[:3]
+        key = point.series
         known = self._series.get(key)
         if known is None:
             if len(self._series) >= MOST_SERIES:
                 self._intake.drop("metrics", "too_many_series", service=point.process)
                 return 0
             known = self._db.execute(
-                "INSERT INTO series (process, name, labels, kind) VALUES (?,?,?,?)",
-                (*key, point.kind),
+                f"INSERT INTO series ({_SERIES}) VALUES (?,?,?,?,?,?,?)",  # noqa: S608 - fixed
+                key,
             ).lastrowid
             self._series[key] = known or 0
         return known or 0
@@ -346,8 +346,8 @@ class Tables:
             (oldest, chunk),
         )
         gone = self._db.execute(
-            "DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM points WHERE series = series.id)"
-            " RETURNING process, name, labels"
+            "DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM points WHERE series = series.id)"  # noqa: S608 - fixed
+            f" RETURNING {_SERIES}"
         ).fetchall()
         for key in gone:
             self._series.pop(tuple(key), None)

@@ -28,7 +28,6 @@ BATCH_REQUESTS = 200
 PATIENCE_SECONDS = 0.1
 """How long to collect a batch."""
 TIDY_EVERY_SECONDS = 5.0
-POINTS_KEPT = timedelta(hours=6)
 
 _NO_ROWS = frozenset({"work", "flush"})
 _BAD_ROW = (
@@ -60,6 +59,7 @@ class Writer:
         now: Now,
         intake: IntakeCounters,
         retention: timedelta,
+        points_retention: timedelta,
         service_bytes: int,
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
@@ -71,6 +71,7 @@ class Writer:
             now: The wall clock.
             intake: Counts received and lost items.
             retention: How long to keep rows.
+            points_retention: How long to keep points of time series.
             service_bytes: The quota of one service.
             queue_bytes: The capacity of the queue; rows above it are rejected.
 
@@ -82,6 +83,7 @@ class Writer:
         self._now = now
         self._intake = intake
         self._retention = retention
+        self._points_retention = points_retention
         self._service_bytes = service_bytes
         self._queue_bytes = queue_bytes
         self._tables = Tables(self.db, intake, now)
@@ -238,7 +240,7 @@ class Writer:
             )
             if due:
                 self._tidied = now
-                self._tables.evict_points(oldest=now - _microseconds(POINTS_KEPT))
+                self._tables.evict_points(oldest=now - _microseconds(self._points_retention))
             self.db.execute("COMMIT")
         except BaseException:
             self._more_to_evict = False

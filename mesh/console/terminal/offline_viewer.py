@@ -10,6 +10,7 @@ from pathlib import Path
 from mesh.console.app import console
 from mesh.console.clock import steady
 from mesh.console.settings import ConsoleSettings
+from mesh.console.store import schema
 from mesh.console.web.authentication import Access, read_token
 
 FOR_EVER = timedelta(days=36_500)
@@ -22,9 +23,10 @@ async def show(file: Path, listen: str, on_link: Callable[[str], None]) -> None:
 
     Raises:
         ListenError: The address cannot be bound.
-        DatabaseError: The file cannot be opened.
+        DatabaseError: The file cannot be opened, or is from another version.
     """
     with tempfile.TemporaryDirectory(prefix="amarre-import-") as folder:
+        await asyncio.to_thread(schema.check_version, file)
         copy, token = Path(folder) / "console.sqlite", Path(folder) / "token"
         await asyncio.to_thread(shutil.copyfile, file, copy)
         settings = ConsoleSettings(
@@ -36,6 +38,7 @@ async def show(file: Path, listen: str, on_link: Callable[[str], None]) -> None:
             console_token_file=token,
             console_scrape=(),
             console_retention=FOR_EVER,
+            console_points_retention=FOR_EVER,
             console_service_bytes=NO_BOUND,
         )
         access = Access(read_token("AMARRE_CONSOLE_TOKEN_FILE", token), steady())

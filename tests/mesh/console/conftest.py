@@ -69,6 +69,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
             path = tmp_path / "console.sqlite"
             usual: dict[str, Any] = {
                 "retention": timedelta(days=7),
+                "points_retention": timedelta(hours=6),
                 "service_bytes": 100 * MEBIBYTE,
             }
             writer = Writer(path, now=now, intake=intake, **(usual | limits))

@@ -107,12 +107,11 @@ def test_overload(db: sqlite3.Connection, tmp_path: Path, refused: int, expected
     """
     labels = json.dumps({"limit": "requests_in_flight"})
     db.execute(
-        "INSERT INTO series (id, process, name, labels, kind)"
-        " VALUES (1, 'gateway', 'amarre_limit_refusals', ?, 'counter')",
-        (labels,),
+        "INSERT INTO series VALUES (1, 'gateway', ?, ?, 'counter', '', '', 0)",
+        ("amarre_limit_refusals", labels),
     )
     for at, value in ((NOW - 60 * SECOND, 7), (NOW - SECOND, 7 + refused)):
-        db.execute("INSERT INTO points VALUES (1, ?, ?, 0, '')", (at, value))
+        db.execute("INSERT INTO points VALUES (1, ?, ?, 0, '', 0)", (at, value))
 
     assert expected == found(db, folder=tmp_path)
 

@@ -20,6 +20,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mesh.chassis.testing import free_port
+from mesh.console.store.rows import Point
+from mesh.console.store.schema import DatabaseError
 from mesh.console.terminal import commands, offline_viewer, tables
 from tests.mesh.console.conftest import TOKEN, Running, Start
 from tests.mesh.console.queries.test_objectives import Process, scraped
@@ -181,6 +183,9 @@ class TestCommands:
         batch = Batch()
         trace = batch.call().hex()
         await running.take("traces", batch.request)
+        old = int((time.time() - 86_400) * 1e6)
+        running.context.writer.offer_points([Point("lab", "lab.load", "{}", old, 1.0, 0.0, "")])
+        running.context.writer.flush()
         file = tmp_path / "run.sqlite"
 
         assert 0 == (await run(running, "export", str(file))).exit_code
@@ -194,10 +199,26 @@ class TestCommands:
             assert 200 == (await browser.get(link)).status_code
             url = link.partition("/open")[0]
             found = (await browser.get(f"{url}/api/traces")).json()["items"]
+            names = (await browser.get(f"{url}/api/series")).json()["items"]
         showing.cancel()
         await asyncio.wait([showing])
 
         assert [trace] == [item["traceId"] for item in found]
+        assert ["lab.load"] == [item["name"] for item in names]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [(b"nonsense" * 100, "is not a file of"), (b"", "has format 0; this version")],
+        ids=["no database", "another version"],
+    )
+    async def test_other_file(self, tmp_path: Path, content: bytes, message: str) -> None:
+        """
+        A file that is not an export, or is one of another version, is refused, not shown as empty.
+        """
+        file = tmp_path / "other.sqlite"
+        file.write_bytes(content)
+        with pytest.raises(DatabaseError, match=message):
+            await offline_viewer.show(file, f"127.0.0.1:{free_port()}", print)
 
     async def test_refused(self, running: Running) -> None:
         """

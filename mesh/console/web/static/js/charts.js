@@ -3,7 +3,7 @@
 import { h, s } from "./dom.js";
 import { clock } from "./format.js";
 
-const WIDTH = 560, HEIGHT = 170, LEFT = 48, BOTTOM = 20, TOP = 10;
+const WIDTH = 420, HEIGHT = 150, LEFT = 52, BOTTOM = 20, TOP = 10;
 
 /**
  * Returns a line chart.
@@ -14,12 +14,14 @@ const WIDTH = 560, HEIGHT = 170, LEFT = 48, BOTTOM = 20, TOP = 10;
 export function lines(title, points, series, { format, target, since, until, least = 0, marks = [], zoom }) {
   const values = points.flatMap((p) => series.map(([key]) => p[key])).filter((v) => v !== null && v !== undefined);
   const top = nice(Math.max(least, target ?? 0, ...values, ...marks.map((m) => m.value)) * 1.1 || 1);
+  const lowest = Math.min(0, ...values), low = lowest < 0 ? -nice(-lowest * 1.1) : 0;
   const x = (at) => LEFT + ((at - since) / (until - since)) * (WIDTH - LEFT - 6);
-  const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
+  const y = (value) => TOP + (1 - (value - low) / (top - low)) * (HEIGHT - TOP - BOTTOM);
   const chart = s("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: marks.length ? "group" : "img", "aria-label": title });
   for (const part of [0, 0.5, 1]) {
-    chart.append(s("line", { class: "grid-line", x1: LEFT, x2: WIDTH, y1: y(top * part), y2: y(top * part) }),
-      s("text", { x: LEFT - 6, y: y(top * part) + 4, "text-anchor": "end" }, format(top * part)));
+    const value = low + (top - low) * part;
+    chart.append(s("line", { class: "grid-line", x1: LEFT, x2: WIDTH, y1: y(value), y2: y(value) }),
+      s("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)));
   }
   for (const part of [0, 0.5, 1]) {
     const at = new Date((since + (until - since) * part) * 1000);

@@ -33,6 +33,21 @@ export function bytes(value) {
   return `${value < 10 && unit ? value.toFixed(1) : Math.round(value)}\u00a0${units[unit]}`;
 }
 
+const IN_MS = { s: 1000, ms: 1, us: 0.001, ns: 1e-6 };
+
+/** Returns a function that formats values of a metric in its unit (UCUM), derived from the name if absent. */
+export function inUnit(unit, name) {
+  const known = unit || (/_seconds$/.test(name) ? "s" : /_bytes$/.test(name) ? "By" : "");
+  const plain = (value) => new Intl.NumberFormat("en", { maximumSignificantDigits: 4 }).format(value);
+  const word = known.replace(/[{}]/g, "");
+  return (value) => {
+    if (value === null || value === undefined) return "–";
+    if (known in IN_MS) return value < 0 ? `−${ms(-value * IN_MS[known])}` : ms(value * IN_MS[known]);
+    if (known === "By") return bytes(value);
+    return word && word !== "1" ? `${plain(value)}\u00a0${word}` : plain(value);
+  };
+}
+
 export const clock = (text, milliseconds = true) => {
   const at = new Date(text);
   const time = at.toLocaleTimeString("en-GB");

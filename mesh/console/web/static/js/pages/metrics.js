@@ -5,20 +5,29 @@ import { empty, h, head, pill, refresh, show } from "../dom.js";
 import { bounds, picker, range, zoom } from "../range.js";
 import { lines } from "../charts.js";
 import { clock, count, ms, percent, rate } from "../format.js";
+import { chooser, series } from "./series.js";
 
 export async function metrics(main, { signal, query, keep }) {
-  let chosen = query.get("method") ?? "";
-  const charts = h("div", {}), table = h("div", { class: "card flush" });
-  show(main, head("Metrics", "Every method with the objective of its contract.", picker()), charts, table);
+  let method = query.get("method") ?? "", metric = query.get("series") ?? "", row = query.get("row") ?? "";
+  const charts = h("div", {}), table = h("div", { class: "card flush" }), form = h("div", {}), others = h("div", {});
+  show(main, head("Metrics", "Every method with the objective of its contract, and all other metrics.", picker()), charts, table,
+    h("section", { class: "card flush" }, h("h2", {}, "Other metrics"), form, others));
   const name = (m) => `${m.service}.${m.method}`;
-  const choose = (one) => { chosen = one === chosen ? "" : one; keep({ method: chosen }); update(); };
+  const state = () => keep({ method, series: metric, row });
+  const choose = (one) => { method = one === method ? "" : one; state(); update(); };
+  const draw = async () => refresh(others, metric ? await series(metric, row, (one) => { row = one; state(); draw(); }, draw, signal) : null);
+  const chooseMetric = (one) => { metric = one; row = ""; state(); draw(); };
+  let known = "";
   const update = async () => {
-    const { items } = await get("metrics", range(), signal);
-    const method = items.find((m) => name(m) === chosen);
-    refresh(table, listing(items, chosen, choose, name));
+    const [{ items }, { items: names }] = await Promise.all([get("metrics", range(), signal), get("series", {}, signal)]);
+    const one = items.find((m) => name(m) === method), list = names.map((n) => n.name).join();
+    refresh(table, listing(items, method, choose, name));
+    if (list !== known || !form.firstChild) refresh(form, chooser(names, metric, chooseMetric));
+    known = list;
+    await draw();
     if (!method) return refresh(charts, null);
-    const { items: points, exemplars } = await get(`metrics/${encodeURIComponent(chosen)}`, range(), signal);
-    refresh(charts, detail(method, points, exemplars));
+    const { items: points, exemplars } = await get(`metrics/${encodeURIComponent(method)}`, range(), signal);
+    refresh(charts, one ? detail(one, points, exemplars) : empty(`No calls of ${method} in this time range.`));
   };
   await every(10_000, signal, update);
 }
@@ -52,8 +61,8 @@ function listing(items, chosen, choose, name) {
     h("tbody", {}, items.map((m) => h("tr", { class: "link", onclick: () => choose(name(m)) },
       h("td", {}, h("button", { class: "quiet", type: "button", "aria-pressed": String(chosen === name(m)), "data-row": true, "data-focus": name(m) }, name(m))),
       h("td", { class: "num optional" }, count(m.calls), m.few ? h("span", { class: "muted", title: "Too few calls for meaningful percentiles." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
-      h("td", { class: `num ${m.errorRatio > 0.01 ? "level-error" : ""}` }, m.calls ? percent(m.errorRatio) : "–"),
-      h("td", { class: "num optional" }, ms(m.p50Ms)), h("td", { class: `num ${m.objective && m.p95Ms > m.objective.latencyMs ? "level-warning" : ""}` }, ms(m.p95Ms)), h("td", { class: "num optional" }, ms(m.p99Ms)),
+      h("td", { class: `num ${m.errorRatio > 0.01 && !m.few ? "level-error" : ""}` }, m.calls ? percent(m.errorRatio) : "–"),
+      h("td", { class: "num optional" }, ms(m.p50Ms)), h("td", { class: `num ${m.objective && !m.few && m.p95Ms > m.objective.latencyMs ? "level-warning" : ""}` }, ms(m.p95Ms)), h("td", { class: "num optional" }, ms(m.p99Ms)),
       h("td", { class: "num optional muted" }, m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–"),
       h("td", { class: "num" }, m.objective ? pill(m.budgetLeft > 0.5 ? "good" : m.budgetLeft > 0 ? "warn" : "bad", percent(Math.max(m.budgetLeft, 0), 0)) : "–"),
       h("td", { class: "num" }, m.burnRates ? `${m.burnRates["1h"].toFixed(1)}×` : "–"))))));

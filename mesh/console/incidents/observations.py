@@ -81,7 +81,7 @@ class Observations:
             self._certificates[process] = ends
 
     def note_actions(self, items: Iterable[Mapping[str, Any]], parse: Any) -> None:
-        """Record the audit log of control actions, newest first."""
+        """Record the audit log of control actions, newest first; direct calls change nothing."""
         self._actions = [
             Change(
                 parse(item["at"]),
@@ -93,6 +93,7 @@ class Observations:
                 failed=bool(item.get("fault")),
             )
             for item in items
+            if item["order"] != "call"
         ]
 
     def note_canaries(self, canaries: Iterable[Mapping[str, Any]], now: int) -> None:

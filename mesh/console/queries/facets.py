@@ -21,8 +21,8 @@ _COUNTS = {
         " ON v.id = s.service WHERE s.trace IN (SELECT value FROM json_each(?)) GROUP BY v.name"
     ),
     "rpc": (
-        "SELECT r.text, count(*) AS n FROM traces t JOIN names r ON r.id = t.rpc"
-        " WHERE t.id IN (SELECT value FROM json_each(?)) AND r.text != '' GROUP BY r.text"
+        "SELECT r.text, count(DISTINCT s.trace) AS n FROM spans s JOIN names r ON r.id = s.rpc"
+        " WHERE s.trace IN (SELECT value FROM json_each(?)) AND r.text != '' GROUP BY r.text"
     ),
     "status": (
         "SELECT iif(errors > 0, 'error', 'ok') AS status, count(*) AS n FROM traces"
@@ -39,8 +39,9 @@ def of(db: sqlite3.Connection, wanted: Search) -> dict[str, Any]:
     """
     Return ``traces`` (how many were counted), ``complete`` and ``facets``.
 
-    Facets are ``service``, ``rpc``, ``status`` and ``code`` with ``{value, count}``, most
-    frequent first, and ``duration`` with ``{min_ms, max_ms, count}``, shortest first.
+    Facets are ``service``, ``rpc`` (of any span, as the search), ``status`` and ``code`` with
+    ``{value, count}``, most frequent first, and ``duration`` with ``{min_ms, max_ms, count}``,
+    shortest first.
     """
     ids, token = traces.matching(db, replace(wanted, limit=MAX_TRACES))
     found = json.dumps(ids)

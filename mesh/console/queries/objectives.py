@@ -113,6 +113,15 @@ def totals(
     return found
 
 
+def is_known(db: sqlite3.Connection, name: str) -> bool:
+    """Return whether calls of a method or route are stored."""
+    service, _, method = name.partition(".")
+    row = db.execute(
+        "SELECT 1 FROM calls WHERE service = ? AND method = ? LIMIT 1", (service, method)
+    )
+    return row.fetchone() is not None
+
+
 def methods(
     db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta
 ) -> list[dict[str, Any]]:

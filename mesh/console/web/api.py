@@ -33,10 +33,11 @@ from mesh.console.queries import (
 )
 from mesh.console.queries.logs import Search as LogSearch
 from mesh.console.queries.traces import Search
+from mesh.console.store.call_edges import GATEWAY
 from mesh.console.store.intake_counters import HARMLESS, REASONS
 from mesh.console.store.reader import BadRequestError
 from mesh.console.web import control_actions, live_tail
-from mesh.console.web.errors import error
+from mesh.console.web.errors import NotFoundError, UnavailableError
 from mesh.console.web.parameters import Query
 
 EXPORTED = "amarre-telemetry.sqlite"
@@ -50,14 +51,6 @@ _TRACE_PARAMETERS = (
 _LOG_PARAMETERS = ("trace_id", "service", "level", "kind", "q", *_PAGING)
 
 Answer = dict[str, Any] | Response
-
-
-class NotFoundError(Exception):
-    """The resource does not exist, or not any more."""
-
-
-class UnavailableError(Exception):
-    """The request cannot be served at the moment; the message says what to do."""
 
 
 class Api:
@@ -86,7 +79,7 @@ class Api:
             "/api/runs": self.runs,
             "/api/export": self.export,
         }
-        return [Route(path, _handle_errors(endpoint)) for path, endpoint in endpoints.items()]
+        return [Route(path, _as_json(endpoint)) for path, endpoint in endpoints.items()]
 
     async def overview(self, request: Request) -> Answer:
         """Services between ``from`` and ``to``, with firing incidents and alerts."""
@@ -138,7 +131,8 @@ class Api:
         found = live.to_json() if live else await c.reader.run(lambda db: incident_log.one(db, key))
         if found is None:
             raise NotFoundError(
-                "There is no such incident; it has expired or was merged into another one."
+                "There is no incident with this id; it has expired or was merged into another one. "
+                "GET /api/incidents lists them."
             )
         return await c.reader.run(lambda db: incident_page.detail(db, c.mesh, found, now=c.now()))
 
@@ -167,19 +161,23 @@ class Api:
         return await self._c.reader.run(lambda db: facets.of(db, wanted))
 
     def _trace_search(self, query: Query) -> Search:
+        since, until = query.times(self._c.now())
+        least, most = query.milliseconds("min_ms"), query.milliseconds("max_ms")
+        if most and least > most:
+            raise BadRequestError("min_ms must not be larger than max_ms.")
         return Search(
             service=query.text("service"),
             rpc=_rpc(self._c, query.text("rpc")),
             status=query.one_of("status", "ok", "error"),
-            min_duration=query.milliseconds("min_ms"),
-            max_duration=query.milliseconds("max_ms"),
+            min_duration=least,
+            max_duration=most,
             attribute=_attribute(query.text("attr")),
             text=query.text("q"),
-            since=query.either("from", "since", self._c.now()),
-            until=query.either("to", "until", self._c.now()),
+            since=since,
+            until=until,
             probes=query.flag("probes"),
             limit=query.integer("limit", 50, most=500),
-            token=query.text("page_token") or query.text("pageToken"),
+            token=query.page_token(),
         )
 
     async def trace(self, request: Request) -> Answer:
@@ -194,22 +192,25 @@ class Api:
             raise BadRequestError("A trace id has 32 hexadecimal characters.")
         found = await self._c.reader.run(lambda db: traces.one(db, trace_id))
         if found is None:
-            raise NotFoundError("There is no such trace; it was not received or has been evicted.")
+            raise NotFoundError(
+                "There is no trace with this id; it was not received or has been evicted."
+            )
         return found
 
     async def logs(self, request: Request) -> Answer:
         """Matching log records, newest first; ``follow=true`` streams new ones."""
         query = Query(request.query_params, _LOG_PARAMETERS)
+        since, until = query.times(self._c.now())
         wanted = LogSearch(
             trace_id=query.text("trace_id"),
             service=query.text("service"),
             level=query.text("level"),
             kind=query.one_of("kind", "access", "error", "slow", "security", "event"),
             text=query.text("q"),
-            since=query.either("from", "since", self._c.now()),
-            until=query.either("to", "until", self._c.now()),
+            since=since,
+            until=until,
             limit=query.integer("limit", 100, most=1000),
-            token=query.text("page_token") or query.text("pageToken"),
+            token=query.page_token(),
         )
         if query.flag("follow"):
             last = await self._c.reader.run(lambda db: logs.start(db, wanted))
@@ -222,7 +223,7 @@ class Api:
     async def metrics(self, request: Request) -> Answer:
         """Every method with its objective."""
         c, query = self._c, Query(request.query_params, [*_RANGE, "service"])
-        service = query.text("service")
+        service = query.one_of("service", GATEWAY, *(one.name for one in c.mesh.services))
         since, until = query.span(c.now(), "15m")
         window, now = _duration(since, until), until // 1_000_000
         items = await c.reader.run(
@@ -231,10 +232,16 @@ class Api:
         return _list([item for item in items if service in ("", item["service"])])
 
     async def method(self, request: Request) -> Answer:
-        """One method over time, with example calls."""
+        """One method or route over time, with example calls."""
         c, query = self._c, Query(request.query_params, _RANGE)
         since, until = query.span(c.now(), "1h")
         rpc = request.path_params["rpc"]
+        declared = rpc in {method.short_name for method in c.mesh}
+        if not declared and not await c.reader.run(lambda db: objectives.is_known(db, rpc)):
+            raise NotFoundError(
+                f"There is no method or route {rpc[:80]}; GET /api/metrics lists them, "
+                "for example survey.ListRequests."
+            )
         window, now = _duration(since, until), until // 1_000_000
         items = await c.reader.run(lambda db: objectives.history(db, rpc, now=now, window=window))
         shown = await c.reader.run(lambda db: objectives.exemplars(db, rpc, now=now, window=window))
@@ -246,7 +253,7 @@ class Api:
         name, process = query.text("name"), query.text("process")
         since, until = query.span(self._c.now(), "1h")
         if not name:
-            return _list(await self._c.reader.run(time_series.names))
+            return _list(await self._c.reader.run(lambda db: time_series.names(db, process)))
         return _list(
             await self._c.reader.run(lambda db: time_series.points(db, name, process, since, until))
         )
@@ -308,7 +315,7 @@ class Api:
     async def runs(self, request: Request) -> Answer:
         """The last runs, with a summary of each method."""
         query = Query(request.query_params, ["from", "to"])
-        since, until = query.moment("from", self._c.now()), query.moment("to", self._c.now())
+        since, until = query.times(self._c.now())
         return _list(
             [
                 run
@@ -337,18 +344,11 @@ class Api:
         )
 
 
-def _handle_errors(
+def _as_json(
     endpoint: Callable[[Request], Awaitable[Answer]],
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        try:
-            found = await endpoint(request)
-        except BadRequestError as exc:
-            return error(400, "invalid_request", str(exc))
-        except NotFoundError as exc:
-            return error(404, "not_found", str(exc))
-        except UnavailableError as exc:
-            return error(503, "unavailable", str(exc))
+        found = await endpoint(request)
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer

@@ -6,7 +6,7 @@ production, the console is read-only.
 """
 
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -19,6 +19,7 @@ from mesh.chassis.telemetry import names as emitted
 from mesh.console.context import Context
 from mesh.console.web.authentication import operator_of
 from mesh.console.web.errors import error
+from mesh.console.web.parameters import Query
 from mesh.control import ControlError
 
 MOST_BYTES = 4096
@@ -72,6 +73,9 @@ class _OfService(_Action):
 
 
 _Any = _AddFault | _ClearFault | _StartCanary | _SetCanary | _Rotate | _OfService
+_NAMES = sorted(
+    name for one in get_args(_Any) for name in get_args(one.model_fields["order"].annotation)
+)
 _ACTION: TypeAdapter[_Any] = TypeAdapter(Annotated[_Any, Field(discriminator="order")])
 
 
@@ -85,6 +89,7 @@ def routes(context: Context) -> list[Route]:
 
 async def _show(context: Context, request: Request) -> Response:
     """Active faults and canaries, and the latest control actions."""
+    Query(request.query_params, [])
     if context.control is None:
         return JSONResponse(_unavailable(READ_ONLY))
     try:
@@ -162,4 +167,6 @@ async def read_json(
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"][tags:])
+        if first["type"].startswith("union_tag"):
+            return error(400, "invalid_request", f"{what} must be one of {', '.join(_NAMES)}.")
         return error(400, "invalid_request", f"{where or what}: {first['msg']}.")

@@ -19,6 +19,7 @@ from mesh.console.queries import mesh_status
 from mesh.console.web.authentication import operator_of
 from mesh.console.web.control_actions import READ_ONLY, read_json
 from mesh.console.web.errors import error
+from mesh.console.web.parameters import Query
 from mesh.contract.policy import Method
 from mesh.control import ControlError
 
@@ -49,6 +50,7 @@ def routes(context: Context) -> list[Route]:
 
 async def _methods(context: Context, request: Request) -> Response:
     """List every method with its contract and an empty request to fill in."""
+    Query(request.query_params, [])
     items = [
         {**mesh_status.policy(method), "streams": method.streams, "request": _template(method)}
         for method in context.mesh

@@ -29,7 +29,8 @@ class Query:
         accepted = set(known)
         for name in given:
             if name not in accepted:
-                raise BadRequestError(f"{name[:60]} is none of {', '.join(sorted(accepted))}.")
+                names = ", ".join(sorted(accepted)) or "none"
+                raise BadRequestError(f"{name[:60]} is not a parameter here; accepted: {names}.")
             if len(given.getlist(name)) > 1:
                 raise BadRequestError(f"{name} is given twice.")
         self._given = given
@@ -104,6 +105,23 @@ class Query:
         if name in self._given and other in self._given:
             raise BadRequestError(f"{other} is an alias of {name}; give only one of them.")
         return self.moment(name if name in self._given else other, now)
+
+    def times(self, now: int) -> tuple[int, int]:
+        """
+        Return the times ``from`` and ``to`` of a list; 0 if absent.
+
+        ``since`` and ``until`` are aliases.
+        """
+        since, until = self.either("from", "since", now), self.either("to", "until", now)
+        if until and since >= until:
+            raise BadRequestError("from must be before to.")
+        return since, until
+
+    def page_token(self) -> str:
+        """Return the token of the next page, ``pageToken`` or ``page_token``."""
+        if "pageToken" in self._given and "page_token" in self._given:
+            raise BadRequestError("page_token is an alias of pageToken; give only one of them.")
+        return self.text("page_token") or self.text("pageToken")
 
     def span(self, now: int, default: str) -> tuple[int, int]:
         """

@@ -18,7 +18,7 @@ from mesh.console.incidents import runbooks
 from mesh.console.web import control_actions, direct_calls
 from mesh.console.web.api import Api
 from mesh.console.web.authentication import BEARER, COOKIE, SESSION, Access, admit
-from mesh.console.web.errors import error
+from mesh.console.web.errors import ERRORS, error
 
 FILES = Path(__file__).parent / "static"
 PAGES = (
@@ -66,7 +66,8 @@ def app(context: Context, access: Access) -> Starlette:
             Mount("/static", StaticFiles(directory=FILES)),
         ],
         middleware=[Middleware(_Guard, access=access)],
-        exception_handlers={HTTPException: _refused, 500: _failed},
+        exception_handlers={HTTPException: _refused, 500: _failed}
+        | dict.fromkeys(ERRORS, _invalid),
     )
 
 
@@ -213,8 +214,16 @@ async def _refused(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     if request.url.path.startswith("/api/"):
         code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
+        if status == 405:
+            allowed = (exc.headers or {}).get("Allow", "") if isinstance(exc, HTTPException) else ""
+            return error(status, code, f"This endpoint accepts only {allowed}.")
         return error(status, code, "There is no such endpoint.")
     return _notice(status, "Page not found", '<a href="/">Go to the console</a>')
+
+
+async def _invalid(request: Request, exc: Exception) -> Response:
+    status, code = ERRORS[type(exc)]
+    return error(status, code, str(exc))
 
 
 async def _failed(request: Request, exc: Exception) -> Response:

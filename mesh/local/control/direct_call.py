@@ -106,7 +106,9 @@ def prepare(
         raise CallRefusedError(f"The request of {name} is not valid: {exc}") from exc
     accounts = sorted(path.name for path in data_folder.certs.glob("*"))
     if identity not in accounts:
-        raise CallRefusedError(f"--as {identity}: choose one of {', '.join(accounts)}.")
+        raise CallRefusedError(
+            f"There is no caller {identity}; choose one of {', '.join(accounts)}."
+        )
     settings = MeshSettings(peers=running["grpc"], svid_dir=data_folder.certs / identity)
     return Prepared(method, message, settings, session)
 

@@ -25,10 +25,14 @@ def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
         raise ControlError(f"--percent {percent:g} must be above 0 and at most 100.")
     delay_ms, abort = arguments.get("delay_ms"), arguments.get("abort")
     if not delay_ms and not abort:
-        raise ControlError("Pass --delay 300ms, --abort UNAVAILABLE, or both.")
+        raise ControlError(
+            "A fault needs a delay (300ms), a gRPC status to abort with (UNAVAILABLE), or both."
+        )
     codes = {code.name: code.value[0] for code in grpc.StatusCode if code.value[0]}
     if abort and str(abort).upper() not in codes:
-        raise ControlError(f"--abort {abort} is not a gRPC status. Use one of {', '.join(codes)}.")
+        raise ControlError(
+            f"{abort} is not a gRPC status to abort with. Use one of {', '.join(codes)}."
+        )
     return InjectedFault(
         method=name,
         percent=percent,

@@ -95,4 +95,4 @@ async def test_service_down(start: Start) -> None:
     assert (["gateway"], 0, []) == (listing["callers"], listing["calls"], listing["exemplars"])
     assert {"deadlineMs", "budgetLeft", "budgetFailures", "source"} <= listing.keys()
     assert 404 == unknown.status_code
-    assert "There is no such incident" in unknown.json()["error"]["message"]
+    assert "There is no incident with this id" in unknown.json()["error"]["message"]

@@ -52,6 +52,17 @@ def exited(process: str, status: int, *, ago: int) -> dict[str, Any]:
     return {"process": process, "status": status, "at": rfc3339(NOW - ago * SECOND)}
 
 
+def test_calls_change_nothing() -> None:
+    """
+    Of the control actions, only those that change the mesh precede an incident, not direct calls.
+    """
+    observed = Observations()
+    actions = [action("call", "survey", ago=5), action("restart", "survey", ago=9)]
+    observed.note_actions(actions, micros)
+
+    assert ["restart survey"] == [one.what for one in observed.changes(0, NOW)]
+
+
 class TestRestarts:
     @pytest.mark.parametrize(
         ("status", "why"),

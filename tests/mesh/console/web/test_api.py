@@ -190,40 +190,6 @@ class TestFollow:
 
 
 class TestRefused:
-    @pytest.mark.parametrize(
-        ("path", "parameters"),
-        [
-            ("traces", {"servce": "auth"}),
-            ("traces", {"status": "bad"}),
-            ("traces", {"min_ms": "-1"}),
-            ("traces", {"min_ms": "nan"}),
-            ("traces", {"limit": "0"}),
-            ("traces", {"limit": "ten"}),
-            ("traces", {"attr": "nothing"}),
-            ("traces", {"attr": "=x"}),
-            ("traces", {"since": "yesterday"}),
-            ("traces", {"since": "2026-01-01"}),
-            ("traces", {"page_token": "x"}),
-            ("traces", {"service": ["a", "b"]}),
-            ("traces/xyz", {}),
-            ("logs", {"level": "loud"}),
-            ("logs", {"trace_id": "xyz"}),
-            ("metrics", {"window": "1y"}),
-            ("graph", {"window": "0s"}),
-        ],
-        ids=str,
-    )
-    async def test_parameters(
-        self, running: Running, path: str, parameters: dict[str, Any]
-    ) -> None:
-        """
-        An invalid parameter is 400 with a message, never ignored.
-        """
-        answer = await running.client.get(f"{running.url}/api/{path}", params=parameters)
-
-        assert 400 == answer.status_code
-        assert "invalid_request" == answer.json()["error"]["code"]
-
     async def test_absent(self, running: Running) -> None:
         """
         An unknown trace and an unknown endpoint are 404 in JSON.

@@ -46,6 +46,18 @@ class TestFacets:
             {"min_ms": 1000, "max_ms": 0, "count": 1},
         ] == found["facets"]["duration"]
 
+    async def test_methods_within(self, running: Running) -> None:
+        """
+        Methods count wherever they are called in a trace, not only at its root.
+        """
+        batch = Batch()
+        root = batch.span("gateway", "GET /api/v1/me")
+        batch.rpc("survey", CREATE, trace=root.trace_id, parent=root.span_id)
+        await running.take("traces", batch.request)
+        found = await running.get("traces/facets", service="gateway")
+
+        assert {"survey.CreateRequest": 1} == counts(found, "rpc")
+
     async def test_nothing_found(self, running: Running) -> None:
         """
         A search without results has no facet values.

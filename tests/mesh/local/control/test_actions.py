@@ -30,7 +30,7 @@ def test_fault() -> None:
     ("asked", "said"),
     [
         ({"method": "survey.Nothing", "delay_ms": 1}, "survey.ListRequests"),
-        ({"method": "survey.ListRequests"}, "--delay 300ms"),
+        ({"method": "survey.ListRequests"}, "needs a delay .300ms."),
         ({"method": "survey.ListRequests", "abort": "OK"}, "UNAVAILABLE"),
         ({"method": "survey.ListRequests", "delay_ms": 1, "percent": 0}, "--percent"),
         ({"method": "survey.ListRequests", "delay_ms": 1, "percent": 101}, "--percent"),

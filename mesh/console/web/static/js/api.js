@@ -54,10 +54,10 @@ export function every(milliseconds, signal, work) {
     if (!document.hidden) {
       try {
         await work();
-        dispatchEvent(new Event("updated"));
+        dispatchEvent(new CustomEvent("updated", { detail: { signal } }));
       } catch (error) {
         if (error.name === "AbortError") return;
-        dispatchEvent(new Event("failed"));
+        dispatchEvent(new CustomEvent("failed", { detail: { signal, error } }));
         console.error(error);
       }
     }

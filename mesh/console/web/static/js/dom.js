@@ -74,5 +74,6 @@ export const choice = (label, name, values, chosen, any) =>
   h("label", {}, label,
     h("select", { name },
       any ? h("option", { value: "" }, any) : null,
-      values.map((v) => (Array.isArray(v) ? v : [v, v])).map(([value, text]) =>
+      // A value of the URL that is not in the list filters all the same, so it must be visible.
+      [...values, ...(chosen && !values.flat().includes(chosen) ? [chosen] : [])].map((v) => (Array.isArray(v) ? v : [v, v])).map(([value, text]) =>
         h("option", { value, selected: value === chosen }, text))));

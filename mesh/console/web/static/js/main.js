@@ -1,6 +1,6 @@
 // Routing, keyboard shortcuts and theme.
 
-import { get, every } from "./api.js";
+import { Failure, get, every } from "./api.js";
 import { h, show } from "./dom.js";
 import { count } from "./format.js";
 import { overview } from "./pages/overview.js";
@@ -149,13 +149,24 @@ every(10_000, new AbortController().signal, async () => {
     lost ? h("span", {}, `, ${count(lost)} dropped`) : "", fault ? h("b", { class: "level-error" }, " not writing") : "");
 });
 const live = document.getElementById("live");
-let updated = Date.now(), failing = false;
-addEventListener("updated", () => { updated = Date.now(); failing = false; });
-addEventListener("failed", () => { failing = true; });
+const notice = h("p", { class: "alert page", role: "alert" }), failures = new Map();
+let updated = Date.now();
+/** Shows why a part of the page cannot be updated, until it can. */
+function report({ type, detail: { signal, error } }) {
+  if (type === "failed") failures.set(signal, error); else failures.delete(signal);
+  for (const one of failures.keys()) if (one.aborted) failures.delete(one);
+  if (!failures.size) { updated = Date.now(); notice.remove(); return; }
+  const [why] = failures.values(), text = why instanceof Failure ? why.message : "The console does not respond.";
+  if (notice.textContent !== text) notice.textContent = text;
+  if (notice.parentNode !== main) main.prepend(notice);
+}
+addEventListener("updated", report);
+addEventListener("failed", report);
 setInterval(() => {
-  const fixed = new URLSearchParams(location.search).get("to"), stale = failing || Date.now() - updated > 20_000;
+  const fixed = new URLSearchParams(location.search).get("to"), stale = failures.size > 0 || Date.now() - updated > 20_000;
   const text = fixed ? "Fixed time range" : `${stale ? "Stale, last update" : "Live, updated"} ${new Date(updated).toLocaleTimeString("en-GB")}`;
   if (live.textContent !== text) live.textContent = text;
   live.classList.toggle("level-error", stale && !fixed);
+  if (failures.size && [...failures.keys()].every((one) => one.aborted)) { failures.clear(); notice.remove(); }
 }, 1000);
 render();

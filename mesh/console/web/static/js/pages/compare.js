@@ -6,10 +6,10 @@ import { ms } from "../format.js";
 
 export async function compare(main, { signal, query }) {
   const ids = [query.get("a") ?? "", query.get("b") ?? ""];
-  if (!ids.every((id) => /^[0-9a-f]{32}$/i.test(id))) {
+  if (!ids.every(Boolean)) {
     return show(main, head("Compare"), h("p", {}, "Open a trace, choose “Select to compare”, then open another one."));
   }
-  const both = await Promise.all(ids.map((id) => get(`traces/${id}`, {}, signal)));
+  const both = await Promise.all(ids.map((id) => get(`traces/${encodeURIComponent(id)}`, {}, signal)));
   const rows = new Map();
   both.forEach((trace, side) => {
     for (const span of trace.spans) {

@@ -9,7 +9,7 @@ const NODE = { width: 132, height: 48 }, GAP = { x: 150, y: 44 };
 const MOST_DRAWN = 24;
 
 export async function graph(main, { signal, query, keep }) {
-  let chosen = query.get("edge") ?? "", at = query.get("at") ?? "", workload = query.get("workload") ?? "";
+  let chosen = query.get("edge") ?? "", at = Date.parse(query.get("at") ?? "") ? query.get("at") : "", workload = query.get("workload") ?? "";
   const picture = h("div", { class: "card scroll" }), side = h("div", {}), table = h("div", {}), note = h("p", { class: "muted", role: "status" });
   const names = h("datalist", { id: "workloads" });
   const filter = h("label", {}, "Workload", h("input", { type: "search", name: "workload", list: "workloads", placeholder: "any", value: workload, onchange: (event) => { workload = event.target.value.trim(); stay(); draw(); } }), names);

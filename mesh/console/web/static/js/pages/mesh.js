@@ -13,7 +13,7 @@ export async function mesh(main, { signal }) {
   await every(5000, signal, async () => {
     const [found, intake, runs] = await Promise.all([get("mesh", {}, signal), get("intake", {}, signal), get("runs", {}, signal)]);
     refresh(body,
-      table("Certificates", ["Process", "Life left", "Expires", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), h("code", {}, c.subject)], "No certificates reported."),
+      table("Certificates", ["Process", "Life left", "Expires", "Identity"], found.certificates, (c) => [c.process, h("div", {}, `${days(c.daysLeft)} (${percent(c.lifeLeft, 0)})`, h("div", { class: `meter ${c.lifeLeft < 0.25 ? "bad" : c.lifeLeft < 0.5 ? "warn" : "good"}` }, h("i", { style: { width: `${c.lifeLeft * 100}%` } }))), new Date(c.notAfter).toLocaleString("en-GB"), c.subject ? h("code", {}, c.subject) : "–"], "No certificates reported."),
       h("div", { class: "two" },
         table("Active faults", ["Proxy", "Path", "Delay", "Abort"], found.faults, (f) => [f.process, h("code", {}, f.path), f.delay ? `${f.delay} for ${percent(f.delayShare, 0)}` : "–", f.abort ? `${f.abort} for ${percent(f.abortShare, 0)}` : "–"], "No active faults."),
         table("Weights", ["Proxy", "Clusters", "Path"], found.weights, (w) => [w.process, h("span", { class: "chips" }, Object.entries(w.clusters).map(([name, share]) => pill("accent", `${name} ${share}`))), h("code", {}, w.path)], "No canary."),
@@ -43,5 +43,5 @@ function collapsed(title, ...rest) {
 function compared(runs) {
   const shown = runs, names = [...new Set(shown.flatMap((r) => Object.keys(r.methods)))].sort();
   return table("Runs", ["p95 of", ...shown.map((r, i) => (i ? new Date(r.started).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "short" }) : "this run"))], names,
-    (name) => [name, ...shown.map((r) => (r.methods[name] ? h("span", {}, ms(r.methods[name].p95Ms), h("span", { class: "muted" }, ` ${count(r.methods[name].calls)}`)) : "–"))], "No runs yet. Runs are summarized every 30 s.");
+    (name) => [name, ...shown.map((r) => (r.methods[name] ? h("span", {}, ms(r.methods[name].p95Ms), h("span", { class: "muted" }, `, ${count(r.methods[name].calls)} calls`)) : "–"))], "No runs yet. Runs are summarized every 30 s.");
 }

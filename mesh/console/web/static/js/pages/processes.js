@@ -57,4 +57,4 @@ function limits(all) {
 }
 
 const meter = (share, text, kind) =>
-  h("div", {}, text, h("div", { class: `meter ${kind(share)}`, title: percent(share, 0) }, h("i", { style: { width: `${Math.min(1, share) * 100}%` } })));
+  h("div", { class: "measure" }, text, h("div", { class: `meter ${kind(share)}`, title: percent(share, 0) }, h("i", { style: { width: `${Math.min(1, share) * 100}%` } })));

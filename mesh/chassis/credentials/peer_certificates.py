@@ -22,17 +22,22 @@ _REMEMBERED = 1024
 def is_acceptable(leaf: bytes, chain: bytes) -> bool:
     """Whether a client certificate may identify a workload; TLS has verified its signatures.
 
+    The mesh's root has path length 0, so it issues workload certificates only. TLS libraries do
+    not apply the path length of a root, hence the check here and the depth in Envoy's files.
+
     Args:
         leaf: The certificate, PEM.
-        chain: The verified chain that begins with the certificate, PEM; may be empty.
+        chain: The chain as presented, PEM; may be empty. gRPC leaves the certificate out of it,
+            Envoy does not.
     """
     try:
         certificate = x509.load_pem_x509_certificate(leaf)
-        issuers = x509.load_pem_x509_certificates(chain)[1:] if chain else []
+        presented = x509.load_pem_x509_certificates(chain) if chain else []
+        issuers = [each for each in presented if each != certificate]
         return (
             _is_leaf(certificate)
             and all(map(_is_strong, (certificate, *issuers)))
-            and all(_allows(issuer, below) for below, issuer in enumerate(issuers))
+            and all(issuer.subject == issuer.issuer for issuer in issuers)
         )
     except ValueError:
         return False
@@ -55,14 +60,6 @@ def _is_strong(certificate: x509.Certificate) -> bool:
             return key.key_size >= LEAST_EC_BITS
         case key:
             return isinstance(key, Ed25519PublicKey)
-
-
-def _allows(issuer: x509.Certificate, below: int) -> bool:
-    """Whether the path length of *issuer* allows *below* intermediates beneath it."""
-    constraints = _extension(issuer, x509.BasicConstraints)
-    if constraints is None or not constraints.ca:
-        return False
-    return constraints.path_length is None or below <= constraints.path_length
 
 
 def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:

@@ -2,6 +2,7 @@
 
 import functools
 from typing import Protocol
+from urllib.parse import unquote
 
 from mesh.chassis.config import MeshSettings
 from mesh.chassis.credentials.peer_certificates import is_acceptable
@@ -56,14 +57,24 @@ def _from_certificate(context: Context, _metadata: Metadata) -> str:
 
 
 def _from_sidecar(_context: Context, metadata: Metadata) -> str:
-    """Return the URI of the one element of ``x-forwarded-client-cert``.
+    """Return the identity in the one ``x-forwarded-client-cert``; empty if there are several."""
+    values = [value for key, value in metadata if key == _XFCC]
+    return _forwarded(str(values[0])) if len(values) == 1 else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _forwarded(element: str) -> str:
+    """Return the URI of an element of the header, if its certificates are acceptable.
 
     Only the sidecar can connect to the Unix socket, and it overwrites the header that clients
-    send. The element contains only ``uri``, which is never quoted, so splitting is exact.
+    send. The element contains a URI, which is never quoted, and the percent-encoded certificates,
+    so splitting is exact. Istio's proxies do not send the certificates; Istio issues them itself.
     """
-    values = [value for key, value in metadata if key == _XFCC]
-    if len(values) != 1 or not isinstance(values[0], str) or "," in values[0]:
+    if "," in element:
         return ""
-    pairs = [part.partition("=") for part in values[0].split(";")]
+    pairs = [part.partition("=") for part in element.split(";")]
     uris = [value for key, _, value in pairs if key == "URI"]
-    return uris[0] if len(uris) == 1 else ""
+    chains = [unquote(value.strip('"')).encode() for key, _, value in pairs if key == "Chain"]
+    if len(uris) != 1 or len(chains) > 1:
+        return ""
+    return uris[0] if not chains or is_acceptable(chains[0], chains[0]) else ""

@@ -23,9 +23,10 @@ def inbound(proxy: Proxy, service: Service) -> dict[str, Any]:
         **manager.grpc_options(),
         **manager.forget(),
         **manager.routes_from_file(proxy, INBOUND),
-        # The caller's identity for the service; a client's header of this name is dropped.
+        # The caller's identity and certificates for the service, which checks more than TLS does;
+        # a client's header of this name is dropped.
         forward_client_cert_details="SANITIZE_SET",
-        set_current_client_cert_details={"uri": True},
+        set_current_client_cert_details={"uri": True, "chain": True},
         common_http_protocol_options={"max_connection_duration": CONNECTION_LIFE},
         drain_timeout="2s",
         stream_idle_timeout="0s",

@@ -14,6 +14,10 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3"
 _ONLY_1_3 = {
     "tls_minimum_protocol_version": "TLSv1_3",
     "tls_maximum_protocol_version": "TLSv1_3",
+    # An RSA key of 1024 bits is too short for a PSS signature with SHA-512 (RFC 8017, 9.1.1).
+    "signature_algorithms": [
+        *("ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384", "ed25519", "rsa_pss_rsae_sha512")
+    ],
 }
 SVID, BUNDLE, EDGE = "svid", "bundle", "edge"
 """Names of the secrets, and of their files in ``secrets/``."""
@@ -66,9 +70,11 @@ def _mutual(proxy: Proxy, identities: list[str]) -> dict[str, Any]:
         "tls_certificate_sds_secret_configs": [_secret(proxy, SVID)],
         "combined_validation_context": {
             "default_validation_context": {
+                # The root is the only CA (path length 0), and TLS libraries ignore its path length.
+                "max_verify_depth": 1,
                 "match_typed_subject_alt_names": [
                     {"san_type": "URI", "matcher": {"exact": identity}} for identity in identities
-                ]
+                ],
             },
             "validation_context_sds_secret_config": _secret(proxy, BUNDLE),
         },

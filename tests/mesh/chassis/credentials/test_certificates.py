@@ -86,13 +86,22 @@ class TestLeaf:
 
 class TestChain:
     def test_path_length(self, authority: CertificateAuthority) -> None:
-        """A CA with path length 0 may issue leaves but no intermediates."""
+        """The root has path length 0: it issues workload certificates and no other CA."""
         leaf = certificate(authority)
-        intermediate = certificate(authority, ca=True, signs=True)
-        last = certificate(authority, ca=True, signs=True, path_length=0)
-        assert is_acceptable(leaf, leaf + last)
-        assert is_acceptable(leaf, leaf + last + intermediate)
-        assert not is_acceptable(leaf, leaf + intermediate + last)
+        root = authority.certificate.public_bytes(Encoding.PEM)
+        assert is_acceptable(leaf, leaf)
+        assert is_acceptable(leaf, leaf + root)
+        for path_length in (None, 0, 1):
+            issuer = certificate(authority, ca=True, signs=True, path_length=path_length)
+            assert not is_acceptable(leaf, issuer)
+            assert not is_acceptable(leaf, leaf + issuer)
+            assert not is_acceptable(leaf, leaf + issuer + root)
+
+    def test_weak_issuer(self) -> None:
+        """A root with a weak key does not make certificates acceptable."""
+        key = rsa.generate_private_key(65_537, 1024)
+        weak = certificate(CertificateAuthority.create(), key=key, ca=True, signs=True)
+        assert not is_acceptable(weak, weak)
 
     def test_leaf_as_issuer(self, authority: CertificateAuthority) -> None:
         """A certificate that is not a CA cannot issue certificates."""
@@ -107,14 +116,20 @@ class Health(rpc.HealthServiceServicer):
         return pb.GetStatusResponse()
 
 
-@pytest.mark.parametrize("ca", [False, True])
+@pytest.mark.parametrize("case", ["right", "CA", "RSA 1024", "below path length 0"])
 async def test_over_tls(
-    svids: Path, tmp_path: Path, authority: CertificateAuthority, *, ca: bool
+    svids: Path, tmp_path: Path, authority: CertificateAuthority, case: str
 ) -> None:
-    """A caller whose leaf is a CA certificate is rejected, although its identity is right."""
-    key = P256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    """A caller with the right identity but an unacceptable certificate is rejected."""
+    key: Any = rsa.generate_private_key(65_537, 1024) if case == "RSA 1024" else P256
+    chain = certificate(authority, key=key, ca=case == "CA", signs=case == "CA")
+    if case.startswith("below"):
+        issuer = certificate(authority, ca=True, signs=True)
+        last = CertificateAuthority(x509.load_pem_x509_certificate(issuer), P256)
+        chain = certificate(last) + issuer
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     bundle = authority.certificate.public_bytes(Encoding.PEM)
-    install(Issued(certificate(authority, ca=ca, signs=ca), key, bundle), tmp_path / "gateway")
+    install(Issued(chain, text, bundle), tmp_path / "gateway")
 
     def register(server: Any) -> None:
         rpc.add_HealthServiceServicer_to_server(Health(), server)
@@ -123,7 +138,7 @@ async def test_over_tls(
         served(register, svids / "health") as port,
         connected("health", port, tmp_path / "gateway", rpc.HealthServiceStub) as stub,
     ):
-        if not ca:
+        if case == "right":
             await stub.GetStatus(pb.GetStatusRequest())
             return
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -43,7 +43,10 @@ class AuthSettings(MeshSettings):
     auth_smtp_password_file: Path | None = None
     """File with the password for ``AMARRE_AUTH_SMTP_URL``; none means no log-in."""
     auth_smtp_ca_file: Path | None = None
-    """CA certificates that verify the mail server, PEM; default: those of the system."""
+    """
+    CA certificates that verify the mail server, PEM; default: those of the system. If set, every
+    ``smtp`` server must offer STARTTLS with a certificate of these.
+    """
     auth_smtputf8: Literal["on", "off"] = "off"
     """``on`` accepts mailboxes beyond ASCII (RFC 6531); the mail server must offer SMTPUTF8."""
     auth_mail_from: str = "AMARRE <no-reply@amarre.local>"

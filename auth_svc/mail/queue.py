@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from email.message import EmailMessage
@@ -169,6 +170,11 @@ class MailQueue:
             codes = [refused.code for refused in exc.recipients]
             log.warning("recipient not accepted", codes=codes, attempt=attempt)
             return "refused" if any(code >= 500 for code in codes) else ""
+        except ssl.SSLCertVerificationError as exc:
+            # An operator may install another certificate while the link is valid.
+            reason = f"{self._server.host}: {exc.verify_message}"
+            log.error("mail server certificate rejected", reason=reason, attempt=attempt)  # noqa: TRY400
+            return ""
         except (aiosmtplib.SMTPException, OSError) as exc:
             if type(exc) in LACKING:
                 log.error("mail server lacks an extension", reason=str(exc))  # noqa: TRY400

@@ -47,7 +47,8 @@ class SmtpServer:
             url: The URL.
             password: The password of USER.
             strict: Require STARTTLS of a remote ``smtp`` server. A login always requires it.
-            ca_file: CA certificates to verify the server; default: those of the system.
+            ca_file: CA certificates to verify the server; default: those of the system. If given,
+                STARTTLS is required of every ``smtp`` server, also on this machine.
 
         Raises:
             ValueError: *url* is invalid.
@@ -59,9 +60,9 @@ class SmtpServer:
             raise ValueError("put the password into AMARRE_AUTH_SMTP_PASSWORD_FILE")
         tls = parts.scheme == "smtps"
         starttls: StartTls = "required"
-        if tls or _is_loopback(parts.hostname):
+        if tls or (_is_loopback(parts.hostname) and ca_file is None):
             starttls = "never"
-        elif not strict and not parts.username:
+        elif not strict and not parts.username and ca_file is None:
             starttls = "opportunistic"
         return cls(
             host=parts.hostname,

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def main() -> None:
                 http=_address(arguments.http, "--http"),
                 smtp_at=_address(arguments.smtp, "--smtp"),
                 database=arguments.database,
+                tls=_tls(arguments.certificate, arguments.key),
             )
         )
     except CannotStartError as error:
@@ -41,7 +43,13 @@ def main() -> None:
         sys.exit(2)
 
 
-async def run(*, http: tuple[str, int], smtp_at: tuple[str, int], database: Path) -> None:
+async def run(
+    *,
+    http: tuple[str, int],
+    smtp_at: tuple[str, int],
+    database: Path,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
@@ -52,7 +60,7 @@ async def run(*, http: tuple[str, int], smtp_at: tuple[str, int], database: Path
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with _bound(http, "--http") as listener, contextlib.closing(_open(database)) as store:
         try:
-            mails = await smtp.listen(store, *smtp_at)
+            mails = await smtp.listen(store, *smtp_at, tls=tls)
         except OSError as exc:
             raise _cannot_bind(smtp_at, "--smtp", exc) from exc
         config = uvicorn.Config(web.app(store), log_config=None, access_log=False, lifespan="off")
@@ -69,7 +77,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--http", default="127.0.0.1:3011", metavar="HOST:PORT")
     parser.add_argument("--smtp", default="127.0.0.1:3012", metavar="HOST:PORT")
     parser.add_argument("--database", type=Path, default=Path("outbox.db"), metavar="FILE")
+    parser.add_argument(
+        "--certificate", type=Path, metavar="FILE", help="require STARTTLS with this certificate"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the private key of --certificate")
     return parser
+
+
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise CannotStartError("Give both --certificate and --key, or neither.")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as exc:
+        raise CannotStartError(
+            f"--certificate {certificate} and --key {key} cannot be used ({exc.strerror or exc}): "
+            "give a certificate and its private key as PEM files."
+        ) from exc
+    return context
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

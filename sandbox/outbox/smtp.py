@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import ssl
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from typing import Any
@@ -39,8 +40,16 @@ class Sink:
         return "250 Kept in the outbox"
 
 
-async def listen(store: Store, host: str, port: int) -> asyncio.Server:
+async def listen(
+    store: Store, host: str, port: int, *, tls: ssl.SSLContext | None = None
+) -> asyncio.Server:
     """Start accepting mail.
+
+    Args:
+        store: Stores the mail.
+        host: The address to bind.
+        port: The port to bind.
+        tls: Offers STARTTLS and requires it (RFC 3207); None for plain text.
 
     Raises:
         OSError: The address cannot be bound.
@@ -54,6 +63,8 @@ async def listen(store: Store, host: str, port: int) -> asyncio.Server:
             hostname="outbox",
             ident="AMARRE outbox",
             loop=loop,
+            tls_context=tls,
+            require_starttls=tls is not None,
         ),
         host,
         port,

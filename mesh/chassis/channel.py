@@ -84,6 +84,10 @@ def channel(
         known = json.dumps({**settings.peers, service: "HOST:PORT"})
         raise SettingsError(f"AMARRE_PEERS does not name {service}; set it to {known}.")
     target = settings.peers[service]
+    retries: Options = [
+        ("grpc.enable_retries", 1),
+        ("grpc.service_config", service_config(policy.load().service(service), timeouts=False)),
+    ]
     options: Options = [
         *NO_PROXY,
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -96,24 +100,26 @@ def channel(
         options.append(("grpc.use_local_subchannel_pool", 1))
     name = f"{service}.{settings.trust_domain}"
     if settings.transport == "sidecar":
-        options.append(("grpc.enable_retries", 0))
         if not _is_host_name(target):
             options.append(("grpc.default_authority", name))
-        return _MeshChannel(functools.partial(_plain, target, options), lambda: "")
+        # The proxy retries calls; a stream that has no response yet is opened again from here.
+        plain = functools.partial(_plain, target, options, retries)
+        return _MeshChannel(plain, lambda: "")
     files = SvidFiles(settings.svid_dir)
     options += [
         # The local CA binds this DNS name to one identity; a Python client cannot check the
         # SPIFFE id itself.
         ("grpc.ssl_target_name_override", name),
-        ("grpc.service_config", service_config(policy.load().service(service), timeouts=False)),
+        *retries,
     ]
     return _MeshChannel(functools.partial(_mutual_tls, target, options, files), files.version)
 
 
-def _plain(target: str, options: Options) -> "_Connections":
+def _plain(target: str, options: Options, retries: Options) -> "_Connections":
     def connect(extra: Options, interceptors: Sequence[Any]) -> grpc.aio.Channel:
+        more = retries if extra else [("grpc.enable_retries", 0)]
         return grpc.aio.insecure_channel(
-            target, options=[*options, *extra], interceptors=interceptors
+            target, options=[*options, *extra, *more], interceptors=interceptors
         )
 
     return _Connections(connect)

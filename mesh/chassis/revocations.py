@@ -59,8 +59,16 @@ class RevokedSessions:
                     self.add(session_ids)
                     pause = PAUSE_SECONDS[0]
             except (grpc.aio.AioRpcError, StopAsyncIteration, TimeoutError) as exc:
-                log.warning(
-                    "revocations interrupted", fault=type(exc).__name__, retry_seconds=pause
-                )
+                if not _is_over(exc):
+                    log.warning(
+                        "revocations interrupted", fault=type(exc).__name__, retry_seconds=pause
+                    )
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
             pause = min(pause * 2, longest)
+
+
+def _is_over(exc: Exception) -> bool:
+    """Return whether a stream has ended because its lifetime is over."""
+    if isinstance(exc, grpc.aio.AioRpcError):
+        return exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    return isinstance(exc, StopAsyncIteration)

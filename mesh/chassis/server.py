@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,8 @@ GIVE_UP_SECONDS = 5.0
 WATCH_SECONDS = 10.0
 """Interval between checks of an available watched dependency."""
 MESSAGE_BYTES = 4 * 1024 * 1024
+ANSWER = timedelta(seconds=10)
+"""How long the last response of a call may take after its deadline."""
 OPTIONS = (
     ("grpc.max_concurrent_streams", 100),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -51,13 +54,22 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     # Bounds how long a connection can outlive its certificate.
     ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.so_reuseport", 0),
 )
 
 
 class ListenError(Exception):
     """The address cannot be bound; the message names it and says what to do."""
+
+
+def _grace(mesh: Mesh) -> tuple[str, int]:
+    """
+    Return the option for how long calls may go on over a connection that has reached its age.
+
+    A long-lived stream ends at its own lifetime, without an error. New calls use a new connection.
+    """
+    longest = max((method.deadline for method in mesh), default=timedelta())
+    return "grpc.max_connection_age_grace_ms", int((longest + ANSWER) / timedelta(milliseconds=1))
 
 
 class Server:
@@ -94,7 +106,9 @@ class Server:
         self._watched = dict(watched or {})
         mesh = mesh or policy.load()
         self._pipeline = Pipeline(mesh, identify(settings), tokens, settings.transport)
-        self._server = grpc.aio.server(interceptors=[self._pipeline], options=OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[self._pipeline], options=(*OPTIONS, _grace(mesh))
+        )
         self._services = _register(self._server, register, mesh)
         self._health = grpc_health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

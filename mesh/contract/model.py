@@ -100,6 +100,11 @@ class Method:
         return self.idempotency is not Idempotency.UNKNOWN and not self.streams
 
     @functools.cached_property
+    def may_reopen(self) -> bool:
+        """Whether a long-lived stream may be opened again while it has no response yet."""
+        return self.idempotency is not Idempotency.UNKNOWN and self.stays_open
+
+    @functools.cached_property
     def streams(self) -> bool:
         """Whether the response is a stream."""
         return bool(self.descriptor.server_streaming)

@@ -2,7 +2,8 @@
 The gRPC service config of a service: each method's timeout, and retries if the contract permits.
 
 Only channels of the direct transport and external clients use it; with sidecars, the caller's proxy
-retries.
+retries. Long-lived streams are retried by our channel on either transport, until their first
+response: while a service is replaced, an attempt to open one may fail.
 """
 
 import json
@@ -12,6 +13,8 @@ from typing import Any
 from mesh.contract.policy import Method, Service
 
 MOST_ATTEMPTS = 3
+STREAM_ATTEMPTS = 5
+"""The most that gRPC allows: about a second, while a service is replaced."""
 LEAST_TIMEOUT = timedelta(seconds=2)
 """
 The minimum timeout: with a shorter one, grpcio 1.85.1 ends every call at once.
@@ -31,9 +34,9 @@ def service_config(service: Service, *, timeouts: bool = True) -> str:
     Source:
         gRFC A6 (client retries), including its token bucket; gRPC, service_config.proto.
     """
-    groups: dict[tuple[timedelta, bool], list[Method]] = {}
+    groups: dict[tuple[timedelta, int], list[Method]] = {}
     for method in service.methods:
-        groups.setdefault((method.deadline, method.may_retry), []).append(method)
+        groups.setdefault((method.deadline, _attempts(method)), []).append(method)
     return json.dumps(
         {
             "loadBalancingConfig": [{"round_robin": {}}],
@@ -52,12 +55,16 @@ def _methods(service: Service, group: list[Method], *, timeouts: bool) -> dict[s
     }
     if timeouts:
         config["timeout"] = f"{max(group[0].deadline, LEAST_TIMEOUT).total_seconds():g}s"
-    if group[0].may_retry:
+    if attempts := _attempts(group[0]):
         config["retryPolicy"] = {
-            "maxAttempts": MOST_ATTEMPTS,
+            "maxAttempts": attempts,
             "initialBackoff": "0.05s",
             "maxBackoff": "0.5s",
             "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE"],
         }
     return config
+
+
+def _attempts(method: Method) -> int:
+    return MOST_ATTEMPTS if method.may_retry else STREAM_ATTEMPTS if method.may_reopen else 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -40,6 +41,8 @@ class Flaky(rpc.SurveyServiceServicer):
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.calls = 0
+        self.responses = 0
+        """How many responses of a stream come before it fails."""
         self.metadata: dict[str, Any] = {}
         self.seconds_left: float | None = None
 
@@ -56,6 +59,16 @@ class Flaky(rpc.SurveyServiceServicer):
 
     async def CreateRequest(self, request: Any, context: Any) -> pb.CreateRequestResponse:
         return self._answer(context, pb.CreateRequestResponse(id="1"))
+
+    async def WatchRequests(
+        self, request: Any, context: Any
+    ) -> AsyncIterator[pb.WatchRequestsResponse]:
+        for _ in range(self.responses):
+            yield pb.WatchRequestsResponse()
+        self.calls += 1
+        if self.calls <= self.failures:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Away for a moment.")
+        yield pb.WatchRequestsResponse()
 
 
 def bearer() -> tuple[tuple[str, str], ...]:
@@ -106,6 +119,69 @@ class TestRetries:
                     await stub.ListRequests(pb.ListRequestsRequest(), metadata=bearer())
 
         assert 20 < flaky.calls <= 30
+
+
+@contextlib.asynccontextmanager
+async def behind_proxies(flaky: Flaky) -> AsyncIterator[Any]:
+    """Yield a stub that calls *flaky* as behind a sidecar, whose proxy answers for the service."""
+    server = grpc.aio.server()
+    rpc.add_SurveyServiceServicer_to_server(flaky, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    settings = MeshSettings(transport="sidecar", peers={"survey": f"127.0.0.1:{port}"})
+    try:
+        async with channel("survey", settings) as connection:
+            yield rpc.SurveyServiceStub(connection)
+    finally:
+        await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def directly(flaky: Flaky, svids: Path) -> AsyncIterator[Any]:
+    register = functools.partial(rpc.add_SurveyServiceServicer_to_server, flaky)
+    async with (
+        served(register, svids / "survey", audience="survey", key=KEY) as port,
+        connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as stub,
+    ):
+        yield stub
+
+
+class TestStreamsAgain:
+    """A long-lived stream is opened again until its first response, on either transport."""
+
+    @pytest.fixture(params=["direct", "sidecar"])
+    async def stub(self, request: Any, flaky: Flaky, svids: Path) -> AsyncIterator[Any]:
+        way = directly(flaky, svids) if request.param == "direct" else behind_proxies(flaky)
+        async with way as stub:
+            yield stub
+
+    @pytest.mark.parametrize("failures", [1, 3])
+    async def test_unavailable(self, stub: Any, flaky: Flaky, failures: int) -> None:
+        """A stream that its service could not serve yet is opened again; its caller sees none."""
+        flaky.failures = failures
+        stream = stub.WatchRequests(pb.WatchRequestsRequest(), metadata=bearer())
+
+        assert 1 == len([response async for response in stream])
+        assert failures + 1 == flaky.calls
+
+    async def test_after_a_response(self, stub: Any, flaky: Flaky) -> None:
+        """A stream that fails after a response is not: its caller would see it twice."""
+        flaky.responses = 1
+        stream = stub.WatchRequests(pb.WatchRequestsRequest(), metadata=bearer())
+        await stream.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stream.read()
+
+        assert grpc.StatusCode.UNAVAILABLE == refused.value.code()
+        assert 1 == flaky.calls
+
+    async def test_calls(self, flaky: Flaky) -> None:
+        """Behind a sidecar, the proxy alone retries other calls."""
+        async with behind_proxies(flaky) as stub:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.ListRequests(pb.ListRequestsRequest())
+
+        assert 1 == flaky.calls
 
 
 class TestCallBeingServed:

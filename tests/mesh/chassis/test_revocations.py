@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from mesh.chassis import call, revocations
 from mesh.chassis.identity import SpiffeId
@@ -46,7 +47,7 @@ def test_entries_expire() -> None:
 
 
 async def test_follows_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that ends, or falls silent, is reopened."""
+    """A stream that ends, or falls silent, is reopened; only the latter is a warning."""
     monkeypatch.setattr(revocations, "PAUSE_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(revocations, "SILENCE_SECONDS", 0.05)
     revoked, opened = RevokedSessions(), 0
@@ -58,13 +59,16 @@ async def test_follows_again(monkeypatch: pytest.MonkeyPatch) -> None:
         if opened == 2:
             await asyncio.Event().wait()
 
-    follower = asyncio.create_task(revoked.follow(watch))
-    try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            while "session-3" not in revoked:
-                await asyncio.sleep(0.01)
-    finally:
-        follower.cancel()
-        await asyncio.gather(follower, return_exceptions=True)
+    with capture_logs() as logged:
+        follower = asyncio.create_task(revoked.follow(watch))
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while "session-3" not in revoked:
+                    await asyncio.sleep(0.01)
+        finally:
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
 
     assert "session-1" in revoked
+    warned = [one["fault"] for one in logged if one["log_level"] == "warning"]
+    assert ["TimeoutError"] == warned

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -211,6 +212,35 @@ class TestLimits:
 
         assert b" 400 " in answer.partition(b"\r\n")[0]
         assert [] == edge.app.requests
+
+    @pytest.mark.parametrize(
+        ("request_text", "status"),
+        [
+            pytest.param(b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n", 400, id="no colon"),
+            pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no host"),
+            pytest.param(b"get / HTTP/1.1\r\nhost: x\r\n\r\n", 400, id="unknown method"),
+            pytest.param(
+                b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400, id="length"
+            ),
+            pytest.param(b"GET / HTTP/1.0\r\nhost: x\r\n\r\n", 426, id="HTTP/1.0"),
+            pytest.param(
+                b"GET /?%b HTTP/1.1\r\nhost: x\r\n\r\n" % (b"x" * 20_000), 431, id="long path"
+            ),
+            pytest.param(
+                b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n",
+                501,
+                id="transfer coding",
+            ),
+        ],
+    )
+    async def test_unreadable(self, bed: Bed, request_text: bytes, status: int) -> None:
+        """A request that Envoy cannot read gets the JSON envelope and a request id, too."""
+        async with front(bed) as edge:
+            head, _, body = (await edge.raw(request_text)).partition(b"\r\n\r\n")
+
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert re.search(rb"\r\nx-request-id: [\w.-]{8,64}\r\n", head)
+        assert "invalid_request" == json.loads(body)["error"]["code"]
 
     async def test_rate(self, bed: Bed) -> None:
         """

@@ -26,10 +26,14 @@ _JSON = (
     (429, "RATE_LIMITED", "Too many requests; try again later."),
     (431, "INVALID_REQUEST", "The request headers are too large."),
     (500, "INTERNAL", "An unexpected error occurred."),
+    (501, "INVALID_REQUEST", "This transfer coding is not supported."),
     (502, "UPSTREAM_ERROR", "The upstream response is invalid."),
     (503, "UNAVAILABLE", "The service is temporarily unavailable; try again soon."),
     (504, "DEADLINE_EXCEEDED", "The response took too long; try again."),
 )
+_UNREADABLE = frozenset({400, 408, 426, 431, 501})
+"""Statuses of requests that Envoy cannot read, which have no request id yet."""
+_REQUEST_ID = "x-request-id"
 _GRPC = (
     (401, "UNAUTHENTICATED", "The user is not signed in, or the session has ended."),
     (403, "PERMISSION_DENIED", "The caller is not allowed to call this method."),
@@ -58,10 +62,21 @@ SECURITY_HEADERS: Mapping[str, str] = {
 def json_replies(*, hsts: timedelta | None) -> dict[str, Any]:
     """Return the ``local_reply_config`` of an edge; *hsts* for one with TLS."""
     headers = dict(SECURITY_HEADERS)
-    headers["x-request-id"] = "%REQ(X-REQUEST-ID)%"
+    headers[_REQUEST_ID] = "%REQ(X-REQUEST-ID)%"
     if hsts is not None:
         headers["strict-transport-security"] = f"max-age={int(hsts.total_seconds())}"
-    return {"mappers": [_json_mapper(*row, headers=headers) for row in _JSON]}
+    unreadable = [
+        _without_id(_json_mapper(*row, headers={**headers, _REQUEST_ID: "%UNIQUE_ID%"}))
+        for row in _JSON
+        if row[0] in _UNREADABLE
+    ]
+    return {"mappers": [*unreadable, *(_json_mapper(*row, headers=headers) for row in _JSON)]}
+
+
+def _without_id(mapper: dict[str, Any]) -> dict[str, Any]:
+    """Limit *mapper* to requests without a request id."""
+    absent = {"header_filter": {"header": {"name": _REQUEST_ID, "present_match": False}}}
+    return {**mapper, "filter": {"and_filter": {"filters": [mapper["filter"], absent]}}}
 
 
 def _json_mapper(

@@ -40,7 +40,7 @@ test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engi
 	@$(BIN)/python -m pytest -q -rfE -s --tb=short $(ARGS) tests/production/containers
 
 test-iac: $(IMAGE) ## Run the playbooks on a host with systemd and Terraform with its provider; needs root.
-	@$(BIN)/python -m pytest -q -rfE --tb=short tests/production/iac $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -rfE --tb=short tests/production/iac $(ARGS)
 
 test-telemetry: $(IMAGE) ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
 	@$(BIN)/python -m pytest -q -rfE $(ARGS) tests/production/telemetry
@@ -98,8 +98,8 @@ lock: .venv/.installed ## Resolve the dependencies again into the locks. LOCK_AR
 	$(LOCK) pyproject.toml --extra sandbox -c requirements-dev.lock -o mesh/deploy/docker/sandbox.lock
 	$(LOCK) --group build -c requirements-dev.lock -o mesh/deploy/docker/build.lock
 
-programs: $(IMAGE) ## Unpack or build the programs of the cluster tests (Go; 25 minutes where no cache is).
-	@$(BIN)/python -m tests.production.cluster.programs
+programs: $(IMAGE) ## Unpack or build the programs of the production tests (Go; 50 minutes without an archive).
+	@$(BIN)/python -m tests.production.programs $(ARGS)
 
 test-cluster: $(IMAGE) ## Test the manifests on a real API server and istiod.
 	@$(BIN)/python -m pytest -q -rfE tests/production/cluster $(ARGS)

@@ -1,50 +1,114 @@
-"""The location of production's third-party programs: a folder, the cache, or none."""
+"""
+Third-party programs of the production tests, and the resource definitions that manifests use.
 
-import functools
+    python -m tests.production.programs [GROUP ...]    # `make programs`: complete build/programs
+
+They come from the folder ``AMARRE_PROGRAMS``, else from ``build/programs``, which is filled from an
+archive beside the project where there is one, else built from the Go modules of ``programs.toml``.
+"""
+
+import fcntl
 import os
 import subprocess
-import tempfile
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tests.production import builds
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "AMARRE_PROGRAMS"
 CACHE = ROOT.parent / "shared" / "production" / "cache"
+"""Archives of built programs, ``GROUP.tar.xz``."""
+BUILT = ROOT / "build" / "programs"
+PINS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("programs.toml").read_text())
+CLUSTER, TELEMETRY, TERRAFORM = "cluster", "telemetry", "terraform"
+UNPACK_SECONDS = 600
 
 
-class MissingProgramError(Exception):
-    """A program is missing on this machine; the message says how to get it."""
+class MissingProgramsError(Exception):
+    """Programs are missing and cannot be built; the message says what to do."""
 
 
-def program(name: str, archive: str) -> Path:
+def path(name: str) -> Path:
+    """Return the path of a program, or where it would be."""
+    given = os.environ.get(VARIABLE)
+    chosen = Path(given) / name if given else None
+    return chosen if chosen and chosen.exists() else BUILT / name
+
+
+def program(name: str) -> str:
+    """Return the path of a program as the first word of a command."""
+    return str(path(name))
+
+
+def find(group: str, *, build: bool = False) -> None:
     """
-    Return the program *name*, from the folder in ``AMARRE_PROGRAMS`` or from *archive*.
+    Make the programs of *group* available to `path`.
 
     Args:
-        name: Its file name, ``prometheus``.
-        archive: The archive of the cache beside the project, ``telemetry.tar.xz``.
+        group: ``cluster``, ``telemetry`` or ``terraform``.
+        build: Build those that no archive has, which may take half an hour.
 
     Raises:
-        MissingProgramError: Neither has it.
+        MissingProgramsError: Some are missing, or cannot be built.
     """
-    folder = os.environ.get(VARIABLE)
-    found = Path(folder) if folder else _unpacked(archive)
-    if found is not None and (found / name).is_file():
-        return found / name
-    raise MissingProgramError(
-        f"{name} is missing: set {VARIABLE} to a folder that holds it, or build it from its Go "
-        "module as tests/production/README.md says."
-    )
+    with _alone():
+        _unpack(group)
+        try:
+            if build:
+                _build(group)
+            if group == CLUSTER and not _missing(group) and not _has_definitions():
+                builds.copy_definitions(PINS, BUILT)
+        except builds.BuildError as error:
+            raise MissingProgramsError(
+                f"The programs of {group} are incomplete. {error}"
+            ) from error
+    if missing := _missing(group):
+        raise MissingProgramsError(
+            f"The programs {', '.join(missing)} are missing; build them with make programs, or set "
+            f"{VARIABLE} to a folder that has them."
+        )
 
 
-@functools.cache
-def _unpacked(archive: str) -> Path | None:
-    """Unpack *archive* once per machine; return None if it is not in the cache."""
-    packed = CACHE / archive
-    if not packed.is_file():
-        return None
-    folder = Path(tempfile.gettempdir()) / f"amarre-programs-{os.getuid()}" / packed.name
-    if not (folder / ".complete").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["tar", "-xJf", packed, "-C", folder], check=True, timeout=600)
-        (folder / ".complete").touch()
-    return folder
+def _missing(group: str) -> list[str]:
+    names = [name for how in PINS["programs"][group].values() for name in how["packages"]]
+    return [name for name in names if not path(name).exists()]
+
+
+def _has_definitions() -> bool:
+    return path(builds.DEFINITIONS).exists() and path(builds.CHARTS).exists()
+
+
+def _unpack(group: str) -> None:
+    archive = CACHE / f"{group}.tar.xz"
+    if _missing(group) and archive.is_file():
+        command = ["tar", "-xJf", str(archive), "-C", str(BUILT)]
+        subprocess.run(command, check=True, timeout=UNPACK_SECONDS)
+
+
+def _build(group: str) -> None:
+    for module, how in PINS["programs"][group].items():
+        if set(how["packages"]) & set(_missing(group)):
+            builds.build(PINS, module, BUILT)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Prevent that two processes complete the folder at once."""
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    try:
+        for one in sys.argv[1:] or PINS["programs"]:
+            find(one, build=True)
+    except MissingProgramsError as missing:
+        sys.exit(str(missing))
+    sys.stdout.write(f"{BUILT}\n")

@@ -7,7 +7,8 @@ import pytest
 
 from mesh.deploy import kubernetes_check
 from mesh.deploy.check import ISTIO, KUBERNETES
-from tests.production.cluster import pki, programs
+from tests.production import programs
+from tests.production.cluster import pki
 from tests.production.cluster.control_plane import ControlPlane, Resource
 
 COLLECTOR: list[Resource] = [
@@ -30,10 +31,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     if shutil.which("kubectl") is None:
         pytest.skip("The cluster tests need kubectl, which this machine does not have.")
     try:
-        found = programs.find()
-    except programs.ProgramsError as error:
+        programs.find(programs.CLUSTER)
+    except programs.MissingProgramsError as error:
         pytest.skip(str(error))
-    plane = ControlPlane(tmp_path_factory.mktemp("cluster") / "state", found)
+    plane = ControlPlane(tmp_path_factory.mktemp("cluster") / "state")
     try:
         plane.start(ISTIO / "istiod-values.yaml")
         plane.apply(COLLECTOR)

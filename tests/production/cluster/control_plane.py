@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import yaml
 
+from tests.production import builds, programs
 from tests.production.cluster import pki
-from tests.production.cluster.programs import Programs
 
 Resource = dict[str, Any]
 START_SECONDS = 600
@@ -47,10 +47,9 @@ class ControlPlaneError(Exception):
 class ControlPlane:
     """The running programs; `stop` stops exactly those."""
 
-    def __init__(self, folder: Path, programs: Programs) -> None:
-        """Prepare *folder* for the state of *programs*."""
+    def __init__(self, folder: Path) -> None:
+        """Prepare *folder* for the state of the programs."""
         self.folder = folder
-        self.programs = programs
         self.logs = folder / "log"
         self.logs.mkdir(parents=True)
         self.kubeconfig = folder / "kubeconfig"
@@ -69,7 +68,7 @@ class ControlPlane:
         pki.write(self.folder / "pki")
         self._api_server()
         self._controllers()
-        for file in self.programs.definitions:
+        for file in sorted(programs.path(builds.DEFINITIONS).glob("*.y*ml")):
             self.apply(file)
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
         self._istiod(values)
@@ -131,7 +130,7 @@ class ControlPlane:
     def istioctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Return the result of istioctl."""
         return subprocess.run(
-            [self.programs.path("istioctl"), *arguments],
+            [programs.program("istioctl"), *arguments],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -162,7 +161,7 @@ class ControlPlane:
         client, peer = (f"http://127.0.0.1:{self.ports[p]}" for p in ("etcd", "peer"))
         self._spawn(
             "etcd",
-            self.programs.path("etcd"),
+            programs.program("etcd"),
             *("--data-dir", "etcd", "--unsafe-no-fsync", "--log-level", "error"),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
@@ -171,7 +170,7 @@ class ControlPlane:
         self.kubeconfig.write_text(json.dumps(pki.kubeconfig(self.folder, self.ports["api"])))
         self._spawn(
             "kube-apiserver",
-            self.programs.path("kube-apiserver"),
+            programs.program("kube-apiserver"),
             *("--etcd-servers", client, "--secure-port", str(self.ports["api"])),
             *("--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"),
             *("--endpoint-reconciler-type", "none", "--client-ca-file", "pki/ca.crt"),
@@ -190,7 +189,7 @@ class ControlPlane:
     def _controllers(self) -> None:
         self._spawn(
             "kube-controller-manager",
-            self.programs.path("kube-controller-manager"),
+            programs.program("kube-controller-manager"),
             *("--kubeconfig", "kubeconfig", "--bind-address", "127.0.0.1"),
             *("--secure-port", str(self.ports["controllers"]), "--leader-elect=false"),
             *("--use-service-account-credentials=false", "--root-ca-file", "pki/ca.crt"),
@@ -207,7 +206,7 @@ class ControlPlane:
         env = yaml.safe_load(values.read_text())["pilot"]["env"]
         self._spawn(
             "istiod",
-            *(self.programs.path("pilot-discovery"), "discovery", "--kubeconfig", "kubeconfig"),
+            *(programs.program("pilot-discovery"), "discovery", "--kubeconfig", "kubeconfig"),
             *("--domain", "cluster.local", "--ctrlz_port", "0"),
             *("--grpcAddr", f"127.0.0.1:{self.ports['xds']}"),
             *("--secureGRPCAddr", f"127.0.0.1:{self.ports['xds-tls']}"),
@@ -236,7 +235,7 @@ class ControlPlane:
         }
         kind = {"apiVersion": "install.istio.io/v1alpha1", "kind": "IstioOperator"}
         operator.write_text(yaml.safe_dump({**kind, "spec": spec}))
-        charts = ("--manifests", str(self.programs.charts))
+        charts = ("--manifests", programs.program(builds.CHARTS))
         done = self.istioctl("manifest", "generate", *charts, "-f", str(operator))
         if done.returncode:
             raise ControlPlaneError(f"istioctl manifest generate: {done.stderr[-1000:]}")

@@ -18,7 +18,7 @@ import yaml
 
 from mesh.render.readers import READERS
 from tests.production.namespaces import enter
-from tests.production.programs import MissingProgramError, program
+from tests.production.programs import TELEMETRY, MissingProgramsError, find, path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -34,6 +34,14 @@ COMMAND_SECONDS = 1200
 PROGRAMS = ("prometheus", "alertmanager", "otel-collector", "jaeger")
 """Services whose image is one static program; without the program the service is left out."""
 FILES = {"otel-collector": "otelcol"}
+
+
+class CommandError(AssertionError):
+    """A command failed; the message has its output."""
+
+
+class NoEngineError(Exception):
+    """No engine works on this machine; the message says why."""
 
 
 def why_not() -> str:
@@ -70,11 +78,22 @@ class Stack:
         return self.tree / "mesh/deploy/compose"
 
     def start_engine(self) -> None:
-        """Install the engine if needed, start it, and copy the tracked files of this tree."""
-        self.engine("install")
-        lines = self.engine("start").splitlines()
-        self.environment = os.environ | dict(line.split("=", 1) for line in lines)
-        self._copy()
+        """
+        Install the engine if needed, start it, and prepare everything that needs a registry.
+
+        Raises:
+            NoEngineError: This machine lacks something, for instance overlay or network.
+        """
+        try:
+            self.engine("install")
+            lines = self.engine("start").splitlines()
+            self.environment = os.environ | dict(line.split("=", 1) for line in lines)
+            self._copy()
+            self._build_replacements()
+            self._reach_packages()
+        except CommandError as error:
+            why = str(error).strip().splitlines()[-1]
+            raise NoEngineError(f"No container engine works on this machine: {why}") from error
 
     def engine(self, action: str) -> str:
         """Run *action* of ``engine.sh``."""
@@ -112,7 +131,7 @@ class Stack:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
 
-    def images_of_others(self) -> None:
+    def _build_replacements(self) -> None:
         """Build replacements for images that need a registry, with the names in Compose."""
         base = f"docker.io/library/python@{self.environment['PYTHON_DIGEST']}"
         for name, reader in READERS.items():
@@ -127,13 +146,20 @@ class Stack:
             arguments = ["--build-arg", f"BASE={base}", "--build-arg", f"PROGRAM={name}"]
             self.run(["docker", "build", "-q", *arguments, "-t", reader.image, str(folder)])
 
+    def _reach_packages(self) -> None:
+        """Download a package in a container, as builds do."""
+        base = f"docker.io/library/python@{self.environment['PYTHON_DIGEST']}"
+        pip = ["python", "-m", "pip", "download", "-q", "--no-deps", "-d", "/tmp", "packaging"]
+        self.run(["docker", "run", "--rm", base, *pip])
+
     def _context(self, name: str) -> dict[str, Path] | None:
         """Return the files to add to the image of *name*; None if it cannot be built here."""
         if name in PROGRAMS:
             try:
-                return {"program": program(FILES.get(name, name), "telemetry.tar.xz")}
-            except MissingProgramError:
+                find(TELEMETRY)
+            except MissingProgramsError:
                 return None
+            return {"program": path(FILES.get(name, name))}
         if name == "envoy":
             found = find_spec("envoy")
             assert found is not None
@@ -146,13 +172,19 @@ class Stack:
         return run(command, folder=self.folder, environment=self.environment, check=check)
 
     def line(self, line: str) -> str:
-        """Run one line of the page in a shell, with the digest and a temporary folder filled in."""
+        """
+        Run one line of the page in a shell, with the digest and a temporary folder filled in, and
+        print how long it took.
+        """
         for stated, used in (
             ("sha256:…", self.environment["PYTHON_DIGEST"]),
             ("/var/backups/amarre", str(STATE / "backups")),
         ):
             line = line.replace(stated, used)
-        return self.run(["bash", "-ec", line])
+        began = time.monotonic()
+        output = self.run(["bash", "-ec", line])
+        sys.stdout.write(f"{time.monotonic() - began:6.1f} s  {line}\n")
+        return output
 
     def compose(self, *arguments: str) -> str:
         """Run Compose like the page does."""
@@ -181,6 +213,24 @@ class Stack:
                 continue
             yield name, state.get("Health", {}).get("Status") or state["Status"]
 
+    def ours(self) -> dict[str, dict[str, Any]]:
+        """Return the long-running containers with our images."""
+        services, running = self.settings()["services"], self.containers()
+        return {
+            name: one
+            for name, one in running.items()
+            if "build" in services[name] and name != "volume-owners"
+        }
+
+    def health_checks(self) -> dict[str, list[str]]:
+        """Return the commands that check our containers, as ``docker exec`` runs them."""
+        found = {}
+        for name, one in self.ours().items():
+            kind, *command = one["Config"].get("Healthcheck", {}).get("Test", ["NONE"])
+            if kind != "NONE":
+                found[name] = [*(["sh", "-c"] if kind == "CMD-SHELL" else []), *command]
+        return found
+
     def settings(self) -> dict[str, Any]:
         """Return the Compose file."""
         content: dict[str, Any] = yaml.safe_load((self.folder / "compose.yaml").read_text())
@@ -205,7 +255,7 @@ def run(
         timeout=COMMAND_SECONDS,
     )
     if check and done.returncode:
-        raise AssertionError(
+        raise CommandError(
             f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"[-6000:]
         )
     return done.stdout if check else done.stdout + done.stderr

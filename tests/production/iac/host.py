@@ -35,6 +35,11 @@ SUITE = "trixie"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-apt,sudo,openssh-server,iproute2,procps"
 COMMAND_SECONDS = 1200
 BOOT = HERE / "boot.sh"
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+
+
+class NoHostError(Exception):
+    """No host can run on this machine; the message says why."""
 
 
 def documented_move() -> str:
@@ -81,11 +86,14 @@ class Host:
         self._context = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        _install_root()
-        with self._context:
-            init, operators = self._boot()
-            self.init, self.operators = init, operators
-            self._context = self._context.pop_all()
+        try:
+            _install_root()
+            with self._context:
+                self.init, self.operators = self._boot()
+                self._context = self._context.pop_all()
+        except AssertionError as error:
+            why = str(error).strip().splitlines()[-1]
+            raise NoHostError(f"No Debian host with systemd runs on this machine: {why}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -163,12 +171,12 @@ class Host:
 
     def _boot(self) -> tuple[str, str]:
         _stand_ins(self.work / "upper")
-        operators = self._start(["unshare", "--net", "sleep", "infinity"])
+        operators = self._start([*_ENDS_WITH_US, "unshare", "--net", "sleep", "infinity"])
         group = self._control_group()
         volume = self._volume()
         process = self._start(
             [
-                *("setpriv", "--pdeathsig", "KILL", "--bounding-set", "-sys_time,-sys_module"),
+                *(*_ENDS_WITH_US, "--bounding-set", "-sys_time,-sys_module"),
                 *("unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--fork"),
                 *("--kill-child", "bash", str(BOOT)),
             ],
@@ -211,12 +219,15 @@ class Host:
         return group
 
     def _volume(self) -> str:
-        """Return a blank block device."""
+        """Return a blank block device, which the kernel detaches once nothing has it open."""
         file = self.work / "volume"
         with file.open("wb") as created:
             created.truncate(VOLUME_BYTES)
         device = _run(["losetup", "--find", "--show", str(file)]).strip()
-        self._context.callback(_run, ["losetup", "--detach", device])
+        opened = os.open(device, os.O_RDONLY)
+        self._context.callback(os.close, opened)
+        # While it is open, this only marks it for detachment, however the tests end.
+        _run(["losetup", "--detach", device])
         return device
 
     def _connect(self, init: str, operators: str) -> None:
@@ -302,14 +313,19 @@ def _install_root() -> None:
 
 def _stand_ins(root: Path) -> None:
     """Install the fake engine and Compose in *root*."""
+    # Nothing here has to survive a power failure.
+    dpkg = root / "etc/dpkg/dpkg.cfg.d"
     plugins = root / "usr/local/lib/docker/cli-plugins"
     drop_ins = root / "etc/systemd/system/docker.service.d"
-    for folder in (plugins, drop_ins, root / "srv"):
+    for folder in (dpkg, plugins, drop_ins, root / "srv"):
         folder.mkdir(parents=True)
+    (dpkg / "fast").write_text("force-unsafe-io\n")
     shutil.copy(HERE / "compose.sh", plugins / "docker-compose")
     (plugins / "docker-compose").chmod(0o755)
     shutil.copy(HERE / "engine.py", root / "srv/engine.py")
     (drop_ins / "stand-in.conf").write_text(
+        # The tests start it more often than Debian's unit allows.
+        "[Unit]\nStartLimitIntervalSec=0\n"
         "[Service]\nType=simple\nExecStart=\nExecStart=/usr/bin/python3 /srv/engine.py\n"
     )
 

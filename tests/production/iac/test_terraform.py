@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 from tests.production.iac.cloud import Cloud, running
-from tests.production.iac.provider import configuration, why_not
+from tests.production.iac.provider import configuration
+from tests.production.programs import MissingProgramsError
 
 TREE = Path(__file__).parents[3] / "mesh/deploy/terraform"
 OPERATORS = ["192.0.2.0/24", "198.51.100.0/24"]
 SECONDS = 300
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = pytest.mark.skipif(
+    shutil.which("terraform") is None, reason="Terraform is not installed."
+)
 
 
 class Environment:
@@ -26,6 +29,7 @@ class Environment:
 
     def __init__(self, folder: Path, cloud: Cloud) -> None:
         self.folder = folder
+        self.cloud = cloud
         account = {"USERNAME": "u", "PASSWORD": "p", "PROJECT_NAME": "p", "DOMAIN_NAME": "Default"}
         variables: dict[str, Any] = {
             "operators": OPERATORS,
@@ -79,6 +83,15 @@ def _as_variable(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _provider() -> None:
+    """Build the provider, which needs Go and its module proxy."""
+    try:
+        configuration()
+    except MissingProgramsError as missing:
+        pytest.skip(str(missing))
+
+
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
     """A cloud without our resources."""
@@ -96,24 +109,27 @@ def environment(name: str, cloud: Cloud, folder: Path) -> Environment:
     return made
 
 
-@pytest.fixture
-def staging(cloud: Cloud, tmp_path: Path) -> Environment:
-    """Staging, applied once."""
-    made = environment("staging", cloud, tmp_path)
-    made.apply()
-    return made
+@pytest.fixture(scope="module")
+def staging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """Staging, applied once; every test leaves it as it was."""
+    with running() as cloud:
+        made = environment("staging", cloud, tmp_path_factory.mktemp("staging"))
+        made.apply()
+        yield made
 
 
-def test_applied_twice(staging: Environment, cloud: Cloud) -> None:
+def test_applied_twice(staging: Environment) -> None:
     """
     Staging is applied to a cloud with several fitting flavors; a second run changes nothing.
     """
-    assert {"amarre-staging-compose-1"} == {s["name"] for s in cloud.things["servers"].values()}
+    assert {"amarre-staging-compose-1"} == {
+        s["name"] for s in staging.cloud.things["servers"].values()
+    }
     assert "No changes." in staging.plan()
     assert "0 added, 0 changed, 0 destroyed" in staging.apply()
 
 
-def test_inventory(staging: Environment, cloud: Cloud) -> None:
+def test_inventory(staging: Environment) -> None:
     """
     The inventory has the outer address for Ansible, the operators and the device of the data
     volume.
@@ -125,7 +141,7 @@ def test_inventory(staging: Environment, cloud: Cloud) -> None:
     assert "10.42.0.10" == host["agents_listen"]
     assert OPERATORS == inventory["vars"]["base_operators"]
     assert "debian" == inventory["vars"]["ansible_user"]
-    (volume,) = cloud.things["volumes"]
+    (volume,) = staging.cloud.things["volumes"]
     assert f"/dev/disk/by-id/virtio-{volume[:20]}" == host["docker_volume"]
 
 
@@ -149,15 +165,15 @@ def test_flavor_too_small(cloud: Cloud, tmp_path: Path) -> None:
         pytest.param([], id="nobody"),
     ],
 )
-def test_refused_operators(staging: Environment, cloud: Cloud, operators: list[str]) -> None:
+def test_refused_operators(staging: Environment, operators: list[str]) -> None:
     """
     Operators that the cloud or common sense would reject are rejected before a rule is deleted.
     """
-    before = set(cloud.things["security-group-rules"])
+    before = set(staging.cloud.things["security-group-rules"])
     said = staging.apply(fails=True, operators=operators)
 
     assert "operators must" in said
-    assert before == set(cloud.things["security-group-rules"])
+    assert before == set(staging.cloud.things["security-group-rules"])
 
 
 def test_a_range_twice(staging: Environment) -> None:
@@ -167,11 +183,11 @@ def test_a_range_twice(staging: Environment) -> None:
     assert "No changes." in staging.plan(operators=[*OPERATORS, OPERATORS[0]])
 
 
-def test_another_role(staging: Environment, cloud: Cloud) -> None:
+def test_another_role(staging: Environment) -> None:
     """
     Adding and removing a role leaves the host of the other unchanged.
     """
-    before = {key: dict(value) for key, value in cloud.things["servers"].items()}
+    before = {key: dict(value) for key, value in staging.cloud.things["servers"].items()}
     main = staging.folder / "main.tf"
     alone = main.read_text()
     more = alone.replace(
@@ -183,12 +199,12 @@ def test_another_role(staging: Environment, cloud: Cloud) -> None:
 
     main.write_text(more)
     staging.apply()
-    assert 2 == len(cloud.things["servers"])
-    assert before.items() <= cloud.things["servers"].items()
+    assert 2 == len(staging.cloud.things["servers"])
+    assert before.items() <= staging.cloud.things["servers"].items()
 
     main.write_text(alone)
     staging.apply()
-    assert before == cloud.things["servers"]
+    assert before == staging.cloud.things["servers"]
     assert "No changes." in staging.plan()
 
 

@@ -12,7 +12,7 @@ from tests.production.cluster.policy.conftest import WORKLOADS
 from tests.production.cluster.policy.table import Row, by_option
 from tests.production.cluster.policy.validation import refusal
 from tests.production.cluster.policy.xds import Dump
-from tests.production.cluster.programs import ROOT
+from tests.production.programs import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "policy-targets.md"
 DEPLOYED = deployment.load(policy.load())

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from tests.production.cluster.control_plane import ControlPlane, eventually
-from tests.production.cluster.programs import ROOT
 from tests.production.namespaces import listener
+from tests.production.programs import ROOT
 
 NETWORK = "10.77.0"
 ISTIOD = "istiod.istio-system.svc"

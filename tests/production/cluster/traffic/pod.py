@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 from mesh.local.processes import envoy
+from tests.production import builds, programs
 from tests.production.cluster.control_plane import ControlPlane, Resource
-from tests.production.cluster.programs import ROOT
 from tests.production.cluster.traffic.network import ISTIOD, NETWORK, Network
 from tests.production.namespaces import inside
 
@@ -62,7 +62,7 @@ class Pod:
         labels = "".join(f'{k}="{v}"\n' for k, v in self._resource["metadata"]["labels"].items())
         (folder / "etc/istio/pod/labels").write_text(labels)
         (folder / "etc/istio/pod/annotations").touch()
-        agent = self._cluster.programs.path("pilot-agent")
+        agent = programs.program("pilot-agent")
         role = "router" if self.app == "edge" else "sidecar"
         if role == "sidecar":
             self.place.run(
@@ -88,7 +88,7 @@ class Pod:
             for variable in container.get("env") or []
             if variable["name"] == "PROXY_CONFIG"
         ]
-        template = self._cluster.programs.charts / "envoy_bootstrap.json"
+        template = programs.path(builds.CHARTS) / "envoy_bootstrap.json"
         here = {
             "binaryPath": str(envoy.binary()),
             "configPath": str(folder / "etc/istio/proxy"),
@@ -127,7 +127,7 @@ class Pod:
         settings |= {"AMARRE_INSTANCE": self.name} | changed
         self.place.start(
             "process",
-            *("env", "-C", str(ROOT), "-u", "PYTEST_CURRENT_TEST"),
+            *("env", "-C", str(programs.ROOT), "-u", "PYTEST_CURRENT_TEST"),
             *(f"{key}={value}" for key, value in settings.items() if value is not None),
             *(sys.executable, "-m", "gateway" if self.app == "gateway" else f"{self.app}_svc"),
         )
@@ -139,7 +139,7 @@ class Pod:
     def process_is_ready(self) -> bool:
         """Return the result of its container's readiness probe."""
         _, *probe = self._container["readinessProbe"]["exec"]["command"]
-        command = self.place.command("env", "-C", str(ROOT), sys.executable, *probe)
+        command = self.place.command("env", "-C", str(programs.ROOT), sys.executable, *probe)
         return not subprocess.run(command, capture_output=True, check=False).returncode
 
     def end(self) -> None:

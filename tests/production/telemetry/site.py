@@ -1,0 +1,191 @@
+"""A mesh that sends its telemetry to Collector, Jaeger, Prometheus 3 and Alertmanager."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from mesh import topology
+from mesh.chassis.testing import free_port
+from mesh.contract import policy
+from mesh.render import alertmanager, registry, rules
+from mesh.render.rules import scraping
+from mesh.render.rules.pace import Pace
+from tests.observability.servers import get
+from tests.production.programs import TELEMETRY, MissingProgramsError, find, program
+from tests.sidecars.running import Running
+
+PACE = Pace(15)
+"""Fifteen times faster than in production: a window of 5 minutes takes 20 seconds."""
+PERSON = "planted.canary"
+"""The name in an address that no signal may have."""
+OBSERVABILITY = registry.ROOT / "mesh/observability"
+
+
+def missing() -> str:
+    """Return a sentence with the missing programs; empty if there are all."""
+    try:
+        find(TELEMETRY)
+    except MissingProgramsError as error:
+        return str(error)
+    return ""
+
+
+MISSING = missing()
+
+
+class Site:
+    """A mesh that sends its telemetry to the real programs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = [
+            *("grpc", "http", "health", "own", "jaeger", "jaeger-http", "query", "query-grpc"),
+            *("jaeger-health", "prometheus", "alertmanager"),
+        ]
+        self.at = {name: f"127.0.0.1:{free_port()}" for name in names}
+        self.paged: list[dict[str, Any]] = []
+        self.mesh: Running
+        self.webhook = ""
+
+    def collector(self) -> list[str]:
+        """Return the command: the rendered file, and a second one that changes addresses."""
+        here = {
+            "extensions": {"health_check": {"endpoint": self.at["health"]}},
+            "receivers": {
+                "otlp": {
+                    "protocols": {
+                        "grpc": {"endpoint": self.at["grpc"]},
+                        "http": {"endpoint": self.at["http"]},
+                    }
+                }
+            },
+            "processors": {"tail_sampling": {"decision_wait": "1s"}},
+            "exporters": {
+                "otlp_grpc/jaeger": {"endpoint": self.at["jaeger"]},
+                **{f"file/{s}": {"path": str(self.sent(s))} for s in ("traces", "logs")},
+                "debug": {},
+            },
+            "service": {
+                "telemetry": {"metrics": {"readers": [own_metrics(self.at["own"])]}},
+                "pipelines": {
+                    "traces": {"exporters": ["otlp_grpc/jaeger", "file/traces"]},
+                    "logs": {"exporters": ["file/logs"]},
+                    "metrics": {"exporters": ["debug"]},
+                },
+            },
+        }
+        moved = self.folder / "collector-here.yaml"
+        moved.write_text(yaml.safe_dump(here))
+        committed = OBSERVABILITY / "collector/otel-collector.yaml"
+        return [program("otelcol"), "--config", str(committed), "--config", str(moved)]
+
+    def sent(self, signal_name: str) -> Path:
+        """Return the file with the collector's exports."""
+        return self.folder / f"{signal_name}.jsonl"
+
+    def jaeger(self) -> list[str]:
+        """Return the command: the committed file with other addresses and folders."""
+        content = yaml.safe_load((OBSERVABILITY / "jaeger/jaeger.yaml").read_text())
+        extensions = content["extensions"]
+        extensions["healthcheckv2"]["http"]["endpoint"] = self.at["jaeger-health"]
+        folders = extensions["jaeger_storage"]["backends"]["amarre"]["badger"]["directories"]
+        for name in folders:
+            folders[name] = str(self.folder / "jaeger" / name)
+            Path(folders[name]).mkdir(parents=True)
+        extensions["jaeger_query"] |= {
+            "http": {"endpoint": self.at["query"]},
+            "grpc": {"endpoint": self.at["query-grpc"]},
+        }
+        protocols = content["receivers"]["otlp"]["protocols"]
+        protocols["grpc"]["endpoint"] = self.at["jaeger"]
+        protocols["http"]["endpoint"] = self.at["jaeger-http"]
+        content["service"]["telemetry"] = {"metrics": {"level": "none"}}
+        path = self.folder / "jaeger.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return [program("jaeger"), "--config", str(path)]
+
+    def watch(self, patient: Running) -> dict[str, list[str]]:
+        """Write the files of Prometheus and Alertmanager for *patient*; return their commands."""
+        self.mesh = patient
+        base = int(urlsplit(patient.ready["urls"]["app"]).port or 0)
+        delivery = alertmanager.Delivery(
+            f"127.0.0.1:{base + topology.SMTP}", "example.org", self.webhook, self.webhook
+        )
+        watched = {
+            "prometheus": self.at["prometheus"],
+            "alertmanager": self.at["alertmanager"],
+            "otel-collector": self.at["own"],
+        }
+        registry.write(
+            {
+                **rules.rule_files(policy.load(), PACE, watchers=True),
+                "prometheus.yaml": scraping.configuration(
+                    scraping.targets(base),
+                    alertmanager=self.at["alertmanager"],
+                    pace=PACE,
+                    watched=watched,
+                ),
+                "alertmanager.yaml": alertmanager.configuration(delivery, PACE),
+                alertmanager.TEMPLATES: alertmanager.texts(),
+            },
+            self.folder,
+        )
+        (self.folder / "applications").mkdir()
+        return {
+            "alertmanager": [
+                program("alertmanager"),
+                f"--config.file={self.folder}/alertmanager.yaml",
+                f"--storage.path={self.folder}/alertmanager",
+                f"--web.listen-address={self.at['alertmanager']}",
+                "--cluster.listen-address=",
+            ],
+            "prometheus": [
+                program("prometheus"),
+                f"--config.file={self.folder}/prometheus.yaml",
+                f"--storage.tsdb.path={self.folder}/prometheus",
+                f"--web.listen-address={self.at['prometheus']}",
+                "--enable-feature=exemplar-storage",
+                "--web.enable-remote-write-receiver",
+            ],
+        }
+
+    def log(self, name: str) -> str:
+        """Return the log of the program *name*."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the result of a query to Prometheus."""
+        url = f"http://{self.at['prometheus']}/api/v1/query"
+        result: list[dict[str, Any]] = get(url, query=expression)["data"]["result"]
+        return result
+
+    def traces(self, operation: str) -> list[dict[str, Any]]:
+        """Return the traces in Jaeger with *operation* of survey."""
+        url = f"http://{self.at['query']}/api/traces"
+        found: list[dict[str, Any]] = get(
+            url, service="survey", operation=operation, lookback="1h", limit="20"
+        )["data"]
+        return found
+
+    def pages(self, status: str, since: int = 0) -> set[str]:
+        """Return the names of the alerts sent to the webhook, except heartbeats."""
+        return {
+            alert["labels"]["alertname"]
+            for page in self.paged[since:]
+            if page["receiver"] != "heartbeat"
+            for alert in page["alerts"]
+            if alert["status"] == status
+        }
+
+    def subjects(self) -> list[str]:
+        """Return the subjects of all mails."""
+        mails = get(f"{self.mesh.ready['urls']['outbox']}/messages")
+        return [mail["subject"] for mail in mails]
+
+
+def own_metrics(address: str) -> dict[str, Any]:
+    """Return the address of the collector's own metrics."""
+    host, _, port = address.rpartition(":")
+    return {"pull": {"exporter": {"prometheus": {"host": host, "port": int(port)}}}}

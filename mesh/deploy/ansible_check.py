@@ -46,7 +46,7 @@ def faults(root: Path) -> list[str]:
     for play in _load(root / "site.yml"):
         found += [
             f"play {play['name']!r}: there is no role {entry['role']}"
-            for entry in play["roles"]
+            for entry in play.get("roles", [])
             if not (root / "roles" / entry["role"]).is_dir()
         ]
     for script in sorted(root.glob("roles/*/files/*")):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.production.iac.host import (
     PLAYBOOKS,
     VOLUME,
     Host,
+    NoHostError,
     documented_move,
     why_not,
 )
@@ -48,11 +50,28 @@ def compose(host: Host) -> list[str]:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A bare host."""
-    with Host(tmp_path_factory.mktemp("host")) as made:
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(Host(tmp_path_factory.mktemp("host")))
+        except NoHostError as error:
+            pytest.skip(str(error))
         yield made
 
 
 # The tests below are steps: each starts where the one before it ended.
+
+
+def test_refused_sites(host: Host) -> None:
+    """
+    A site without a version is rejected by name, and nothing of the bare host changes.
+    """
+    lacking = variables("0.1.0")
+    del lacking["compose_stack_site"]["AMARRE_VERSION"]
+    refused = host.play("site.yml", lacking)
+
+    assert refused.status != 0
+    assert "compose_stack_site lacks AMARRE_VERSION" in refused.output
+    assert 0 == refused.changed
 
 
 def test_volume_hides_no_data(host: Host) -> None:
@@ -63,8 +82,9 @@ def test_volume_hides_no_data(host: Host) -> None:
     refused = host.play("site.yml", variables("0.1.0"))
     assert refused.status != 0
     assert f"{DATA} contains data on the system disk" in refused.output
+    assert 0 == refused.changed
 
-    host.run(f"DEVICE={VOLUME}\n{documented_move()}")
+    host.run(f"apt-get -q update\nDEVICE={VOLUME}\n{documented_move()}")
 
 
 def test_first_run_names_what_people_must_add(host: Host) -> None:
@@ -94,8 +114,10 @@ def test_volume(host: Host) -> None:
 
 def test_failed_run_is_repaired(host: Host) -> None:
     """
-    A run whose containers do not become healthy fails; running it again starts them.
+    A run whose containers do not become healthy fails; running it again starts them. The first
+    one formats and mounts a blank device, and starts the engine, which was stopped.
     """
+    host.run(f"systemctl stop docker.socket docker {MOUNT}; wipefs --quiet --all {VOLUME}")
     names = [name for name in FROM_PEOPLE if not name.startswith("edge/")]
     host.run(
         f"cd {FOLDER}/secrets; mkdir -p edge alertmanager; touch /srv/fails\n"
@@ -106,6 +128,8 @@ def test_failed_run_is_repaired(host: Host) -> None:
     failed = host.play("site.yml", variables("0.1.0"))
     assert failed.status != 0
     assert "a container is unhealthy" in failed.output
+    assert "" == host.run(f"mountpoint --quiet {DATA}; ls {DATA}")
+    assert "active" == host.run("systemctl is-active docker").strip()
 
     host.run("rm /srv/fails; : >/dev/shm/compose.log")
     repaired = host.play("site.yml", variables("0.1.0"))
@@ -113,17 +137,6 @@ def test_failed_run_is_repaired(host: Host) -> None:
     assert 0 == repaired.status, repaired.output[-3000:]
     assert UP in compose(host)
     assert "active" == host.run("systemctl is-active amarre").strip()
-
-
-def test_blank_volume(host: Host) -> None:
-    """
-    A blank device is formatted and mounted; a stopped engine is started.
-    """
-    host.run(f"systemctl stop docker.socket docker {MOUNT}; wipefs --quiet --all {VOLUME}")
-    done = host.play("site.yml", variables("0.1.0"))
-
-    assert 0 == done.status, done.output[-3000:]
-    assert "" == host.run(f"mountpoint --quiet {DATA}; ls {DATA}")
 
 
 def test_second_run_changes_nothing(host: Host) -> None:
@@ -250,16 +263,3 @@ def test_rollback(host: Host) -> None:
     assert any("pg_dump" in call for call in calls[:back])
     assert back < calls.index(UP)
     assert "0.1.0" == version(host)
-
-
-def test_refused_sites(host: Host) -> None:
-    """
-    A site without a version is rejected by name before anything changes.
-    """
-    lacking = variables("0.1.0")
-    del lacking["compose_stack_site"]["AMARRE_VERSION"]
-    refused = host.play("site.yml", lacking)
-
-    assert refused.status != 0
-    assert "compose_stack_site lacks AMARRE_VERSION" in refused.output
-    assert 0 == refused.changed

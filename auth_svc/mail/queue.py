@@ -15,7 +15,7 @@ from auth_svc.mail.smtp import SmtpServer, compose
 from auth_svc.metrics import MAILS, WAITING
 from auth_svc.ports import Clock, Mail
 from mesh.chassis.errors import UnavailableError
-from mesh.chassis.telemetry import names, tracing
+from mesh.chassis.telemetry import tracing
 
 log = structlog.get_logger("mail")
 
@@ -185,8 +185,8 @@ class MailQueue:
         return "sent"
 
     async def _send(self, message: EmailMessage) -> None:
-        facts = {names.PEER: OUTBOX, names.SERVER_ADDRESS: self._server.host}
-        with tracing.client("send mail", facts):
+        server = tracing.peer(OUTBOX, self._server.host, self._server.port)
+        with tracing.client("send mail", server):
             async with self._connected() as connection:
                 await connection.send_message(message)
         self._sent_at = asyncio.get_running_loop().time()

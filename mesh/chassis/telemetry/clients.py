@@ -14,6 +14,7 @@ from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.telemetry.metrics import DB_CONNECTIONS, DB_SECONDS, HTTP_CLIENT_SECONDS
 
 _OPERATIONS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+_PORTS = {"http": 80, "https": 443}
 _BEGUN = "amarre_begun"
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 _watching = False
@@ -58,7 +59,9 @@ class _Observed(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        facts = {names.HTTP_METHOD: request.method, names.SERVER_ADDRESS: request.url.host}
+        url = request.url
+        port = url.port or _PORTS.get(url.scheme)
+        facts = {names.HTTP_METHOD: request.method, **tracing.peer(self._backend, url.host, port)}
         started = time.perf_counter()
         status = "error"
         with tracing.client(f"{request.method} {self._backend}", facts) as span:
@@ -101,12 +104,18 @@ def _begin(_: Any, __: Any, statement: str, ___: Any, context: Any, ____: Any) -
         return
     word = statement.lstrip().partition(" ")[0].upper()
     operation = word if word in _OPERATIONS else "OTHER"
-    span = tracing.start(
-        operation,
-        SpanKind.CLIENT,
-        {names.DB_SYSTEM: context.dialect.name, names.DB_OPERATION: operation},
-    )
+    facts = {**_database(context.dialect.name, context.engine.url), names.DB_OPERATION: operation}
+    span = tracing.start(operation, SpanKind.CLIENT, facts)
     setattr(context, _BEGUN, (operation, time.perf_counter(), span))
+
+
+@functools.cache
+def _database(system: str, url: Any) -> dict[str, str | bool | int | float]:
+    """Return the attributes of statements; a file has neither server nor name."""
+    if not url.host:
+        return {names.DB_SYSTEM: system}
+    named = {names.DB_SYSTEM: system, names.DB_NAMESPACE: url.database or ""}
+    return named | tracing.peer(system, url.host, url.port)
 
 
 def _finish(_: Any, __: Any, ___: Any, ____: Any, context: Any, _____: Any) -> None:

@@ -18,7 +18,7 @@ from structlog.typing import EventDict
 from mesh.chassis.channel import NO_PROXY
 from mesh.chassis.otel_environment import endpoint as otlp_endpoint
 from mesh.chassis.otel_environment import is_exported
-from mesh.chassis.telemetry import logs, tracing
+from mesh.chassis.telemetry import logs, names, tracing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -73,7 +73,7 @@ def _resource(service: str, instance: str, env: str) -> "Resource":
         "service.version": metadata.version("amarre-mesh"),
         "deployment.environment.name": env,
     }
-    return Resource.create(ours)
+    return Resource.create(ours, names.SCHEMA)
 
 
 def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -104,7 +104,8 @@ def _start_traces(resource: "Resource", options: dict[str, Any]) -> None:
     provider.add_span_processor(Conventions(BatchSpanProcessor(OTLPSpanExporter(**options))))
     # The global provider, so that instrumentations of libraries and of users' own code nest.
     trace.set_tracer_provider(provider)
-    tracing.use(provider.get_tracer("mesh.chassis"))
+    version = metadata.version("amarre-mesh")
+    tracing.use(provider.get_tracer("mesh.chassis", version, schema_url=names.SCHEMA))
     _stops.append(provider.shutdown)
 
 

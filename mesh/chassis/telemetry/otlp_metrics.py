@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
@@ -27,6 +28,8 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.samples import Sample
 
 DEFAULT_SECONDS = 60.0
+_UNITS = {"_seconds": "s", "_bytes": "By"}
+"""Units by the end of Prometheus's names."""
 _SCOPE = InstrumentationScope("prometheus_client")
 
 
@@ -86,15 +89,32 @@ def convert(family: Family, *, start: int, now: int) -> Metric | None:
     else:
         data = Gauge(_numbers(family.samples, start, now))
     name = f"{family.name}_total" if family.type == "counter" else family.name
-    return Metric(name, family.documentation, "", data) if data.data_points else None
+    unit = next((unit for end, unit in _UNITS.items() if family.name.endswith(end)), "")
+    return Metric(name, family.documentation, unit, data) if data.data_points else None
 
 
 def _numbers(samples: Iterable[Sample], start: int, now: int) -> list[NumberDataPoint]:
     return [NumberDataPoint(sample.labels, start, now, sample.value) for sample in samples]
 
 
+def _exemplars(samples: Iterable[Sample]) -> list[Exemplar]:
+    """Return what links the samples to traces."""
+    return [
+        Exemplar(
+            {},
+            found.value,
+            int(float(found.timestamp or 0) * 1e9),
+            span_id=int(found.labels["span_id"], 16),
+            trace_id=int(found.labels["trace_id"], 16),
+        )
+        for sample in samples
+        if (found := sample.exemplar) and {"span_id", "trace_id"} <= found.labels.keys()
+    ]
+
+
 def _histograms(family: Family, start: int, now: int) -> Iterator[HistogramDataPoint]:
-    for labels, samples in groupby(family.samples, _labels_but_bound):
+    for labels, group in groupby(family.samples, _labels_but_bound):
+        samples = list(group)
         buckets: list[tuple[float, float]] = []
         total = 0.0
         for sample in samples:
@@ -117,6 +137,7 @@ def _histograms(family: Family, start: int, now: int) -> Iterator[HistogramDataP
             explicit_bounds=[bound for bound, _ in buckets[:-1]],
             min=unknown,
             max=unknown,
+            exemplars=_exemplars(samples),
         )
 
 

@@ -103,7 +103,7 @@ def exemplar(*, always: bool = False) -> dict[str, str] | None:
     current = trace.get_current_span().get_span_context()
     if not current.trace_flags.sampled or not (always or exemplars.take()):
         return None
-    return {"trace_id": f"{current.trace_id:032x}"}
+    return {"trace_id": f"{current.trace_id:032x}", "span_id": f"{current.span_id:016x}"}
 
 
 def start_trace(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
@@ -173,6 +173,12 @@ def record_late(name: str, attributes: Attributes, *, seconds: float, error: str
         start_time=time.time_ns() - int(seconds * 1e9),
     )
     end(span, attributes, error=error)
+
+
+def peer(name: str, host: str, port: int | None) -> dict[str, str | bool | int | float]:
+    """Return the attributes of a client span whose server is the system *name*."""
+    facts = {names.PEER: name, names.PEER_NAME: name, names.SERVER_ADDRESS: host}
+    return facts | ({names.SERVER_PORT: port} if port else {})
 
 
 @contextmanager

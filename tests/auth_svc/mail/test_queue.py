@@ -99,7 +99,11 @@ class TestMailQueue:
             context = span.get_span_context()
             assert context is not None
             assert trace == f"{context.trace_id:032x}"
-            assert {"peer.service": "outbox"}.items() <= dict(span.attributes or {}).items()
+            assert {
+                "service.peer.name": "outbox",
+                "peer.service": "outbox",
+                "server.port": port,
+            }.items() <= dict(span.attributes or {}).items()
         assert (False, True) == (failed.status.is_ok, sent.status.is_ok)
 
     async def test_refused(self, clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:

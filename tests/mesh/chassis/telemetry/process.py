@@ -28,7 +28,8 @@ async def main() -> None:
     logging.getLogger("a.library").warning("it mentions ada@example.org")
     for _ in range(3):
         logging.getLogger("opentelemetry.exporter").warning("away")
-    telemetry.RPC_SECONDS.labels("survey", "GetLink", "OK", "").observe(0.2)
+    seconds = telemetry.RPC_SECONDS.labels("survey", "GetLink", "OK", "")
+    seconds.observe(0.2, telemetry.exemplar())
     with tracing.client("told", {}):
         await asyncio.sleep(0)
     sys.stdout.flush()

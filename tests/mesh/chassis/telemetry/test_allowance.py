@@ -62,5 +62,6 @@ def test_exemplars(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         context.detach(token)
 
-    link = {"trace_id": SAMPLED.split("-")[1]}
+    _, trace, span, _ = SAMPLED.split("-")
+    link = {"trace_id": trace, "span_id": span}
     assert [link, None, link] == found

@@ -49,7 +49,7 @@ def _lasting(page: str) -> list[str]:
 
 class TestExposition:
     def test_exemplars(self, exposed: str) -> None:
-        """A sampled call adds its trace id to its bucket as an exemplar."""
+        """A sampled call adds its trace and span to its bucket as an exemplar."""
         tracing.resume(SAMPLED)
         telemetry.RPC_SECONDS.labels("survey", "GetLink", "OK", "").observe(
             0.2, telemetry.exemplar()
@@ -65,7 +65,7 @@ class TestExposition:
             and "OK" == sample.labels["code"]
         ]
         assert bucket.exemplar
-        assert {"trace_id": TRACE} == bucket.exemplar.labels
+        assert {"trace_id": TRACE, "span_id": SAMPLED.split("-")[2]} == bucket.exemplar.labels
 
     def test_process(self, exposed: str) -> None:
         """CPU and memory of the process are included."""

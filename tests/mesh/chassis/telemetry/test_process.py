@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mesh.chassis.otel_environment import is_exported
-from mesh.chassis.telemetry import otlp_metrics
+from mesh.chassis.telemetry import names, otlp_metrics
 from mesh.chassis.testing import free_port
 from tests.mesh.chassis.telemetry import TRACE, Collector, collecting
 
@@ -110,8 +110,11 @@ class TestOtlp:
             )
 
     def test_spans(self, collected: Collector) -> None:
-        """Spans are flushed before the process exits."""
-        (span,) = collected.resources["traces"][0].scope_spans[0].spans
+        """Spans are flushed before the process exits, and state their conventions."""
+        (scope,) = collected.resources["traces"][0].scope_spans
+        (span,) = scope.spans
+
+        assert scope.schema_url == collected.resources["traces"][0].schema_url == names.SCHEMA
 
         assert ("told", TRACE) == (span.name, span.trace_id.hex())
 
@@ -133,7 +136,9 @@ class TestOtlp:
         assert b"@example.org" not in b"".join(r.SerializeToString() for r in records)
 
     def test_metrics(self, collected: Collector) -> None:
-        """The metrics of /metrics are exported too, including histogram buckets."""
+        """
+        The metrics of /metrics are exported too, with histogram buckets, units and exemplars.
+        """
         metrics = {
             metric.name: metric
             for resource in collected.resources["metrics"]
@@ -145,6 +150,11 @@ class TestOtlp:
 
         assert (1, 1) == (point.count, point.bucket_counts[bucket])
         assert len(point.explicit_bounds) + 1 == len(point.bucket_counts)
+        (exemplar,) = point.exemplars
+        assert TRACE == exemplar.trace_id.hex()
+        assert any(exemplar.span_id)
+        assert "s" == metrics["amarre_rpc_server_duration_seconds"].unit
+        assert "By" == metrics["process_resident_memory_bytes"].unit
         assert metrics["process_cpu_seconds_total"].sum.is_monotonic
         assert metrics["process_resident_memory_bytes"].gauge.data_points[0].as_double > 0
 

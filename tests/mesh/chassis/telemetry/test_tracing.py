@@ -152,7 +152,10 @@ class TestSampledCall:
         assert server.context.span_id == outside.parent.span_id
         assert {
             "http.request.method": "POST",
+            "service.peer.name": "redcap",
+            "peer.service": "redcap",
             "server.address": "redcap.example",
+            "server.port": 80,
             "http.response.status_code": 503,
             "error.type": "503",
         } == dict(outside.attributes or {})

@@ -246,6 +246,8 @@ def _ill_typed(message: Message, field: FieldDescriptor) -> InvalidRequestError:
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:
+    if not query:
+        return []
     try:
         return parse_qsl(
             query.decode("ascii"),

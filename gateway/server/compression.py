@@ -54,7 +54,7 @@ class _Response:
         return responder.send_with_compression
 
     async def _plainly(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and _needs_marks(message):
             _mark(MutableHeaders(raw=message["headers"]), message["status"])
         await self._send(message)
 
@@ -66,6 +66,12 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 def _is_small(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the *headers* of a response tell that it is below the size worth compressing."""
     return any(name == b"content-length" and int(n) < _MINIMUM_BYTES for name, n in headers)
+
+
+def _needs_marks(start: Message) -> bool:
+    return start["status"] in _NEGOTIATED or any(
+        name == b"content-encoding" for name, _ in start["headers"]
+    )
 
 
 @functools.lru_cache(maxsize=256)

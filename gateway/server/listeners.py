@@ -128,8 +128,7 @@ def limited(limits: ConnectionLimits | None) -> type[HttpToolsProtocol]:
         _client: str | None = None
         _head_bytes = 0
         """Bytes received of headers that are not complete."""
-        _header_bytes = 0
-        """Bytes of the request line and headers parsed so far."""
+        _is_too_large = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             peer = transport.get_extra_info("peername")
@@ -154,35 +153,21 @@ def limited(limits: ConnectionLimits | None) -> type[HttpToolsProtocol]:
             if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
                 self.send_400_response(_TOO_LARGE)
 
-        def on_message_begin(self) -> None:
-            self._header_bytes = 0
-            super().on_message_begin()
-
-        def on_url(self, url: bytes) -> None:
-            self._count(url)
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._count(name, value)
-            super().on_header(name, value)
-
         def on_headers_complete(self) -> None:
             self._head_bytes = 0
+            received = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if received > HEADER_BYTES:
+                self._is_too_large = True
+                raise ValueError(_TOO_LARGE)  # The parser then answers 400.
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
             self._head_bytes = 0
             super().on_body(body)
 
-        def _count(self, *parts: bytes) -> None:
-            self._header_bytes += sum(map(len, parts))
-            if self._header_bytes > HEADER_BYTES:
-                raise ValueError(_TOO_LARGE)  # The parser then answers 400.
-
         def send_400_response(self, msg: str) -> None:
             """Answer what is not an HTTP/1.1 request, and close the connection."""
-            reason = _TOO_LARGE if self._header_bytes > HEADER_BYTES else msg
-            response = failure(UnreadableInputError(reason))
+            response = failure(UnreadableInputError(_TOO_LARGE if self._is_too_large else msg))
             headers = [
                 *response.raw_headers,
                 (b"x-request-id", tracing.new_id(128).encode()),

@@ -57,6 +57,7 @@ COMMON_HEADERS = (
     (b"cache-control", b"no-store"),
 )
 """Headers of every response that does not override them."""
+_COMMON_NAMES = frozenset(name for name, _ in COMMON_HEADERS)
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -179,8 +180,15 @@ class _Response:
                 self.on_stream()
             names = {name for name, _ in given}
             # The endpoint may override these, as static files do for caching.
-            given += [header for header in COMMON_HEADERS if header[0] not in names]
-            message["headers"] = given + self._headers_to_add
+            message["headers"] = [
+                *given,
+                *(
+                    COMMON_HEADERS
+                    if names.isdisjoint(_COMMON_NAMES)
+                    else [header for header in COMMON_HEADERS if header[0] not in names]
+                ),
+                *self._headers_to_add,
+            ]
         elif message["type"] == "http.response.body" and self._without_body:
             message = {**message, "body": b""}
         await self._send(message)

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 
 import structlog
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 from prometheus_client import Gauge, Histogram
 from starlette.types import Scope
 
@@ -24,7 +24,9 @@ HTTP_SECONDS = Histogram(
 )
 duration_of = functools.cache(HTTP_SECONDS.labels)
 """Finds the series of a method, route and status; looking it up costs more than counting."""
+_in_flight = 0
 HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "HTTP requests in flight.")
+HTTP_IN_FLIGHT.set_function(lambda: _in_flight)
 PROBE_PATH = "/healthz"
 """Probed every few seconds; left out of traces."""
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -40,6 +42,37 @@ def set_method(scope: Scope, method: Method) -> None:
     scope[_METHOD] = method
 
 
+def _count(more: int) -> None:
+    global _in_flight
+    _in_flight += more
+
+
+def _begin(verb: str, path: str, traceparent: str) -> tuple[Span | None, str]:
+    """Continue the trace of *traceparent*, or begin a new one unless that is valid.
+
+    Returns:
+        The span of the request, None if it is not traced, and the value of ``traceresponse``.
+
+    Source:
+        W3C Trace Context, section 3.2.
+    """
+    known = _TRACEPARENT.fullmatch(traceparent)
+    if path == PROBE_PATH:
+        traceparent = traceparent if known else tracing.new_traceparent()
+        tracing.resume(traceparent)
+        return None, traceparent
+    attributes = {names.HTTP_METHOD: verb}
+    if known:
+        tracing.resume(traceparent)
+        span = tracing.start(verb, SpanKind.SERVER, attributes)
+        if span is None:
+            return None, traceparent
+        tracing.enter(span)
+    else:
+        span = tracing.start_trace(verb, SpanKind.SERVER, attributes)
+    return span if span.is_recording() else None, tracing.formatted(span.get_span_context())
+
+
 class RequestTelemetry:
     """Telemetry of one request."""
 
@@ -48,24 +81,13 @@ class RequestTelemetry:
         self._scope = scope
         self._behind_envoy = behind_envoy
         self._started = time.perf_counter()
-        # Source: W3C Trace Context, section 3.2.
-        known = _TRACEPARENT.fullmatch(traceparent)
         self._verb = scope["method"] if scope["method"] in VERBS else "other"
-        self._span = None
-        traced = scope["path"] != PROBE_PATH
-        if known or not traced:
-            tracing.resume(traceparent if known else tracing.new_traceparent())
-        if traced:
-            start = tracing.start if known else tracing.start_trace
-            self._span = start(self._verb, SpanKind.SERVER, {names.HTTP_METHOD: self._verb})
-            tracing.enter(self._span)
-        self.traceresponse = tracing.traceparent()
-        """Value of the ``traceresponse`` header."""
-        HTTP_IN_FLIGHT.inc()
+        self._span, self.traceresponse = _begin(self._verb, scope["path"], traceparent)
+        _count(1)
 
     def end(self, status: int) -> None:
         """Record the end of the request; *status* is 0 when the client disconnected first."""
-        HTTP_IN_FLIGHT.dec()
+        _count(-1)
         seconds = time.perf_counter() - self._started
         # Unknown paths share one label value, since clients choose them.
         route = getattr(self._scope.get("route"), "path", "other")

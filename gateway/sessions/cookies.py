@@ -14,15 +14,13 @@ _SAFE = re.compile(r"[A-Za-z0-9._~-]{16,1024}")
 
 def read(connection: HTTPConnection) -> str:
     """Return the session secret; empty when there is none or more than one."""
-    given = connection.headers.getlist("cookie")
-    if not given:
-        return ""
-    values = [
-        value.strip()
-        for header in given
-        for name, _, value in (part.partition("=") for part in header.split(";"))
-        if name.strip() == NAME
-    ]
+    values: list[str] = []
+    for header, text in connection.scope["headers"]:
+        if header == b"cookie":
+            for part in text.decode("latin-1").split(";"):
+                name, _, value = part.partition("=")
+                if name.strip() == NAME:
+                    values.append(value.strip())
     return values[0] if len(values) == 1 and _SAFE.fullmatch(values[0]) else ""
 
 

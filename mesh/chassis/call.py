@@ -3,6 +3,7 @@
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mesh.chassis.identity import SpiffeId
 
@@ -21,8 +22,7 @@ class User:
     """Whether the second factor is still missing."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call: its method (``survey.ListRequests``), caller, user and end (loop time)."""
 
     method: str

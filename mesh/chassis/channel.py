@@ -23,6 +23,8 @@ from mesh.contract.service_config import service_config
 
 HOP_SECONDS = 0.02
 """The part of the deadline that each hop reserves for its own response."""
+VERSION_SECONDS = 0.1
+"""How often calls look for a new certificate."""
 RETIRE_SECONDS = 60.0
 """How long calls in flight may continue on a channel whose certificate was replaced."""
 NO_PROXY: tuple[tuple[str, Any], ...] = (("grpc.enable_http_proxy", 0),)
@@ -36,16 +38,15 @@ Metadata = list[tuple[str, str | bytes]]
 class Telemetry(Protocol):
     """The telemetry interface of a channel."""
 
-    def is_sampled(self) -> bool:
-        """Whether the current trace is sampled, so that a call made now becomes a span."""
-        ...
-
     def interceptors(self) -> Sequence[grpc.aio.ClientInterceptor]:
         """Return the interceptors that create the span of a sampled call."""
         ...
 
-    def inject(self, metadata: Metadata) -> None:
-        """Add the headers that propagate the current trace context."""
+    def continue_trace(self, metadata: Metadata) -> bool:
+        """Return whether a call made now becomes a span.
+
+        If not, add the headers that propagate the current trace context to *metadata*.
+        """
         ...
 
     def ended(self, method: Method, code: str, seconds: float) -> None:
@@ -175,12 +176,16 @@ class _MeshChannel(grpc.aio.Channel):
         self._build = build
         self._version = version
         self._built = version()
+        self._checked_at = 0.0
         self._connections = build()
         self._retiring: set[asyncio.Task[None]] = set()
 
     def current(self) -> _Connections:
         """Return the connections that use the current certificate."""
-        version = self._version()
+        now = time.monotonic()
+        if now < self._checked_at + VERSION_SECONDS:
+            return self._connections
+        version, self._checked_at = self._version(), now
         if version != self._built:
             old, self._connections, self._built = self._connections, self._build(), version
             task = asyncio.get_running_loop().create_task(old.close(RETIRE_SECONDS))
@@ -245,9 +250,7 @@ class _Callable:
         pairs: Metadata = list(metadata or ())
         if call.to_canary.get():
             pairs.append((call.CANARY_HEADER, "1"))
-        sampled = _telemetry is not None and _telemetry.is_sampled()
-        if _telemetry is not None and not sampled:
-            _telemetry.inject(pairs)
+        sampled = _telemetry is not None and _telemetry.continue_trace(pairs)
         started = time.perf_counter()
         made = self._callable(sampled=sampled)(
             request, timeout=_shorter(timeout, self._deadline), metadata=tuple(pairs), **kwargs

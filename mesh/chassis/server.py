@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import structlog
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mesh.chassis import background as tasks
 from mesh.chassis import telemetry
@@ -106,16 +106,45 @@ class Server:
         self._watched = dict(watched or {})
         mesh = mesh or policy.load()
         self._pipeline = Pipeline(mesh, identify(settings), tokens, settings.transport)
-        self._server = grpc.aio.server(
-            interceptors=[self._pipeline], options=(*OPTIONS, _grace(mesh))
-        )
-        self._services = _register(self._server, register, mesh)
+        self._server = grpc.aio.server(options=(*OPTIONS, _grace(mesh)))
+        self._services = self._register(register, mesh)
         self._health = grpc_health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        recorder = _Recorder()
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(service_names=names), recorder
+        )
+        self._serve(recorder)
         self.port = self._bind()
         """The TCP port that was bound; 1 for a Unix socket."""
+
+    def _register(self, register: Register, mesh: Mesh) -> tuple[str, ...]:
+        """Add the servicers of *register*; return the names of their services."""
+        recorder = _Recorder()
+        register(recorder)
+        faults = [
+            Fault("AM001", f"{service}.{name}", "is served, but has no (amarre.mesh.v1.policy)")
+            for service, handlers in recorder.services.items()
+            for name in handlers
+            if f"/{service}/{name}" not in mesh.by_path
+        ]
+        if faults:
+            raise PolicyError(faults)
+        for full_name, handlers in recorder.services.items():
+            for name in handlers:
+                gauge = telemetry.RPC_IN_FLIGHT.labels(mesh.by_path[f"/{full_name}/{name}"].service)
+                gauge.set_function(lambda: self._pipeline.in_flight)
+        self._serve(recorder)
+        return tuple(recorder.services)
+
+    def _serve(self, recorder: "_Recorder") -> None:
+        for service, handlers in recorder.services.items():
+            wrapped = {
+                name: self._pipeline.wrap(f"/{service}/{name}", handler)
+                for name, handler in handlers.items()
+            }
+            self._server.add_registered_method_handlers(service, wrapped)
 
     def _bind(self) -> int:
         address = self._settings.listen
@@ -267,36 +296,16 @@ async def _watch(name: str, check: Check) -> None:
 
 
 class _Recorder:
-    """Server proxy that records the methods of the servicers that register."""
+    """Stands for a server while servicers register; keeps their handlers by service and name."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-        self.services: dict[str, Sequence[str]] = {}
+    def __init__(self) -> None:
+        self.services: dict[str, Mapping[str, Any]] = {}
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
+        """Do nothing: generated code registers the same handlers by method too."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        self.services[service] = tuple(handlers)
-        self._server.add_registered_method_handlers(service, handlers)
-
-
-def _register(server: grpc.aio.Server, register: Register, mesh: Mesh) -> tuple[str, ...]:
-    recorder = _Recorder(server)
-    register(recorder)
-    faults = [
-        Fault("AM001", f"{service}.{name}", "is served, but has no (amarre.mesh.v1.policy)")
-        for service, names in recorder.services.items()
-        for name in names
-        if f"/{service}/{name}" not in mesh.by_path
-    ]
-    if faults:
-        raise PolicyError(faults)
-    for full_name, names in recorder.services.items():
-        for name in names:
-            # Created before the first call, so that the value is 0 and not absent.
-            telemetry.RPC_IN_FLIGHT.labels(mesh.by_path[f"/{full_name}/{name}"].service)
-    return tuple(recorder.services)
+        self.services[service] = handlers
 
 
 class StartError(Exception):

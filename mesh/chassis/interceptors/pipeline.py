@@ -1,4 +1,4 @@
-"""Server interceptor: caller, policy, load, user, rules, deadline, errors, telemetry.
+"""Wraps handlers: caller, policy, load, user, rules, deadline, errors, telemetry.
 
 One wrapper per handler, created once, costs less than a chain of interceptors and shows the order
 in one place.
@@ -7,12 +7,13 @@ in one place.
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
 
 import grpc
 import structlog
+from opentelemetry import trace
 from opentelemetry.trace import Span
 
 from mesh.chassis import call, telemetry
@@ -44,8 +45,12 @@ _Handler = Any
 """A handler, sync or async; gRPC's types only describe the sync one."""
 
 
-class Pipeline(grpc.aio.ServerInterceptor):
-    """Enforces the contract around every handler of a server."""
+class Pipeline:
+    """Enforces the contract around every handler of a server.
+
+    Handlers are wrapped when they are registered: a gRPC interceptor would be asked for the handler
+    of each call again.
+    """
 
     def __init__(
         self,
@@ -58,71 +63,55 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self._identify = identify
         self._tokens = tokens
         self.behind_proxy = transport == "sidecar"
-        self._spans = rpc.server_interceptor()
-        self._wrapped: dict[str, _Handler] = {}
         self._in_flight = 0
         self._open: set[_Serving] = set()
         self._limits = {s.name: s.max_concurrent_requests for s in mesh.services}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
-        """Return the wrapped handler; gRPC's own services keep theirs, reflection is guarded."""
-        # The handler runs in the same task.
-        received: Any = handler_call_details.invocation_metadata
-        metadata.set(received or ())
-        if rpc.is_traced(handler_call_details):
-            return await self._spans.intercept_service(
-                functools.partial(self._find, continuation), handler_call_details
-            )
-        return await self._find(continuation, handler_call_details)
+    @property
+    def in_flight(self) -> int:
+        """Number of calls being served, long-lived streams included."""
+        return self._in_flight + len(self._open)
 
-    async def _find(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
-        details: grpc.HandlerCallDetails,
-    ) -> _Handler:
-        path = details.method
-        wrapped = self._wrapped.get(path)
-        if wrapped is None:
-            handler = await continuation(details)
-            if handler is None:
-                return handler
-            method = self._mesh.by_path.get(path)
-            if method is not None:
-                wrapped = self._wrap(handler, method)
-            elif path.startswith(REFLECTION):
-                wrapped = self._guard(handler)
-            else:
-                wrapped = handler
-            self._wrapped[path] = wrapped
-        return wrapped
+    def wrap(self, path: str, handler: _Handler) -> _Handler:
+        """Return *handler* with the policy of the method at *path*; reflection is guarded.
 
-    def _wrap(self, handler: _Handler, method: Method) -> _Handler:
+        Raises:
+            KeyError: No contract has the method.
+        """
+        if path.startswith(REFLECTION):
+            return self._guard(handler)
+        method = self._mesh.by_path[path]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(handler.unary_stream, method),
+                self._stream(handler, method),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary, method),
+            self._unary(handler, method),
             handler.request_deserializer,
             handler.response_serializer,
         )
 
-    def _unary(self, inner: Any, method: Method) -> Any:
+    def _unary(self, handler: _Handler, method: Method) -> Any:
+        inner = handler.unary_unary
+
         async def serve(request: Any, context: Context) -> Any:
             async with _Serving(self, method, context) as serving:
                 await serving.admit()
                 validate(request)
                 return await inner(request, context)
 
-        return serve
+        traced = rpc.traced(method.path, grpc.unary_unary_rpc_method_handler(serve)).unary_unary
 
-    def _stream(self, inner: Any, method: Method) -> Any:
+        async def begin(request: Any, context: Context) -> Any:
+            return await (traced if _begin(context) else serve)(request, context)
+
+        return begin
+
+    def _stream(self, handler: _Handler, method: Method) -> Any:
+        inner = handler.unary_stream
+
         async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
             async with _Serving(self, method, context) as serving:
                 await serving.admit()
@@ -133,7 +122,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
                     yield response
                     await serving.resume()
 
-        return serve
+        traced = rpc.traced(method.path, grpc.unary_stream_rpc_method_handler(serve)).unary_stream
+
+        async def begin(request: Any, context: Context) -> AsyncIterator[Any]:
+            responses = (traced if _begin(context) else serve)(request, context)
+            async for response in responses:
+                yield response
+
+        return begin
 
     def end_open_streams(self) -> None:
         """End long-lived streams as if their lifetime had passed; clients reopen them."""
@@ -161,7 +157,6 @@ class Pipeline(grpc.aio.ServerInterceptor):
             raise UnavailableError("The service has reached its limit of concurrent calls.")
         else:
             self._in_flight += 1
-        _in_flight_of(method.service).inc()
 
     def leave(self, method: Method, serving: "_Serving") -> None:
         """Count a call that has ended."""
@@ -169,12 +164,12 @@ class Pipeline(grpc.aio.ServerInterceptor):
             self._open.discard(serving)
         else:
             self._in_flight -= 1
-        _in_flight_of(method.service).dec()
 
     def _guard(self, handler: _Handler) -> _Handler:
         """Allow reflection only to the operator identity."""
 
         async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            _begin(context)
             caller = self._identify(context, metadata.get())
             if caller.name != "operator":
                 await context.abort(
@@ -212,7 +207,8 @@ class _Serving:
         self._method = method
         self._context = context
         self._metadata = metadata.get()
-        self._span = rpc.server_span(self._metadata)
+        span = trace.get_current_span()
+        self._span = span if span.is_recording() else None
         self._counted = False
         call.to_canary.set((call.CANARY_HEADER, "1") in self._metadata)
         left, seconds = context.time_remaining(), method.deadline_seconds
@@ -304,10 +300,16 @@ class _Serving:
             _trace(method, code, reason, caller=caller, seconds=seconds, span=span)
 
 
+def _begin(context: Context) -> bool:
+    """Continue the caller's trace; return whether the call becomes a span."""
+    received: Any = context.invocation_metadata()
+    metadata.set(received or ())
+    return rpc.enter(metadata.get())
+
+
 # Looking up the labels of a metric costs more than counting.
 _seconds_of = functools.cache(telemetry.RPC_SECONDS.labels)
 _calls_of = functools.cache(telemetry.RPC_CALLS.labels)
-_in_flight_of = functools.cache(telemetry.RPC_IN_FLIGHT.labels)
 
 
 def _failure(error: Exception, method: Method) -> MeshError:

@@ -95,17 +95,25 @@ def _start_traces(resource: "Resource", options: dict[str, Any]) -> None:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBasedTraceIdRatio
 
     from mesh.chassis.telemetry.conventions import Conventions
 
     sampler = ParentBasedTraceIdRatio(tracing.share())
     provider = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
-    provider.add_span_processor(Conventions(BatchSpanProcessor(OTLPSpanExporter(**options))))
+    roots = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)
+    processor = Conventions(BatchSpanProcessor(OTLPSpanExporter(**options)))
+    for each in (provider, roots):
+        each.add_span_processor(processor)
     # The global provider, so that instrumentations of libraries and of users' own code nest.
     trace.set_tracer_provider(provider)
     version = metadata.version("amarre-mesh")
-    tracing.use(provider.get_tracer("mesh.chassis", version, schema_url=names.SCHEMA))
+    tracing.use(
+        *(
+            each.get_tracer("mesh.chassis", version, schema_url=names.SCHEMA)
+            for each in (provider, roots)
+        )
+    )
     _stops.append(provider.shutdown)
 
 

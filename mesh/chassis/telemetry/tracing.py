@@ -15,7 +15,16 @@ from contextlib import contextmanager
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, Tracer
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+)
 
 from mesh.chassis.otel_environment import OtelVariableError, sampling_share
 from mesh.chassis.telemetry import names
@@ -27,13 +36,18 @@ exemplars = Allowance(per_second=20, burst=100)
 """Rate limit of exemplars of ordinary calls."""
 
 _tracer: Tracer | None = None
+_roots: Tracer | None = None
 _share = 1.0
 
 
-def use(tracer: Tracer | None) -> None:
-    """Create spans with *tracer*; None: create none."""
-    global _tracer
-    _tracer = tracer
+def use(tracer: Tracer | None, roots: Tracer | None = None) -> None:
+    """Create spans with *tracer*, and the first one of a trace with *roots*; None: create none.
+
+    Whether a new trace is sampled is decided before its first span is created, since creating one
+    only to ask the sampler costs more: *roots* records everything. Default: *tracer*.
+    """
+    global _tracer, _roots
+    _tracer, _roots = tracer, roots or tracer
 
 
 def used() -> Tracer | None:
@@ -49,10 +63,11 @@ def resume(traceparent: str) -> None:
 def traceparent() -> str:
     """Return the W3C ``traceparent`` of the current span; empty outside a trace."""
     current = trace.get_current_span().get_span_context()
-    return _format(current) if current.is_valid else ""
+    return formatted(current) if current.is_valid else ""
 
 
-def _format(context: SpanContext) -> str:
+def formatted(context: SpanContext) -> str:
+    """Return *context* as a W3C ``traceparent``."""
     sampled = int(context.trace_flags.sampled)
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{sampled:02x}"
 
@@ -65,8 +80,12 @@ def sample(share: float) -> None:
 
 def new_traceparent() -> str:
     """Return the context of a new trace, sampled with the probability set by `sample`."""
-    flags = "01" if _share >= 1 or random.random() < _share else "00"  # noqa: S311 - no secret
-    return f"00-{new_id(128)}-{new_id(64)}-{flags}"
+    return f"00-{new_id(128)}-{new_id(64)}-{_is_chosen():02x}"
+
+
+def _is_chosen() -> bool:
+    """Decide whether a new trace is sampled."""
+    return _share >= 1 or random.random() < _share  # noqa: S311 - no secret
 
 
 def new_id(bits: int) -> str:
@@ -106,20 +125,16 @@ def exemplar(*, always: bool = False) -> dict[str, str] | None:
     return {"trace_id": f"{current.trace_id:032x}", "span_id": f"{current.span_id:016x}"}
 
 
-def start_trace(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
-    """Make this task part of a new trace and start its first span.
-
-    Returns:
-        As `start`.
-    """
-    if _tracer is None:
-        resume(new_traceparent())
-        return None
-    root = _tracer.start_span(name, Context(), kind, attributes)
-    if root.is_recording():
-        return root
-    enter(root)
-    return None
+def start_trace(name: str, kind: SpanKind, attributes: Attributes) -> Span:
+    """Make this task part of a new trace; its first span records if the trace is sampled."""
+    chosen = _is_chosen()
+    if chosen and _roots is not None:
+        root = _roots.start_span(name, Context(), kind, attributes)
+    else:
+        ids = random.getrandbits(128), random.getrandbits(64)
+        root = NonRecordingSpan(SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(chosen)))
+    otel_context.attach(trace.set_span_in_context(root, Context()))
+    return root
 
 
 def start(name: str, kind: SpanKind, attributes: Attributes) -> Span | None:
@@ -167,7 +182,7 @@ def record_late(name: str, attributes: Attributes, *, seconds: float, error: str
     )
     span = _tracer.start_span(
         name,
-        trace.set_span_in_context(trace.NonRecordingSpan(sampled), Context()),
+        trace.set_span_in_context(NonRecordingSpan(sampled), Context()),
         SpanKind.SERVER,
         {names.LATE: True},
         start_time=time.time_ns() - int(seconds * 1e9),

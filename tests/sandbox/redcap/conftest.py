@@ -225,3 +225,10 @@ def state_of(page: str) -> str:
     match = re.search(r'data-state="(\w+)"', page)
     assert match is not None, page
     return match.group(1)
+
+
+@pytest.fixture
+async def link(api: Api) -> str:
+    """The link of the form of one record."""
+    await api.save({"record_id": "r1", "userid": "u1", "email": "ada@example.org"})
+    return await api.link("r1", "form")

@@ -1,0 +1,131 @@
+"""Log-in with the secret of a magic link."""
+
+import asyncio
+import re
+from datetime import timedelta
+
+import pytest
+
+from auth_svc.errors import InvalidCredentialsError
+from auth_svc.ports import OpenedSession
+from mesh.chassis.errors import UnavailableError
+from tests.auth_svc.harness import Harness, MailedLink, embedded
+from tests.auth_svc.sign_in.test_magic_links import CLIENT
+
+
+class TestLogIn:
+    async def test_opens_a_session(self, harness: Harness) -> None:
+        """A link opens a session of its recipient, on the current device."""
+        link = await harness.link()
+
+        opened = await harness.sign_in.log_in(
+            link.user_id.upper(),
+            link.secret.upper(),
+            client=CLIENT,
+            user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        )
+
+        verified = await harness.directory.find_session(opened.secret)
+        assert verified is not None
+        assert ("ada@example.org", ("applicant",)) == (verified.user.email, verified.user.labels)
+        assert "Firefox on Linux" == verified.session.device
+        assert re.fullmatch(r"[0-9a-f]{64}", opened.secret)
+
+    async def test_works_once(self, harness: Harness) -> None:
+        """A used link is rejected like an unknown one."""
+        link = await harness.link()
+        await harness.use(link)
+
+        with pytest.raises(InvalidCredentialsError) as ei:
+            await harness.use(link)
+        assert "invalid_credentials" == ei.value.contract.code
+
+    async def test_parallel_tries(self, harness: Harness) -> None:
+        """Of 50 concurrent log-ins with one link, exactly one opens a session."""
+        link = await harness.link()
+
+        results = await asyncio.gather(
+            *(harness.use(link) for _ in range(50)), return_exceptions=True
+        )
+
+        assert 1 == sum(isinstance(result, str) for result in results)
+        assert 49 == sum(isinstance(result, InvalidCredentialsError) for result in results)
+        assert 1 == len(await harness.directory.sessions(link.user_id))
+
+    async def test_expires(self, harness: Harness) -> None:
+        """A link is valid until its tenth minute and no longer."""
+        good, late = await harness.link("ada@example.org"), await harness.link("bob@example.org")
+
+        harness.clock.advance(timedelta(minutes=10, seconds=-1))
+        await harness.use(good)
+        harness.clock.advance(timedelta(seconds=1))
+
+        with pytest.raises(InvalidCredentialsError):
+            await harness.use(late)
+
+    async def test_new_link_voids_the_old(self, harness: Harness) -> None:
+        """Only the newest link of a user is valid."""
+        old, new = await harness.link(), await harness.link()
+
+        with pytest.raises(InvalidCredentialsError):
+            await harness.use(old)
+        await harness.use(new)
+
+    @pytest.mark.parametrize(("wrong", "works"), [(4, True), (5, False)])
+    async def test_five_tries(self, harness: Harness, wrong: int, works: bool) -> None:
+        """Four wrong secrets leave the link valid; the fifth invalidates it."""
+        link = await harness.link()
+        for number in range(wrong):
+            with pytest.raises(InvalidCredentialsError):
+                await harness.use(MailedLink(link.user_id, f"{number:064x}"))
+
+        if works:
+            await harness.use(link)
+        else:
+            with pytest.raises(InvalidCredentialsError):
+                await harness.use(link)
+
+    async def test_tries_of_one_do_not_hurt_another(self, harness: Harness) -> None:
+        """Wrong secrets for one user do not invalidate links of another."""
+        ada, bob = await harness.link("ada@example.org"), await harness.link("bob@example.org")
+        for number in range(6):
+            with pytest.raises(InvalidCredentialsError):
+                await harness.use(MailedLink(ada.user_id, f"{number:064x}"))
+
+        await harness.use(bob)
+
+    async def test_somebody_elses_id(self, harness: Harness) -> None:
+        """A valid secret with the id of another user opens nothing."""
+        ada, bob = await harness.link("ada@example.org"), await harness.link("bob@example.org")
+
+        with pytest.raises(InvalidCredentialsError):
+            await harness.use(MailedLink(ada.user_id, bob.secret))
+
+    async def test_provider_unavailable(self, harness: Harness) -> None:
+        """A link tried while the provider is unavailable still works afterwards."""
+        link = await harness.link()
+        unavailable = Harness(
+            harness.database, harness.clock, UnavailableDirectory(harness.database, harness.clock)
+        )
+
+        with pytest.raises(UnavailableError):
+            await unavailable.use(link)
+        await harness.use(link)
+
+
+class UnavailableDirectory:
+    """The embedded provider, but it cannot open sessions."""
+
+    def __init__(self, database: object, clock: object) -> None:
+        inner = embedded(database, clock)  # type: ignore[arg-type]
+        self.invite = inner.invite
+        self.open_session_of = inner.open_session_of
+        self.find_session = inner.find_session
+        self.sessions = inner.sessions
+        self.end_session = inner.end_session
+        self.end_sessions = inner.end_sessions
+        self.set_label = inner.set_label
+
+    async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
+        """Fail."""
+        raise UnavailableError("The provider is unavailable.")

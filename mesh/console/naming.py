@@ -89,7 +89,7 @@ def rpc(attributes: Mapping[str, Any], name: str) -> str:
 
 def span_name(name: str, attributes: Mapping[str, Any]) -> str:
     """Return the name of a span, marked if a proxy found no route."""
-    if name not in {"", "other"}:
+    if name.rpartition(" ")[2] not in {"", "other"}:
         return name
     verb = attributes.get(emitted.HTTP_METHOD) or attributes.get("http.method") or ""
     return f"{verb} (no route)".strip()

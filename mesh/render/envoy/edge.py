@@ -169,8 +169,6 @@ def _route(
     return {
         "name": name,
         "match": match,
-        # Span name; propagation off, so that it is not sent upstream.
-        "decorator": {"operation": name, "propagate": False},
         "route": {"cluster": cluster, "timeout": seconds(timeout), **target},
     }
 

@@ -1,6 +1,7 @@
 """Telemetry of an Envoy: spans by OTLP, one JSON log line per request, statistics per method."""
 
 from collections.abc import Iterable
+from importlib import metadata
 from typing import Any
 
 from google.rpc import code_pb2
@@ -11,8 +12,14 @@ from mesh.render.envoy.proxy import EDGE, EGRESS, INBOUND, Proxy, typed
 
 OTLP = "otlp"
 """The cluster of the collector."""
+_DETECTORS = "envoy.tracers.opentelemetry.resource_detectors"
 _REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 _SLOW_MS = 1000
+_LEVELS = {
+    names.KIND_ACCESS: "info",
+    names.KIND_SECURITY: "warning",
+    names.KIND_ERROR: "error",
+}
 
 
 def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
@@ -25,6 +32,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
         "tracing": {
             "random_sampling": {"value": proxy.telemetry.sampling_percent},
             "spawn_upstream_span": direction == EGRESS,
+            **({"operation": "%REQ(:METHOD)% %ROUTE_NAME%"} if direction == EDGE else {}),
             # Envoy's own tag would include the query.
             "max_path_tag_length": 1 if direction == EDGE else 256,
             "custom_tags": [
@@ -38,9 +46,28 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
                     "envoy.config.trace.v3.OpenTelemetryConfig",
                     service_name=proxy.name,
                     grpc_service=_collector(),
+                    resource_detectors=[
+                        {
+                            "name": f"{_DETECTORS}.static_config",
+                            "typed_config": typed(
+                                "envoy.extensions.tracers.opentelemetry.resource_detectors.v3."
+                                "StaticConfigResourceDetectorConfig",
+                                attributes=_resource(proxy),
+                            ),
+                        }
+                    ],
                 ),
             },
         }
+    }
+
+
+def _resource(proxy: Proxy) -> dict[str, str]:
+    """Return what identifies a proxy besides its name, like the resource of a process."""
+    return {
+        "service.namespace": "amarre",
+        "service.instance.id": proxy.name,
+        "service.version": metadata.version("amarre-mesh"),
     }
 
 
@@ -89,7 +116,7 @@ def access_log(proxy: Proxy, direction: str) -> list[dict[str, Any]]:
         ordinary = _all_of(ordinary, _is_slow())
     logs = [
         _to_stdout(ordinary, _fields(proxy, direction, names.KIND_ACCESS)),
-        _to_stdout(unusual, _fields(proxy, direction, line_kind())),
+        _to_stdout(unusual, _fields(proxy, direction, line_kind()) | {"level": line_level()}),
     ]
     if proxy.telemetry.otlp:
         logs.append(_refusals(proxy, direction))
@@ -145,9 +172,19 @@ def line_kind() -> str:
 
     Slow calls are logged by processes, which know each method's objective.
     """
+    return _choice(_kinds(), names.KIND_ACCESS)
+
+
+def line_level() -> str:
+    """Return the expression for the level of a log line, which follows from its kind."""
+    return _choice([(condition, _LEVELS[kind]) for condition, kind in _kinds()], "info")
+
+
+def _kinds() -> tuple[tuple[str, str], ...]:
+    """Return kinds with their conditions; the first that is met applies."""
     name = "'content-type'"
     is_grpc = f"{name} in request.headers && request.headers[{name}].startsWith('application/grpc')"
-    kinds = (
+    return (
         # Nearly all calls match this. A call without a status was cancelled by its client.
         ("!has(response.grpc_status) || response.grpc_status == 0", names.KIND_ACCESS),
         ("response.code in [401, 403, 429]", names.KIND_SECURITY),
@@ -157,8 +194,11 @@ def line_kind() -> str:
         (f"response.grpc_status in {_numbers(names.SECURITY_CODES)}", names.KIND_SECURITY),
         (f"response.grpc_status in {_numbers(names.FAULT_CODES)}", names.KIND_ERROR),
     )
-    asked = "".join(f"{condition} ? '{kind}' : " for condition, kind in kinds)
-    return f"%CEL({asked}'{names.KIND_ACCESS}')%"
+
+
+def _choice(cases: Iterable[tuple[str, str]], otherwise: str) -> str:
+    asked = "".join(f"{condition} ? '{result}' : " for condition, result in cases)
+    return f"%CEL({asked}'{otherwise}')%"
 
 
 def _numbers(codes: Iterable[str]) -> list[int]:
@@ -257,7 +297,10 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
                 ]
             },
             resource_attributes={
-                "values": [{"key": "service.name", "value": {"string_value": proxy.name}}]
+                "values": [
+                    {"key": key, "value": {"string_value": value}}
+                    for key, value in {"service.name": proxy.name, **_resource(proxy)}.items()
+                ]
             },
         ),
     }

@@ -7,29 +7,42 @@ Source:
     OpenTelemetry, environment variable specification; OTLP exporter configuration.
 """
 
+import ipaddress
 import logging
+import os
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib import metadata
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SIGNALS = ("traces", "logs", "metrics")
 _SAMPLERS = ("always_on", "always_off", "traceidratio")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_USERINFO = re.compile(r"//[^/@]*@|^[^/@]*@")
 _ONE_SERVICE = frozenset({"service.name", "service.instance.id", "service.version"})
 _EXPORTER = re.compile(
     r"OTEL_EXPORTER_OTLP_(?:(?:TRACES|LOGS|METRICS)_)?"
     r"(?:ENDPOINT|PROTOCOL|HEADERS|TIMEOUT|COMPRESSION|CERTIFICATE|CLIENT_KEY|CLIENT_CERTIFICATE|INSECURE)"
 )
-_LIMIT = re.compile(
+_POSITIVE = re.compile(
     r"OTEL_(?:BSP|BLRP)_(?:SCHEDULE_DELAY|EXPORT_TIMEOUT|MAX_QUEUE_SIZE|MAX_EXPORT_BATCH_SIZE)"
     r"|OTEL_METRIC_EXPORT_(?:INTERVAL|TIMEOUT)"
-    r"|OTEL_(?:ATTRIBUTE|SPAN|EVENT|LINK|LOGRECORD)_[A-Z_]+_LIMIT"
-    r"|OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?TIMEOUT"
 )
-"""Variables whose value is a number without a unit."""
+_COUNT = re.compile(r"OTEL_(?:ATTRIBUTE|SPAN|EVENT|LINK|LOGRECORD)_[A-Z_]+_LIMIT")
+_SECONDS = re.compile(r"OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?TIMEOUT")
+_NUMBERS = {
+    _POSITIVE: (r"0*[1-9][0-9]{0,8}", "a whole number above 0"),
+    _COUNT: (r"[0-9]{1,9}", "a whole number"),
+    _SECONDS: (r"(?=.*[1-9])[0-9]{1,9}(?:\.[0-9]+)?", "a number of seconds above 0"),
+}
+"""Variables whose value is a number without a unit: what matches it, and what it is."""
+_QUEUES = {"OTEL_BSP": 2048, "OTEL_BLRP": 2048}
+_BATCH = 512
+"""The defaults of queue and batch sizes."""
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*=[\x20-\x2b\x2d-\x7e]*")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_]))*\.?")
 _PLUGINS = {
     "OTEL_PROPAGATORS": "opentelemetry_propagator",
     "OTEL_PYTHON_CONTEXT": "opentelemetry_context",
@@ -93,12 +106,41 @@ def endpoint(environment: Mapping[str, str], signal: str = "traces") -> Endpoint
         host, port = url.hostname, url.port
     except ValueError:  # A port that is not a number, or a bracket without its partner.
         url, host, port = urlsplit(""), None, None
-    if url.scheme not in {"http", "https"} or not host or not port or url.path not in {"", "/"}:
+    if (
+        url.scheme not in {"http", "https"}
+        or not _is_host(host or "")
+        or not port
+        or url.path not in {"", "/"}
+        or "@" in url.netloc
+        or "?" in text
+        or "#" in text
+    ):
+        shown = _USERINFO.sub("//***@", text)
         raise OtelVariableError(
-            f"{name} is {text!r}. Set it to http://HOST:PORT or https://HOST:PORT of an OTLP/gRPC"
-            " receiver, usually port 4317, without a path."
+            f"{name} is {shown!r}. Set it to http://HOST:PORT or https://HOST:PORT of an OTLP/gRPC"
+            " receiver, usually port 4317, without a path, query or user name."
         )
-    return Endpoint(host, port, tls=url.scheme == "https")
+    return Endpoint(str(host), port, tls=url.scheme == "https")
+
+
+def headers(environment: Mapping[str, str], signal: str = "traces") -> dict[str, str]:
+    """Return the headers that exporters of *signal* send, names in lower case.
+
+    Source:
+        OTLP exporter configuration, Specifying headers via environment variables.
+    """
+    names = f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"
+    text = next((environment[name] for name in names if environment.get(name)), "")
+    pairs = (entry.partition("=") for entry in text.split(",") if entry.strip())
+    return {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs}
+
+
+def _is_host(text: str) -> bool:
+    """Return whether *text* is an IPv6 address, or a name or IPv4 address in ASCII."""
+    try:
+        return ipaddress.ip_address(text) is not None
+    except ValueError:
+        return _HOST.fullmatch(text) is not None and len(text) <= 253
 
 
 def _check_protocol(environment: Mapping[str, str], signal: str) -> None:
@@ -166,6 +208,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     found = {key: value for key, value in environment.items() if _is_shared(key)}
     for name, text in found.items():
         _check(name, text.strip())
+    _check_together(found)
     attributes = found.pop("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
     kept = [a for a in attributes if a and a.partition("=")[0].strip() not in _ONE_SERVICE]
     if kept:
@@ -180,15 +223,45 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _is_shared(name: str) -> bool:
     known = name in _OBEYED or name == "OTEL_RESOURCE_ATTRIBUTES"
-    return known or bool(_EXPORTER.fullmatch(name) or _LIMIT.fullmatch(name))
+    return known or any(each.fullmatch(name) for each in (_EXPORTER, _POSITIVE, _COUNT))
 
 
 def _check(name: str, text: str) -> None:
     """Refuse what the SDK would stumble over in each process, or pass over in silence."""
-    if _LIMIT.fullmatch(name) and text and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        raise OtelVariableError(f"{name} is {text!r}. Set it to a number without a unit.")
+    for variables, (accepted, wanted) in _NUMBERS.items():
+        if variables.fullmatch(name) and text and not re.fullmatch(accepted, text):
+            raise OtelVariableError(f"{name} is {text!r}. Set it to {wanted}, without a unit.")
     if name.endswith("_COMPRESSION") and text not in {"", "none", "gzip", "deflate"}:
         raise OtelVariableError(f"{name} is {text!r}. Set it to gzip, deflate or none.")
+    if name.endswith(("_CERTIFICATE", "_CLIENT_KEY")) and text and not os.access(text, os.R_OK):
+        raise OtelVariableError(f"{name} is {text!r}, which is not a readable file.")
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    if name.endswith("_HEADERS") and not all(map(_HEADER.fullmatch, entries)):
+        # The values may be credentials, so the message does not show them.
+        raise OtelVariableError(
+            f"{name} is not a list of NAME=VALUE, separated by commas and percent-encoded."
+        )
+    if name == "OTEL_RESOURCE_ATTRIBUTES" and not all(
+        key.strip() and equals for key, equals, _ in (entry.partition("=") for entry in entries)
+    ):
+        raise OtelVariableError(f"{name} is {text!r}. Set it to KEY=VALUE, separated by commas.")
+
+
+def _check_together(environment: Mapping[str, str]) -> None:
+    """Refuse combinations with which the SDK exports nothing."""
+    for prefix, default in _QUEUES.items():
+        queue, batch = f"{prefix}_MAX_QUEUE_SIZE", f"{prefix}_MAX_EXPORT_BATCH_SIZE"
+        most = int(environment.get(queue, "").strip() or default)
+        if int(environment.get(batch, "").strip() or _BATCH) > most:
+            raise OtelVariableError(
+                f"{batch} (default {_BATCH}) is greater than {queue} (default {default}). Set both"
+                " so that a batch fits into the queue."
+            )
+    for signal in ("", *(f"{signal.upper()}_" for signal in SIGNALS)):
+        key = f"OTEL_EXPORTER_OTLP_{signal}CLIENT_KEY"
+        certificate = f"OTEL_EXPORTER_OTLP_{signal}CLIENT_CERTIFICATE"
+        if bool(environment.get(key)) != bool(environment.get(certificate)):
+            raise OtelVariableError(f"Set both {key} and {certificate}, or neither.")
 
 
 def drop_unknown_plugins(environment: MutableMapping[str, str]) -> None:

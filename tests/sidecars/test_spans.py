@@ -13,12 +13,13 @@ REQUESTS = 60
 
 
 async def test_sent_in_batches(bed: Bed) -> None:
-    """Many spans are one request to the collector, within a second or two."""
+    """Many spans are one request to the collector, within a second or two, with its headers."""
     with collecting(free_port()) as collector:
         edge = Edge(http=f"127.0.0.1:{free_port()}")
         proxy = bed.proxy("gateway", "gateway", app=f"unix:{bed.folder}/none.sock")
         otlp = f"127.0.0.1:{collector.port}"
-        await bed.start(replace(proxy, edge=edge, telemetry=Telemetry(otlp=otlp)))
+        telemetry = Telemetry(otlp=otlp, headers=(("authorization", "Bearer a+b/c=="),))
+        await bed.start(replace(proxy, edge=edge, telemetry=telemetry))
         async with httpx.AsyncClient(base_url=f"http://{edge.http}", trust_env=False) as client:
             for _ in range(REQUESTS):
                 await client.get("/api/v1/me")
@@ -28,5 +29,6 @@ async def test_sent_in_batches(bed: Bed) -> None:
             return REQUESTS == sum(len(s.spans) for one in sent for s in one.scope_spans)
 
         await eventually(came, "all spans", within=4.0)
+        assert "Bearer a+b/c==" == collector.metadata["traces"]["authorization"]
         # By default, Envoy sends a request for every five spans.
         assert len(collector.resources["traces"]) <= REQUESTS / 10

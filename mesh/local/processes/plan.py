@@ -96,6 +96,13 @@ class Plan:
                 f"{HIGHEST_BASE}."
             )
         inherited()
+        if not self.options.direct and any(
+            "%" in value for value in otel_environment.headers(os.environ).values()
+        ):
+            raise PlanError(
+                "The local proxies cannot send a telemetry header with a percent sign. Change "
+                "OTEL_EXPORTER_OTLP_HEADERS, or start with --direct."
+            )
         collector = otel_environment.endpoint(os.environ)
         if collector is not None and collector.tls and not self.options.direct:
             raise PlanError(
@@ -204,6 +211,7 @@ class Plan:
             telemetry=Telemetry(
                 otlp=self.addresses.collector if self._traces_are_exported() else "",
                 sampling_percent=100 * otel_environment.sampling_share(os.environ, 1.0),
+                headers=tuple(otel_environment.headers(os.environ).items()),
             ),
         )
         return Unit(

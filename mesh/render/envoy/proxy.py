@@ -48,6 +48,8 @@ class Telemetry:
     otlp: str = ""
     """OTLP/gRPC address, ``127.0.0.1:3021``."""
     sampling_percent: float = 100.0
+    headers: tuple[tuple[str, str], ...] = ()
+    """Headers of each export, such as the token that the collector requires."""
 
 
 @dataclass(frozen=True)

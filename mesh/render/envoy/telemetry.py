@@ -45,7 +45,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
                 "typed_config": typed(
                     "envoy.config.trace.v3.OpenTelemetryConfig",
                     service_name=proxy.name,
-                    grpc_service=_collector(),
+                    grpc_service=_collector(proxy),
                     resource_detectors=[
                         {
                             "name": f"{_DETECTORS}.static_config",
@@ -287,7 +287,7 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
         "typed_config": typed(
             "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             log_name=direction,
-            grpc_service=_collector(),
+            grpc_service=_collector(proxy),
             buffer_flush_interval="1s",
             body={"string_value": "%GRPC_STATUS%: %RESPONSE_CODE_DETAILS%"},
             attributes={
@@ -306,8 +306,13 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
     }
 
 
-def _collector() -> dict[str, Any]:
-    return {"envoy_grpc": {"cluster_name": OTLP}, "timeout": "1s"}
+def _collector(proxy: Proxy) -> dict[str, Any]:
+    service: dict[str, Any] = {"envoy_grpc": {"cluster_name": OTLP}, "timeout": "1s"}
+    if proxy.telemetry.headers:
+        service["initial_metadata"] = [
+            {"key": name, "value": value} for name, value in proxy.telemetry.headers
+        ]
+    return service
 
 
 def method_statistics() -> dict[str, Any]:

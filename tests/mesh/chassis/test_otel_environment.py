@@ -14,6 +14,7 @@ from mesh.chassis.otel_environment import (
     description,
     drop_unknown_plugins,
     endpoint,
+    headers,
     inherited,
     is_exported,
     sampling_share,
@@ -40,12 +41,21 @@ class TestEndpoint:
     @pytest.mark.parametrize(
         "text",
         ["http://localhost", "localhost", "http://localhost:abc", "http://localhost:70000",
-         "ftp://localhost:4317", "http://:4317", "http://localhost:4318/v1/traces", "http://[::1"],
+         "ftp://localhost:4317", "http://:4317", "http://localhost:4318/v1/traces", "http://[::1",
+         "http://ada:pw@localhost:4317", "http://localhost:4317?a=1", "http://localhost:4317#a",
+         "http://a b:4317", "http://a..b:4317", "http://*:4317", "http://%00:4317", "::1:4317",
+         "http://localhost:0"],
     )  # fmt: skip
     def test_unusable(self, text: str) -> None:
         """An ambiguous endpoint is rejected with the name of its variable."""
         with pytest.raises(OtelVariableError, match=URL):
             endpoint({URL: text})
+
+    def test_password(self) -> None:
+        """The message does not repeat a password."""
+        with pytest.raises(OtelVariableError) as ei:
+            endpoint({URL: "http://ada:hunter2@localhost:4317"})
+        assert "hunter2" not in str(ei.value)
 
     def test_of_one_signal(self) -> None:
         """The variable of a signal takes precedence over the common one."""
@@ -126,12 +136,27 @@ class TestInherited:
             ("OTEL_METRIC_EXPORT_INTERVAL", "1m"),
             ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "1.5"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "511"),
+            ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "2049"),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "0"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+            ("OTEL_ATTRIBUTE_COUNT_LIMIT", "1.5"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/dev/null"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,hunter2"),
+            ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "=b"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "team"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "=study"),
         ],
     )
     def test_unusable_value(self, name: str, text: str) -> None:
         """A value that the SDK cannot use is rejected once, by name."""
-        with pytest.raises(OtelVariableError, match=name):
+        with pytest.raises(OtelVariableError, match=name) as ei:
             inherited({name: text})
+        assert "hunter2" not in str(ei.value)  # Headers are credentials.
 
     @pytest.mark.parametrize(
         ("name", "text"),
@@ -140,11 +165,23 @@ class TestInherited:
             ("OTEL_BSP_SCHEDULE_DELAY", "500"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5"),
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "0"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "512"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/dev/null"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "team=study,room="),
         ],
     )
     def test_usable_value(self, name: str, text: str) -> None:
         """Values that the SDK can use are inherited unchanged."""
         assert inherited({name: text}) == {name: text}
+
+    def test_headers(self) -> None:
+        """Headers of a signal replace the common ones; names are lower case, values decoded."""
+        common = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20x, b = c"}
+        assert headers(common) == {"authorization": "Bearer x", "b": "c"}
+        assert headers(common | {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "d=e"}) == {"d": "e"}
+        assert headers({}) == {}
 
     def test_one_endpoint_per_signal(self) -> None:
         """The endpoint of one signal does not affect the common one."""

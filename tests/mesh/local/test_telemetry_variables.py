@@ -62,6 +62,7 @@ def test_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:abc", id="port"),
         pytest.param("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel.example:4317", id="TLS"),
+        pytest.param("OTEL_EXPORTER_OTLP_HEADERS", "a=b%25c", id="a percent sign"),
         pytest.param("OTEL_TRACES_SAMPLER_ARG", "often", id="share"),
     ],
 )

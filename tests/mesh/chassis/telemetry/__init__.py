@@ -69,11 +69,14 @@ class Collector:
 
     def __init__(self, port: int) -> None:
         self.resources: dict[str, list[Any]] = {"traces": [], "logs": [], "metrics": []}
+        self.metadata: dict[str, dict[str, str]] = {}
+        """The headers of the last request of each signal."""
         self.port = port
         self._news = threading.Condition()
 
-    def took(self, signal: str, resources: Any) -> None:
+    def took(self, signal: str, resources: Any, context: Any) -> None:
         with self._news:
+            self.metadata[signal] = dict(context.invocation_metadata())
             self.resources[signal].extend(resources)
             self._news.notify_all()
 
@@ -93,17 +96,17 @@ def collecting(port: int) -> Iterator[Collector]:
 
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:
-            collector.took("traces", request.resource_spans)
+            collector.took("traces", request.resource_spans, context)
             return trace_service_pb2.ExportTraceServiceResponse()
 
     class Logs(logs_service_pb2_grpc.LogsServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:
-            collector.took("logs", request.resource_logs)
+            collector.took("logs", request.resource_logs, context)
             return logs_service_pb2.ExportLogsServiceResponse()
 
     class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:
-            collector.took("metrics", request.resource_metrics)
+            collector.took("metrics", request.resource_metrics, context)
             return metrics_service_pb2.ExportMetricsServiceResponse()
 
     for add, servicer in (

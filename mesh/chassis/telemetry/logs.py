@@ -179,14 +179,18 @@ def _add_kind(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def _emit(_: Any, __: str, event: EventDict) -> EventDict:
-    # The exporters' own warnings are not exported: each would cause the next.
-    if not str(event.get("logger", "")).startswith(_SDK):
-        for emit in _also_emit:
-            with contextlib.suppress(
-                Exception
-            ):  # A failed export never affects the code that logs.
-                emit(event)
+    for emit in _also_emit if _is_exported(event) else ():
+        with contextlib.suppress(Exception):  # A failed export never affects the code that logs.
+            emit(event)
     return event
+
+
+def _is_exported(event: EventDict) -> bool:
+    """Whether *event* is exported too, and not only written."""
+    if event.get("kind") == names.KIND_ACCESS and trace.get_current_span().is_recording():
+        return False  # The span of the call says the same, and a record costs twice as much.
+    # The exporters' own warnings are not exported: each would cause the next.
+    return not str(event.get("logger", "")).startswith(_SDK)
 
 
 class _Lines:

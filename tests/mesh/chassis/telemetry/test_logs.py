@@ -11,11 +11,13 @@ import pytest
 import structlog
 from amarre.health.v1 import health_service_pb2 as pb
 from amarre.health.v1 import health_service_pb2_grpc as rpc
+from opentelemetry import trace
 from prometheus_client import REGISTRY
 
-from mesh.chassis.telemetry import names
+from mesh.chassis.telemetry import logs, names
 from mesh.chassis.telemetry.logs import configure_logs
 from mesh.chassis.testing import connected, served
+from tests.mesh.chassis.telemetry import recorded
 
 
 class Health(rpc.HealthServiceServicer):
@@ -56,3 +58,20 @@ async def test_full_disk(svids: Path) -> None:
     ):
         await stub.GetStatus(pb.GetStatusRequest())
     assert lost() - before >= 2
+
+
+def test_ordinary_calls_with_a_span() -> None:
+    """An ordinary call whose span is exported is not exported again as a log record."""
+    configure_logs("health", "health", "INFO")
+    exported: list[str] = []
+    logs.also_emit(lambda event: exported.append(event["event"]))
+    log = structlog.get_logger("test")
+    try:
+        with recorded(), trace.get_tracer("test").start_as_current_span("call"):
+            log.info("ordinary", kind=names.KIND_ACCESS)
+            log.info("failed", kind=names.KIND_ERROR)
+        log.info("without a span", kind=names.KIND_ACCESS)
+    finally:
+        logs.also_emit(None)
+
+    assert ["failed", "without a span"] == exported

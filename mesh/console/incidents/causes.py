@@ -5,13 +5,15 @@ An alert explains another when it is nearer to the root (a host before a process
 its callers) and the other alert's service is the same or depends on it, directly or indirectly.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from mesh import topology
 from mesh.console.incidents.alert import DEPENDENCIES, HOST, Alert
 from mesh.console.incidents.alerts import OWN
+from mesh.console.incidents.changes import us
 from mesh.console.store.call_edges import GATEWAY
 from mesh.contract.policy import ANY_CALLER, Mesh
 
@@ -60,6 +62,8 @@ _INDEPENDENT = {
 """Alerts that are never effects: they are not about health, or compare with a healthy version."""
 _OVERLOAD = {"LimitRefusals", "EventLoopLate"}
 _EXPLAINS_NOTHING = {"BackupOld", "SignInsFailing", "CallersRefused"}
+SOONER = timedelta(minutes=5)
+"""How long before its cause an effect may be noticed."""
 _BACKENDS = {"redcap": "redcap", "outbox": "mail"}
 
 
@@ -71,19 +75,47 @@ class Cause:
     effects: tuple[Alert, ...]
 
 
-def group(alerts: Iterable[Alert], dependencies: Mapping[str, frozenset[str]]) -> list[Cause]:
-    """Return one cause for each group of *alerts*, the nearest to the root first."""
+def key_of(alert: Alert) -> tuple[str, str]:
+    """Return what identifies an alert over time."""
+    return alert.name, alert.service
+
+
+def group(
+    alerts: Iterable[Alert],
+    dependencies: Mapping[str, frozenset[str]],
+    began: Callable[[Alert], int] = lambda _: 0,
+) -> list[Cause]:
+    """
+    Return one cause for each group of *alerts*, the nearest to the root first.
+
+    Args:
+        alerts: All alerts that fire.
+        dependencies: What each service depends on.
+        began: When an alert began to fire, in microseconds: one that fired long before another is
+            not its effect.
+    """
     ordered = sorted(alerts, key=_order)
     causes: list[tuple[Alert, list[Alert]]] = []
     for alert in ordered:
         home = next(
-            (effects for cause, effects in causes if explains(cause, alert, dependencies)), None
+            (
+                effects
+                for cause, effects in causes
+                if explains(cause, alert, dependencies)
+                and (key_of(cause) == key_of(alert) or began(alert) > began(cause) - us(SOONER))
+            ),
+            None,
         )
         if home is None:
             causes.append((alert, []))
         else:
             home.append(alert)
     return [Cause(alert, tuple(effects)) for alert, effects in causes]
+
+
+def is_nearer(cause: Alert, alert: Alert) -> bool:
+    """Return whether *cause* is nearer to the root than *alert*."""
+    return _rank(cause) < _rank(alert)
 
 
 def _order(alert: Alert) -> tuple[int, int, str, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from mesh import control
 from mesh.console.incidents import alert_table, causes
 from mesh.console.incidents.alert import DEPENDENCIES, Alert, Situation
 from mesh.console.incidents.alerts import evaluate, worst_first
-from mesh.console.incidents.incident_log import Incident, IncidentLog
+from mesh.console.incidents.changes import us
+from mesh.console.incidents.incident_log import QUIET, Incident, IncidentLog
 from mesh.console.incidents.observations import Observations
 from mesh.console.naming import cluster_workload
 from mesh.console.queries import traces
@@ -35,6 +36,8 @@ class Evaluator:
         self.incidents = IncidentLog()
         self.alerts: list[Alert] = []
         """The firing alerts of the console's own conditions."""
+        self._began: dict[tuple[str, str], tuple[int, int]] = {}
+        """When each alert began to fire, and when it was last seen firing."""
 
     async def run(self, context: "Context") -> None:
         """Evaluate alerts at each interval until cancelled."""
@@ -71,10 +74,19 @@ class Evaluator:
         served = [alert for found in c.watch.alerts() if (alert := _served(found))]
         known = {(a.name, a.service) for a in self.alerts}
         others = [a for a in served if (a.name, a.service) not in known]
+        firing = worst_first([*self.alerts, *others])
         grouped = causes.group(
-            worst_first([*self.alerts, *others]), dependencies or causes.dependencies(c.mesh)
+            firing, dependencies or causes.dependencies(c.mesh), self._beginnings(firing, now)
         )
         self.incidents.update(grouped, self.observed.changes, now)
+
+    def _beginnings(self, firing: Iterable[Alert], now: int) -> Callable[[Alert], int]:
+        """Return a function for when an alert began to fire; short interruptions do not count."""
+        for alert in firing:
+            began, _ = self._began.get(causes.key_of(alert), (now, now))
+            self._began[causes.key_of(alert)] = began, now
+        self._began = {key: at for key, at in self._began.items() if at[1] > now - us(QUIET)}
+        return lambda alert: self._began[causes.key_of(alert)][0]
 
     async def _ask_runner(self, c: "Context", now: int) -> None:
         """Read audit log, canaries and exited processes from the runner of a local mesh."""
@@ -113,9 +125,11 @@ def _served(found: Mapping[str, Any]) -> Alert | None:
         return None  # The Prometheus heartbeat always fires.
     labels: Mapping[str, str] = found["labels"]
     name = str(found["name"])
-    service = next((s for start, s in _BY_NAME.items() if name.startswith(start)), "")
-    if not service and "service" not in labels and (cluster := labels.get("envoy_cluster_name")):
+    cluster = labels.get("envoy_cluster_name")
+    if cluster and "service" not in labels:
         service = cluster_workload(cluster, labels.get("workload", ""))
+    else:
+        service = next((s for start, s in _BY_NAME.items() if name.startswith(start)), "")
     known = (labels[key] for key in _KEYS if labels.get(key))
     service = service or next(known, "mesh")
     subject = f"{service}.{labels['method']}" if labels.get("method") else ""

@@ -16,7 +16,7 @@ from typing import Any
 from mesh.console.clock import rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alert import Alert
-from mesh.console.incidents.causes import Cause, explains
+from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer
 from mesh.console.incidents.changes import Change, us
 
 QUIET = timedelta(seconds=20)
@@ -125,8 +125,13 @@ class IncidentLog:
             for one in self.firing()
             if (one.alert.name, one.alert.service) in keys
             or (cause.alert.name, cause.alert.service) in one.keys
-            # A new alert on the same service continues an incident that is not resolved yet.
-            or (one.seen < now and explains(one.alert, cause.alert, {}))
+            # A new alert on the same service continues an incident that is not resolved yet, unless
+            # it is the cause of something that has begun since.
+            or (
+                one.seen < now
+                and explains(one.alert, cause.alert, {})
+                and not (one.since < now - us(SOONER) and is_nearer(cause.alert, one.alert))
+            )
         ]
         if same:
             # A cause that explains an earlier alert takes over its incident and absorbs the others.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mesh.chassis.testing import free_port
-from mesh.console.incidents import alert_table, runbooks
+from mesh.console.incidents import alert_table, evaluator, runbooks
 from tests.mesh.console.conftest import Running, Start
 
 
@@ -135,6 +135,26 @@ def test_runbook(url: str, shown: str) -> None:
     Our runbooks open in the console, others at their URL; no link can run code.
     """
     assert shown == runbooks.link(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "service"),
+    [
+        ("HostEjected", {"workload": "auth", "envoy_cluster_name": "survey"}, "survey"),
+        ("HostEjected", {"workload": "survey", "envoy_cluster_name": "app"}, "survey"),
+        ("HostCpuHigh", {"instance": "a:9100"}, "host"),
+        ("RedcapFailing", {"workload": "survey"}, "redcap"),
+    ],
+)
+def test_subject(name: str, labels: dict[str, str], service: str) -> None:
+    """
+    An alert of Prometheus is about the same service as that of the console.
+    """
+    found = {"state": "firing", "name": name, "labels": labels, "message": "", "source": "x"}
+    served = evaluator._served(found)
+
+    assert served is not None
+    assert service == served.service
 
 
 @pytest.mark.parametrize("severity", ["critical", "page"])

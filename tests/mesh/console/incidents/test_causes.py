@@ -137,9 +137,12 @@ class TestIncidentLog:
     def setup_method(self) -> None:
         self.log = IncidentLog()
         self.now = 1_700_000_000 * SECOND
+        self.began = dict[Alert, int]()
 
     def see(self, *alerts: Alert, after: int = 3) -> list[dict[str, Any]]:
-        found = causes.group(alerts, causes.dependencies(policy.load()))
+        for one in alerts:
+            self.began.setdefault(one, self.now)
+        found = causes.group(alerts, causes.dependencies(policy.load()), self.began.__getitem__)
         return self.update(*found, after=after)
 
     def update(self, *found: Cause, after: int = 3) -> list[dict[str, Any]]:
@@ -171,6 +174,28 @@ class TestIncidentLog:
 
         assert (first["id"], first["since"]) == (second["id"], second["since"])
         assert "RedcapFailing" == second["cause"]["alert"]
+
+    @pytest.mark.parametrize(
+        ("cause", "symptom"),
+        [
+            pytest.param("survey", "survey", id="same service"),
+            pytest.param("survey", "auth", id="a service that depends on it"),
+        ],
+    )
+    def test_earlier_symptom(self, cause: str, symptom: str) -> None:
+        """
+        What began long before a cause is not its effect: the new incident has its own start.
+        """
+        self.see(alert(BURNS, symptom))
+        for _ in range(200):
+            (first,) = self.see(alert(BURNS, symptom))
+        found = self.see(alert(BURNS, symptom), alert("ServiceDown", cause))
+
+        assert [("ServiceDown", []), (BURNS, [])] == sorted(
+            ((one["cause"]["alert"], one["effects"]) for one in found), reverse=True
+        )
+        assert first["id"] in {one["id"] for one in found}
+        assert 2 == len({one["since"] for one in found})
 
     def test_merged(self) -> None:
         """

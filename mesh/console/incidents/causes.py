@@ -175,16 +175,19 @@ def affected(mesh: Mesh, incident: Mapping[str, Any]) -> frozenset[str]:
     """
     Return the methods that an incident affects.
 
-    These are the methods that its alerts name, otherwise every method of its services; for a
-    dependency, those of the services that call it.
+    These are the methods that its alerts name, and every method of a service that is the cause; if
+    they name none, every method of its services; for a dependency, those of the services that call
+    it.
 
     Args:
         mesh: The contracts.
         incident: As the API shows it.
     """
-    if incident["rpcs"]:
-        return frozenset(incident["rpcs"])
-    about = {incident["cause"]["service"], *(one["service"] for one in incident["effects"])}
+    cause = incident["cause"]["service"]
+    if named := frozenset(incident["rpcs"]):
+        of_cause = {one.short_name for one in mesh if one.service == cause}
+        return named if named & of_cause else named | of_cause
+    about = {cause, *(one["service"] for one in incident["effects"])}
     served = {service.name for service in mesh.services}
     direct = _direct(mesh)
     for outside in about - served:

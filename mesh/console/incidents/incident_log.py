@@ -65,6 +65,7 @@ class Incident:
             "since": rfc3339(self.since),
             "resolvedAt": rfc3339(self.ended) if self.ended else "",
             "severity": self.alert.severity,
+            "source": self.alert.source,
             "cause": {
                 "alert": self.alert.name,
                 "service": self.alert.service,

@@ -85,7 +85,7 @@ class Observations:
         self._actions = [
             Change(
                 parse(item["at"]),
-                " ".join([str(item["order"]), *(f"{v}" for v in item.get("asked", {}).values())])
+                " ".join([str(item["order"]), *_words(item.get("asked", {}))])
                 + (f" (failed: {item['fault']})" if item.get("fault") else ""),
                 str(item["by"]),
                 str(item.get("asked", {}).get("service") or "").strip()
@@ -201,3 +201,18 @@ class Observations:
         restarts = map(self._restarted, self._restarts.every())
         every = [*self._changes, *self._actions, *restarts]
         return sorted((c for c in every if since <= c.at <= until), key=lambda c: -c.at)
+
+
+_UNITS = {"percent": " %", "weight": " %", "delay_ms": " ms"}
+
+
+def _words(asked: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a control action was asked to do, each value with its name and unit."""
+    for name, value in asked.items():
+        if value in (None, "", False):
+            continue
+        if name in {"method", "service"}:
+            yield str(value)
+        else:
+            shown = "" if value is True else f"{value:g}" if isinstance(value, float) else value
+            yield f"{name.removesuffix('_ms')} {shown}{_UNITS.get(name, '')}".rstrip()

@@ -36,14 +36,18 @@ def detail(
     window = timedelta(seconds=max(1, until - _seconds(incident["since"]))) + BEFORE
     did = {one["rpc"]: one for one in objectives.methods(db, mesh, now=until, window=window)}
     rpcs = affected(mesh, incident)
+    found = [
+        mesh_status.policy(method)
+        | did.get(method.short_name, {})
+        | {"exemplars": _exemplars(db, method.short_name, until, window)}
+        for method in mesh
+        if method.short_name in rpcs
+    ]
     return incident | {
-        "methods": [
-            mesh_status.policy(method)
-            | did.get(method.short_name, {})
-            | {"exemplars": _exemplars(db, method.short_name, until, window)}
-            for method in mesh
-            if method.short_name in rpcs
-        ],
+        # Failing ones first, then those that were called.
+        "methods": sorted(
+            found, key=lambda one: (one.get("errors", 0), one.get("calls", 0)), reverse=True
+        ),
         "actions": runbooks.actions(incident["runbook"].rpartition("/")[2]),
     }
 

@@ -156,7 +156,7 @@ class TestIncidentLog:
         """
         (found,) = self.see(alert("ServiceDown", "survey"), alert(BURNS, "survey", "survey.X"))
 
-        assert "firing" == found["state"]
+        assert ("firing", "console") == (found["state"], found["source"])
         assert {"alert", "service", "summary"} == set(found["cause"])
         assert [{"alert": BURNS, "service": "survey"}] == found["effects"]
         assert ([], "", "/runbooks/service-down.md") == (

@@ -44,10 +44,14 @@ def test_affected_services(found: dict[str, Any], services: set[str]) -> None:
 
 def test_named_methods() -> None:
     """
-    Alerts that name methods affect only those.
+    Alerts that name methods of the cause affect only those; those of effects come beside its own.
     """
     named = incident("survey", rpcs=("survey.GetPdf",))
     assert {"survey.GetPdf"} == affected(policy.load(), named)
+
+    found = affected(policy.load(), incident("auth", rpcs=("survey.GetPdf",)))
+    assert {"survey.GetPdf", "auth.GetProfile"} < found
+    assert "survey.ListRequests" not in found
 
 
 @pytest.mark.parametrize(

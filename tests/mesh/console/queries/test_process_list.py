@@ -63,6 +63,32 @@ def test_calls_change_nothing() -> None:
     assert ["restart survey"] == [one.what for one in observed.changes(0, NOW)]
 
 
+@pytest.mark.parametrize(
+    ("order", "asked", "words"),
+    [
+        (
+            "fault add",
+            {"method": "auth.LogIn", "abort": "UNAVAILABLE", "delay_ms": 1.5, "percent": 60.0},
+            "fault add auth.LogIn abort UNAVAILABLE delay 1.5 ms percent 60 %",
+        ),
+        (
+            "canary start",
+            {"service": "survey", "weight": 10, "manual": True, "command": None},
+            "canary start survey weight 10 % manual",
+        ),
+        ("fault clear", {"method": ""}, "fault clear"),
+    ],
+)
+def test_words(order: str, asked: dict[str, Any], words: str) -> None:
+    """
+    A control action is shown with the name and unit of each value.
+    """
+    observed = Observations()
+    observed.note_actions([action(order, "", ago=5) | {"asked": asked}], micros)
+
+    assert [words] == [one.what for one in observed.changes(0, NOW)]
+
+
 class TestRestarts:
     @pytest.mark.parametrize(
         ("status", "why"),

@@ -1,9 +1,10 @@
 // One incident: cause, preceding changes, contracts and calls of the affected methods.
 
 import { every, get } from "../api.js";
-import { facts, h, head, pill, refresh, show, table } from "../dom.js";
+import { h, head, pill, refresh, show, table } from "../dom.js";
 import { ago, clock, count, ms, percent } from "../format.js";
 import { actions } from "./control.js";
+import { reported } from "./overview.js";
 
 export async function incident(main, { signal }, id) {
   const body = h("div", {}), buttons = h("div", {});
@@ -25,7 +26,7 @@ function summary(found) {
   const firing = found.state === "firing";
   return h("section", { class: "card" },
     h("h2", {}, `${found.cause.service}: ${found.cause.alert}`),
-    h("p", {}, found.cause.summary),
+    h("p", {}, found.cause.summary, found.source && found.source !== "console" ? h("span", { class: "muted" }, ` (${reported(found)})`) : null),
     h("p", { class: "chips" }, pill(firing ? "bad" : "good", firing ? "firing" : "resolved"), pill("", `since ${clock(found.since, false)} (${ago(found.since)})`), found.resolvedAt ? pill("", `resolved ${clock(found.resolvedAt, false)}`) : null, pill(found.severity === "page" ? "bad" : "warn", found.severity)),
     h("p", { class: "chips" },
       found.runbook ? h("a", { class: "button", href: found.runbook, "data-focus": "runbook" }, "Runbook") : null,
@@ -53,6 +54,6 @@ function calls({ methods }) {
 
 function effects(found) {
   if (!found.effects.length) return null;
-  return h("section", { class: "card flush" }, h("h2", {}, "Effects"), h("ul", { class: "plain" }, found.effects.map((one) => h("li", {}, h("b", {}, one.service), ` ${one.alert}`))),
-    found.messages.length ? facts(found.messages.map((text) => ["", text])) : null);
+  return h("section", { class: "card flush" }, h("h2", {}, "Effects"), h("ul", { class: "plain padded" }, found.effects.map((one) => h("li", {}, h("b", {}, one.service), ` ${one.alert}`))),
+    found.messages.length ? h("ul", { class: "plain padded muted" }, found.messages.map((text) => h("li", {}, text))) : null);
 }

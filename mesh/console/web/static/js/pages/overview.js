@@ -28,10 +28,10 @@ function alerts({ incidents, serverAlerts, alertServers, fault, failingTasks }) 
   const writing = fault ? [{ severity: "page", name: "Telemetry not written", message: `${fault}.`, source: "console" }] : [];
   // Firing alerts belong to an incident; pending and silenced ones are listed separately.
   const tasks = failingTasks.map((task) => ({ severity: "ticket", name: "Background task failing", message: `The console's ${task} task is failing and being restarted.`, source: "console" }));
-  const others = [...writing, ...tasks, ...serverAlerts.filter((alert) => alert.state !== "firing").filter(lasts), ...down].slice(0, 8);
+  const own = [...writing, ...tasks, ...down].slice(0, 8), others = serverAlerts.filter((alert) => alert.state !== "firing").filter(lasts);
   return h("section", { class: "alerts", "aria-label": "Alerts" },
-    incidents.slice(0, 20).map(cause), others.map((alert) => one(alert, alertServers)),
-    incidents.length || others.length ? null : h("p", { class: "calm" }, "No active alerts. All objectives are met."),
+    incidents.slice(0, 20).map(cause), own.map((alert) => one(alert, alertServers)), waiting(others, alertServers),
+    incidents.length || own.length ? null : h("p", { class: "calm" }, "No active alerts. All objectives are met."),
     h("p", { class: "muted" }, incidents.length > 20 ? `and ${incidents.length - 20} more · ` : "", "Evaluated by the console",
       served.map((server) => [", ", h("a", { href: `${server.url}/`, rel: "noreferrer", "data-focus": server.name }, server.name)])));
 }
@@ -42,11 +42,25 @@ function cause(item) {
   return h("p", { class: `alert ${item.severity}`, role: "status", "data-incident": item.id },
     h("b", {}, h("a", { href: `/incidents/${item.id}`, "data-focus": item.id, "data-row": true }, item.cause.service)), h("b", {}, item.cause.alert),
     h("span", { class: "grow" }, item.cause.summary, item.effects.length ? h("small", {}, ` ${item.effects.length} ${item.effects.length === 1 ? "effect" : "effects"}`) : null,
+      item.source && item.source !== "console" ? h("small", {}, ` · ${reported(item)}`) : null,
       change ? h("small", {}, ` · last change ${clock(change.at, false)}: ${change.what}${change.who ? ` by ${change.who}` : ""}`) : null), " ",
     item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, "first failed trace"), " "] : null,
     item.runbook ? [h("a", { href: item.runbook, "data-focus": `runbook ${item.id}` }, "runbook"), " "] : null,
     h("small", {}, `since ${clock(item.since, false)}`));
 }
+
+let opened = false;
+
+/** Alerts that are pending or silenced, folded: they are no incidents, or not yet. */
+function waiting(others, servers) {
+  if (!others.length) return null;
+  const text = others.length === 1 ? "1 alert is pending or silenced" : `${others.length} alerts are pending or silenced`;
+  return h("details", { class: "waiting", open: opened, ontoggle: (event) => { opened = event.target.open; } },
+    h("summary", { class: "muted", "data-focus": "waiting" }, text), others.slice(0, 50).map((alert) => one(alert, servers)));
+}
+
+/** Says that an alert comes from another server: its rules look further back than the console. */
+export const reported = ({ source }) => `reported by ${source}, which clears alerts minutes after the console`;
 
 function one(alert, servers) {
   const quiet = alert.state === "pending" || alert.state === "suppressed";

@@ -33,7 +33,7 @@ test-unit: $(IMAGE) ## Run the tests that start no mesh, for example on another 
 SEEDS ?= 1,2,3
 
 chaos: $(IMAGE) tools ## Make every fault under load, in the order of each of SEEDS.
-	@AMARRE_CHAOS_SEEDS=$(SEEDS) AMARRE_CHAOS_FAULTS=10 AMARRE_CHAOS_RECOVERY=5 \
+	@AMARRE_CHAOS_SEEDS=$(SEEDS) AMARRE_CHAOS_FAULTS=12 AMARRE_CHAOS_RECOVERY=5 \
 	    $(BIN)/python -m pytest -q tests/chaos $(ARGS)
 
 test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engine; needs root.

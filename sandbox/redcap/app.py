@@ -23,7 +23,7 @@ from sandbox.redcap.pages.surveys import Visit
 from sandbox.redcap.store import Store
 from sandbox.redcap.transport.fault_injection import Calls, Faults
 from sandbox.redcap.transport.request_body import BadBodyError, params_of, submission_of
-from sandbox.redcap.transport.streaming import sent, whole
+from sandbox.redcap.transport.streaming import half, sent, whole
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,10 @@ class Sandbox:
             answer = await run_in_threadpool(
                 dispatch.answer, params, self._store, base_url=self._base_url
             )
-            response = await sent(answer)
+            if fault == "partial":
+                response = await run_in_threadpool(half, answer)
+            else:
+                response = await sent(answer)
         log.info(
             "api call",
             content=known,

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.mesh.local.conftest import fill
+
 VICTIMS = ("survey", "survey-2", "auth", "health", "gateway", "survey-envoy", "auth-envoy")
 Make = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -21,8 +23,14 @@ Make = Callable[[], AbstractAsyncContextManager[None]]
 class Mesh:
     """A running mesh for fault injection."""
 
-    def __init__(self, ready_file: Path) -> None:
+    def __init__(self, ready_file: Path, disk: Path | None = None) -> None:
+        """
+        Args:
+            ready_file: The ready file.
+            disk: The small file system that has the data folder; None if there is none.
+        """
         self._ready_file = ready_file
+        self.disk = disk
 
     @property
     def ready(self) -> Any:
@@ -61,6 +69,15 @@ class Mesh:
             finally:
                 (await client.put(url, json={})).raise_for_status()
 
+    @contextlib.asynccontextmanager
+    async def full_disk(self, disk: Path) -> AsyncIterator[None]:
+        """Fill the file system of the data folder during the body, and what becomes free."""
+        filler = await asyncio.to_thread(fill, disk)
+        try:
+            yield
+        finally:
+            filler.unlink()
+
 
 def schedule(
     mesh: Mesh, seed: int, stores: dict[str, Callable[[], None]]
@@ -88,7 +105,14 @@ def schedule(
             lambda: mesh.redcap(mode="empty", error_rate=0.3),
             dice.uniform(1, 3),
         ),
+        (
+            "REDCap answering by halves now and then",
+            lambda: mesh.redcap(mode="partial", error_rate=0.5),
+            dice.uniform(1, 3),
+        ),
     ]
+    if mesh.disk is not None:
+        found.append(("full disk", partial(mesh.full_disk, mesh.disk), dice.uniform(2, 4)))
     for name, restart in stores.items():
         found.append((f"restart of {name}", partial(_restarted, restart), 0.0))
     dice.shuffle(found)

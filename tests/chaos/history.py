@@ -43,6 +43,18 @@ class History:
     faults: list[Fault] = field(default_factory=list)
 
 
+def summary(history: History) -> str:
+    """Return the figures of a run: operations, failures, and recovery after each fault."""
+    done = history.operations
+    longest = max((one.ended - one.began for one in done), default=0.0)
+    failed = sum(not one.succeeded for one in done)
+    lines = [f"{len(done)} operations, {failed} failed, the longest took {longest:.1f} s"]
+    for fault in history.faults:
+        took = max(0.0, fault.recovered - fault.ended)
+        lines.append(f"{fault.name} ({fault.ended - fault.began:.1f} s): {took:.1f} s")
+    return "\n  ".join(lines)
+
+
 def violations(
     history: History,
     stored: Collection[str],

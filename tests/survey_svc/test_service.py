@@ -210,7 +210,7 @@ class TestListRequests:
         assert 3 >= first
         assert first == sum(sandbox.calls().values())
 
-    @pytest.mark.parametrize("mode", ["html", "empty", "500"])
+    @pytest.mark.parametrize("mode", ["html", "empty", "500", "partial"])
     async def test_redcap_fails(self, world: World, sandbox: Sandbox, user: str, mode: str) -> None:
         """An outage is an error, never an empty list."""
         sandbox.fault(mode=mode)
@@ -329,7 +329,7 @@ class TestGetPdf:
 
         assert f"formulaire_{user}__x__y.pdf" == name
 
-    @pytest.mark.parametrize("mode", ["html", "empty", "500"])
+    @pytest.mark.parametrize("mode", ["html", "empty", "500", "partial"])
     async def test_no_pdf(self, world: World, sandbox: Sandbox, user: str, mode: str) -> None:
         """A response that is not a PDF is never passed on as one."""
         created = await world.create(user)

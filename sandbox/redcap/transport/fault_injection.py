@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Self, get_args
 
-Mode = Literal["none", "500", "html", "hang", "empty", "ignore_filter"]
+Mode = Literal["none", "500", "html", "hang", "empty", "partial", "ignore_filter"]
+"""``partial`` carries the call out and sends the first half of the response as if it were whole."""
 MAX_LATENCY = timedelta(minutes=10)
 
 

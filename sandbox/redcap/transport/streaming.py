@@ -19,6 +19,13 @@ def whole(answer: Answer) -> Response:
     return Response(body, answer.status, dict(answer.headers), answer.media_type)
 
 
+def half(answer: Answer) -> Response:
+    """A response with the first half of its body, and the length of that."""
+    response = whole(answer)
+    body = bytes(response.body)
+    return Response(body[: len(body) // 2], answer.status, dict(answer.headers), answer.media_type)
+
+
 async def sent(answer: Answer) -> Response:
     """A response that sends short bodies whole and streams long ones."""
     if isinstance(answer.body, bytes):

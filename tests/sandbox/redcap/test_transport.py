@@ -174,6 +174,14 @@ class TestControl:
         answer = await api.post("version")
         assert (200, b"") == (answer.status_code, answer.content)
 
+    async def test_partial(self, api: Api) -> None:
+        """Mode partial carries the call out and returns half of the response as if whole."""
+        await api.save({"record_id": "1", "userid": "u1"})
+        whole = (await api.post("record", action="export")).content
+        await put(api.http, mode="partial")
+        answer = await api.post("record", action="export")
+        assert (200, whole[: len(whole) // 2]) == (answer.status_code, answer.content)
+
     async def test_rate(self, api: Api) -> None:
         """A rate without a mode makes that share of calls fail with 500."""
         await put(api.http, error_rate=0.5)

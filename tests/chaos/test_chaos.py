@@ -61,7 +61,7 @@ async def test_faults(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         mesh = Mesh(folder / "ready-here.json", disk)
         stop = asyncio.Event()
         people = asyncio.create_task(People(ready, history).run(stop))
-        await _calm(history, people)
+        await calm(history, people)
         planned = schedule(mesh, seed, stores)[:FAULTS]
         for name, make, seconds in planned:
             fault = Fault(name, time.monotonic())
@@ -69,10 +69,10 @@ async def test_faults(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             async with make():
                 await asyncio.sleep(seconds)
             fault.ended = time.monotonic()
-            fault.recovered = await _calm(history, people)
+            fault.recovered = await calm(history, people)
         stop.set()
         await people
-        stored = await _stored(ready)
+        stored = await fetch_stored(ready)
 
     sys.stdout.write(f"seed {seed}: {summary(history)}\n")
     assert [] == violations(
@@ -84,7 +84,7 @@ async def test_faults(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(planned) == len(history.faults)
 
 
-async def _calm(history: History, people: asyncio.Task[None]) -> float:
+async def calm(history: History, people: asyncio.Task[None]) -> float:
     """Wait until several operations in a row succeed; return when the first of them ended."""
     seen = len(history.operations)
     async with asyncio.timeout(120):
@@ -97,7 +97,7 @@ async def _calm(history: History, people: asyncio.Task[None]) -> float:
             await asyncio.sleep(0.05)
 
 
-async def _stored(ready: Any) -> set[str]:
+async def fetch_stored(ready: Any) -> set[str]:
     """Return the ids of all requests in REDCap."""
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         answer = await client.post(

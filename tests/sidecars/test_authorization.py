@@ -107,7 +107,7 @@ class TestCallers:
         assert "survey.CreateRequest_allows_gateway" in line["details"]
         assert method.source in line["details"]
         assert line["caller"].endswith("/sa/health")
-        assert names.KIND_SECURITY == line["kind"]
+        assert (names.KIND_SECURITY, "warning") == (line["kind"], line["level"])
 
     @pytest.mark.parametrize(
         "issue",

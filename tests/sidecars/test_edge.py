@@ -287,7 +287,7 @@ class TestAnswers:
         assert_envelope(answer, 503, "unavailable")
         assert "1" == answer.headers["retry-after"]
         line = await envoy.logged(lambda line: line["code"] == 503)
-        assert names.KIND_ERROR == line["kind"]
+        assert (names.KIND_ERROR, "error") == (line["kind"], line["level"])
 
     async def test_https(self, bed: Bed) -> None:
         """The same application responds over TLS, and sees the scheme https."""

@@ -12,8 +12,11 @@ from tests.sidecars.bed import Bed, eventually
 REQUESTS = 60
 
 
-async def test_sent_in_batches(bed: Bed) -> None:
-    """Many spans are one request to the collector, within a second or two, with its headers."""
+async def test_spans_of_the_edge(bed: Bed) -> None:
+    """
+    Many spans are one request to the collector, within a second or two, with its headers. They name
+    method and route, and their resource identifies the proxy.
+    """
     with collecting(free_port()) as collector:
         edge = Edge(http=f"127.0.0.1:{free_port()}")
         proxy = bed.proxy("gateway", "gateway", app=f"unix:{bed.folder}/none.sock")
@@ -30,5 +33,11 @@ async def test_sent_in_batches(bed: Bed) -> None:
 
         await eventually(came, "all spans", within=4.0)
         assert "Bearer a+b/c==" == collector.metadata["traces"]["authorization"]
+        found = collector.resources["traces"][0]
+        facts = {fact.key: fact.value.string_value for fact in found.resource.attributes}
+        identity = {"service.namespace": "amarre", "service.instance.id": facts["service.name"]}
+        assert identity.items() <= facts.items()
+        assert facts["service.version"]
+        assert {"GET /api/v1/me"} == {s.name for one in found.scope_spans for s in one.spans}
         # By default, Envoy sends a request for every five spans.
         assert len(collector.resources["traces"]) <= REQUESTS / 10

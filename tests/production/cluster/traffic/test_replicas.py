@@ -25,7 +25,7 @@ WRITE = DEPLOYED.mesh.method("survey.CreateRequest")
 """Proxies never try it again; it answers an empty request with FAILED_PRECONDITION."""
 ANSWERS = {"OK", "FAILED_PRECONDITION"}
 WATCH = DEPLOYED.mesh.method("survey.WatchRequests")
-STREAMS, STREAM_SECONDS = 8, 30.0
+STREAMS, STREAM_SECONDS = 8, 20.0
 LEAST_CALLS = 50
 LOG_READS = 8
 """Proxies write a line up to a second after its call; the log is read four times a second."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.harness.processes import cpu_seconds
-from mesh.contract.openapi import SESSION_COOKIE
+from mesh.contract.wire import SESSION_COOKIE
 
 OUTSIDE = ("redcap", "outbox")
 """The sandbox's processes, which stand for systems outside of the mesh."""

@@ -17,10 +17,10 @@ from gateway.server.request_telemetry import VERBS, RequestTelemetry, duration_o
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
 from mesh.chassis.telemetry import tracing
+from mesh.contract.wire import BODY_BYTES, CANARY_HEADER
 
 log = structlog.get_logger("gateway")
 
-BODY_BYTES = 64 * 1024
 """Maximum size of a request body."""
 ALWAYS_SERVED = frozenset({"/healthz", "/logout", "/api/v1/auth/logout"})
 """Paths that are served under overload too."""
@@ -88,7 +88,7 @@ class RequestMiddleware:
             await self._refuse(scope, headers, send, error)
             return
         receive_at(scope, age)
-        call.to_canary.set(trusted.get(call.CANARY_HEADER.encode()) == "1")
+        call.to_canary.set(trusted.get(CANARY_HEADER.encode()) == "1")
         telemetry = RequestTelemetry(
             scope, trusted.get(b"traceparent", ""), behind_envoy=self._behind_envoy
         )

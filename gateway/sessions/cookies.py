@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from mesh.contract.openapi import SESSION_COOKIE
+from mesh.contract.wire import SESSION_COOKIE
 
 NAME = SESSION_COOKIE
 _SAFE = re.compile(r"[A-Za-z0-9._~-]{16,1024}")

@@ -32,7 +32,6 @@ class Call(NamedTuple):
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
-CANARY_HEADER = "x-canary"
 to_canary: ContextVar[bool] = ContextVar("to_canary", default=False)
 """Whether ``x-canary: 1`` came in; it is forwarded on every outgoing call."""
 

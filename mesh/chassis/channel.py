@@ -20,6 +20,7 @@ from mesh.chassis.credentials.tls import SvidFiles, channel_credentials
 from mesh.contract import policy
 from mesh.contract.model import Method
 from mesh.contract.service_config import service_config
+from mesh.contract.wire import CANARY_HEADER, MESSAGE_BYTES
 
 HOP_SECONDS = 0.02
 """The part of the deadline that each hop reserves for its own response."""
@@ -29,7 +30,6 @@ RETIRE_SECONDS = 60.0
 """How long calls in flight may continue on a channel whose certificate was replaced."""
 NO_PROXY: tuple[tuple[str, Any], ...] = (("grpc.enable_http_proxy", 0),)
 """gRPC otherwise uses ``grpc_proxy``, ``https_proxy`` and ``http_proxy``, even for loopback."""
-MESSAGE_BYTES = 4 * 1024 * 1024
 
 Options = list[tuple[str, Any]]
 Metadata = list[tuple[str, str | bytes]]
@@ -249,7 +249,7 @@ class _Callable:
     ) -> Any:
         pairs: Metadata = list(metadata or ())
         if call.to_canary.get():
-            pairs.append((call.CANARY_HEADER, "1"))
+            pairs.append((CANARY_HEADER, "1"))
         sampled = _telemetry is not None and _telemetry.continue_trace(pairs)
         started = time.perf_counter()
         made = self._callable(sampled=sampled)(

@@ -29,6 +29,7 @@ from mesh.chassis.tokens import RemoteKeys, TokenVerifier, fetch_over_http
 from mesh.contract import policy
 from mesh.contract.faults import Fault, PolicyError
 from mesh.contract.policy import Mesh
+from mesh.contract.wire import MESSAGE_BYTES
 
 log = structlog.get_logger("server")
 
@@ -42,7 +43,6 @@ GIVE_UP_SECONDS = 5.0
 """Timeout of a check; generous, since a slow dependency still serves."""
 WATCH_SECONDS = 10.0
 """Interval between checks of an available watched dependency."""
-MESSAGE_BYTES = 4 * 1024 * 1024
 ANSWER = timedelta(seconds=10)
 """How long the last response of a call may take after its deadline."""
 OPTIONS = (

@@ -17,9 +17,8 @@ from mesh.contract import policy, reasons
 from mesh.contract.json_schema import Schemas, header_of, is_required
 from mesh.contract.policy import Mesh, Method, Route
 from mesh.contract.reasons import Reason
+from mesh.contract.wire import SESSION_COOKIE
 
-SESSION_COOKIE = "__Host-amarre_session"
-"""The session cookie of browsers."""
 NEXT_PAGE_FIELD = "next_page_token"
 NEXT_PAGE_HEADER = "x-next-page-token"
 """The response header with the token of the next page of a list."""

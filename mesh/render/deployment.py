@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mesh import topology
+from mesh.contract import wire
 from mesh.contract.policy import Mesh
 from mesh.topology import RUNBOOKS, Kind, Probe, Process, Stage
 
@@ -30,10 +31,7 @@ EDGE_NAMESPACE = "amarre-edge"
 MONITORING = "monitoring"
 HEALTH_SERVICE = "/grpc.health.v1.Health/"
 """Prefix of the paths of health checks."""
-REFLECTION = (
-    "/grpc.reflection.v1.ServerReflection/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-)
+REFLECTION = tuple(f"/{service}/" for service in wire.REFLECTION)
 """Prefixes of the paths of server reflection, both versions."""
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 

@@ -36,10 +36,11 @@ from mesh.chassis.interceptors.validation import validate
 from mesh.chassis.telemetry import names, rpc, tracing
 from mesh.chassis.tokens import TokenVerifier
 from mesh.contract.policy import Mesh, Method
+from mesh.contract.wire import CANARY_HEADER, REFLECTION
 
 log = structlog.get_logger("access")
 
-REFLECTION = "/grpc.reflection."
+_REFLECTION = tuple(f"/{service}/" for service in REFLECTION)
 _SPAN_FACTS = {names.RPC_SYSTEM: "grpc"}
 _Handler = Any
 """A handler, sync or async; gRPC's types only describe the sync one."""
@@ -78,7 +79,7 @@ class Pipeline:
         Raises:
             KeyError: No contract has the method.
         """
-        if path.startswith(REFLECTION):
+        if path.startswith(_REFLECTION):
             return self._guard(handler)
         method = self._mesh.by_path[path]
         if handler.response_streaming:
@@ -210,7 +211,7 @@ class _Serving:
         span = trace.get_current_span()
         self._span = span if span.is_recording() else None
         self._counted = False
-        call.to_canary.set((call.CANARY_HEADER, "1") in self._metadata)
+        call.to_canary.set((CANARY_HEADER, "1") in self._metadata)
         left, seconds = context.time_remaining(), method.deadline_seconds
         seconds = seconds if left is None else min(seconds, left)
         self._ends_at = asyncio.get_running_loop().time() + seconds

@@ -7,14 +7,13 @@ from typing import Any
 
 from mesh.contract.model import LONGEST_CALL
 from mesh.contract.policy import Mesh
+from mesh.contract.wire import BODY_BYTES, CANARY_HEADER, SESSION_COOKIE
 from mesh.render.envoy import manager, telemetry, tls
 from mesh.render.envoy.clusters import APP, APP_STREAMS, at_gateway
 from mesh.render.envoy.errors import json_replies
 from mesh.render.envoy.proxy import EDGE, Edge, Proxy, seconds, typed
 
 HEALTH = "/healthz"
-SESSION_COOKIE = "__Host-amarre_session"
-BODY_BYTES = 64 * 1024
 HEADERS_KIB = 16
 PER_ADDRESS = (500, 250)
 """Rate limit of one address: burst, and requests per second."""
@@ -44,7 +43,7 @@ FORGED = (
     "x-request-id",
     "x-original-url",
     "x-rewrite-url",
-    "x-canary",
+    CANARY_HEADER,
     "traceparent",
     "tracestate",
     "baggage",

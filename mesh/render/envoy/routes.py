@@ -8,6 +8,7 @@ idempotent, and the canary's weight. Inbound: one route per method with its inje
 from typing import Any
 
 from mesh.contract.policy import Method, Service
+from mesh.contract.wire import CANARY_HEADER
 from mesh.render.deployment import HEALTH_SERVICE, REFLECTION
 from mesh.render.envoy.clusters import APP
 from mesh.render.envoy.proxy import (
@@ -23,7 +24,6 @@ from mesh.render.envoy.proxy import (
 from mesh.render.envoy.retry_budget import reserving
 from mesh.render.envoy.telemetry import UNTRACED
 
-CANARY_HEADER = "x-canary"
 MOST_RETRIES = 2
 RETRY_ON = "unavailable,reset-before-request,connect-failure,refused-stream"
 _HEALTH_SECONDS = "2s"

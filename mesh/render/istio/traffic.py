@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from mesh.contract.policy import Method, Service
+from mesh.contract.wire import CANARY_HEADER
 from mesh.render.deployment import (
     EDGE_NAMESPACE,
     HEALTH_SERVICE,
@@ -13,7 +14,7 @@ from mesh.render.deployment import (
     Workload,
 )
 from mesh.render.envoy.clusters import CONNECTION_LIFE, LEAST_RETRIES, RETRY_BUDGET_PERCENT
-from mesh.render.envoy.routes import CANARY_HEADER, MOST_RETRIES, RETRY_ON
+from mesh.render.envoy.routes import MOST_RETRIES, RETRY_ON
 from mesh.render.manifest import Files, Resource, duration, resource
 
 VIRTUAL_SERVICE = "networking.istio.io/v1 VirtualService"

@@ -1,0 +1,12 @@
+"""Names and limits that both sides of a connection must agree on: each is defined here only."""
+
+CANARY_HEADER = "x-canary"
+"""With the value 1, a call and all calls that it causes go to canaries."""
+SESSION_COOKIE = "__Host-amarre_session"
+"""The session cookie of browsers."""
+BODY_BYTES = 64 * 1024
+"""The maximum size of an HTTP request's body, at the edge and in the gateway."""
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""The maximum size of a gRPC message, for clients and servers."""
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+"""The services of server reflection, both versions; only the operator may call them."""

@@ -8,6 +8,7 @@ rest, for testing with the REDCap sandbox. Needs only Python and openssl, so it 
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -28,10 +29,38 @@ FROM_PEOPLE = {
     "alertmanager/webhook-token": "the bearer token of the on-call webhook",
 }
 MODE = 0o400
+OLDEST = {
+    "Docker's API": ("1.42", ("version", "--format", "{{.Server.APIVersion}}")),
+    "Docker Compose": ("2.20", ("compose", "version", "--short")),
+}
+"""Oldest versions that have what the stack uses, and the arguments that print the installed one."""
 
 
 class SecretsError(Exception):
-    """A secret is unusable; the message names the file and says what to do."""
+    """A secret or the engine is unusable; the message names it and says what to do."""
+
+
+def check_engine() -> None:
+    """
+    Check the versions of engine and Compose, if they are installed and running.
+
+    Raises:
+        SecretsError: One is too old.
+    """
+    docker = shutil.which("docker")
+    for what, (oldest, arguments) in OLDEST.items() if docker else ():
+        done = subprocess.run(  # noqa: S603 - docker with arguments of this file
+            [str(docker), *arguments], capture_output=True, text=True, check=False
+        )
+        found = done.stdout.strip().removeprefix("v")
+        if done.returncode == 0 and _numbers(found) < _numbers(oldest):
+            raise SecretsError(
+                f"{what} is {found}; the stack needs {oldest} or newer. Nothing was changed."
+            )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
 
 def make(folder: Path, *, sandbox: bool = False) -> list[str]:
@@ -196,6 +225,7 @@ def main(arguments: list[str]) -> int:
     folders = [Path(a) for a in arguments if a != "--sandbox"]
     folder = folders[0] if folders else FOLDER
     try:
+        check_engine()
         for name in make(folder, sandbox=sandbox):
             sys.stdout.write(f"created {folder / name}\n")
         give(folder)

@@ -21,6 +21,40 @@ OWNERS = owners()
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change owners")
 
 
+class TestEngine:
+    @pytest.mark.parametrize(
+        ("api", "compose_version", "said"),
+        [
+            ("1.41", "2.26.1", "Docker's API is 1.41; the stack needs 1.42 or newer."),
+            ("1.45", "v2.17.3", "Docker Compose is 2.17.3; the stack needs 2.20 or newer."),
+            ("1.45", "2.26.1", ""),
+            ("", "", ""),
+        ],
+        ids=["old engine", "old Compose", "new enough", "not running"],
+    )
+    def test_version(self, tmp_path: Path, api: str, compose_version: str, said: str) -> None:
+        """
+        An engine or a Compose that is too old is reported in one sentence before anything is
+        created.
+        """
+        docker = tmp_path / "docker"
+        docker.write_text(
+            f'#!/bin/sh\n[ -n "{api}" ] || exit 1\n'
+            f'[ "$1" = version ] && echo {api} || echo {compose_version}\n'
+        )
+        docker.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, compose_secrets.__file__, "--sandbox", str(tmp_path / "secrets")],
+            env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert said in done.stderr
+        assert bool(said) is not (tmp_path / "secrets").exists()
+
+
 class TestSecrets:
     def test_new_installation(self, tmp_path: Path) -> None:
         """

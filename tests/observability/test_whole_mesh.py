@@ -204,7 +204,7 @@ def test_one_trace_and_nothing_personal(told: Told) -> None:
     assert wanted - seen() == set()
     assert [] == orphans()
     named = {(service, span.name) for service, span in told.spans(trace_id)}
-    assert {("survey", "POST redcap"), ("gateway-envoy", "/api/v1/surveys/data")} <= named
+    assert {("survey", "POST redcap"), ("gateway-envoy", "GET /api/v1/surveys/data")} <= named
 
     sent = b"".join(
         message.SerializeToString()

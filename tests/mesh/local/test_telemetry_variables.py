@@ -51,6 +51,18 @@ def test_defaults(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("backend", "exporter"), [("", "none"), ("http://localhost:4317", "")])
+def test_metrics_have_one_way(
+    backend: str, exporter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics are not pushed to the console, which scrapes them, but to any other backend."""
+    if backend:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend)
+    for unit in plan(tmp_path).units:
+        if unit.process.identity and not unit.proxy:
+            assert exporter == unit.environment.get("OTEL_METRICS_EXPORTER", "")
+
+
 def test_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variables that disable traces of processes also disable those of proxies."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")

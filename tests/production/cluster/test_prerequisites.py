@@ -1,17 +1,21 @@
-"""``amarre doctor --kubernetes`` on a real API server."""
+"""The how-to page and ``amarre doctor --kubernetes`` on a real API server."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mesh.local.commands import kubernetes_doctor as doctor
+from tests.production import programs
 from tests.production.cluster.conftest import COLLECTOR
 from tests.production.cluster.control_plane import ControlPlane, Resource
 
 CONTEXT = "test"
+PAGE = programs.ROOT / "docs/how-to/run-on-kubernetes.md"
 _POD: Resource = {
     "metadata": {"labels": {"part": "prerequisite"}},
     "spec": {"containers": [{"name": "one", "image": "docker.io/istio/pilot:1.27.1"}]},
@@ -131,3 +135,32 @@ def test_unknown_context() -> None:
     """
     with pytest.raises(doctor.ClusterError, match=r"nowhere"):
         doctor.examine("nowhere")
+
+
+@pytest.mark.usefixtures("installed")
+def test_page(whole: ControlPlane) -> None:
+    """
+    The commands of the how-to page work in their order. Helm is not here, so istiod is the one of
+    these tests; another site is installed, so the server only checks the overlay.
+    """
+    remove(whole, COLLECTOR[0])
+    blocks = re.findall(r"(?ms)^   ```sh\n(.+?)   ```$", PAGE.read_text())
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    helm, *commands = lines
+    assert helm.startswith("helm install istiod")
+    assert [0] == [n for n, line in enumerate(lines) if "helm" in line]
+    folders = (Path(sys.executable).parent, programs.path("istioctl").parent, os.environ["PATH"])
+    try:
+        for command in commands:
+            done = subprocess.run(
+                ["bash", "-ec", command.replace("apply", "apply --dry-run=server")],
+                cwd=programs.ROOT,
+                env=os.environ | {"PATH": ":".join(map(str, folders))},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert 0 == done.returncode, f"{command}\n{done.stdout}{done.stderr}"[-4000:]
+    finally:
+        whole.apply(COLLECTOR)

@@ -54,6 +54,9 @@ class Account:
             Route("/v1/account/sessions/{session_id}", self.get_session),
             Route("/v1/account/sessions/{session_id}", self.extend_session, methods=["PATCH"]),
             Route("/v1/account/sessions/{session_id}", self.delete_session, methods=["DELETE"]),
+            Route("/v1/account/identities", self.list_identities),
+            Route("/v1/account/mfa", self.set_mfa, methods=["PATCH"]),
+            Route("/v1/account/mfa/factors", self.list_factors),
             Route("/v1/account/jwts", self.create_jwt, methods=["POST"]),
             Route("/v1/account/jwt", self.create_jwt, methods=["POST"]),
         ]
@@ -138,6 +141,23 @@ class Account:
         response = JSONResponse(models.user(user))
         self._delete_cookies(response)
         return response
+
+    async def list_identities(self, request: Request) -> Response:
+        """List the user's identities at other providers, of which there are none."""
+        self._access.caller(request).signed_in()
+        return JSONResponse({"total": 0, "identities": []})
+
+    async def set_mfa(self, request: Request) -> Response:
+        """Switch the second factor on or off and return the user."""
+        user, _ = self._access.caller(request).signed_in()
+        user.mfa = params.boolean(await params.body(request), "mfa")
+        user.updated_at = self._project.now()
+        return JSONResponse(models.user(user))
+
+    async def list_factors(self, request: Request) -> Response:
+        """List which second factors the user can use."""
+        user, _ = self._access.caller(request).signed_in()
+        return JSONResponse(models.factors(user))
 
     async def list_sessions(self, request: Request) -> Response:
         """List the user's sessions."""

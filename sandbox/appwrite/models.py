@@ -34,7 +34,7 @@ def user(account: User) -> Json:
         "registration": moment(account.created_at),
         "status": account.enabled,
         "labels": account.labels,
-        "passwordUpdate": "",
+        "passwordUpdate": moment(account.password_at),
         "email": account.email,
         "phone": account.phone,
         "emailVerification": account.verified,
@@ -43,8 +43,8 @@ def user(account: User) -> Json:
         "emailIsDisposable": False,
         "emailIsCorporate": True,
         "emailIsCanonical": True,
-        "phoneVerification": False,
-        "mfa": False,
+        "phoneVerification": account.phone_verified,
+        "mfa": account.mfa,
         "prefs": account.prefs,
         "targets": targets(account),
         "accessedAt": moment(account.accessed_at),
@@ -68,6 +68,16 @@ def targets(account: User) -> list[Json]:
             "expired": False,
         }
     ]
+
+
+def factors(account: User) -> Json:
+    """Return which second factors the user can use."""
+    return {
+        "totp": False,
+        "phone": account.phone_verified,
+        "email": account.verified,
+        "recoveryCode": False,
+    }
 
 
 def full_user(account: User) -> Json:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -21,7 +22,9 @@ async def body(request: Request) -> Json:
     if not raw:
         return {}
     try:
-        found = json.loads(raw)
+        found = json.loads(raw, parse_constant=_not_json)
+        # PHP's json_decode rejects lone surrogates and numbers beyond a float, Python's does not.
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as exc:
         raise AppwriteError("general_argument_invalid", "The body is not valid JSON.") from exc
     if isinstance(found, dict):
@@ -29,6 +32,10 @@ async def body(request: Request) -> Json:
     if found == []:
         return {}  # PHP clients encode an empty object as an empty array.
     raise AppwriteError("general_argument_invalid", "The body is not a JSON object.")
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def text(params: Json, name: str) -> str:
@@ -74,6 +81,19 @@ def name(params: Json) -> str:
     value = params.get("name") or ""
     if not isinstance(value, str) or len(value) > 128:
         raise invalid("name", "Value must be a valid string and at most 128 chars long")
+    return value
+
+
+def password(params: Json) -> str:
+    """Return ``password``: empty, or 8 to 256 characters."""
+    value = params.get("password")
+    if value is None:
+        raise missing("password")
+    if not isinstance(value, str) or (value and not 8 <= len(value) <= 256):
+        raise invalid(
+            "password",
+            "Password must be between 8 and 256 characters long",
+        )
     return value
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sandbox.appwrite import models
 from sandbox.appwrite.errors import AppwriteError, invalid
@@ -84,37 +85,60 @@ def _plan(texts: Iterable[str]) -> _Plan:
                 plan.after = first
             case "cursorBefore" if isinstance(first, str):
                 plan.before = first
-            case "orderAsc" | "orderDesc":
+            case "orderAsc" | "orderDesc" if query.attribute in ATTRIBUTES | {""}:
                 plan.order.append((query.attribute or "$id", query.method == "orderDesc"))
-            case method if (
-                method in _TESTS
-                and query.attribute in ATTRIBUTES
-                and len(query.values) >= _VALUES.get(method, 1)
-            ):
+            case "orderRandom":
+                plan.order.append(("$id", False))
+            case _ if _is_filter(query):
                 plan.filters.append(query)
             case _:
                 raise invalid("queries", f"Invalid query: {text}")
     return plan
 
 
+def _is_filter(query: Query) -> bool:
+    if query.method in _JUNCTIONS:
+        parts = [part for part in query.values if isinstance(part, Query)]
+        return len(parts) == len(query.values) > 1 and all(map(_is_filter, parts))
+    return (
+        (query.method in _TESTS or query.method in _NEGATED)
+        and query.attribute in ATTRIBUTES
+        and len(query.values) >= _VALUES.get(query.method, 1)
+    )
+
+
 def _parse(text: str) -> Query:
     try:
-        found = json.loads(text)
-        method, attribute = found["method"], found.get("attribute", "")
-        values = tuple(found.get("values", ()))
+        return _query(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise invalid("queries", f"Invalid query: {text}") from exc
+
+
+def _query(found: Any) -> Query:
+    """
+    Return the query in *found*; its values are queries in a junction.
+
+    Raises:
+        LookupError, TypeError, AttributeError, RecursionError: It is not a query.
+    """
+    method, attribute = found["method"], found.get("attribute", "")
     if not isinstance(method, str) or not isinstance(attribute, str):
-        raise invalid("queries", f"Invalid query: {text}")
-    return Query(method, attribute, values)
+        raise TypeError("method and attribute are strings")
+    given = found.get("values", [])
+    if not isinstance(given, list):
+        raise TypeError("values are a list")
+    values = tuple(given)
+    return Query(method, attribute, tuple(map(_query, values)) if method in _JUNCTIONS else values)
 
 
 def _value(user: User, attribute: str) -> object:
-    return models.full_user(user).get(attribute)
+    found = models.full_user(user).get(attribute)
+    # Stored as null, shown as an empty string.
+    return None if attribute in {"email", "phone"} and found == "" else found
 
 
 def _text(attribute: str, user: User) -> str:
-    return str(_value(user, attribute))
+    return str(_value(user, attribute) or "")
 
 
 def _searchable(user: User) -> str:
@@ -122,6 +146,12 @@ def _searchable(user: User) -> str:
 
 
 def _matches(query: Query, user: User) -> bool:
+    if query.method in _JUNCTIONS:
+        parts = (_matches(part, user) for part in query.values if isinstance(part, Query))
+        return _JUNCTIONS[query.method](parts)
+    if query.method in _NEGATED:
+        positive = Query(_NEGATED[query.method], query.attribute, query.values)
+        return not _matches(positive, user)
     return _TESTS[query.method](_value(user, query.attribute), query.values)
 
 
@@ -141,8 +171,17 @@ def _contains(value: object, values: Sequence[object]) -> bool:
     return any(str(wanted) in str(value) for wanted in values)
 
 
-_VALUES = {"isNull": 0, "isNotNull": 0, "between": 2}
+_VALUES = {"isNull": 0, "isNotNull": 0, "between": 2, "notBetween": 2}
 """Number of values by method; every other method takes one."""
+_JUNCTIONS: dict[str, Callable[[Iterable[bool]], bool]] = {"or": any, "and": all}
+"""Methods whose values are queries."""
+_NEGATED = {
+    "notContains": "contains",
+    "notSearch": "search",
+    "notBetween": "between",
+    "notStartsWith": "startsWith",
+    "notEndsWith": "endsWith",
+}
 _TESTS: dict[str, Callable[[object, Sequence[object]], bool]] = {
     "equal": lambda value, values: value in values,
     "notEqual": lambda value, values: value not in values,

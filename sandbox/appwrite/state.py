@@ -29,6 +29,9 @@ class User:
     enabled: bool = True
     name: str = ""
     phone: str = ""
+    phone_verified: bool = False
+    mfa: bool = False
+    password_at: datetime | None = None
     prefs: dict[str, object] = field(default_factory=dict)
     updated_at: datetime | None = None
     accessed_at: datetime | None = None

@@ -37,6 +37,8 @@ class Users:
                 for method, path, change in _CHANGES
             ),
             Route(f"{one}/email", self.set_email, methods=["PATCH"]),
+            Route(f"{one}/password", self.set_password, methods=["PATCH"]),
+            Route(f"{one}/mfa/factors", self.list_factors),
             Route(f"{one}/prefs", self.get_prefs),
             Route(f"{one}/prefs", self.set_prefs, methods=["PATCH"]),
             Route(f"{one}/targets", self.list_targets),
@@ -100,6 +102,17 @@ class Users:
             raise AppwriteError("user_target_already_exists")
         user.email, user.verified, user.updated_at = email, False, self._project.now()
         return JSONResponse(models.full_user(user))
+
+    async def set_password(self, request: Request) -> Response:
+        """Accept a password: nobody can sign in with it here, but its date is kept."""
+        user = self._user(request, "users.write")
+        params.password(await params.body(request))
+        user.password_at = user.updated_at = self._project.now()
+        return JSONResponse(models.full_user(user))
+
+    async def list_factors(self, request: Request) -> Response:
+        """List which second factors a user can use."""
+        return JSONResponse(models.factors(self._user(request, "users.read")))
 
     async def get_prefs(self, request: Request) -> Response:
         """Return a user's preferences."""
@@ -213,6 +226,14 @@ def _set_phone(user: User, given: Json) -> None:
     user.phone = params.phone(given) if given.get("phone") else ""
 
 
+def _set_phone_verified(user: User, given: Json) -> None:
+    user.phone_verified = params.boolean(given, "phoneVerification")
+
+
+def _set_mfa(user: User, given: Json) -> None:
+    user.mfa = params.boolean(given, "mfa")
+
+
 def _set_verified(user: User, given: Json) -> None:
     user.verified = params.boolean(given, "emailVerification")
 
@@ -223,6 +244,8 @@ _CHANGES: tuple[tuple[str, str, Callable[[User, Json], None]], ...] = (
     ("PATCH", "name", _set_name),
     ("PATCH", "phone", _set_phone),
     ("PATCH", "verification", _set_verified),
+    ("PATCH", "verification/phone", _set_phone_verified),
+    ("PATCH", "mfa", _set_mfa),
 )
 
 

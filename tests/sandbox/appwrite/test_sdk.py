@@ -127,9 +127,25 @@ QUERIES: tuple[tuple[list[str], list[str]], ...] = (
     ([Query.order_desc("name"), Query.limit(2)], ["c", "b"]),
     ([Query.limit(1), Query.offset(1)], ["b"]),
     ([Query.cursor_before("c"), Query.limit(1)], ["b"]),
+    (
+        [Query.or_queries([Query.equal("name", "Ada"), Query.equal("name", "Cid")])],
+        ["a", "c"],
+    ),
+    (
+        [Query.and_queries([Query.not_equal("name", "Ada"), Query.equal("status", True)])],
+        ["b"],
+    ),
+    ([Query.not_contains("name", "d")], ["b"]),
+    ([Query.not_starts_with("email", "a@")], ["b", "c"]),
+    ([Query.is_null("phone")], ["a", "b", "c"]),
+    ([Query.is_not_null("phone")], []),
     ([Query.greater_than("$createdAt", "2000-01-01T00:00:00.000+00:00")], ["a", "b", "c"]),
 )
-BAD_QUERIES = (Query.equal("shoeSize", [3]), Query.limit(0), "no", '{"method": "startsWith"}')
+BAD_QUERIES = (
+    *(Query.equal("shoeSize", [3]), Query.limit(0), "no", '{"method": "startsWith"}'),
+    *(Query.or_queries([Query.equal("name", "Ada")]), '{"method": "or", "values": [1, 2]}'),
+    *('{"method": "equal", "attribute": "name", "values": "Ada"}', Query.order_asc("shoeSize")),
+)
 
 
 def test_queries(client: Any) -> None:
@@ -175,6 +191,25 @@ def test_token_for_a_user(client: Any) -> None:
     made = users.create_session("ada1")
     assert "server" == made.provider
     assert "ada1" == Account(client().set_jwt(users.create_jwt("ada1").jwt)).get().id
+
+
+def test_other_settings_of_a_user(client: Any) -> None:
+    """Password date, second factor and verified phone are kept, and read by the user too."""
+    users = Users(client().set_key(KEY))
+    users.create("a", "a@example.org")
+
+    assert users.update_password("a", "correct horse").passwordupdate
+    assert users.update_mfa("a", True).mfa
+    assert users.update_phone_verification("a", True).phoneverification
+    assert users.list_mfa_factors("a").phone
+    with pytest.raises(AppwriteException) as ei:
+        users.update_password("a", "short")
+    assert (400, "general_argument_invalid") == (ei.value.code, ei.value.type)
+
+    account = Account(client().set_session(users.create_session("a").secret))
+    assert account.get().mfa
+    assert not account.update_mfa(False).mfa
+    assert 0 == account.list_identities().total
 
 
 def test_own_account(client: Any) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from mesh.chassis.testing import free_port
-from tests.sandbox.appwrite.conftest import KEY, Appwrite, command
+from tests.sandbox.appwrite.conftest import KEY, PROJECT, Appwrite, command
 
 TOKENS = "/account/tokens/magic-url"
 SESSIONS = "/account/sessions/token"
@@ -290,3 +291,30 @@ class TestStart:
         assert 2 == ended.returncode
         assert 1 == len(ended.stderr.splitlines())
         assert address in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"userId": "a", "name": "\\ud800"}',
+        '{"userId": "a", "name": NaN}',
+        '{"n": 1e400}',
+        "[1",
+        "1",
+    ],
+)
+def test_not_json(appwrite: Appwrite, text: str) -> None:
+    """
+    A body that PHP's json_decode rejects is 400 and stores nothing; one lone surrogate would
+    otherwise break the list of users for everybody.
+    """
+    headers = {"x-appwrite-project": PROJECT, "x-appwrite-key": KEY}
+    answer = httpx.post(
+        f"{appwrite.endpoint}/users",
+        content=text,
+        headers=headers | {"content-type": "application/json"},
+        trust_env=False,
+    )
+    assert (400, "general_argument_invalid") == (answer.status_code, answer.json()["type"])
+    listed = httpx.get(f"{appwrite.endpoint}/users", headers=headers, trust_env=False)
+    assert 0 == listed.json()["total"]

@@ -32,11 +32,14 @@ def copy_definitions(pins: Pins, folder: Path) -> None:
             kept = [line for line in text.splitlines() if "{{" not in line]
             (target / Path(file).name).write_text("\n".join(kept) + "\n")
         if module == ISTIO and not (folder / CHARTS).exists():
-            shutil.copytree(source / "manifests", folder / CHARTS, copy_function=shutil.copyfile)
+            charts = folder / f"{CHARTS}.part"
+            shutil.rmtree(charts, ignore_errors=True)
+            shutil.copytree(source / "manifests", charts, copy_function=shutil.copyfile)
             shutil.copyfile(
                 source / "tools/packaging/common/envoy_bootstrap.json",
-                folder / CHARTS / "envoy_bootstrap.json",
+                charts / "envoy_bootstrap.json",
             )
+            charts.rename(folder / CHARTS)
     shutil.rmtree(folder / DEFINITIONS, ignore_errors=True)
     target.rename(folder / DEFINITIONS)
 
@@ -50,7 +53,7 @@ def build(pins: Pins, module: str, folder: Path) -> None:
     """
     (how,) = [modules[module] for modules in pins["programs"].values() if module in modules]
     source = _download(pins, module, folder)
-    work = folder / "build"
+    top = work = folder / f"build-{next(iter(how['packages']))}"
     shutil.rmtree(work, ignore_errors=True)
     flags = f"-s -w {how.get('flags', '')}"
     prefix = "./"
@@ -70,7 +73,7 @@ def build(pins: Pins, module: str, folder: Path) -> None:
         sys.stdout.flush()
         options = ("-trimpath", "-tags", how.get("tags", ""), "-ldflags", flags)
         _go("build", *options, "-o", str(folder / name), f"{prefix}{package}", cwd=work)
-    shutil.rmtree(folder / "build")
+    shutil.rmtree(top)
 
 
 def _go(*arguments: str, cwd: Path) -> str:

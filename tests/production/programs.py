@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.production import builds
@@ -56,7 +57,7 @@ def find(group: str, *, build: bool = False) -> None:
     Raises:
         MissingProgramsError: Some are missing, or cannot be built.
     """
-    with _alone():
+    with _alone(group):
         _unpack(group)
         try:
             if build:
@@ -86,8 +87,12 @@ def _has_definitions() -> bool:
 def _unpack(group: str) -> None:
     archive = CACHE / f"{group}.tar.xz"
     if _missing(group) and archive.is_file():
-        command = ["tar", "-xJf", str(archive), "-C", str(BUILT)]
-        subprocess.run(command, check=True, timeout=UNPACK_SECONDS)
+        # An interruption leaves no half of a program.
+        with TemporaryDirectory(dir=BUILT) as part:
+            command = ["tar", "-xJf", str(archive), "-C", part]
+            subprocess.run(command, check=True, timeout=UNPACK_SECONDS)
+            for file in Path(part).iterdir():
+                file.replace(BUILT / file.name)
 
 
 def _build(group: str) -> None:
@@ -97,10 +102,10 @@ def _build(group: str) -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Prevent that two processes complete the folder at once."""
+def _alone(group: str) -> Iterator[None]:
+    """Prevent two processes from completing the same group at once."""
     BUILT.mkdir(parents=True, exist_ok=True)
-    with (BUILT / ".lock").open("w") as lock:
+    with (BUILT / f".{group}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -33,7 +33,7 @@ class Part:
             return self.lower
         if math.isinf(self.lower):
             return self.upper
-        if self.geometric:
+        if self.geometric and self.lower and self.upper:
             return float(self.lower * (self.upper / self.lower) ** share)
         return self.lower + (self.upper - self.lower) * share
 

@@ -25,6 +25,8 @@ from mesh.console.intake import otlp_messages
 
 MAX_BYTES = 16 * 1024 * 1024
 """The maximum size of a request after decompression."""
+MAX_MEMBERS = 1000
+"""The maximum number of gzip members: empty ones would make a body of any length."""
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 REQUESTS: Mapping[str, Any] = {
     "traces": ExportTraceServiceRequest,
@@ -67,6 +69,7 @@ class Decompressor:
         self._bits = 0 if coding in {"", "identity"} else _WINDOW_BITS[coding]
         self._member = zlib.decompressobj(wbits=self._bits) if self._bits else None
         self._body = bytearray()
+        self._members = 1
 
     def feed(self, chunk: bytes) -> None:
         """
@@ -81,6 +84,9 @@ class Decompressor:
             if self._member.eof:
                 if self._bits != _WINDOW_BITS["gzip"]:
                     raise MalformedError(f"The body continues after its {self._coding} stream.")
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    raise MalformedError(f"The body has more than {MAX_MEMBERS} gzip members.")
                 self._member = zlib.decompressobj(wbits=self._bits)
             try:
                 self._body += self._member.decompress(chunk, MAX_BYTES + 1 - len(self._body))

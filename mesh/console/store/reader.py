@@ -14,6 +14,7 @@ from mesh.console.store import schema
 
 T = TypeVar("T")
 READERS = 2
+_SQLITE_INTEGERS = 2**63
 
 
 class BadRequestError(Exception):
@@ -84,6 +85,6 @@ def from_token(token: str, parts: int) -> tuple[int, ...]:
         position = tuple(int(part) for part in text.split(","))
     except (ValueError, binascii.Error):
         position = ()
-    if len(position) != parts:
+    if len(position) != parts or not all(0 <= part < _SQLITE_INTEGERS for part in position):
         raise BadRequestError("The page token is invalid; start again without pageToken.")
     return position

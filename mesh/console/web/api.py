@@ -1,6 +1,7 @@
 """The JSON API of the pages and the terminal."""
 
 import asyncio
+import math
 import shutil
 import sqlite3
 import tempfile
@@ -349,9 +350,26 @@ def _as_json(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         found = await endpoint(request)
-        return found if isinstance(found, Response) else JSONResponse(found)
+        if isinstance(found, Response):
+            return found
+        try:
+            return JSONResponse(found)
+        except ValueError:
+            return JSONResponse(_finite(found))
 
     return answer
+
+
+def _finite(found: Any) -> Any:
+    """Return *found* with null for numbers that JSON cannot express, such as overflown sums."""
+    match found:
+        case dict():
+            return {key: _finite(value) for key, value in found.items()}
+        case list() | tuple():
+            return [_finite(value) for value in found]
+        case float() if not math.isfinite(found):
+            return None
+    return found
 
 
 def _list(items: list[dict[str, Any]], token: str = "") -> dict[str, Any]:

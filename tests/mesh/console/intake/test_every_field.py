@@ -126,6 +126,8 @@ def test_redacted(kept: Kept, signal: str) -> None:
 async def test_extremes(running: Running) -> None:
     """
     Extreme values in any field fail neither a request nor a query of what is stored.
+
+    Fails if differences that overflow, or buckets with the bound 0, are not handled.
     """
     for seed in range(60):
         for signal, kind in REQUESTS.items():
@@ -137,7 +139,36 @@ async def test_extremes(running: Running) -> None:
         answer = await running.client.get(f"{running.url}/api/{path}")
         assert 200 == answer.status_code
         json.loads(answer.text, parse_constant=pytest.fail)
+    for series in (await running.get("series"))["items"]:
+        answer = await running.client.get(
+            f"{running.url}/api/series", params={"name": series["name"][:500]}
+        )
+        assert 200 == answer.status_code
+        json.loads(answer.text, parse_constant=pytest.fail)
     found = (await running.get("traces", limit=500))["items"]
     assert found
     for trace in found:
         await running.get(f"traces/{trace['traceId']}")
+
+
+async def test_overflow(running: Running) -> None:
+    """A rate that overflows, and a percentile in a bucket whose bounds are 0, are null or 0."""
+    request = REQUESTS["metrics"]()
+    metrics = request.resource_metrics.add().scope_metrics.add().metrics
+    counter = metrics.add(name="big").sum
+    counter.is_monotonic, counter.aggregation_temporality = True, 2
+    begin = now() - 10_000_000_000
+    for second, value in enumerate((-1.7e308, 1.7e308)):
+        counter.data_points.add(time_unix_nano=begin + second * 1_000_000_000, as_double=value)
+    small = metrics.add(name="small").exponential_histogram
+    small.aggregation_temporality = 1
+    for second in range(2):
+        point = small.data_points.add(time_unix_nano=begin + second * 1_000_000_000, count=1)
+        point.scale, point.positive.offset = -10, -(2**31)
+        point.positive.bucket_counts.append(1)
+    await running.take("metrics", request)
+
+    (big,) = (await running.get("series", name="big"))["items"]
+    (small_one,) = (await running.get("series", name="small"))["items"]
+    assert big["count"] is None
+    assert small_one["p50"] == 0

@@ -15,6 +15,7 @@ from mesh.console.intake import otlp_reader
 from mesh.console.intake.otlp_reader import (
     JSON,
     MAX_BYTES,
+    MAX_MEMBERS,
     PROTOBUF,
     Decompressor,
     MalformedError,
@@ -88,6 +89,15 @@ class TestDecompressor:
         half = gzip.compress(bytes(MAX_BYTES // 2 + 1))
         with pytest.raises(TooLargeError):
             decompress("gzip", half + half, size=4096)
+
+    def test_many_members(self) -> None:
+        """
+        Members that decompress to nothing are limited: a megabyte of them took three seconds.
+        """
+        member = gzip.compress(b"")
+        decompress("gzip", member * MAX_MEMBERS, size=4096)
+        with pytest.raises(MalformedError):
+            decompress("gzip", member * (MAX_MEMBERS + 1), size=4096)
 
     def test_unknown(self) -> None:
         """

@@ -26,6 +26,10 @@ INVALID = [
     ("runs", {"from": "-1h", "to": "-2h"}, "from must be before to."),
     ("traces", {"from": "-1h", "since": "-1h"}, "since is an alias of from; give only one"),
     ("traces", {"page_token": "x"}, "page token is invalid; start again without pageToken."),
+    # base64 of 10**30,1 and of 1,-1: SQLite has integers of 64 bits.
+    ("traces", {"page_token": "MTAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMCwx"}, "token is invalid"),
+    ("logs", {"page_token": "MTAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMCwx"}, "token is invalid"),
+    ("traces", {"page_token": "MSwtMQ"}, "page token is invalid"),
     ("traces", {"page_token": "", "pageToken": ""}, "page_token is an alias of pageToken"),
     ("traces", {"service": ["a", "b"]}, "service is given twice."),
     ("traces/xyz", {}, "A trace id has 32 hexadecimal characters."),

@@ -7,7 +7,7 @@ encodings of URLs, JSON and HTML, in any case.
 import html
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -26,23 +26,27 @@ API = (
 """What the console answers; every method, trace and series of these lists is asked for, too."""
 
 
-def arrived(ready: Mapping[str, Any], trace: str, services: Iterable[str]) -> None:
-    """Wait until the console has the telemetry of each of *services* for an ordinary call, *trace*.
+def arrived(
+    ready: Mapping[str, Any], *, spans: Mapping[str, str], lines: Mapping[str, str]
+) -> None:
+    """Wait until the console has a span and a log line of each service, in the trace named there.
 
-    Exporters send in order, so that whatever these processes told before is there, too.
+    Exporters send in order, so everything that these processes sent before has arrived, too.
     """
-    # Behind a sidecar the proxy writes the line of an ordinary call, into its own log file.
-    direct = not any(process["kind"] == "proxy" for process in ready["processes"])
-    signals = ("spans", "lines") if direct else ("spans",)
-    missing = {(signal, service) for signal in signals for service in services}
+    missing = {("spans", *each) for each in spans.items()}
+    missing |= {("lines", *each) for each in lines.items()}
     deadline = time.monotonic() + WAIT_SECONDS
     with _asking(ready) as http:
         while missing:
-            assert time.monotonic() < deadline, f"trace {trace}: nothing came of {missing}"
-            shown = http.get(f"/api/traces/{trace}").json().get("spans", [])
-            lines = http.get("/api/logs", params={"trace_id": trace}).json()["items"]
-            missing -= {("spans", span["service"]) for span in shown}
-            missing -= {("lines", line["service"]) for line in lines}
+            assert time.monotonic() < deadline, f"has not arrived: {missing}"
+            for signal, service, trace in tuple(missing):
+                shown = (
+                    http.get(f"/api/traces/{trace}").json().get("spans", [])
+                    if signal == "spans"
+                    else http.get("/api/logs", params={"trace_id": trace}).json()["items"]
+                )
+                if any(one["service"] == service for one in shown):
+                    missing.discard((signal, service, trace))
             time.sleep(0.1)
 
 

@@ -62,7 +62,13 @@ def test_nothing_personal_gets_out(live: Any) -> None:
             "token of REDCap": live["sandbox"]["token"],
             "token of the console": live["console"]["token"],
         }
-    arrived(live, listed.headers["traceresponse"].split("-")[1], ("gateway", "auth", "survey"))
+    denied = httpx.get(f"{live['urls']['app']}/api/v1/me", trust_env=False)
+    assert denied.status_code == 401
+    arrived(
+        live,
+        spans=dict.fromkeys(("gateway", "auth", "survey"), _trace_of(listed)),
+        lines={"gateway": _trace_of(denied)},  # An ordinary call has no exported line.
+    )
     found = outputs(live)
 
     assert {400, 401, 403, 404, 405} <= {answer.status_code for answer in refused}
@@ -105,6 +111,10 @@ def test_declared_edges_are_seen(live: Any) -> None:
         time.sleep(0.5)
 
     assert set() == expected - seen
+
+
+def _trace_of(answer: httpx.Response) -> str:
+    return answer.headers["traceresponse"].split("-")[1]
 
 
 def _refused(canary: Researcher) -> Iterator[httpx.Response]:

@@ -118,7 +118,7 @@ class TestFaults:
         ("arguments", "said"),
         [
             (["fault", "add", "survey.Nothing", "--delay", "1s"], "survey.ListRequests"),
-            (["fault", "add", "survey.ListRequests"], "--delay"),
+            (["fault", "add", "survey.ListRequests"], "delay"),
             (["fault", "add", "survey.ListRequests", "--abort", "NONSENSE"], "UNAVAILABLE"),
             (["canary", "set", "survey", "10"], "no canary"),
             (["canary", "start", "redcap"], "survey"),

@@ -190,11 +190,11 @@ def _echo_all(
 ) -> None:
     try:
         for item in items:
-            click.echo(json.dumps(item) if as_json else line(item))
+            click.echo(json.dumps(item) if as_json else tables.printable(line(item)))
     except KeyboardInterrupt:
         return
 
 
 def _echo(found: Iterable[Any], *, as_json: bool) -> None:
     for one in found:
-        click.echo(json.dumps(one) if as_json else one)
+        click.echo(json.dumps(one) if as_json else tables.printable(one))

@@ -21,6 +21,23 @@ def screen() -> "Console":
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
+def printable(text: str) -> str:
+    """
+    Return *text* without characters that control the terminal or reorder what it shows.
+
+    Telemetry contains what clients send. Continuation lines are indented, so that a message cannot
+    look like a line of its own.
+    """
+    return "".join(
+        each
+        if each.isprintable() or each == "\t"
+        else "\n    "
+        if each == "\n"
+        else f"{each!a}"[1:-1]
+        for each in text
+    )
+
+
 def trace(item: dict[str, Any]) -> str:
     """Return the line for a trace in a list."""
     failed = f"  {item['errorCount']} failed" if item["errorCount"] else ""
@@ -86,7 +103,10 @@ def _table(width: int, rows: Iterable[dict[str, str]]) -> "Table":
         table.add_column(column, justify="right" if number else "left", no_wrap=bool(number))
     for row in listed:
         first, *rest = (row[name] for name in shown)
-        table.add_row(Text(first, no_wrap=True, overflow="ellipsis"), *map(Text, rest))
+        table.add_row(
+            Text(printable(first), no_wrap=True, overflow="ellipsis"),
+            *(Text(printable(cell)) for cell in rest),
+        )
     return table
 
 
@@ -116,7 +136,7 @@ def alerts(overview: dict[str, Any]) -> Iterator["Text"]:
 
     firing = [a for a in overview["serverAlerts"] if a["state"] == "firing"]
     for alert in (*firing, *overview["alerts"]):
-        yield Text.assemble((alert["name"], "bold red"), " ", alert["message"])
+        yield Text.assemble((alert["name"], "bold red"), " ", printable(alert["message"]))
 
 
 def methods(items: list[dict[str, Any]], width: int) -> "Table":

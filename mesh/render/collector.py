@@ -18,6 +18,19 @@ SPANS_A_SECOND = 500
 OWN_METRICS = 8888
 E_MAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"
 TOKEN = r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"  # noqa: S105 - its form, not one
+_NAMES = (
+    r"(?:password|passwd|passphrase|secret|token|(?:api|access|private)[._-]?key|authorization"
+    r"|cookie|credential|jwt)"
+)
+"""How names of credentials end, in any case style; the console's own rule is finer."""
+CREDENTIAL_KEY = rf"(?i){_NAMES}$"
+CREDENTIALS = (
+    rf"(?i){_NAMES}s?=[^\s&;,]{{4,}}",
+    rf"(?i){_NAMES}s?\\?[\"']\s*:\s*\\?[\"'][^\"']+",
+    r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}",
+    r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/@\"']+@",
+)
+"""Credentials in texts: pairs, JSON, authorization schemes, URLs. RE2 has no lookahead."""
 REDCAP_TOKEN = r"\b[0-9A-F]{32}\b|\b[0-9A-F]{64}\b"  # noqa: S105
 
 
@@ -110,7 +123,10 @@ def _processors() -> dict[str, Any]:
         },
         "redaction": {
             "allow_all_keys": True,
-            "blocked_values": [E_MAIL, TOKEN, REDCAP_TOKEN],
+            # Masks numbers as well, hence no plural: gen_ai.usage.input_tokens is a number.
+            "blocked_key_patterns": [CREDENTIAL_KEY],
+            # The longest match first, so that no part of a credential is left.
+            "blocked_values": [*CREDENTIALS, TOKEN, E_MAIL, REDCAP_TOKEN],
             "summary": "silent",
         },
         "batch": {"timeout": "2s", "send_batch_size": 4096, "send_batch_max_size": 8192},

@@ -64,6 +64,16 @@ class TestCollector:
             ("0123456789ABCDEF0123456789ABCDEF", True),
             ("0af7651916cd43dd8448eb211c80319c", False),
             ("amarre.survey.v1.SurveyService/ListRequests", False),
+            ("redis://:hunter2@cache:6379/0", True),
+            ("GET /login?userId=1&secret=hunter2", True),
+            ("accessToken=hunter2", True),
+            ('{"api_key": "hunter2"}', True),
+            ('{\\"password\\": \\"hunter2\\"}', True),
+            ("Authorization: Basic dXNlcjpodW50ZXIy", True),
+            ("token: expired", False),
+            ("token_type=bearer", False),
+            ("tokens=3", False),
+            ("https://example.org/docs", False),
         ],
     )
     def test_values(self, value: str, blocked: bool) -> None:
@@ -73,6 +83,30 @@ class TestCollector:
         patterns = COLLECTOR["processors"]["redaction"]["blocked_values"]
 
         assert blocked == any(re.search(pattern, value) for pattern in patterns)
+
+    @pytest.mark.parametrize(
+        ("key", "blocked"),
+        [
+            ("db.password", True),
+            ("accessToken", True),
+            ("ACCESS_TOKEN", True),
+            ("http.request.header.x-api-key", True),
+            ("http.response.header.set-cookie", True),
+            ("clientsecret", True),
+            ("token_type", False),
+            ("gen_ai.usage.input_tokens", False),
+            ("k8s.secret.name", False),
+            ("cache.key", False),
+            ("rpc.method", False),
+        ],
+    )
+    def test_names(self, key: str, blocked: bool) -> None:
+        """
+        Attributes named like a credential are masked, in any case style.
+        """
+        patterns = COLLECTOR["processors"]["redaction"]["blocked_key_patterns"]
+
+        assert blocked == any(re.search(pattern, key) for pattern in patterns)
 
     def test_what_is_kept(self) -> None:
         """

@@ -46,7 +46,7 @@ function detail(method, points, exemplars) {
       h("div", {}, h("h3", {}, `Error budget of the last day: ${percent(Math.max(left, 0), 1)} left`), h("div", { class: `meter ${left > 0.5 ? "good" : left > 0 ? "warn" : "bad"}` }, h("i", { style: { width: `${Math.max(0, Math.min(1, left)) * 100}%` } })), h("p", { class: "muted" }, `${percent(objective.availability, 3)} must succeed; ${percent(objective.latencyShare, 0)} within ${ms(objective.latencyMs)}. Deadline ${ms(method.deadlineMs)}. `, h("code", {}, method.source))),
       h("div", {}, h("h3", {}, "Burn rate"), h("p", { class: "chips" }, burns.map(([window, value]) => pill(value > 14.4 ? "bad" : value > 1 ? "warn" : "good", `${window}: ${value.toFixed(value < 10 ? 1 : 0)}×`))), h("p", { class: "muted" }, "At 1×, the budget lasts exactly its window. Above 14.4× over 5 min and 1 h, an alert pages."))) : null,
     h("div", { class: "three" },
-      lines("Latency", points, [["p50Ms", "p50"], ["p95Ms", "p95"], ["p99Ms", "p99"]], { format: ms, target: objective && method.deadlineMs <= 60_000 ? objective.latencyMs : null, since, until, marks, zoom }),
+      method.staysOpen ? null : lines("Latency", points, [["p50Ms", "p50"], ["p95Ms", "p95"], ["p99Ms", "p99"]], { format: ms, target: objective && method.deadlineMs <= 60_000 ? objective.latencyMs : null, since, until, marks, zoom }),
       lines("Rate", points, [["rate", "calls"]], { format: (v) => rate(v), since, until, least: 0.01, zoom }),
       lines("Failed", points, [["errorRatio", "failed"]], { format: (v) => percent(v), target: objective ? 1 - objective.availability : null, since, until, least: 0.01, zoom })),
     marks.length ? h("p", { class: "muted" }, "Each diamond is a call and links to its trace.") : null,

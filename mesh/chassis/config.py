@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as SourceError
 
@@ -18,6 +18,8 @@ S = TypeVar("S", bound=BaseSettings)
 PREFIX = "AMARRE_"
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 """User information of a URL, which may contain a password."""
+_WITH_UNIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?)(ms|s|m|h|d)", re.ASCII)
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 
 
@@ -25,10 +27,35 @@ class SettingsError(Exception):
     """Some settings are invalid; the message names each variable and what it accepts."""
 
 
-class MeshSettings(BaseSettings):
-    """Settings of every process of the mesh; variables start with ``AMARRE_``."""
+class EnvironmentSettings(BaseSettings):
+    """Settings from variables that start with ``AMARRE_``; durations have a unit."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _durations_have_units(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields[info.field_name or ""]
+        if field.annotation is timedelta and isinstance(value, str):
+            return _duration(value.strip())
+        return value
+
+
+def _duration(text: str) -> str | timedelta:
+    """Return the duration in *text*, or *text* if it has the form of ISO 8601.
+
+    Raises:
+        ValueError: It has neither a unit nor that form.
+    """
+    if found := _WITH_UNIT.fullmatch(text):
+        return timedelta(seconds=float(found[1]) * _UNIT_SECONDS[found[2]])
+    if text.lstrip("-").startswith("P"):
+        return text
+    raise ValueError("use a number with a unit, such as 500ms, 10s, 5m, 2h or 7d")
+
+
+class MeshSettings(EnvironmentSettings):
+    """Settings of every process of the mesh; variables start with ``AMARRE_``."""
 
     env: Literal["development", "production"] = "development"
     """The environment; ``production`` rejects the sandbox and weak settings."""

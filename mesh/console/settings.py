@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mesh.chassis.config import EnvironmentSettings
 
 MEBIBYTE = 1024 * 1024
 
@@ -24,10 +25,8 @@ class Target(BaseModel):
         return not self.url.endswith("/metrics")
 
 
-class ConsoleSettings(BaseSettings):
+class ConsoleSettings(EnvironmentSettings):
     """Settings of the console; variables start with ``AMARRE_``."""
-
-    model_config = SettingsConfigDict(env_prefix="AMARRE_", frozen=True, extra="ignore")
 
     console_listen: str = "127.0.0.1:3020"
     """Listen address of the pages and the API."""

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = (
     "from mesh.chassis.config import MeshSettings, load_or_exit; "
     "print(load_or_exit(MeshSettings).model_dump_json())"
@@ -43,9 +45,24 @@ def test_value_that_is_no_json() -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_good_settings() -> None:
-    """Durations are ISO 8601."""
-    loaded = load(AMARRE_DRAIN_TIMEOUT="PT2S")
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [("PT2S", "PT2S"), ("2s", "PT2S"), ("500ms", "PT0.5S"), ("5m", "PT5M"), ("1.5h", "PT1H30M")],
+)
+def test_durations(text: str, stored: str) -> None:
+    """Durations are a number with a unit, or ISO 8601."""
+    loaded = load(AMARRE_DRAIN_TIMEOUT=text)
 
     assert 0 == loaded.returncode, loaded.stderr
-    assert '"drain_timeout":"PT2S"' in loaded.stdout
+    assert f'"drain_timeout":"{stored}"' in loaded.stdout
+
+
+@pytest.mark.parametrize("text", ["5", "", "5 s", "five", "00:05", "1e3s", "nan", "5S", "PT", "5w"])
+def test_duration_without_a_unit(text: str) -> None:
+    """Anything else is rejected; a bare number could be seconds or minutes."""
+    refused = load(AMARRE_DRAIN_TIMEOUT=text)
+
+    assert 2 == refused.returncode
+    assert f"AMARRE_DRAIN_TIMEOUT holds {text!r}" in refused.stderr
+    assert text == "PT" or "such as 500ms, 10s, 5m, 2h or 7d" in refused.stderr
+    assert "Traceback" not in refused.stderr

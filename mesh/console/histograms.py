@@ -1,5 +1,6 @@
 """Histograms with explicit or exponential buckets: stored form, sums, differences, quantiles."""
 
+import functools
 import itertools
 import json
 import math
@@ -171,6 +172,28 @@ def combined(a: Histogram, b: Histogram, sign: int = 1) -> Histogram:
     if isinstance(a, Exponential) and isinstance(b, Exponential):
         return a.combined(b, sign)
     raise MergeError("the kind of the buckets changed within the time range")
+
+
+def total(found: Sequence[Histogram]) -> Histogram | None:
+    """
+    Return the sum of many histograms, in one pass; None without any.
+
+    Raises:
+        MergeError: Their buckets cannot be compared.
+    """
+    powers = [one for one in found if isinstance(one, Exponential)]
+    if not powers or len(powers) < len(found):
+        return functools.reduce(combined, found) if found else None
+    scale, threshold = min(p.scale for p in powers), max(p.threshold for p in powers)
+    zero, positive, negative = 0.0, dict[int, float](), dict[int, float]()
+    for one in powers:
+        if (one.scale, one.threshold) != (scale, threshold):
+            one = one.coarser(scale, threshold)
+        zero += one.zero
+        for kept, side in ((positive, one.positive), (negative, one.negative)):
+            for index, count in side.items():
+                kept[index] = kept.get(index, 0) + count
+    return Exponential(scale, zero, threshold, positive, negative)
 
 
 def quantile(histogram: Histogram, share: float) -> float | None:

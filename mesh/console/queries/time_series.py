@@ -1,5 +1,6 @@
 """Time series: their names, and the values, rates and percentiles of one name."""
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,7 +53,8 @@ def points(
     """
     Return the series named *name*, only those of *process* unless it is empty.
 
-    Each has its ``points`` as received (pairs of time and value, times in seconds since the epoch),
+    Each has its ``points`` (pairs of time and value, times in seconds since the epoch; those of
+    cumulative histograms are thinned),
     and what they mean: ``draws`` is ``value``, ``rate`` or ``percentiles``; ``history`` has a point
     per step with these figures, and ``count`` and percentiles are those of the whole range, from
     *since* to *until* (microseconds). What cannot be shown has the reason in ``notDrawn``.
@@ -69,7 +71,9 @@ def _series(
     db: sqlite3.Connection, name: str, row: sqlite3.Row, since: int, until: int
 ) -> dict[str, Any]:
     kind = row["kind"]
-    read = _read(db, row["id"], since, until)
+    is_delta = kind.endswith("delta")
+    counts = "histogram" in kind and not is_delta
+    read = _read(db, row["id"], since, until, step=_step(since, until) if counts else 0)
     shown: dict[str, Any] = {
         "name": name,
         "process": row["process"],
@@ -90,7 +94,6 @@ def _series(
         return shown | {"notDrawn": _NOT_DRAWN[kind]}
     if "histogram" not in kind and "counter" not in kind:
         return shown | {"draws": "value"}
-    is_delta = kind.endswith("delta")
     try:
         added = list(_deltas(read, since) if is_delta else _increases(read, since))
         figures = _figures(added, since, until)
@@ -111,13 +114,33 @@ class _Read:
     started: int
 
 
-def _read(db: sqlite3.Connection, series: int, since: int, until: int) -> list[_Read]:
-    """Return the points of the range, and the last one before it."""
+def _step(since: int, until: int) -> int:
+    return max(_LEAST_STEP, (until - since) // _POINTS)
+
+
+def _read(db: sqlite3.Connection, series: int, since: int, until: int, *, step: int) -> list[_Read]:
+    """
+    Return the points of the range, and the last one before it.
+
+    With a *step*, only the first point, the last of each step and the last before a restart:
+    cumulative histograms need no others, and decoding them takes long.
+    """
     rows = db.execute(
         "SELECT at, value, buckets, started FROM points WHERE series = ? AND at <= ? AND at >="
         " coalesce((SELECT max(at) FROM points WHERE series = ? AND at < ?), ?) ORDER BY at",
         (series, until, series, since, since),
-    )
+    ).fetchall()
+    if step:
+        rows = [
+            row
+            for row, after in itertools.zip_longest(rows, rows[1:])
+            if after is None
+            or row is rows[0]
+            or row[0] < since
+            or after[0] // step != row[0] // step
+            or after[1] < row[1]
+            or after[3] != row[3]
+        ]
     return [
         _Read(at, value, histograms.decode(text) if text else None, started)
         for at, value, text, started in rows
@@ -167,25 +190,28 @@ def _increases(read: Sequence[_Read], since: int) -> Iterator[_Added]:
 
 
 def _figures(added: Iterable[_Added], since: int, until: int) -> dict[str, Any]:
-    step = max(_LEAST_STEP, (until - since) // _POINTS)
+    """Return the figures of the whole range, and those of each step."""
+    step = _step(since, until)
     slots: dict[int, list[_Added]] = {}
     for one in added:
         slots.setdefault(one.at // step, []).append(one)
-    whole = [one for members in slots.values() for one in members]
-    return _together(whole) | {
-        "history": [
-            {"at": members[-1].at / 1e6, "rate": _rate(members), **_together(members)}
-            for members in slots.values()
-        ]
+    steps = [_sum(members) for members in slots.values()]
+    return _shown(_sum(steps)) | {
+        "history": [{"at": one.at / 1e6, "rate": _rate(one), **_shown(one)} for one in steps]
     }
 
 
-def _together(added: Sequence[_Added]) -> dict[str, Any]:
-    count = sum(one.count for one in added)
-    merged: Histogram | None = None
-    for one in added:
-        if one.buckets:
-            merged = histograms.combined(merged, one.buckets) if merged else one.buckets
+def _sum(added: Sequence[_Added]) -> _Added:
+    return _Added(
+        added[-1].at if added else 0,
+        sum(one.seconds for one in added),
+        sum(one.count for one in added),
+        histograms.total([one.buckets for one in added if one.buckets]),
+    )
+
+
+def _shown(one: _Added) -> dict[str, Any]:
+    count, merged = one.count, one.buckets
     return {
         "count": count,
         "few": 0 < count < FEW,
@@ -196,6 +222,5 @@ def _together(added: Sequence[_Added]) -> dict[str, Any]:
     }
 
 
-def _rate(added: Sequence[_Added]) -> float | None:
-    seconds = sum(one.seconds for one in added)
-    return sum(one.count for one in added) / seconds if seconds else None
+def _rate(one: _Added) -> float | None:
+    return one.count / one.seconds if one.seconds else None

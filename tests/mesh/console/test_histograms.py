@@ -115,6 +115,19 @@ class TestCombined:
         kept = {index: count for index, count in rest.positive.items() if count}
         assert exponential(one, min(first, second)).positive == kept
 
+    @pytest.mark.parametrize("scales", [(3, 3, 3), (5, 2, 7)])
+    def test_many(self, scales: tuple[int, ...]) -> None:
+        """
+        Many histograms add up to that of all values, at the coarsest scale.
+        """
+        batches = [values(seed, 50) for seed in range(3)]
+        parts = [exponential(batch, scale) for batch, scale in zip(batches, scales, strict=True)]
+        every = [value for batch in batches for value in batch]
+
+        assert exponential(every, min(scales)) == histograms.total(parts)
+        assert explicit(every) == histograms.total([explicit(batch) for batch in batches])
+        assert histograms.total([]) is None
+
     def test_threshold(self) -> None:
         """
         With a wider bucket around zero, the values below its bound are in it.

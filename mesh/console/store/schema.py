@@ -97,6 +97,10 @@ class DatabaseError(Exception):
     """The file cannot be opened; the message says why and what to do."""
 
 
+class _OtherVersionError(sqlite3.DatabaseError):
+    """The file was written by another version of the console."""
+
+
 def open_writer(path: Path) -> sqlite3.Connection:
     """
     Open the file for writing; create it if missing.
@@ -114,7 +118,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         except sqlite3.DatabaseError as exc:
             if isinstance(exc, sqlite3.OperationalError) and "malformed" not in str(exc):
                 raise
-            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+            what = "other-version" if isinstance(exc, _OtherVersionError) else "damaged"
+            aside = path.with_name(f"{path.name}.{what}-{time.time_ns()}")
             path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -168,7 +173,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         if version == 0:
             db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         elif version != VERSION:
-            raise sqlite3.DatabaseError(f"the file has version {version}")
+            raise _OtherVersionError(f"the file has version {version}")
         db.execute("SELECT count(*) FROM services").fetchone()
     except BaseException:
         with contextlib.suppress(sqlite3.Error):

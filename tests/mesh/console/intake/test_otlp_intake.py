@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from mesh.console.intake.otlp_attributes import MAX_TEXT
 from mesh.console.intake.otlp_decoder import MAX_SERVICES
 from mesh.console.settings import MEBIBYTE
-from mesh.console.store import schema
 from tests.mesh.console.conftest import Kept
 from tests.mesh.console.telemetry import Batch, logs, now
 
@@ -346,27 +344,6 @@ class TestFullDisk:
         assert 0 < lost[("disk_full", "")] < 12 * 200
         assert 0 < kept.rows("SELECT count(*) FROM logs WHERE body = 'the last one'")[0][0]
         assert "" == kept.writer.fault
-
-    def test_damaged(self, make: Callable[..., Kept], tmp_path: Path) -> None:
-        """
-        A damaged file is renamed and a new one created.
-        """
-        folder = tmp_path
-        (folder / "console.sqlite").write_bytes(b"this is no database " * 500)
-        kept = make()
-        kept.take("logs", logs("auth", "hello"))
-
-        assert 1 == kept.rows("SELECT count(*) FROM logs")[0][0]
-        assert 1 == len(list(folder.glob("console.sqlite.damaged-*")))
-
-    def test_no_folder(self, tmp_path: Path) -> None:
-        """
-        A file that cannot be created is reported in one clear message.
-        """
-        blocked = tmp_path / "file"
-        blocked.write_text("")
-        with pytest.raises(schema.DatabaseError, match="AMARRE_CONSOLE_DATABASE"):
-            schema.open_writer(blocked / "console.sqlite")
 
     def test_survives(self, make: Callable[..., Kept]) -> None:
         """

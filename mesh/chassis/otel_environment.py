@@ -288,6 +288,11 @@ def drop_unknown_plugins(environment: MutableMapping[str, str]) -> None:
             logging.getLogger("telemetry").warning("%s: %s is not installed", variable, name)
 
 
+def pushes_metrics(environment: Mapping[str, str]) -> bool:
+    """Whether *environment* names a backend for metrics; otherwise the console scrapes them."""
+    return not environment.keys().isdisjoint({ENDPOINT, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"})
+
+
 def description(environment: Mapping[str, str], default: str, share: float = 1.0) -> list[str]:
     """Return the lines that say where telemetry goes and which variables are obeyed.
 
@@ -298,7 +303,10 @@ def description(environment: Mapping[str, str], default: str, share: float = 1.0
     for signal in SIGNALS:
         defaulted = {ENDPOINT: default, **environment}
         where = endpoint(defaulted, signal) if is_exported(signal, defaulted) else None
-        lines.append(f"{signal}: {where or 'not exported'}")
+        if signal == "metrics" and not pushes_metrics(environment):
+            lines.append("metrics: scraped by the console")
+        else:
+            lines.append(f"{signal}: {where or 'not exported'}")
     lines.append(f"sampling: {sampling_share(environment, share):.0%} of new traces")
     obeyed = [name for name in _OBEYED if environment.get(name)]
     if obeyed:

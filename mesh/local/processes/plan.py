@@ -19,8 +19,6 @@ from mesh.topology import Kind, Probe, Process
 
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
 """Variables that a process inherits from the runner, in addition to AMARRE_ and OTEL_ ones."""
-_METRICS_BACKENDS = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"}
-"""Variables that name a backend for metrics other than the console."""
 
 
 LOWEST_BASE, HIGHEST_BASE = 1024, 32_000
@@ -250,8 +248,8 @@ class Plan:
             defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
                 f"http://{self.addresses.address(topology.OTLP_GRPC)}"
             )
-            if not inherited().keys() & _METRICS_BACKENDS:
-                # The console scrapes /metrics: with a push, it would have every series twice.
+            if not otel_environment.pushes_metrics(inherited()):
+                # With a push, the console would have every series twice.
                 defaults["OTEL_METRICS_EXPORTER"] = "none"
             common |= {
                 "AMARRE_LISTEN": f"{HOST}:{where.port}",

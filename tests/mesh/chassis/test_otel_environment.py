@@ -202,6 +202,11 @@ class TestDescription:
     def test_default(self) -> None:
         """Without variables, everything is sent to the console."""
         assert "logs: http://127.0.0.1:3021" in description({}, "http://127.0.0.1:3021")
+
+    def test_metrics_have_one_way(self) -> None:
+        """The console scrapes metrics, unless a backend for them is named."""
+        assert "metrics: scraped by the console" in description({}, "http://127.0.0.1:3021")
+        assert "metrics: http://a:1" in description({URL: "http://a:1"}, "http://127.0.0.1:3021")
         assert not is_exported("logs", {})
 
     @pytest.mark.parametrize(

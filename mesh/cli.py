@@ -40,8 +40,8 @@ def main() -> None:
 
     \b
     Start a mesh on this machine:        amarre up
-    Show the state of each process:     amarre status
-    Check the prerequisites:       amarre doctor
+    Show the state of each process:      amarre status
+    Check the prerequisites:             amarre doctor
     Call a service:                      amarre call health.GetStatus
     Read logs and traces:                amarre logs --follow, amarre traces
     """

@@ -15,7 +15,7 @@ import structlog
 
 from mesh.chassis.telemetry.clients import http_client
 from mesh.console.incidents import runbooks
-from mesh.console.intake.scraper import TIMEOUT_SECONDS, fetch, phrase
+from mesh.console.intake.scraper import RETRY_SECONDS, TIMEOUT_SECONDS, fetch, phrase
 
 EVERY_SECONDS = 5.0
 MOST_ALERTS = 200
@@ -54,7 +54,8 @@ class Watch:
         async with http_client(timeout=TIMEOUT_SECONDS) as client:
             while self.servers:
                 await asyncio.gather(*(_ask(client, server) for server in self.servers))
-                await asyncio.sleep(EVERY_SECONDS)
+                failing = any(server.fault for server in self.servers)
+                await asyncio.sleep(RETRY_SECONDS if failing else EVERY_SECONDS)
 
     def alerts(self) -> list[dict[str, Any]]:
         """

@@ -24,6 +24,8 @@ from mesh.console.store.tables import Tables
 from mesh.console.store.writer import Writer
 
 TIMEOUT_SECONDS = 3.0
+RETRY_SECONDS = 1.0
+"""Interval for what did not respond, such as a process that is starting."""
 MOST_BYTES = 8 * 1024 * 1024
 
 _TARGETS = TypeAdapter(tuple[Target, ...])
@@ -85,12 +87,21 @@ class Scraper:
         ) as client:
             while True:
                 await self.once(client)
-                await asyncio.sleep(self._every)
+                await self._pause(client)
 
     async def once(self, client: httpx.AsyncClient) -> None:
         """Scrape all targets once."""
         self._follow()
         await asyncio.gather(*(self._scrape(client, seen) for seen in self.seen))
+
+    async def _pause(self, client: httpx.AsyncClient) -> None:
+        """Wait for the next round; scrape targets that did not respond again before."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._every
+        while (left := ends_at - loop.time()) > RETRY_SECONDS:
+            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.gather(*(self._scrape(client, seen) for seen in self.seen if seen.fault))
+        await asyncio.sleep(left)
 
     def _follow(self) -> None:
         """Load the targets from the file; a process on other ports is a new instance."""

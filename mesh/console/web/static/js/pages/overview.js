@@ -6,13 +6,15 @@ import { picker, range } from "../range.js";
 import { verdict } from "./control.js";
 import { clock, count, days, ms, percent, rate } from "../format.js";
 
+const MOST_FAILURES = 100;
+
 export async function overview(main, { signal }) {
   const body = h("div", {});
   show(main, head("Overview", "", picker()), body);
   const update = async () => {
     const [found, failed] = await Promise.all([
       get("overview", range(), signal),
-      get("traces", { status: "error", limit: 8, ...range() }, signal),
+      get("traces", { status: "error", limit: MOST_FAILURES, ...range() }, signal),
     ]);
     refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items));
   };
@@ -96,12 +98,16 @@ function service(item) {
 /** Describes a clock offset, which affects every time that the service reports. */
 export const offset = (seconds) => `clock ${ms(Math.abs(seconds) * 1000)} ${seconds > 0 ? "ahead" : "behind"}`;
 
-function failures(items) {
+/** One row per method and code, the latest first: a call that fails again and again would fill the page. */
+function failures(found) {
+  const groups = Map.groupBy(found, (item) => `${item.rpc || item.name} ${item.code}`);
+  const items = [...groups.values()].slice(0, 8).map((alike) => ({ ...alike[0], times: alike.length }));
   if (!items.length) return null;
   return h("section", { class: "card flush" }, h("h2", {}, "Latest failures"),
     h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},
       h("td", {}, clock(item.start, false)),
-      h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name)),
+      h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name),
+        item.times > 1 ? h("small", { class: "muted" }, ` ${item.times}${found.length < MOST_FAILURES ? "" : " or more"} times`) : null),
       h("td", {}, item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
       h("td", { class: "num" }, ms(item.durationMs)))))));
 }

@@ -6,7 +6,7 @@ import { picker, range } from "../range.js";
 import { verdict } from "./control.js";
 import { clock, count, days, ms, percent, rate } from "../format.js";
 
-const MOST_FAILURES = 100;
+const MOST_FAILURES = 8;
 
 export async function overview(main, { signal }) {
   const body = h("div", {});
@@ -101,7 +101,7 @@ export const offset = (seconds) => `clock ${ms(Math.abs(seconds) * 1000)} ${seco
 /** One row per method and code, the latest first: a call that fails again and again would fill the page. */
 function failures(found) {
   const groups = Map.groupBy(found, (item) => `${item.rpc || item.name} ${item.code}`);
-  const items = [...groups.values()].slice(0, 8).map((alike) => ({ ...alike[0], times: alike.length }));
+  const items = [...groups.values()].map((alike) => ({ ...alike[0], times: alike.length }));
   if (!items.length) return null;
   return h("section", { class: "card flush" }, h("h2", {}, "Latest failures"),
     h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},

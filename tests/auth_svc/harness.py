@@ -1,5 +1,6 @@
 """Auth with fakes for everything outside it, for its tests."""
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from auth_svc.console import NoConsole
+from auth_svc.errors import InvalidCredentialsError
 from auth_svc.ports import Directory, Mail, SessionLife
 from auth_svc.providers.appwrite import AppwriteDirectory
 from auth_svc.providers.appwrite_client import AppwriteClient, AppwriteProject
@@ -160,6 +162,13 @@ class Harness:
             link.user_id, link.secret, client="192.0.2.1", user_agent=FIREFOX
         )
         return opened.secret
+
+    async def use_at_once(self, link: MailedLink, times: int) -> tuple[int, int]:
+        """Use *link* many times concurrently; return how many succeed and how many are rejected."""
+        tries = (self.use(link) for _ in range(times))
+        results = await asyncio.gather(*tries, return_exceptions=True)
+        opened = sum(isinstance(result, str) for result in results)
+        return opened, sum(isinstance(result, InvalidCredentialsError) for result in results)
 
 
 def present_clock() -> FakeClock:

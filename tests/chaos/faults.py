@@ -106,7 +106,7 @@ def schedule(
             dice.uniform(1, 3),
         ),
         (
-            "REDCap answering by halves now and then",
+            "REDCap sending partial responses now and then",
             lambda: mesh.redcap(mode="partial", error_rate=0.5),
             dice.uniform(1, 3),
         ),

@@ -78,7 +78,7 @@ class TestSigningIn:
         assert "refresh" not in (await world.http.get("/", headers=headers)).text
 
     async def test_session_ended(self, world: World) -> None:
-        """A visitor with an ended session is told so, and the cookie is deleted."""
+        """A visitor whose session has ended sees a message, and the cookie is deleted."""
         world.sign_in()
         world.auth.sessions.clear()
         answer = await world.http.get("/", headers=HTML)
@@ -86,7 +86,7 @@ class TestSigningIn:
         assert f'{NAME}=""' in answer.headers["set-cookie"]
 
     async def test_auth_unavailable(self, world: World) -> None:
-        """While Auth is unavailable the page says so and the cookie stays."""
+        """While Auth is unavailable, the page shows that, and the cookie is kept."""
         world.sign_in()
         world.auth.does.failures["VerifySession"] = UnavailableError("Unavailable.")
         answer = await world.http.get("/", headers=HTML)

@@ -1,12 +1,16 @@
 """SQLite connections for concurrent readers and replicas that start at the same time."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import aiosqlite
+from aiosqlite.core import _connection_worker_thread as work_until_stopped
 from sqlalchemy.util import await_only
 
 WAIT_SECONDS = 5.0
@@ -14,7 +18,7 @@ LOOK_SECONDS = 0.01
 
 
 class Connection(aiosqlite.Connection):
-    """A connection that may be stopped more than once.
+    """A connection that may be stopped more than once, and that outlives its event loop.
 
     If a call is cancelled twice while its connection closes, SQLAlchemy stops the connection
     immediately. The pending close would then stop it again and wait forever for a thread that has
@@ -24,11 +28,26 @@ class Connection(aiosqlite.Connection):
     def __init__(self, database: str, **options: Any) -> None:
         """Prepare to connect as `sqlite3.connect` does."""
         super().__init__(partial(sqlite3.connect, database, **options), iter_chunk_size=64)
-        self._thread.daemon = True
+        self._thread = Thread(target=_work, args=(self._tx,), daemon=True)
 
     def stop(self) -> asyncio.Future[Any] | None:
         """Stop the thread; return a future for its end, None if it was stopped before."""
         return super().stop() if self._running else None
+
+
+def _work(calls: SimpleQueue[Any]) -> None:
+    """Perform the calls of a connection until it is stopped.
+
+    A call that is cancelled goes on here, and its event loop may be closed before it ends. The
+    result is then dropped; aiosqlite 0.22.1 ends the thread with an exception and leaves the
+    connection open.
+    """
+    while True:
+        with contextlib.suppress(RuntimeError):
+            work_until_stopped(calls)
+            return
+        if calls.empty():
+            return
 
 
 CONNECT: dict[str, Any] = {"async_creator_fn": Connection}

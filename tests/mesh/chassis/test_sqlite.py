@@ -1,13 +1,15 @@
 """SQLite with an asynchronous engine: cleanup after cancelled calls."""
 
 import asyncio
+import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from mesh.chassis.sqlite import CONNECT
+from mesh.chassis.sqlite import CONNECT, Connection
 
 SLOW = text(
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000)"
@@ -40,3 +42,31 @@ async def test_cancelled_twice(tmp_path: Path) -> None:
 
     await asyncio.wait_for(asyncio.gather(*closing), PATIENCE_SECONDS)
     await engine.dispose()
+
+
+def test_event_loop_is_closed(tmp_path: Path) -> None:
+    """
+    A call may outlive its event loop: its result is dropped, and the connection closes after it.
+
+    aiosqlite 0.22.1 ends the thread with an exception and leaves the connection open.
+    """
+    before = set(threading.enumerate())
+    file = tmp_path / "some.sqlite"
+    opened: list[object] = []
+
+    async def stop_during_a_call() -> None:
+        connection = await Connection(str(file))
+        opened.append(connection)
+        await connection.execute("BEGIN EXCLUSIVE")
+        call = asyncio.ensure_future(connection.execute(SLOW.text))
+        await asyncio.sleep(0)
+        connection.stop()
+        call.cancel()
+
+    asyncio.run(stop_during_a_call())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+    with sqlite3.connect(file, timeout=0) as other:
+        other.execute("BEGIN EXCLUSIVE")  # Would find the file locked.
+    other.close()

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names as emitted
+from mesh.console import histograms
 from mesh.console.intake import redaction
 from mesh.console.naming import PROBE_PATHS
 from mesh.console.store.rows import Point
@@ -194,18 +195,37 @@ def _bound(text: str) -> str:
 
 
 def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
-    """Yield counters and gauges unchanged, histograms as count and sum."""
+    """Yield counters and gauges unchanged, histograms as count, sum and buckets."""
     histogram = family.type == "histogram"
     grouped: dict[str, dict[str, float]] = {}
+    buckets: dict[str, dict[float, float]] = {}
     for sample in family.samples:
         suffix = sample.name.removeprefix(family.name) if histogram else ""
-        if sample.name.endswith("_created") or suffix == "_bucket":
+        if sample.name.endswith("_created"):
             continue
-        kept = {redaction.clean(key): redaction.value(key, v) for key, v in sample.labels.items()}
+        known = dict(sample.labels)
+        bound = known.pop("le", "") if suffix == "_bucket" else ""
+        kept = {redaction.clean(key): redaction.value(key, v) for key, v in known.items()}
         labels = json.dumps(kept, separators=(",", ":"), sort_keys=True)
-        grouped.setdefault(labels, {})[suffix] = sample.value
+        if bound:
+            buckets.setdefault(labels, {})[float(bound)] = sample.value
+        else:
+            grouped.setdefault(labels, {})[suffix] = sample.value
     for labels, values in grouped.items():
         value, total = values.get("_count" if histogram else "", 0.0), values.get("_sum", 0.0)
         # NaN means that the process has no current value: a gap.
         if math.isfinite(value) and math.isfinite(total):
-            yield Point(process, family.name, labels, at, value, total, "", family.type)
+            found = _buckets(buckets.get(labels, {}), value)
+            yield Point(process, family.name, labels, at, value, total, found, family.type)
+
+
+def _buckets(cumulative: Mapping[float, float], count: float) -> str:
+    """Return the stored form of *cumulative* counts by upper bound; empty if they contradict."""
+    bounds = sorted(cumulative)
+    before = (0.0, *(cumulative[bound] for bound in bounds))
+    counts = [upper - lower for lower, upper in itertools.pairwise(before)]
+    if not bounds or bounds[-1] != math.inf or before[-1] != count or min(counts) < 0:
+        return ""
+    # Most counts are whole; as such they take fewer characters.
+    whole = [int(n) if n.is_integer() else n for n in counts]
+    return histograms.encode(histograms.Explicit(bounds[:-1], whole))

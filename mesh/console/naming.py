@@ -88,11 +88,17 @@ def rpc(attributes: Mapping[str, Any], name: str) -> str:
 
 
 def span_name(name: str, attributes: Mapping[str, Any]) -> str:
-    """Return the name of a span, marked if a proxy found no route."""
+    """
+    Return the name of a span, without the ``other`` of requests that matched no route.
+
+    The edge knows the routes of the API only. All other paths, such as pages, are known to the
+    gateway, whose span arrives seconds later, or never if the gateway is down.
+    """
     if name.rpartition(" ")[2] not in {"", "other"}:
         return name
     verb = attributes.get(emitted.HTTP_METHOD) or attributes.get("http.method") or ""
-    return f"{verb} (no route)".strip()
+    unknown = "(outside the API)" if attributes.get("component") == "proxy" else "(no route)"
+    return f"{verb} {unknown}".strip()
 
 
 def code(attributes: Mapping[str, Any]) -> str:

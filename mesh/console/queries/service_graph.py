@@ -37,6 +37,7 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
     seen = observed(db, since=now // 60_000_000 - minutes, until=now // 60_000_000)
     ever, refused = _ever(db), _ever_refused(db)
     declared = dict(_declared(mesh))
+    lasting = {method.short_name for method in mesh if method.stays_open}
     found = []
     for key in sorted(declared.keys() | seen.keys() | ever.keys()):
         source, target, rpc = key
@@ -51,6 +52,7 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
                 "declared": allowed,
                 "observed": bool(calls),
                 "everObserved": key in ever,
+                "staysOpen": rpc in lasting,
                 "calls": calls,
                 "rate": calls / (minutes * 60),
                 "errors": one.errors,

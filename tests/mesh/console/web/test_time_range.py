@@ -113,13 +113,28 @@ async def test_graph_at_a_time(running: Running) -> None:
 
 async def test_named_by_route(running: Running) -> None:
     """
-    A trace without a matching route at the proxy is not called "other".
+    A trace is never called "other": until the gateway's span arrives, it is outside the API; then
+    it has the gateway's route, or none.
     """
-    batch = Batch()
-    batch.span("gateway-envoy", "other", component="proxy", http__request__method="GET")
-    await running.take("traces", batch.request)
 
-    assert ["GET (no route)"] == [one["name"] for one in (await running.get("traces"))["items"]]
+    async def names() -> list[str]:
+        return [one["name"] for one in (await running.get("traces"))["items"]]
+
+    edges = {}
+    for route in ("/signup", "other"):
+        batch = Batch()
+        edges[route] = batch.span(
+            "gateway-envoy", "GET other", component="proxy", http__method="GET"
+        )
+        await running.take("traces", batch.request)
+    assert ["GET (outside the API)"] * 2 == await names()
+
+    for route, edge in edges.items():
+        batch = Batch()
+        ids = {"trace": edge.trace_id, "parent": edge.span_id}
+        batch.span("gateway", f"GET {route}", **ids, http__request__method="GET")
+        await running.take("traces", batch.request)
+    assert {"GET /signup", "GET (no route)"} == set(await names())
 
 
 async def test_rank(running: Running) -> None:

@@ -84,7 +84,9 @@ function joined(edges) {
   const pairs = new Map();
   for (const edge of edges) {
     const pair = pairs.get(key(edge)) ?? { key: key(edge), from: edge.from, to: edge.to, rate: 0, calls: 0, errors: 0, refused: 0, undeclared: false, observed: false, ever: false };
-    for (const name of ["rate", "calls", "errors", "refused"]) pair[name] += edge[name];
+    for (const name of ["rate", "calls", "refused"]) pair[name] += edge[name];
+    // A stream is counted when it ends, and each failed attempt to open one, as when a service starts: no measure of failing.
+    pair.errors += edge.staysOpen ? 0 : edge.errors;
     pair.undeclared ||= !edge.declared;
     pair.observed ||= edge.observed;
     pair.ever ||= edge.everObserved;

@@ -16,7 +16,7 @@ export async function overview(main, { signal }) {
       get("overview", range(), signal),
       get("traces", { status: "error", limit: MOST_FAILURES, ...range() }, signal),
     ]);
-    refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items));
+    refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items, found.items));
   };
   await every(5000, signal, update);
 }
@@ -98,16 +98,23 @@ function service(item) {
 /** Describes a clock offset, which affects every time that the service reports. */
 export const offset = (seconds) => `clock ${ms(Math.abs(seconds) * 1000)} ${seconds > 0 ? "ahead" : "behind"}`;
 
+/** The service that was starting when a call of it failed; empty for a failure that matters. */
+function starting(item, services) {
+  const name = item.rpc ? item.rpc.split(".")[0] : "gateway", at = Date.parse(item.start);
+  const phase = services.find((one) => one.service === name)?.starting;
+  return phase && at >= Date.parse(phase.from) && at <= Date.parse(phase.to) ? name : "";
+}
+
 /** One row per method and code, the latest first: a call that fails again and again would fill the page. */
-function failures(found) {
-  const groups = Map.groupBy(found, (item) => `${item.rpc || item.name} ${item.code}`);
-  const items = [...groups.values()].map((alike) => ({ ...alike[0], times: alike.length }));
+function failures(found, services) {
+  const groups = Map.groupBy(found, (item) => `${item.rpc || item.name} ${item.code} ${starting(item, services)}`);
+  const items = [...groups.values()].map((alike) => ({ ...alike[0], times: alike.length, early: starting(alike[0], services) }));
   if (!items.length) return null;
   return h("section", { class: "card flush" }, h("h2", {}, "Latest failures"),
     h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},
       h("td", {}, clock(item.start, false)),
       h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name),
         item.times > 1 ? h("small", { class: "muted" }, ` ${item.times}${found.length < MOST_FAILURES ? "" : " or more"} times`) : null),
-      h("td", {}, item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
+      h("td", {}, item.early ? pill("", `while ${item.early} was starting`) : item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
       h("td", { class: "num" }, ms(item.durationMs)))))));
 }

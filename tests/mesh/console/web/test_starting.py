@@ -1,0 +1,108 @@
+"""What fails while a service starts does not look like a failure."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from playwright.async_api import Browser, expect
+
+from mesh.console.intake.scraper import Seen
+from mesh.console.queries import overview
+from mesh.console.settings import Target
+from tests.mesh.console.conftest import Running
+from tests.mesh.console.telemetry import CLIENT, Batch, now
+from tests.mesh.console.web.conftest import BROWSER, opened
+
+pytestmark = BROWSER
+
+SECOND = 1_000_000
+WATCH = "amarre.auth.v1.AuthService/WatchRevocations"
+LOG_IN = "amarre.auth.v1.AuthService/LogIn"
+
+
+def auth(began: int, up: int, process: str = "auth") -> Seen:
+    """A process of Auth that began *began* and was up *up* seconds ago."""
+    seen = Seen(Target(process=process, url="http://127.0.0.1:1/metrics"))
+    at = now() // 1000
+    seen.gauges = {overview.STARTED: at / 1e6 - began}
+    seen.at, seen.up_since, seen.fault = at, at - up * SECOND, ""
+    return seen
+
+
+def fail(batch: Batch, method: str, ago: float) -> None:
+    """Add a call that the gateway's proxy ends."""
+    start = now() - int(timedelta(seconds=ago).total_seconds() * 1e9)
+    given: dict[str, Any] = {"kind": CLIENT, "start": start, "component": "proxy", "error": True}
+    batch.rpc("gateway-envoy", method, "UNAVAILABLE", **given)
+
+
+async def test_failures(browser: Browser, running: Running) -> None:
+    """
+    Calls that fail while their service starts are called that; later ones show their code.
+    """
+    running.context.seen.append(auth(began=120, up=118))
+    batch = Batch()
+    for ago in (119, 118.5):
+        fail(batch, WATCH, ago)
+    fail(batch, LOG_IN, 60)
+    fail(batch, LOG_IN, 150)
+    await running.take("traces", batch.request)
+    page, complaints = await opened(browser, running)
+    rows = page.get_by_role("row")
+
+    row = rows.filter(has_text="auth.WatchRevocations")
+    await expect(row).to_contain_text("2 times")
+    await expect(row).to_contain_text("while auth was starting")
+    await expect(row).not_to_contain_text("UNAVAILABLE")
+    row = rows.filter(has_text="auth.LogIn")
+    await expect(row).to_contain_text("2 times")
+    await expect(row).to_contain_text("UNAVAILABLE")
+    assert [] == complaints
+
+
+async def test_not_starting(running: Running) -> None:
+    """
+    A service does not start while another process of it serves, nor when only the console starts.
+    """
+
+    async def starting() -> Any:
+        items = (await running.get("overview"))["items"]
+        return next(one["starting"] for one in items if one["service"] == "auth")
+
+    seen = running.context.seen
+    seen.append(auth(began=3000, up=2))
+    assert await starting() is None
+    seen[:] = [auth(began=20, up=18), auth(began=5000, up=4998, process="auth-2")]
+    since = datetime.fromisoformat((await starting())["from"])
+    assert datetime.now(UTC) - since > timedelta(seconds=4000)
+
+
+async def test_graph(browser: Browser, running: Running) -> None:
+    """
+    Failed attempts to open a stream do not make an edge of the graph fail; failed calls do.
+    """
+    batch = Batch()
+    for _ in range(5):
+        for method in (WATCH, LOG_IN):
+            trace = batch.span("gateway", method, kind=CLIENT)
+            batch.rpc(
+                "auth",
+                method,
+                "UNAVAILABLE",
+                trace=trace.trace_id,
+                parent=trace.span_id,
+                error=True,
+            )
+        trace = batch.span("survey", WATCH, kind=CLIENT)
+        batch.rpc(
+            "auth", WATCH, "UNAVAILABLE", trace=trace.trace_id, parent=trace.span_id, error=True
+        )
+    await running.take("traces", batch.request)
+    page, _ = await opened(browser, running)
+    await page.get_by_role("link", name="Graph").click()
+
+    await expect(page.get_by_role("button", name="gateway calls auth: ")).to_have_accessible_name(
+        "gateway calls auth: 0.7/min, 5 of 10 failed"
+    )
+    await expect(page.get_by_role("button", name="survey calls auth: ")).to_have_accessible_name(
+        "survey calls auth: 0.3/min"
+    )

@@ -97,7 +97,7 @@ TOGETHER = {
             lambda m: intruder(m, "health", "survey", "/amarre.survey.v1.SurveyService/GetLink"),
             "survey",
             "CallersRefused",
-            "by health",
+            "by spiffe://amarre.local/ns/amarre/sa/health",
         ),
     ),
     "wrong answers": (

@@ -345,6 +345,8 @@ def _trace(
         facts[names.USER] = telemetry.pseudonym(current.user.id)
     if code in names.SECURITY_CODES:
         facts[names.POLICY] = method.source
+        if current is not None:
+            facts[names.CALLER_ID] = str(current.caller)
     error = reason if code in names.FAULT_CODES else ""
     if span is not None:
         tracing.mark(span, facts, error=error)

@@ -2,27 +2,27 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
-from mesh.console.incidents.alert import LATELY, Alert, Counted, Situation
+from mesh.chassis.telemetry.names import CALLER_ID
+from mesh.console.incidents.alert import LATELY, RECENT, Alert, Counted, Situation
 from mesh.console.naming import cluster_workload, workload
 from mesh.console.queries.increases import LIMIT_REFUSALS, REFUSALS, Increase
 from mesh.console.queries.mesh_status import ejections, of_proxies
 from mesh.console.queries.objectives import FAST, SLOW, Total, totals
-from mesh.console.queries.service_graph import Key
-from mesh.console.queries.service_graph import Seen as Edge
 from mesh.contract.policy import Mesh
 
 MIN_BURNT = 5
 """Fewer failures do not alert: at a low rate, a single failure exceeds any budget."""
 MIN_REFUSED = 10
+MOST_DENIED = 1000
+"""The number of denied calls that are searched for the identity of their caller."""
 
 
 def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[Alert]:
     """Yield the alerts of this file."""
-    yield from _denied_callers(counted.recent)
-    yield from _callers_denied_by_proxies(s, counted.edges)
+    yield from _denied_callers(s, counted, db)
     yield from _saturated(s)
     yield from _overloaded(s, counted.lately)
     yield from _burning(db, s.mesh, now=s.now // 1_000_000)
@@ -32,37 +32,48 @@ def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[A
             yield one
 
 
-def _denied_callers(recent: Sequence[Increase]) -> Iterator[Alert]:
-    by_rpc: dict[tuple[str, str], float] = {}
-    for one in recent:
+def _denied_callers(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[Alert]:
+    """
+    Yield methods that deny callers which their contract does not name.
+
+    Without proxies, services count what they deny; behind a proxy, they do not see these calls, but
+    the proxy's spans do.
+    """
+    by_service, by_proxy = Counter[str](), Counter[str]()
+    for one in counted.recent:
         if one.name == REFUSALS and one.labels.get("reason") == "PERMISSION_DENIED":
-            key = one.labels["service"], one.labels["method"]
-            by_rpc[key] = by_rpc.get(key, 0) + one.events
-    for (service, method), count in sorted(by_rpc.items()):
+            by_service[f"{one.labels['service']}.{one.labels['method']}"] += round(one.events)
+    callers: dict[str, set[str]] = defaultdict(set)
+    methods = {method.short_name: method for method in s.mesh}
+    for (source, _, rpc), edge in counted.edges.items():
+        if rpc in methods and not methods[rpc].allows(source):
+            by_proxy[rpc] += edge.refused
+            callers[rpc].add(source or "an unknown caller")
+    for rpc, count in sorted((by_service | by_proxy).items()):
         if count > MIN_REFUSED:
+            ids = _spiffe_ids(db, rpc, callers[rpc], since=s.since(RECENT))
+            who = " and ".join(ids) or "a caller or user without permission"
+            why = "; its contract does not name this caller" if ids else ""
             yield Alert(
                 "CallersRefused",
-                service,
-                f"{count:.0f} calls to {service}.{method} by a caller without permission"
-                " were denied.",
-                f"{service}.{method}",
+                rpc.partition(".")[0],
+                f"{count} calls to {rpc} by {who} were denied{why}.",
+                rpc,
             )
 
 
-def _callers_denied_by_proxies(s: Situation, edges: Mapping[Key, Edge]) -> Iterator[Alert]:
-    """Yield callers that proxies deny: the service behind the proxy does not see their calls."""
-    methods = {method.short_name: method for method in s.mesh}
-    for (source, _, rpc), edge in edges.items():
-        method = methods.get(rpc)
-        if method is None or edge.refused <= MIN_REFUSED or method.allows(source):
-            continue
-        yield Alert(
-            "CallersRefused",
-            method.service,
-            f"{edge.refused} calls to {rpc} by {source or 'an unknown caller'}, which its contract"
-            " does not name, were denied.",
-            rpc,
-        )
+def _spiffe_ids(
+    db: sqlite3.Connection, rpc: str, callers: Iterable[str], *, since: int
+) -> list[str]:
+    """Return the SPIFFE id of each of *callers*, or its name if no span has the id."""
+    rows = db.execute(
+        "SELECT json_extract(s.attributes, ?) AS caller FROM spans s JOIN names n ON n.id = s.rpc"
+        " WHERE n.text = ? AND s.start >= ? AND s.code = 'PERMISSION_DENIED' AND caller NOTNULL"
+        " ORDER BY s.start DESC LIMIT ?",
+        (f'$."{CALLER_ID}"', rpc, since, MOST_DENIED),
+    )
+    known = {str(row[0]).rpartition("/")[2]: str(row[0]) for row in rows}
+    return [known.get(name, name) for name in sorted(callers)]
 
 
 def _retries(s: Situation) -> Iterator[Alert]:

@@ -105,8 +105,10 @@ class Evaluator:
 
 
 def first_failure(db: sqlite3.Connection, incident: Incident) -> str:
-    """Return the id of the first failed trace of an incident; empty if none is stored."""
+    """Return the id of the first failed or denied trace of an incident; empty if there is none."""
     since = incident.since - BEFORE_SECONDS * 1_000_000
+    if incident.alert.name == "CallersRefused":
+        return _first_denied(db, incident.alert.subject, since)
     outside = set(DEPENDENCIES.values())
     for service in (*(s for s in incident.services if s not in outside), ""):
         wanted = traces.Search(service=service, status="error", since=since, limit=500)
@@ -114,6 +116,17 @@ def first_failure(db: sqlite3.Connection, incident: Incident) -> str:
         if found:
             return str(found[-1]["traceId"])
     return ""
+
+
+def _first_denied(db: sqlite3.Connection, rpc: str, since: int) -> str:
+    """Return the id of the first trace with a denied call: it failed, but not the service."""
+    row = db.execute(
+        "SELECT t.trace_id FROM spans s JOIN names n ON n.id = s.rpc"
+        " JOIN traces t ON t.id = s.trace WHERE n.text = ? AND s.start >= ?"
+        " AND s.code = 'PERMISSION_DENIED' ORDER BY s.start LIMIT 1",
+        (rpc, since),
+    ).fetchone()
+    return str(row[0].hex()) if row else ""
 
 
 def _served(found: Mapping[str, Any]) -> Alert | None:

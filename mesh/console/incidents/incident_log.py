@@ -9,14 +9,14 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from mesh.console.clock import rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alert import Alert
-from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer
+from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer, key_of
 from mesh.console.incidents.changes import Change, us
 
 QUIET = timedelta(seconds=20)
@@ -39,6 +39,8 @@ class Incident:
     changes: list[Change] = field(default_factory=list)
     trace_id: str = ""
     ended: int = 0
+    explained: Alert | None = None
+    """The last alert of the console itself: it names callers, processes and reasons."""
 
     @property
     def keys(self) -> set[tuple[str, str]]:
@@ -146,6 +148,11 @@ class IncidentLog:
             kept = Incident(hashlib.sha256(key.encode()).hexdigest()[:12], now, now, cause.alert)
             self._incidents[kept.id] = kept
         kept.alert, kept.effects, kept.seen = cause.alert, cause.effects, now
+        if kept.alert.source == "console":
+            kept.explained = kept.alert
+        elif kept.explained and key_of(kept.explained) == key_of(kept.alert):
+            # Prometheus clears an alert later, and says less about it.
+            kept.alert = replace(kept.explained, source=kept.alert.source)
 
     def _store(self, one: Incident) -> None:
         found = one.to_json()

@@ -130,7 +130,7 @@ class TestSampledCall:
         assert {"INTERNAL"} == {(span.attributes or {})[names.ERROR_TYPE] for span in spans}
 
     async def test_refusal(self, stub: Any, spans: Spans) -> None:
-        """A denied call names the policy option."""
+        """A denied call names the policy option and the SPIFFE id of the caller."""
         tracing.resume(SAMPLED)
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.GetLink(pb.GetLinkRequest(record="one", instrument="form"))
@@ -138,6 +138,9 @@ class TestSampledCall:
         await told(spans, 2)
 
         (server,) = spans.of("SERVER")
+        caller = str((server.attributes or {})[names.CALLER_ID])
+        assert caller.startswith("spiffe://")
+        assert caller.endswith("/sa/gateway")
         policy = (server.attributes or {})[names.POLICY]
         assert str(policy).startswith("amarre/survey/v1/survey_service.proto:")
 

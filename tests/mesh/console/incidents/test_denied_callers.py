@@ -1,0 +1,62 @@
+"""An incident about denied calls names the caller and the method."""
+
+import pytest
+
+from mesh.console.incidents.alert import Alert
+from mesh.console.incidents.causes import Cause
+from mesh.console.incidents.incident_log import IncidentLog
+from tests.mesh.console.conftest import Running
+from tests.mesh.console.incidents.test_alert_servers import once
+from tests.mesh.console.telemetry import LIST, Batch
+
+INTRUDER = "spiffe://amarre.local/ns/amarre/sa/health"
+SUMMARY = (
+    f"30 calls to survey.ListRequests by {INTRUDER} were denied; its contract does not name this"
+    " caller."
+)
+
+
+@pytest.mark.parametrize(
+    ("process", "facts"),
+    [
+        ("survey-envoy", {"component": "proxy"}),
+        ("survey", {"amarre__caller": "health"}),
+    ],
+    ids=["by the proxy", "by the service"],
+)
+async def test_named(running: Running, process: str, facts: dict[str, str]) -> None:
+    """
+    The row names the SPIFFE id and the method, and links to the first denied call.
+    """
+    batch = Batch()
+    denied = [
+        batch.rpc(process, LIST, "PERMISSION_DENIED", amarre__caller_id=INTRUDER, **facts)
+        for _ in range(30)
+    ]
+    # A user without permission, by a caller with permission, is not part of it.
+    batch.rpc("survey", LIST, "PERMISSION_DENIED", amarre__caller="gateway")
+    await running.take("traces", batch.request)
+    found = await once(
+        running, lambda found: found["incidents"] and found["incidents"][0]["traceId"]
+    )
+
+    (incident,) = found["incidents"]
+    assert ("CallersRefused", "survey", SUMMARY) == tuple(
+        incident["cause"][key] for key in ("alert", "service", "summary")
+    )
+    assert denied[0].trace_id.hex() == incident["traceId"]
+
+
+def test_explanation_stays() -> None:
+    """
+    While only Prometheus still reports an alert, its incident keeps the console's explanation.
+    """
+    log = IncidentLog()
+    ours = Alert("CallersRefused", "survey", SUMMARY, "survey.ListRequests")
+    served = Alert("CallersRefused", "survey", "survey denies callers.", source="prometheus")
+    for at, alert in enumerate((served, ours, served)):
+        log.update([Cause(alert, ())], lambda *_: [], at)
+    (incident,) = log.firing()
+
+    assert (SUMMARY, ["survey.ListRequests"]) == (incident.alert.message, incident.rpcs)
+    assert "prometheus" == incident.to_json()["source"]

@@ -5,6 +5,7 @@ Outbound: one route per method with its deadline, its retries if the contract de
 idempotent, and the canary's weight. Inbound: one route per method with its injected fault.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from mesh.contract.policy import Method, Service
@@ -26,6 +27,12 @@ from mesh.render.envoy.telemetry import UNTRACED
 
 MOST_RETRIES = 2
 RETRY_ON = "unavailable,reset-before-request,connect-failure,refused-stream"
+STREAM_MARGIN = timedelta(seconds=1)
+"""
+How long after its deadline a proxy ends a stream that neither caller nor service has ended.
+
+A proxy can only reset a stream after its first message, which callers see as INTERNAL.
+"""
 _HEALTH_SECONDS = "2s"
 _FAULT = "envoy.filters.http.fault"
 
@@ -113,20 +120,20 @@ def _to_canary(method: Method) -> dict[str, Any]:
 
 
 def limits(method: Method) -> dict[str, Any]:
-    """The contract's deadline, or the caller's if shorter."""
-    deadline = seconds(method.deadline)
-    duration = {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline}
-    if method.stays_open:
-        return {
-            "timeout": "0s",
-            "idle_timeout": "0s",
-            "priority": "HIGH",
-            "max_stream_duration": duration,
-        }
-    return {
-        "timeout": "0s" if method.streams else deadline,
-        "max_stream_duration": duration,
+    """Return the limits of a call at its caller, see `duration`."""
+    limited = {
+        "timeout": "0s" if method.streams else seconds(method.deadline),
+        "max_stream_duration": duration(method),
     }
+    return limited | ({"idle_timeout": "0s", "priority": "HIGH"} if method.stays_open else {})
+
+
+def duration(method: Method) -> dict[str, Any]:
+    """Return the contract's deadline, or the caller's if shorter; a margin above it for streams."""
+    if method.streams:
+        return {"max_stream_duration": seconds(method.deadline + STREAM_MARGIN)}
+    deadline = seconds(method.deadline)
+    return {"max_stream_duration": deadline, "grpc_timeout_header_max": deadline}
 
 
 def retries(method: Method) -> dict[str, Any]:
@@ -158,7 +165,6 @@ def inbound_route(
     method: Method, fault: InjectedFault | None = None, *, cluster: str = APP
 ) -> dict[str, Any]:
     """Return the route to the proxy's own process, which is *cluster*."""
-    deadline = seconds(method.deadline)
     route: dict[str, Any] = {
         "#": method.source,
         "name": method.short_name,
@@ -167,10 +173,7 @@ def inbound_route(
         "route": {
             "cluster": cluster,
             "timeout": "0s",
-            "max_stream_duration": {
-                "max_stream_duration": deadline,
-                "grpc_timeout_header_max": deadline,
-            },
+            "max_stream_duration": duration(method),
         },
     }
     if method.stays_open:

@@ -1,6 +1,7 @@
 """EnvoyFilters for what Istio's own resources cannot express; see also `make test-cluster`."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from mesh.contract import policy
 from mesh.contract.policy import Method
 from mesh.render import deployment, istio
 from mesh.render.envoy import clusters, errors
+from mesh.render.envoy.routes import STREAM_MARGIN
 from mesh.render.envoy.text import COMMENT
 
 MESH = policy.load()
@@ -35,10 +37,12 @@ def routes(workload: str, context: str) -> Iterator[tuple[dict[str, Any], dict[s
 def test_deadline_at_both_ends(method: Method) -> None:
     """
     The deadline is a stream duration, which Envoy does not shorten to one attempt, at every caller
-    and on every route of the method; the callee's proxy enforces it too.
+    and on every route of the method; the callee's proxy enforces it too. Both let streams end by
+    themselves.
     """
     callee = DEPLOYED.workload(method.service)
-    expected = f"{method.deadline.total_seconds():g}s"
+    margin = STREAM_MARGIN if method.streams else timedelta()
+    expected = f"{(method.deadline + margin).total_seconds():g}s"
     names = {method.name} if method.stays_open else {method.name, f"{method.name}-canary"}
     for caller in DEPLOYED.callers(callee.name):
         found = {

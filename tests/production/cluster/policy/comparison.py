@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from mesh.contract.policy import Method
 from mesh.render import registry
 from mesh.render.deployment import OPERATOR, Deployment, Workload, principal
 from mesh.render.envoy.errors import HEALTH_CHECK_FAILED
+from mesh.render.envoy.routes import STREAM_MARGIN
 from tests.production.cluster.policy import edge
 from tests.production.cluster.policy.rbac import Call, allowed
 from tests.production.cluster.policy.table import Row, first, seconds
@@ -91,10 +93,12 @@ def _route(method: Method, caller: Workload, callee: Workload, dump: Dump) -> It
             continue
         route = found["route"]
         duration = route.get("max_stream_duration", {})
-        deadline = method.deadline.total_seconds()
-        yield Row("deadline", where, deadline, seconds(duration.get("max_stream_duration")))
+        margin = STREAM_MARGIN if method.streams else timedelta()
+        ends = (method.deadline + margin).total_seconds()
+        yield Row("deadline", where, ends, seconds(duration.get("max_stream_duration")))
         longest = seconds(duration.get("grpc_timeout_header_max"))
-        yield Row("longest deadline of a caller", where, deadline, longest)
+        # A proxy could only reset a stream then.
+        yield Row("longest deadline of a caller", where, 0 if method.streams else ends, longest)
         retry, mine = route.get("retry_policy", {}), local.get("retry_policy", {})
         attempts = retry.get("num_retries", 1 if retry.get("retry_on") else 0)
         yield Row("retries", where, mine.get("num_retries", 0), attempts)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,7 @@ import pytest
 from tests.background import in_background
 from tests.production.cluster.control_plane import Resource, eventually
 from tests.production.cluster.traffic.pod import Pod
-from tests.production.cluster.traffic.running_mesh import DEPLOYED, Mesh, made
+from tests.production.cluster.traffic.running_mesh import ADA, DEPLOYED, Mesh, made, request
 
 SERVICE = "survey"
 READ = DEPLOYED.mesh.method("survey.ListRequests")
@@ -225,7 +226,9 @@ def test_drained(two: Mesh) -> None:
     error.
     """
     _, leaving = two.pods[SERVICE]
-    watches = two.requests([WATCH] * STREAMS, first=False, timeout=STREAM_SECONDS)
+    # One user may have five streams at a replica.
+    tokens = [two.token(SERVICE, "gateway", replace(ADA, id=f"ada-{n}")) for n in range(STREAMS)]
+    watches = [request(WATCH, token, first=False, timeout=STREAM_SECONDS) for token in tokens]
     with ThreadPoolExecutor(1) as pool:
         with load(two) as ends:
             watched = pool.submit(made, two.one("gateway").place, watches, at_once=STREAMS)

@@ -8,7 +8,7 @@ for other senders.
 from typing import Any
 
 from mesh.chassis.telemetry import names
-from mesh.chassis.telemetry.logs import sensitive_names
+from mesh.contract.credential_names import personal_names
 from mesh.render.envoy.text import document
 
 Files = dict[str, str]
@@ -119,7 +119,7 @@ def _processors() -> dict[str, Any]:
             ],
         },
         "attributes/sensitive": {
-            "actions": [{"key": key, "action": "delete"} for key in sorted(sensitive_names())]
+            "actions": [{"key": key, "action": "delete"} for key in sorted(personal_names())]
         },
         "redaction": {
             "allow_all_keys": True,

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mesh.chassis.telemetry import names
-from mesh.chassis.telemetry.logs import sensitive_names
+from mesh.contract.credential_names import personal_names
 from mesh.render import collector, registry, signals
 
 FOLDER = registry.ROOT / "mesh/observability"
@@ -53,7 +53,7 @@ class TestCollector:
         deleted = {a["key"] for a in COLLECTOR["processors"]["attributes/sensitive"]["actions"]}
 
         assert {"email", "session_secret", "user_token"} <= deleted
-        assert sensitive_names() == deleted
+        assert personal_names() == deleted
         assert set() == deleted & set(signals.schema()["logs"]["fields"])
 
     @pytest.mark.parametrize(

@@ -1,21 +1,17 @@
-"""Logs: JSON lines on stdout, classified by ``kind``, with sensitive fields redacted.
+"""Logs: JSON lines on stdout, classified by ``kind``, redacted by `mesh.contract.redaction`.
 
 ``kind`` is ``access``, ``error``, ``slow`` or ``security``, and ``event`` for everything else.
 """
 
 import contextlib
-import functools
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TextIO
 
 import structlog
-from google.protobuf.descriptor import Descriptor
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor
 
@@ -24,15 +20,13 @@ from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.telemetry.allowance import Allowance
 from mesh.chassis.telemetry.metrics import LOG_LINES_LOST, SLOW_CALLS_NOT_RECORDED
 from mesh.chassis.telemetry.pseudonym import pseudonym
-from mesh.contract import policy, sensitivity
+from mesh.contract import redaction
 from mesh.contract.model import LONGEST_CALL
 
-REDACTED = "[redacted]"
 QUIET_SECONDS = 60.0
 _SDK = "opentelemetry"
-_TOO_COMMON = frozenset({"data", "name", "title"})
-"""Sensitive field names that log lines use with another meaning; the fields are never logged."""
-_ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
+_LIBRARY_RECORD = frozenset({"_record", "_from_structlog"})
+"""What `structlog.stdlib.ProcessorFormatter` adds and removes."""
 
 slow_calls = Allowance(per_second=10, burst=50)
 """Rate limit of recorded slow calls."""
@@ -52,6 +46,7 @@ def configure_logs(
 ) -> None:
     """Write our lines to stdout, and those of libraries from WARNING up.
 
+    Python's own warnings and uncaught exceptions become lines too, so that they are redacted.
     Lines are JSON unless a *renderer* is given.
     """
 
@@ -62,13 +57,14 @@ def configure_logs(
 
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        structlog.processors.format_exc_info,
+        redact,
+        # What follows is the mesh's own: names, times, ids and pseudonyms.
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         add_names,
         _add_call,
         _add_kind,
-        structlog.processors.format_exc_info,
-        redact,
     ]
     lines = _Lines(sys.stdout)
     last: list[Processor] = [_emit, renderer or structlog.processors.JSONRenderer(default=str)]
@@ -87,6 +83,7 @@ def configure_logs(
     )
     handler.addFilter(_OncePerMinute())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    _log_what_python_prints()
 
 
 def kind_of(code: str, elapsed: float, objective: timedelta) -> str:
@@ -124,38 +121,32 @@ def is_logged(kind: str, span: trace.Span | None, *, behind_proxy: bool) -> bool
 
 
 def redact(_: object, __: str, event: EventDict) -> EventDict:
-    """Redact fields that the contracts mark as sensitive, and e-mail addresses in text."""
-    sensitive = sensitive_names()
-    for key, value in event.items():
-        if key in sensitive:
-            event[key] = REDACTED
-        elif isinstance(value, str):
-            if "@" in value:
-                event[key] = _ADDRESS.sub(REDACTED, value)
-        elif isinstance(value, Message):
-            event[key] = MessageToDict(sensitivity.without_personal(value))
-    return event
+    """Redact *event* with the rule for all telemetry; convert what is not JSON."""
+    return {
+        key: value if key in _LIBRARY_RECORD else _redacted(key, value)
+        for key, value in event.items()
+    }
 
 
-@functools.cache
-def sensitive_names() -> frozenset[str]:
-    """Return the names of all fields that a message of the contracts marks as sensitive."""
-    seen: set[str] = set()
-    roots = [m.descriptor.input_type for m in policy.load()]
-    roots += [m.descriptor.output_type for m in policy.load()]
-    found = {field for root in roots for field in _sensitive(root, seen)}
-    return frozenset(found - _TOO_COMMON) | {"authorization", "cookie", "token", "password"}
+def _redacted(key: str, value: Any) -> Any:
+    try:
+        return redaction.value(key, redaction.plain(value))
+    except Exception:  # its text cannot be made, or it contains itself
+        return f"({type(value).__name__} without a text)"
 
 
-def _sensitive(descriptor: Descriptor, seen: set[str]) -> Iterator[str]:
-    if descriptor.full_name in seen:
-        return
-    seen.add(descriptor.full_name)
-    for field in descriptor.fields:
-        if sensitivity.of(field):
-            yield field.name
-        if field.message_type is not None:
-            yield from _sensitive(field.message_type, seen)
+def _log_what_python_prints() -> None:
+    """Log warnings and uncaught exceptions, which Python would print to stderr."""
+    logging.captureWarnings(capture=True)
+    log = logging.getLogger("python")
+
+    def uncaught(kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
+        if not issubclass(kind, KeyboardInterrupt | SystemExit):
+            log.error("uncaught exception", exc_info=(kind, error or kind(), trace))
+
+    sys.excepthook = uncaught
+    threading.excepthook = lambda args: uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    sys.unraisablehook = lambda args: uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def _add_call(_: object, __: str, event: EventDict) -> EventDict:

@@ -1,6 +1,8 @@
 """Metrics of every process, and the ``/metrics`` endpoint."""
 
 import asyncio
+import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -15,6 +17,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names
+from mesh.contract import redaction
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -103,6 +106,23 @@ def expose(address: str) -> None:
     server.set_app(_Page(REGISTRY))
 
 
+def redacted(family: Metric) -> Metric:
+    """Return *family* with the values of its labels redacted; itself if there is nothing to do."""
+    if all(itertools.starmap(_is_clean, (p for s in family.samples for p in s.labels.items()))):
+        return family
+    changed = Metric(family.name, family.documentation, family.type, family.unit)
+    changed.samples = [
+        sample._replace(labels={k: redaction.value(k, v) for k, v in sample.labels.items()})
+        for sample in family.samples
+    ]
+    return changed
+
+
+@functools.lru_cache(maxsize=8192)
+def _is_clean(label: str, value: str) -> bool:
+    return bool(value == redaction.value(label, value))
+
+
 class _Family(Collector):
     """A registry of one family."""
 
@@ -135,7 +155,7 @@ class _Page:
     ) -> bytes:
         known = self._texts.get(family.name)
         if known is None or known[:2] != (content_type, family.samples):
-            text = encode(_Family(family)).removesuffix(_END)
+            text = encode(_Family(redacted(family))).removesuffix(_END)
             known = self._texts[family.name] = content_type, family.samples, text
         return known[2]
 

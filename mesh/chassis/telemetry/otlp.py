@@ -19,6 +19,7 @@ from mesh.chassis.channel import NO_PROXY
 from mesh.chassis.otel_environment import endpoint as otlp_endpoint
 from mesh.chassis.otel_environment import is_exported
 from mesh.chassis.telemetry import logs, names, tracing
+from mesh.contract import redaction
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -73,7 +74,9 @@ def _resource(service: str, instance: str, env: str) -> "Resource":
         "service.version": metadata.version("amarre-mesh"),
         "deployment.environment.name": env,
     }
-    return Resource.create(ours, names.SCHEMA)
+    found = Resource.create(ours, names.SCHEMA)
+    facts = {key: redaction.value(key, value) for key, value in found.attributes.items()}
+    return Resource(facts, found.schema_url)
 
 
 def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -98,11 +101,13 @@ def _start_traces(resource: "Resource", options: dict[str, Any]) -> None:
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBasedTraceIdRatio
 
     from mesh.chassis.telemetry.conventions import Conventions
+    from mesh.chassis.telemetry.redacting import RedactingExporter
 
     sampler = ParentBasedTraceIdRatio(tracing.share())
     provider = TracerProvider(resource=resource, sampler=sampler, shutdown_on_exit=False)
     roots = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)
-    processor = Conventions(BatchSpanProcessor(OTLPSpanExporter(**options)))
+    exporter = RedactingExporter(OTLPSpanExporter(**options))
+    processor = Conventions(BatchSpanProcessor(exporter))
     for each in (provider, roots):
         each.add_span_processor(processor)
     # The global provider, so that instrumentations of libraries and of users' own code nest.

@@ -27,6 +27,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import Metric as Family
 from prometheus_client.samples import Sample
 
+from mesh.chassis.telemetry.metrics import redacted
+
 DEFAULT_SECONDS = 60.0
 _UNITS = {"_seconds": "s", "_bytes": "By"}
 """Units by the end of Prometheus's names."""
@@ -62,7 +64,8 @@ class MetricsPusher:
 
     def data(self) -> MetricsData:
         """Return the current content of the registry."""
-        metrics = [convert(f, start=self._started, now=time.time_ns()) for f in REGISTRY.collect()]
+        families = map(redacted, REGISTRY.collect())
+        metrics = [convert(f, start=self._started, now=time.time_ns()) for f in families]
         scope = ScopeMetrics(_SCOPE, [m for m in metrics if m is not None], "")
         return MetricsData([ResourceMetrics(self._resource, [scope], "")])
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from mesh.console.intake import redaction
+from mesh.contract import redaction
 
 MAX_ATTRIBUTES = 96
 MAX_CHARACTERS = 2048
@@ -86,26 +86,24 @@ def _read(pair: bytes) -> _Attribute:
     decoded = KeyValue.FromString(pair)
     value, was_cut = plain(decoded.value), False
     if isinstance(value, str) and len(value) > MAX_CHARACTERS:
-        value, was_cut = _cut(value), True
-    value = redaction.value(decoded.key, value)
+        start, was_cut = redaction.cut(value, MAX_CHARACTERS), True
+        value = redaction.value(decoded.key, f"{start}… ({len(value)} characters)")
+    else:
+        value = redaction.value(decoded.key, value)
     was_redacted = value == redaction.REDACTED
     size = len(decoded.key)
     if isinstance(value, list | dict):
         text = to_json(value)
         size += len(text)
         if len(text) > MAX_CHARACTERS:
-            value, was_cut = _cut(text), True
+            value, was_cut = f"{text[:MAX_CHARACTERS]}… ({len(text)} characters)", True
     elif isinstance(value, str):
         size += len(value)
-    key = redaction.clean(decoded.key[:200])
+    key = redaction.cut(decoded.key, 200)
     return _Attribute(key, value, f"{to_json(key)}:{to_json(value)}", size, was_cut, was_redacted)
 
 
 _remembered = functools.lru_cache(maxsize=_REMEMBERED)(_read)
-
-
-def _cut(text: str) -> str:
-    return f"{text[:MAX_CHARACTERS]}… ({len(text)} characters)"
 
 
 def _text_or_hex(found: bytes) -> str:
@@ -139,6 +137,6 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
             return [plain(one, depth - 1) for one in value.array_value.values[:MAX_ATTRIBUTES]]
         case _:
             return {
-                pair.key[:200]: plain(pair.value, depth - 1)
+                redaction.cut(pair.key, 200): plain(pair.value, depth - 1)
                 for pair in value.kvlist_value.values[:MAX_ATTRIBUTES]
             }

@@ -20,10 +20,11 @@ from google.protobuf.message import DecodeError
 
 from mesh.console import naming
 from mesh.console.clock import Now
-from mesh.console.intake import otlp_attributes, otlp_points, redaction
+from mesh.console.intake import otlp_attributes, otlp_points
 from mesh.console.intake.otlp_attributes import Attributes, to_json
 from mesh.console.store.intake_counters import REASONS, IntakeCounters
 from mesh.console.store.rows import Link, Log, Point, Row, Span
+from mesh.contract import redaction
 
 FUTURE = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -126,7 +127,7 @@ class Decoder:
         self._check_time(start)
         kept = self._attributes(span.attributes, "traces", service)
         attributes = kept.values
-        name = naming.span_name(span.name[:200], attributes)
+        name = naming.span_name(redaction.cut(span.name, 200), attributes)
         rpc = naming.rpc(attributes, name)
         code = naming.code(attributes)
         end = min(span.end_time_unix_nano // 1000, self._latest)
@@ -147,7 +148,7 @@ class Decoder:
             duration=max(0, end - start),
             error=int(_failed(span.status.code, code)),
             code=code,
-            message=redaction.clean(span.status.message[:500]),
+            message=redaction.cut(span.status.message, 500),
             probe=int(naming.is_probe(attributes, rpc, name)),
             peer=redaction.clean(naming.peer(kind, attributes, name)),
             attributes=kept.to_json(resource),
@@ -162,7 +163,7 @@ class Decoder:
         return to_json(
             [
                 {
-                    "name": redaction.clean(event.name[:200]),
+                    "name": redaction.cut(event.name, 200),
                     "at": event.time_unix_nano // 1000,
                     "attributes": self._attributes(event.attributes, "traces", service).values,
                 }
@@ -206,7 +207,7 @@ class Decoder:
             level=level,
             trace_id=record.trace_id if _is_id(record.trace_id, 16) else b"",
             span_id=record.span_id if _is_id(record.span_id, 8) else b"",
-            body=redaction.clean(text[:_MAX_BODY]),
+            body=redaction.cut(text, _MAX_BODY),
             attributes=attributes.to_json(),
         )
 
@@ -246,15 +247,15 @@ class Decoder:
         attributes = self._attributes(_bytes(point.attributes), "metrics", service)
         return Point(
             process=instance or service,
-            name=redaction.clean(metric.name[:200]),
+            name=redaction.cut(metric.name, 200),
             labels=to_json(dict(sorted(attributes.values.items()))),
             at=at,
             value=found.value,
             total=found.total,
             buckets=found.buckets,
             kind=otlp_points.series_kind(kind, getattr(metric, kind)),
-            unit=redaction.clean(metric.unit[:40]),
-            scope=redaction.clean(scope[:200]),
+            unit=redaction.cut(metric.unit, 40),
+            scope=redaction.cut(scope, 200),
             pushed=1,
             started=_started(point.start_time_unix_nano // 1000, at),
         )
@@ -321,5 +322,5 @@ def _text(record: Any, attributes: Mapping[str, Any]) -> str:
     """Return the text of a log record; for an event without a body, its name."""
     body = otlp_attributes.plain(record.body)
     if body is None:
-        return str(record.event_name or attributes.get("event.name") or "")[:_MAX_BODY]
+        return str(record.event_name or attributes.get("event.name") or "")
     return body if isinstance(body, str) else to_json(redaction.value("", body))

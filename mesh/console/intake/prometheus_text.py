@@ -20,9 +20,9 @@ from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console import histograms
-from mesh.console.intake import redaction
 from mesh.console.naming import PROBE_PATHS
 from mesh.console.store.rows import Point
+from mesh.contract import redaction
 
 RPC_SECONDS = emitted.RPC_CLIENT_DURATION
 """The client's view: includes calls that a proxy ended or that reached no server."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from mesh.console.intake import redaction
-from tests.mesh.console.intake.redaction_corpus import (
+from mesh.contract import redaction
+from tests.mesh.contract.redaction_corpus import (
     HARMLESS,
     HARMLESS_VALUES,
     NAMES,
@@ -101,6 +101,50 @@ def test_look(text: str) -> None:
     assert redaction.REDACTED in cleaned
     assert redaction.REDACTED in redaction.clean(f"{'x ' * 200}{text}")
     assert P not in stored("note", [text])
+
+
+AROUND = (
+    *(
+        ("ValueError: ", ""),
+        ("x: y: z: ", ""),
+        ("note=", ""),
+        ("a=b=", ""),
+        ("key:", ""),
+        ("a,", ""),
+    ),
+    *(('error="', '"'), ("{'detail': '", "'}"), ('{"message": "', '"}'), ("(", ")"), ("`", "`")),
+    *(("[", "]"), ("", ", then"), ("", ";x"), ("", "."), ("\t", "")),
+)
+
+
+@pytest.mark.parametrize(("before", "after"), AROUND)
+def test_within(before: str, after: str) -> None:
+    """
+    A credential is found within the value of something else, and harmless texts stay there too.
+
+    Fails if a pair whose name is not a credential hides the one in its value.
+    """
+    for text in TEXTS:
+        cleaned = redaction.clean(f"{before}{text}{after}")
+        assert not [s for s in (P, "9A81268476645C4E", "Planted") if s in cleaned], text
+    for text in HARMLESS:
+        assert f"{before}{text}{after}" == redaction.clean(f"{before}{text}{after}")
+
+
+def test_cut() -> None:
+    """
+    A text is cut after it was redacted: wherever the cut is, no part of a credential remains.
+
+    Fails if it is cut first: ``postgresql://ada:…@`` is recognised by the host that follows.
+    """
+    long = "x@example.org " * 40
+    for text in TEXTS:
+        for length in range(1, len(text), 5):
+            assert "Planted" not in redaction.cut(text, length), (text, length)
+            start = redaction.cut(f"{long}{text}", len(long) + length)
+            assert len(start) <= len(long) + length
+            assert "Planted" not in start, (text, length)
+    assert "harmless harm" == redaction.cut("harmless " * 1000, 13)
 
 
 @pytest.mark.parametrize("text", HARMLESS)

@@ -1,8 +1,9 @@
 """
-The redaction rule: credentials and personal data that are never stored.
+The redaction rule: credentials and personal data that are in no telemetry.
 
-It is the second line of defence behind the processes themselves and applies to every text of
-every signal: names, attributes, bodies, events, links and metric labels. Credentials are
+Every process applies it to what it writes and exports, and the console again to what it receives:
+to every text of every signal, that is log lines, names, attributes, bodies, events, links and
+metric labels. Credentials are
 recognised by attribute name, in any case style, and by pattern in any text, also if the text is
 percent-encoded, escaped or quoted markup; personal data by name, and e-mail addresses by pattern.
 Numbers and booleans are never credentials.
@@ -10,15 +11,25 @@ Numbers and booleans are never credentials.
 
 import functools
 import html
+import math
 import re
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any
 
-from mesh.console.intake.credential_names import is_credential, is_personal, words, words_of
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from mesh.contract import sensitivity
+from mesh.contract.credential_names import is_credential, is_personal, words, words_of
 
 REDACTED = "[redacted]"
 _DECODED_AT_MOST = 3
 """How many layers of encoding are removed to look for credentials."""
+_FOLLOWING = 512
+"""How many characters beyond a cut are read to recognise a credential at its end."""
+_LARGE = 2**63
+"""Integers from here on are written in hexadecimal: Python refuses very long decimal ones."""
 
 _PROSE = words(
     "required missing invalid expired wrong none null nil empty unknown true false yes no ok "
@@ -96,8 +107,10 @@ _QUOTED = r"[bru]{0,2}(?:\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)|`[^`]*(?:`|\Z))"
 _HELD = rf"(?:{_QUOTED}|\[[^\[\]]*(?:\]|\Z)|\{{[^{{}}]*(?:\}}|\Z)|[^\s\"'&;,(){{}}<>\[\]]+)"
 _PAIR = re.compile(
     rf"{_START}({_PREFIX}{_KEY})((?:\[\]|\])?[\"'`]?\s{{0,3}}(?:=>|:=|[=:＝])\s{{0,3}})"
-    rf"((?:(?i:bearer|basic|digest|token)\s+)?{_HELD})"
 )
+"""The start of a pair. Its value is read only after the name of a credential, so that a pair within
+the value of another, as in ``ValueError: password=…``, is found."""
+_PAIR_VALUE = re.compile(rf"(?:(?i:bearer|basic|digest|token)\s+)?{_HELD}")
 _LISTED = re.compile(rf"([\"'])({_KEY})\1(\s*,\s*)({_QUOTED})")
 """A header as a pair: ``(b'authorization', b'…')``, ``["x-api-key", "…"]``."""
 _KEY_VALUE = re.compile(
@@ -126,12 +139,32 @@ hexadecimal an Appwrite key."""
 
 
 def value(key: str, found: Any) -> Any:
-    """Return *found*, a JSON value, redacted for storage under *key*."""
+    """Return *found*, a JSON value, redacted under *key*."""
     if is_personal(key) and not isinstance(found, bool):
         return REDACTED
     if is_credential(key) and _holds_text(found):
         return REDACTED
     return _cleaned(found)
+
+
+def plain(found: Any) -> Any:
+    """Return *found* as a JSON value, so that the rule finds every text in it."""
+    match found:
+        case str() | bool() | None:
+            return found
+        case int():
+            return found if abs(found) < _LARGE else f"{found:#x}"
+        case float():
+            return found if math.isfinite(found) else str(found)
+        case Message():
+            return MessageToDict(sensitivity.without_personal(found))
+        case Mapping():
+            return {str(key): plain(one) for key, one in found.items()}
+        case bytes() | bytearray() | memoryview():
+            return bytes(found).decode(errors="backslashreplace")
+        case list() | tuple() | set() | frozenset():
+            return [plain(one) for one in found]
+    return str(found)
 
 
 def _holds_text(found: Any) -> bool:
@@ -155,7 +188,23 @@ def _cleaned(found: Any) -> Any:
 
 def clean(text: str) -> str:
     """Return *text* without credentials, e-mail addresses and query strings."""
-    return _clean_short(text) if len(text) <= 256 else _clean(text)
+    if len(text) > 256:
+        return _clean(text)
+    # Ids in lower-case hexadecimal differ each time, and no rule applies to such short ones.
+    if len(text) < 160 and text.isalnum() and text.islower() and text.isascii():
+        return text
+    return _clean_short(text)
+
+
+def cut(text: str, length: int) -> str:
+    """Return the start of *text*, redacted, at most *length* characters.
+
+    It is cut after it was redacted, since a credential may be recognised by what follows it.
+    """
+    if len(text) <= length:
+        return clean(text)[:length]
+    cleaned = clean(text[: length + _FOLLOWING])
+    return cleaned[:length] if len(text) <= length + _FOLLOWING else cleaned[:-_FOLLOWING][:length]
 
 
 def _clean(text: str) -> str:
@@ -211,7 +260,7 @@ def _without_named(text: str) -> str:
     """Return *text* without what follows the name of a credential."""
     text = _HOST_COOKIE.sub(rf"\1{REDACTED}", _COOKIES.sub(rf"\1{REDACTED}", text))
     if "=" in text or ":" in text or "＝" in text:
-        text = _KEY_VALUE.sub(_without_value, _PAIR.sub(_without_credential, text))
+        text = _KEY_VALUE.sub(_without_value, _without_pairs(text))
     if "," in text:
         text = _LISTED.sub(_without_listed, text)
     if "</" in text:
@@ -230,23 +279,37 @@ def _without_query(found: re.Match[str]) -> str:
     return f"{address}{mark}{REDACTED}"
 
 
-def _without_credential(found: re.Match[str]) -> str:
-    key, between, held = found[1], found[2], found[3]
-    if not is_credential(key) or (key.lower() in {"pass", "sid"} and "=" not in between):
-        return found[0]
+def _without_pairs(text: str) -> str:
+    parts: list[str] = []
+    done = at = 0
+    while found := _PAIR.search(text, at):
+        key, between = found.groups()
+        at = found.end()
+        if not is_credential(key) or (key.lower() in {"pass", "sid"} and "=" not in between):
+            continue
+        held = _PAIR_VALUE.match(text, at)
+        if held:
+            at = held.end()
+            if _is_secret(key, between, held[0]):
+                parts += text[done : found.end()], _quoted(held[0])
+                done = at
+    return "".join([*parts, text[done:]])
+
+
+def _is_secret(key: str, between: str, held: str) -> bool:
+    """Return whether *held*, which follows the name of a credential, is one."""
     bare = _bare(held)
     if not bare or bare.partition(" ")[0] in _PROSE or _PLACEHOLDER.fullmatch(held):
-        return found[0]
+        return False
     secret = not _PASSWORDS.isdisjoint(words_of(key))
     if not secret and re.fullmatch(r"[\d.,\s]+%?", bare):
-        return found[0]
+        return False
     if held[0] in "[{" and not re.search(
         r"[^\W\d_]", re.sub(r"[\w\"'.-]+\s*[:=]|\b(?:true|false|null)\b", "", held)
     ):
-        return found[0]
-    if ":" in between and not secret and " " in between and held.isalpha() and held.islower():
-        return found[0]
-    return f"{key}{between}{_quoted(held)}"
+        return False
+    is_word = held.isalpha() and held.islower()
+    return not (":" in between and not secret and " " in between and is_word)
 
 
 def _bare(held: str) -> str:

@@ -116,7 +116,7 @@ def is_personal(key: str) -> bool:
         return True
     # service.name is not a person's name: contract fields do not apply to OpenTelemetry namespaces.
     ours = not prefix or prefix.lower().partition(".")[0] in _OURS
-    return ours and "_".join(words_of(name)) in _personal()
+    return ours and "_".join(words_of(name)) in _of_contracts()
 
 
 def words_of(name: str) -> list[str]:
@@ -130,8 +130,13 @@ def words_of(name: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(name)]
 
 
+def personal_names() -> frozenset[str]:
+    """Return the exact names of what is personal: contract fields and standard attributes."""
+    return _of_contracts() | _PERSONS
+
+
 @functools.cache
-def _personal() -> frozenset[str]:
+def _of_contracts() -> frozenset[str]:
     """Return the names of all fields that a contract marks as personal or secret."""
     files = {method.descriptor.containing_service.file for method in policy.load()}
     files |= {used for file in files for used in file.dependencies if used.package == file.package}

@@ -97,6 +97,7 @@ async def console(
             clocks=clocks,
             control=settings.console_control,
         )
+        await context.evaluator.resume(context)
         decoder = Decoder(clock, intake, settings.console_retention, clocks.observe)
         file = settings.console_otlp_token_file
         token = read_token("AMARRE_CONSOLE_OTLP_TOKEN_FILE", file) if file else ""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 Now = Callable[[], int]
 """Returns the Unix time in microseconds."""
@@ -19,3 +20,8 @@ def rfc3339(microseconds: int) -> str:
     """Return a Unix time as text in UTC."""
     seconds, rest = divmod(microseconds, 1_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:06d}Z"
+
+
+def parse(text: str) -> int:
+    """Return the Unix time in microseconds that *text* (RFC 3339) names."""
+    return round(datetime.fromisoformat(text).timestamp() * 1e6)

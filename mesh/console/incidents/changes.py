@@ -46,6 +46,10 @@ class Change:
             and self.service in ("", workload(restart.process))
         )
 
+    def equals(self, other: "Change") -> bool:
+        """Return whether both are one change, read at different times."""
+        return self.what == other.what and abs(self.at - other.at) < us(timedelta(seconds=1))
+
     def deploys(self, service: str) -> bool:
         """Return whether this control action replaced the processes of *service*."""
         return self.service == service and self.what.startswith(_DEPLOYING) and not self.failed

@@ -3,16 +3,16 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mesh import control
+from mesh.console.clock import parse
 from mesh.console.incidents import alert_table, causes
 from mesh.console.incidents.alert import DEPENDENCIES, Alert, Situation
 from mesh.console.incidents.alerts import evaluate, worst_first
 from mesh.console.incidents.changes import us
-from mesh.console.incidents.incident_log import QUIET, Incident, IncidentLog
+from mesh.console.incidents.incident_log import QUIET, Incident, IncidentLog, unresolved
 from mesh.console.incidents.observations import Observations
 from mesh.console.naming import cluster_workload
 from mesh.console.queries import traces
@@ -39,10 +39,18 @@ class Evaluator:
         self._began: dict[tuple[str, str], tuple[int, int]] = {}
         """When each alert began to fire, and when it was last seen firing."""
 
+    async def resume(self, context: "Context") -> None:
+        """Continue where a previous run of the console stopped; before the first evaluation."""
+        self.incidents.write_to(context.writer.do)
+        earlier, alive = await context.reader.run(unresolved)
+        now = context.now()
+        self.incidents.resume(earlier, alive=alive, now=now)
+        for one in self.incidents.firing():
+            self._began |= {key: (at, one.open_until) for key, at in one.began.items()}
+
     async def run(self, context: "Context") -> None:
         """Evaluate alerts at each interval until cancelled."""
         dependencies = causes.dependencies(context.mesh)
-        self.incidents.write_to(context.writer.do)
         while True:
             await self._once(context, dependencies)
             await asyncio.sleep(EVERY_SECONDS)
@@ -75,10 +83,9 @@ class Evaluator:
         known = {(a.name, a.service) for a in self.alerts}
         others = [a for a in served if (a.name, a.service) not in known]
         firing = worst_first([*self.alerts, *others])
-        grouped = causes.group(
-            firing, dependencies or causes.dependencies(c.mesh), self._beginnings(firing, now)
-        )
-        self.incidents.update(grouped, self.observed.changes, now)
+        began = self._beginnings(firing, now)
+        grouped = causes.group(firing, dependencies or causes.dependencies(c.mesh), began)
+        self.incidents.update(grouped, self.observed.changes, now, began)
 
     def _beginnings(self, firing: Iterable[Alert], now: int) -> Callable[[Alert], int]:
         """Return a function for when an alert began to fire; short interruptions do not count."""
@@ -99,8 +106,8 @@ class Evaluator:
                 exits = await control.send_action(c.control, "exits", by="console")
         except (ControlError, TimeoutError):
             return  # The runner is stopping or busy; the next evaluation retries.
-        self.observed.note_actions(actions, _microseconds)
-        self.observed.note_exits(exits, _microseconds)
+        self.observed.note_actions(actions, parse)
+        self.observed.note_exits(exits, parse)
         self.observed.note_canaries(canaries, now)
 
 
@@ -147,7 +154,3 @@ def _served(found: Mapping[str, Any]) -> Alert | None:
     service = service or next(known, "mesh")
     subject = f"{service}.{labels['method']}" if labels.get("method") else ""
     return Alert(name, service, str(found["message"]), subject, source=str(found["source"]))
-
-
-def _microseconds(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp() * 1e6)

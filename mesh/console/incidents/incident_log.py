@@ -8,22 +8,28 @@ looked up within the retention period.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from mesh.console.clock import rfc3339
+from mesh.console.clock import parse, rfc3339
 from mesh.console.incidents import alert_table, runbooks
-from mesh.console.incidents.alert import Alert
+from mesh.console.incidents.alert import STARTING, Alert
 from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer, key_of
 from mesh.console.incidents.changes import Change, us
 
 QUIET = timedelta(seconds=20)
 """How long all alerts of an incident must be inactive before it is resolved."""
+AGAIN = STARTING + QUIET
+"""How long after a restart of the console alerts may take to fire again."""
 BEFORE = timedelta(minutes=15)
 """How far back from its start an incident shows changes."""
 MAX_KEPT = 500
+MAX_CHANGES = 20
+"""The number of changes that an incident shows."""
+Key = tuple[str, str]
+"""Name and service of an alert."""
 Write = Callable[[Callable[[Any, sqlite3.Connection], None]], bool]
 
 
@@ -39,6 +45,12 @@ class Incident:
     changes: list[Change] = field(default_factory=list)
     trace_id: str = ""
     ended: int = 0
+    before_restart: Sequence[Change] = ()
+    """What a previous run of the console saw change; this one may not have."""
+    open_until: int = 0
+    """Not resolved before: after a restart of the console, alerts take a while to fire again."""
+    began: dict[Key, int] = field(default_factory=dict)
+    """When each alert began to fire."""
     explained: Alert | None = None
     """The last alert of the console itself: it names callers, processes and reasons."""
 
@@ -60,7 +72,7 @@ class Incident:
 
     def to_json(self) -> dict[str, Any]:
         """Return the incident as the API shows it."""
-        effects = dict.fromkeys((a.name, a.service) for a in self.effects)
+        effects = dict.fromkeys(map(key_of, self.effects))
         return {
             "id": self.id,
             "state": "resolved" if self.ended else "firing",
@@ -72,9 +84,13 @@ class Incident:
                 "alert": self.alert.name,
                 "service": self.alert.service,
                 "summary": self.alert.message,
+                "since": self._began(key_of(self.alert)),
             },
-            "effects": [{"alert": name, "service": service} for name, service in effects],
-            "messages": list(dict.fromkeys(a.message for a in self.effects))[:20],
+            "effects": [
+                {"alert": name, "service": service, "since": self._began((name, service))}
+                for name, service in effects
+            ],
+            "messages": list(dict.fromkeys(a.message for a in self.effects if a.message))[:20],
             "rpcs": self.rpcs,
             "changes": [
                 {"at": rfc3339(one.at), "what": one.what, "who": one.who} for one in self.changes
@@ -82,6 +98,9 @@ class Incident:
             "traceId": self.trace_id,
             "runbook": self._runbook(),
         }
+
+    def _began(self, key: Key) -> str:
+        return rfc3339(self.began.get(key, self.since))
 
     def _runbook(self) -> str:
         if self.alert.name not in alert_table.rules():
@@ -98,9 +117,28 @@ class IncidentLog:
         self._stored: dict[str, str] = {}
 
     def write_to(self, write: Write) -> None:
-        """Start writing incidents with *write*, and resolve those of an earlier run."""
+        """Start writing incidents with *write*."""
         self._write = write
-        write(lambda _, db: close_earlier(db))
+
+    def resume(self, earlier: Iterable[Mapping[str, Any]], *, alive: int, now: int) -> None:
+        """
+        Continue the firing incidents of a previous run of the console.
+
+        Their alerts fire again within a minute, or they have ended. After a long interruption,
+        nobody knows: they ended when that run did.
+
+        Args:
+            earlier: The incidents, as the API shows them.
+            alive: When the previous run was last known to be alive.
+            now: The current time.
+        """
+        for body in earlier:
+            one = _restored(body, now)
+            if now - alive > us(SOONER):
+                one.ended = max(alive, one.since)
+                self._store(one)
+            else:
+                self._incidents[one.id] = one
 
     def firing(self) -> list[Incident]:
         """Return the firing incidents: pages before tickets, then the oldest first."""
@@ -108,20 +146,28 @@ class IncidentLog:
         return sorted(found, key=lambda one: (one.alert.severity != "page", one.since))
 
     def update(
-        self, causes: Iterable[Cause], changes: Callable[[int, int], list[Change]], now: int
+        self,
+        causes: Iterable[Cause],
+        changes: Callable[[int, int], list[Change]],
+        now: int,
+        began: Callable[[Alert], int] | None = None,
     ) -> None:
         """Update the incidents with the causes of the alerts that fire at *now*."""
         for cause in causes:
-            self._take(cause, now)
+            self._take(cause, now, began or (lambda _: now))
         for one in self.firing():
-            one.changes = changes(one.since - us(BEFORE), max(one.since, one.seen))[:20]
-            if one.seen < now - us(QUIET):
+            found = changes(one.since - us(BEFORE), max(one.since, one.seen))
+            one.changes = sorted(
+                (*found, *(c for c in one.before_restart if not any(map(c.equals, found)))),
+                key=lambda change: -change.at,
+            )[:MAX_CHANGES]
+            if one.seen < now - us(QUIET) and one.open_until < now:
                 one.ended = one.seen
             self._store(one)
         for key in list(self._incidents)[:-MAX_KEPT]:
             del self._incidents[key]
 
-    def _take(self, cause: Cause, now: int) -> None:
+    def _take(self, cause: Cause, now: int, began: Callable[[Alert], int]) -> None:
         keys = {(a.name, a.service) for a in (cause.alert, *cause.effects)}
         same = [
             one
@@ -148,6 +194,7 @@ class IncidentLog:
             kept = Incident(hashlib.sha256(key.encode()).hexdigest()[:12], now, now, cause.alert)
             self._incidents[kept.id] = kept
         kept.alert, kept.effects, kept.seen = cause.alert, cause.effects, now
+        kept.began = {key_of(one): began(one) for one in (cause.alert, *cause.effects)}
         if kept.alert.source == "console":
             kept.explained = kept.alert
         elif kept.explained and key_of(kept.explained) == key_of(kept.alert):
@@ -192,15 +239,35 @@ def one(db: sqlite3.Connection, key: str) -> dict[str, Any] | None:
     return dict(json.loads(row[0])) if row else None
 
 
-def close_earlier(db: sqlite3.Connection) -> None:
-    """Resolve incidents of an earlier run of the console; alerts that still fire open new ones."""
-    for key, since, text in db.execute(
-        "SELECT id, since, body FROM incidents WHERE ended = 0"
-    ).fetchall():
-        body: Mapping[str, Any] = json.loads(text) | {
-            "state": "resolved",
-            "resolvedAt": rfc3339(since),
-        }
-        db.execute(
-            "UPDATE incidents SET ended = ?, body = ? WHERE id = ?", (since, json.dumps(body), key)
-        )
+def unresolved(db: sqlite3.Connection) -> tuple[list[dict[str, Any]], int]:
+    """Return the incidents that a previous run left firing, and when it was last alive."""
+    rows = db.execute("SELECT body FROM incidents WHERE ended = 0")
+    (alive,) = db.execute(
+        "SELECT coalesce(max(seen), 0) FROM runs WHERE id < (SELECT max(id) FROM runs)"
+    ).fetchone()
+    return [json.loads(row[0]) for row in rows], alive
+
+
+def _restored(body: Mapping[str, Any], now: int) -> Incident:
+    """Return the incident that was stored as *body*, as if its alerts were seen just *now*."""
+    cause, source = body["cause"], body.get("source", "console")
+    subject = next(iter(body["rpcs"]), "")
+    alert = Alert(cause["alert"], cause["service"], cause["summary"], subject, source=source)
+    effects = tuple(Alert(one["alert"], one["service"], "") for one in body["effects"])
+    return Incident(
+        id=body["id"],
+        since=parse(body["since"]),
+        seen=now,
+        open_until=now + us(AGAIN),
+        alert=alert,
+        effects=effects,
+        before_restart=[
+            Change(parse(one["at"]), one["what"], one["who"]) for one in body["changes"]
+        ],
+        trace_id=body["traceId"],
+        began={
+            (one["alert"], one["service"]): parse(one.get("since", body["since"]))
+            for one in (cause, *body["effects"])
+        },
+        explained=alert,
+    )

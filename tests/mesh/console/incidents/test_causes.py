@@ -157,8 +157,8 @@ class TestIncidentLog:
         (found,) = self.see(alert("ServiceDown", "survey"), alert(BURNS, "survey", "survey.X"))
 
         assert ("firing", "console") == (found["state"], found["source"])
-        assert {"alert", "service", "summary"} == set(found["cause"])
-        assert [{"alert": BURNS, "service": "survey"}] == found["effects"]
+        assert {"alert", "service", "summary", "since"} == set(found["cause"])
+        assert [(BURNS, "survey")] == [(one["alert"], one["service"]) for one in found["effects"]]
         assert ([], "", "/runbooks/service-down.md") == (
             found["changes"],
             found["traceId"],

@@ -54,6 +54,6 @@ function calls({ methods }) {
 
 function effects(found) {
   if (!found.effects.length) return null;
-  return h("section", { class: "card flush" }, h("h2", {}, "Effects"), h("ul", { class: "plain padded" }, found.effects.map((one) => h("li", {}, h("b", {}, one.service), ` ${one.alert}`))),
+  return h("section", { class: "card flush" }, h("h2", {}, "Effects"), h("ul", { class: "plain padded" }, found.effects.map((one) => h("li", {}, h("b", {}, one.service), ` ${one.alert}`, one.since ? h("span", { class: "muted" }, ` since ${clock(one.since, false)}`) : null))),
     found.messages.length ? h("ul", { class: "plain padded muted" }, found.messages.map((text) => h("li", {}, text))) : null);
 }

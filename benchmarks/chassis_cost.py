@@ -19,6 +19,7 @@ from amarre.health.v1 import health_service_pb2_grpc as rpc
 
 from gateway.server.admission import Admission
 from mesh.chassis.call import User
+from mesh.chassis.credentials.peer_certificates import check_own
 from mesh.chassis.credentials.tls import SvidFiles, channel_credentials, server_credentials
 from mesh.chassis.identity import SpiffeId
 from mesh.chassis.interceptors.authorization import authorize_caller
@@ -57,7 +58,7 @@ async def measure() -> dict[str, dict[str, float]]:
 
 async def _calls(stack: contextlib.AsyncExitStack, svids: Path) -> dict[str, Once]:
     plain = await stack.enter_async_context(_bare(None, None))
-    of_server = server_credentials(SvidFiles(svids / "health"))
+    of_server = server_credentials(SvidFiles(svids / "health"), check_own)
     of_client = channel_credentials(SvidFiles(svids / "gateway"))
     secure = await stack.enter_async_context(_bare(of_server, of_client))
     port = await stack.enter_async_context(served(register, svids / "health"))

@@ -20,6 +20,7 @@ from mesh.chassis import background as tasks
 from mesh.chassis import telemetry
 from mesh.chassis.background import background
 from mesh.chassis.config import MeshSettings, SettingsError
+from mesh.chassis.credentials.peer_certificates import check_own
 from mesh.chassis.credentials.secret_files import SecretFileError
 from mesh.chassis.credentials.tls import SvidFiles, SvidFilesError, server_credentials
 from mesh.chassis.interceptors.peer import identify
@@ -99,7 +100,7 @@ class Server:
         Raises:
             PolicyError: A registered method has no policy; the message names it.
             ListenError: The address cannot be bound.
-            SvidFilesError: The SVID cannot be read.
+            SvidFilesError: The SVID cannot be read, or must not be used by a workload.
         """
         self._settings = settings
         self._checks = dict(checks or {})
@@ -151,9 +152,8 @@ class Server:
         try:
             if address.startswith("unix:"):
                 return self._server.add_insecure_port(address)
-            files = SvidFiles(self._settings.svid_dir)
-            files.read()
-            return self._server.add_secure_port(address, server_credentials(files))
+            credentials = server_credentials(SvidFiles(self._settings.svid_dir), check_own)
+            return self._server.add_secure_port(address, credentials)
         except RuntimeError as exc:
             raise ListenError(
                 f"Cannot listen on {address!r}: the port is in use or the address is not local. "

@@ -1,4 +1,7 @@
-"""Checks of client certificates beyond those of TLS, from SPIFFE and good practice.
+"""Checks of workload certificates beyond those of TLS, from SPIFFE and good practice.
+
+Servers apply them to the certificates of their clients, and to their own before they present it.
+Clients cannot: gRPC does not show them the certificate of the server (ADR 14).
 
 Source:
     SPIFFE X.509-SVID, sections 4 and 5; RFC 5280, section 4.2.1.9; NIST SP 800-57 (RSA 2048).
@@ -12,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from mesh.chassis.credentials.tls import SvidFilesError
+
 E = TypeVar("E", bound=x509.ExtensionType)
 LEAST_RSA_BITS = 2048
 LEAST_EC_BITS = 256
@@ -20,7 +25,7 @@ _REMEMBERED = 1024
 
 @functools.lru_cache(_REMEMBERED)
 def is_acceptable(leaf: bytes, chain: bytes) -> bool:
-    """Whether a client certificate may identify a workload; TLS has verified its signatures.
+    """Whether a certificate may identify a workload; TLS verifies its signatures.
 
     The mesh's root has path length 0, so it issues workload certificates only. TLS libraries do
     not apply the path length of a root, hence the check here and the depth in Envoy's files.
@@ -41,6 +46,21 @@ def is_acceptable(leaf: bytes, chain: bytes) -> bool:
         )
     except ValueError:
         return False
+
+
+def check_own(chain: bytes) -> None:
+    """
+    Check the certificate that a server is about to present.
+
+    Raises:
+        SvidFilesError: A client would be refused with it.
+    """
+    if not is_acceptable(chain, chain):
+        raise SvidFilesError(
+            "AMARRE_SVID_DIR: the certificate in tls.crt must not be used by a workload: it is a "
+            "CA certificate, may sign, has an RSA key below 2048 bits, or was issued by a CA below "
+            "the root. Issue another one, for example with `amarre certs issue`."
+        )
 
 
 def _is_leaf(certificate: x509.Certificate) -> bool:

@@ -6,7 +6,9 @@ its ``..data`` link, as Kubernetes does with mounted secrets.
 
 import contextlib
 import functools
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,23 +74,38 @@ def _unreadable(exc: OSError) -> SvidFilesError:
     )
 
 
-def server_credentials(files: SvidFiles) -> grpc.ServerCredentials:
-    """Return credentials that require a client certificate and reload replaced files."""
+def server_credentials(files: SvidFiles, check: Callable[[bytes], None]) -> grpc.ServerCredentials:
+    """Return credentials that require a client certificate and reload replaced files.
+
+    Args:
+        files: The SVID.
+        check: Raises `SvidFilesError` for a chain, PEM, that must not be presented.
+
+    Raises:
+        SvidFilesError: A file is missing or unreadable, or *check* refuses the certificate. Later,
+            such files are ignored, and the current certificate stays.
+    """
     current = files.version()
+    refused = ""
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         chain, key, bundle = files.read()
+        check(chain)
         return grpc.ssl_server_certificate_configuration([(key, chain)], bundle)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         # gRPC calls this for each handshake, on a separate thread: it is cheap and never raises.
-        nonlocal current
+        nonlocal current, refused
+        version = ""
         try:
             version = files.version()
             if version == current:
                 return None
             fresh = configuration()
-        except (OSError, SvidFilesError):
+        except (OSError, SvidFilesError) as exc:
+            if version != refused:
+                logging.getLogger(__name__).warning("the certificate is not replaced: %s", exc)
+            refused = version
             return None
         current = version
         return fresh

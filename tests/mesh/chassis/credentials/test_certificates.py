@@ -3,7 +3,9 @@
 Source: SPIFFE X.509-SVID, sections 4 and 5; RFC 5280, section 4.2.1.9.
 """
 
+import asyncio
 import datetime as dt
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from mesh.chassis.credentials.peer_certificates import is_acceptable
+from mesh.chassis.credentials.tls import SvidFilesError
 from mesh.chassis.testing import connected, served
 from mesh.local.pki.certificate_authority import CertificateAuthority, Issued, install
 
@@ -116,26 +119,36 @@ class Health(rpc.HealthServiceServicer):
         return pb.GetStatusResponse()
 
 
-@pytest.mark.parametrize("case", ["right", "CA", "RSA 1024", "below path length 0"])
-async def test_over_tls(
-    svids: Path, tmp_path: Path, authority: CertificateAuthority, case: str
-) -> None:
-    """A caller with the right identity but an unacceptable certificate is rejected."""
-    key: Any = rsa.generate_private_key(65_537, 1024) if case == "RSA 1024" else P256
-    chain = certificate(authority, key=key, ca=case == "CA", signs=case == "CA")
+def _register(server: Any) -> None:
+    rpc.add_HealthServiceServicer_to_server(Health(), server)
+
+
+CASES = ("right", "CA", "signs", "RSA 1024", "RSA 1536", "below path length 0")
+
+
+def _made(authority: CertificateAuthority, case: str) -> Issued:
+    """Return a certificate of the *case*, with its key."""
+    bits = int(case.removeprefix("RSA ")) if case.startswith("RSA") else 0
+    key: Any = rsa.generate_private_key(65_537, bits) if bits else P256
+    signs = case in {"CA", "signs"}
+    chain = certificate(authority, key=key, ca=case == "CA", signs=signs)
     if case.startswith("below"):
         issuer = certificate(authority, ca=True, signs=True)
         last = CertificateAuthority(x509.load_pem_x509_certificate(issuer), P256)
         chain = certificate(last) + issuer
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    bundle = authority.certificate.public_bytes(Encoding.PEM)
-    install(Issued(chain, text, bundle), tmp_path / "gateway")
+    return Issued(chain, text, authority.certificate.public_bytes(Encoding.PEM))
 
-    def register(server: Any) -> None:
-        rpc.add_HealthServiceServicer_to_server(Health(), server)
+
+@pytest.mark.parametrize("case", CASES)
+async def test_over_tls(
+    svids: Path, tmp_path: Path, authority: CertificateAuthority, case: str
+) -> None:
+    """A caller with the right identity but an unacceptable certificate is rejected."""
+    install(_made(authority, case), tmp_path / "gateway")
 
     async with (
-        served(register, svids / "health") as port,
+        served(_register, svids / "health") as port,
         connected("health", port, tmp_path / "gateway", rpc.HealthServiceStub) as stub,
     ):
         if case == "right":
@@ -144,3 +157,42 @@ async def test_over_tls(
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.GetStatus(pb.GetStatusRequest())
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_own(tmp_path: Path, authority: CertificateAuthority, case: str) -> None:
+    """A server does not start with a certificate with which a caller would be rejected."""
+    install(_made(authority, case), tmp_path / "health")
+
+    if case == "right":
+        async with served(_register, tmp_path / "health"):
+            return
+    with pytest.raises(SvidFilesError, match=r"AMARRE_SVID_DIR.*must not be used.*amarre certs"):
+        async with served(_register, tmp_path / "health"):
+            pass
+
+
+@pytest.mark.parametrize("case", CASES[1:])
+async def test_own_later(
+    tmp_path: Path,
+    authority: CertificateAuthority,
+    caplog: pytest.LogCaptureFixture,
+    case: str,
+) -> None:
+    """
+    A running server ignores such a certificate, logs why, and presents the one that it has.
+
+    Fails without the check: gRPC clients accept all of these from a server.
+    """
+    first = authority.issue_svid("health")
+    install(first, tmp_path / "health")
+    async with served(_register, tmp_path / "health") as port:
+        install(_made(authority, case), tmp_path / "health")
+        presented = [await asyncio.to_thread(_presented, port) for _ in range(2)]
+    assert {first.chain.decode()} == set(presented)
+    assert 1 == caplog.text.count("the certificate is not replaced: AMARRE_SVID_DIR")
+
+
+def _presented(port: int) -> str:
+    """Return the certificate of the server on *port*, PEM."""
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=5)

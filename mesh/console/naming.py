@@ -8,6 +8,8 @@ from typing import Any
 from mesh.chassis.telemetry import names as emitted
 from mesh.contract import policy
 
+NO_ROUTE = "(no route)"
+"""Instead of the route of a request that matched none."""
 APP = "app"
 """The Envoy cluster through which a sidecar reaches its own service."""
 SERVER, CLIENT = 2, 3
@@ -97,7 +99,7 @@ def span_name(name: str, attributes: Mapping[str, Any]) -> str:
     if name.rpartition(" ")[2] not in {"", "other"}:
         return name
     verb = attributes.get(emitted.HTTP_METHOD) or attributes.get("http.method") or ""
-    unknown = "(outside the API)" if attributes.get("component") == "proxy" else "(no route)"
+    unknown = "(outside the API)" if attributes.get("component") == "proxy" else NO_ROUTE
     return f"{verb} {unknown}".strip()
 
 

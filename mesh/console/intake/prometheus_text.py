@@ -20,7 +20,7 @@ from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console import histograms
-from mesh.console.naming import PROBE_PATHS
+from mesh.console.naming import NO_ROUTE, PROBE_PATHS
 from mesh.console.store.rows import Point
 from mesh.contract import redaction
 
@@ -186,7 +186,8 @@ def _rpc_key(labels: Mapping[str, str]) -> Key:
 
 
 def _http_key(labels: Mapping[str, str]) -> Key:
-    route = f"{labels.get('method', '')} {labels.get('route', '')}".strip()
+    path = labels.get("route", "")
+    route = f"{labels.get('method', '')} {NO_ROUTE if path == 'other' else path}".strip()
     return GATEWAY, route, labels.get("status", ""), ""
 
 

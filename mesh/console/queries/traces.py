@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.console.clock import rfc3339
-from mesh.console.queries import critical_path
+from mesh.console.queries import critical_path, ranks
 from mesh.console.store.reader import from_token, name_ids, service_id, service_names, to_token
 
 SCANNED_AT_ONCE = 20_000
@@ -22,7 +22,6 @@ SCAN_SECONDS = 0.15
 MOST_SPANS = 20_000
 """The maximum number of spans returned for one trace."""
 MOST_BACK_LINKS = 100
-MOST_RANKED = 5000
 _FOREVER = 2**62
 
 
@@ -275,33 +274,8 @@ def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
         **(summaries[0] if summaries else {}),
         "spans": spans,
         "linkedFrom": _linked_from(db, trace_id),
-        "rank": _rank(db, row[0]),
-    }
-
-
-def _rank(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
-    """Return the rank of a trace's duration among up to 5000 traces of the same name."""
-    name, own = db.execute(
-        "SELECT name, finish - start FROM traces WHERE id = ?", (trace,)
-    ).fetchone()
-    others: list[int] = sorted(
-        duration
-        for (duration,) in db.execute(
-            "SELECT finish - start FROM traces WHERE name = ? ORDER BY start DESC LIMIT ?",
-            (name, MOST_RANKED),
-        )
-    )
-
-    def at(share: float) -> float:
-        return others[min(len(others) - 1, int(share * len(others)))] / 1000
-
-    return {
-        "among": len(others),
-        "fasterThan": sum(one > own for one in others) / len(others),
-        "slowerThan": sum(one < own for one in others) / len(others),
-        "p50Ms": at(0.5),
-        "p95Ms": at(0.95),
-        "p99Ms": at(0.99),
+        "rank": ranks.of_trace(db, row[0]),
+        "exemplars": ranks.exemplars(db, trace_id, rows),
     }
 
 

@@ -27,6 +27,7 @@ from mesh.console.queries import (
     objectives,
     overview,
     process_list,
+    ranks,
     run_history,
     service_graph,
     time_series,
@@ -39,10 +40,9 @@ from mesh.console.store.intake_counters import HARMLESS, REASONS
 from mesh.console.store.reader import BadRequestError
 from mesh.console.web import control_actions, live_tail
 from mesh.console.web.errors import NotFoundError, UnavailableError
-from mesh.console.web.parameters import Query
+from mesh.console.web.parameters import Query, identifier
 
 EXPORTED = "amarre-telemetry.sqlite"
-_TRACE_ID_LENGTH = 32
 _RANGE = ("window", "from", "to")
 _PAGING = ("from", "to", "since", "until", "limit", "page_token", "pageToken", "follow")
 _TRACE_PARAMETERS = (
@@ -70,6 +70,7 @@ class Api:
             "/api/traces": self.traces,
             "/api/traces/facets": self.facets,
             "/api/traces/{trace_id}": self.trace,
+            "/api/traces/{trace_id}/spans/{span_id}": self.span,
             "/api/logs": self.logs,
             "/api/metrics": self.metrics,
             "/api/metrics/{rpc}": self.method,
@@ -172,7 +173,7 @@ class Api:
             status=query.one_of("status", "ok", "error"),
             min_duration=least,
             max_duration=most,
-            attribute=_attribute(query.text("attr")),
+            attribute=query.attribute("attr"),
             text=query.text("q"),
             since=since,
             until=until,
@@ -184,19 +185,23 @@ class Api:
     async def trace(self, request: Request) -> Answer:
         """One trace with its spans."""
         Query(request.query_params, [])
-        text = request.path_params["trace_id"].lower()
-        try:
-            trace_id = bytes.fromhex(text)
-        except ValueError:
-            trace_id = b""
-        if len(text) != _TRACE_ID_LENGTH or not trace_id:
-            raise BadRequestError("A trace id has 32 hexadecimal characters.")
+        trace_id = identifier(request, "trace_id")
         found = await self._c.reader.run(lambda db: traces.one(db, trace_id))
         if found is None:
             raise NotFoundError(
                 "There is no trace with this id; it was not received or has been evicted."
             )
         return found
+
+    async def span(self, request: Request) -> Answer:
+        """The rank of one span's duration among those of its kind."""
+        Query(request.query_params, [])
+        trace_id = identifier(request, "trace_id")
+        span_id = identifier(request, "span_id")
+        found = await self._c.reader.run(lambda db: ranks.of_span(db, trace_id, span_id))
+        if found is None:
+            raise NotFoundError("There is no span with this id in this trace.")
+        return {"rank": found}
 
     async def logs(self, request: Request) -> Answer:
         """Matching log records, newest first; ``follow=true`` streams new ones."""
@@ -387,9 +392,3 @@ def _rpc(context: Context, text: str) -> str:
 
 def _duration(since: int, until: int) -> timedelta:
     return timedelta(seconds=max(1, (until - since) // 1_000_000))
-
-
-def _attribute(text: str) -> str:
-    if text and text.find("=") < 1:
-        raise BadRequestError("attr must be key=value.")
-    return text

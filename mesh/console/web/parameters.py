@@ -2,10 +2,12 @@
 
 import math
 import re
+import string
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from mesh.console.store.reader import BadRequestError
 
@@ -40,6 +42,13 @@ class Query:
         value = self._given.get(name, default)
         if len(value) > 500:
             raise BadRequestError(f"{name} is longer than 500 characters.")
+        return value
+
+    def attribute(self, name: str) -> str:
+        """Return an attribute as ``key=value``; empty if absent."""
+        value = self.text(name)
+        if value and value.find("=") < 1:
+            raise BadRequestError(f"{name} must be key=value.")
         return value
 
     def one_of(self, name: str, *accepted: str) -> str:
@@ -150,3 +159,19 @@ class Query:
         if not least.total_seconds() <= seconds <= most.total_seconds():
             raise BadRequestError(f"{name} must be a duration such as 15m, from 10s to 7d.")
         return timedelta(seconds=seconds)
+
+
+_ID_LENGTHS = {"trace_id": 32, "span_id": 16}
+
+
+def identifier(request: Request, name: str) -> bytes:
+    """
+    Return the trace or span id in the path.
+
+    Raises:
+        BadRequestError: It is not one.
+    """
+    text, length = request.path_params[name], _ID_LENGTHS[name]
+    if len(text) != length or not set(text) <= set(string.hexdigits):
+        raise BadRequestError(f"A {name.replace('_', ' ')} has {length} hexadecimal characters.")
+    return bytes.fromhex(text)

@@ -33,6 +33,7 @@ INVALID = [
     ("traces", {"page_token": "", "pageToken": ""}, "page_token is an alias of pageToken"),
     ("traces", {"service": ["a", "b"]}, "service is given twice."),
     ("traces/xyz", {}, "A trace id has 32 hexadecimal characters."),
+    (f"traces/{'0' * 32}/spans/{'g' * 16}", {}, "A span id has 16 hexadecimal characters."),
     ("logs", {"level": "loud"}, "level must be one of trace, debug, info, warning"),
     ("logs", {"trace_id": "xyz"}, "trace_id must be 32 hexadecimal characters."),
     ("metrics", {"window": "1y"}, "window must be a duration such as 15m, from 10s to 7d."),
@@ -61,6 +62,7 @@ async def test_parameters(
     ("path", "message"),
     [
         (f"traces/{'0' * 32}", "There is no trace with this id"),
+        (f"traces/{'0' * 32}/spans/{'0' * 16}", "There is no span with this id in this trace."),
         ("incidents/000000000000", "GET /api/incidents lists them"),
         ("metrics/nobody.Call", "There is no method or route nobody.Call; GET /api/metrics"),
         ("nothing", "There is no such endpoint."),

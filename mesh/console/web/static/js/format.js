@@ -23,6 +23,9 @@ export function percent(value, digits) {
   return `${hundred.toFixed(digits)}\u00a0%`;
 }
 
+/** Returns a number with its noun in the singular or plural. */
+export const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+
 export const count = (value) => new Intl.NumberFormat("en").format(Math.round(value ?? 0));
 
 export function bytes(value) {

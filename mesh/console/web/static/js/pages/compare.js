@@ -25,8 +25,8 @@ export async function compare(main, { signal, query }) {
   const change = (row) => row.critical[1] - row.critical[0];
   show(main, head("Compare", "Sorted by the change on the critical path."),
     h("section", { class: "card flush scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, h("th", {}, "Step"), both.map((t, i) => h("th", { class: "num" }, h("a", { href: `/traces/${ids[i]}` }, `${"AB"[i]}: ${t.rpc || t.name}`), ` ${ms(t.durationMs)}`)), h("th", { class: "num" }, "Critical path"))),
-      h("tbody", {}, ordered.map((row) => h("tr", {}, h("td", {}, h("b", {}, row.service), ` ${row.name}`),
+      h("thead", {}, h("tr", {}, h("th", {}, "Step"), both.map((t, i) => h("th", { class: "num" }, h("a", { href: `/traces/${ids[i]}` }, "AB"[i], h("span", { class: "optional" }, `: ${t.rpc || t.name}`)), ` ${ms(t.durationMs)}`)), h("th", { class: "num" }, "Critical path"))),
+      h("tbody", {}, ordered.map((row) => h("tr", {}, h("td", { class: "step" }, h("b", {}, row.service), ` ${row.name}`),
         [0, 1].map((side) => h("td", { class: "num" }, row.spans[side] ? `${row.spans[side] > 1 ? `${row.spans[side]} × ` : ""}${ms(row.took[side] / row.spans[side])}` : "–")),
         h("td", { class: `num ${change(row) > 1 ? "level-error" : ""}` }, change(row) === 0 ? "same" : `${change(row) > 0 ? "+" : "−"}${ms(Math.abs(change(row)))}`)))))));
 }

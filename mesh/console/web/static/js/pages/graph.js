@@ -198,17 +198,20 @@ function detail(edges) {
   ])));
 }
 
+/** A place in a file; the whole path is its title. */
+const place = (path) => h("code", { title: path }, path.split("/").pop());
+
 function listing(edges, again) {
   if (!edges.length) return empty("No declared or observed calls.");
   const rank = (e) => (e.declared ? 1 : 0) * 2 + (e.observed ? 0 : 1);
   const [rows, more] = page("edges", [...edges].sort((a, b) => rank(a) - rank(b)), again);
   return h("section", { class: "card flush" }, h("h2", {}, "All edges"), h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, ["From", "To", "Method", "State", "Rate", "Failed", "Denied", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
+    h("thead", {}, h("tr", {}, ["State", "From", "To", "Method", "Rate", "Failed", "Denied", "Last seen", "Policy"].map((t, i) => h("th", { class: i > 3 && i < 7 ? "num" : i > 7 ? "optional" : "" }, t)))),
     h("tbody", {}, rows.map((e) => h("tr", {},
+      h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "idle") : pill("warn", "never observed")),
       h("td", {}, e.from), h("td", {}, e.to),
       h("td", {}, e.method ? h("a", { href: `/traces?rpc=${e.method}`, "data-row": true, "data-focus": `${key(e)}${e.method}` }, e.method) : ""),
-      h("td", {}, !e.declared ? pill("bad", "undeclared") : e.observed ? pill("good", "live") : e.everObserved ? pill("", "idle") : pill("warn", "never observed")),
       h("td", { class: "num" }, e.calls ? rate(e.rate) : "–"), h("td", { class: "num" }, !e.calls ? "–" : e.errors && e.calls < FEW ? `${e.errors} of ${e.calls}` : percent(e.errorRatio)),
       h("td", { class: "num" }, e.refused ? h("span", { title: e.policy }, count(e.refused)) : "–"),
-      h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, h("code", {}, e.refused ? e.policy : e.source))))))), more);
+      h("td", { class: "num" }, minutesAgo(e.lastSeen)), h("td", { class: "optional" }, place(e.refused ? e.policy : e.source))))))), more);
 }

@@ -3,7 +3,7 @@
 import { get, every } from "../api.js";
 import { control } from "./control.js";
 import { h, head, pill, refresh, show, table } from "../dom.js";
-import { ago, bytes, count, days, ms, percent } from "../format.js";
+import { ago, bytes, count, counted, days, ms, percent } from "../format.js";
 
 export async function mesh(main, { signal }) {
   const body = h("div", {});
@@ -43,5 +43,5 @@ function collapsed(title, ...rest) {
 function compared(runs) {
   const shown = runs, names = [...new Set(shown.flatMap((r) => Object.keys(r.methods)))].sort();
   return table("Runs", ["p95 of", ...shown.map((r, i) => (i ? new Date(r.started).toLocaleString("en-GB", { dateStyle: "short", timeStyle: "short" }) : "this run"))], names,
-    (name) => [name, ...shown.map((r) => (r.methods[name] ? h("span", {}, ms(r.methods[name].p95Ms), h("span", { class: "muted" }, `, ${count(r.methods[name].calls)} calls`)) : "–"))], "No runs yet. Runs are summarized every 30 s.");
+    (name) => [name, ...shown.map((r) => (r.methods[name] ? h("span", {}, ms(r.methods[name].p95Ms), h("span", { class: "muted" }, `, ${counted(r.methods[name].calls, "call")}`)) : "–"))], "No runs yet. Runs are summarized every 30 s.");
 }

@@ -4,7 +4,7 @@ import { get, every } from "../api.js";
 import { h, head, pill, refresh, show } from "../dom.js";
 import { picker, range } from "../range.js";
 import { verdict } from "./control.js";
-import { clock, count, days, ms, percent, rate } from "../format.js";
+import { clock, counted, days, ms, percent, rate } from "../format.js";
 
 const MOST_FAILURES = 8;
 
@@ -87,7 +87,7 @@ function service(item) {
     item.saturation === null ? null : h("div", { class: `meter ${item.saturation > 0.8 ? "bad" : item.saturation > 0.5 ? "warn" : ""}` }, h("i", { style: { width: `${Math.min(100, item.saturation * 100)}%` } })),
     h("footer", {},
       item.certificateDays === null ? null : pill(item.certificateLife < 0.25 ? "warn" : "", `certificate ${days(item.certificateDays)}`),
-      item.few ? pill("", `only ${count(item.calls)} calls`) : null,
+      item.few ? pill("", `only ${counted(item.calls, "call")}`) : null,
       item.clockOffsetSeconds === null ? null : pill("bad", offset(item.clockOffsetSeconds)),
       item.openBreakers ? pill("bad", `${item.openBreakers} circuit breaker open`) : null,
       item.ejectedHosts ? pill("warn", `${item.ejectedHosts} ejected`) : null,
@@ -116,5 +116,5 @@ function failures(found, services) {
       h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name),
         item.times > 1 ? h("small", { class: "muted" }, ` ${item.times}${found.length < MOST_FAILURES ? "" : " or more"} times`) : null),
       h("td", {}, item.early ? pill("", `while ${item.early} was starting`) : item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
-      h("td", { class: "num" }, ms(item.durationMs)))))));
+      h("td", { class: "num optional" }, ms(item.durationMs)))))));
 }

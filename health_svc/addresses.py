@@ -12,6 +12,7 @@ _SPECIAL_IPV4 = tuple(
         "10.0.0.0/8",  # private use, RFC 1918
         "100.64.0.0/10",  # shared address space, RFC 6598
         "127.0.0.0/8",  # loopback, RFC 1122
+        "168.63.129.16/32",  # services of the host and metadata on Azure
         "169.254.0.0/16",  # link local, RFC 3927
         "172.16.0.0/12",  # private use, RFC 1918
         "192.0.0.0/24",  # IETF protocol assignments, RFC 6890; cloud metadata at 192.0.0.192

@@ -13,6 +13,7 @@ import structlog
 from amarre.auth.v1 import auth_pb2
 from amarre.auth.v1 import auth_service_pb2 as pb
 
+from mesh.chassis.background import spawn
 from mesh.chassis.errors import UnauthenticatedError
 
 log = structlog.get_logger("sessions")
@@ -126,7 +127,7 @@ class SessionCache:
         unavailable for longer, the session expires by itself.
         """
         if len(self._ending) < MOST_ENDING:
-            task = asyncio.create_task(self._keep_ending(secret, everywhere=everywhere))
+            task = spawn("end of a session", self._keep_ending(secret, everywhere=everywhere))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 

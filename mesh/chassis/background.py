@@ -15,6 +15,10 @@ that runs once and that nobody awaits::
     self._judge = asyncio.create_task(supervise("canary analysis", self._run))
     spawn("send sign-in mail", self._send(message))
 
+`thread` does the same for a thread, which must be called as an attribute of this module::
+
+    background.thread("log files", self._run).start()
+
 Each failure writes an error to the log with the name of the task and adds one to
 `amarre_background_failures_total{task}`. While the task is not running, or has not yet run for
 `STEADY_SECONDS` after a failure, `amarre_background_up{task}` is 0 and `failing` returns its name.
@@ -25,6 +29,8 @@ as a whole becomes NOT_SERVING only while a task with ``critical=True`` fails.
 import asyncio
 import contextlib
 import random
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -50,7 +56,8 @@ _spawned: set[asyncio.Task[None]] = set()
 
 def failing(*, critical: bool = False) -> list[str]:
     """Return the names of the failing tasks, or only of the *critical* ones."""
-    return sorted(name for name, needed in _failing.items() if needed or not critical)
+    found = list(_failing.items())  # Threads change it meanwhile.
+    return sorted(name for name, needed in found if needed or not critical)
 
 
 def names() -> list[str]:
@@ -108,10 +115,44 @@ async def supervise(name: str, work: Work, *, critical: bool = False) -> None:
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             delay = min(delay * 2, LONGEST_DELAY_SECONDS)
     finally:
-        _failing.pop(name, None)
-        _known.discard(name)
-        with contextlib.suppress(KeyError):
-            BACKGROUND_UP.remove(name)
+        _ended(name)
+
+
+def thread(name: str, work: Callable[[], object]) -> threading.Thread:
+    """Return a daemon thread that runs *work* until it returns, and again when it fails.
+
+    Restarts back off and are reported as in `supervise`.
+    """
+    return threading.Thread(target=_supervise_thread, args=(name, work), name=name, daemon=True)
+
+
+def _supervise_thread(name: str, work: Callable[[], object]) -> None:
+    delay = FIRST_DELAY_SECONDS
+    _known.add(name)
+    BACKGROUND_UP.labels(name).set(1)
+    try:
+        while True:
+            started = time.monotonic()
+            steady = threading.Timer(STEADY_SECONDS, _recovered, [name])
+            steady.daemon = True
+            if name in _failing:
+                steady.start()
+            try:
+                work()
+            except Exception as error:
+                if time.monotonic() - started > max(delay, STEADY_SECONDS):
+                    delay = FIRST_DELAY_SECONDS
+                _failing[name] = False
+                BACKGROUND_UP.labels(name).set(0)
+                _failed(name, error, restart_in_seconds=delay)
+            else:
+                return
+            finally:
+                steady.cancel()
+            time.sleep(delay)
+            delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+    finally:
+        _ended(name)
 
 
 def spawn(name: str, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
@@ -127,6 +168,13 @@ async def _once(name: str, work: Coroutine[Any, Any, object]) -> None:
         await work
     except Exception as error:
         _failed(name, error)
+
+
+def _ended(name: str) -> None:
+    _failing.pop(name, None)
+    _known.discard(name)
+    with contextlib.suppress(KeyError):
+        BACKGROUND_UP.remove(name)
 
 
 def _recovered(name: str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from mesh.chassis import background
+
 _DATE_SECONDS = 1.0
 
 
@@ -25,7 +27,10 @@ class HttpServer(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Update the default headers until stopped."""
+        """Update the default headers until stopped; connections are served meanwhile."""
+        await background.supervise("HTTP server", self._update)
+
+    async def _update(self) -> None:
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DATE_SECONDS):

@@ -27,6 +27,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import Metric as Family
 from prometheus_client.samples import Sample
 
+from mesh.chassis import background
 from mesh.chassis.telemetry.metrics import redacted
 
 DEFAULT_SECONDS = 60.0
@@ -43,7 +44,7 @@ class MetricsPusher:
         self._exporter = OTLPMetricExporter(**(options or {}))
         self._started = time.time_ns()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="otlp-metrics", daemon=True)
+        self._thread = background.thread("export of metrics", self._run)
 
     def start(self) -> None:
         """Start the thread."""

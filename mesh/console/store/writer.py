@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from mesh.chassis import background
 from mesh.console.clock import Now
 from mesh.console.store import schema
 from mesh.console.store.intake_counters import IntakeCounters
@@ -90,7 +91,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread = background.thread("telemetry writer", self._run)
         self._tidied = 0
         self._more_to_evict = False
         self.fault = ""
@@ -146,11 +147,12 @@ class Writer:
             except Exception as exc:
                 log.exception("batch lost")
                 self._lose(batch, exc)
-            with self._lock:
-                self._waiting -= sum(item.size for item in batch)
-            for item in batch:
-                if item.signal == "flush":
-                    item.content.set()
+            finally:
+                with self._lock:
+                    self._waiting -= sum(item.size for item in batch)
+                for item in batch:
+                    if item.signal == "flush":
+                        item.content.set()
 
     def _collect(self) -> tuple[list[_Item], bool]:
         """Wait for a batch; the second value is False once the writer is stopping."""

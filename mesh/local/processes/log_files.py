@@ -14,6 +14,8 @@ from collections import deque
 from pathlib import Path
 from typing import BinaryIO
 
+from mesh.chassis import background
+
 MOST_BYTES = 10 * 1024 * 1024
 """The size at which a log file is renamed to ``.log.1`` and a new one started."""
 _PIPE_BYTES = 1024 * 1024
@@ -119,7 +121,7 @@ class LogFiles:
         self._closing = threading.Event()
         wake_reader, self._wake = os.pipe()
         self._selector.register(wake_reader, selectors.EVENT_READ, None)
-        self._thread = threading.Thread(target=self._run, name="log files", daemon=True)
+        self._thread = background.thread("log files", self._run)
         self._thread.start()
 
     def file(self, path: Path) -> LogFile:

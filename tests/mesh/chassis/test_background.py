@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import REGISTRY
 
@@ -168,3 +170,39 @@ class TestSpawn:
 
         await spawn("send mail", fail())
         assert failures("send mail") == 1
+
+
+class TestThread:
+    async def test_restart(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A thread that fails is logged, counted, reported and run again, until it returns."""
+        monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.2)
+        done = threading.Event()
+        attempts: list[str] = []
+
+        def work() -> None:
+            attempts.append("x")
+            if len(attempts) == 1:
+                raise ZeroDivisionError("once")
+            done.wait(10)
+
+        before = failures("a thread")
+        configure_logs("survey", "survey", "INFO")
+        # A logger of its own: one that another test has used keeps the output of that test.
+        monkeypatch.setattr(module, "log", structlog.get_logger("background"))
+        thread = module.thread("a thread", work)
+        thread.start()
+        async with asyncio.timeout(10):
+            while len(attempts) < 2:
+                await asyncio.sleep(0.01)
+        assert "a thread" in failing()
+        assert up("a thread") == 0
+        done.set()
+        await asyncio.to_thread(thread.join, 10)
+
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert ["a thread"] == [line["task"] for line in lines]
+        assert before + 1 == failures("a thread")
+        assert "a thread" not in module.names()
+        assert up("a thread") is None

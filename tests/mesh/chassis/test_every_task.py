@@ -2,12 +2,14 @@
 
 Each process is built by its own composition root. Every task that it starts in the background
 fails until it is released; nothing else is replaced. A new task without an entry in `TASKS` fails
-these tests.
+these tests, and so does one that is not started by the supervisor, unless `tests.mesh.chassis.
+test_supervised` knows who waits for it.
 """
 
 import asyncio
 import contextlib
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ TASKS = {
         "auth housekeeping",
         "watch mail",
         "watch database writes",
+        "HTTP server",
         *OF_SERVICES,
     },
     "survey": {
@@ -57,9 +60,16 @@ TASKS = {
         *OF_SERVICES,
     },
     "health": OF_SERVICES,
-    "gateway": {"admission samples", "revoked sessions", "event loop lag"},
-    "console": {"metrics scraper", "alert servers", "alert evaluation", "run history"},
-    "runner": {"certificate renewal", "writing of pending files"},
+    "gateway": {"admission samples", "revoked sessions", "event loop lag", "HTTP server"},
+    "console": {
+        "metrics scraper",
+        "alert servers",
+        "alert evaluation",
+        "run history",
+        "telemetry writer",
+        "HTTP server",
+    },
+    "runner": {"certificate renewal", "writing of pending files", "log files"},
 }
 SECONDS = PATIENCE_SECONDS = 60.0
 Reported = Callable[[str], Awaitable[bool]]
@@ -75,17 +85,21 @@ class Saboteur:
         self.stop = asyncio.Event()
         """Ends the process, as SIGTERM does."""
         self._supervise = background.supervise
+        self._thread = background.thread
 
     async def supervise(self, name: str, work: background.Work, *, critical: bool = False) -> None:
         """Supervise *work* like the real supervisor, with injected failures."""
+        await self._supervise(name, lambda: self._sabotaged(name, work), critical=critical)
 
-        def sabotaged() -> Any:
-            self.attempts[name] = self.attempts.get(name, 0) + 1
-            if not self.released and not (name == HEALTH and self.attempts[name] > 1):
-                raise ZeroDivisionError(f"injected into {name}")
-            return work()
+    def thread(self, name: str, work: Callable[[], object]) -> threading.Thread:
+        """Return a thread like the real supervisor, with injected failures."""
+        return self._thread(name, lambda: self._sabotaged(name, work))
 
-        await self._supervise(name, sabotaged, critical=critical)
+    def _sabotaged(self, name: str, work: Callable[[], Any]) -> Any:
+        self.attempts[name] = self.attempts.get(name, 0) + 1
+        if not self.released and not (name == HEALTH and self.attempts[name] > 1):
+            raise ZeroDivisionError(f"injected into {name}")
+        return work()
 
 
 @pytest.fixture
@@ -93,6 +107,7 @@ def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
     """Injects a failure into each started task, with short retry delays."""
     sabotage = Saboteur()
     monkeypatch.setattr(background, "supervise", sabotage.supervise)
+    monkeypatch.setattr(background, "thread", sabotage.thread)
     monkeypatch.setattr(background, "FIRST_DELAY_SECONDS", 0.05)
     monkeypatch.setattr(background, "LONGEST_DELAY_SECONDS", 0.1)
     monkeypatch.setattr(background, "STEADY_SECONDS", 0.2)

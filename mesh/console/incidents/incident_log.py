@@ -16,6 +16,7 @@ from typing import Any
 from mesh.console.clock import parse, rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alert import STARTING, Alert
+from mesh.console.incidents.alerts import OWN
 from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer, key_of
 from mesh.console.incidents.changes import Change, us
 
@@ -70,6 +71,11 @@ class Incident:
         subjects = (a.subject for a in (self.alert, *self.effects))
         return list(dict.fromkeys(s for s in subjects if "." in s))
 
+    @property
+    def has_recovered(self) -> bool:
+        """Whether the cause has ended, but Prometheus has not cleared its alert yet."""
+        return self.alert.source != "console" and self.alert.name in OWN
+
     def to_json(self) -> dict[str, Any]:
         """Return the incident as the API shows it."""
         effects = dict.fromkeys(map(key_of, self.effects))
@@ -80,6 +86,7 @@ class Incident:
             "resolvedAt": rfc3339(self.ended) if self.ended else "",
             "severity": self.alert.severity,
             "source": self.alert.source,
+            "recovered": self.has_recovered,
             "cause": {
                 "alert": self.alert.name,
                 "service": self.alert.service,
@@ -141,9 +148,11 @@ class IncidentLog:
                 self._incidents[one.id] = one
 
     def firing(self) -> list[Incident]:
-        """Return the firing incidents: pages before tickets, then the oldest first."""
+        """Return the firing incidents: pages first, then the oldest; recovered ones last."""
         found = [one for one in self._incidents.values() if not one.ended]
-        return sorted(found, key=lambda one: (one.alert.severity != "page", one.since))
+        return sorted(
+            found, key=lambda one: (one.has_recovered, one.alert.severity != "page", one.since)
+        )
 
     def update(
         self,
@@ -199,7 +208,8 @@ class IncidentLog:
             kept.explained = kept.alert
         elif kept.explained and key_of(kept.explained) == key_of(kept.alert):
             # Prometheus clears an alert later, and says less about it.
-            kept.alert = replace(kept.explained, source=kept.alert.source)
+            message = f"{kept.alert.message} Last found by the console: {kept.explained.message}"
+            kept.alert = replace(kept.alert, message=message, subject=kept.explained.subject)
 
     def _store(self, one: Incident) -> None:
         found = one.to_json()

@@ -49,7 +49,7 @@ async def test_named(running: Running, process: str, facts: dict[str, str]) -> N
 
 def test_explanation_stays() -> None:
     """
-    While only Prometheus still reports an alert, its incident keeps the console's explanation.
+    While only Prometheus still reports an alert, its incident keeps what the console found.
     """
     log = IncidentLog()
     ours = Alert("CallersRefused", "survey", SUMMARY, "survey.ListRequests")
@@ -58,5 +58,23 @@ def test_explanation_stays() -> None:
         log.update([Cause(alert, ())], lambda *_: [], at)
     (incident,) = log.firing()
 
-    assert (SUMMARY, ["survey.ListRequests"]) == (incident.alert.message, incident.rpcs)
-    assert "prometheus" == incident.to_json()["source"]
+    said = f"survey denies callers. Last found by the console: {SUMMARY}"
+    assert (said, ["survey.ListRequests"]) == (incident.alert.message, incident.rpcs)
+    assert ("prometheus", False) == (incident.to_json()["source"], incident.has_recovered)
+
+
+def test_recovered() -> None:
+    """
+    A cause that the console no longer finds has recovered, whatever Prometheus still reports; it is
+    listed below the others.
+    """
+    log = IncidentLog()
+    down = Alert("ServiceDown", "survey", "survey does not respond.", "survey")
+    log.update([Cause(down, ())], lambda *_: [], 1)
+    served = Alert("ServiceDown", "survey", "survey is or was down.", source="alertmanager")
+    other = Alert("ClockWrong", "auth", "The clock of auth is 120 s ahead.", "auth")
+    log.update([Cause(served, ()), Cause(other, ())], lambda *_: [], 2)
+
+    assert [(False, "auth"), (True, "survey")] == [
+        (one.to_json()["recovered"], one.alert.service) for one in log.firing()
+    ]

@@ -27,7 +27,7 @@ function summary(found) {
   return h("section", { class: "card" },
     h("h2", {}, `${found.cause.service}: ${found.cause.alert}`),
     h("p", {}, found.cause.summary, found.source && found.source !== "console" ? h("span", { class: "muted" }, ` (${reported(found)})`) : null),
-    h("p", { class: "chips" }, pill(firing ? "bad" : "good", firing ? "firing" : "resolved"), pill("", `since ${clock(found.since, false)} (${ago(found.since)})`), found.resolvedAt ? pill("", `resolved ${clock(found.resolvedAt, false)}`) : null, pill(found.severity === "page" ? "bad" : "warn", found.severity)),
+    h("p", { class: "chips" }, found.recovered && firing ? pill("", "recovered") : pill(firing ? "bad" : "good", firing ? "firing" : "resolved"), pill("", `since ${clock(found.since, false)} (${ago(found.since)})`), found.resolvedAt ? pill("", `resolved ${clock(found.resolvedAt, false)}`) : null, pill(found.severity === "page" ? "bad" : "warn", found.severity)),
     h("p", { class: "chips" },
       found.runbook ? h("a", { class: "button", href: found.runbook, "data-focus": "runbook" }, "Runbook") : null,
       found.traceId ? h("a", { class: "button", href: `/traces/${found.traceId}`, "data-focus": "trace" }, "First failed trace") : null,

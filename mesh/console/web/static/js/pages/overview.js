@@ -41,10 +41,10 @@ function alerts({ incidents, serverAlerts, alertServers, fault, failingTasks }) 
 /** One row per cause: service, alert, number of effects, last change, first failed trace. */
 function cause(item) {
   const change = item.changes[0];
-  return h("p", { class: `alert ${item.severity}`, role: "status", "data-incident": item.id },
+  return h("p", { class: `alert ${item.recovered ? "quiet" : item.severity}`, role: "status", "data-incident": item.id },
     h("b", {}, h("a", { href: `/incidents/${item.id}`, "data-focus": item.id, "data-row": true }, item.cause.service)), h("b", {}, item.cause.alert),
     h("span", { class: "grow" }, item.cause.summary, item.effects.length ? h("small", {}, ` ${item.effects.length} ${item.effects.length === 1 ? "effect" : "effects"}`) : null,
-      item.source && item.source !== "console" ? h("small", {}, ` · ${reported(item)}`) : null,
+      item.source && item.source !== "console" ? h("small", {}, ` · ${item.recovered ? "recovered, " : ""}${reported(item)}`) : null,
       change ? h("small", {}, ` · last change ${clock(change.at, false)}: ${change.what}${change.who ? ` by ${change.who}` : ""}`) : null), " ",
     item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, "first failed trace"), " "] : null,
     item.runbook ? [h("a", { href: item.runbook, "data-focus": `runbook ${item.id}` }, "runbook"), " "] : null,

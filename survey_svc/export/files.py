@@ -48,7 +48,7 @@ def data_file(
 
 
 async def _codebook(study: Study, form: Format) -> AsyncGenerator[bytes]:
-    yield whole(codebook(study.dictionary, study.profile.export), COLUMNS, form)
+    yield whole(codebook(study), COLUMNS, form)
 
 
 def _time(text: str) -> datetime | None:

@@ -35,6 +35,13 @@ class Format:
     end: str
 
 
+def columns_of(study: Study) -> list[str]:
+    """Return the columns of an export: those of the exported forms, then the request's id."""
+    record = study.profile.variables.record
+    exported = study.dictionary.columns_of(study.profile.export)
+    return [*(name for name in exported if name != record), record]
+
+
 async def answers(
     study: Study, project: Project, user: str, since: datetime | None = None
 ) -> AsyncGenerator[Sequence[Row]]:
@@ -59,7 +66,7 @@ async def export(
     The first piece is yielded after REDCap's response to the first batch, so that an early error
     is still an error of the call.
     """
-    columns = study.dictionary.columns_of(study.profile.export)
+    columns = columns_of(study)
     buffer = bytearray()
     first = True
     async for rows in answers(study, project, user, since):

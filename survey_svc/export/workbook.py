@@ -9,7 +9,7 @@ import xlsxwriter
 
 from mesh.chassis.errors import InvalidRequestError, Violation
 from survey_svc.export.codebook import COLUMNS, codebook
-from survey_svc.export.records import PIECE_BYTES, answers
+from survey_svc.export.records import PIECE_BYTES, answers, columns_of
 from survey_svc.ports import Project
 from survey_svc.requests.rules import Row
 from survey_svc.study.study import Study
@@ -31,7 +31,7 @@ async def export(
     Raises:
         InvalidRequestError: There are more than `MAX_ROWS` requests.
     """
-    columns: Sequence[str] = study.dictionary.columns_of(study.profile.export)
+    columns: Sequence[str] = columns_of(study)
     rows: list[Row] = []
     async for batch in answers(study, project, user, since):
         rows += batch
@@ -44,7 +44,7 @@ async def export(
             )
     if rows:
         columns = list(rows[0])
-    book = codebook(study.dictionary, study.profile.export)
+    book = codebook(study)
     sheets = {"Answers": (columns, rows), "Codebook": (COLUMNS, book)}
     data = await asyncio.to_thread(_build, sheets)
     for at in range(0, len(data), PIECE_BYTES):
@@ -53,7 +53,7 @@ async def export(
 
 async def codebook_alone(study: Study) -> AsyncGenerator[bytes]:
     """Yield a workbook that holds only the codebook."""
-    book = codebook(study.dictionary, study.profile.export)
+    book = codebook(study)
     yield await asyncio.to_thread(_build, {"Codebook": (COLUMNS, book)})
 
 

@@ -133,9 +133,12 @@ class RedcapProject:
             return responses.every_record(found, self._variables.record, records)
 
         rows = await self._api.json(params, check)
-        # These columns only serve the check; the export does not contain them.
+        # The record identifies the request, so that exports can be merged. It is last, where a
+        # reader of columns by number does not notice it.
+        record, owner = own
         return [
-            {name: value for name, value in row.items() if name not in own}
+            {name: value for name, value in row.items() if name not in {record, owner}}
+            | {record: row[record]}
             for row in rows
             if row[self._variables.user] == user and row[self._variables.record] in records
         ]

@@ -279,5 +279,5 @@ def _restored(body: Mapping[str, Any], now: int) -> Incident:
             (one["alert"], one["service"]): parse(one.get("since", body["since"]))
             for one in (cause, *body["effects"])
         },
-        explained=alert,
+        explained=alert if source == "console" else None,
     )

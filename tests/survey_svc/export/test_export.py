@@ -31,6 +31,7 @@ class TestExportData:
         assert "application/json" == media_type
         assert ("Ada", "Enseignant-chercheur") == (row["demandeur_nom"], row["demandeur_statut"])
         assert "Incomplete" == row["validation_finale_complete"]
+        assert f"{user}-a" == row["record_id"]
         assert not {"userid", "email", "avis_laboratoire_position"} & set(row)
 
     async def test_csv(self, world: World, sandbox: Sandbox, user: str) -> None:
@@ -153,7 +154,9 @@ class TestWorkbook:
             answers["demandeur_prenom"].value,
             answers["demandeur_prenom"].data_type,
         )
-        assert len(header) == book["Codebook"].max_row - 1
+        described = [row[0].value for row in book["Codebook"].iter_rows(min_row=2)]
+        assert described == [cell.value for cell in header]
+        assert f"{user}-a" == answers["record_id"].value
 
     async def test_codebook(self, world: World, user: str) -> None:
         """The codebook comes as a workbook too."""

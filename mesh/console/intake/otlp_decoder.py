@@ -89,13 +89,16 @@ class Decoder:
     _earliest: int = 0
     _latest: int = 0
 
-    def decode(self, signal: str, request: Any) -> Decoded:
-        """Decode a request of one of the three signals."""
+    def decode(self, signal: str, request: Any, *, lost: int = 0) -> Decoded:
+        """Decode a request of one of the three signals, of which *lost* items are left out."""
         now = self.now()
         self._earliest = now - self.oldest // _MICROSECOND
         self._latest = now + FUTURE // _MICROSECOND
         items = {"traces": self._spans, "logs": self._logs, "metrics": self._points}[signal]
         found = Decoded()
+        if lost:
+            found.rejected["unreadable"] += lost
+            self.intake.drop(signal, "unreadable", count=lost)
         for service, decode in items(request):
             try:
                 row = decode()

@@ -16,36 +16,51 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
 from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 _ATTRIBUTE = ".opentelemetry.proto.common.v1.KeyValue"
-_PREFIX = "amarre.console."
+_LAZY, _BYTES = "amarre.console.", "amarre.console.unchecked."
 
 
-def _with_bytes(file: FileDescriptor, message: str) -> Any:
-    """Return the class of *message* in *file* with every attribute declared as bytes."""
+def _copy(file: FileDescriptor, message: str, prefix: str) -> Any:
+    """Return the class of *message* in a copy of *file*, with other types, see `_change`."""
     copy = FileDescriptorProto()
     file.CopyToProto(copy)
-    copy.name, copy.package = f"{_PREFIX}{file.name}", f"{_PREFIX}{file.package}"
+    copy.name, copy.package = f"{prefix}{file.name}", f"{prefix}{file.package}"
     for each in copy.message_type:
-        _change(each, file.package)
+        _change(each, file.package, prefix)
     descriptor_pool.Default().AddSerializedFile(copy.SerializeToString())
     name = f"{copy.package}.{message}"
     return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
 
 
-def _change(message: DescriptorProto, package: str) -> None:
+def _change(message: DescriptorProto, package: str, prefix: str) -> None:
+    """Declare attributes as bytes; without checks, also every text and message of other files."""
     for field in message.field:
-        if field.type_name == _ATTRIBUTE:
+        is_ours = field.type_name.startswith(f".{package}.")
+        unchecked = field.type == FieldDescriptorProto.TYPE_STRING or (
+            field.type_name and not is_ours
+        )
+        if field.type_name == _ATTRIBUTE or (prefix == _BYTES and unchecked):
             field.type = FieldDescriptorProto.TYPE_BYTES
             field.ClearField("type_name")
-        elif field.type_name.startswith(f".{package}."):
-            field.type_name = f".{_PREFIX}{field.type_name[1:]}"
+        elif is_ours:
+            field.type_name = f".{prefix}{field.type_name[1:]}"
     for nested in message.nested_type:
-        _change(nested, package)
+        _change(nested, package, prefix)
 
 
-TRACES = _with_bytes(trace_pb2.DESCRIPTOR, "TracesData")
+TRACES = _copy(trace_pb2.DESCRIPTOR, "TracesData", _LAZY)
 """Wire-compatible with ExportTraceServiceRequest."""
-LOGS = _with_bytes(logs_pb2.DESCRIPTOR, "LogsData")
+LOGS = _copy(logs_pb2.DESCRIPTOR, "LogsData", _LAZY)
 """Wire-compatible with ExportLogsServiceRequest."""
+UNCHECKED = {
+    signal: (_copy(file, message, _BYTES), file.message_types_by_name[message])
+    for signal, file, message in (
+        ("traces", trace_pb2.DESCRIPTOR, "TracesData"),
+        ("logs", logs_pb2.DESCRIPTOR, "LogsData"),
+        ("metrics", metrics_pb2.DESCRIPTOR, "MetricsData"),
+    )
+}
+"""By signal, a message that accepts texts in any encoding, and the descriptor of the real one."""

@@ -11,7 +11,7 @@ import binascii
 import json
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mesh.console.intake import otlp_messages
+from mesh.console.intake import otlp_messages, otlp_salvage
 
 MAX_BYTES = 16 * 1024 * 1024
 """The maximum size of a request after decompression."""
@@ -42,6 +42,8 @@ _ROOTS = {
     "metrics": {"resourceMetrics", "resource_metrics"},
 }
 _IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
+_NOT_HEXADECIMAL = 0
+"""In the place of an id that is not hexadecimal: a number is no value of it, so its item is bad."""
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -110,24 +112,38 @@ class Decompressor:
         return bytes(self._body)
 
 
-def read(signal: str, body: bytes, encoding: str) -> Any:
+class Read(NamedTuple):
+    """A request, and the number of its items that cannot be decoded and were left out."""
+
+    message: Any
+    lost: int
+
+
+def read(signal: str, body: bytes, encoding: str) -> Read:
     """
     Return the request message in *body*, as `mesh.console.intake.otlp_messages` describes it.
 
     Raises:
-        MalformedError: The body is not an OTLP request for *signal*.
+        MalformedError: The body is not an OTLP request for *signal*, or none of its items is valid.
     """
+    lost = 0
     try:
         if encoding == JSON:
-            body = _from_json(signal, body).SerializeToString()
-        message = _READ[signal]()
-        message.ParseFromString(body)
+            message, lost = _from_json(signal, body)
+            body = message.SerializeToString()
+        try:
+            message = _READ[signal].FromString(body)
+        except DecodeError:
+            body, lost = otlp_salvage.from_protobuf(signal, body)
+            message = _READ[signal].FromString(body)
     except (DecodeError, json_format.ParseError, ValueError, RecursionError) as exc:
         raise MalformedError(f"This is not a valid OTLP request for {signal}.") from exc
-    return message
+    if lost and not otlp_salvage.holds_items(message):
+        raise MalformedError(f"This is not a valid OTLP request for {signal}: no item is valid.")
+    return Read(message, lost)
 
 
-def _from_json(signal: str, body: bytes) -> Any:
+def _from_json(signal: str, body: bytes) -> tuple[Any, int]:
     # RFC 8259 allows only UTF-8; json.loads also detects UTF-16 and UTF-32.
     found = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_not_json)
     if not isinstance(found, dict):
@@ -138,7 +154,13 @@ def _from_json(signal: str, body: bytes) -> Any:
                 f"This request holds {other} and is not a valid OTLP request for {signal}; "
                 f"send it to /v1/{other}."
             )
-    return json_format.ParseDict(found, REQUESTS[signal](), ignore_unknown_fields=True)
+    message = REQUESTS[signal]()
+    try:
+        json_format.ParseDict(found, message, ignore_unknown_fields=True)
+    except (json_format.ParseError, ValueError, TypeError, RecursionError):
+        message.Clear()
+        return message, otlp_salvage.from_json(found, message)
+    return message, 0
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -151,13 +173,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _base64(value: Any) -> str | None:
+def _base64(value: Any) -> Any:
     if value is None:
         return None  # ProtoJSON: null is an absent field.
     try:
         return base64.b64encode(bytes.fromhex(value)).decode()
     except (TypeError, ValueError, binascii.Error):
-        raise ValueError("an id is not hexadecimal") from None
+        return _NOT_HEXADECIMAL
 
 
 def _not_json(constant: str) -> Any:

@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -56,7 +57,10 @@ _REJECTED = {
     "logs": "rejected_log_records",
     "metrics": "rejected_data_points",
 }
-_GRPC = {400: 3, 401: 16, 413: 8, 429: 14}
+_GRPC = {400: 3, 401: 16, 404: 5, 405: 12, 413: 8, 429: 14}
+
+
+_PATHS = [f"/v1/{signal}" for signal in REQUESTS]
 
 
 class RejectedError(Exception):
@@ -127,7 +131,8 @@ class Receiver:
         return _response(signal, found)
 
     def _decode(self, signal: str, body: bytes, encoding: str) -> Decoded:
-        return self._decoder.decode(signal, otlp_reader.read(signal, body, encoding))
+        message, lost = otlp_reader.read(signal, body, encoding)
+        return self._decoder.decode(signal, message, lost=lost)
 
     def malformed(self, signal: str, message: str) -> RejectedError:
         """Count a request that cannot be decoded and return the error for the sender."""
@@ -206,12 +211,24 @@ def _retry_info(message: str) -> tuple[tuple[str, bytes], ...]:
 
 def http_app(receiver: Receiver) -> Starlette:
     """Return the application that serves ``/v1/traces``, ``/v1/logs`` and ``/v1/metrics``."""
-    return Starlette(
+    application = Starlette(
         routes=[
             Route(f"/v1/{signal}", _endpoint(receiver, signal), methods=["POST"])
             for signal in REQUESTS
-        ]
+        ],
+        exception_handlers={404: _elsewhere, 405: _elsewhere},
     )
+    # A sender would repeat a redirected POST as a GET.
+    application.router.redirect_slashes = False
+    return application
+
+
+async def _elsewhere(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    found = _error(RejectedError(status, f"POST to {', '.join(_PATHS)}."), JSON)
+    if status == 405:
+        found.headers["Allow"] = "POST"
+    return found
 
 
 def _endpoint(receiver: Receiver, signal: str) -> Callable[[Request], Awaitable[Response]]:

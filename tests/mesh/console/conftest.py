@@ -45,7 +45,9 @@ class Kept:
 
     def rows_of(self, signal: str, request: Any) -> list[Row]:
         """Return the rows decoded from a request."""
-        message = otlp_reader.read(signal, request.SerializeToString(), otlp_reader.PROTOBUF)
+        message = otlp_reader.read(
+            signal, request.SerializeToString(), otlp_reader.PROTOBUF
+        ).message
         return self.decoder.decode(signal, message).rows
 
     def rows(self, sql: str, *values: Any) -> list[Any]:

@@ -113,7 +113,7 @@ def span(**fields: Any) -> bytes:
 
 
 def read(body: bytes, signal: str = "traces") -> Any:
-    return otlp_reader.read(signal, body, JSON)
+    return otlp_reader.read(signal, body, JSON).message
 
 
 class TestJson:
@@ -197,7 +197,7 @@ def test_any_bytes(body: bytes, encoding: str) -> None:
     Arbitrary bytes are either a request or malformed.
     """
     with contextlib.suppress(MalformedError):
-        assert otlp_reader.read("traces", body, encoding).IsInitialized()
+        assert otlp_reader.read("traces", body, encoding).message.IsInitialized()
 
 
 @settings(max_examples=100, deadline=None)
@@ -211,4 +211,4 @@ def test_damaged_request(cut: int, flip: int, bit: int) -> None:
     body = bytearray(batch.request.SerializeToString()[: cut + 1])
     body[flip % len(body)] ^= 1 << bit
     with contextlib.suppress(MalformedError):
-        assert otlp_reader.read("traces", bytes(body), PROTOBUF).IsInitialized()
+        assert otlp_reader.read("traces", bytes(body), PROTOBUF).message.IsInitialized()

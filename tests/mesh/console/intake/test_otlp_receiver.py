@@ -226,3 +226,26 @@ async def test_restart_keeps(start: Start) -> None:
 
     assert ["before the restart"] == [record["message"] for record in records]
     assert 2 == len(runs)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/traces", 405),
+        ("PUT", "/v1/logs", 405),
+        ("POST", "/v1/traces/", 404),
+        ("POST", "/v1/trace", 404),
+        ("POST", "/", 404),
+    ],
+)
+async def test_elsewhere(running: Running, method: str, path: str, status: int) -> None:
+    """
+    A wrong path or method is an OTLP status that names the paths, and no redirect.
+
+    Source: OTLP specification, OTLP/HTTP Response (errors are a `Status` message).
+    """
+    answer = await running.client.request(method, f"{running.otlp}{path}")
+
+    assert status == answer.status_code
+    assert "/v1/traces, /v1/logs, /v1/metrics" in answer.json()["message"]
+    assert ("POST" if status == 405 else None) == answer.headers.get("allow")

@@ -1,0 +1,153 @@
+"""
+Reads a request that is malformed as a whole item by item, so that one bad item costs no other.
+
+A span, log record or data point that cannot be decoded is left out and counted. If what surrounds
+it cannot be decoded, such as a resource, all items below are.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf import json_format, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from mesh.console.intake import otlp_messages
+
+_LISTS = {
+    *("resourceSpans", "scopeSpans", "spans", "resourceLogs", "scopeLogs", "logRecords"),
+    *("resourceMetrics", "scopeMetrics", "metrics", "dataPoints"),
+    *("sum", "gauge", "histogram", "exponentialHistogram", "summary"),
+}
+"""The fields that lead to items, and those of the items."""
+_ERRORS = (
+    *(json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError),
+    DecodeError,
+)
+
+
+def holds_items(message: Any) -> bool:
+    """Return whether *message* holds a span, log record or data point."""
+    found = [pair for pair in message.ListFields() if _json_name(pair[0]) in _LISTS]
+    return any(
+        not _leads_on(part.DESCRIPTOR) or holds_items(part)
+        for field, value in found
+        for part in (value if field.is_repeated else [value])
+    )
+
+
+def _leads_on(kind: Descriptor) -> bool:
+    return any(_json_name(field) in _LISTS for field in kind.fields)
+
+
+def from_json(found: Mapping[str, Any], message: Any) -> int:
+    """
+    Add what can be decoded of *found*, a ProtoJSON object, to *message*.
+
+    Returns:
+        The number of items that were left out.
+    """
+    lost = _merge(found, message)
+    return _count_json(found) if lost is None else lost
+
+
+def _merge(found: Any, message: Any) -> int | None:
+    """Add *found* to *message*; return the number of lost items, None if it is itself bad."""
+    inner = _inner(found, message.DESCRIPTOR) if isinstance(found, dict) else {}
+    rest = {key: value for key, value in found.items() if key not in inner} if inner else found
+    try:
+        message.MergeFrom(json_format.ParseDict(rest, type(message)(), ignore_unknown_fields=True))
+    except _ERRORS:
+        return None
+    lost = 0
+    for name, field in inner.items():
+        target = getattr(message, field.name)
+        for part in found[name] if field.is_repeated else [found[name]]:
+            below = _merge(part, target.add() if field.is_repeated else target)
+            if below is None:
+                below = _count_json(part)
+                if field.is_repeated:
+                    del target[-1]
+                else:
+                    message.ClearField(field.name)
+            lost += below
+    return lost
+
+
+def _inner(found: Mapping[str, Any], kind: Descriptor) -> dict[str, FieldDescriptor]:
+    return {
+        name: field
+        for field in kind.fields
+        if field.json_name in _LISTS
+        for name in (field.json_name, field.name)
+        if isinstance(found.get(name), list if field.is_repeated else dict)
+    }
+
+
+def _count_json(found: Any) -> int:
+    """Return how many items *found* holds, at least one."""
+    if not isinstance(found, dict):
+        return 1
+    below = [value for key, value in found.items() if key in _LISTS]
+    parts = [part for value in below for part in (value if isinstance(value, list) else [value])]
+    return sum(map(_count_json, parts)) if below else 1
+
+
+def from_protobuf(signal: str, body: bytes) -> tuple[bytes, int]:
+    """
+    Return *body* without the items that cannot be decoded, and their number.
+
+    Raises:
+        DecodeError: The body is not a message at all.
+    """
+    kind, original = otlp_messages.UNCHECKED[signal]
+    message = kind.FromString(body)
+    lost = _keep(message, original)
+    return (message.SerializeToString(), lost) if lost is not None else (b"", _count(message))
+
+
+def _keep(message: Any, original: Descriptor) -> int | None:
+    """Remove bad items from *message*; return their number, None if it is itself bad."""
+    lost = 0
+    for field, value in message.ListFields():
+        meant = original.fields_by_name[field.name]
+        parts = value if field.is_repeated else [value]
+        if field.message_type is None:
+            if not all(_is_readable(meant, part) for part in parts):
+                return None
+            continue
+        kind: Any = meant.message_type
+        counts = [_keep(part, kind) for part in parts]
+        lost += sum(count for count in counts if count is not None)
+        if None not in counts:
+            continue
+        if meant.json_name not in _LISTS:
+            return None
+        lost += sum(_count(p) for p, below in zip(parts, counts, strict=True) if below is None)
+        good = [p for p, below in zip(parts, counts, strict=True) if below is not None]
+        message.ClearField(field.name)
+        if field.is_repeated:
+            getattr(message, field.name).extend(good)
+    return lost
+
+
+def _count(message: Any) -> int:
+    found = [pair for pair in message.ListFields() if _json_name(pair[0]) in _LISTS]
+    parts = [p for field, value in found for p in (value if field.is_repeated else [value])]
+    return sum(map(_count, parts)) if found else 1
+
+
+def _json_name(field: FieldDescriptor) -> str:
+    first, *others = field.name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+def _is_readable(meant: FieldDescriptor, part: Any) -> bool:
+    try:
+        if meant.message_type is not None:
+            message_factory.GetMessageClass(meant.message_type).FromString(part)
+        elif meant.type == FieldDescriptor.TYPE_STRING:
+            part.decode()
+    except (DecodeError, UnicodeDecodeError):
+        return False
+    return True

@@ -100,9 +100,10 @@ class TestAccount:
         """The account lists signed-in devices and marks the current one."""
         world.sign_in()
         page = await get(world, "/?tab=account")
-        assert 2 == page.count("<strong>Firefox sous Linux")
+        assert 2 == page.count("<strong>Firefox on Linux")
         assert 1 == page.count("this device")
-        assert 1 == page.count('aria-label="Sign out Firefox sous Linux"')
+        assert 1 == page.count('aria-label="Sign out Firefox on Linux"')
+        assert "<strong>Firefox sous Linux" in await get(world, "/?tab=account&lang=fr")
 
     async def test_end_of_another_device(self, world: World) -> None:
         """The button of another device ends its session and returns to the account."""

@@ -124,7 +124,7 @@ def killed(mesh: Mesh, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def wrong_clock(mesh: Mesh, name: str) -> Iterator[None]:
+def wrong_clock(ready: Any, name: str) -> Iterator[None]:
     """Telemetry of a process whose clock is two minutes ahead."""
     at = str(time.time_ns() + 120 * 10**9)
     attributes = [
@@ -133,7 +133,7 @@ def wrong_clock(mesh: Mesh, name: str) -> Iterator[None]:
     ]
     record = {"timeUnixNano": at, "severityText": "INFO", "body": {"stringValue": "tick"}}
     resource = {"resource": {"attributes": attributes}, "scopeLogs": [{"logRecords": [record]}]}
-    url = f"{mesh.ready['urls']['otlp_http']}/v1/logs"
+    url = f"{ready['urls']['otlp_http']}/v1/logs"
     httpx.post(url, json={"resourceLogs": [resource]}, trust_env=False).raise_for_status()
     yield
 

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.e2e.conftest import NODE, WIDER, enter_console, needs
+from tests.e2e.faults import wrong_clock
 from tests.integration.researcher import Researcher
 
 AXE = NODE / "axe-core/axe.min.js"
@@ -61,18 +62,25 @@ def test_console(live: Any, context: BrowserContext) -> None:
         somebody.create()
     page = context.new_page()
     url = enter_console(live, page)
+    with wrong_clock(live, "axe"):
+        row = page.locator("[data-incident]").filter(has_text="ClockWrong").first
+        incident = row.get_by_role("link").first.get_attribute("href")
     page.goto(f"{url}/traces")
     for _ in range(20):
         page.evaluate(ORDER)
-    trace = page.locator("a[data-row]").first.get_attribute("href")
+    traces = [row.get_attribute("href") or "" for row in page.locator("a[data-row]").all()[:2]]
+    ids = [path.rpartition("/")[2] for path in traces]
     found = []
     pages = (
         "/",
+        incident,
         "/graph",
         "/traces",
-        trace,
+        traces[0],
+        f"/compare?a={ids[0]}&b={ids[1]}",
         "/logs",
         "/metrics",
+        "/metrics?method=survey.ListRequests&series=amarre_db_duration_seconds",
         "/processes",
         "/call",
         "/mesh",
@@ -82,6 +90,8 @@ def test_console(live: Any, context: BrowserContext) -> None:
         page.goto(f"{url}{path}")
         page.locator("main h1").wait_for()
         page.wait_for_load_state("networkidle")
+        for row in page.locator(".span").all()[:2]:
+            row.click()  # Its details.
         found += faults(page)
 
     assert [] == found

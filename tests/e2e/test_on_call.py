@@ -76,7 +76,7 @@ class Case:
 
 TOGETHER = {
     "surroundings": (
-        Case("a wrong clock", lambda m: wrong_clock(m, "gateway"), "gateway", "ClockWrong"),
+        Case("a wrong clock", lambda m: wrong_clock(m.ready, "gateway"), "gateway", "ClockWrong"),
         Case("REDCap is slow", lambda m: redcap(m, latency_ms=3000), "redcap", "RedcapSlow"),
         Case("the mail server is unavailable", lambda m: hung(m, "outbox"), "mail", "MailFailing"),
         Case(

@@ -18,7 +18,7 @@ export async function trace(main, { signal, keep, query }, id) {
     h("button", { type: "button", onclick: (event) => { localStorage.setItem("compare", id); event.target.textContent = "Selected"; } }, "Select to compare"),
     mark && mark !== id ? h("a", { class: "button", href: `/compare?a=${mark}&b=${id}` }, "Compare with the selected trace") : null,
   ];
-  const rows = h("div", { class: "waterfall", role: "tree", "aria-label": "Spans" });
+  const rows = h("div", { class: "waterfall", role: "group", "aria-label": "Spans" });
   const hidden = new Set(), opened = query.get("span") ?? "";
   let filter = query.get("filter") ?? "", most = Math.max(ROWS, spans.findIndex((s) => s.spanId === opened) + 1);
   const draw = () => {
@@ -39,7 +39,7 @@ export async function trace(main, { signal, keep, query }, id) {
   function line(span) {
     const colour = hue(span.service), notes = own(span), left = place(span.startUs), width = Math.max(0.15, (span.durationMs * 1000 / whole) * 100);
     const button = h("button", {
-      type: "button", class: `span ${span.proxy ? "proxy" : ""} ${span.status === "error" ? "failed" : ""}`, role: "treeitem", "aria-level": span.depth + 1, "aria-expanded": "false", "data-row": true, "data-span": span.spanId,
+      type: "button", class: `span ${span.proxy ? "proxy" : ""} ${span.status === "error" ? "failed" : ""}`, "aria-expanded": "false", "data-row": true, "data-span": span.spanId,
       onclick: () => toggle(),
       onkeydown: (event) => {
         if (event.key === "ArrowLeft" && span.children) { hidden.add(span.spanId); draw(); focusOn(span.spanId); }
@@ -74,8 +74,8 @@ export async function trace(main, { signal, keep, query }, id) {
     return place;
   }
 
-  /** A text alternative for colour and outline. */
-  const spoken = (one) => h("span", { class: "hidden" }, [one.proxy ? "proxy" : "", one.status === "error" ? "failed" : ""].filter(Boolean).join(", "));
+  /** A text alternative for indent, colour and outline. */
+  const spoken = (one) => h("span", { class: "hidden" }, [`level ${one.depth + 1}`, one.proxy ? "proxy" : "", one.status === "error" ? "failed" : ""].filter(Boolean).join(", "), " ");
   const focusOn = (key) => rows.querySelector(`[data-span="${key}"]`)?.focus();
   const busiest = [...found.spans].filter((s) => s.criticalMs > 0).sort((a, b) => b.criticalMs - a.criticalMs).slice(0, 4);
   show(main, head(found.rpc || found.name, null, ...tools),

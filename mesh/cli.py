@@ -16,6 +16,12 @@ from mesh.console.terminal.commands import commands as console_commands
 from mesh.local.commands import control
 from mesh.local.data_folder import DataFolder, DataFolderError
 
+_OF_OTHER_PROGRAMS = (
+    *("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"),  # shares metrics of other processes
+    "SSLKEYLOGFILE",  # writes the secrets of TLS connections to a file
+)
+"""Variables that libraries of this program obey, too. Processes get none but listed variables."""
+
 
 class _Commands(click.Group):
     """Commands that report files which cannot be read or written as one sentence."""
@@ -45,6 +51,8 @@ def main() -> None:
     Call a service:                      amarre call health.GetStatus
     Read logs and traces:                amarre logs --follow, amarre traces
     """
+    for variable in _OF_OTHER_PROGRAMS:
+        os.environ.pop(variable, None)
 
 
 @main.command()

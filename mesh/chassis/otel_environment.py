@@ -200,12 +200,13 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
     Names of one service (``OTEL_SERVICE_NAME``, ``service.name`` among the resource attributes)
     are left out: they would rename every process. So are variables that no process of the mesh
-    reads, such as ``OTEL_PROPAGATORS``: the mesh propagates W3C Trace Context.
+    reads, such as ``OTEL_PROPAGATORS``: the mesh propagates W3C Trace Context. A protocol without
+    an endpoint is that of another program's receiver.
 
     Raises:
         OtelVariableError: A variable cannot be used.
     """
-    found = {key: value for key, value in environment.items() if _is_shared(key)}
+    found = {key: value for key, value in environment.items() if _is_shared(key, environment)}
     for name, text in found.items():
         _check(name, text.strip())
     _check_together(found)
@@ -221,7 +222,19 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _is_shared(name: str) -> bool:
+def with_default(environment: Mapping[str, str], default: str) -> dict[str, str]:
+    """Return what is `inherited`, with the endpoint *default* unless there is another one.
+
+    Raises:
+        OtelVariableError: A variable cannot be used.
+    """
+    return {ENDPOINT: default, **inherited(environment)}
+
+
+def _is_shared(name: str, environment: Mapping[str, str]) -> bool:
+    if name.endswith("_PROTOCOL"):
+        own = f"{name.removesuffix('_PROTOCOL')}_ENDPOINT"
+        return bool(environment.get(ENDPOINT) or environment.get(own))
     known = name in _OBEYED or name == "OTEL_RESOURCE_ATTRIBUTES"
     return known or any(each.fullmatch(name) for each in (_EXPORTER, _POSITIVE, _COUNT))
 
@@ -301,7 +314,7 @@ def description(environment: Mapping[str, str], default: str, share: float = 1.0
     """
     lines = []
     for signal in SIGNALS:
-        defaulted = {ENDPOINT: default, **environment}
+        defaulted = with_default(environment, default)
         where = endpoint(defaulted, signal) if is_exported(signal, defaulted) else None
         if signal == "metrics" and not pushes_metrics(environment):
             lines.append("metrics: scraped by the console")
@@ -311,7 +324,9 @@ def description(environment: Mapping[str, str], default: str, share: float = 1.0
     obeyed = [name for name in _OBEYED if environment.get(name)]
     if obeyed:
         lines.append(f"set in the environment: {', '.join(obeyed)}")
-    ignored = sorted(n for n in environment if n.startswith("OTEL_") and not _is_shared(n))
+    ignored = sorted(
+        n for n in environment if n.startswith("OTEL_") and not _is_shared(n, environment)
+    )
     if ignored:
         lines.append(f"ignored: {', '.join(ignored)}")
     return lines

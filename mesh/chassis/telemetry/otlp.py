@@ -17,7 +17,7 @@ from structlog.typing import EventDict
 
 from mesh.chassis.channel import NO_PROXY
 from mesh.chassis.otel_environment import endpoint as otlp_endpoint
-from mesh.chassis.otel_environment import is_exported
+from mesh.chassis.otel_environment import is_exported, with_default
 from mesh.chassis.telemetry import logs, names, tracing
 from mesh.contract import redaction
 
@@ -45,8 +45,8 @@ def start(service: str, instance: str, env: str) -> None:
 
 def start_logs(service: str, instance: str, env: str, endpoint: str) -> None:
     """Export only log lines to *endpoint*, unless the variables configure another one."""
-    if is_exported("logs", {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **os.environ}):
-        where = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **os.environ}
+    where = with_default(os.environ, endpoint)
+    if is_exported("logs", where):
         _start_logs(_resource(service, instance, env), _options("logs", where))
 
 

@@ -18,6 +18,7 @@ from mesh.chassis.otel_environment import (
     inherited,
     is_exported,
     sampling_share,
+    with_default,
 )
 
 URL = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -122,9 +123,14 @@ class TestInherited:
             "OTEL_PYTHON_CONTEXT": "gevent_context",
             "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES": "amarre.auth.v1.AuthService",
             "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+            "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf",
         }
         assert inherited(left) == {}
-        assert any("OTEL_PROPAGATORS" in line for line in description(left, "http://a:1"))
+        assert with_default(left, "http://a:1") == {URL: "http://a:1"}
+        ignored = description(left, "http://a:1")[-1]
+        assert [f"ignored: {', '.join(sorted(left))}"] == [ignored]
+        assert "logs: http://a:1" in description(left, "http://a:1")
 
     @pytest.mark.parametrize(
         ("name", "text"),

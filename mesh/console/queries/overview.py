@@ -55,6 +55,10 @@ def services(
             "service": name,
             **_traffic(_sum(by_method, name, lasting), seconds),
             "processes": [p for p in processes if p["workload"] == name],
+            "proxiesDown": sum(
+                one.target.is_envoy and bool(one.fault) and workload(one.target.process) == name
+                for one in seen
+            ),
             "inFlight": _in_flight(name, processes),
             "saturation": _saturation(name, processes, limits.get(name)),
             "certificateDays": min(

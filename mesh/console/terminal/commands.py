@@ -17,7 +17,13 @@ Find = Callable[[Path], tuple[str, str]]
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 _FOLLOW = click.option("--follow", "-f", is_flag=True, help="Follow new records until interrupted.")
 _SERVICE = click.option("--service", default="", help="Show only this service.")
-_LIMIT = click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+_LIMIT = click.option(
+    "--limit",
+    type=click.IntRange(1, 500),
+    default=20,
+    show_default=True,
+    help="Maximum number of results.",
+)
 _WINDOW = click.option(
     "--window", default="5m", show_default=True, help="How far to look back, for example 15m or 1h."
 )
@@ -41,7 +47,12 @@ def commands(find: Find) -> list[click.Command]:
     @click.option(
         "--rpc", default="", help="Show only traces with this method, such as survey.ListRequests."
     )
-    @click.option("--status", type=click.Choice(["ok", "error"]), default=None)
+    @click.option(
+        "--status",
+        type=click.Choice(["ok", "error"]),
+        default=None,
+        help="Show only traces that succeeded, or only those that failed.",
+    )
     @click.option(
         "--min-ms", type=float, default=None, help="Show only traces that took at least this long."
     )

@@ -78,7 +78,7 @@ function service(item) {
   const state = !all ? pill("", "not scraped") : up === all ? pill("good", all > 1 ? `${all} up` : "up") : pill("bad", up ? `${up} of ${all} up` : "down");
   const figure = (name, value, small) => h("div", {}, h("dt", {}, name), h("dd", {}, value, small ? h("small", {}, ` ${small}`) : null));
   return h("section", { class: "card service", "aria-label": item.service },
-    h("header", {}, h("h2", {}, h("a", { href: `/traces?service=${item.service}`, "data-focus": item.service }, item.service)), state),
+    h("header", {}, h("h2", {}, h("a", { href: `/traces?service=${item.service}`, "data-focus": item.service }, item.service)), item.proxiesDown ? pill("bad", "proxy down") : null, state),
     h("dl", { class: "figures" },
       figure("Rate", rate(item.rate)),
       h("div", {}, h("dt", {}, "Errors"), h("dd", { class: failing === "good" ? "" : `level-${failing === "bad" ? "error" : "warning"}` }, percent(item.errorRatio))),

@@ -68,6 +68,7 @@ class Evaluator:
         """Update alerts and incidents."""
         now = c.now()
         self.observed.note_scrape(c.seen, now)
+        self.observed.note_clocks(c.clocks.wrong(), now)
         situation = Situation(
             mesh=c.mesh,
             seen=c.seen,

@@ -10,11 +10,14 @@ from datetime import timedelta
 from typing import Any
 
 from mesh.chassis.telemetry import names as emitted
-from mesh.console.incidents.changes import SHOWN_RESTART, Change, Restart, Restarts, us
+from mesh.console.incidents.changes import LATER, SHOWN_RESTART, Change, Restart, Restarts, us
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import proxy_limit, workload
 
 MAX_CHANGES = 1000
+CONFIGURATION = "configuration"
+CLOCK_FORGOTTEN = timedelta(minutes=5)
+"""How long a clock must not have been wrong to count as stepped again."""
 SHOWN_CANARY = timedelta(minutes=2)
 WINDOW = timedelta(minutes=2)
 _RETRY, _TOTAL = "upstream_rq_retry", "upstream_rq_total"
@@ -34,6 +37,9 @@ class Observations:
         self._canaries: dict[str, tuple[int, str]] = {}
         self._canary_states: dict[str, str] = {}
         self._certificates: dict[str, float] = {}
+        self._configurations: dict[str, dict[str, Any]] = {}
+        self._clocks: dict[str, int] = {}
+        """When the clock of each process was last seen to be wrong."""
 
     def note_scrape(self, seen: Sequence[Seen], now: int) -> None:
         """Record the latest scrape."""
@@ -45,6 +51,7 @@ class Observations:
             self._note_counters(one, now)
             self._note_load(one, now)
             self._compare_certificate(one, now)
+            self._compare_configuration(one, now)
 
     def _compare_version(self, one: Seen, now: int) -> None:
         process = one.target.process
@@ -79,6 +86,26 @@ class Observations:
             )
         if ends:
             self._certificates[process] = ends
+
+    def _compare_configuration(self, one: Seen, now: int) -> None:
+        if one.proxy is None:
+            return
+        process = one.target.process
+        found = {name: getattr(one.proxy, name) for name in ("routes", "weights", "faults")}
+        before = self._configurations.get(process, found)
+        if parts := [name for name in found if found[name] != before[name]]:
+            what = f"{CONFIGURATION} of {process} changed: {', '.join(parts)}"
+            self._changes.append(Change(now, what, "", workload(process)))
+        self._configurations[process] = found
+
+    def note_clocks(self, wrong: Mapping[str, float], now: int) -> None:
+        """Record the clocks that are wrong, with their offsets in seconds."""
+        for process, offset in wrong.items():
+            if now - self._clocks.get(process, 0) > us(CLOCK_FORGOTTEN):
+                side = "ahead" if offset > 0 else "behind"
+                what = f"clock of {process} stepped: {abs(offset):.0f} s {side}"
+                self._changes.append(Change(now, what, "", workload(process)))
+            self._clocks[process] = now
 
     def note_actions(self, items: Iterable[Mapping[str, Any]], parse: Any) -> None:
         """Record the audit log of control actions, newest first; direct calls change nothing."""
@@ -199,8 +226,15 @@ class Observations:
     def changes(self, since: int, until: int) -> list[Change]:
         """Return the changes between two times, newest first."""
         restarts = map(self._restarted, self._restarts.every())
-        every = [*self._changes, *self._actions, *restarts]
+        noted = (c for c in self._changes if not self._is_applied_action(c))
+        every = [*noted, *self._actions, *restarts]
         return sorted((c for c in every if since <= c.at <= until), key=lambda c: -c.at)
+
+    def _is_applied_action(self, change: Change) -> bool:
+        """Return whether a control action, which names who did it, explains a configuration."""
+        return change.what.startswith(CONFIGURATION) and any(
+            one.at - us(LATER) < change.at < one.at + us(LATER) for one in self._actions
+        )
 
 
 _UNITS = {"percent": " %", "weight": " %", "delay_ms": " ms"}

@@ -15,7 +15,7 @@ from mesh.console.store.reader import (
     to_token,
 )
 
-SCAN_SECONDS = 0.15
+SCAN_SECONDS = 0.07
 SCANNED_AT_ONCE = 20_000
 LEVELS = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "warn": 13, "error": 17, "fatal": 21}
 """The lowest severity number of each level."""

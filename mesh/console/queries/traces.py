@@ -18,7 +18,7 @@ from mesh.console.queries import critical_path, ranks
 from mesh.console.store.reader import from_token, name_ids, service_id, service_names, to_token
 
 SCANNED_AT_ONCE = 20_000
-SCAN_SECONDS = 0.15
+SCAN_SECONDS = 0.07
 MOST_SPANS = 20_000
 """The maximum number of spans returned for one trace."""
 MOST_BACK_LINKS = 100

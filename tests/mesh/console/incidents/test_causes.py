@@ -10,6 +10,7 @@ from mesh.console.incidents.alert import Alert
 from mesh.console.incidents.causes import Cause
 from mesh.console.incidents.incident_log import IncidentLog
 from mesh.console.incidents.observations import Observations
+from mesh.console.intake.envoy_admin import Proxy
 from mesh.console.intake.scraper import Seen
 from mesh.console.settings import Target
 from mesh.contract import policy
@@ -268,3 +269,37 @@ class TestObservations:
 
         assert planned == (observed.unplanned_restart("survey", now) == "")
         assert (f"{order} {service}", "ada") in [(c.what, c.who) for c in observed.changes(0, now)]
+
+    def test_configuration(self) -> None:
+        """
+        A proxy that gets other routes, weights or faults is a change, unless an operator's action
+        explains it; what stays is none.
+        """
+        observed, now = Observations(), 1_700_000_100 * SECOND
+        target = Target(process="survey-envoy", url="http://127.0.0.1:1")
+
+        def scrape(at: int, weights: list[dict[str, Any]]) -> None:
+            proxy = Proxy(version="1", state="LIVE", uptime_seconds=900.0, weights=weights)
+            observed.note_scrape([Seen(target, at=at, fault="", proxy=proxy)], at)
+
+        halved = [{"path": "/x", "clusters": {"survey": 50, "survey_canary": 50}}]
+        for seconds, weights in ((0, []), (5, []), (10, halved), (15, halved), (200, [])):
+            scrape(now + seconds * SECOND, weights)
+        action = {"at": now + 195 * SECOND, "order": "canary abort", "by": "ada", "fault": ""}
+        observed.note_actions([action | {"asked": {"service": "survey"}}], int)
+
+        assert ["canary abort survey", "configuration of survey-envoy changed: weights"] == [
+            change.what for change in observed.changes(0, now + 300 * SECOND)
+        ]
+
+    def test_clock(self) -> None:
+        """
+        A clock that becomes wrong is one change, however long it stays wrong.
+        """
+        observed, now = Observations(), 1_700_000_100 * SECOND
+        for seconds in range(0, 60, 3):
+            observed.note_clocks({"gateway": 120.2}, now + seconds * SECOND)
+
+        assert ["clock of gateway stepped: 120 s ahead"] == [
+            change.what for change in observed.changes(0, now + 300 * SECOND)
+        ]

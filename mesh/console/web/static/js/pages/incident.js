@@ -36,7 +36,7 @@ function summary(found) {
 }
 
 const timeline = ({ changes }) => table("Changes before and during", ["When", "What", "Who"], changes,
-  (one) => [clock(one.at, false), one.what, one.who || "–"], "No control action, restart or certificate change in the 15 minutes before the incident.");
+  (one) => [clock(one.at, false), one.what, one.who || "–"], "No control action, restart, deployment, or change of certificate, configuration or clock in the 15 minutes before the incident.");
 
 const contracts = ({ methods }) => methods.length > 0 && table("Contracts of the affected methods", ["Method", "Failed", "Objective", "Budget spent", "Budget left", "Deadline", "Retries", "Callers", "Declared in"], methods, (m) => [
   h("a", { href: `/traces?rpc=${m.rpc}`, "data-focus": m.rpc }, m.rpc),

@@ -14,7 +14,7 @@ export async function trace(main, { signal, keep, query }, id) {
   const place = (us) => ((us - begin) / whole) * 100;
   const mark = localStorage.getItem("compare");
   const tools = [
-    h("button", { type: "button", onclick: () => navigator.clipboard?.writeText(id) }, "Copy id"),
+    navigator.clipboard && h("button", { type: "button", onclick: async (event) => { const button = event.currentTarget; await navigator.clipboard.writeText(id); button.textContent = "Copied"; } }, "Copy id"),
     h("button", { type: "button", onclick: (event) => { localStorage.setItem("compare", id); event.target.textContent = "Selected"; } }, "Select to compare"),
     mark && mark !== id ? h("a", { class: "button", href: `/compare?a=${mark}&b=${id}` }, "Compare with the selected trace") : null,
   ];

@@ -22,6 +22,7 @@ done
 declare -A package=(
   [chromium]=chromium
   [iptables-restore]=iptables
+  [nft]=nftables
   [redis-server]=redis-server
   [prometheus]=prometheus
   [prometheus-alertmanager]=prometheus-alertmanager

@@ -30,7 +30,11 @@ CALLERS_FAULT = frozenset(GRPC_CODES) - OUR_FAULT - {"OK"}
 REFUSED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 _OVERFLOW = re.compile(rf"cluster\.({APP}(?:_\w+)?)\.upstream_rq_pending_overflow")
-_LIMITS = {"rate_limited": "client_rate", "downstream_global_cx_overflow": "connections"}
+_LIMITS = {
+    "rate_limited": "client_rate",
+    "downstream_global_cx_overflow": "connections",
+    "downstream_cx_overload_reject": "memory",
+}
 _PROXY = re.compile(r"[-_.](envoy|proxy|sidecar)$")
 _REPLICA = re.compile(r"-\d+$|[-_]canary$")
 PROBE_PATHS = frozenset(

@@ -12,7 +12,7 @@ import httpx
 _STATS = (
     r"circuit_breakers\.\w+\.\w+_open$|outlier_detection\.ejections_active$"
     r"|upstream_rq_(total|active|retry|active_overflow|pending_overflow|timeout|per_try_timeout)$"
-    r"|http_local_rate_limit\.rate_limited$|downstream_global_cx_overflow$"
+    r"|http_local_rate_limit\.rate_limited$|downstream_(global_cx_overflow|cx_overload_reject)$"
     r"|^server\.(memory_allocated|state|uptime)$"
 )
 _MARKS = re.compile(

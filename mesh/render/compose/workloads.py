@@ -8,7 +8,7 @@ from mesh.render.compose import envoys
 from mesh.render.deployment import DRAIN_SECONDS, SOCKETS, Deployment, Workload
 from mesh.render.docker import STATE, version
 from mesh.render.environment import SECRETS, Place, environment, secret_files
-from mesh.render.envoy import arguments
+from mesh.render.envoy import arguments, overload
 from mesh.render.readers import READERS, WORKLOADS
 
 Service = dict[str, Any]
@@ -232,6 +232,7 @@ def _edge_check(workload: Workload) -> Service:
 
 def _envoy(deployed: Deployment, workload: Workload) -> Service:
     name, reader = envoys.container(workload), READERS["envoy"]
+    capacity = overload.INNER if workload.is_grpc else overload.EDGE
     mounted = [
         f"./envoy/{name}:{envoys.FOLDER}:ro",
         f"sockets-{workload.name}:{SOCKETS}",
@@ -250,7 +251,7 @@ def _envoy(deployed: Deployment, workload: Workload) -> Service:
             workload.name: {"condition": "service_started"},
         },
         "stop_grace_period": "15s",
-        **hardened("128M"),
+        **hardened(f"{capacity.memory_bytes // overload.MIB}M"),
     }
     if not workload.is_grpc:
         found["networks"] = ["edge", "mesh", "telemetry"]

@@ -3,14 +3,13 @@
 from typing import Any
 
 from mesh.contract.policy import Mesh, Service
-from mesh.render.envoy import clusters, edge, listeners, routes, telemetry, tls
+from mesh.render.envoy import clusters, edge, listeners, overload, routes, telemetry, tls
 from mesh.render.envoy.proxy import Endpoints, Proxy, Traffic, address
 from mesh.render.envoy.text import document
 from mesh.topology import clients_of
 
 Files = dict[str, str]
 BOOTSTRAP = "envoy.yaml"
-_MOST_CONNECTIONS = 10_000
 _WATCHDOG = {"miss_timeout": "2s", "megamiss_timeout": "5s"}
 
 
@@ -71,6 +70,7 @@ def callees_of(mesh: Mesh, proxy: Proxy) -> tuple[Service, ...]:
 def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
     """Return Envoy's bootstrap file."""
     services = callees_of(mesh, proxy)
+    capacity = overload.INNER if proxy.edge is None else overload.EDGE
     found_listeners = [listeners.egress(proxy)]
     found_clusters: list[dict[str, Any]] = []
     if proxy.inbound:
@@ -92,7 +92,8 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         "admin": {"address": address(proxy.admin)},
         **({"dynamic_resources": clusters.from_file(proxy)} if services else {}),
         "static_resources": {"listeners": found_listeners, "clusters": found_clusters},
-        "overload_manager": _overload() | (edge.overload() if proxy.edge is not None else {}),
+        "overload_manager": overload.manager(capacity),
+        "memory_allocator_manager": overload.memory_release(),
         **telemetry.batches(proxy),
         "stats_flush_interval": "1s",
         # By default, each thread wakes up ten times a second to say that it lives.
@@ -100,18 +101,3 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
     }
     title = f"Envoy of {proxy.workload}: rendered from the contracts, do not edit."
     return document(title, content)
-
-
-def _overload() -> dict[str, Any]:
-    connections = "envoy.extensions.resource_monitors.downstream_connections.v3"
-    return {
-        "resource_monitors": [
-            {
-                "name": "envoy.resource_monitors.global_downstream_max_connections",
-                "typed_config": {
-                    "@type": f"type.googleapis.com/{connections}.DownstreamConnectionsConfig",
-                    "max_active_downstream_connections": _MOST_CONNECTIONS,
-                },
-            }
-        ]
-    }

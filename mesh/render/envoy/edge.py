@@ -21,11 +21,8 @@ PER_SESSION = (100, 50)
 """Rate limit of one session, in addition to that of its address."""
 _MOST_CLIENTS = 20_000
 """Maximum number of clients tracked; about 10 MiB."""
-_HEADERS_IN, _REQUEST_IN = "10s", "15s"
-_IDLE, _IDLE_UNDER_PRESSURE = "60s", "2s"
-"""Idle timeout of connections, and its minimum while connections run short."""
-_PRESSURE = (0.6, 0.95)
-"""Connection usage at which idle timeouts start to shrink, and at which they reach the minimum."""
+_HEADERS_IN, _REQUEST_IN, _IDLE = "10s", "15s", "60s"
+"""Timeouts of headers, of the whole request, and of connections without one."""
 START_HEADER = "x-amarre-start"
 """Header for the gateway: when the first byte of a request arrived, in ms since 1970."""
 START = "%START_TIME(%s%3f)%"
@@ -76,6 +73,8 @@ def _manager(
         name,
         codec_type="AUTO",
         **from_clients(),
+        # Until the route is known; shrinks while memory runs short.
+        stream_idle_timeout=_HEADERS_IN,
         # The peer is the client; forwarded addresses are not trusted.
         use_remote_address=True,
         xff_num_trusted_hops=0,
@@ -130,7 +129,6 @@ def from_clients() -> dict[str, Any]:
         },
         "request_headers_timeout": _HEADERS_IN,
         "request_timeout": _REQUEST_IN,
-        "stream_idle_timeout": "60s",
         "delayed_close_timeout": "1s",
     }
 
@@ -168,36 +166,8 @@ def _route(
     return {
         "name": name,
         "match": match,
-        "route": {"cluster": cluster, "timeout": seconds(timeout), **target},
-    }
-
-
-def overload() -> dict[str, Any]:
-    """
-    Return the overload actions of an edge: close idle connections first when they run short.
-
-    Source:
-        Envoy, overload manager, "Reducing timeouts".
-    """
-    monitor = "envoy.resource_monitors.global_downstream_max_connections"
-    start, full = _PRESSURE
-    factors = [{"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": _IDLE_UNDER_PRESSURE}]
-    return {
-        "actions": [
-            {
-                "name": "envoy.overload_actions.reduce_timeouts",
-                "triggers": [
-                    {
-                        "name": monitor,
-                        "scaled": {"scaling_threshold": start, "saturation_threshold": full},
-                    }
-                ],
-                "typed_config": typed(
-                    "envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
-                    timer_scale_factors=factors,
-                ),
-            }
-        ]
+        # A stream may be silent; "timeout" limits all other requests.
+        "route": {"cluster": cluster, "timeout": seconds(timeout), "idle_timeout": "0s", **target},
     }
 
 

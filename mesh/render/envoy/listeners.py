@@ -52,7 +52,7 @@ def egress(proxy: Proxy) -> dict[str, Any]:
         **telemetry.tracing(proxy, EGRESS),
         http_filters=[telemetry.method_statistics(), http_filter(), manager.router()],
     )
-    return manager.listener(EGRESS, proxy.egress, hcm)
+    return manager.listener(EGRESS, proxy.egress, hcm, for_strangers=False)
 
 
 def stats(proxy: Proxy) -> dict[str, Any]:
@@ -71,4 +71,4 @@ def stats(proxy: Proxy) -> dict[str, Any]:
         route_config={"name": STATS, "virtual_hosts": [host]},
         http_filters=[manager.router()],
     )
-    return manager.listener(STATS, proxy.stats, hcm)
+    return manager.listener(STATS, proxy.stats, hcm, for_strangers=False)

@@ -31,19 +31,34 @@ def manager(name: str, /, **fields: Any) -> dict[str, Any]:
 
 
 def listener(
-    name: str, where: str, chain_filter: dict[str, Any], transport: dict[str, Any] | None = None
+    name: str,
+    where: str,
+    chain_filter: dict[str, Any],
+    transport: dict[str, Any] | None = None,
+    *,
+    for_strangers: bool = True,
 ) -> dict[str, Any]:
-    """Return a listener on *where*; only the current user can connect to a Unix socket."""
+    """
+    Return a listener on *where*; only the current user can connect to a Unix socket.
+
+    Connections of strangers count against the limits of the proxy; the others, from its own process
+    and Prometheus, are always accepted, so that strangers cannot use up theirs.
+    """
     place = address(where)
     if "pipe" in place:
         place["pipe"]["mode"] = 0o600
     chain: dict[str, Any] = {"filters": [chain_filter]}
     if transport is not None:
-        chain["transport_socket"] = transport
+        chain |= {"transport_socket": transport, "transport_socket_connect_timeout": "5s"}
+    limits: dict[str, Any] = {"ignore_global_conn_limit": True, "bypass_overload_manager": True}
+    if for_strangers:
+        # Otherwise one burst would be accepted before the overload manager sees its first part.
+        limits = {"max_connections_to_accept_per_socket_event": 100}
     return {
         "name": name,
         "address": place,
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        **limits,
         "filter_chains": [chain],
     }
 

@@ -104,7 +104,11 @@ def _filter(files: Files) -> None:
         "applyTo": "HTTP_FILTER",
         "match": {"context": CONTEXT, "listener": {"filterChain": {"filter": connections}}},
     }
-    strict = {**edge.from_clients(), "path_with_escaped_slashes_action": "REJECT_REQUEST"}
+    strict = {
+        **edge.from_clients(),
+        "stream_idle_timeout": "60s",
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+    }
     files.add(
         f"envoy-filter-{EDGE}.yaml",
         "Applies the rules of the edge in mesh/envoy: the same limits per address, session\n"

@@ -266,6 +266,7 @@ def _limits(pace: Pace) -> Alert:
                 ),
                 of(named("client_rate", "envoy_http_local_rate_limit_rate_limited")),
                 of(named("connections", "envoy_listener_downstream_global_cx_overflow")),
+                of(named("memory", "envoy_listener_downstream_cx_overload_reject")),
             )
         ),
         minutes=5,

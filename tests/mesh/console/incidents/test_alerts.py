@@ -135,6 +135,7 @@ class TestCountersOfProxies:
             ("cluster.app_survey.upstream_rq_pending_overflow", 5, False),
             ("edge.http_local_rate_limit.rate_limited", 30, True),
             ("listener.127.0.0.1_3000.downstream_global_cx_overflow", 30, True),
+            ("listener.127.0.0.1_3000.downstream_cx_overload_reject", 30, True),
             # The breaker of a callee has an alert of its own.
             ("cluster.survey.upstream_rq_pending_overflow", 30, False),
         ],

@@ -233,6 +233,7 @@ class Runner:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             self.fleet.proxies.retry()
+            self.actions.audit_log.retry()
             if self._unpublished or not all(path.exists() for path in self._ready_files):
                 self._changed()
 
@@ -247,6 +248,7 @@ class Runner:
         return [
             *([ready_file] if self._unpublished else []),
             *self.fleet.problems(),
+            *self.actions.audit_log.problems(),
             *(f"The background task {name!r} fails and is restarted." for name in failing()),
         ]
 

@@ -128,10 +128,11 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # SQLite itself may have rolled back, for example if full.
+                    db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
 
     def index_answers(self, field: str) -> bool:
         """Index the answers to *field*, so that filtering on it does not scan every record.

@@ -71,6 +71,7 @@ class ControlActions:
         traffic = self._fleet.proxies.traffic
         others = tuple(one for one in traffic.faults if one.method != fault.method)
         self._fleet.proxies.apply(traffic=replace(traffic, faults=(*others, fault)))
+        self._need_effect()
         return describe(fault)
 
     async def _list_faults(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -83,6 +84,7 @@ class ControlActions:
         if method and len(kept) == len(traffic.faults):
             raise ControlError(f"{method} has no fault. `amarre fault list` shows all faults.")
         self._fleet.proxies.apply(traffic=replace(traffic, faults=kept))
+        self._need_effect()
         return len(traffic.faults) - len(kept)
 
     async def _start_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -107,11 +109,13 @@ class ControlActions:
         self._canaries[service] = canary
         progress(f"Starting {canary.name} …")
         await canary.start(weight)
+        self._need_effect()
         return canary.status()
 
     async def _set_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
         canary = self._canary(arguments)
         canary.set(_weight(arguments))
+        self._need_effect()
         return canary.status()
 
     async def _canary_status(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -122,6 +126,7 @@ class ControlActions:
         canary = self._canary(arguments)
         await canary.close()
         await canary.promote(progress)
+        self._need_effect()
         return canary.status()
 
     async def _abort_canary(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -131,6 +136,7 @@ class ControlActions:
             raise ControlError(_no_canary(service))
         await canary.close()
         await canary.abort()
+        self._need_effect()
         return canary.status()
 
     async def _restart(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -203,6 +209,15 @@ class ControlActions:
     def _need_proxies(self) -> None:
         if not self._fleet.running_proxies():
             raise ControlError("This mesh runs without proxies. Start it without --direct.")
+
+    def _need_effect(self) -> None:
+        """Say so if an action is accepted, but the proxies' files cannot be written now."""
+        problems = self._fleet.proxies.problems()
+        if problems:
+            raise ControlError(
+                f"The action is accepted, but not in effect yet. {problems[0]}. It takes effect "
+                "once the file can be written; `amarre status` shows the problem until then."
+            )
 
     def _known(self) -> list[str]:
         return [n for n, u in self._fleet.units.items() if u.kind is Kind.SERVICE]

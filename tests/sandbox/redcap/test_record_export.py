@@ -10,8 +10,10 @@ import pytest
 
 from sandbox.redcap.filter_logic.prefilter import Required
 from sandbox.redcap.records import storage
+from sandbox.redcap.setup import open_store
 from sandbox.redcap.store import MAX_INDEXES, Store
-from tests.sandbox.redcap.conftest import TOKEN, Api, Server
+from tests.mesh.local.conftest import disk, fill
+from tests.sandbox.redcap.conftest import TOKEN, Api, Server, calls_to, config
 
 
 class TestIndexedFilter:
@@ -193,3 +195,33 @@ async def test_abandoned_exports(server: Server) -> None:
                     break
         whole = await http.post(server.api_url, data=form)
         assert 400 <= len(whole.json())
+
+
+async def test_full_disk(tmp_path: Path) -> None:
+    """
+    A full disk refuses what writes, and an export, which needs no space, still works.
+
+    Fails if the line of the export in the history is required.
+    """
+    with disk(tmp_path / "small", "8m") as folder:
+        store = open_store(config(folder))
+        async with calls_to(store) as api:
+            await api.save({"record_id": "1"})
+            filler = fill(folder)
+            count = await saved_until_full(api)
+            assert count + 1 == len(await api.export(fields=["record_id"]))
+
+            filler.unlink()
+            await api.save({"record_id": "2"})
+            assert count + 2 == len(await api.export(fields=["record_id"]))
+        store.close()
+
+
+async def saved_until_full(api: Api) -> int:
+    """Save records until one is refused; return how many were acknowledged."""
+    for number in range(500):
+        row = json.dumps([{"record_id": f"x{number}", "email": f"{'x' * 200}@example.org"}])
+        answer = await api.post("record", action="import", format="json", data=row)
+        if answer.status_code != 200:
+            return number
+    raise AssertionError("The disk is not full.")

@@ -3,16 +3,19 @@
 import os
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mesh import topology
 from mesh.control import ControlError, Progress, serve_actions
+from mesh.local.control.actions import ControlActions
 from mesh.local.control.client import send_action
 from mesh.local.control.faults import describe, parse_fault
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes.port_allocator import MOST_SPARE, PortAllocator, PortsExhaustedError
+from mesh.render.envoy import Traffic
 
 
 def test_fault() -> None:
@@ -79,3 +82,36 @@ def test_port_allocation() -> None:
         port_allocator.take(survey)
     port_allocator.release(first)
     assert first == port_allocator.take(survey)
+
+
+class FullDisk:
+    """The proxies of a mesh whose files cannot be written."""
+
+    traffic = Traffic()
+
+    def apply(self, *, traffic: Traffic) -> None:
+        """Keep *traffic* for later."""
+        self.traffic = traffic
+
+    def problems(self) -> list[str]:
+        """Return what cannot be written."""
+        return ["The configuration of survey-envoy is out of date: No space left on device"]
+
+
+async def test_not_in_effect_yet(tmp_path: Path) -> None:
+    """
+    An action whose files cannot be written is accepted, and its answer says that it is not in
+    effect; before, it claimed to be.
+    """
+    proxies = FullDisk()
+    plan = SimpleNamespace(addresses=SimpleNamespace(data_folder=DataFolder(tmp_path)))
+    fleet: Any = SimpleNamespace(plan=plan, proxies=proxies, running_proxies=lambda: ["survey"])
+    actions = ControlActions(fleet).by_name()
+
+    for name, arguments, left in (
+        ("fault add", {"method": "survey.ListRequests", "delay_ms": 5}, 1),
+        ("fault clear", {}, 0),
+    ):
+        with pytest.raises(ControlError, match=r"not in effect yet.*survey-envoy is out of date"):
+            await actions[name](arguments, lambda _: None)
+        assert left == len(proxies.traffic.faults)

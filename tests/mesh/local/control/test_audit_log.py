@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mesh.local.control import audit_log
 from mesh.local.control.audit_log import AuditLog
+from tests.mesh.local.conftest import fill
 
 
 def tell(_: str) -> None:
@@ -49,6 +50,35 @@ async def test_cut_off(tmp_path: Path) -> None:
     kept.record("restart", {"service": "auth"}, "ada", "")
 
     assert ["auth", "survey"] == [f["asked"]["service"] for f in await kept.last({}, tell)]
+
+
+async def test_full_disk(small_disk: Path) -> None:
+    """
+    Entries that do not fit on the disk are shown, and written when there is space.
+
+    An entry that fits in part leaves no half of a line, which the next entry would continue.
+    Fails if entries are appended as far as there is space.
+    """
+    file = small_disk / "orders.jsonl"
+    kept = AuditLog(file)
+    kept.record("restart", {"service": "before"}, "ada", "")
+    filler = fill(small_disk)
+    names = ["x" * 5000, "second"]
+    for name in names:
+        kept.record("restart", {"service": name}, "ada", "")
+
+    assert [*reversed(names), "before"] == [
+        f["asked"]["service"] for f in await kept.last({}, tell)
+    ]
+    (problem,) = kept.problems()
+    assert "2 entries are not written (No space left on device)" in problem or "28" in problem
+    assert file.read_bytes().endswith(b"\n")
+
+    filler.unlink()
+    kept.retry()
+    assert [] == kept.problems()
+    again = await AuditLog(file).last({}, tell)
+    assert [*reversed(names), "before"] == [f["asked"]["service"] for f in again]
 
 
 async def test_bounded(tmp_path: Path) -> None:

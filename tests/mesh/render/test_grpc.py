@@ -67,11 +67,22 @@ async def called(address: str, config: str, path: str) -> bytes:
         return bytes(await call(b"x"))
 
 
+async def _patiently(address: str, config: str, path: str) -> bytes:
+    """Make a call; on a busy machine, a call may take longer than the timeout of its contract."""
+    for _ in range(4):
+        try:
+            return await called(address, config, path)
+        except grpcio.aio.AioRpcError as exc:
+            if exc.code() is not grpcio.StatusCode.DEADLINE_EXCEEDED:
+                raise
+    return await called(address, config, path)
+
+
 async def test_calls_succeed(echo: str) -> None:
     """With these files, an external client can call every method."""
     for method in policy.load():
         config = json.dumps(FILES[f"{method.service}.json"])
-        assert b"x" == await called(echo, config, method.path), method.short_name
+        assert b"x" == await _patiently(echo, config, method.path), method.short_name
 
 
 async def test_short_timeout(echo: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.testing import free_port
 from survey_svc.ports import Answer, Consent, Reservation, Store
+from survey_svc.storage import sql_store
 from tests.survey_svc import servers
 from tests.survey_svc.world import opened
 
@@ -22,17 +23,26 @@ DAY = timedelta(hours=24)
 
 
 @pytest.fixture
-async def store(store_url: str) -> AsyncIterator[Store]:
+def patient_url(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a store whose timeouts do not depend on how busy the machine is."""
+    monkeypatch.setattr(sql_store, "WAIT_SECONDS", 60)
+    if not store_url.startswith("redis"):
+        return store_url
+    return f"{store_url}?socket_timeout=60&socket_connect_timeout=60"
+
+
+@pytest.fixture
+async def store(patient_url: str) -> AsyncIterator[Store]:
     """A store, shared with the other tests."""
-    store = await opened(store_url)
+    store = await opened(patient_url)
     yield store
     await store.close()
 
 
 @pytest.fixture
-async def other(store_url: str) -> AsyncIterator[Store]:
+async def other(patient_url: str) -> AsyncIterator[Store]:
     """The same store, as another replica sees it."""
-    store = await opened(store_url)
+    store = await opened(patient_url)
     yield store
     await store.close()
 

@@ -7,6 +7,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request, cookie_parser
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -63,7 +64,7 @@ def app(context: Context, access: Access) -> Starlette:
             Route("/healthz", _healthz),
             *(Route(path, _page) for path in PAGES),
             Route(runbooks.PATH + "/{name}", _runbook),
-            Mount("/static", StaticFiles(directory=FILES)),
+            Mount("/static", GZipMiddleware(StaticFiles(directory=FILES))),
         ],
         middleware=[Middleware(_Guard, access=access)],
         exception_handlers={HTTPException: _refused, 500: _failed}

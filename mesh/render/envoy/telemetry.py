@@ -281,6 +281,8 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
         "caller": "%DOWNSTREAM_PEER_URI_SAN%",
         "grpc_status": "%GRPC_STATUS%",
     }
+    # Clients of the edge call it over HTTP.
+    status = "HTTP %RESPONSE_CODE%" if direction == EDGE else "%GRPC_STATUS%"
     return {
         "name": "envoy.access_loggers.open_telemetry",
         "filter": {"grpc_status_filter": {"statuses": list(_REFUSALS)}},
@@ -289,7 +291,7 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
             log_name=direction,
             grpc_service=_collector(proxy),
             buffer_flush_interval="1s",
-            body={"string_value": "%GRPC_STATUS%: %RESPONSE_CODE_DETAILS%"},
+            body={"string_value": f"denied: {status}, %RESPONSE_CODE_DETAILS%"},
             attributes={
                 "values": [
                     {"key": key, "value": {"string_value": value}}

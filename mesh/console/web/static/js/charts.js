@@ -60,7 +60,7 @@ export function lines(title, points, series, { format, target, since, until, lea
 /** Returns a scatter plot of traces by time and duration; each dot links to its trace. */
 export function dots(items, format, zoom) {
   if (items.length < 2) return null;
-  const width = 1000, height = 130, left = 56, bottom = 18;
+  const width = innerWidth < 600 ? 380 : 1000, height = 130, left = 56, bottom = 18;
   const times = items.map((i) => Date.parse(i.start)), longest = Math.max(...items.map((i) => i.durationMs), 0.1);
   const first = Math.min(...times), span = Math.max(1, Math.max(...times) - first);
   const shortest = Math.min(...items.map((i) => Math.max(i.durationMs, 0.05)));

@@ -78,7 +78,7 @@ export async function traces(main, { signal, query, keep }) {
 function row(item, longest) {
   return h("tr", {},
     h("td", {}, clock(item.start, false)),
-    h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-row": true }, item.rpc || item.name), item.rpc && !item.name.endsWith(item.rpc.split(".")[1]) ? h("div", { class: "muted" }, item.name) : null),
+    h("td", { class: "step" }, h("a", { href: `/traces/${item.traceId}`, "data-row": true }, item.rpc || item.name), item.rpc && !item.name.endsWith(item.rpc.split(".")[1]) ? h("div", { class: "muted" }, item.name) : null),
     h("td", { class: "optional" }, h("div", { class: "chips" }, item.services.map((one) => h("span", { class: `pill ${one.errors ? "bad" : ""}` }, h("i", { style: { background: hue(one.name), width: ".5rem", height: ".5rem", "border-radius": "3px" } }), one.name)))),
     h("td", { class: "bar-cell optional" }, h("div", { class: `bar ${item.status === "error" ? "bad" : ""}`, style: { width: `${Math.max(1, (item.durationMs / longest) * 100)}%` } })),
     h("td", { class: "num" }, ms(item.durationMs)),

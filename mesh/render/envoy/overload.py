@@ -21,7 +21,7 @@ class Capacity(NamedTuple):
 
 
 EDGE = Capacity(connections=10_000, heap_bytes=192 * MIB, memory_bytes=512 * MIB)
-INNER = Capacity(connections=1_000, heap_bytes=64 * MIB, memory_bytes=128 * MIB)
+INNER = Capacity(connections=1_000, heap_bytes=128 * MIB, memory_bytes=192 * MIB)
 _SHRINK, _SHORTEST = 0.2, 0.3
 """Shares of the heap at which timeouts start to shrink, and are shortest."""
 _UNDER_PRESSURE = "2s"
@@ -31,7 +31,7 @@ _WAITS = (
     "TRANSPORT_SOCKET_CONNECT",
 )
 """Timeouts for a request to begin, for its headers, and for the TLS handshake."""
-_ONE_REQUEST = 0.4
+_ONE_REQUEST = 0.6
 """Share of the heap from which a connection carries one request."""
 _REFUSE = 0.95
 """Share of the heap from which no more connections are accepted."""

@@ -155,6 +155,7 @@ def _link_limits(settings: AuthSettings) -> LinkLimits:
         per_client=replace(default.per_client, hits=settings.auth_links_per_client),
         overall=replace(default.overall, hits=overall),
         reserved=replace(default.reserved, hits=max(1, overall // 2)),
+        log_ins=replace(default.log_ins, hits=settings.auth_log_ins_per_client),
     )
 
 

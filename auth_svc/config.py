@@ -105,6 +105,8 @@ class AuthSettings(MeshSettings):
     Links for all clients together, refilled over 10 minutes; half as many are reserved for clients
     that requested few.
     """
+    auth_log_ins_per_client: int = Field(default=200, gt=0)
+    """Attempts of one client to log in, refilled over 10 minutes."""
     rate_limits: Literal["on", "off"] = "on"
     """``off`` disables the rate limits of sign-in; not in production."""
 

@@ -24,6 +24,7 @@ from survey_svc.redcap.client import RedcapApi
 from survey_svc.redcap.project import LOOKUP_MAX_BYTES, LOOKUPS_RUNNING, RedcapProject
 from survey_svc.requests.creation import Creation
 from survey_svc.requests.listing import Listing
+from survey_svc.requests.misses import Misses
 from survey_svc.requests.watching import Watching
 from survey_svc.revocations import watch
 from survey_svc.service import SurveyService
@@ -67,9 +68,16 @@ async def main(settings: SurveySettings) -> None:
         scope = hashlib.sha256(
             f"{settings.survey_redcap_url} {token.get_secret_value()}".encode()
         ).hexdigest()
-        listing = Listing(study, project, cache, scope=scope)
+        misses = Misses(settings.survey_unknown_ids_per_user)
+        listing = Listing(study, project, cache, scope=scope, misses=misses)
         creation = Creation(profile, project, store, listing, _now)
-        watching = Watching(profile, project, listing)
+        watching = Watching(
+            profile,
+            project,
+            listing,
+            per_user=settings.survey_watches_per_user,
+            total=settings.survey_watches_total,
+        )
         service = SurveyService(
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )

@@ -28,6 +28,12 @@ class SurveySettings(MeshSettings):
     """The store shared by all replicas: ``sqlite+aiosqlite:///…``, ``postgresql+asyncpg://…``, ``redis://…``."""
     survey_cache: str = Field(default="memory", pattern=r"^(memory|rediss?://.+)$")
     """``memory``, or ``redis://…`` to share the cache between replicas."""
+    survey_watches_per_user: int = Field(default=12, ge=1)
+    """Streams of changes that one user may have open."""
+    survey_watches_total: int = Field(default=500, ge=1)
+    """Streams of changes that all users may have open."""
+    survey_unknown_ids_per_user: int = Field(default=30, ge=1)
+    """Ids of requests that are not the user's, refilled over a minute."""
 
     @field_validator("survey_redcap_url")
     @classmethod

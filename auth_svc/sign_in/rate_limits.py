@@ -2,12 +2,14 @@
 
 import hashlib
 import ipaddress
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
 from auth_svc.metrics import RATE_LIMITED
 from auth_svc.ports import Allowance, Clock, Counters, Exceeded
 from mesh.chassis.errors import RateLimitedError
+from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Limit:
 @dataclass(frozen=True)
 class LinkLimits:
     """
-    The limits of link requests.
+    The limits of link requests and of attempts to log in.
 
     ``reserved`` and ``reserved_per_client`` reserve links for clients that requested few, so that
     a flood from some networks, which exhausts ``overall``, does not stop sign-up from others.
@@ -34,9 +36,7 @@ class LinkLimits:
     overall: Limit = Limit("links overall", 600, timedelta(minutes=10))
     reserved: Limit = Limit("links reserved", 300, timedelta(minutes=10))
     reserved_per_client: Limit = Limit("links reserved per client", 3, timedelta(minutes=10))
-
-
-LOG_INS_PER_CLIENT = Limit("log-ins per client", 200, timedelta(minutes=10))
+    log_ins: Limit = Limit("log-ins per client", 200, timedelta(minutes=10))
 
 
 class RateLimits:
@@ -85,7 +85,7 @@ class RateLimits:
         Raises:
             RateLimitedError: The limit is reached; includes the time to wait.
         """
-        self._refuse(await self._exceeded((LOG_INS_PER_CLIENT, network(client))))
+        self._refuse(await self._exceeded((self._links.log_ins, network(client))))
 
     async def _exceeded(self, *limits: tuple[Limit, str]) -> tuple[Limit, Exceeded] | None:
         """Count on each limit; if one is reached, count on none and return that one."""
@@ -101,6 +101,8 @@ class RateLimits:
             return
         limit, exceeded = found
         RATE_LIMITED.labels(limit.name).inc()
+        if limit not in (self._links.overall, self._links.reserved):  # For these: SignUpsLimited.
+            LIMIT_REFUSALS.labels(re.sub(r"\W", "_", limit.name)).inc()
         raise RateLimitedError(
             f"Too many attempts: {limit.name} are limited to {limit.hits}"
             f" within {limit.window.total_seconds():.0f} s.",

@@ -50,7 +50,15 @@ class _Snapshot:
 class Listing:
     """Lists a user's requests, and checks ownership of records."""
 
-    def __init__(self, study: Study, project: Project, cache: Cache, *, scope: str = "") -> None:
+    def __init__(
+        self,
+        study: Study,
+        project: Project,
+        cache: Cache,
+        *,
+        scope: str = "",
+        misses: Misses | None = None,
+    ) -> None:
         """Create a listing.
 
         Args:
@@ -58,13 +66,14 @@ class Listing:
             project: Its REDCap project.
             cache: Cache of rows and links; may be shared by replicas.
             scope: Separates projects that share a cache.
+            misses: Limits how many unknown ids a user may name.
         """
         self._study = study
         self._project = project
         self._cache = cache
         self._keys = CacheKeys(scope)
         self._links = Links(project, cache, self._keys)
-        self._misses = Misses()
+        self._misses = misses or Misses()
         self._exports: SharedCalls[_Snapshot] = SharedCalls()
         self._snapshots: OrderedDict[str, _Snapshot] = OrderedDict()
         self._writes = 0

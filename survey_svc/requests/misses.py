@@ -8,6 +8,7 @@ from datetime import timedelta
 from prometheus_client import Counter
 
 from mesh.chassis.errors import RateLimitedError
+from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 
 REJECTED = Counter(
     "amarre_survey_misses_rejected", "Calls rejected because a user named too many unknown ids."
@@ -15,10 +16,7 @@ REJECTED = Counter(
 
 REMEMBERED_SECONDS = 10.0
 """How long a miss is cached."""
-BURST = 30
-"""Burst limit of misses per user; pages and clients only use ids that they were given."""
-PER_SECOND = 0.5
-"""Long-term rate of misses per user."""
+REFILL_SECONDS = 60.0
 MAX_KEPT = 4096
 """Bounds memory; an evicted entry costs one call to REDCap."""
 
@@ -26,7 +24,13 @@ MAX_KEPT = 4096
 class Misses:
     """Caches which ids users do not own, and limits the number of misses."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int = 30, now: Callable[[], float] = time.monotonic) -> None:
+        """Allow *most* misses of a user, refilled over a minute.
+
+        Pages and clients only use ids that they were given.
+        """
+        self._most = float(most)
+        self._per_second = most / REFILL_SECONDS
         self._now = now
         self._until: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._budgets: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -48,14 +52,15 @@ class Misses:
             self._until.popitem(last=False)
 
     def _spend(self, user: str) -> None:
-        left, at = self._budgets.pop(user, (float(BURST), self._now()))
-        left = min(float(BURST), left + (self._now() - at) * PER_SECOND)
+        left, at = self._budgets.pop(user, (self._most, self._now()))
+        left = min(self._most, left + (self._now() - at) * self._per_second)
         self._budgets[user] = max(0.0, left - 1.0), self._now()
         if len(self._budgets) > MAX_KEPT:
             self._budgets.popitem(last=False)
         if left < 1.0:
             REJECTED.inc()
+            LIMIT_REFUSALS.labels("unknown_ids_per_user").inc()
             raise RateLimitedError(
                 "Too many unknown request ids; wait, and use the ids of the list.",
-                retry_after=timedelta(seconds=(1.0 - left) / PER_SECOND),
+                retry_after=timedelta(seconds=(1.0 - left) / self._per_second),
             )

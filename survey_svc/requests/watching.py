@@ -18,7 +18,8 @@ from enum import Enum, auto
 import structlog
 from prometheus_client import Gauge
 
-from mesh.chassis.errors import MeshError, RateLimitedError
+from mesh.chassis.errors import MeshError, RateLimitedError, UnavailableError
+from mesh.chassis.telemetry.metrics import LIMIT_REFUSALS
 from survey_svc.errors import InvalidRowError
 from survey_svc.ports import Project
 from survey_svc.requests.listing import Listing
@@ -29,8 +30,7 @@ log = structlog.get_logger("watching")
 
 POLL_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
-MOST_WATCHERS = 500
-MOST_PER_USER = 5
+RETRY_AFTER = timedelta(seconds=30)
 USERS_PER_EXPORT = 50
 """The number of users per export: as many as fit into a filter of a few kilobytes."""
 VIEWS_KEPT = 4096
@@ -78,7 +78,16 @@ class _Watched:
 class Watching:
     """Polls REDCap for all watchers; `run` is a supervised background task."""
 
-    def __init__(self, profile: Profile, project: Project, listing: Listing) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        project: Project,
+        listing: Listing,
+        *,
+        per_user: int = 12,
+        total: int = 500,
+    ) -> None:
+        """Watch for at most *per_user* streams of a user, and *total* of all."""
         self._user_variable = profile.variables.user
         self._project = project
         self._listing = listing
@@ -86,6 +95,7 @@ class Watching:
         self._watchers: Counter[str] = Counter()
         self._views: OrderedDict[tuple[str, str], View] = OrderedDict()
         self._some = asyncio.Event()
+        self._per_user, self._total = per_user, total
 
     async def watch(self, user: str, last_event_id: str) -> AsyncGenerator[Event]:
         """Yield the current requests, then every change, and heartbeats.
@@ -95,7 +105,7 @@ class Watching:
             last_event_id: The last event that the client received; empty: send all requests.
 
         Raises:
-            RateLimitedError: Too many streams are open.
+            RateLimitedError, UnavailableError: The user, or all users, have too many streams open.
             MeshError: REDCap is unavailable at the start. Later, an outage only delays events.
         """
         with self._admitted(user):
@@ -122,11 +132,15 @@ class Watching:
 
     @contextlib.contextmanager
     def _admitted(self, user: str) -> Iterator[None]:
-        if self._watchers.total() >= MOST_WATCHERS or self._watchers[user] >= MOST_PER_USER:
+        if self._watchers[user] >= self._per_user:
+            LIMIT_REFUSALS.labels("watches_per_user").inc()
             raise RateLimitedError(
                 "Too many event streams are open; close another window or request the list.",
-                retry_after=timedelta(seconds=30),
+                retry_after=RETRY_AFTER,
             )
+        if self._watchers.total() >= self._total:
+            LIMIT_REFUSALS.labels("watches_total").inc()
+            raise UnavailableError("Too many event streams are open.", retry_after=RETRY_AFTER)
         self._watchers[user] += 1
         WATCHERS.inc()
         try:

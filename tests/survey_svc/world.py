@@ -115,7 +115,7 @@ async def running(
         stack.push_async_callback(cache.close)
         listing = Listing(study, project, cache, scope=sandbox.url)
         creation = Creation(profile, project, store, listing, lambda: datetime.now(UTC))
-        watching = Watching(profile, project, listing)
+        watching = Watching(profile, project, listing, per_user=5)
         service = SurveyService(
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )

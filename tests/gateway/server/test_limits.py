@@ -1,6 +1,7 @@
 """Limits: concurrency, queueing, event streams. Rejections are early and include a retry delay."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from auth_svc.config import AuthSettings
 from gateway.app import build
 from gateway.config import GatewaySettings
 from gateway.rest import binding
@@ -18,8 +20,10 @@ from gateway.server import admission
 from gateway.server.admission import Admission, age_seconds
 from gateway.server.limits import StreamLimits, client_network
 from gateway.server.middleware import RequestMiddleware
+from health_svc.config import HealthSettings
 from mesh.chassis.errors import RateLimitedError, UnavailableError
 from mesh.contract import policy
+from survey_svc.config import SurveySettings
 from tests.gateway.conftest import World
 from tests.gateway.rest.test_streams import eventually, listening
 
@@ -289,7 +293,7 @@ class TestStreams:
 
 
 def test_documented() -> None:
-    """Every limit setting of the gateway and of Health is in the table of limits."""
+    """Every limit setting is in the table of limits."""
     table = Path("docs/reference/limits.md").read_text("utf-8")
     names = [n for n in GatewaySettings.model_fields if n.startswith("gateway_")]
     limits = [
@@ -298,5 +302,12 @@ def test_documented() -> None:
         if n.split("_")[1] in {"streams", "requests", "queue", "sessions", "connections"}
     ]
     assert len(limits) == 9
-    for name in [*limits, "health_probes_per_user", "health_probes_total"]:
-        assert f"AMARRE_{name.upper()}" in table
+    others = AuthSettings.model_fields | HealthSettings.model_fields | SurveySettings.model_fields
+    limits += [
+        name
+        for name in others
+        if re.search("_(links|log_ins|probes|watches|unknown)_.*(per_|overall|total)", name)
+    ]
+    assert len(limits) == 18
+    for name in limits:
+        assert f"`AMARRE_{name.upper()}`" in table

@@ -8,11 +8,13 @@ import pytest
 from mesh.chassis.errors import NotFoundError, RateLimitedError, UnavailableError
 from survey_svc.errors import RefusedError
 from survey_svc.requests.listing import Listing
-from survey_svc.requests.misses import BURST
+from survey_svc.requests.misses import Misses
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.study.profile import Profile
 from survey_svc.study.study import Study
 from tests.survey_svc.fakes import FakeProject
+
+BURST = 30
 
 
 class CountingProject(FakeProject):
@@ -62,7 +64,7 @@ async def listing(profile: Profile, project: CountingProject) -> Listing:
     """A listing with an empty cache."""
     study = Study(profile, project)
     await study.check()
-    return Listing(study, project, MemoryCache())
+    return Listing(study, project, MemoryCache(), misses=Misses(BURST))
 
 
 class TestFlights:

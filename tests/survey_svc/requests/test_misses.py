@@ -1,10 +1,14 @@
 """Misses are cached and limited per user."""
 
 import pytest
+from prometheus_client import REGISTRY
 
 from mesh.chassis.errors import RateLimitedError
+from mesh.chassis.telemetry import names
 from survey_svc.requests import misses as module
-from survey_svc.requests.misses import BURST, PER_SECOND, REMEMBERED_SECONDS, Misses
+from survey_svc.requests.misses import REFILL_SECONDS, REMEMBERED_SECONDS, Misses
+
+BURST = 30
 
 
 class Ticks:
@@ -20,7 +24,7 @@ class Ticks:
 def test_remembered() -> None:
     """A miss is cached for a while, only for its user."""
     clock = Ticks()
-    misses = Misses(clock)
+    misses = Misses(BURST, clock)
     misses.remember("ada", "r9")
 
     assert misses.is_remembered("ada", "r9")
@@ -33,15 +37,18 @@ def test_remembered() -> None:
 def test_limited() -> None:
     """A user who guesses ids is rejected with Retry-After; others are not."""
     clock = Ticks()
-    misses = Misses(clock)
+    misses = Misses(BURST, clock)
     for number in range(BURST):
         misses.is_remembered("eve", f"r{number}")
 
+    labels = {"limit": "unknown_ids_per_user"}
+    before = REGISTRY.get_sample_value(names.LIMIT_REFUSALS, labels) or 0.0
     with pytest.raises(RateLimitedError) as ei:
         misses.is_remembered("eve", "r")
+    assert before + 1 == REGISTRY.get_sample_value(names.LIMIT_REFUSALS, labels)
 
     assert ei.value.retry_after is not None
-    assert 0 < ei.value.retry_after.total_seconds() <= 1 / PER_SECOND
+    assert 0 < ei.value.retry_after.total_seconds() <= REFILL_SECONDS / BURST
     misses.is_remembered("ada", "r")
     clock.now += ei.value.retry_after.total_seconds()
     misses.is_remembered("eve", "r")
@@ -50,7 +57,7 @@ def test_limited() -> None:
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded, whatever is guessed."""
     monkeypatch.setattr(module, "MAX_KEPT", 10)
-    misses = Misses(Ticks())
+    misses = Misses(BURST, Ticks())
     for number in range(100):
         misses.is_remembered(f"user{number}", "r")
         misses.remember(f"user{number}", "r")

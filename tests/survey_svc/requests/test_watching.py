@@ -10,14 +10,16 @@ import grpc
 import pytest
 from amarre.survey.v1 import survey_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2 as messages
+from prometheus_client import REGISTRY
 
 from mesh.chassis.background import background
 from mesh.chassis.errors import RateLimitedError, UnavailableError
+from mesh.chassis.telemetry import names
 from survey_svc.errors import InvalidRowError
 from survey_svc.requests import watching as module
 from survey_svc.requests.listing import Listing
 from survey_svc.requests.rules import Row
-from survey_svc.requests.watching import MOST_PER_USER, Event, Kind, Watching
+from survey_svc.requests.watching import Event, Kind, Watching
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.study.profile import Profile
 from survey_svc.study.study import Study
@@ -26,6 +28,7 @@ from tests.survey_svc.sandbox import Sandbox
 from tests.survey_svc.world import World, reason_of
 
 SOON_SECONDS = 2.0
+MOST_PER_USER, MOST = 5, 200
 
 
 @pytest.fixture
@@ -34,10 +37,15 @@ def project(profile: Profile) -> FakeProject:
     return FakeProject(profile)
 
 
+def _refused(limit: str) -> float:
+    return REGISTRY.get_sample_value(names.LIMIT_REFUSALS, {"limit": limit}) or 0.0
+
+
 async def _watching(profile: Profile, project: FakeProject) -> Watching:
     study = Study(profile, project)
     await study.check()
-    return Watching(profile, project, Listing(study, project, MemoryCache()))
+    listing = Listing(study, project, MemoryCache())
+    return Watching(profile, project, listing, per_user=MOST_PER_USER, total=MOST)
 
 
 @pytest.fixture
@@ -222,13 +230,34 @@ class TestBounds:
         for stream in streams:
             await _next(stream)
 
+        before = _refused("watches_per_user")
         with pytest.raises(RateLimitedError):
             await _next(watching.watch("ada", ""))
+        assert before + 1 == _refused("watches_per_user")
         await streams[0].aclose()
         again = watching.watch("ada", "")
         await _next(again)
 
         for stream in [*streams, again]:
+            await stream.aclose()
+
+    async def test_all_together(self, watching: Watching, project: FakeProject) -> None:
+        """
+        All users together have a limited number of streams; it counts as the mesh's fault, not the
+        user's.
+        """
+        await _store(project, "r1")
+        streams = [watching.watch(f"user{number}", "") for number in range(MOST)]
+        for stream in streams:
+            await _next(stream)
+
+        before = _refused("watches_total")
+        with pytest.raises(UnavailableError) as ei:
+            await _next(watching.watch("ada", ""))
+
+        assert before + 1 == _refused("watches_total")
+        assert ei.value.retry_after is not None
+        for stream in streams:
             await stream.aclose()
 
     async def test_one_look_for_all(self, watching: Watching, project: FakeProject) -> None:

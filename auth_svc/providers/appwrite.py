@@ -15,7 +15,6 @@ import structlog
 
 from auth_svc.errors import InvalidCredentialsError, InvalidEmailError
 from auth_svc.ports import (
-    APPLICANT,
     Clock,
     Invitation,
     OpenedSession,
@@ -27,6 +26,14 @@ from auth_svc.ports import (
     with_label,
 )
 from auth_svc.providers.appwrite_client import AppwriteClient, AppwriteError
+from auth_svc.providers.appwrite_responses import (
+    SessionModel,
+    Token,
+    UserModel,
+    Users,
+    each,
+    read,
+)
 from mesh.chassis.errors import UnavailableError, UpstreamError
 from mesh.chassis.server import StartError
 from mesh.chassis.telemetry import names
@@ -34,7 +41,6 @@ from mesh.chassis.telemetry import names
 log = structlog.get_logger("appwrite")
 
 PAGE = 100
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _COOKIE = re.compile(r"[A-Za-z0-9_-]+")
 _TO_COOKIE, _TO_BASE64 = str.maketrans("+/", "-_"), str.maketrans("-_", "+/")
 NOBODY = "nobody-amarre-start"
@@ -136,10 +142,8 @@ class AppwriteDirectory:
                 raise InvalidEmailError("Appwrite does not accept the e-mail address.") from error
             else:
                 raise _unexpected(error) from error
-        user_id, secret = token.get("userId"), token.get("secret")
-        if not isinstance(user_id, str) or not isinstance(secret, str) or not secret:
-            raise UpstreamError("Appwrite created a link but did not return its secret.")
-        return Invitation(User(user_id, email), secret, mailed=True)
+        link = read(Token, token)
+        return Invitation(User(link.user_id, email), link.secret, mailed=True)
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
         """Let Appwrite consume the link and open a session."""
@@ -171,12 +175,12 @@ class AppwriteDirectory:
         return await self._opened(session, by_passkey=True)
 
     async def _opened(self, session: dict[str, Any], *, by_passkey: bool) -> OpenedSession:
-        shown = session.get("secret")
-        if not isinstance(shown, str) or not _BASE64.fullmatch(shown):
+        shown = read(SessionModel, session)
+        if not shown.secret:
             raise UpstreamError("Appwrite opened a session but did not return its secret.")
-        opened = replace(self._session(session), by_passkey=by_passkey)
+        opened = replace(shown.session(self._life.absolute), by_passkey=by_passkey)
         await self._uses.record_start(opened.id, by_passkey=by_passkey, now=self._clock())
-        return OpenedSession(_for_cookie(shown), opened)
+        return OpenedSession(_for_cookie(shown.secret), opened)
 
     async def find_session(self, secret: str) -> Verified | None:
         """Return the user of *secret*; only status 401 means that there is none."""
@@ -192,7 +196,8 @@ class AppwriteDirectory:
             if error.status == 401 or error.kind in {"user_blocked", "user_session_not_found"}:
                 return None
             raise _unexpected(error) from error
-        session, user = self._session(current), _user(account)
+        session = read(SessionModel, current).session(self._life.absolute)
+        user = read(UserModel, account).user()
         now = self._clock()
         if session.expires_at <= now:
             return None
@@ -205,7 +210,8 @@ class AppwriteDirectory:
     async def sessions(self, user_id: str) -> list[Session]:
         """Return the user's open sessions, newest first."""
         answer = await self._of_user("GET", user_id, "/sessions")
-        found = [self._session(one) for one in (answer or {}).get("sessions", [])]
+        shown = each(SessionModel, answer, "sessions") if answer is not None else []
+        found = [one.session(self._life.absolute) for one in shown]
         now = self._clock()
         still = [session for session in found if session.expires_at > now]
         return sorted(still, key=lambda session: session.created_at, reverse=True)
@@ -217,14 +223,19 @@ class AppwriteDirectory:
 
     async def end_sessions(self, user_id: str) -> list[str]:
         """End all sessions of the user and return their ids."""
-        open_sessions = await self.sessions(user_id)
+        open_sessions: list[Session] = []
+        try:
+            open_sessions = await self.sessions(user_id)
+        except UpstreamError as error:
+            # They end nevertheless; services learn of it when their user tokens expire.
+            log.error("sessions not listed", message=error.message)  # noqa: TRY400 - a sentence
         await self._of_user("DELETE", user_id, "/sessions")
         return [session.id for session in open_sessions]
 
     async def set_label(self, user_id: str, label: str, *, on: bool) -> None:
         """Add *label* to the user, or remove it."""
         path = f"/users/{quote(user_id, safe='')}"
-        user = _user(await self._users_call("GET", path))
+        user = read(UserModel, await self._users_call("GET", path)).user()
         changed = list(with_label(user.labels, label, on=on))
         await self._users_call("PUT", f"{path}/labels", {"labels": changed})
 
@@ -242,12 +253,14 @@ class AppwriteDirectory:
             if last:
                 queries.append({"method": "cursorAfter", "values": [last]})
             texts = {f"queries[{n}]": json.dumps(query) for n, query in enumerate(queries)}
-            page = (await self._users_call("GET", f"/users?{urlencode(texts)}")).get("users", [])
+            page = read(Users, await self._users_call("GET", f"/users?{urlencode(texts)}")).users
             for shown in page:
-                yield _user(shown)
+                yield shown.user()
             if len(page) < PAGE:
                 return
-            last = str(page[-1]["$id"])
+            if page[-1].id == last:
+                raise UpstreamError("Appwrite returned the same page of users again.")
+            last = page[-1].id
 
     async def add_user(self, user: User) -> None:
         """Add *user*, who must not exist, with their labels."""
@@ -279,29 +292,6 @@ class AppwriteDirectory:
             if error.status == 404:
                 return None
             raise _unexpected(error) from error
-
-    def _session(self, shown: dict[str, Any]) -> Session:
-        try:
-            created_at = datetime.fromisoformat(shown["$createdAt"])
-            ends_at = datetime.fromisoformat(shown["expire"])
-            device = (str(shown.get("clientName", "")), str(shown.get("osName", "")))
-            return Session(
-                str(shown["$id"]),
-                created_at,
-                min(ends_at, created_at + self._life.absolute),
-                " on ".join(filter(None, device))[:120],
-            )
-        except (KeyError, TypeError, ValueError) as exc:
-            raise UpstreamError("Appwrite returned a session without its times.") from exc
-
-
-def _user(shown: dict[str, Any]) -> User:
-    try:
-        user_id, email, labels = shown["$id"], shown["email"], shown.get("labels") or [APPLICANT]
-    except KeyError as exc:
-        raise UpstreamError("Appwrite returned a user without id or address.") from exc
-    blocked = shown.get("status") is False
-    return User(str(user_id), str(email), tuple(str(label) for label in labels), blocked)
 
 
 def _for_cookie(secret: str) -> str:

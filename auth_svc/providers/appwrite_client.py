@@ -1,7 +1,7 @@
 """Client of Appwrite's REST API: timeouts, retries of reads only, error mapping."""
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -10,6 +10,7 @@ import httpx
 import structlog
 
 from auth_svc.ports import Clock
+from auth_svc.providers.appwrite_responses import body_of, parse
 from mesh.chassis.errors import RateLimitedError, UnavailableError, UpstreamError
 
 log = structlog.get_logger("appwrite")
@@ -17,6 +18,8 @@ log = structlog.get_logger("appwrite")
 RESPONSE_FORMAT = "1.9.0"
 TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=20)
+_DIGITS = 12
+"""The most digits of a Unix time."""
 _AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 
 
@@ -75,7 +78,7 @@ class AppwriteClient:
         attempts = 2 if method == "GET" else 1
         for left in reversed(range(attempts)):
             try:
-                answer = await self._http.request(
+                async with self._http.stream(
                     method,
                     f"{self._project.endpoint}{path}",
                     json=body,
@@ -84,27 +87,25 @@ class AppwriteClient:
                         "x-appwrite-response-format": RESPONSE_FORMAT,
                         **headers,
                     },
-                )
+                ) as answer:
+                    content = await body_of(answer)
             except httpx.TransportError as exc:
                 if left and isinstance(exc, httpx.ConnectError | httpx.RemoteProtocolError):
                     continue
                 log.warning("appwrite unavailable", fault=type(exc).__name__)
                 raise UnavailableError("The identity provider is unreachable.") from exc
             if not (left and answer.status_code in _AWAY):
-                return self._read(answer)
+                return self._read(answer, content)
         raise AssertionError("the last attempt returns or raises")
 
-    def _read(self, answer: httpx.Response) -> dict[str, Any]:
+    def _read(self, answer: httpx.Response, content: bytes) -> dict[str, Any]:
         status = answer.status_code
         if status == HTTPStatus.NO_CONTENT:
             return {}
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None
-        if answer.is_success and isinstance(found, dict):
+        found = parse(content)
+        if answer.is_success and found is not None:
             return found
-        kind = str(found.get("type", "")) if isinstance(found, dict) else ""
+        kind = str(found.get("type", "")) if found else ""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("appwrite failed", status=status, fault=kind)
             raise UnavailableError("The identity provider failed; try again later.")
@@ -119,7 +120,5 @@ class AppwriteClient:
         raise UpstreamError("The identity provider returned an invalid response.")
 
     def _until(self, reset: str) -> timedelta:
-        ends = int(reset) if reset.isascii() and reset.isdecimal() else 0
-        now = self._clock()
-        wait = datetime.fromtimestamp(ends, now.tzinfo) - now
-        return min(max(wait, timedelta(seconds=1)), timedelta(hours=1))
+        ends = int(reset) if reset.isascii() and reset.isdecimal() and len(reset) <= _DIGITS else 0
+        return timedelta(seconds=min(max(ends - self._clock().timestamp(), 1), 3600))

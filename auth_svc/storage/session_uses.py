@@ -19,8 +19,9 @@ class SqlSessionUses:
     async def record_start(self, session_id: str, *, by_passkey: bool, now: datetime) -> None:
         """Record that a session was opened, and how."""
         row = {"session_id": session_id, "seen_at": now, "by_passkey": by_passkey}
+        new = self._database.insert(uses).values(row)
         async with self._database.transaction() as connection:
-            await connection.execute(uses.insert().values(row))
+            await connection.execute(new.on_conflict_do_update(["session_id"], set_=row))
 
     async def record_use(self, session_id: str, *, now: datetime) -> Use | None:
         """Record a use of a session; return None if it was idle for too long."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.console.clock import rfc3339
-from mesh.console.queries import critical_path, ranks
+from mesh.console.queries import trace_analysis as analysis
 from mesh.console.store.reader import from_token, name_ids, service_id, service_names, to_token
 
 SCANNED_AT_ONCE = 20_000
@@ -261,7 +261,7 @@ def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
         " JOIN names r ON r.id = s.rpc WHERE trace = ? ORDER BY start, s.id LIMIT ?",
         (row[0], MOST_SPANS),
     ).fetchall()
-    critical = critical_path.of(
+    critical = analysis.critical_path(
         [(r["span_id"], r["parent_id"], r["start"], r["start"] + r["duration"]) for r in rows]
     )
     links = _links(db, row[0])
@@ -274,8 +274,8 @@ def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:
         **(summaries[0] if summaries else {}),
         "spans": spans,
         "linkedFrom": _linked_from(db, trace_id),
-        "rank": ranks.of_trace(db, row[0]),
-        "exemplars": ranks.exemplars(db, trace_id, rows),
+        "rank": analysis.rank_of_trace(db, row[0]),
+        "exemplars": analysis.exemplars(db, trace_id, rows),
     }
 
 

@@ -27,10 +27,10 @@ from mesh.console.queries import (
     objectives,
     overview,
     process_list,
-    ranks,
     run_history,
     service_graph,
     time_series,
+    trace_analysis,
     traces,
 )
 from mesh.console.queries.logs import Search as LogSearch
@@ -198,7 +198,9 @@ class Api:
         Query(request.query_params, [])
         trace_id = identifier(request, "trace_id")
         span_id = identifier(request, "span_id")
-        found = await self._c.reader.run(lambda db: ranks.of_span(db, trace_id, span_id))
+        found = await self._c.reader.run(
+            lambda db: trace_analysis.rank_of_span(db, trace_id, span_id)
+        )
         if found is None:
             raise NotFoundError("There is no span with this id in this trace.")
         return {"rank": found}

@@ -30,9 +30,15 @@ function summary(found) {
     h("p", { class: "chips" }, found.recovered && firing ? pill("", "recovered") : pill(firing ? "bad" : "good", firing ? "firing" : "resolved"), pill("", `since ${clock(found.since, false)} (${ago(found.since)})`), found.resolvedAt ? pill("", `resolved ${clock(found.resolvedAt, false)}`) : null, pill(found.severity === "page" ? "bad" : "warn", found.severity)),
     h("p", { class: "chips" },
       found.runbook ? h("a", { class: "button", href: found.runbook, "data-focus": "runbook" }, "Runbook") : null,
-      found.traceId ? h("a", { class: "button", href: `/traces/${found.traceId}`, "data-focus": "trace" }, "First failed trace") : null,
-      h("a", { class: "button", href: `/traces?service=${encodeURIComponent(found.cause.service)}&status=error`, "data-focus": "failed" }, "Failed traces"),
-      h("a", { class: "button", href: `/logs?service=${encodeURIComponent(found.cause.service)}&level=warning`, "data-focus": "logs" }, "Logs")));
+      found.traceId ? h("a", { class: "button", href: `/traces/${found.traceId}`, "data-focus": "trace" }, found.cause.alert === "CallersRefused" ? "First denied call" : "First failed trace") : null,
+      // A denied call has not failed, and its log records are not warnings.
+      found.cause.alert === "CallersRefused" ? [
+        found.rpcs.map((rpc) => h("a", { class: "button", href: `/traces?rpc=${encodeURIComponent(rpc)}`, "data-focus": `of ${rpc}` }, `Traces of ${rpc}`)),
+        h("a", { class: "button", href: "/logs?kind=security", "data-focus": "logs" }, "Security log"),
+      ] : [
+        h("a", { class: "button", href: `/traces?service=${encodeURIComponent(found.cause.service)}&status=error`, "data-focus": "failed" }, "Failed traces"),
+        h("a", { class: "button", href: `/logs?service=${encodeURIComponent(found.cause.service)}&level=warning`, "data-focus": "logs" }, "Logs"),
+      ]));
 }
 
 const timeline = ({ changes }) => table("Changes before and during", ["When", "What", "Who"], changes,

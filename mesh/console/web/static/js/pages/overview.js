@@ -46,7 +46,7 @@ function cause(item) {
     h("span", { class: "grow" }, item.cause.summary, item.effects.length ? h("small", {}, ` ${item.effects.length} ${item.effects.length === 1 ? "effect" : "effects"}`) : null,
       item.source && item.source !== "console" ? h("small", {}, ` · ${item.recovered ? "recovered, " : ""}${reported(item)}`) : null,
       change ? h("small", {}, ` · last change ${clock(change.at, false)}: ${change.what}${change.who ? ` by ${change.who}` : ""}`) : null), " ",
-    item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, "first failed trace"), " "] : null,
+    item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, item.cause.alert === "CallersRefused" ? "first denied call" : "first failed trace"), " "] : null,
     item.runbook ? [h("a", { href: item.runbook, "data-focus": `runbook ${item.id}` }, "runbook"), " "] : null,
     h("small", {}, `since ${clock(item.since, false)}`));
 }

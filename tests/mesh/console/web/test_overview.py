@@ -1,4 +1,4 @@
-"""What fails while a service starts does not look like a failure."""
+"""The overview: what fails while a service starts, cards of services, denied calls."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from mesh.console.intake.scraper import Seen
 from mesh.console.queries import overview
 from mesh.console.settings import Target
 from tests.mesh.console.conftest import Running
-from tests.mesh.console.telemetry import CLIENT, Batch, now
+from tests.mesh.console.telemetry import CLIENT, LIST, Batch, now
 from tests.mesh.console.web.conftest import BROWSER, opened
 
 pytestmark = BROWSER
@@ -106,3 +106,43 @@ async def test_graph(browser: Browser, running: Running) -> None:
     await expect(page.get_by_role("button", name="survey calls auth: ")).to_have_accessible_name(
         "survey calls auth: 0.3/min"
     )
+
+
+async def test_proxy_down(browser: Browser, running: Running) -> None:
+    """
+    The card of a service whose process is up but whose proxy is not says both.
+    """
+    at = now() // 1000
+    for process, kind, fault in (
+        ("auth", "process", ""),
+        ("auth-envoy", "envoy", "does not respond in time"),
+        ("survey-envoy", "envoy", ""),
+    ):
+        target = Target(process=process, url="http://127.0.0.1:1" + "/metrics" * (kind != "envoy"))
+        running.context.seen.append(Seen(target, at=at, up_since=1, fault=fault))
+    page, _ = await opened(browser, running)
+
+    card = page.get_by_role("region", name="auth", exact=True)
+    await expect(card.get_by_text("proxy down", exact=True)).to_be_visible()
+    await expect(card.get_by_text("up", exact=True)).to_be_visible()
+    survey = page.get_by_role("region", name="survey", exact=True)
+    await expect(survey.get_by_text("proxy down")).to_have_count(0)
+
+
+async def test_links(browser: Browser, running: Running) -> None:
+    """
+    From the row, two clicks lead to the denied calls, which are not failed ones.
+    """
+    batch = Batch()
+    intruder = "spiffe://amarre.local/ns/amarre/sa/health"
+    for _ in range(30):
+        facts = {"amarre__caller_id": intruder, "component": "proxy"}
+        batch.rpc("survey-envoy", LIST, "PERMISSION_DENIED", **facts)
+    await running.take("traces", batch.request)
+    page, complaints = await opened(browser, running)
+    await page.locator("[data-incident]").get_by_role("link", name="survey", exact=True).click()
+    await expect(page.get_by_role("link", name="Security log")).to_be_visible()
+    await page.get_by_role("link", name="Traces of survey.ListRequests").click()
+
+    await expect(page.locator("td").get_by_text("PERMISSION_DENIED").first).to_be_visible()
+    assert [] == complaints

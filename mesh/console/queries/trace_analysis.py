@@ -1,8 +1,14 @@
-"""How the durations of a trace and its spans compare with others of their kind."""
+"""
+Analysis of one trace: its critical path, its ranks among its kind, and its exemplars.
+
+The critical path consists of the spans that determine the duration. Walking back from the end of
+the root, each moment is assigned to the child that ended last before it, and to the span itself
+where no child was running.
+"""
 
 import sqlite3
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 MOST_RANKED = 5000
 SEARCHED = 20_000
@@ -10,7 +16,64 @@ SEARCHED = 20_000
 MOST_METHODS = 50
 
 
-def of_trace(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
+class Timing(NamedTuple):
+    """Start and end of a span in microseconds, and its parent."""
+
+    span_id: bytes
+    parent_id: bytes
+    start: int
+    end: int
+
+
+def critical_path(spans: Sequence[tuple[bytes, bytes, int, int]]) -> dict[bytes, int]:
+    """
+    Return how many microseconds each span contributes to the critical path.
+
+    Args:
+        spans: ``(span_id, parent_id, start, end)`` of one trace, in any order. Clocks may
+            disagree and parents may be missing; the longest span without a parent is the root.
+
+    Returns:
+        Only the spans on the path; the values add up to the duration of the root.
+    """
+    timings = [Timing(*span) for span in spans]
+    known = {timing.span_id for timing in timings}
+    children: dict[bytes, list[Timing]] = {}
+    roots = []
+    for timing in timings:
+        if timing.parent_id in known and timing.parent_id != timing.span_id:
+            children.setdefault(timing.parent_id, []).append(timing)
+        else:
+            roots.append(timing)
+    if not roots:
+        return {}
+    root = max(roots, key=lambda timing: timing.end - timing.start)
+    found: dict[bytes, int] = {}
+    # A stack of (span, from, to) rather than recursion: traces may be deep. Every span is visited
+    # once, so that a cycle of parents terminates.
+    todo = [(root, root.start, root.end)]
+    taken: set[bytes] = set()
+    while todo:
+        span, begin, moment = todo.pop()
+        if span.span_id in taken:
+            continue
+        taken.add(span.span_id)
+        own = 0
+        for child in sorted(children.get(span.span_id, ()), key=lambda c: -c.end):
+            end = min(child.end, moment)
+            start = max(child.start, begin)
+            if start >= end:
+                continue
+            own += moment - end
+            todo.append((child, start, end))
+            moment = start
+        own += moment - begin
+        if own or span is root:
+            found[span.span_id] = own
+    return found
+
+
+def rank_of_trace(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
     """Return the rank of a trace's duration among up to 5000 traces of the same name."""
     name, own = db.execute(
         "SELECT name, finish - start FROM traces WHERE id = ?", (trace,)
@@ -22,7 +85,7 @@ def of_trace(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
     return _rank(own, others)
 
 
-def of_span(db: sqlite3.Connection, trace_id: bytes, span_id: bytes) -> dict[str, Any] | None:
+def rank_of_span(db: sqlite3.Connection, trace_id: bytes, span_id: bytes) -> dict[str, Any] | None:
     """
     Return the rank of a span's duration among the last spans of its service, name and kind.
 

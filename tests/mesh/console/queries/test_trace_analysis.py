@@ -2,7 +2,7 @@
 
 import pytest
 
-from mesh.console.queries import critical_path
+from mesh.console.queries.trace_analysis import critical_path
 
 Spans = list[tuple[bytes, bytes, int, int]]
 
@@ -44,7 +44,7 @@ def test_path(spans: Spans, expected: dict[bytes, int]) -> None:
     """
     Time is assigned to the child that ended last, and to the span itself without a child.
     """
-    assert expected == critical_path.of(spans)
+    assert expected == critical_path(spans)
 
 
 def test_deep() -> None:
@@ -53,4 +53,4 @@ def test_deep() -> None:
     """
     deep = [(n.to_bytes(4), (n - 1).to_bytes(4) if n else b"", n, 20_000 - n) for n in range(5_000)]
 
-    assert 20_000 == sum(critical_path.of(deep).values())
+    assert 20_000 == sum(critical_path(deep).values())

@@ -7,6 +7,7 @@ proxies, which accept headers and claims that this mesh never writes; see ADR 7.
 import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import re
@@ -288,17 +289,26 @@ def fetch_over_http(url: str, socket: str | None) -> Callable[[], Awaitable[byte
 
 
 def parse_key_set(document: bytes) -> dict[str, Ed25519PublicKey]:
-    """Return the Ed25519 keys of a JSON Web Key Set by their id.
+    """Return the Ed25519 keys of a JSON Web Key Set by their id; ignore keys that are not valid.
 
     Raises:
         ValueError: The document is not a key set.
+
+    Source:
+        RFC 7517, section 5: keys of other types, or without required members, are ignored.
     """
-    keys = json.loads(document)["keys"] if document else []
-    return {
-        key["kid"]: Ed25519PublicKey.from_public_bytes(_decode(key["x"]))
-        for key in keys
-        if key.get("kty") == "OKP" and key.get("crv") == "Ed25519"
-    }
+    try:
+        keys = json.loads(document)["keys"] if document else []
+    except (KeyError, TypeError, RecursionError) as exc:
+        raise ValueError("The document is not a key set.") from exc
+    if not isinstance(keys, list):
+        raise ValueError("The document is not a key set.")  # noqa: TRY004 - one kind of error
+    found = {}
+    for key in keys:
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            if (key.get("kty"), key.get("crv")) == ("OKP", "Ed25519"):
+                found[str(key["kid"])] = Ed25519PublicKey.from_public_bytes(_decode(key["x"]))
+    return found
 
 
 def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mesh.chassis.telemetry.clients import http_client
 from mesh.console.incidents import runbooks
@@ -83,28 +84,66 @@ async def _ask(client: httpx.AsyncClient, server: Watched) -> None:
     fault = ""
     try:
         found = json.loads(await fetch(client, server.url + server.path))
-        read = _from_alertmanager if server.name == "alertmanager" else _from_prometheus
-        server.alerts = list(read(server, found))
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        server.alerts = list(_alerts(server, found))
+    except Exception as exc:  # One server never affects the other.
         fault = phrase(exc)
     if fault != server.fault:
         log.info("alerts", server=server.name, fault=fault or "none")
     server.fault = fault
 
 
-def _from_alertmanager(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
-    for one in found:
-        state = "firing" if one["status"]["state"] in {"active", "unprocessed"} else "suppressed"
-        yield _alert(server, state, one["startsAt"], one)
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
 
 
-def _from_prometheus(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
-    for one in found["data"]["alerts"]:
-        yield _alert(server, one["state"], one["activeAt"], one)
+class _Status(BaseModel):
+    state: str
 
 
-def _alert(server: Watched, state: str, since: str, found: Any) -> dict[str, Any]:
-    labels, notes = found["labels"], found["annotations"]
+class _OfAlertmanager(_Strict):
+    starts_at: str = Field(alias="startsAt")
+    status: _Status
+
+
+class _OfPrometheus(_Strict):
+    active_at: str = Field(alias="activeAt")
+    state: str
+
+
+def _alerts(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
+    """Yield the alerts in a response; one that is not valid costs no other, and is logged."""
+    ours = server.name == "alertmanager"
+    items = found if ours else found["data"]["alerts"]
+    if not isinstance(items, list):
+        raise ValueError("no list of alerts")  # noqa: TRY004 - one kind of error for each response
+    bad = 0
+    for item in items:
+        try:
+            yield _from_alertmanager(server, item) if ours else _from_prometheus(server, item)
+        except (ValidationError, KeyError):
+            bad += 1
+    if bad and bad == len(items):
+        raise ValueError("no alert is valid")
+    if bad:
+        log.warning("alerts not readable", server=server.name, count=bad)
+
+
+def _from_alertmanager(server: Watched, item: Any) -> dict[str, Any]:
+    found = _OfAlertmanager.model_validate(item)
+    state = "firing" if found.status.state in {"active", "unprocessed"} else "suppressed"
+    return _alert(server, state, found.starts_at, found)
+
+
+def _from_prometheus(server: Watched, item: Any) -> dict[str, Any]:
+    found = _OfPrometheus.model_validate(item)
+    return _alert(server, found.state, found.active_at, found)
+
+
+def _alert(server: Watched, state: str, since: str, found: _Strict) -> dict[str, Any]:
+    labels, notes = found.labels, found.annotations
     return {
         "severity": _SEVERITIES.get(labels.get("severity", ""), "ticket"),
         "name": labels["alertname"],

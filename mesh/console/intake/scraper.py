@@ -128,7 +128,7 @@ class Scraper:
             else:
                 text = await fetch(client, seen.target.url, accept=prometheus_text.OPENMETRICS)
                 self._take(seen, text)
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as exc:
+        except Exception as exc:  # One process never affects the others.
             fault = phrase(exc)
         seen.at = self._now()
         if fault != seen.fault:

@@ -380,3 +380,37 @@ class TestRotation:
         document = json.dumps({"keys": [jwk, KEY.jwk()]}).encode()
 
         assert [KEY.kid] == list(parse_key_set(document))
+
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            *(None, 5, "x", [], {}, {"kty": "OKP", "crv": "Ed25519"}),
+            {"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "AA"},
+            {"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": None},
+            {"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "é"},
+        ],
+    )
+    def test_bad_key(self, bad: object) -> None:
+        """A key that is not valid costs no other (RFC 7517, section 5)."""
+        document = json.dumps({"keys": [bad, KEY.jwk(), bad]}).encode()
+        assert [KEY.kid] == list(parse_key_set(document))
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            b"null",
+            b"[]",
+            b"5",
+            b"{}",
+            b'{"keys": 5}',
+            b'{"keys": "x"}',
+            b"<html>",
+            b"\xff",
+            b"[" * 100_000,
+        ],
+        ids=lambda document: repr(document[:12]),
+    )
+    def test_no_key_set(self, document: bytes) -> None:
+        """Anything but a key set is one kind of error, after which the known keys stay."""
+        with pytest.raises(ValueError, match=r"key set|Expecting|decode"):
+            parse_key_set(document)

@@ -108,7 +108,18 @@ async def test_alertmanager_unavailable(start: Start) -> None:
     assert ["does not respond", ""] == [server["fault"] for server in found["alertServers"]]
 
 
-@pytest.mark.parametrize("body", ["<html>", "[]", '{"data": {"alerts": [{}]}}', '{"data": null}'])
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("<html>", "[]", '{"data": {"alerts": [{}]}}', '{"data": null}', DEEP, "", "\ufeff{}"),
+        '{"data": {"alerts": {"labels": {}}}}',
+        '{"data": {"alerts": "text"}}',
+    ],
+    ids=lambda body: body[:20],
+)
 async def test_nonsense(start: Start, body: str) -> None:
     """
     A server with an invalid response is reported; the console continues.
@@ -118,6 +129,37 @@ async def test_nonsense(start: Start, body: str) -> None:
 
     assert found["alertServers"][0]["fault"].startswith("returns an unreadable response")
     assert [] == found["serverAlerts"]
+    assert [] == found["failingTasks"]
+
+
+BAD_FIELDS: tuple[dict[str, Any], ...] = (
+    *({"state": None}, {"state": {}}, {"state": 5}, {"labels": []}, {"labels": {"a": 5}}),
+    *({"labels": {"severity": "page"}}, {"activeAt": 5}, {"annotations": {"runbook_url": {}}}),
+)
+BAD_ALERTS: tuple[Any, ...] = (
+    *(None, 5, "text", [], {}),
+    *(watched("Bad", "firing") | fields for fields in BAD_FIELDS),
+)
+
+
+async def test_bad_alerts(start: Start) -> None:
+    """
+    An alert that is not valid costs no other, and the other server's answers are still shown.
+
+    Fails if a state that is an object reaches the overview, or if a response that is nested too
+    deeply ends the polling of both servers.
+    """
+    rules = {"data": {"alerts": [*BAD_ALERTS, watched("Good", "firing")]}}
+    async with (
+        serving(rules) as prometheus,
+        serving(DEEP) as alertmanager,
+        start(console_alertmanager=alertmanager, console_prometheus=prometheus) as running,
+    ):
+        found = await once(running, asked)
+
+    assert ["Good"] == [alert["name"] for alert in found["serverAlerts"]]
+    assert [True, False] == [bool(server["fault"]) for server in found["alertServers"]]
+    assert [] == found["failingTasks"]
 
 
 @pytest.mark.parametrize(

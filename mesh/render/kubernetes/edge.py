@@ -2,11 +2,15 @@
 
 from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment
 from mesh.render.environment import SITE
+from mesh.render.envoy import overload
 from mesh.render.istio.edge import CERTIFICATE
 from mesh.render.kubernetes.workloads import REPLICAS, restricted
 from mesh.render.manifest import Files, Resource, resource
 
 HTTP, HTTPS = 8080, 8443
+_MOST_CONNECTIONS = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS"
+_ISTIO_MIB = 128
+"""What Istio's proxy needs beyond ours: its agent, and the configuration of the whole mesh."""
 
 
 def add(files: Files, _: Deployment) -> None:
@@ -61,6 +65,8 @@ def _deployment(labels: dict[str, str]) -> Resource:
         "inject.istio.io/templates": "gateway",
         "proxy.istio.io/config": (
             "gatewayTopology:\n  numTrustedProxies: 0\n  forwardClientCertDetails: SANITIZE\n"
+            # Istio sets no limit; each connection takes up to 45 KiB.
+            f"proxyMetadata:\n  {_MOST_CONNECTIONS}: '{overload.EDGE.connections}'\n"
         ),
     }
     container = {
@@ -68,7 +74,7 @@ def _deployment(labels: dict[str, str]) -> Resource:
         "image": "auto",
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"memory": "512Mi"},
+            "limits": {"memory": f"{overload.EDGE.memory_bytes // overload.MIB + _ISTIO_MIB}Mi"},
         },
         "securityContext": restricted(),
         "ports": [

@@ -1,6 +1,7 @@
 """Real Envoys with the configuration from istiod, and the four services behind them."""
 
 import json
+import re
 import socket
 import ssl
 import time
@@ -8,6 +9,7 @@ import time
 import pytest
 from cryptography import x509
 
+from mesh.render.envoy import overload
 from tests.production.cluster.conftest import renew_edge
 from tests.production.cluster.control_plane import eventually
 from tests.production.cluster.traffic.running_mesh import (
@@ -167,6 +169,16 @@ def test_limits_of_the_edge(mesh: Mesh, options: tuple[str, ...], status: int) -
 
     assert str(status) == code
     assert {"data", "error"} == set(json.loads(body))
+
+
+def test_connections_of_the_edge(mesh: Mesh) -> None:
+    """
+    The edge accepts as many connections as its memory suffices for; Istio's default has no limit.
+    """
+    _, text = mesh.one("edge").get(15000, "/config_dump?mask=bootstrap.overload_manager")
+
+    limits = re.findall(r'"max_active_downstream_connections": "(\d+)"', text)
+    assert [str(overload.EDGE.connections)] == limits
 
 
 def test_forged_headers(mesh: Mesh) -> None:

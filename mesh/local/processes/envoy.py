@@ -1,6 +1,7 @@
 """The Envoy program: its location, its command, its admin interface."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import ssl
@@ -70,7 +71,13 @@ async def validate(folder: Path) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, output = await process.communicate()
+    try:
+        _, output = await process.communicate()
+    finally:
+        if process.returncode is None:  # The start of the mesh was cancelled.
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
     if process.returncode and b"inotify" in output:
         raise EnvoyError(NO_INOTIFY)
     if process.returncode:

@@ -15,8 +15,8 @@ from amarre.survey.v1.survey_service_pb2_grpc import add_SurveyServiceServicer_t
 from mesh.chassis import config, server
 from mesh.chassis.background import background
 from mesh.chassis.channel import channel
+from mesh.chassis.credentials.revocations import RevokedSessions
 from mesh.chassis.errors import MeshError
-from mesh.chassis.revocations import RevokedSessions
 from survey_svc.config import SurveySettings, read_token
 from survey_svc.ports import Cache, Store
 from survey_svc.redcap.breaker import LOOKUPS_OPEN, Breaker

@@ -11,8 +11,8 @@ from typing import Any
 from mesh import topology
 from mesh.contract import policy
 from mesh.contract.policy import ANY_CALLER, Mesh, Service
-from mesh.render.envoy.text import document
 from mesh.render.rules.alert import Team
+from mesh.render.yaml_text import document
 from mesh.topology import Kind, Process, Stage
 
 SYSTEM = "amarre"

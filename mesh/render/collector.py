@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.chassis.telemetry import names
 from mesh.contract.credential_names import personal_names
-from mesh.render.envoy.text import document
+from mesh.render.yaml_text import document
 
 Files = dict[str, str]
 

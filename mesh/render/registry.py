@@ -14,7 +14,7 @@ Files = dict[str, str]
 ROOT = Path(__file__).resolve().parents[2]
 
 TARGETS: Mapping[str, tuple[str, str]] = {
-    "alertmanager": ("mesh.render.alertmanager", "mesh/observability/alertmanager"),
+    "alertmanager": ("mesh.render.rules.alertmanager", "mesh/observability/alertmanager"),
     "collector": ("mesh.render.collector", "mesh/observability/collector"),
     "backstage": ("mesh.render.backstage", "docs/reference/rendered"),
     "dashboards": ("mesh.render.dashboards", "mesh/observability/grafana"),

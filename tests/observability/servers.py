@@ -17,7 +17,7 @@ import httpx
 
 from mesh.chassis.testing import free_port
 from tests.background import in_background
-from tests.sidecars.running import Load, Running
+from tests.sidecars.support.running import Load, Running
 
 WAIT_SECONDS = 180.0
 CALLS_A_SECOND = 20

@@ -21,11 +21,11 @@ from mesh import topology
 from mesh.chassis.telemetry import names
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
-from mesh.render import alertmanager, registry, rules
-from mesh.render.rules import scraping
+from mesh.render import registry, rules
+from mesh.render.rules import alertmanager, scraping
 from mesh.render.rules.pace import Pace
 from tests.observability.servers import get, pager, researcher_at_work, running, wait_for
-from tests.sidecars.running import Running, mesh
+from tests.sidecars.support.running import Running, mesh
 
 PROGRAMS = {name: shutil.which(name) for name in ("prometheus", "prometheus-alertmanager")}
 PACE = Pace(60)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sidecars.bed import Bed, bed
+from tests.sidecars.support.bed import Bed, bed
 
 HERE = Path(__file__).parent
 

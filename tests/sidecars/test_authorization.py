@@ -22,8 +22,8 @@ from mesh.contract import policy
 from mesh.contract.faults import WORKLOADS
 from mesh.contract.policy import Method
 from mesh.local.pki import certificate_authority
-from tests.sidecars.bed import ADA, GATEWAY, KEY, Bed, bearer
-from tests.sidecars.surveys import Surveys
+from tests.sidecars.support.bed import ADA, GATEWAY, KEY, Bed, bearer
+from tests.sidecars.support.surveys import Surveys
 
 METHODS = policy.load().service("survey").methods
 

@@ -14,8 +14,8 @@ from mesh.chassis.config import MeshSettings
 from mesh.chassis.errors import from_rpc_error
 from mesh.chassis.testing import served
 from mesh.chassis.tokens import SigningKey
-from tests.sidecars.bed import KEY, Bed, bearer
-from tests.sidecars.surveys import Surveys
+from tests.sidecars.support.bed import KEY, Bed, bearer
+from tests.sidecars.support.surveys import Surveys
 
 Call = Callable[[Any], Awaitable[Any]]
 

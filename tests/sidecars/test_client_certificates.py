@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mesh.local.pki.certificate_authority import CertificateAuthority, Issued, install
 from tests.mesh.chassis.credentials.test_certificates import P256, certificate
-from tests.sidecars.bed import Bed, bearer
-from tests.sidecars.surveys import Surveys
+from tests.sidecars.support.bed import Bed, bearer
+from tests.sidecars.support.surveys import Surveys
 
 Made = tuple[bytes, Any]
 """A chain, leaf first, and the key of the leaf."""

@@ -17,8 +17,8 @@ from amarre.survey.v1 import survey_service_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2_grpc as rpc
 
 from mesh.render.envoy import overload
-from tests.sidecars.bed import Bed, bearer
-from tests.sidecars.surveys import Surveys
+from tests.sidecars.support.bed import Bed, bearer
+from tests.sidecars.support.surveys import Surveys
 from tests.sidecars.test_edge import front
 
 pytestmark = pytest.mark.envoy

@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from mesh.chassis.telemetry import names
 from mesh.chassis.testing import free_port
 from mesh.render.envoy import Edge
-from tests.sidecars.bed import Bed, RunningEnvoy, eventually
-from tests.sidecars.running import Load
+from tests.sidecars.support.bed import Bed, RunningEnvoy, eventually
+from tests.sidecars.support.running import Load
 
 
 @dataclass

@@ -8,8 +8,8 @@ from amarre.survey.v1 import survey_service_pb2 as pb
 from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 
 from mesh.chassis.telemetry import names
-from tests.sidecars.bed import Bed, bearer
-from tests.sidecars.surveys import Surveys
+from tests.sidecars.support.bed import Bed, bearer
+from tests.sidecars.support.surveys import Surveys
 
 
 class TestRetries:

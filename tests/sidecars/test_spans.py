@@ -7,7 +7,7 @@ import httpx
 from mesh.chassis.testing import free_port
 from mesh.render.envoy import Edge, Telemetry
 from tests.mesh.chassis.telemetry import collecting
-from tests.sidecars.bed import Bed, eventually
+from tests.sidecars.support.bed import Bed, eventually
 
 REQUESTS = 60
 

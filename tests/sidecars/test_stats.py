@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from mesh.chassis.testing import free_port
-from tests.sidecars.bed import Bed
+from tests.sidecars.support.bed import Bed
 
 pytestmark = pytest.mark.envoy
 

@@ -15,8 +15,8 @@ from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 from mesh.chassis import call
 from mesh.contract import policy
 from mesh.render.envoy import InjectedFault, Traffic
-from tests.sidecars.bed import Bed, bearer, eventually
-from tests.sidecars.surveys import Surveys
+from tests.sidecars.support.bed import Bed, bearer, eventually
+from tests.sidecars.support.surveys import Surveys
 
 SURVEY = policy.load().service("survey")
 

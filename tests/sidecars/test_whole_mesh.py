@@ -14,8 +14,8 @@ import pytest
 from cryptography import x509
 
 from mesh.local.processes.envoy import Admin
-from tests.sidecars.bed import eventually
-from tests.sidecars.running import Load, Running, mesh
+from tests.sidecars.support.bed import eventually
+from tests.sidecars.support.running import Load, Running, mesh
 
 LIST = "/api/v1/surveys/requests"
 
@@ -145,7 +145,7 @@ class TestCanary:
         gateway's Envoy; afterwards the mesh is unchanged.
         """
         before = running.names()
-        program = f"{sys.executable} -m tests.sidecars.failing_survey"
+        program = f"{sys.executable} -m tests.sidecars.support.failing_survey"
         async with Load(ada, LIST, 40) as load:
             await running.amarre("canary", "start", "survey", "--command", program)
 

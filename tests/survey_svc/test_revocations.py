@@ -10,7 +10,7 @@ from amarre.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_serv
 from mesh.chassis.background import background
 from mesh.chassis.channel import channel
 from mesh.chassis.config import MeshSettings
-from mesh.chassis.revocations import RevokedSessions
+from mesh.chassis.credentials.revocations import RevokedSessions
 from mesh.chassis.testing import served
 from mesh.chassis.tokens import SigningKey
 from survey_svc.revocations import watch

@@ -15,9 +15,9 @@ from mesh.local import files
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes.environment import monitoring_programs
 from mesh.local.processes.plan import Plan, Unit
-from mesh.render import alertmanager, rules
-from mesh.render.alertmanager import Delivery
-from mesh.render.rules import scraping
+from mesh.render import rules
+from mesh.render.rules import alertmanager, scraping
+from mesh.render.rules.alertmanager import Delivery
 from mesh.render.rules.scraping import Target
 from mesh.topology import Kind, Probe, Process, Stage
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
-from mesh.render.envoy.text import document
+from mesh.render.yaml_text import document
 
 Files = dict[str, str]
 PROMETHEUS, LOKI, TEMPO, JAEGER = "prometheus", "loki", "tempo", "jaeger"

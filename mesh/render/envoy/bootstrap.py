@@ -5,7 +5,7 @@ from typing import Any
 from mesh.contract.policy import Mesh, Service
 from mesh.render.envoy import clusters, edge, listeners, overload, routes, telemetry, tls
 from mesh.render.envoy.proxy import Endpoints, Proxy, Traffic, address
-from mesh.render.envoy.text import document
+from mesh.render.yaml_text import document
 from mesh.topology import clients_of
 
 Files = dict[str, str]

@@ -10,8 +10,8 @@ from typing import Any
 from mesh.contract.policy import Method, Service
 from mesh.render.deployment import KEY_SET_PORT, Deployment, Workload
 from mesh.render.envoy import authorization, clusters, errors, manager, retry_budget, routes
-from mesh.render.envoy.text import COMMENT
 from mesh.render.manifest import Files, Resource, resource
+from mesh.render.yaml_text import COMMENT
 
 ENVOY_FILTER = "networking.istio.io/v1alpha3 EnvoyFilter"
 SUPPRESSED = {"galley.istio.io/analyze-suppress": "IST0133"}

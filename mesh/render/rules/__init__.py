@@ -17,11 +17,11 @@ from typing import Any
 
 from mesh.contract import policy
 from mesh.contract.policy import Mesh
-from mesh.render.envoy.text import document
 from mesh.render.rules import causes, mesh, outside, recording, scraping, slo, watchers
 from mesh.render.rules.alert import Alert
 from mesh.render.rules.cases import case_file
 from mesh.render.rules.pace import REAL, Pace
+from mesh.render.yaml_text import document
 from mesh.topology import RUNBOOKS
 
 Files = dict[str, str]

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mesh.render.envoy.text import document
 from mesh.render.rules.alert import Alert, Series
+from mesh.render.yaml_text import document
 
 _RECORDED = "service_method:"
 

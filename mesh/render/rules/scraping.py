@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh import topology
-from mesh.render.envoy.text import document
 from mesh.render.rules.pace import REAL, Pace
 from mesh.render.signals import schema
+from mesh.render.yaml_text import document
 from mesh.topology import Kind
 
 HOST = "127.0.0.1"

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from mesh.deploy import compose_secrets
-from mesh.render import alertmanager, compose
+from mesh.render import compose
 from mesh.render.readers import owners
+from mesh.render.rules import alertmanager
 
 Content = dict[str, Any]
 FILES = compose.render()

@@ -13,7 +13,7 @@ from mesh.contract.policy import Method
 from mesh.local.processes import envoy
 from mesh.render.envoy import Traffic, files, live_files, render, standard_placement
 from mesh.render.envoy.routes import STREAM_MARGIN
-from mesh.render.envoy.text import document
+from mesh.render.yaml_text import document
 from mesh.topology import clients_of
 
 MESH = policy.load()

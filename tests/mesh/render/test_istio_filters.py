@@ -12,7 +12,7 @@ from mesh.contract.policy import Method
 from mesh.render import deployment, istio
 from mesh.render.envoy import clusters, errors
 from mesh.render.envoy.routes import STREAM_MARGIN
-from mesh.render.envoy.text import COMMENT
+from mesh.render.yaml_text import COMMENT
 
 MESH = policy.load()
 DEPLOYED = deployment.load(MESH)

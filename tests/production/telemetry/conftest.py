@@ -12,7 +12,7 @@ from tests.background import in_background
 from tests.integration.researcher import whole_way
 from tests.observability.servers import get, pager, researcher_at_work, running, wait_for
 from tests.production.telemetry.site import MISSING, PERSON, Site
-from tests.sidecars.running import Running, mesh
+from tests.sidecars.support.running import Running, mesh
 
 VISIT_SECONDS = 5.0
 

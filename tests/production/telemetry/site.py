@@ -9,12 +9,12 @@ import yaml
 from mesh import topology
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
-from mesh.render import alertmanager, registry, rules
-from mesh.render.rules import scraping
+from mesh.render import registry, rules
+from mesh.render.rules import alertmanager, scraping
 from mesh.render.rules.pace import Pace
 from tests.observability.servers import get
 from tests.production.programs import TELEMETRY, MissingProgramsError, find, program
-from tests.sidecars.running import Running
+from tests.sidecars.support.running import Running
 
 PACE = Pace(15)
 """Fifteen times faster than in production: a window of 5 minutes takes 20 seconds."""

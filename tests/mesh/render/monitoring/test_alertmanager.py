@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from mesh.contract import policy
-from mesh.render import alertmanager, registry, rules
+from mesh.render import registry, rules
+from mesh.render.rules import alertmanager
 from mesh.render.rules.alert import Severity, Team
 
 AMTOOL = shutil.which("amtool")

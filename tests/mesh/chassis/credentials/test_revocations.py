@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
-from mesh.chassis import call, revocations
+from mesh.chassis import call
+from mesh.chassis.credentials import revocations
+from mesh.chassis.credentials.revocations import KEPT_SECONDS, RevokedSessions
 from mesh.chassis.identity import SpiffeId
-from mesh.chassis.revocations import KEPT_SECONDS, RevokedSessions
 from mesh.chassis.testing import FixedKeys
 from mesh.chassis.tokens import InvalidTokenError, SigningKey, TokenVerifier, mint
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from mesh.render.envoy.text import document
 from mesh.render.rules.alert import Severity, Team
 from mesh.render.rules.pace import REAL, Pace
+from mesh.render.yaml_text import document
 
 Files = dict[str, str]
 TEMPLATES = "amarre.tmpl"

@@ -59,6 +59,34 @@ def check_engine() -> None:
             )
 
 
+def check(folder: Path) -> None:
+    """
+    Check everything that would otherwise stop the work halfway.
+
+    Raises:
+        SecretsError: This user may not change owners, openssl is missing, or a file that exists
+            cannot be used.
+    """
+    if os.geteuid() != 0:
+        raise SecretsError("Run this as root: each secret belongs to the user that reads it.")
+    if shutil.which("openssl") is None:
+        raise SecretsError("openssl is missing; install it and run this again.")
+    for name in (*FROM_PEOPLE, *json.loads((COMPOSE / "readers.json").read_text())):
+        path = folder / name
+        if path.exists() and not path.is_file():
+            raise SecretsError(f"{path} is not a file; remove it and run this again.")
+        if path.is_file() and not path.read_bytes().strip():
+            raise SecretsError(f"{path} is empty; write the secret into it, or remove it.")
+    certificate, key = (folder / "edge" / name for name in ("tls.crt", "tls.key"))
+    if certificate.is_file() and key.is_file():
+        _require_pair(certificate, key)
+
+
+def _require_pair(certificate: Path, key: Path) -> None:
+    if _public_key("x509", certificate) != _public_key("pkey", key):
+        raise SecretsError(f"{key} is not the private key of {certificate}; nothing was changed.")
+
+
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
@@ -89,10 +117,8 @@ def give(folder: Path) -> None:
     Change the owner of every secret to its only reader, and publish the edge's certificate.
 
     Raises:
-        SecretsError: This user may not change owners, or the certificate is invalid.
+        SecretsError: The certificate is invalid.
     """
-    if os.geteuid() != 0:
-        raise SecretsError("Run this as root: each secret belongs to the user that reads it.")
     _publish(folder / "edge")
     readers = json.loads((COMPOSE / "readers.json").read_text())
     for name, reader in readers.items():
@@ -114,8 +140,7 @@ def _publish(folder: Path) -> None:
     certificate, key = folder / "tls.crt", folder / "tls.key"
     if not (certificate.is_file() and key.is_file()):
         return
-    if _public_key("x509", certificate) != _public_key("pkey", key):
-        raise SecretsError(f"{key} is not the private key of {certificate}; nothing was changed.")
+    _require_pair(certificate, key)
     live = folder / "..data"
     files = (certificate, key)
     if live.is_symlink() and all(
@@ -199,7 +224,10 @@ def _password() -> str:
 
 
 def _signing_key() -> str:
-    return _openssl("genpkey", "-algorithm", "ed25519").stdout
+    done = _openssl("genpkey", "-algorithm", "ed25519")
+    if done.returncode:
+        raise SecretsError(f"openssl could not create an Ed25519 key: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _openssl(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -226,6 +254,7 @@ def main(arguments: list[str]) -> int:
     folder = folders[0] if folders else FOLDER
     try:
         check_engine()
+        check(folder)
         for name in make(folder, sandbox=sandbox):
             sys.stdout.write(f"created {folder / name}\n")
         give(folder)

@@ -164,12 +164,59 @@ class TestSecrets:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """
-        Without the permission to change owners, it fails with one message.
+        Without the permission to change owners, it fails with one message and creates nothing.
         """
         monkeypatch.setattr("os.geteuid", lambda: 1000)
 
         assert 2 == compose_secrets.main([str(tmp_path)])
         assert "Run this as root" in capsys.readouterr().err
+        assert [] == list(tmp_path.iterdir())
+
+    def test_no_openssl(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """
+        Without openssl, it says so and creates nothing.
+        """
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        monkeypatch.setenv("PATH", "")
+
+        assert 2 == compose_secrets.main([str(tmp_path)])
+        assert "openssl is missing" in capsys.readouterr().err
+        assert [] == list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            ({"redcap-token": " \n"}, "redcap-token is empty"),
+            ({"smtp-password/old": "x"}, "smtp-password is not a file"),
+            ({"edge/tls.crt": "x", "edge/tls.key": "y"}, "tls.crt cannot be read as PEM"),
+        ],
+        ids=["empty", "folder", "not a certificate"],
+    )
+    def test_unusable_file(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        files: dict[str, str],
+        said: str,
+    ) -> None:
+        """
+        A file that cannot be used is named in one sentence before anything is created.
+        """
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+
+        assert 2 == compose_secrets.main([str(tmp_path)])
+        error = capsys.readouterr().err
+        assert said in error
+        assert 1 == len(error.splitlines())
+        assert set(files) == {
+            p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()
+        }
 
     def test_bare_host(self, tmp_path: Path) -> None:
         """

@@ -108,7 +108,8 @@ class RequestTelemetry:
         if self._span is None and kind not in _RECORDED_LATE:
             return
         name = f"{self._verb} {route}"
-        attributes = {names.HTTP_ROUTE: route, names.HTTP_STATUS: status}
+        path = {names.HTTP_ROUTE: route, names.URL_TEMPLATE: route}
+        attributes = {**path, names.HTTP_STATUS: status}
         error = str(status) if status >= 500 else ""
         if self._span is not None:
             self._span.update_name(name)

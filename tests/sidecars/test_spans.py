@@ -21,7 +21,8 @@ async def test_spans_of_the_edge(bed: Bed) -> None:
         edge = Edge(http=f"127.0.0.1:{free_port()}")
         proxy = bed.proxy("gateway", "gateway", app=f"unix:{bed.folder}/none.sock")
         otlp = f"127.0.0.1:{collector.port}"
-        telemetry = Telemetry(otlp=otlp, headers=(("authorization", "Bearer a+b/c=="),))
+        headers = (("authorization", "Bearer a+b/c=="),)
+        telemetry = Telemetry(otlp=otlp, headers=headers, environment="production")
         await bed.start(replace(proxy, edge=edge, telemetry=telemetry))
         async with httpx.AsyncClient(base_url=f"http://{edge.http}", trust_env=False) as client:
             for _ in range(REQUESTS):
@@ -35,9 +36,17 @@ async def test_spans_of_the_edge(bed: Bed) -> None:
         assert "Bearer a+b/c==" == collector.metadata["traces"]["authorization"]
         found = collector.resources["traces"][0]
         facts = {fact.key: fact.value.string_value for fact in found.resource.attributes}
-        identity = {"service.namespace": "amarre", "service.instance.id": facts["service.name"]}
+        identity = {
+            "service.namespace": "amarre",
+            "service.instance.id": facts["service.name"],
+            "deployment.environment.name": "production",
+        }
         assert identity.items() <= facts.items()
         assert facts["service.version"]
-        assert {"GET /api/v1/me"} == {s.name for one in found.scope_spans for s in one.spans}
+        spans = [span for one in found.scope_spans for span in one.spans]
+        assert {"GET /api/v1/me"} == {span.name for span in spans}
+        tags = ({fact.key: fact.value.string_value for fact in s.attributes} for s in spans)
+        paths = {"http.route": "/api/v1/me", "url.template": "/api/v1/me"}
+        assert all(paths.items() <= one.items() for one in tags)
         # By default, Envoy sends a request for every five spans.
         assert len(collector.resources["traces"]) <= REQUESTS / 10

@@ -212,6 +212,7 @@ class Plan:
                 otlp=self.addresses.collector if self._traces_are_exported() else "",
                 sampling_percent=100 * otel_environment.sampling_share(os.environ, 1.0),
                 headers=tuple(otel_environment.headers(os.environ).items()),
+                environment=os.environ.get("AMARRE_ENV", "development"),
             ),
         )
         return Unit(

@@ -48,5 +48,7 @@ def proxy(deployed: Deployment, workload: Workload) -> Proxy:
         inbound=f"0.0.0.0:{workload.port}" if workload.is_grpc else "",
         key_set=f"unix:{KEYS}/keys.sock" if deployed.needs_keys(workload.name) else "",
         edge=None if workload.is_grpc else edge,
-        telemetry=Telemetry(otlp=COLLECTOR, sampling_percent=SAMPLING_PERCENT),
+        telemetry=Telemetry(
+            otlp=COLLECTOR, sampling_percent=SAMPLING_PERCENT, environment="production"
+        ),
     )

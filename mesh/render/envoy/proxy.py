@@ -50,6 +50,8 @@ class Telemetry:
     sampling_percent: float = 100.0
     headers: tuple[tuple[str, str], ...] = ()
     """Headers of each export, such as the token that the collector requires."""
+    environment: str = "development"
+    """The environment of the process, ``AMARRE_ENV``."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
     """Return the ``tracing`` of a connection manager; empty without a collector."""
     if not proxy.telemetry.otlp:
         return {}
-    path = names.HTTP_ROUTE if direction == EDGE else "url.path"
+    paths = (names.HTTP_ROUTE, names.URL_TEMPLATE) if direction == EDGE else ("url.path",)
     caller = {"tag": names.CALLER_ID, "value": "%DOWNSTREAM_PEER_URI_SAN%"}
     return {
         "tracing": {
@@ -37,7 +37,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
             "max_path_tag_length": 1 if direction == EDGE else 256,
             "custom_tags": [
                 {"tag": "envoy.details", "value": "%RESPONSE_CODE_DETAILS%"},
-                {"tag": path, "value": _path(direction)},
+                *({"tag": path, "value": _path(direction)} for path in paths),
                 *([caller] if direction == INBOUND else []),
             ],
             "provider": {
@@ -68,6 +68,7 @@ def _resource(proxy: Proxy) -> dict[str, str]:
         "service.namespace": "amarre",
         "service.instance.id": proxy.name,
         "service.version": metadata.version("amarre-mesh"),
+        "deployment.environment.name": proxy.telemetry.environment,
     }
 
 

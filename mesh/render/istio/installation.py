@@ -2,7 +2,7 @@
 
 from mesh import topology
 from mesh.render.deployment import CLUSTER_DOMAIN, MONITORING
-from mesh.render.envoy.telemetry import line_kind
+from mesh.render.envoy.telemetry import line_kind, line_level
 from mesh.render.manifest import Resource, text
 
 TRACING = "amarre-traces"
@@ -64,6 +64,8 @@ def _mesh_config() -> Resource:
                 "opentelemetry": {
                     "service": f"otel-collector.{MONITORING}.{CLUSTER_DOMAIN}",
                     "port": COLLECTOR_PORT,
+                    # OTEL_RESOURCE_ATTRIBUTES of each pod.
+                    "resourceDetectors": {"environment": {}},
                     # Envoy's own URL tag would include the query, which may contain a secret.
                     "maxTagLength": 1,
                 },
@@ -80,6 +82,7 @@ def _log(name: str, **more: str) -> Resource:
     """Return a provider of access logs, one JSON object per line."""
     fields = {
         "time": "%START_TIME%",
+        "level": line_level(),
         "kind": line_kind(),
         "trace_id": "%TRACE_ID%",
         "method": "%REQ(:METHOD)%",

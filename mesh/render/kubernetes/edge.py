@@ -4,7 +4,7 @@ from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment
 from mesh.render.environment import SITE
 from mesh.render.envoy import overload
 from mesh.render.istio.edge import CERTIFICATE
-from mesh.render.kubernetes.workloads import REPLICAS, restricted
+from mesh.render.kubernetes.workloads import PROXY_CONFIG, REPLICAS, proxy_config, restricted
 from mesh.render.manifest import Files, Resource, resource
 
 HTTP, HTTPS = 8080, 8443
@@ -60,14 +60,18 @@ def add(files: Files, _: Deployment) -> None:
     _certificate(files)
 
 
+def edge_proxy_config(environment: str = "production") -> str:
+    """Return the configuration of the edge, which trusts no proxy in front of it."""
+    topology = {"numTrustedProxies": 0, "forwardClientCertDetails": "SANITIZE"}
+    # Istio sets no limit; each connection takes up to 45 KiB.
+    most = {_MOST_CONNECTIONS: str(overload.EDGE.connections)}
+    return proxy_config(environment, most, gatewayTopology=topology)
+
+
 def _deployment(labels: dict[str, str]) -> Resource:
     annotations = {
         "inject.istio.io/templates": "gateway",
-        "proxy.istio.io/config": (
-            "gatewayTopology:\n  numTrustedProxies: 0\n  forwardClientCertDetails: SANITIZE\n"
-            # Istio sets no limit; each connection takes up to 45 KiB.
-            f"proxyMetadata:\n  {_MOST_CONNECTIONS}: '{overload.EDGE.connections}'\n"
-        ),
+        PROXY_CONFIG: edge_proxy_config(),
     }
     container = {
         "name": "istio-proxy",

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment
 from mesh.render.environment import SITE
 from mesh.render.kubernetes.components import SITE_VALUES, site_values
-from mesh.render.kubernetes.workloads import MOST_REPLICAS, REPLICAS
+from mesh.render.kubernetes.edge import edge_proxy_config
+from mesh.render.kubernetes.workloads import MOST_REPLICAS, PROXY_CONFIG, REPLICAS, proxy_config
 from mesh.render.manifest import Files, Resource, inline, kustomization, resource
+
+_PROXY = f"/spec/template/metadata/annotations/{PROXY_CONFIG.replace('/', '~1')}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ def _patches(overlay: Overlay, deployed: Deployment) -> Iterable[Resource]:
         if overlay.environment != "production":
             setting = ("/data/AMARRE_ENV", overlay.environment)
             yield _patch("ConfigMap", workload.name, workload.namespace, setting)
+            proxy = (_PROXY, proxy_config(overlay.environment))
+            yield _patch("Deployment", workload.name, workload.namespace, proxy)
+    if overlay.environment != "production":
+        proxy = (_PROXY, edge_proxy_config(overlay.environment))
+        yield _patch("Deployment", EDGE, EDGE_NAMESPACE, proxy)
     if overlay.replicas != REPLICAS:
         yield _patch("Deployment", EDGE, EDGE_NAMESPACE, ("/spec/replicas", overlay.replicas))
 

@@ -1,6 +1,7 @@
 """Workloads: deployment, service, service account, settings and disruption budget of each."""
 
 import json
+from collections.abc import Mapping
 
 from mesh.chassis.telemetry import names
 from mesh.render.deployment import (
@@ -23,11 +24,12 @@ from mesh.render.environment import (
     probe_command,
     secret_files,
 )
-from mesh.render.manifest import Files, Resource, resource
+from mesh.render.manifest import Files, Resource, inline, resource
 
 MIGRATION = "migrate-auth"
 IMAGE = "registry.example.org/amarre"
 REPLICAS, MOST_REPLICAS = 3, 9
+PROXY_CONFIG = "proxy.istio.io/config"
 PROXY_GROUP = 1337
 """The group of Istio's proxy, which can open sockets in folders of this group."""
 HTTPS_PORT = "443"
@@ -124,10 +126,30 @@ def _deployment(files: Files, workload: Workload) -> None:
     )
 
 
+def proxy_config(
+    environment: str = "production", variables: Mapping[str, str] | None = None, **settings: object
+) -> str:
+    """
+    Return the configuration of a pod's proxy: *settings*, *variables*, and its identity in traces.
+
+    Kubernetes fills in the name of the pod.
+    """
+    resource = {
+        "service.namespace": "amarre",
+        "service.instance.id": "$(POD_NAME)",
+        "service.version": version(),
+        "deployment.environment.name": environment,
+    }
+    attributes = ",".join(f"{name}={value}" for name, value in resource.items())
+    metadata = {**(variables or {}), "OTEL_RESOURCE_ATTRIBUTES": attributes}
+    return inline({**settings, "proxyMetadata": metadata})
+
+
 def annotations(workload: Workload) -> dict[str, str]:
     """Return the pod annotations for Istio's injection."""
     mount = [{"name": "sockets", "mountPath": SOCKETS}]
     found = {
+        PROXY_CONFIG: proxy_config(),
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(workload.metrics_port),
         "prometheus.io/path": "/metrics",

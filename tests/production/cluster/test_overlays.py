@@ -87,6 +87,25 @@ def test_pod_security(cluster: ControlPlane, installed: list[Resource]) -> None:
         cluster.apply([_root("amarre-app")], "--dry-run=server")
 
 
+def test_resource_of_proxies(installed: list[Resource], cluster: ControlPlane) -> None:
+    """
+    Injected proxies report instance, version and environment like their process.
+    """
+    assert installed
+    (pod,) = [
+        p for p in cluster.get("pods", "-A") if p["metadata"]["labels"].get("app") == "survey"
+    ]
+    containers = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
+    (proxy,) = [c for c in containers if c["name"] == "istio-proxy"]
+    names = [variable["name"] for variable in proxy["env"]]
+    found = next(v["value"] for v in proxy["env"] if v["name"] == "OTEL_RESOURCE_ATTRIBUTES")
+
+    assert "service.instance.id=$(POD_NAME)" in found
+    assert found.endswith("deployment.environment.name=development")
+    # Kubernetes only fills in variables that are defined before.
+    assert names.index("POD_NAME") < names.index("OTEL_RESOURCE_ATTRIBUTES")
+
+
 def _root(namespace: str) -> Resource:
     return {
         "apiVersion": "v1",

@@ -49,10 +49,16 @@ def off_by(mesh: Mesh, methods: list[Method]) -> dict[str, float]:
     }
 
 
+def levels(mesh: Mesh) -> set[tuple[str, str]]:
+    """Return status and level of the lines of caller and callee."""
+    lines = [line for app in ("gateway", "survey") for line in mesh.one(app).access_log()]
+    return {(line["grpc_status"], line["level"]) for line in lines}
+
+
 def test_deadlines(mesh: Mesh) -> None:
     """
-    A call of a hanging service ends within 100 ms of its contract's deadline. A busy machine may
-    end one late, so the best of three counts.
+    A call of a hanging service ends within 100 ms of its contract's deadline, and its line has
+    level error. A busy machine may end one late, so the best of three counts.
     """
     best = off_by(mesh, METHODS)
     for _ in range(2):
@@ -61,6 +67,7 @@ def test_deadlines(mesh: Mesh) -> None:
             best |= off_by(mesh, late)
 
     assert {} == {name: off for name, off in best.items() if abs(off) > PRECISION_SECONDS}
+    assert eventually(lambda: {("OK", "info"), ("DeadlineExceeded", "error")} <= levels(mesh))
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ def test_callers(mesh: Mesh, caller: str) -> None:
     def by_proxies() -> int:
         identity = DEPLOYED.workload(caller).spiffe_id
         return sum(
-            line["caller"] == identity and line["details"].startswith(BY_PROXY)
+            line["caller"] == identity
+            and line["details"].startswith(BY_PROXY)
+            and line["level"] == "warning"
             for callee in ("auth", "survey", "health")
             for pod in mesh.pods[callee]
             for line in pod.access_log()

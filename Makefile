@@ -42,8 +42,8 @@ test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engi
 test-iac: $(IMAGE) ## Run the playbooks on a host with systemd and Terraform with its provider; needs root.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -rfE --tb=short tests/production/iac $(ARGS)
 
-test-telemetry: $(IMAGE) ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
-	@$(BIN)/python -m pytest -q -rfE $(ARGS) tests/production/telemetry
+test-telemetry: $(IMAGE) tools ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -rfE $(ARGS) tests/production/telemetry
 
 check: $(IMAGE) check-contracts check-rendered check-deploy site ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .

@@ -25,7 +25,11 @@ WHOLE_MESHES = (
     *("tests/chaos/", "tests/load/", "tests/mesh/deploy/"),
 )
 """Folders whose files take minutes."""
-LIVE = "live"
+SHARED = (
+    ("tests/integration/", "tests/e2e/"),
+    ("tests/production/telemetry/test_alerts", "tests/production/telemetry/test_signals"),
+)
+"""Beginnings of the files that share a mesh."""
 NO_SKIPS = "AMARRE_TESTS_NO_SKIPS"
 """Set where everything must run; a skipped test then fails the session."""
 
@@ -42,12 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 class ByFile(LoadFileScheduling):  # type: ignore[misc] # It has no types.
     """
-    Workers of pytest-xdist take whole files, and one of them all files that share the live mesh.
+    Workers of pytest-xdist take whole files, and one of them all files that share a mesh.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return LIVE if file.startswith(("tests/integration/", "tests/e2e/")) else file
+        return next((beginnings[0] for beginnings in SHARED if file.startswith(beginnings)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:

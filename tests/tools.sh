@@ -26,6 +26,7 @@ declare -A package=(
   [redis-server]=redis-server
   [prometheus]=prometheus
   [prometheus-alertmanager]=prometheus-alertmanager
+  [prometheus-node-exporter]=prometheus-node-exporter
 )
 missing=()
 for program in "${!package[@]}"; do

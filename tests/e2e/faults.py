@@ -46,7 +46,7 @@ class Mesh:
 
     ready: Any
     data: Path
-    appwrite: subprocess.Popen[bytes]
+    appwrite: subprocess.Popen[bytes] | None
     small_disk: bool
     """Whether the data folder is on a disk of its own, which can be filled."""
 

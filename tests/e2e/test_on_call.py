@@ -81,7 +81,7 @@ TOGETHER = {
         Case("the mail server is unavailable", lambda m: hung(m, "outbox"), "mail", "MailFailing"),
         Case(
             "the identity provider is unavailable",
-            lambda m: stopped(m.appwrite.pid),
+            lambda m: stopped(m.appwrite.pid if m.appwrite else 0),
             "identity",
             "AppwriteFailing",
         ),

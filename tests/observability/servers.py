@@ -57,14 +57,19 @@ def running(*command: str, log: Path, **options: Any) -> Iterator[subprocess.Pop
 
 
 @contextlib.contextmanager
-def pager() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The on-call webhook: its URL, and the received requests."""
+def pager(
+    refuses: Callable[[dict[str, Any]], bool] = lambda _: False,
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The on-call webhook: its URL, and the received requests that it does not refuse."""
     taken: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            taken.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
+            page = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            refused = refuses(page)
+            if not refused:
+                taken.append(page)
+            self.send_response(403 if refused else 200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

@@ -80,7 +80,9 @@ INHIBITIONS = (
         f"ErrorsAboveFivePercent|{_BURNS}|{_SLOW}",
         _SERVICE,
     ),
-    Inhibition("ServiceDown|RedcapFailing", "RedcapBreakerOpen", _SERVICE),
+    Inhibition("ServiceDown", "RedcapBreakerOpen", _SERVICE),
+    # The breaker opens before the share of failures is known.
+    Inhibition("RedcapBreakerOpen", "RedcapFailing", _SERVICE),
     # When a proxy that hung continues, the requests that waited arrive at once.
     Inhibition("ProxyDown", "BreakerOpen", _SERVICE),
     # A failed pod or host takes down both.

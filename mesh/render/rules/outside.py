@@ -19,7 +19,7 @@ def alerts(pace: Pace) -> Iterator[Alert]:
     yield _redcap_breaker()
     yield _appwrite(pace)
     yield _mails()
-    yield _sign_ups()
+    yield _sign_ups(pace)
     yield from _hosts(pace)
     yield _backup()
 
@@ -79,7 +79,8 @@ def _redcap_breaker() -> Alert:
     return Alert(
         name="RedcapBreakerOpen",
         service="survey",
-        keeps_firing=5,
+        # As long as RedcapFailing, which it inhibits.
+        keeps_firing=10,
         expr=f"max by (process) ({breaker}) > 0",
         minutes=0.25,
         severity=Severity.CRITICAL,
@@ -91,7 +92,7 @@ def _redcap_breaker() -> Alert:
             at=10,
             labels={"process": "survey"},
         ),
-        quiet=Quiet(series={f'{breaker}{{process="survey"}}': "1x5 0x10"}, at=14),
+        quiet=Quiet(series={f'{breaker}{{process="survey"}}': "1x5 0x20"}, at=20),
     )
 
 
@@ -144,11 +145,11 @@ def _mails() -> Alert:
     )
 
 
-def _sign_ups() -> Alert:
+def _sign_ups(pace: Pace) -> Alert:
     limited = 'amarre_auth_rate_limited_total{limit="links overall"}'
     return Alert(
         name="SignUpsLimited",
-        expr=f"sum(increase({limited}[5m])) > 0",
+        expr=f"sum(increase({limited}[{pace(minutes=5)}])) > 0",
         minutes=1,
         severity=Severity.WARNING,
         team=Team.IDENTITY,

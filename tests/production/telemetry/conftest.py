@@ -1,8 +1,9 @@
-"""One mesh, with every monitoring program, for all tests in this folder."""
+"""Meshes with every monitoring program, for the tests in this folder."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from threading import Event
 
 import httpx
@@ -15,34 +16,45 @@ from tests.production.telemetry.site import MISSING, PERSON, Site
 from tests.sidecars.support.running import Running, mesh
 
 VISIT_SECONDS = 5.0
+MEMORY = next((folder for folder in [Path("/dev/shm")] if folder.is_dir()), None)
+"""Where databases are never slow because of other programs: that is one of the faults."""
+
+
+@contextmanager
+def opened(site: Site, *options: str, **variables: str) -> Iterator[Site]:
+    """Start the programs of *site* and its mesh with *options* and *variables*."""
+    if MISSING:
+        pytest.skip(MISSING)
+    with ExitStack() as stack:
+
+        def start(**commands: list[str]) -> None:
+            for name, command in commands.items():
+                log = site.folder / f"{name}.log"
+                site.programs[name] = stack.enter_context(running(*command, log=log))
+
+        site.webhook, site.paged = stack.enter_context(pager(site.refuses))
+        start(jaeger=site.jaeger(), collector=site.collector(), mails=site.outbox())
+        wait_for("jaeger", partial(get, f"http://{site.at['jaeger-health']}/status"))
+        wait_for("collector", partial(get, f"http://{site.at['health']}"))
+        wait_for("mail", lambda: site.subjects() == [])
+        exported = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{site.at['grpc']}",
+            "OTEL_METRICS_EXPORTER": "none",
+        }
+        patient = stack.enter_context(mesh(*options, within=MEMORY, **exported, **variables))
+        start(**site.watch(patient))
+        yield site
 
 
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Everything runs, and one researcher has completed the whole flow."""
-    if MISSING:
-        pytest.skip(MISSING)
-    made = Site(tmp_path_factory.mktemp("telemetry"))
     with ExitStack() as stack:
-        made.webhook, made.paged = stack.enter_context(pager())
-        for name, command in (("jaeger", made.jaeger()), ("collector", made.collector())):
-            stack.enter_context(running(*command, log=made.folder / f"{name}.log"))
-            health = f"{made.at['jaeger-health']}/status" if name == "jaeger" else made.at["health"]
-            wait_for(name, partial(get, f"http://{health}"))
-        variables = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{made.at['grpc']}",
-            "OTEL_METRICS_EXPORTER": "none",
-        }
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        patient = stack.enter_context(mesh())
-        for name, command in made.watch(patient).items():
-            stack.enter_context(running(*command, log=made.folder / f"{name}.log"))
-        whole_way(patient.ready, f"{PERSON}@example.org")
-        visit(patient)
-        stack.enter_context(researcher_at_work(patient))
-        stack.enter_context(visitors(patient))
+        made = stack.enter_context(opened(Site(tmp_path_factory.mktemp("telemetry"))))
+        whole_way(made.mesh.ready, f"{PERSON}@example.org")
+        visit(made.mesh)
+        stack.enter_context(researcher_at_work(made.mesh))
+        stack.enter_context(visitors(made.mesh))
         wait_for("the first measurement", lambda: made.query("amarre_http_server_in_flight"))
         yield made
 

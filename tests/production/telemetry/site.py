@@ -1,12 +1,15 @@
 """A mesh that sends its telemetry to Collector, Jaeger, Prometheus 3 and Alertmanager."""
 
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from mesh import topology
 from mesh.chassis.testing import free_port
 from mesh.contract import policy
 from mesh.render import registry, rules
@@ -38,16 +41,37 @@ MISSING = missing()
 class Site:
     """A mesh that sends its telemetry to the real programs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, longest_seconds: float = float("inf")) -> None:
+        """
+        Prepare a site in *folder*.
+
+        Args:
+            folder: Where all files are written.
+            longest_seconds: The longest ``for`` of its rules; the tests of the rules cover theirs.
+        """
         self.folder = folder
+        self._longest_seconds = longest_seconds
         names = [
             *("grpc", "http", "health", "own", "jaeger", "jaeger-http", "query", "query-grpc"),
-            *("jaeger-health", "prometheus", "alertmanager"),
+            *("jaeger-health", "prometheus", "alertmanager", "smtp", "mails", "node"),
         ]
         self.at = {name: f"127.0.0.1:{free_port()}" for name in names}
         self.paged: list[dict[str, Any]] = []
+        self.refuses_heartbeats = False
+        self.programs: dict[str, subprocess.Popen[str]] = {}
         self.mesh: Running
         self.webhook = ""
+
+    def refuses(self, page: dict[str, Any]) -> bool:
+        """Return whether the receiver of *page* refuses it now."""
+        return self.refuses_heartbeats and page["receiver"] == "heartbeat"
+
+    def outbox(self) -> list[str]:
+        """Return the command of the mail server of the teams on call, which is not the mesh's."""
+        return [
+            *(sys.executable, "-m", "sandbox.outbox", "--http", self.at["mails"]),
+            *("--smtp", self.at["smtp"], "--database", str(self.folder / "mails.sqlite")),
+        ]
 
     def collector(self) -> list[str]:
         """Return the command: the rendered file, and a second one that changes addresses."""
@@ -63,7 +87,16 @@ class Site:
             },
             "processors": {"tail_sampling": {"decision_wait": "1s"}},
             "exporters": {
-                "otlp_grpc/jaeger": {"endpoint": self.at["jaeger"]},
+                "otlp_grpc/jaeger": {
+                    "endpoint": self.at["jaeger"],
+                    "timeout": "1s",
+                    # The defaults are thirty seconds and five minutes.
+                    "retry_on_failure": {
+                        "initial_interval": "1s",
+                        "max_interval": PACE(minutes=0.5),
+                        "max_elapsed_time": PACE(minutes=5),
+                    },
+                },
                 **{f"file/{s}": {"path": str(self.sent(s))} for s in ("traces", "logs")},
                 "debug": {},
             },
@@ -109,10 +142,7 @@ class Site:
     def watch(self, patient: Running) -> dict[str, list[str]]:
         """Write the files of Prometheus and Alertmanager for *patient*; return their commands."""
         self.mesh = patient
-        base = int(urlsplit(patient.ready["urls"]["app"]).port or 0)
-        delivery = alertmanager.Delivery(
-            f"127.0.0.1:{base + topology.SMTP}", "example.org", self.webhook, self.webhook
-        )
+        delivery = alertmanager.Delivery(self.at["smtp"], "example.org", self.webhook, self.webhook)
         watched = {
             "prometheus": self.at["prometheus"],
             "alertmanager": self.at["alertmanager"],
@@ -120,13 +150,17 @@ class Site:
         }
         registry.write(
             {
-                **rules.rule_files(policy.load(), PACE, watchers=True),
+                **{
+                    name: self._hastened(text)
+                    for name, text in rules.rule_files(policy.load(), PACE, watchers=True).items()
+                },
                 "prometheus.yaml": scraping.configuration(
-                    scraping.targets(base),
                     alertmanager=self.at["alertmanager"],
                     pace=PACE,
                     watched=watched,
-                ),
+                    from_files=True,
+                ).replace(f"127.0.0.1:{scraping.NODE_EXPORTER}", self.at["node"]),
+                **scraping.target_files(self.targets()),
                 "alertmanager.yaml": alertmanager.configuration(delivery, PACE),
                 alertmanager.TEMPLATES: alertmanager.texts(),
             },
@@ -150,6 +184,29 @@ class Site:
                 "--web.enable-remote-write-receiver",
             ],
         }
+
+    def targets(self) -> list[scraping.Target]:
+        """Return the scrape targets of the mesh."""
+        base = int(urlsplit(self.mesh.ready["urls"]["app"]).port or 0)
+        return list(scraping.targets(base))
+
+    def scrape(self, targets: Iterable[scraping.Target]) -> None:
+        """Let Prometheus scrape *targets* instead."""
+        for name, text in scraping.target_files(targets).items():
+            partial = self.folder / f"{name}.partial"
+            partial.write_text(text)
+            partial.replace(self.folder / name)
+
+    def _hastened(self, text: str) -> str:
+        """Return rules that wait for `longest_seconds` at most."""
+
+        def shorter(found: re.Match[str]) -> str:
+            seconds = float(found[2]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[found[3]]
+            if seconds <= self._longest_seconds:
+                return found[0]
+            return f"{found[1]}{self._longest_seconds:g}s"
+
+        return re.sub(r"(?m)^( +for: )(\d+)(ms|s|m|h)$", shorter, text)
 
     def log(self, name: str) -> str:
         """Return the log of the program *name*."""
@@ -181,8 +238,11 @@ class Site:
 
     def subjects(self) -> list[str]:
         """Return the subjects of all mails."""
-        mails = get(f"{self.mesh.ready['urls']['outbox']}/messages")
-        return [mail["subject"] for mail in mails]
+        return [mail["subject"] for mail in get(f"http://{self.at['mails']}/messages")]
+
+    def mailed(self) -> set[str]:
+        """Return the names of the alerts of which a mail told that they fire."""
+        return {s.split()[1] for s in self.subjects() if not s.startswith("[over]")}
 
 
 def own_metrics(address: str) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Set
 from functools import partial
 from typing import Any
 
+from tests.e2e import faults
 from tests.observability.servers import wait_for
-from tests.production.telemetry.site import Site
+from tests.production.telemetry.site import PACE, Site
 
 ALERT = "ErrorsAboveFivePercent"
 SLOW = {"LatencyBudgetBurnsFast", "MethodAboveOneSecond"}
@@ -42,10 +44,8 @@ def test_failing_service(site: Site) -> None:
     try:
         wait_for("the page", lambda: ALERT in site.pages("firing", since))
         # Long enough for every alert of this fault to become active.
-        wait_for(
-            "the effect",
-            lambda: site.query(firing("GatewayErrors")),
-        )
+        wait_for("the effect", lambda: site.query(firing("GatewayErrors")))
+        wait_for("the retries", lambda: "RetryStorm" in site.mailed())
     finally:
         control(site, "fault", "clear")
     wait_for("the end", lambda: ALERT in site.pages("resolved", since))
@@ -63,12 +63,29 @@ def test_slow_method(site: Site) -> None:
     try:
         for name in sorted(SLOW):
             wait_for(name, partial(site.query, firing(name)))
-        wait_for("the page", lambda: SLOW & site.pages("firing", since))
+        wait_for("the page", lambda: "LatencyBudgetBurnsFast" in site.pages("firing", since))
     finally:
         control(site, "fault", "clear")
     wait_for("the end", lambda: SLOW & site.pages("resolved", since))
 
     assert site.pages("firing", since) <= SLOW
+
+
+def test_failing_redcap(site: Site) -> None:
+    """
+    A REDCap that always fails pages once: that it is not called any more explains its failures,
+    and those of Survey and the gateway.
+    """
+    since = before_a_fault(site)
+    mesh = faults.Mesh(site.mesh.ready, site.mesh.data, appwrite=None, small_disk=False)
+    with faults.redcap(mesh, mode="500", error_rate=1.0):
+        wait_for("the page", lambda: "RedcapBreakerOpen" in site.pages("firing", since))
+        for effect in ("RedcapFailing", "GatewayErrors"):
+            wait_for(effect, partial(site.query, firing(effect)))
+        # Alertmanager would have sent a page by then.
+        time.sleep(PACE.seconds(minutes=1))
+
+    assert {"RedcapBreakerOpen"} == site.pages("firing", since) - SLOW
 
 
 def test_heartbeat(site: Site) -> None:

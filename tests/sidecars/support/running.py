@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,11 +212,11 @@ class Load:
 
 
 @contextmanager
-def mesh(*options: str) -> Iterator[Running]:
-    """Start a mesh on free ports, yield it once it is ready, stop it."""
-    folder = Path(tempfile.mkdtemp(prefix="amarre-"))
+def mesh(*options: str, within: Path | None = None, **variables: str) -> Iterator[Running]:
+    """Start a mesh on free ports with *variables*, yield it once it is ready, stop it."""
+    folder = Path(tempfile.mkdtemp(prefix="amarre-", dir=within))
     try:
-        started = _start(folder, options)
+        started = _start(folder, options, variables)
         try:
             yield started
         finally:
@@ -227,11 +227,11 @@ def mesh(*options: str) -> Iterator[Running]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, options: tuple[str, ...]) -> Running:
+def _start(folder: Path, options: tuple[str, ...], variables: Mapping[str, str]) -> Running:
     """Start a mesh; retry if another test takes a port between check and start."""
     log = folder / "up.log"
     for attempt in range(5):
-        base = str(_port_base())
+        base = str(port_base())
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [AMARRE, "up", "--port-base", base, "--data", str(folder), *options],
@@ -244,6 +244,7 @@ def _start(folder: Path, options: tuple[str, ...]) -> Running:
                     "AMARRE_RATE_LIMITS": "off",
                     "AMARRE_GATEWAY_QUEUE_TARGET": "PT10S",
                     "AMARRE_GATEWAY_QUEUE_LONGEST": "PT10S",
+                    **variables,
                 },
             )
         deadline = time.monotonic() + START_SECONDS
@@ -259,7 +260,7 @@ def _start(folder: Path, options: tuple[str, ...]) -> Running:
     raise AssertionError(f"the mesh does not start:\n{log.read_text()}")
 
 
-def _port_base() -> int:
+def port_base() -> int:
     """Return a base whose range appears free; `amarre up` reports if it is not."""
     for _ in range(100):
         base = random.randrange(20_000, 31_000, 10)

@@ -10,6 +10,7 @@ from tests.production.cluster.policy.table import Row, first
 from tests.production.cluster.policy.xds import Dump, find
 
 ENVOY = registry.committed("envoy") / "gateway-envoy" / "envoy.yaml"
+EDGE = registry.committed("kubernetes") / "base/deployment-edge.yaml"
 WHERE = "edge"
 _OPTIONS = {
     "size of request headers": "max_request_headers_kb",
@@ -40,7 +41,7 @@ def rows(dump: Dump) -> Iterator[Row]:
     yield Row("errors as JSON", WHERE, mine, theirs)
     told = (first(one, "request_headers_to_add") for one in (local, dump.routes))
     yield Row("the gateway learns when a request arrived", WHERE, *map(_added, told))
-    yield Row("clients' connections at once", WHERE, first(static, _CONNECTIONS), None)
+    yield Row("clients' connections at once", WHERE, first(static, _CONNECTIONS), _connections())
     requests = _most_requests(static["static_resources"]["clusters"])
     to_gateway = [c for name, c in dump.clusters.items() if "||gateway." in name]
     yield Row("requests at once for one service", WHERE, requests, _most_requests(to_gateway))
@@ -48,6 +49,13 @@ def rows(dump: Dump) -> Iterator[Row]:
 
 _CONNECTIONS = "max_active_downstream_connections"
 _UNLIMITED = 2**32 - 1
+
+
+def _connections() -> int:
+    """Return the limit in the pods of Istio's edge, from which their agent makes the bootstrap."""
+    annotations = yaml.safe_load(EDGE.read_text())["spec"]["template"]["metadata"]["annotations"]
+    config = yaml.safe_load(annotations["proxy.istio.io/config"])
+    return int(config["proxyMetadata"]["ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS"])
 
 
 def _ignored(node: Any) -> list[str]:

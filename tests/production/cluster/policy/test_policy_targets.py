@@ -27,8 +27,9 @@ DIFFERENCES = {
     "life of an inbound connection": (
         "Callers' proxies close their connections after 60 s; Istio has no setting for callees."
     ),
-    "clients' connections at once": (
-        "Istio's bootstrap has no setting; the load balancer in front of the edge limits them."
+    "time in which a stream must move": (
+        "The local edge lifts it once the route is known, and shortens it while memory runs short. "
+        "Routes of Istio have no such timeout, so that 60 s must suffice for event streams."
     ),
     "requests at once for one service": (
         "A limit at the edge would not know how many replicas of the gateway there are; each of "

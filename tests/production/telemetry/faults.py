@@ -114,7 +114,12 @@ def guessed_links(patient: Patient) -> Iterator[None]:
         secret, client = f"{number:064x}", _network(number)
         await stub.LogIn(auth.LogInRequest(user_id="ada", secret=secret, client_address=client))
 
-    asyncio.run(_repeated(patient, guess, GUESSES))
+    def noticed() -> bool:
+        asyncio.run(_repeated(patient, guess, GUESSES))
+        return bool(patient.site.query('ALERTS{alertname="SignInsFailing"}'))
+
+    # The first guesses create the series: up to its first sample, Prometheus sees no increase.
+    wait_for("failed sign-ins", noticed)
     # Those that Survey refuses cost less, and count.
     with injected(patient, "survey.FindContact", abort="PERMISSION_DENIED"):
         asyncio.run(_repeated(patient, _sign_up, OVERALL))

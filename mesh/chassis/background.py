@@ -90,9 +90,7 @@ async def supervise(name: str, work: Work, *, critical: bool = False) -> None:
     task has run for longer than its last delay and `STEADY_SECONDS`.
     """
     loop = asyncio.get_running_loop()
-    delay = FIRST_DELAY_SECONDS
-    _known.add(name)
-    BACKGROUND_UP.labels(name).set(1)
+    restarts = _Restarts(name, critical=critical)
     try:
         while True:
             started = loop.time()
@@ -103,17 +101,12 @@ async def supervise(name: str, work: Work, *, critical: bool = False) -> None:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                     raise
-                if loop.time() - started > max(delay, STEADY_SECONDS):
-                    delay = FIRST_DELAY_SECONDS
-                _failing[name] = critical
-                BACKGROUND_UP.labels(name).set(0)
-                _failed(name, error, restart_in_seconds=delay)
+                delay = restarts.failed(error, loop.time() - started)
             else:
                 return
             finally:
                 steady.cancel()
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
-            delay = min(delay * 2, LONGEST_DELAY_SECONDS)
     finally:
         _ended(name)
 
@@ -127,9 +120,7 @@ def thread(name: str, work: Callable[[], object]) -> threading.Thread:
 
 
 def _supervise_thread(name: str, work: Callable[[], object]) -> None:
-    delay = FIRST_DELAY_SECONDS
-    _known.add(name)
-    BACKGROUND_UP.labels(name).set(1)
+    restarts = _Restarts(name)
     try:
         while True:
             started = time.monotonic()
@@ -140,19 +131,35 @@ def _supervise_thread(name: str, work: Callable[[], object]) -> None:
             try:
                 work()
             except Exception as error:
-                if time.monotonic() - started > max(delay, STEADY_SECONDS):
-                    delay = FIRST_DELAY_SECONDS
-                _failing[name] = False
-                BACKGROUND_UP.labels(name).set(0)
-                _failed(name, error, restart_in_seconds=delay)
+                delay = restarts.failed(error, time.monotonic() - started)
             else:
                 return
             finally:
                 steady.cancel()
             time.sleep(delay)
-            delay = min(delay * 2, LONGEST_DELAY_SECONDS)
     finally:
         _ended(name)
+
+
+class _Restarts:
+    """Reports the failures of one supervised task or thread, and computes its delays."""
+
+    def __init__(self, name: str, *, critical: bool = False) -> None:
+        self._name, self._critical = name, critical
+        self._delay = FIRST_DELAY_SECONDS
+        _known.add(name)
+        BACKGROUND_UP.labels(name).set(1)
+
+    def failed(self, error: BaseException, lasted: float) -> float:
+        """Report a failure after *lasted* seconds; return the seconds before the next start."""
+        if lasted > max(self._delay, STEADY_SECONDS):
+            self._delay = FIRST_DELAY_SECONDS
+        _failing[self._name] = self._critical
+        BACKGROUND_UP.labels(self._name).set(0)
+        delay = self._delay
+        _failed(self._name, error, restart_in_seconds=delay)
+        self._delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+        return delay
 
 
 def spawn(name: str, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:

@@ -28,16 +28,22 @@ _ERRORS = (
 
 def holds_items(message: Any) -> bool:
     """Return whether *message* holds a span, log record or data point."""
-    found = [pair for pair in message.ListFields() if _json_name(pair[0]) in _LISTS]
-    return any(
-        not _leads_on(part.DESCRIPTOR) or holds_items(part)
-        for field, value in found
-        for part in (value if field.is_repeated else [value])
-    )
+    return any(not _leads_on(part.DESCRIPTOR) or holds_items(part) for part in _below(message))
+
+
+def _below(message: Any) -> list[Any]:
+    """Return the messages in *message* that are items or lead to some."""
+    found = [pair for pair in message.ListFields() if pair[0].json_name in _LISTS]
+    return [part for field, value in found for part in _parts(field, value)]
+
+
+def _parts(field: FieldDescriptor, value: Any) -> Any:
+    """Return what *field* holds, which may be repeated."""
+    return value if field.is_repeated else [value]
 
 
 def _leads_on(kind: Descriptor) -> bool:
-    return any(_json_name(field) in _LISTS for field in kind.fields)
+    return any(field.json_name in _LISTS for field in kind.fields)
 
 
 def from_json(found: Mapping[str, Any], message: Any) -> int:
@@ -62,7 +68,7 @@ def _merge(found: Any, message: Any) -> int | None:
     lost = 0
     for name, field in inner.items():
         target = getattr(message, field.name)
-        for part in found[name] if field.is_repeated else [found[name]]:
+        for part in _parts(field, found[name]):
             below = _merge(part, target.add() if field.is_repeated else target)
             if below is None:
                 below = _count_json(part)
@@ -111,20 +117,22 @@ def _keep(message: Any, original: Descriptor) -> int | None:
     lost = 0
     for field, value in message.ListFields():
         meant = original.fields_by_name[field.name]
-        parts = value if field.is_repeated else [value]
+        parts = _parts(field, value)
         if field.message_type is None:
             if not all(_is_readable(meant, part) for part in parts):
                 return None
             continue
         kind: Any = meant.message_type
         counts = [_keep(part, kind) for part in parts]
-        lost += sum(count for count in counts if count is not None)
-        if None not in counts:
-            continue
-        if meant.json_name not in _LISTS:
+        if None in counts and meant.json_name not in _LISTS:
             return None
-        lost += sum(_count(p) for p, below in zip(parts, counts, strict=True) if below is None)
-        good = [p for p, below in zip(parts, counts, strict=True) if below is not None]
+        good = []
+        for part, below in zip(parts, counts, strict=True):
+            lost += _count(part) if below is None else below
+            if below is not None:
+                good.append(part)
+        if len(good) == len(counts):
+            continue
         message.ClearField(field.name)
         if field.is_repeated:
             getattr(message, field.name).extend(good)
@@ -132,14 +140,9 @@ def _keep(message: Any, original: Descriptor) -> int | None:
 
 
 def _count(message: Any) -> int:
-    found = [pair for pair in message.ListFields() if _json_name(pair[0]) in _LISTS]
-    parts = [p for field, value in found for p in (value if field.is_repeated else [value])]
-    return sum(map(_count, parts)) if found else 1
-
-
-def _json_name(field: FieldDescriptor) -> str:
-    first, *others = field.name.split("_")
-    return first + "".join(map(str.capitalize, others))
+    """Return how many items *message* holds, at least one."""
+    parts = _below(message)
+    return sum(map(_count, parts)) if parts else 1
 
 
 def _is_readable(meant: FieldDescriptor, part: Any) -> bool:

@@ -3,10 +3,11 @@ The redaction rule: credentials and personal data that are in no telemetry.
 
 Every process applies it to what it writes and exports, and the console again to what it receives:
 to every text of every signal, that is log lines, names, attributes, bodies, events, links and
-metric labels. Credentials are
-recognised by attribute name, in any case style, and by pattern in any text, also if the text is
-percent-encoded, escaped or quoted markup; personal data by name, and e-mail addresses by pattern.
-Numbers and booleans are never credentials.
+metric labels.
+
+Credentials are recognised by attribute name, in any case style, and by pattern in any text, also
+if the text is percent-encoded, escaped or quoted markup; personal data by name, and e-mail
+addresses by pattern. Numbers and booleans are never credentials.
 """
 
 import functools
@@ -139,7 +140,7 @@ hexadecimal an Appwrite key."""
 
 
 def value(key: str, found: Any) -> Any:
-    """Return *found*, a JSON value, redacted under *key*."""
+    """Return *found*, a JSON value, redacted under *key*; attributes are an object under no key."""
     if is_personal(key) and not isinstance(found, bool):
         return REDACTED
     if is_credential(key) and _holds_text(found):

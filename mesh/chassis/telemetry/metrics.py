@@ -112,8 +112,7 @@ def redacted(family: Metric) -> Metric:
         return family
     changed = Metric(family.name, family.documentation, family.type, family.unit)
     changed.samples = [
-        sample._replace(labels={k: redaction.value(k, v) for k, v in sample.labels.items()})
-        for sample in family.samples
+        sample._replace(labels=redaction.value("", sample.labels)) for sample in family.samples
     ]
     return changed
 

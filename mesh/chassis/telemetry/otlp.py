@@ -75,8 +75,7 @@ def _resource(service: str, instance: str, env: str) -> "Resource":
         "deployment.environment.name": env,
     }
     found = Resource.create(ours, names.SCHEMA)
-    facts = {key: redaction.value(key, value) for key, value in found.attributes.items()}
-    return Resource(facts, found.schema_url)
+    return Resource(redaction.value("", dict(found.attributes)), found.schema_url)
 
 
 def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -56,8 +56,5 @@ def redacted(span: ReadableSpan) -> ReadableSpan:
     )
 
 
-def _attributes(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {
-        redaction.clean(key): redaction.value(key, redaction.plain(one))
-        for key, one in (found or {}).items()
-    }
+def _attributes(found: Mapping[str, Any] | None) -> Any:
+    return redaction.value("", redaction.plain(found or {}))

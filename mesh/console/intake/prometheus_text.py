@@ -206,7 +206,7 @@ def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
             continue
         known = dict(sample.labels)
         bound = known.pop("le", "") if suffix == "_bucket" else ""
-        kept = {redaction.clean(key): redaction.value(key, v) for key, v in known.items()}
+        kept = redaction.value("", known)
         labels = json.dumps(kept, separators=(",", ":"), sort_keys=True)
         if bound:
             buckets.setdefault(labels, {})[float(bound)] = sample.value

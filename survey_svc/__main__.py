@@ -69,7 +69,7 @@ async def main(settings: SurveySettings) -> None:
             f"{settings.survey_redcap_url} {token.get_secret_value()}".encode()
         ).hexdigest()
         misses = Misses(settings.survey_unknown_ids_per_user)
-        listing = Listing(study, project, cache, scope=scope, misses=misses)
+        listing = Listing(study, project, cache, misses, scope=scope)
         creation = Creation(profile, project, store, listing, _now)
         watching = Watching(
             profile,

@@ -116,7 +116,7 @@ class AppwriteClient:
             )
         if kind:
             raise AppwriteError(status, kind)
-        log.error("appwrite answered nonsense", status=status)
+        log.error("appwrite response not valid", status=status)
         raise UpstreamError("The identity provider returned an invalid response.")
 
     def _until(self, reset: str) -> timedelta:

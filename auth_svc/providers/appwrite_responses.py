@@ -112,7 +112,7 @@ def each(kind: type[M], found: dict[str, Any], key: str) -> list[M]:
     Return the items of a list; one that is not valid costs no other and is logged.
 
     Raises:
-        UpstreamError: There is no list.
+        UpstreamError: The response has no such list.
     """
     items = found.get(key)
     if not isinstance(items, list):
@@ -122,7 +122,7 @@ def each(kind: type[M], found: dict[str, Any], key: str) -> list[M]:
         try:
             good.append(read(kind, item))
         except UpstreamError as error:
-            log.error("appwrite answered nonsense", message=error.message)  # noqa: TRY400 - a sentence
+            log.error("appwrite item not valid", message=error.message)  # noqa: TRY400 - a sentence
     return good
 
 

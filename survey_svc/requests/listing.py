@@ -55,9 +55,9 @@ class Listing:
         study: Study,
         project: Project,
         cache: Cache,
+        misses: Misses,
         *,
         scope: str = "",
-        misses: Misses | None = None,
     ) -> None:
         """Create a listing.
 
@@ -65,15 +65,15 @@ class Listing:
             study: The study being served.
             project: Its REDCap project.
             cache: Cache of rows and links; may be shared by replicas.
-            scope: Separates projects that share a cache.
             misses: Limits how many unknown ids a user may name.
+            scope: Separates projects that share a cache.
         """
         self._study = study
         self._project = project
         self._cache = cache
         self._keys = CacheKeys(scope)
         self._links = Links(project, cache, self._keys)
-        self._misses = misses or Misses()
+        self._misses = misses
         self._exports: SharedCalls[_Snapshot] = SharedCalls()
         self._snapshots: OrderedDict[str, _Snapshot] = OrderedDict()
         self._writes = 0

@@ -24,7 +24,7 @@ MAX_KEPT = 4096
 class Misses:
     """Caches which ids users do not own, and limits the number of misses."""
 
-    def __init__(self, most: int = 30, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:
         """Allow *most* misses of a user, refilled over a minute.
 
         Pages and clients only use ids that they were given.

@@ -84,8 +84,8 @@ class Watching:
         project: Project,
         listing: Listing,
         *,
-        per_user: int = 12,
-        total: int = 500,
+        per_user: int,
+        total: int,
     ) -> None:
         """Watch for at most *per_user* streams of a user, and *total* of all."""
         self._user_variable = profile.variables.user

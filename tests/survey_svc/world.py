@@ -28,6 +28,7 @@ from survey_svc.redcap.client import RedcapApi
 from survey_svc.redcap.project import RedcapProject
 from survey_svc.requests.creation import Creation
 from survey_svc.requests.listing import Listing
+from survey_svc.requests.misses import Misses
 from survey_svc.requests.watching import Watching
 from survey_svc.service import SurveyService
 from survey_svc.storage.memory_cache import MemoryCache
@@ -113,9 +114,9 @@ async def running(
         stack.push_async_callback(store.close)
         cache = cache or MemoryCache()
         stack.push_async_callback(cache.close)
-        listing = Listing(study, project, cache, scope=sandbox.url)
+        listing = Listing(study, project, cache, Misses(30), scope=sandbox.url)
         creation = Creation(profile, project, store, listing, lambda: datetime.now(UTC))
-        watching = Watching(profile, project, listing, per_user=5)
+        watching = Watching(profile, project, listing, per_user=5, total=500)
         service = SurveyService(
             study=study, project=project, listing=listing, creation=creation, watching=watching
         )

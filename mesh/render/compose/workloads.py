@@ -232,7 +232,7 @@ def _edge_check(workload: Workload) -> Service:
 
 def _envoy(deployed: Deployment, workload: Workload) -> Service:
     name, reader = envoys.container(workload), READERS["envoy"]
-    capacity = overload.INNER if workload.is_grpc else overload.EDGE
+    capacity = overload.capacity_of(envoys.proxy(deployed, workload))
     mounted = [
         f"./envoy/{name}:{envoys.FOLDER}:ro",
         f"sockets-{workload.name}:{SOCKETS}",

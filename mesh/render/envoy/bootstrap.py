@@ -70,7 +70,6 @@ def callees_of(mesh: Mesh, proxy: Proxy) -> tuple[Service, ...]:
 def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
     """Return Envoy's bootstrap file."""
     services = callees_of(mesh, proxy)
-    capacity = overload.INNER if proxy.edge is None else overload.EDGE
     found_listeners = [listeners.egress(proxy)]
     found_clusters: list[dict[str, Any]] = []
     if proxy.inbound:
@@ -92,7 +91,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         "admin": {"address": address(proxy.admin)},
         **({"dynamic_resources": clusters.from_file(proxy)} if services else {}),
         "static_resources": {"listeners": found_listeners, "clusters": found_clusters},
-        "overload_manager": overload.manager(capacity),
+        "overload_manager": overload.manager(overload.capacity_of(proxy)),
         "memory_allocator_manager": overload.memory_release(),
         **telemetry.batches(proxy),
         "stats_flush_interval": "1s",

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from mesh.render.envoy.proxy import typed
+from mesh.render.envoy.proxy import Proxy, typed
 
 MIB = 1024 * 1024
 
@@ -37,6 +37,11 @@ _REFUSE = 0.95
 """Share of the heap from which no more connections are accepted."""
 _HEAP = "envoy.resource_monitors.fixed_heap"
 _RELEASED_PER_SECOND = 64 * MIB
+
+
+def capacity_of(proxy: Proxy) -> Capacity:
+    """Return how much *proxy* takes on: anybody can connect to an edge."""
+    return INNER if proxy.edge is None else EDGE
 
 
 def manager(capacity: Capacity) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from prometheus_client import REGISTRY
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.sign_in.rate_limits import Limit, LinkLimits
 from mesh.chassis.errors import RateLimitedError
-from mesh.chassis.telemetry import names
 from tests.auth_svc.harness import Harness, MailedLink
 from tests.auth_svc.sign_in.test_magic_links import sign_up
+from tests.limits import refusals
 
 
 def small(harness: Harness) -> Harness:
@@ -136,8 +136,7 @@ class TestLimits:
 
     async def test_log_ins_per_client(self, harness: Harness) -> None:
         """Of 300 guesses from one client, at most 200 are checked."""
-        labels = {"limit": "log_ins_per_client"}
-        before = REGISTRY.get_sample_value(names.LIMIT_REFUSALS, labels) or 0.0
+        before = refusals("log_ins_per_client")
         outcomes = {InvalidCredentialsError: 0, RateLimitedError: 0}
         for number in range(300):
             with pytest.raises(tuple(outcomes)) as ei:
@@ -145,7 +144,7 @@ class TestLimits:
             outcomes[ei.type] += 1
 
         assert {InvalidCredentialsError: 200, RateLimitedError: 100} == outcomes
-        assert before + 100 == REGISTRY.get_sample_value(names.LIMIT_REFUSALS, labels)
+        assert before + 100 == refusals("log_ins_per_client")
 
     async def test_lifted(self, harness: Harness) -> None:
         """With limits off, everything is admitted."""

@@ -14,6 +14,7 @@ from survey_svc.errors import OpenRequestExistsError, RefusedError
 from survey_svc.ports import Answer, Reservation, Store
 from survey_svc.requests.creation import FORGOTTEN, LEASE, Applicant, Creation, digest
 from survey_svc.requests.listing import Listing
+from survey_svc.requests.misses import Misses
 from survey_svc.requests.rules import Row
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.storage.sql_store import SqlStore
@@ -32,7 +33,7 @@ class Replica:
     ) -> None:
         self.project = project
         self.store = store
-        listing = Listing(Study(profile, project), project, MemoryCache())
+        listing = Listing(Study(profile, project), project, MemoryCache(), Misses(30))
         self.creation = Creation(profile, project, store, listing, clock)
 
     async def create(self, key: str = "", notice: str = "") -> str:

@@ -64,7 +64,7 @@ async def listing(profile: Profile, project: CountingProject) -> Listing:
     """A listing with an empty cache."""
     study = Study(profile, project)
     await study.check()
-    return Listing(study, project, MemoryCache(), misses=Misses(BURST))
+    return Listing(study, project, MemoryCache(), Misses(BURST))
 
 
 class TestFlights:

@@ -1,12 +1,11 @@
 """Misses are cached and limited per user."""
 
 import pytest
-from prometheus_client import REGISTRY
 
 from mesh.chassis.errors import RateLimitedError
-from mesh.chassis.telemetry import names
 from survey_svc.requests import misses as module
 from survey_svc.requests.misses import REFILL_SECONDS, REMEMBERED_SECONDS, Misses
+from tests.limits import refusals
 
 BURST = 30
 
@@ -41,11 +40,10 @@ def test_limited() -> None:
     for number in range(BURST):
         misses.is_remembered("eve", f"r{number}")
 
-    labels = {"limit": "unknown_ids_per_user"}
-    before = REGISTRY.get_sample_value(names.LIMIT_REFUSALS, labels) or 0.0
+    before = refusals("unknown_ids_per_user")
     with pytest.raises(RateLimitedError) as ei:
         misses.is_remembered("eve", "r")
-    assert before + 1 == REGISTRY.get_sample_value(names.LIMIT_REFUSALS, labels)
+    assert before + 1 == refusals("unknown_ids_per_user")
 
     assert ei.value.retry_after is not None
     assert 0 < ei.value.retry_after.total_seconds() <= REFILL_SECONDS / BURST

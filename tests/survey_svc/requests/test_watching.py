@@ -10,19 +10,19 @@ import grpc
 import pytest
 from amarre.survey.v1 import survey_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2 as messages
-from prometheus_client import REGISTRY
 
 from mesh.chassis.background import background
 from mesh.chassis.errors import RateLimitedError, UnavailableError
-from mesh.chassis.telemetry import names
 from survey_svc.errors import InvalidRowError
 from survey_svc.requests import watching as module
 from survey_svc.requests.listing import Listing
+from survey_svc.requests.misses import Misses
 from survey_svc.requests.rules import Row
 from survey_svc.requests.watching import Event, Kind, Watching
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.study.profile import Profile
 from survey_svc.study.study import Study
+from tests.limits import refusals
 from tests.survey_svc.fakes import FakeProject
 from tests.survey_svc.sandbox import Sandbox
 from tests.survey_svc.world import World, reason_of
@@ -37,14 +37,10 @@ def project(profile: Profile) -> FakeProject:
     return FakeProject(profile)
 
 
-def _refused(limit: str) -> float:
-    return REGISTRY.get_sample_value(names.LIMIT_REFUSALS, {"limit": limit}) or 0.0
-
-
 async def _watching(profile: Profile, project: FakeProject) -> Watching:
     study = Study(profile, project)
     await study.check()
-    listing = Listing(study, project, MemoryCache())
+    listing = Listing(study, project, MemoryCache(), Misses(30))
     return Watching(profile, project, listing, per_user=MOST_PER_USER, total=MOST)
 
 
@@ -230,10 +226,10 @@ class TestBounds:
         for stream in streams:
             await _next(stream)
 
-        before = _refused("watches_per_user")
+        before = refusals("watches_per_user")
         with pytest.raises(RateLimitedError):
             await _next(watching.watch("ada", ""))
-        assert before + 1 == _refused("watches_per_user")
+        assert before + 1 == refusals("watches_per_user")
         await streams[0].aclose()
         again = watching.watch("ada", "")
         await _next(again)
@@ -251,11 +247,11 @@ class TestBounds:
         for stream in streams:
             await _next(stream)
 
-        before = _refused("watches_total")
+        before = refusals("watches_total")
         with pytest.raises(UnavailableError) as ei:
             await _next(watching.watch("ada", ""))
 
-        assert before + 1 == _refused("watches_total")
+        assert before + 1 == refusals("watches_total")
         assert ei.value.retry_after is not None
         for stream in streams:
             await stream.aclose()

@@ -118,6 +118,11 @@ def is_nearer(cause: Alert, alert: Alert) -> bool:
     return _rank(cause) < _rank(alert)
 
 
+def outranks(cause: Alert, alert: Alert) -> bool:
+    """Return whether *cause* names an incident rather than *alert*; not if both are alike."""
+    return _order(cause)[:2] < _order(alert)[:2]
+
+
 def _order(alert: Alert) -> tuple[int, int, str, str]:
     return _rank(alert), _EQUAL.get(alert.name, 5), alert.service, alert.subject
 

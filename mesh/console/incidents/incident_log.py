@@ -8,7 +8,7 @@ looked up within the retention period.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from mesh.console.clock import parse, rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alert import STARTING, Alert
 from mesh.console.incidents.alerts import OWN
-from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer, key_of
+from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer, key_of, outranks
 from mesh.console.incidents.changes import Change, us
 
 QUIET = timedelta(seconds=20)
@@ -52,6 +52,8 @@ class Incident:
     """Not resolved before: after a restart of the console, alerts take a while to fire again."""
     began: dict[Key, int] = field(default_factory=dict)
     """When each alert began to fire."""
+    cause_seen: int = 0
+    """When the cause itself was last seen firing."""
     explained: Alert | None = None
     """The last alert of the console itself: it names callers, processes and reasons."""
 
@@ -162,12 +164,14 @@ class IncidentLog:
         began: Callable[[Alert], int] | None = None,
     ) -> None:
         """Update the incidents with the causes of the alerts that fire at *now*."""
-        for cause in causes:
-            self._take(cause, now, began or (lambda _: now))
+        found = list(causes)
+        own = frozenset(key_of(cause.alert) for cause in found)
+        for cause in found:
+            self._take(cause, now, began or (lambda _: now), own)
         for one in self.firing():
-            found = changes(one.since - us(BEFORE), max(one.since, one.seen))
+            recent = changes(one.since - us(BEFORE), max(one.since, one.seen))
             one.changes = sorted(
-                (*found, *(c for c in one.before_restart if not any(map(c.equals, found)))),
+                (*recent, *(c for c in one.before_restart if not any(map(c.equals, recent)))),
                 key=lambda change: -change.at,
             )[:MAX_CHANGES]
             if one.seen < now - us(QUIET) and one.open_until < now:
@@ -176,7 +180,10 @@ class IncidentLog:
         for key in list(self._incidents)[:-MAX_KEPT]:
             del self._incidents[key]
 
-    def _take(self, cause: Cause, now: int, began: Callable[[Alert], int]) -> None:
+    def _take(
+        self, cause: Cause, now: int, began: Callable[[Alert], int], own: Container[Key]
+    ) -> None:
+        """Update the incident of *cause*, or add one; *own* are all causes."""
         keys = {(a.name, a.service) for a in (cause.alert, *cause.effects)}
         same = [
             one
@@ -187,6 +194,7 @@ class IncidentLog:
             # it is the cause of something that has begun since.
             or (
                 one.seen < now
+                and key_of(one.alert) not in own
                 and explains(one.alert, cause.alert, {})
                 and not (one.since < now - us(SOONER) and is_nearer(cause.alert, one.alert))
             )
@@ -202,8 +210,18 @@ class IncidentLog:
             key = f"{cause.alert.name} {cause.alert.service} {now}"
             kept = Incident(hashlib.sha256(key.encode()).hexdigest()[:12], now, now, cause.alert)
             self._incidents[kept.id] = kept
-        kept.alert, kept.effects, kept.seen = cause.alert, cause.effects, now
-        kept.began = {key_of(one): began(one) for one in (cause.alert, *cause.effects)}
+        alerts = (cause.alert, *cause.effects)
+        kept.began = {key_of(kept.alert): kept.began.get(key_of(kept.alert), kept.since)} | {
+            key_of(one): began(one) for one in alerts
+        }
+        kept.seen = now
+        if _keeps_its_cause(kept, cause, now, own):
+            kept.effects = alerts
+            return
+        current = next((a for a in alerts if key_of(a) == key_of(kept.alert)), cause.alert)
+        kept.alert = cause.alert if outranks(cause.alert, current) else current
+        kept.effects = tuple(one for one in alerts if one != kept.alert)
+        kept.cause_seen = now
         if kept.alert.source == "console":
             kept.explained = kept.alert
         elif kept.explained and key_of(kept.explained) == key_of(kept.alert):
@@ -231,6 +249,22 @@ class IncidentLog:
             db.execute("DELETE FROM incidents WHERE id = ?", (key,))
 
         self._write(delete)
+
+
+def _keeps_its_cause(kept: Incident, cause: Cause, now: int, own: Container[Key]) -> bool:
+    """
+    Return whether an incident is still named after an alert that is not among those of *cause*.
+
+    An alert near its threshold comes and goes every few seconds, and the incident would change its
+    name each time.
+    """
+    key = key_of(kept.alert)
+    return (
+        key not in own
+        and key not in {key_of(one) for one in (cause.alert, *cause.effects)}
+        and now - kept.cause_seen <= us(QUIET)
+        and not outranks(cause.alert, kept.alert)
+    )
 
 
 def stored(db: sqlite3.Connection, *, since: int, until: int) -> list[dict[str, Any]]:

@@ -133,14 +133,13 @@ class Observations:
                 if state in {"running", "starting"}:
                     self._canaries.pop(service, None)
                 continue
-            known = self._canaries.get(service)
-            running = state == "running"
-            if known is None or running:
-                message = (
-                    f"The canary of {service} fails: {one.get('canary')};"
-                    f" the stable version: {one.get('stable')}."
-                )
-                self._canaries[service] = now, message
+            at, _ = self._canaries.get(service, (now, ""))  # An abort does not begin again.
+            verb = "failed and was aborted" if state.startswith("aborted") else "fails"
+            message = (
+                f"The canary of {service} {verb}: {one.get('canary')};"
+                f" the stable version: {one.get('stable')}."
+            )
+            self._canaries[service] = now if state == "running" else at, message
 
     def canary_runs(self, service: str) -> bool:
         """Return whether the canary of *service* should be up; always true without a runner."""

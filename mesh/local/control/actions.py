@@ -25,6 +25,8 @@ from mesh.topology import Kind
 
 RENEW_SECONDS = 600.0
 SETTLE_SECONDS = 10.0
+CANARY_ANALYSIS = "canary analysis"
+"""Who steps, promotes and aborts a canary automatically, in the audit log."""
 HANDSHAKE_SECONDS = 1.0
 """How long handshakes that started without a proxy may still use the previous files."""
 
@@ -103,7 +105,11 @@ class ControlActions:
             )
         weight = _weight(arguments)
         canary = Canary(
-            self._fleet, service, command=command or None, manual=bool(arguments.get("manual"))
+            self._fleet,
+            service,
+            command=command or None,
+            manual=bool(arguments.get("manual")),
+            record=partial(self.audit_log.record, by=CANARY_ANALYSIS, fault=""),
         )
         # Registered here, so that it can be aborted while it starts.
         self._canaries[service] = canary

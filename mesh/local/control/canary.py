@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +31,15 @@ class Canary:
     """One canary, from its start to its promotion or abort."""
 
     def __init__(
-        self, fleet: Fleet, service: str, *, command: tuple[str, ...] | None, manual: bool
+        self,
+        fleet: Fleet,
+        service: str,
+        *,
+        command: tuple[str, ...] | None,
+        manual: bool,
+        record: Callable[[str, dict[str, Any]], None] = lambda action, arguments: None,
     ) -> None:
+        """Prepare the canary; *record* receives each action that its analysis decides on."""
         self.service = service
         self.name = f"{service}-canary"
         self.command = command
@@ -39,6 +47,7 @@ class Canary:
         self.weight = 0
         self.state = "starting"
         self._fleet = fleet
+        self._record = record
         self._analyzing: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._began = (Sample(), Sample())
@@ -94,9 +103,10 @@ class Canary:
         """
         async with self._changing:
             existed = self.active
-            await self._end()
             if existed:
                 self.state = why
+            await self._end()
+            if existed:
                 log.warning("canary aborted", canary=self.name, reason=why)
 
     async def promote(self, progress: Progress = lambda _: None) -> None:
@@ -220,12 +230,15 @@ class Canary:
             return False
         if verdict is Verdict.BAD:
             await self.abort(f"aborted: {self.canary}; stable version: {self.stable}")
+            self._record("canary abort", {"service": self.service})
             return True
         kept = asyncio.get_running_loop().time() - self._stepped_at
         if verdict is Verdict.HEALTHY and kept >= STEP_SECONDS:
             if self.weight >= STEPS[-1]:
                 with contextlib.suppress(ControlError):
                     await self.promote()
+                    self._record("canary promote", {"service": self.service})
                 return True
             self.set(next(step for step in STEPS if step > self.weight))
+            self._record("canary set", {"service": self.service, "weight": self.weight})
         return False

@@ -1,5 +1,6 @@
 """Root cause analysis: explanations, one incident per cause, one name per alert."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,34 @@ class TestIncidentLog:
 
         assert first["id"] == second["id"]
         assert 2 == len(self.see(alert("MailFailing", "mail")))
+
+    def test_flapping(self) -> None:
+        """
+        An alert near its threshold does not rename the incident each time it comes or goes.
+        """
+        slow, burns = alert("MethodSlowerThanPromised", "survey"), alert(BURNS, "survey")
+        self.see(burns)
+        for firing in ([slow, burns], [burns], [slow], [slow, burns], [slow]):
+            (found,) = self.see(*firing)
+            assert BURNS == found["cause"]["alert"]
+        for _ in range(8):
+            (found,) = self.see(slow)
+
+        assert (slow.name, []) == (found["cause"]["alert"], found["effects"])
+
+    def test_separate_causes(self) -> None:
+        """
+        Two causes on one service that do not explain each other keep their incidents.
+        """
+        ended = replace(alert("ServiceDown", "survey"), source="alertmanager")
+        canary = alert("CanaryFailing", "survey")
+        self.see(canary)
+        first = self.see(ended, canary)
+        for _ in range(3):
+            found = self.see(ended, canary)
+
+        assert 2 == len(found)
+        assert {one["id"] for one in first} == {one["id"] for one in found}
 
     def test_resolved(self) -> None:
         """

@@ -154,3 +154,24 @@ async def test_failed_start_leaves_nothing(fleet: Fleet, canary: Watched, failin
 
     assert NOTHING == traces(fleet)
     assert not canary.active
+
+
+async def test_decisions_are_recorded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An automatic abort is recorded like an operator's."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    recorded: list[Any] = []
+    canary = Watched(
+        fleet,  # type: ignore[arg-type]
+        "survey",
+        command=None,
+        manual=False,
+        record=lambda action, arguments: recorded.append((action, arguments)),
+    )
+    await canary.start(10)
+    canary.answer = BAD
+    async with asyncio.timeout(5):
+        while not recorded:
+            await asyncio.sleep(0.01)
+    await canary.close()
+
+    assert [("canary abort", {"service": "survey"})] == recorded

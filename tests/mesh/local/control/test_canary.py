@@ -168,6 +168,11 @@ async def test_decisions_are_recorded(fleet: Fleet, monkeypatch: pytest.MonkeyPa
         record=lambda action, arguments: recorded.append((action, arguments)),
     )
     await canary.start(10)
+    for answer in (None, HEALTHY):
+        canary.answer = answer
+        async with asyncio.timeout(5):
+            while bool(canary.problem) is (answer is not None):
+                await asyncio.sleep(0.01)
     canary.answer = BAD
     async with asyncio.timeout(5):
         while not recorded:

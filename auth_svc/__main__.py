@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from auth_svc.config import AuthSettings
+from auth_svc.console import PATH as CONSOLE_PATH
 from auth_svc.console import HttpConsole, NoConsole
 from auth_svc.mail.queue import MailQueue
 from auth_svc.mail.smtp import SmtpServer
@@ -131,7 +132,7 @@ async def _console(stack: AsyncExitStack, settings: AuthSettings) -> Console:
         return NoConsole()
     if file.exists():  # The console creates it, possibly after Auth starts.
         secret_files.read("AMARRE_AUTH_CONSOLE_TOKEN_FILE", file)
-    http = await stack.enter_async_context(http_client("console"))
+    http = await stack.enter_async_context(http_client("console", segments=CONSOLE_PATH.split("/")))
     return HttpConsole(http, settings.auth_console_url, file)
 
 

@@ -11,6 +11,7 @@ from mesh.chassis.errors import NotFoundError, UnavailableError, UpstreamError
 
 log = structlog.get_logger("console")
 
+PATH = "/api/codes"
 TIMEOUT_SECONDS = 2.0
 
 
@@ -37,7 +38,7 @@ class HttpConsole:
         """Return a one-time link to the console, valid for ten minutes."""
         try:
             answer = await self._http.post(
-                f"{self._url}/api/codes",
+                f"{self._url}{PATH}",
                 params={"who": operator},
                 headers={"authorization": f"Bearer {self._token()}"},
                 timeout=TIMEOUT_SECONDS,

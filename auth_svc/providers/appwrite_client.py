@@ -18,6 +18,10 @@ log = structlog.get_logger("appwrite")
 RESPONSE_FORMAT = "1.9.0"
 TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=20)
+SEGMENTS = frozenset(
+    {"account", "current", "labels", "magic-url", "sessions", "status", "token", "tokens", "users"}
+)
+"""The segments of its paths that are not ids."""
 _DIGITS = 12
 """The most digits of a Unix time."""
 _AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}

@@ -4,10 +4,18 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
+import httpx
+
 from auth_svc.config import AuthSettings
 from auth_svc.ports import SessionLife
 from auth_svc.providers.appwrite import AppwriteDirectory
-from auth_svc.providers.appwrite_client import LIMITS, TIMEOUT, AppwriteClient, AppwriteProject
+from auth_svc.providers.appwrite_client import (
+    LIMITS,
+    SEGMENTS,
+    TIMEOUT,
+    AppwriteClient,
+    AppwriteProject,
+)
 from auth_svc.providers.embedded import EmbeddedDirectory
 from auth_svc.storage.database import Database
 from auth_svc.storage.session_uses import SqlSessionUses
@@ -35,8 +43,10 @@ async def provider(settings: AuthSettings, database: Database) -> AsyncIterator[
     if settings.auth_provider == "embedded":
         yield EmbeddedDirectory(database, life, utc_now)
         return
-    async with http_client("appwrite", limits=LIMITS, timeout=TIMEOUT) as http:
-        client = AppwriteClient(http, _project(settings), utc_now)
+    project = _project(settings)
+    segments = SEGMENTS | set(httpx.URL(project.endpoint).path.split("/"))
+    async with http_client("appwrite", segments=segments, limits=LIMITS, timeout=TIMEOUT) as http:
+        client = AppwriteClient(http, project, utc_now)
         directory = AppwriteDirectory(
             client,
             SqlSessionUses(database, life),

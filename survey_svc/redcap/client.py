@@ -78,6 +78,7 @@ class RedcapApi:
         self._breaker = breaker or Breaker()
         self._client = http_client(
             "redcap",
+            segments=httpx.URL(url).path.split("/"),
             transport=transport,
             limits=httpx.Limits(
                 max_connections=connections, max_keepalive_connections=max(1, connections // 2)

@@ -4,6 +4,7 @@ import functools
 import ssl
 import sys
 import time
+from collections.abc import Collection
 from typing import Any
 
 import httpx
@@ -29,6 +30,7 @@ def public_roots() -> ssl.SSLContext:
 def http_client(
     backend: str = "",
     *,
+    segments: Collection[str] = (),
     transport: httpx.AsyncBaseTransport | None = None,
     uds: str | None = None,
     limits: httpx.Limits = _LIMITS,
@@ -40,6 +42,7 @@ def http_client(
     Args:
         backend: Measure and trace requests under this name, such as ``redcap``; empty: do not.
             Neither path nor query is recorded, since they contain user ids.
+        segments: The path segments that ``url.template`` keeps; others become ``{id}``.
         transport: Replaces the connection pool in tests.
         uds: Path of a Unix socket to connect to.
         limits: Limits of the connection pool; the defaults are those of httpx.
@@ -49,19 +52,28 @@ def http_client(
         uds=uds, limits=limits, trust_env=False, verify=public_roots()
     )
     return httpx.AsyncClient(
-        transport=_Observed(backend, pool) if backend else pool, trust_env=False, **options
+        transport=_Observed(backend, frozenset(segments), pool) if backend else pool,
+        trust_env=False,
+        **options,
     )
 
 
 class _Observed(httpx.AsyncBaseTransport):
-    def __init__(self, backend: str, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(
+        self, backend: str, segments: frozenset[str], inner: httpx.AsyncBaseTransport
+    ) -> None:
         self._backend = backend
+        self._segments = segments
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
         port = url.port or _PORTS.get(url.scheme)
-        facts = {names.HTTP_METHOD: request.method, **tracing.peer(self._backend, url.host, port)}
+        facts = {
+            names.HTTP_METHOD: request.method,
+            names.URL_TEMPLATE: self._template(url.path),
+            **tracing.peer(self._backend, url.host, port),
+        }
         started = time.perf_counter()
         status = "error"
         with tracing.client(f"{request.method} {self._backend}", facts) as span:
@@ -77,6 +89,11 @@ class _Observed(httpx.AsyncBaseTransport):
                 error = str(response.status_code) if response.status_code >= 500 else ""
                 tracing.mark(span, {names.HTTP_STATUS: response.status_code}, error=error)
         return response
+
+    def _template(self, path: str) -> str:
+        return "/".join(
+            one if not one or one in self._segments else "{id}" for one in path.split("/")
+        )
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -1,7 +1,7 @@
 """The Appwrite adapter: error mapping, and no retries of writes."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 
 from auth_svc.errors import InvalidCredentialsError, InvalidEmailError
 from auth_svc.providers.appwrite import AppwriteDirectory
-from auth_svc.providers.appwrite_client import AppwriteClient, AppwriteProject
+from auth_svc.providers.appwrite_client import SEGMENTS, AppwriteClient, AppwriteProject
 from auth_svc.storage.database import Database
 from auth_svc.storage.session_uses import SqlSessionUses
 from mesh.chassis.errors import MeshError, RateLimitedError, UnavailableError, UpstreamError
@@ -93,6 +93,20 @@ FAULTS: dict[str, tuple[httpx.Response | Exception, type[MeshError]]] = {
     "forbids with a page": (httpx.Response(403, text="<h1>", headers=HTML), UpstreamError),
     "refuses strangely": (refusal(400, "general_query_invalid"), UpstreamError),
 }
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_path_segments(local_database: Database, clock: FakeClock, use: str) -> None:
+    """
+    In the templates of all paths, exactly the ids are replaced.
+    """
+    answering = Answering(refusal(404, "user_not_found"))
+    with suppress(MeshError):
+        await USES[use](over(answering, local_database, clock))
+
+    found = {one for request in answering.asked for one in request.url.path.split("/")}
+    assert found - SEGMENTS - {"", "v1"} <= {"ab", "cd"}
+    assert not SEGMENTS & {"", "v1", "ab", "cd"}
 
 
 class TestFaults:

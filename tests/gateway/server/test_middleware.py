@@ -101,6 +101,19 @@ async def test_first_span(world: World) -> None:
     assert 0xB7AD6B7169203331 == second.parent.span_id
 
 
+async def test_route_of_span(world: World) -> None:
+    """A span names the route, and never the path."""
+    with recorded() as spans:
+        await world.http.get("/static/app.css?secret=1")
+        await world.http.get("/ada@example.org")
+
+    found = [(span.name, span.attributes or {}) for span in spans.of("SERVER")]
+    assert ["GET /static", "GET other"] == [name for name, _ in found]
+    for name, attributes in found:
+        route = name.removeprefix("GET ")
+        assert (route, route) == (attributes["http.route"], attributes["url.template"])
+
+
 async def test_request_id(world: World) -> None:
     """A request id is accepted only from Envoy and only when well-formed."""
     given = {"x-request-id": "abc-123-def"}

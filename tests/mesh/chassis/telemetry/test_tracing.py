@@ -39,8 +39,10 @@ class Surveys(rpc.SurveyServiceServicer):
             await asyncio.sleep(0.51)
         if request.record == "outside":
             transport = httpx.MockTransport(lambda _: httpx.Response(503))
-            async with telemetry.http_client("redcap", transport=transport) as client:
-                await client.post("http://redcap.example/api/?user=ada")
+            async with telemetry.http_client(
+                "redcap", segments=["api"], transport=transport
+            ) as client:
+                await client.post("http://redcap.example/api/ada/?user=ada")
         return pb.GetLinkResponse(url="https://example.org")
 
 
@@ -145,7 +147,7 @@ class TestSampledCall:
         assert str(policy).startswith("amarre/survey/v1/survey_service.proto:")
 
     async def test_system_outside(self, stub: Any, spans: Spans) -> None:
-        """A request to an external system is a span below the call, without path and query."""
+        """A request to an external system is a span below the call, without query and ids."""
         await get_link(stub, "outside", SAMPLED)
         await told(spans, 3)
 
@@ -155,6 +157,7 @@ class TestSampledCall:
         assert server.context.span_id == outside.parent.span_id
         assert {
             "http.request.method": "POST",
+            "url.template": "/api/{id}/",
             "service.peer.name": "redcap",
             "peer.service": "redcap",
             "server.address": "redcap.example",

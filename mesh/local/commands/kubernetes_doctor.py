@@ -16,7 +16,7 @@ from mesh.render.istio.installation import TRACING
 OLDEST_ISTIO = (1, 27, 1)
 COLLECTOR = ("monitoring", "otel-collector", 4317)
 STORE = "amarre"
-_SECONDS = 30
+_SECONDS, _REACH_SECONDS = 30, 5
 _GUIDE = "docs/how-to/run-on-kubernetes.md"
 
 
@@ -40,7 +40,27 @@ class Cluster:
             raise ClusterError("kubectl is missing: install 1.30 or newer.")
         self._command = [kubectl, "--context", context, f"--request-timeout={_SECONDS}s"]
         self._context = context
+        self._reach()
         self.definitions = {one["metadata"]["name"] for one in self.get("crd")}
+
+    def _reach(self) -> None:
+        """Check, in a few seconds, that the context exists and its API server responds."""
+        field = "jsonpath={.clusters[0].cluster.server}"
+        server = self._run("config", "view", "--minify", "-o", field)
+        if server is None or server.returncode or not server.stdout:
+            raise ClusterError(
+                f"kubectl has no context {self._context} with a cluster. List yours with: "
+                "kubectl config get-contexts"
+            )
+        # One request; kubectl get would repeat the discovery of resources for a minute.
+        done = self._run("get", "--raw", "/version", f"--request-timeout={_REACH_SECONDS}s")
+        if done is None or (done.returncode and not _denied(done.stderr)):
+            reason = _last_line(done.stderr) if done else "no response"
+            raise ClusterError(
+                f"The API server of context {self._context} cannot be reached at {server.stdout}: "
+                f"{reason}. Start the cluster, or correct the address in your kubeconfig; it may "
+                "require a VPN."
+            )
 
     def get(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
         """
@@ -49,28 +69,44 @@ class Cluster:
         Raises:
             ClusterError: The API server does not respond or denies access.
         """
+        done = self._run("get", kind, *arguments, "-o", "json")
+        if done is None:
+            raise ClusterError(f"Context {self._context}: the API server does not respond.")
+        if done.returncode:
+            raise ClusterError(
+                f"Context {self._context}: kubectl cannot read {kind}: {_last_line(done.stderr)}"
+            )
+        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        return found
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+        """Run kubectl; return None if it does not end."""
         try:
-            done = subprocess.run(  # noqa: S603 - kubectl, with arguments of this module
-                [*self._command, "get", kind, *arguments, "-o", "json"],
+            return subprocess.run(  # noqa: S603 - kubectl, with arguments of this module
+                [*self._command, *arguments],
                 capture_output=True,
                 text=True,
                 timeout=2 * _SECONDS,
                 check=False,
             )
-        except subprocess.TimeoutExpired as error:
-            raise ClusterError(
-                f"Context {self._context}: the API server does not respond."
-            ) from error
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]
-            raise ClusterError(f"Context {self._context}: {reason}")
-        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
-        return found
+        except subprocess.TimeoutExpired:
+            return None
 
     def named(self, kind: str, name: str, *arguments: str) -> dict[str, Any] | None:
         """Return the resource of *kind* named *name*, or None."""
         found = self.get(kind, "--field-selector", f"metadata.name={name}", *arguments)
         return found[0] if found else None
+
+
+def _denied(output: str) -> bool:
+    """Return whether an API server responded, but not to this user."""
+    return "Unauthorized" in output or "Forbidden" in output or "must be logged in" in output
+
+
+def _last_line(output: str) -> str:
+    line = (output.strip().splitlines() or ["kubectl failed"])[-1].removeprefix("error: ")
+    line = line.removeprefix("Unable to connect to the server: ")
+    return line.partition(" - did you specify")[0]
 
 
 def examine(context: str) -> list[Finding]:

@@ -1,15 +1,20 @@
 """The how-to page and ``amarre doctor --kubernetes`` on a real API server."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from mesh.local.commands import kubernetes_doctor as doctor
+from tests.background import in_background
 from tests.production import programs
 from tests.production.cluster.conftest import COLLECTOR
 from tests.production.cluster.control_plane import ControlPlane, Resource
@@ -133,8 +138,41 @@ def test_unknown_context() -> None:
     """
     An unknown kubectl context is reported in one sentence.
     """
-    with pytest.raises(doctor.ClusterError, match=r"nowhere"):
+    with pytest.raises(doctor.ClusterError, match=r"no context nowhere.*kubectl config"):
         doctor.examine("nowhere")
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closes connections", "refuses them"])
+def test_unreachable(closes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    If no API server responds, one sentence names the context, the address and what to do.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"https://127.0.0.1:{server.getsockname()[1]}"
+        content = {
+            "clusters": [{"name": "one", "cluster": {"server": address}}],
+            "users": [{"name": "one", "user": {"token": "none"}}],
+            "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
+        }
+        (tmp_path / "config").write_text(json.dumps(content))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+
+        def close_each(done: Event) -> None:
+            server.settimeout(0.1)
+            while not done.is_set():
+                with suppress(TimeoutError):
+                    server.accept()[0].close()
+
+        if not closes:
+            server.close()
+        with (
+            in_background(close_each) if closes else nullcontext(),
+            pytest.raises(doctor.ClusterError, match="context one cannot be reached") as raised,
+        ):
+            doctor.examine("one")
+
+    assert address in str(raised.value)
+    assert "Start the cluster" in str(raised.value)
 
 
 @pytest.mark.usefixtures("installed")

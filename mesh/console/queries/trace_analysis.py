@@ -73,6 +73,24 @@ def critical_path(spans: Sequence[tuple[bytes, bytes, int, int]]) -> dict[bytes,
     return found
 
 
+def failed_at(db: sqlite3.Connection, trace: int) -> sqlite3.Row | None:
+    """
+    Return the innermost failed span of a trace, which is nearest to the cause; None if none failed.
+
+    The last one, if several have no failed child: a call that is retried fails several times.
+    """
+    row: sqlite3.Row | None = db.execute(
+        "SELECT s.service, s.proxy, s.code, n.text AS name, r.text AS rpc FROM spans s"
+        " JOIN names n ON n.id = s.name JOIN names r ON r.id = s.rpc"
+        " WHERE s.trace = ? AND s.error = 1 AND NOT EXISTS ("
+        "  SELECT 1 FROM spans c WHERE c.trace = s.trace AND c.error = 1"
+        "  AND c.parent_id = s.span_id AND c.span_id != s.span_id)"
+        " ORDER BY s.start DESC, s.id DESC LIMIT 1",
+        (trace,),
+    ).fetchone()
+    return row
+
+
 def rank_of_trace(db: sqlite3.Connection, trace: int) -> dict[str, Any]:
     """Return the rank of a trace's duration among up to 5000 traces of the same name."""
     name, own = db.execute(

@@ -244,9 +244,25 @@ def _summaries(db: sqlite3.Connection, ids: list[int]) -> list[dict[str, Any]]:
                     {"name": services.get(s, ""), "spans": count, "errors": errors}
                     for s, count, errors in involved
                 ],
+                "failedAt": _failed_at(db, key, services) if row["errors"] else None,
             }
         )
     return found
+
+
+def _failed_at(
+    db: sqlite3.Connection, trace: int, services: dict[int, str]
+) -> dict[str, Any] | None:
+    row = analysis.failed_at(db, trace)
+    if row is None:
+        return None
+    return {
+        "service": services.get(row["service"], ""),
+        "proxy": bool(row["proxy"]),
+        "name": row["name"],
+        "rpc": row["rpc"],
+        "code": row["code"],
+    }
 
 
 def one(db: sqlite3.Connection, trace_id: bytes) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """The overview: what fails while a service starts, cards of services, denied calls."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from mesh.console.intake.scraper import Seen
 from mesh.console.queries import overview
 from mesh.console.settings import Target
 from tests.mesh.console.conftest import Running
-from tests.mesh.console.telemetry import CLIENT, LIST, Batch, now
+from tests.mesh.console.telemetry import CLIENT, LIST, SERVER, Batch, now
 from tests.mesh.console.web.conftest import BROWSER, opened
 
 pytestmark = BROWSER
@@ -56,6 +57,39 @@ async def test_failures(browser: Browser, running: Running) -> None:
     row = rows.filter(has_text="auth.LogIn")
     await expect(row).to_contain_text("2 times")
     await expect(row).to_contain_text("UNAVAILABLE")
+    assert [] == complaints
+
+
+async def test_one_cause(browser: Browser, running: Running) -> None:
+    """
+    Requests that fail because of one method are one row; a page is named once its name is known.
+    """
+    batch = Batch()
+    verb: dict[str, Any] = {
+        "http__request__method": "GET",
+        "http__response__status_code": 503,
+        "error": True,
+    }
+    edge: dict[str, Any] = {"component": "proxy", "kind": SERVER} | verb
+    for name in ("GET other", "GET /", "GET /api/v1/surveys/list"):
+        trace = os.urandom(16)
+        root = batch.span("gateway-envoy", name, trace=trace, **edge)
+        given: dict[str, Any] = {"kind": CLIENT, "component": "proxy", "error": True}
+        batch.rpc("gateway-envoy", LIST, "UNAVAILABLE", trace=trace, parent=root.span_id, **given)
+    for name in ("GET other", "GET /api/v1/me"):
+        batch.span("gateway-envoy", name, **edge)
+    await running.take("traces", batch.request)
+    page, complaints = await opened(browser, running)
+
+    rows = page.get_by_role("row")
+    await expect(rows).to_have_count(2)
+    row = rows.filter(has_text="survey.ListRequests")
+    await expect(row).to_contain_text("in GET /")
+    await expect(row).to_contain_text("GET /api/v1/surveys/list")
+    await expect(row).to_contain_text("3 times")
+    await expect(row).not_to_contain_text("outside the API")
+    row = rows.filter(has_text="gateway")
+    await expect(row).to_contain_text("in GET /api/v1/me 2 times")
     assert [] == complaints
 
 

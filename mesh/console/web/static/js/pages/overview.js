@@ -100,21 +100,36 @@ export const offset = (seconds) => `clock ${ms(Math.abs(seconds) * 1000)} ${seco
 
 /** The service that was starting when a call of it failed; empty for a failure that matters. */
 function starting(item, services) {
-  const name = item.rpc ? item.rpc.split(".")[0] : "gateway", at = Date.parse(item.start);
+  const rpc = item.failedAt?.rpc || item.rpc, name = rpc ? rpc.split(".")[0] : "gateway", at = Date.parse(item.start);
   const phase = services.find((one) => one.service === name)?.starting;
   return phase && at >= Date.parse(phase.from) && at <= Date.parse(phase.to) ? name : "";
 }
 
-/** One row per method and code, the latest first: a call that fails again and again would fill the page. */
+/** Where a call failed: its innermost failed rpc or step; the process whose proxy failed it; or the call itself. */
+function place({ failedAt: at, rpc, name }) {
+  if (at?.rpc || !at) return at?.rpc || rpc || name;
+  if (at.proxy) return at.service.replace(/-envoy$/, "");
+  return at.name === name ? name : `${at.service}: ${at.name}`;
+}
+
+/** One row per place and code, the latest first: a cause that fails many calls would fill the page. */
 function failures(found, services) {
-  const groups = Map.groupBy(found, (item) => `${item.rpc || item.name} ${item.code} ${starting(item, services)}`);
-  const items = [...groups.values()].map((alike) => ({ ...alike[0], times: alike.length, early: starting(alike[0], services) }));
+  const groups = Map.groupBy(found, (item) => `${place(item)} ${item.failedAt?.code || item.code} ${starting(item, services)}`);
+  const items = [...groups.values()].map((alike) => ({ ...alike[0], times: alike.length, early: starting(alike[0], services), within: within(alike) }));
   if (!items.length) return null;
   return h("section", { class: "card flush" }, h("h2", {}, "Latest failures"),
     h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},
       h("td", {}, clock(item.start, false)),
-      h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, item.rpc || item.name),
+      h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, place(item)),
+        item.within ? h("small", { class: "muted" }, ` in ${item.within}`) : null,
         item.times > 1 ? h("small", { class: "muted" }, ` ${item.times}${found.length < MOST_FAILURES ? "" : " or more"} times`) : null),
-      h("td", {}, item.early ? pill("", `while ${item.early} was starting`) : item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.code) : ""),
+      h("td", {}, item.early ? pill("", `while ${item.early} was starting`) : item.failedAt?.code || item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.failedAt?.code || item.code) : ""),
       h("td", { class: "num optional" }, ms(item.durationMs)))))));
+}
+
+/** The requests of which a failed call was part, unless it was the whole request. */
+function within(alike) {
+  const names = [...new Set(alike.map((item) => item.rpc || item.name))].filter((name) => name !== place(alike[0]));
+  const known = names.filter((name) => !name.endsWith("(outside the API)"));
+  return (known.length ? known : names).join(", ");
 }

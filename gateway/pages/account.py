@@ -8,9 +8,8 @@ from starlette.responses import Response
 from gateway.pages.handlers import PageHandlers, expected_error, redirect
 from gateway.pages.page import form
 from gateway.pages.views import Views
-from gateway.sessions import cookies
-from gateway.sessions.cache import Session
-from mesh.chassis.errors import MeshError
+from gateway.sessions import cookies, log_out
+from gateway.sessions.cache import Ending, Session
 
 
 class Account(PageHandlers):
@@ -22,24 +21,10 @@ class Account(PageHandlers):
 
     async def log_out(self, request: Request) -> Response:
         """End this session, or all sessions of the user."""
-        secret = cookies.read(request)
-        try:
-            fields = await form(request)
-        except MeshError:
-            fields = {}  # Log-out ends the session, whatever is wrong with the request.
-        message = pb.LogOutRequest(everywhere=fields.get("everywhere") == "yes")
-        problem = None
-        try:
-            session = await self.session(request, "auth")
-            await self.call("auth", "LogOut", message, session)
-            self.api.sessions.forget_user(session.user.id)
-        except Exception as exc:
-            problem = expected_error(exc)
-        unavailable = problem is not None and problem.contract.name != "UNAUTHENTICATED"
-        if secret:
-            self.api.sessions.forget(secret)
-            if unavailable:
-                self.api.sessions.end_later(secret, everywhere=message.everywhere)
+        fields = await log_out.optional(form(request)) or {}
+        everywhere = fields.get("everywhere") == "yes"
+        ending = await log_out.end(self.api.sessions, request, everywhere=everywhere)
+        unavailable = ending is Ending.LATER
         response = self.site.render(
             request,
             "sign_in/signed_out.html",

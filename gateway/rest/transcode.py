@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC
 from typing import Any
 
+from amarre.auth.v1 import auth_service_pb2
 from amarre.mesh.v1 import policy_pb2 as pb
 from amarre.mesh.v1.file_chunk_pb2 import FileChunk
 from google.protobuf.message import Message
@@ -28,10 +29,15 @@ from gateway.rest.json_printer import answer_status, field_to_json
 from gateway.server.admission import received_at
 from gateway.server.limits import StreamLimits, client_network
 from gateway.server.request_telemetry import set_method
-from gateway.sessions import cookies, same_origin
-from gateway.sessions.cache import Session, SessionCache
+from gateway.sessions import cookies, log_out, same_origin
+from gateway.sessions.cache import Ending, Session, SessionCache
 from gateway.sessions.origin import Origin
-from mesh.chassis.errors import DeadlineExceededError, MeshError
+from mesh.chassis.errors import (
+    DeadlineExceededError,
+    MeshError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from mesh.chassis.interceptors.validation import validate
 from mesh.contract.openapi import NEXT_PAGE_FIELD, NEXT_PAGE_HEADER
 from mesh.contract.policy import Mesh, Method, Route
@@ -131,6 +137,8 @@ class Endpoint:
             same_origin.require(request, self._api.origins)
         except MeshError as error:
             return failure(error)
+        if self._method.session_effect == pb.SESSION_EFFECT_CLOSE:
+            return await self._log_out(request)
         secret = cookies.read(request)
         try:
             # From the first byte at the edge, queues included.
@@ -168,15 +176,23 @@ class Endpoint:
         await self._apply_session_effect(response, reply, secret, session)
         return response
 
-    async def _bind(self, request: Request) -> Message:
+    async def _log_out(self, request: Request) -> Response:
+        asked = await log_out.optional(self._bind(request))
+        everywhere = asked is not None and asked.everywhere
+        match await log_out.end(self._api.sessions, request, everywhere=everywhere):
+            case Ending.NOW:
+                reply = auth_service_pb2.LogOutResponse(logged_out=True)
+                response = success(field_to_json(reply, self._route.response_body))
+            case Ending.BEFORE:
+                response = failure(UnauthenticatedError("Not signed in."))
+            case Ending.LATER:
+                response = failure(UnavailableError("The session ends as soon as possible."))
+        cookies.clear(response)
+        return response
+
+    async def _bind(self, request: Request) -> Any:
         if self._route.body:
-            try:
-                message = await self._from_body(request)
-            except MeshError:
-                if self._method.session_effect != pb.SESSION_EFFECT_CLOSE:
-                    raise
-                # Log-out ends the session, whatever is wrong with the request.
-                message = binding.shape(self._method.descriptor.input_type).new()
+            message = await self._from_body(request)
         else:
             message = binding.from_query(self._method, request.scope["query_string"])
         if binding.shape(self._method.descriptor.input_type).headers:
@@ -245,20 +261,11 @@ class Endpoint:
             self._api.sessions.forget_user(session.user.id)
         if effect == pb.SESSION_EFFECT_OPEN:
             await open_session(self._api.sessions, response, reply, before=secret)
-        elif effect == pb.SESSION_EFFECT_CLOSE:
-            cookies.clear(response)
 
     def _error_response(self, error: MeshError, secret: str) -> Response:
         response = failure(error, self._method.descriptor.input_type)
         if secret and error.contract.name == "UNAUTHENTICATED":
             self._api.sessions.forget(secret)
-        if self._method.session_effect == pb.SESSION_EFFECT_CLOSE:
-            # Log-out always ends the session: in this browser now, and at Auth as soon as it can.
-            if secret:
-                self._api.sessions.forget(secret)
-                if error.contract.name != "UNAUTHENTICATED":
-                    self._api.sessions.end_later(secret)
-            cookies.clear(response)
         return response
 
 

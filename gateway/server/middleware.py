@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,13 +18,10 @@ from gateway.server.request_telemetry import VERBS, RequestTelemetry, duration_o
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
 from mesh.chassis.telemetry import tracing
-from mesh.contract.wire import BODY_BYTES, CANARY_HEADER
+from mesh.contract.wire import ALWAYS_SERVED, BODY_BYTES, CANARY_HEADER, LOG_OUT_PATHS
 
 log = structlog.get_logger("gateway")
 
-"""Maximum size of a request body."""
-ALWAYS_SERVED = frozenset({"/healthz", "/logout", "/api/v1/auth/logout"})
-"""Paths that are served under overload too."""
 _DISCARDED_BYTES = 16 * 1024 * 1024
 """How much of an oversized body is read and discarded, so that the client can read the error."""
 _DISCARD_SECONDS = 1.0
@@ -106,12 +104,11 @@ class RequestMiddleware:
     ) -> None:
         body = _LimitedBody(receive)
         try:
-            if _is_too_large(headers.get(b"content-length", "")):
-                raise PayloadTooLargeError(f"The body exceeds the limit of {BODY_BYTES} bytes.")
+            # Log-out reads at most the limit, and ends the session all the same.
+            if scope["path"] not in LOG_OUT_PATHS and _is_too_large(headers):
+                await body.refuse()
             await self._app(scope, body, response)
         except MeshError as error:
-            if isinstance(error, PayloadTooLargeError):
-                await body.discard()
             await self._fail(scope, receive, response, error)
         except Exception:
             log.exception("request failed", path=scope["path"][:200])
@@ -208,11 +205,19 @@ class _LimitedBody:
             self._read += len(message.get("body", b""))
             self._more = message.get("more_body", False)
             if self._read > BODY_BYTES:
-                raise PayloadTooLargeError(f"The body exceeds the limit of {BODY_BYTES} bytes.")
+                await self.refuse()
         return message
 
-    async def discard(self) -> None:
-        """Read and discard the rest, within limits."""
+    async def refuse(self) -> NoReturn:
+        """Read and discard the rest, within limits.
+
+        Raises:
+            PayloadTooLargeError: Always.
+        """
+        await self._discard()
+        raise PayloadTooLargeError(f"The body exceeds the limit of {BODY_BYTES} bytes.")
+
+    async def _discard(self) -> None:
         try:
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while self._more and self._read < _DISCARDED_BYTES:
@@ -238,5 +243,6 @@ def _rejection(message: str) -> tuple[Message, Message]:
     return start, {"type": "http.response.body", "body": bytes(response.body)}
 
 
-def _is_too_large(content_length: str) -> bool:
+def _is_too_large(headers: Mapping[bytes, str]) -> bool:
+    content_length = headers.get(b"content-length", "")
     return content_length.isdecimal() and int(content_length[:20]) > BODY_BYTES

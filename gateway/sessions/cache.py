@@ -1,6 +1,8 @@
 """Cache of verified sessions: session cookie to user token for one service."""
 
 import asyncio
+import contextlib
+import enum
 import hashlib
 import time
 from collections import OrderedDict, defaultdict
@@ -31,10 +33,22 @@ MOST_SESSIONS = 10_000
 """Verifications kept, about 1 KiB each; the least recently used goes first."""
 END_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds before each further attempt to end a session while Auth is unavailable."""
+END_SECONDS = 3.0
+"""How long Auth is waited for before a session is ended later."""
 MOST_ENDING = 1_000
 """Sessions that are still to be ended; more are left to expire."""
 _Key = tuple[bytes, str]
 """The hash of a session secret and the service that the token is for."""
+
+
+class Ending(enum.IntEnum):
+    """When sessions end; the last of several counts."""
+
+    BEFORE = enum.auto()
+    """They had ended, or there is none."""
+    NOW = enum.auto()
+    LATER = enum.auto()
+    """Auth is unavailable; it is tried again."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +124,25 @@ class SessionCache:
         # One caller may go away; the others still wait for the answer.
         return await asyncio.shield(task)
 
-    async def end(self, secret: str) -> None:
+    async def end(
+        self, *secrets: str, everywhere: bool = False, within_seconds: float = END_SECONDS
+    ) -> "Ending":
         """
-        End the session behind *secret*, which another one replaces in this browser.
+        End the sessions behind *secrets*, or all of their users.
 
-        A failure does not matter to the new session; ending the old one is then tried again.
+        What Auth cannot end within *within_seconds* is tried again later.
         """
-        if not await self._try_to_end(secret):
-            self.end_later(secret)
+        ends_at = asyncio.get_running_loop().time() + within_seconds
+        found = Ending.BEFORE
+        for secret in secrets:
+            outcome = Ending.LATER
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(ends_at):
+                    outcome = await self._try_to_end(secret, everywhere=everywhere)
+            if outcome is Ending.LATER:
+                self.end_later(secret, everywhere=everywhere)
+            found = max(found, outcome)
+        return found
 
     def end_later(self, secret: str, *, everywhere: bool = False) -> None:
         """
@@ -134,23 +159,22 @@ class SessionCache:
     async def _keep_ending(self, secret: str, *, everywhere: bool) -> None:
         for pause in END_PAUSES:
             await asyncio.sleep(pause)
-            if await self._try_to_end(secret, everywhere=everywhere):
+            if await self._try_to_end(secret, everywhere=everywhere) is not Ending.LATER:
                 return
         log.warning("session not ended", message="Auth was unavailable; the session expires.")
 
-    async def _try_to_end(self, secret: str, *, everywhere: bool = False) -> bool:
-        """Return whether the session has ended, now or before."""
+    async def _try_to_end(self, secret: str, *, everywhere: bool) -> "Ending":
         try:
             session = await self.verify(secret, "auth")
             request = pb.LogOutRequest(everywhere=everywhere)
             await self._auth.LogOut(request, metadata=session.metadata)
-        except UnauthenticatedError:
-            return True
+            self.forget_user(session.user.id)
         except grpc.aio.AioRpcError as exc:
-            return exc.code() is grpc.StatusCode.UNAUTHENTICATED
+            ended = exc.code() is grpc.StatusCode.UNAUTHENTICATED
+            return Ending.BEFORE if ended else Ending.LATER
         finally:
             self.forget(secret)
-        return True
+        return Ending.NOW
 
     def forget(self, secret: str) -> None:
         """Drop what is known about *secret*."""

@@ -12,8 +12,23 @@ NAME = SESSION_COOKIE
 _SAFE = re.compile(r"[A-Za-z0-9._~-]{16,1024}")
 
 
+MOST_READ = 4
+"""How many session cookies of one request log-out ends."""
+
+
 def read(connection: HTTPConnection) -> str:
     """Return the session secret; empty when there is none or more than one."""
+    values = _values(connection)
+    return values[0] if len(values) == 1 and _SAFE.fullmatch(values[0]) else ""
+
+
+def read_all(connection: HTTPConnection) -> list[str]:
+    """Return every session secret of a request, at most `MOST_READ`."""
+    secrets = dict.fromkeys(value for value in _values(connection) if _SAFE.fullmatch(value))
+    return list(secrets)[:MOST_READ]
+
+
+def _values(connection: HTTPConnection) -> list[str]:
     values: list[str] = []
     for header, text in connection.scope["headers"]:
         if header == b"cookie":
@@ -21,7 +36,7 @@ def read(connection: HTTPConnection) -> str:
                 name, _, value = part.partition("=")
                 if name.strip() == NAME:
                     values.append(value.strip())
-    return values[0] if len(values) == 1 and _SAFE.fullmatch(values[0]) else ""
+    return values
 
 
 def put(response: Response, secret: str, expires_at: datetime) -> None:

@@ -4,6 +4,10 @@ CANARY_HEADER = "x-canary"
 """With the value 1, a call and all calls that it causes go to canaries."""
 SESSION_COOKIE = "__Host-amarre_session"
 """The session cookie of browsers."""
+LOG_OUT_PATHS = ("/logout", "/api/v1/auth/logout")
+"""The paths of log-out, which ends the session whatever else is wrong with the request."""
+ALWAYS_SERVED = ("/healthz", *LOG_OUT_PATHS)
+"""Paths that are served under overload too."""
 BODY_BYTES = 64 * 1024
 """The maximum size of an HTTP request's body, at the edge and in the gateway."""
 MESSAGE_BYTES = 4 * 1024 * 1024

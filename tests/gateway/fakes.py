@@ -34,6 +34,8 @@ class Behaviour:
         self.requests: dict[str, list[Any]] = {}
         self.failures: dict[str, MeshError] = {}
         self.answers: dict[str, Any] = {}
+        self.delay_seconds = 0.0
+        """How long sessions take to verify."""
 
     def take(self, rpc: str, request: Any) -> None:
         """Record *request*, and raise the failure configured for *rpc*."""
@@ -128,6 +130,7 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def VerifySession(self, request: Any, context: Any) -> Any:
         self.does.take("VerifySession", request)
+        await asyncio.sleep(self.does.delay_seconds)
         user = self.sessions.get(request.session_secret)
         if user is None:
             raise UnauthenticatedError("The session is unknown or has ended.")

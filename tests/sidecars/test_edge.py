@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from mesh.chassis.telemetry import names
 from mesh.chassis.testing import free_port
+from mesh.contract.wire import LOG_OUT_PATHS, SESSION_COOKIE
 from mesh.render.envoy import Edge
 from tests.sidecars.support.bed import Bed, RunningEnvoy, eventually
 from tests.sidecars.support.running import Load
@@ -139,6 +140,7 @@ class TestForged:
             "authorization",
             "x-forwarded-host",
             "x-real-ip",
+            "x-client-trace-id",
         ],
     )
     async def test_internal_headers_are_dropped(self, bed: Bed, name: str) -> None:
@@ -182,6 +184,53 @@ class TestLimits:
 
         assert_envelope(answer, 413, "payload_too_large")
         assert [] == edge.app.requests
+
+    @pytest.mark.parametrize("path", LOG_OUT_PATHS)
+    async def test_log_out_with_a_large_body(self, bed: Bed, path: str) -> None:
+        """The gateway decides about the body of log-out, so that the session ends."""
+        async with front(bed) as edge:
+            await edge.client.post(path, content=b"x" * 65_537)
+
+        assert [path] == [one["path"] for one in edge.app.requests]
+
+    async def test_log_out_above_the_rate(self, bed: Bed) -> None:
+        """A session above its rate can still be logged out."""
+        cookie = {"cookie": f"__Host-amarre_session={'a' * 32}"}
+        async with (
+            front(bed, rate_limits=True) as edge,
+            httpx.AsyncClient(base_url=edge.client.base_url, headers=cookie) as eager,
+            Load(eager, "/", 200) as load,
+        ):
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                if load.answers["429"]:
+                    break
+            answer = await edge.client.post("/logout", headers=cookie)
+
+        assert load.answers["429"]
+        assert 200 == answer.status_code
+
+    @pytest.mark.parametrize(
+        ("path", "site", "closed"),
+        [
+            ("/logout?x=1", "same-origin", True),
+            ("/api/v1/auth/logout", "same-origin", True),
+            ("/logout", "cross-site", False),
+            ("/logout-not", "same-origin", False),
+            ("/", "same-origin", False),
+        ],
+    )
+    async def test_refused_log_out(self, bed: Bed, path: str, site: str, *, closed: bool) -> None:
+        """If the edge itself refuses a log-out of our pages, the browser forgets the session."""
+        async with front(bed) as edge:
+            answer = await edge.client.post(
+                path,
+                headers={"sec-fetch-site": site, "connection": "upgrade", "upgrade": "websocket"},
+            )
+
+        assert_envelope(answer, 403, "permission_denied")
+        ended = [f"{SESSION_COOKIE}=; Max-Age=0; Path=/; HttpOnly; SameSite=Strict; Secure"]
+        assert (ended if closed else []) == answer.headers.get_list("set-cookie")
 
     async def test_large_headers(self, bed: Bed) -> None:
         """Headers of more than 16 KiB are 431."""

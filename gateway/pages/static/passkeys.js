@@ -62,7 +62,8 @@ async function signIn() {
   const publicKey = optionsOf(begun.optionsJson);
   const credential = await navigator.credentials.get({ publicKey });
   await post("/api/v1/auth/passkeys/login", answerOf(begun, credential));
-  location.assign("/");
+  // The page after sign-in says so if the browser did not keep the cookie.
+  location.assign("/?signed_in=1");
 }
 
 async function make(form) {

@@ -7,10 +7,16 @@ from typing import Any
 
 from mesh.contract.model import LONGEST_CALL
 from mesh.contract.policy import Mesh
-from mesh.contract.wire import BODY_BYTES, CANARY_HEADER, SESSION_COOKIE
+from mesh.contract.wire import (
+    ALWAYS_SERVED,
+    BODY_BYTES,
+    CANARY_HEADER,
+    LOG_OUT_PATHS,
+    SESSION_COOKIE,
+)
 from mesh.render.envoy import manager, telemetry, tls
 from mesh.render.envoy.clusters import APP, APP_STREAMS, at_gateway
-from mesh.render.envoy.errors import json_replies
+from mesh.render.envoy.errors import LOG_OUT, json_replies
 from mesh.render.envoy.proxy import EDGE, Edge, Proxy, seconds, typed
 
 HEALTH = "/healthz"
@@ -26,8 +32,6 @@ _HEADERS_IN, _REQUEST_IN, _IDLE = "10s", "15s", "60s"
 START_HEADER = "x-amarre-start"
 """Header for the gateway: when the first byte of a request arrived, in ms since 1970."""
 START = "%START_TIME(%s%3f)%"
-ALWAYS_SERVED = ("/healthz", "/logout", "/api/v1/auth/logout")
-"""Paths with separate connections to the gateway, which overload does not use up."""
 FORGED = (
     "authorization",
     "proxy-authorization",
@@ -43,6 +47,7 @@ FORGED = (
     CANARY_HEADER,
     "traceparent",
     "tracestate",
+    "x-client-trace-id",
     "baggage",
     "b3",
     "grpc-timeout",
@@ -52,6 +57,7 @@ _NOBODY_IS_INTERNAL = {
     # An empty list would mean Envoy's default private networks.
     "cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}],
 }
+_ORDINARY, _LOG_OUT = "ordinary", "log-out"
 _LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
 
@@ -140,6 +146,8 @@ def _routes(mesh: Mesh) -> list[dict[str, Any]]:
     """
     longest = LONGEST_CALL + timedelta(seconds=5)
     found = {path: _route(path, {"path": path}, longest, priority="HIGH") for path in ALWAYS_SERVED}
+    for path in LOG_OUT_PATHS:
+        found[path]["typed_per_filter_config"] = any_body()
     for method in mesh:
         for path in (route.path for route in method.routes):
             if method.stays_open:
@@ -181,6 +189,15 @@ def body_limit() -> dict[str, Any]:
     }
 
 
+def any_body() -> dict[str, Any]:
+    """Return the filters' configuration for log-out, which succeeds whatever its body is.
+
+    The gateway reads at most the limit of it.
+    """
+    per_route = typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", disabled=True)
+    return {"envoy.filters.http.buffer": per_route}
+
+
 def client_limits() -> list[dict[str, Any]]:
     """Return the filters that limit requests per address and per session."""
     cookie = {
@@ -207,6 +224,9 @@ def client_limits() -> list[dict[str, Any]]:
 
 
 def _rate_limit() -> dict[str, Any]:
+    """Return the rate limit; log-out has a bucket of its own, so that other requests cannot use it
+    up.
+    """
     everything = {"default_value": {"numerator": 100}}
     address = {"masked_remote_address": {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}}
     session = {
@@ -224,12 +244,34 @@ def _rate_limit() -> dict[str, Any]:
         filter_enabled=everything,
         filter_enforced=everything,
         max_dynamic_descriptors=_MOST_CLIENTS,
-        rate_limits=[{"actions": [address]}, {"actions": [session]}],
+        rate_limits=[
+            {"actions": [_log_out(_ORDINARY, expected=False), address]},
+            {"actions": [_log_out(_ORDINARY, expected=False), session]},
+            {"actions": [_log_out(_LOG_OUT, expected=True), address]},
+        ],
         descriptors=[
-            {"entries": [{"key": "masked_remote_address"}], "token_bucket": _bucket(*PER_ADDRESS)},
-            {"entries": [{"key": "session"}], "token_bucket": _bucket(*PER_SESSION)},
+            _limited(_ORDINARY, "masked_remote_address", PER_ADDRESS),
+            _limited(_ORDINARY, "session", PER_SESSION),
+            _limited(_LOG_OUT, "masked_remote_address", PER_SESSION),
         ],
     )
+
+
+def _log_out(value: str, *, expected: bool) -> dict[str, Any]:
+    """Return the action with *value* for requests that are log-outs, or for all others."""
+    return {
+        "header_value_match": {
+            "descriptor_key": "kind",
+            "descriptor_value": value,
+            "expect_match": expected,
+            "headers": [LOG_OUT],
+        }
+    }
+
+
+def _limited(kind: str, key: str, limit: tuple[int, int]) -> dict[str, Any]:
+    entries = [{"key": "kind", "value": kind}, {"key": key}]
+    return {"entries": entries, "token_bucket": _bucket(*limit)}
 
 
 def _bucket(most: int, per_second: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ a proxy or a service responded.
 """
 
 import base64
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from mesh.contract import reasons
+from mesh.contract.wire import LOG_OUT_PATHS, SESSION_COOKIE
 
 _JSON = (
     # HTTP status of Envoy, reason, message.
@@ -34,6 +36,16 @@ _JSON = (
 _UNREADABLE = frozenset({400, 408, 426, 431, 501})
 """Statuses of requests that Envoy cannot read, which have no request id yet."""
 _REQUEST_ID = "x-request-id"
+_NO_ID = {"name": _REQUEST_ID, "present_match": False}
+LOG_OUT = {
+    "name": ":path",
+    "string_match": {
+        "safe_regex": {"regex": rf"({'|'.join(map(re.escape, LOG_OUT_PATHS))})(\?.*)?"}
+    },
+}
+"""Matches the path of log-outs."""
+_OF_OUR_PAGES = {"name": "sec-fetch-site", "string_match": {"exact": "same-origin"}}
+_ENDED = "Max-Age=0; Path=/; HttpOnly; SameSite=Strict; Secure"
 _GRPC = (
     (401, "UNAUTHENTICATED", "The user is not signed in, or the session has ended."),
     (403, "PERMISSION_DENIED", "The caller is not allowed to call this method."),
@@ -65,18 +77,25 @@ def json_replies(*, hsts: timedelta | None) -> dict[str, Any]:
     headers[_REQUEST_ID] = "%REQ(X-REQUEST-ID)%"
     if hsts is not None:
         headers["strict-transport-security"] = f"max-age={int(hsts.total_seconds())}"
+    # Other sites cannot log anybody out: browsers do not let them choose this header.
+    closed = {**headers, "set-cookie": f"{SESSION_COOKIE}=; {_ENDED}"}
+    log_outs = [
+        _limited_to(_json_mapper(*row, headers=closed), LOG_OUT, _OF_OUR_PAGES) for row in _JSON
+    ]
     unreadable = [
-        _without_id(_json_mapper(*row, headers={**headers, _REQUEST_ID: "%UNIQUE_ID%"}))
+        _limited_to(_json_mapper(*row, headers={**headers, _REQUEST_ID: "%UNIQUE_ID%"}), _NO_ID)
         for row in _JSON
         if row[0] in _UNREADABLE
     ]
-    return {"mappers": [*unreadable, *(_json_mapper(*row, headers=headers) for row in _JSON)]}
+    return {
+        "mappers": [*log_outs, *unreadable, *(_json_mapper(*row, headers=headers) for row in _JSON)]
+    }
 
 
-def _without_id(mapper: dict[str, Any]) -> dict[str, Any]:
-    """Limit *mapper* to requests without a request id."""
-    absent = {"header_filter": {"header": {"name": _REQUEST_ID, "present_match": False}}}
-    return {**mapper, "filter": {"and_filter": {"filters": [mapper["filter"], absent]}}}
+def _limited_to(mapper: dict[str, Any], *headers: dict[str, Any]) -> dict[str, Any]:
+    """Limit *mapper* to requests with *headers*."""
+    filters = [mapper["filter"], *({"header_filter": {"header": one}} for one in headers)]
+    return {**mapper, "filter": {"and_filter": {"filters": filters}}}
 
 
 def _json_mapper(

@@ -31,6 +31,8 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
     return {
         "tracing": {
             "random_sampling": {"value": proxy.telemetry.sampling_percent},
+            # Otherwise the header x-client-trace-id would force a trace.
+            "client_sampling": {"value": 0},
             "spawn_upstream_span": direction == EGRESS,
             **({"operation": "%REQ(:METHOD)% %ROUTE_NAME%"} if direction == EDGE else {}),
             # Envoy's own tag would include the query.

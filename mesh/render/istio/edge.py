@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from mesh.contract.model import LONGEST_CALL
+from mesh.contract.wire import LOG_OUT_PATHS
 from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment, RenderError, Workload
 from mesh.render.envoy import edge
 from mesh.render.envoy.errors import json_replies
@@ -12,6 +13,7 @@ from mesh.render.manifest import Files, Resource, duration, resource
 
 GATEWAY = "networking.istio.io/v1 Gateway"
 VIRTUAL_SERVICE = "networking.istio.io/v1 VirtualService"
+LOG_OUT = "log-out"
 SITE_HOST = "amarre.example.org"
 CERTIFICATE = "edge-tls"
 CONTEXT = "GATEWAY"
@@ -68,6 +70,8 @@ def _routes(files: Files, deployed: Deployment, gateway: Workload) -> None:
         }
         for method in streams
     ]
+    log_out = [{"uri": {"exact": path}} for path in LOG_OUT_PATHS]
+    http.append({"name": LOG_OUT, "match": log_out, **_to(gateway, LONGEST_CALL + SLACK)})
     http.append({"name": "everything-else", **_to(gateway, LONGEST_CALL + SLACK)})
     files.add(
         f"virtual-service-{EDGE}.yaml",
@@ -131,6 +135,17 @@ def _filter(files: Files) -> None:
                         {**before_router, "patch": {"operation": "INSERT_BEFORE", "value": one}}
                         for one in (*edge.client_limits(), edge.body_limit())
                     ),
+                    {
+                        "applyTo": "HTTP_ROUTE",
+                        "match": {
+                            "context": CONTEXT,
+                            "routeConfiguration": {"vhost": {"route": {"name": LOG_OUT}}},
+                        },
+                        "patch": {
+                            "operation": "MERGE",
+                            "value": {"typed_per_filter_config": edge.any_body()},
+                        },
+                    },
                 ],
             },
         ),

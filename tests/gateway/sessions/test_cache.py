@@ -2,7 +2,6 @@
 
 import asyncio
 from http.cookies import SimpleCookie
-from typing import Any
 
 import pytest
 from amarre.auth.v1 import auth_service_pb2 as pb
@@ -254,41 +253,3 @@ async def test_second_gateway(world: World) -> None:
             await elsewhere.verify(secret, "auth")
     finally:
         await clients.close()
-
-
-@pytest.mark.parametrize(
-    "request_options",
-    [
-        pytest.param({"headers": {"content-type": "application/json"}}, id="empty JSON"),
-        pytest.param({"params": {"x": "1"}}, id="query"),
-        pytest.param({"content": b"bye", "headers": {"content-type": "text/plain"}}, id="text"),
-        pytest.param({"content": b"{", "headers": {"content-type": "application/json"}}, id="bad"),
-        pytest.param({"json": {"everywhere": "yes"}}, id="wrong type"),
-        pytest.param({"json": {"unknown": 1}}, id="unknown field"),
-        pytest.param(
-            {"content": b"x", "headers": {"content-encoding": "gzip"}}, id="content coding"
-        ),
-    ],
-)
-@pytest.mark.parametrize("path", ["/api/v1/auth/logout", "/logout"])
-async def test_log_out_always_ends(
-    world: World, path: str, request_options: dict[str, Any]
-) -> None:
-    """Log-out ends the session, even if the request is otherwise invalid."""
-    world.sign_in()
-    answer = await world.http.post(path, **request_options)
-    assert 200 == answer.status_code
-    assert not world.auth.sessions
-    assert f'{NAME}=""' in answer.headers["set-cookie"]
-
-
-async def test_log_out_everywhere_is_read(world: World) -> None:
-    """A valid body of log-out is still read."""
-    world.sign_in()
-    other = world.auth.open("ada")
-    assert 200 == (await world.http.post("/api/v1/auth/logout", json={})).status_code
-    assert {other} == set(world.auth.sessions)
-    world.http.headers["cookie"] = f"{NAME}={other}"
-    world.auth.open("ada")
-    await world.http.post("/api/v1/auth/logout", json={"everywhere": True})
-    assert not world.auth.sessions

@@ -380,6 +380,8 @@ class TestTraffic:
         """
         edge = {h["name"]: h["timeout"] for h in routes("edge")}
 
-        assert {"survey.WatchRequests", "health.WatchStatus", "everything-else"} == set(edge)
+        assert {"survey.WatchRequests", "health.WatchStatus", "log-out", "everything-else"} == set(
+            edge
+        )
         assert "602s" == edge["survey.WatchRequests"]
         assert "62s" == edge["everything-else"]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from amarre.mesh.v1 import policy_pb2 as pb
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import Descriptor
 
 from mesh.contract import reasons
 from mesh.contract.model import (
@@ -147,6 +149,14 @@ _METHOD_RULES: tuple[Rule, ...] = (
         ),
         lambda m: "policy.sign_in_age must be above 0 and requires a session",
     ),
+    (
+        "AM017",
+        lambda m: bool(_unexplained(m.descriptor.input_type)),
+        lambda m: (
+            "has fields with a pattern but no (amarre.mesh.v1.accepts): "
+            + ", ".join(_unexplained(m.descriptor.input_type))
+        ),
+    ),
 )
 
 
@@ -171,6 +181,19 @@ def _service_faults(service: Service) -> Iterator[Fault]:
 def _policy(method: Method) -> pb.MethodPolicy:
     policy: pb.MethodPolicy = method.descriptor.GetOptions().Extensions[pb.policy]
     return policy
+
+
+def _unexplained(message: Descriptor, *within: str) -> list[str]:
+    """Return the fields of a request whose pattern has no words for people."""
+    found = []
+    for field in message.fields:
+        options, nested = field.GetOptions(), field.message_type
+        rules = options.Extensions[validate_pb2.field]
+        if rules.string.pattern or rules.repeated.items.string.pattern:
+            found += [] if options.Extensions[pb.accepts] else [field.full_name]
+        if nested and nested.full_name not in within:
+            found += _unexplained(nested, message.full_name, *within)
+    return found
 
 
 def _unknown_reasons(method: Method) -> list[str]:

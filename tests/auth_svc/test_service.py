@@ -203,6 +203,16 @@ class TestLogIn:
 
         assert ("INVALID_ARGUMENT", "magicurl_login_validation_error") == await reason_of(call)
 
+    async def test_words(self, auth: Any) -> None:
+        """A malformed value gets the words of the contract, not its regular expression."""
+        with pytest.raises(grpc.aio.AioRpcError) as ei:
+            await auth.LogIn(pb.LogInRequest(user_id="xyz", secret="ab"))
+
+        assert "user_id: must be the userId of the link: hexadecimal digits" in str(
+            ei.value.details()
+        )
+        assert "[0-9" not in str(ei.value.details())
+
     async def test_unknown(self, auth: Any) -> None:
         """An unknown link is invalid_credentials."""
         call = auth.LogIn(pb.LogInRequest(user_id="ab", secret="cd"))

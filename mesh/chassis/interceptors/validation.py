@@ -39,7 +39,8 @@ def _validate(request: Message) -> None:
         protovalidate.validate(request)
     except protovalidate.ValidationError as exc:
         violations = [
-            Violation(_path(v.proto), v.proto.message, v.proto.rule_id) for v in exc.violations
+            Violation(_path(v.proto), _description(request.DESCRIPTOR, v.proto), v.proto.rule_id)
+            for v in exc.violations
         ]
         raise invalid_request(request.DESCRIPTOR, violations) from exc
 
@@ -61,6 +62,16 @@ def invalid_request(descriptor: Any, violations: list[Violation]) -> InvalidRequ
 def _named_reason(descriptor: Any, violation: Violation) -> str:
     field = descriptor.fields_by_name.get(violation.field.split(".")[0].split("[")[0])
     return "" if field is None else str(field.GetOptions().Extensions[pb.violation])
+
+
+def _description(descriptor: Descriptor, violation: Any) -> str:
+    """Return what the contract says about a broken pattern instead of the regular expression."""
+    if violation.rule_id != "string.pattern":
+        return str(violation.message)
+    *parents, last = (element.field_name for element in violation.field.elements)
+    for name in parents:
+        descriptor = descriptor.fields_by_name[name].message_type
+    return f"must be {descriptor.fields_by_name[last].GetOptions().Extensions[pb.accepts]}"
 
 
 def _path(violation: object) -> str:

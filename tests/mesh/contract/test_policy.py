@@ -32,6 +32,7 @@ def read(
     *,
     options: str = "",
     service_policy: str = GOOD_SERVICE,
+    field: str = "",
 ) -> Mesh:
     """Read a contract with one method with this policy."""
     if method_policy is not None:
@@ -43,7 +44,8 @@ def read(
         syntax: "proto3"
         dependency: "amarre/mesh/v1/policy.proto"
         dependency: "google/api/annotations.proto"
-        message_type {{ name: "TryRequest" }}
+        dependency: "buf/validate/validate.proto"
+        message_type {{ name: "TryRequest" {field} }}
         message_type {{ name: "TryResponse" }}
         service {{
           name: "TrialService"
@@ -63,6 +65,31 @@ def read(
         pool.Add(known)
     pool.Add(file)
     return policy.read([pool.FindFileByName(file.name)])
+
+
+def pattern(accepts: str = "", *, items: bool = False) -> str:
+    """Return a field with a pattern, and with words for it."""
+    rules = 'string { pattern: "^[a-z]$" }'
+    if items:
+        rules = f"repeated {{ items {{ {rules} }} }}"
+    return f"""field {{
+      name: "letter" number: 1 type: TYPE_STRING
+      label: {"LABEL_REPEATED" if items else "LABEL_OPTIONAL"}
+      options {{ [buf.validate.field] {{ {rules} }} {accepts} }}
+    }}"""
+
+
+@pytest.mark.parametrize("items", [False, True])
+def test_pattern_without_words(items: bool) -> None:
+    """
+    A pattern needs words for the caller who breaks it, also in the items of a list.
+    """
+    read(field=pattern('[amarre.mesh.v1.accepts]: "a letter"', items=items))
+    with pytest.raises(PolicyError) as ei:
+        read(field=pattern(items=items))
+
+    assert ["AM017"] == [fault.number for fault in ei.value.faults]
+    assert "TryRequest.letter" in str(ei.value)
 
 
 GET = '[google.api.http] { get: "/api/v1/try" } '

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -24,7 +23,7 @@ from auth_svc.sessions.second_factor import SecondFactorPolicy
 from auth_svc.sign_in.addresses import AllowedDomains
 from auth_svc.sign_in.magic_links import LinkRules, SignIn
 from auth_svc.sign_in.passkeys import Passkeys, RelyingParty
-from auth_svc.sign_in.rate_limits import LinkLimits, RateLimits
+from auth_svc.sign_in.rate_limits import RateLimits
 from auth_svc.signing_keys.jwks_endpoint import serve_key_set
 from auth_svc.signing_keys.key_ring import KeyRing
 from auth_svc.storage.counters import SqlCounters
@@ -65,7 +64,7 @@ async def main(settings: AuthSettings) -> None:
         limits = RateLimits(
             SqlCounters(database),
             utc_now,
-            links=_link_limits(settings),
+            links=settings.link_limits(),
             off=settings.rate_limits == "off",
         )
         sign_in = SignIn(
@@ -146,18 +145,6 @@ def _staleness(settings: AuthSettings) -> timedelta:
     life = SessionLife(settings.auth_session_lifetime, settings.auth_session_idle)
     longest = timedelta.max if settings.auth_provider == "embedded" else APPWRITE_STALENESS
     return min(settings.auth_session_cache, life.noted_every, longest)
-
-
-def _link_limits(settings: AuthSettings) -> LinkLimits:
-    default = LinkLimits()
-    overall = settings.auth_links_overall
-    return LinkLimits(
-        per_address=replace(default.per_address, hits=settings.auth_links_per_address),
-        per_client=replace(default.per_client, hits=settings.auth_links_per_client),
-        overall=replace(default.overall, hits=overall),
-        reserved=replace(default.reserved, hits=max(1, overall // 2)),
-        log_ins=replace(default.log_ins, hits=settings.auth_log_ins_per_client),
-    )
 
 
 def _smtp(settings: AuthSettings) -> SmtpServer:

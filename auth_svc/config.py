@@ -13,6 +13,7 @@ from auth_svc.mail.smtp import SmtpServer
 from auth_svc.ports import LONGEST_SESSION
 from auth_svc.sessions.second_factor import RequiredFor
 from auth_svc.sign_in.addresses import AllowedDomains
+from auth_svc.sign_in.rate_limits import Limit, LinkLimits
 from mesh.chassis.config import MeshSettings
 
 
@@ -140,6 +141,19 @@ class AuthSettings(MeshSettings):
             if not re.fullmatch(r"https://[^/?#@\s]+|http://localhost(:[0-9]+)?", origin):
                 raise ValueError(f"{origin!r} is not https://HOST[:PORT]")
         return value
+
+    def link_limits(self) -> LinkLimits:
+        """Return the limits of sign-in links, with the windows that the settings describe."""
+        window, overall = timedelta(minutes=10), self.auth_links_overall
+        per_address, per_client = self.auth_links_per_address, self.auth_links_per_client
+        return LinkLimits(
+            per_address=Limit("links per address", per_address, timedelta(minutes=15)),
+            per_client=Limit("links per client", per_client, window),
+            overall=Limit("links overall", overall, window),
+            reserved=Limit("links reserved", max(1, overall // 2), window),
+            reserved_per_client=Limit("links reserved per client", 3, window),
+            log_ins=Limit("log-ins per client", self.auth_log_ins_per_client, window),
+        )
 
     def passkey_origins(self) -> tuple[str, ...]:
         """Return the origins that may use passkeys; browsers accept localhost but not 127.0.0.1."""

@@ -30,13 +30,13 @@ class LinkLimits:
     a flood from some networks, which exhausts ``overall``, does not stop sign-up from others.
     """
 
-    per_address: Limit = Limit("links per address", 5, timedelta(minutes=15))
-    per_client: Limit = Limit("links per client", 60, timedelta(minutes=10))
+    per_address: Limit
+    per_client: Limit
     """A client may be a whole laboratory behind one IP address."""
-    overall: Limit = Limit("links overall", 600, timedelta(minutes=10))
-    reserved: Limit = Limit("links reserved", 300, timedelta(minutes=10))
-    reserved_per_client: Limit = Limit("links reserved per client", 3, timedelta(minutes=10))
-    log_ins: Limit = Limit("log-ins per client", 200, timedelta(minutes=10))
+    overall: Limit
+    reserved: Limit
+    reserved_per_client: Limit
+    log_ins: Limit
 
 
 class RateLimits:
@@ -52,12 +52,12 @@ class RateLimits:
         counters: Counters,
         clock: Clock,
         *,
-        links: LinkLimits | None = None,
+        links: LinkLimits,
         off: bool = False,
     ) -> None:
         self._counters = counters
         self._clock = clock
-        self._links = links or LinkLimits()
+        self._links = links
         self._off = off
 
     async def count_link_request(self, address: str, client: str) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from auth_svc.config import AuthSettings
 from auth_svc.console import NoConsole
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.ports import Directory, Mail, SessionLife
@@ -93,7 +94,7 @@ class Harness:
     clock: FakeClock
     directory: Directory
     limited: bool = True
-    link_limits: LinkLimits | None = None
+    link_limits: LinkLimits = AuthSettings.model_construct().link_limits()  # noqa: RUF009 - frozen
     operators: tuple[str, ...] = ()
     staleness: timedelta = timedelta(seconds=2)
     second_factor: SecondFactorPolicy = field(default_factory=SecondFactorPolicy)

@@ -64,7 +64,7 @@ def _named_reason(descriptor: Any, violation: Violation) -> str:
     return "" if field is None else str(field.GetOptions().Extensions[pb.violation])
 
 
-def _description(descriptor: Descriptor, violation: Any) -> str:
+def _description(descriptor: Any, violation: Any) -> str:
     """Return what the contract says about a broken pattern instead of the regular expression."""
     if violation.rule_id != "string.pattern":
         return str(violation.message)

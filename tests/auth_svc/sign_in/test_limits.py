@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from prometheus_client import REGISTRY
 
 from auth_svc.errors import InvalidCredentialsError
-from auth_svc.sign_in.rate_limits import Limit, LinkLimits
+from auth_svc.sign_in.rate_limits import Limit
 from mesh.chassis.errors import RateLimitedError
 from tests.auth_svc.harness import Harness, MailedLink
 from tests.auth_svc.sign_in.test_magic_links import sign_up
@@ -18,7 +19,11 @@ from tests.limits import refusals
 def small(harness: Harness) -> Harness:
     """Return Auth with an overall limit of 20 links and a reserve of 10."""
     window = timedelta(minutes=10)
-    links = LinkLimits(overall=Limit("links overall", 20, window), reserved=Limit("r", 10, window))
+    links = replace(
+        harness.link_limits,
+        overall=Limit("links overall", 20, window),
+        reserved=Limit("r", 10, window),
+    )
     return Harness(harness.database, harness.clock, harness.directory, link_limits=links)
 
 

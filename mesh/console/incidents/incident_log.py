@@ -80,7 +80,8 @@ class Incident:
 
     def to_json(self) -> dict[str, Any]:
         """Return the incident as the API shows it."""
-        effects = dict.fromkeys(map(key_of, self.effects))
+        # Other processes or methods with the same alert are part of the cause.
+        effects = dict.fromkeys(key_of(a) for a in self.effects if key_of(a) != key_of(self.alert))
         return {
             "id": self.id,
             "state": "resolved" if self.ended else "firing",

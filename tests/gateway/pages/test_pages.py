@@ -1,6 +1,7 @@
 """Pages as used by a browser without scripts."""
 
 import re
+from pathlib import Path
 
 import pytest
 from amarre.survey.v1 import survey_pb2
@@ -42,6 +43,21 @@ class TestLanguages:
             return {path: sorted(re.findall(r"{(\w+)}", str(texts)))}
 
         assert flat(dict(languages.texts("fr"))) == flat(dict(languages.texts("en")))
+
+    def test_texts_only(self) -> None:
+        """Templates contain no words: placeholders, labels and sentences come from the texts."""
+        words = re.compile(
+            r"""(?:placeholder|title|aria-label|alt)="([^"{]*[A-Za-z][^"]*)\""""
+            r"""|>([^<>{}%]*[A-Za-z]{3}[^<>{}%]*)<"""
+        )
+        templates = Path(languages.__file__).parent / "templates"
+        found = {
+            str(file.relative_to(templates)): "".join(one)
+            for file in templates.rglob("*.html")
+            for one in words.findall(file.read_text())
+        }
+
+        assert {} == found
 
     @pytest.mark.parametrize(
         ("header", "language"),

@@ -167,6 +167,17 @@ class TestIncidentLog:
             found["runbook"],
         )
 
+    def test_same_alert(self) -> None:
+        """
+        The same alert of a proxy, which has the certificate of its service, is not an effect.
+        """
+        process, proxy = (
+            alert("CertificateExpiring", "health", p) for p in ("health", "health-envoy")
+        )
+        (found,) = self.see(process, replace(proxy, message="Of the proxy."))
+
+        assert ([], ["Of the proxy."]) == (found["effects"], found["messages"])
+
     def test_symptom_first(self) -> None:
         """
         A cause found after its symptom takes over the incident and its start.

@@ -1,7 +1,6 @@
 """The mesh as `amarre up` starts it: control actions under load, without losing a call."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -13,7 +12,6 @@ import httpx
 import pytest
 from cryptography import x509
 
-from mesh.local.processes.envoy import Admin
 from tests.sidecars.support.bed import eventually
 from tests.sidecars.support.running import Load, Running, mesh
 
@@ -67,14 +65,12 @@ class TestProcesses:
 
     async def test_connections_are_spread_over_gateways(self, running: Running) -> None:
         """Both gateways get connections to the printed address."""
-        scraped = json.loads((running.data / "state" / "scraped.json").read_text())
-        proxies = {one["process"]: one["url"].rstrip("/") for one in scraped}
         for _ in range(60):
             async with running.client() as client:
                 assert 200 == (await client.get("/healthz")).status_code
 
         for name in ("gateway-envoy", "gateway-2-envoy"):
-            async with Admin(proxies[name].removeprefix("http://")) as admin:
+            async with running.admin(name) as admin:
                 counted = await admin.counters("^http[.]edge_http[.]downstream_rq_total$")
             assert sum(counted.values()) > 5
 
@@ -207,12 +203,17 @@ class TestUnderLoad:
 
     async def test_pause(self, running: Running, ada: httpx.AsyncClient) -> None:
         """
-        If every replica is stopped for so long that two probes time out, as on a machine whose disk
-        is busy, calls wait; none is rejected.
+        If every replica is stopped for so long that each counts as unhealthy, as on a machine whose
+        disk is busy, calls wait; none is rejected.
         """
-        async with Load(ada, LIST, 25) as load:
+        async with Load(ada, LIST, 25) as load, running.admin("gateway-envoy") as admin:
+
+            async def none_is_healthy() -> bool:
+                found = await admin.counters("^cluster[.]survey[.]membership_healthy$")
+                return not sum(found.values())
+
             with stopped(running.pid("survey"), running.pid("survey-2")):
-                await asyncio.sleep(3.2)
+                await eventually(none_is_healthy, "failed probes", within=5)
             await asyncio.sleep(1)
 
         assert [] == load.failures

@@ -94,6 +94,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
         "overload_manager": overload.manager(overload.capacity_of(proxy)),
         "memory_allocator_manager": overload.memory_release(),
         **telemetry.batches(proxy),
+        # Canary analysis reads histograms, which are merged at each flush.
         "stats_flush_interval": "1s",
         # By default, each thread wakes up ten times a second to say that it lives.
         "watchdogs": dict.fromkeys(("main_thread_watchdog", "worker_watchdog"), _WATCHDOG),

@@ -176,7 +176,7 @@ def replica_selection(service: Service, authority: str) -> dict[str, Any]:
     outlier = service.outlier
     return {
         # Unhealthy replicas get no calls, however few are left; if none is left, all get calls
-        # again: a pause of two seconds that makes probes time out is not an outage.
+        # again: a pause of two seconds that makes a probe time out is not an outage.
         "common_lb_config": {
             "healthy_panic_threshold": {"value": 1},
             # Health check results take effect at once, not up to a second later.
@@ -251,12 +251,13 @@ def _breakers(limit: int, service: Service) -> dict[str, Any]:
 
 def _health_check(service: Service, authority: str) -> dict[str, Any]:
     return {
-        "timeout": "1s",
-        "interval": "1s",
-        "no_traffic_interval": "1s",
+        # One probe of two seconds: each costs a call, and is most of what an idle mesh does.
+        "timeout": "2s",
+        "interval": "2s",
+        "no_traffic_interval": "2s",
         # A recovered host is used again soon.
         "unhealthy_interval": "0.250s",
-        "unhealthy_threshold": 2,
+        "unhealthy_threshold": 1,
         "healthy_threshold": 1,
         "grpc_health_check": {"service_name": service.full_name, "authority": authority},
     }

@@ -23,6 +23,7 @@ import httpx
 
 from mesh.local.control.client import send_action
 from mesh.local.data_folder import DataFolder
+from mesh.local.processes.envoy import Admin
 
 AMARRE = str(Path(sys.executable).with_name("amarre"))
 START_SECONDS = 180.0
@@ -52,6 +53,12 @@ class Running:
     def names(self) -> set[str]:
         """Return the names of all processes."""
         return {p["name"] for p in self.ready["processes"]}
+
+    def admin(self, proxy: str) -> Admin:
+        """Return the admin interface of the Envoy named *proxy*."""
+        scraped = json.loads((self.data / "state" / "scraped.json").read_text())
+        url = next(one["url"] for one in scraped if one["process"] == proxy)
+        return Admin(url.rstrip("/").removeprefix("http://"))
 
     async def amarre(self, *arguments: str) -> str:
         """Run a command on this mesh; return its output, or fail."""

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,10 +62,11 @@ def main() -> None:
                 print(_version_of(candidate), candidate)
         return
     found = _state()
-    if _is_current(found, options.python, dev=options.dev):
+    asked = options.python and _resolved(options.python)
+    if _is_current(found, asked, dev=options.dev):
         return
     dev = options.dev or bool(found.get("dev"))
-    interpreter, version = _interpreter(options.python, found)
+    interpreter, version = _interpreter(asked, found)
     print(f"Using Python {version} ({interpreter}) for .venv", flush=True)
     if not found and VENV.exists():
         print("The environment in .venv is incomplete or was moved: creating it again", flush=True)
@@ -124,6 +126,12 @@ def _interpreter(asked: str | None, found: dict[str, Any]) -> tuple[str, str]:
         f"python3.{OLDEST[1]} and python3). Install one (Debian: apt install python3-venv), or "
         "name one: make PYTHON=…"
     )
+
+
+def _resolved(asked: str) -> str:
+    """Return *asked*, or where the version that it names (``python3.12``, ``3.12``) was found."""
+    named = re.fullmatch(r"(?:python)?(3[.][0-9]+)", asked)
+    return (named and _find(named[1])) or asked
 
 
 def _find(version: str) -> str | None:

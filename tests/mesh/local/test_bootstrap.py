@@ -113,6 +113,21 @@ class TestInterpreter:
 
         assert "3.11.2 middle\n3.13.1 new\n" == capsys.readouterr().out
 
+    @pytest.mark.parametrize("asked", ["python3.12", "3.12"])
+    def test_named_version(self, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+        """A version is found among pyenv's even if the command on PATH is an inactive shim."""
+        monkeypatch.setattr(bootstrap, "_candidates", lambda _: ["shim", "versions/3.12.1"])
+        monkeypatch.setattr(bootstrap, "_version_of", {"versions/3.12.1": "3.12.1"}.get)
+
+        assert "versions/3.12.1" == bootstrap._resolved(asked)
+
+    @pytest.mark.parametrize("asked", ["python3.9", "../python", "pypy"])
+    def test_other_command(self, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+        """A command that names no version found is used as it is."""
+        monkeypatch.setattr(bootstrap, "_candidates", lambda _: [])
+
+        assert asked == bootstrap._resolved(asked)
+
     def test_unsupported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A version that is too old is rejected by name."""
         monkeypatch.setattr(bootstrap, "_version_of", lambda python: "3.10.4")

@@ -24,13 +24,13 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_CREDENTIALS = words(
+CREDENTIALS = words(
     "password passwords passwd pwd pw passphrase passcode secret secrets token tokens "
     "authorization cookie cookies credential credentials creds apikey jwt otp totp sessionid "
     "phpsessid jsessionid bearer pin pincode cvv mdp jeton jetons passwort kennwort contrasena "
     "senha"
 )
-_ENDINGS = tuple(
+ENDINGS = tuple(
     words(
         "password passwords passwd passphrase passcode secret secrets token tokens cookie cookies "
         "credential credentials authorization apikey apikeys accesskey secretkey privatekey "
@@ -39,14 +39,15 @@ _ENDINGS = tuple(
     )
 )
 """How the letters of a credential's name end, without separators; digits are ignored."""
-_SUFFIXES = re.compile(r"(?:value|hash|plain|raw|new|old|confirm|confirmation)$")
+SUFFIXES = ("value", "hash", "plain", "raw", "new", "old", "confirmation", "confirm")
+_SUFFIX = re.compile(rf"(?:{'|'.join(SUFFIXES)})$")
 _KEYS = words(
     "api private priv access secret signing encryption master shared session account ssh pgp gpg "
     "hmac tls ssl license deploy auth"
 )
 _CODES = words("recovery backup verification authorization auth mfa security confirmation")
 _ACCOUNTS = words("db database user smtp proxy http truststore keystore admin root")
-_PAIRS = frozenset(
+PAIRS = frozenset(
     {
         *itertools.product(_KEYS, ("key", "keys")),
         *itertools.product(_CODES, ("code", "codes")),
@@ -59,7 +60,7 @@ _PAIRS = frozenset(
     }
 )
 """Adjacent words that name a credential together: ``api_key``, ``recoveryCode``."""
-_WHOLE = words("pass sid sig _csrf csrf xsrf")
+WHOLE = words("pass sid sig _csrf csrf xsrf")
 _DESCRIBES = words(
     "count type name kind length size age expiry expires expired policy changed enabled required "
     "valid status result scheme limit used usage version algorithm issuer lifetime ttl seconds ms "
@@ -76,14 +77,14 @@ _PERSONS = frozenset(
     | {"user.id", "user.name", "user.full_name", "user.email"}
 )
 """OpenTelemetry and Envoy attributes that identify the user."""
-_PERSONAL_ENDINGS = (
+PERSONAL_ENDINGS = (
     *("client_ip", "client_address", "remote_addr", "remote_address", "peer_ip", "real_ip"),
     *("forwarded_for", "header_forwarded", "user_agent", "user_email", "user_id"),
     *("first_name", "last_name", "full_name", "family_name", "given_name"),
     *("phone_number", "date_of_birth", "birth_date", "birthdate"),
 )
 """How names that identify a person end, as words joined by ``_``."""
-_QUERIES = frozenset({"url_query", "http_query", "url_fragment", "http_request_query"})
+QUERIES = frozenset({"url_query", "http_query", "url_fragment", "http_request_query"})
 """Attributes that hold a bare query string; redacted like the query of a URL."""
 _PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename"}
 """Field names so common that an attribute of that name does not imply personal data."""
@@ -97,12 +98,12 @@ def is_credential(key: str) -> bool:
     found = words_of(key)
     if not found or found[-1] in _DESCRIBES or key.lower() in _SESSIONS:
         return False
-    letters = _SUFFIXES.sub("", "".join(word for word in found if not word.isdigit()))
+    letters = _SUFFIX.sub("", "".join(word for word in found if not word.isdigit()))
     return (
-        not _CREDENTIALS.isdisjoint(found)
-        or letters.endswith(_ENDINGS)
-        or not _PAIRS.isdisjoint(itertools.pairwise(found))
-        or key.lower() in _WHOLE
+        not CREDENTIALS.isdisjoint(found)
+        or letters.endswith(ENDINGS)
+        or not PAIRS.isdisjoint(itertools.pairwise(found))
+        or key.lower() in WHOLE
         or key.startswith(("__Host-", "__Secure-"))
     )
 
@@ -112,7 +113,7 @@ def is_personal(key: str) -> bool:
     """Return whether an attribute named *key* identifies a person."""
     prefix, _, name = key.rpartition(".")
     joined = "_".join(words_of(key))
-    if key.lower() in _PERSONS or joined in _QUERIES or joined.endswith(_PERSONAL_ENDINGS):
+    if key.lower() in _PERSONS or joined in QUERIES or joined.endswith(PERSONAL_ENDINGS):
         return True
     # service.name is not a person's name: contract fields do not apply to OpenTelemetry namespaces.
     ours = not prefix or prefix.lower().partition(".")[0] in _OURS

@@ -125,7 +125,7 @@ _FOLLOWED = re.compile(
     r"(\s+(?:is\s+|was\s+)?[\"'`]?)"
     rf"({_OPAQUE}|(?<=\s)[^\s\"'`=:-][^\s\"'`]*)"
 )
-_SHAPES = re.compile(
+SHAPES = (
     r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|gl(?:pat|dt|rt|cbt|ptt|soat|oas|agent|ft|imt)-[\w-]{16,}"
     r"|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{30,}|[srp]k_(?:live|test)_\w{10,}|sk-[\w-]{20,}"
     r"|npm_\w{30,}|pypi-[\w-]{16,}|hf_\w{20,}|do[opr]_v1_\w{32,}|SG\.[\w-]{16,}\.[\w-]{16,}"
@@ -133,10 +133,11 @@ _SHAPES = re.compile(
     r"|shp(?:at|ca|pa|ss)_\w{20,}|sq0\w{3}-[\w-]{20,}|figd_[\w-]{20,}|lin_api_\w{10,}"
     r"|AGE-SECRET-KEY-1\w{10,}|v[1-4]\.(?:local|public)\.[\w-]{10,}"
     r"|(?:standard|dynamic)_[0-9a-f]{32,}|[0-9a-f]{160,}"
-    r"|[0-9A-F]{32}(?:[0-9A-F]{32})?)(?![\w-])"
+    r"|[0-9A-F]{32}(?:[0-9A-F]{32})?)"
 )
 """Credentials recognised by their format: upper-case hexadecimal is a REDCap token, very long
 hexadecimal an Appwrite key."""
+_SHAPED = re.compile(rf"{SHAPES}(?![\w-])")
 
 
 def value(key: str, found: Any) -> Any:
@@ -254,7 +255,7 @@ def _without_secrets(text: str) -> str:
         text = _EMAIL.sub(REDACTED, text)
     if " " in text:
         text = _OPTION.sub(rf"\1{REDACTED}", text)
-    return _SHAPES.sub(REDACTED, _without_named(text) if named else text)
+    return _SHAPED.sub(REDACTED, _without_named(text) if named else text)
 
 
 def _without_named(text: str) -> str:

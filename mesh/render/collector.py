@@ -2,12 +2,13 @@
 The OpenTelemetry Collector: tail sampling of errors and slow calls, and redaction.
 
 Processes sample at the start of a trace and redact their telemetry; the collector does both again,
-for other senders.
+for other senders, with as much of the redaction rule as its patterns can express.
 """
 
 from typing import Any
 
 from mesh.chassis.telemetry import names
+from mesh.contract import redaction_re2
 from mesh.contract.credential_names import personal_names
 from mesh.render.yaml_text import document
 
@@ -16,22 +17,6 @@ Files = dict[str, str]
 SLOW_MILLISECONDS = 1000
 SPANS_A_SECOND = 500
 OWN_METRICS = 8888
-E_MAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"
-TOKEN = r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"  # noqa: S105 - its form, not one
-_NAMES = (
-    r"(?:password|passwd|passphrase|secret|token|(?:api|access|private)[._-]?key|authorization"
-    r"|cookie|credential|jwt)"
-)
-"""How names of credentials end, in any case style; the console's own rule is finer."""
-CREDENTIAL_KEY = rf"(?i){_NAMES}$"
-CREDENTIALS = (
-    rf"(?i){_NAMES}s?=[^\s&;,]{{4,}}",
-    rf"(?i){_NAMES}s?\\?[\"']\s*:\s*\\?[\"'][^\"']+",
-    r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}",
-    r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/@\"']+@",
-)
-"""Credentials in texts: pairs, JSON, authorization schemes, URLs. RE2 has no lookahead."""
-REDCAP_TOKEN = r"\b[0-9A-F]{32}\b|\b[0-9A-F]{64}\b"  # noqa: S105
 
 
 def render() -> Files:
@@ -119,14 +104,15 @@ def _processors() -> dict[str, Any]:
             ],
         },
         "attributes/sensitive": {
-            "actions": [{"key": key, "action": "delete"} for key in sorted(personal_names())]
+            "actions": [
+                *({"key": key, "action": "delete"} for key in sorted(personal_names())),
+                {"pattern": redaction_re2.PERSONS, "action": "delete"},
+            ]
         },
         "redaction": {
             "allow_all_keys": True,
-            # Masks numbers as well, hence no plural: gen_ai.usage.input_tokens is a number.
-            "blocked_key_patterns": [CREDENTIAL_KEY],
-            # The longest match first, so that no part of a credential is left.
-            "blocked_values": [*CREDENTIALS, TOKEN, E_MAIL, REDCAP_TOKEN],
+            "blocked_key_patterns": [*redaction_re2.KEYS],
+            "blocked_values": [*redaction_re2.TEXTS],
             "summary": "silent",
         },
         "batch": {"timeout": "2s", "send_batch_size": 4096, "send_batch_max_size": 8192},

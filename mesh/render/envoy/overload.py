@@ -1,5 +1,6 @@
 """What a proxy gives up, and in which order, before its memory or its connections run out."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from mesh.render.envoy.proxy import Proxy, typed
@@ -22,19 +23,19 @@ class Capacity(NamedTuple):
 
 EDGE = Capacity(connections=10_000, heap_bytes=192 * MIB, memory_bytes=512 * MIB)
 INNER = Capacity(connections=1_000, heap_bytes=128 * MIB, memory_bytes=192 * MIB)
+ISTIO_BYTES = 128 * MIB
+"""What Istio's proxy needs beyond ours: its agent, and the configuration of the whole mesh."""
 _SHRINK, _SHORTEST = 0.2, 0.3
 """Shares of the heap at which timeouts start to shrink, and are shortest."""
 _UNDER_PRESSURE = "2s"
-_WAITS = (
-    "HTTP_DOWNSTREAM_CONNECTION_IDLE",
-    "HTTP_DOWNSTREAM_STREAM_IDLE",
-    "TRANSPORT_SOCKET_CONNECT",
-)
+_HEADERS_WAIT = "HTTP_DOWNSTREAM_STREAM_IDLE"
+_WAITS = ("HTTP_DOWNSTREAM_CONNECTION_IDLE", _HEADERS_WAIT, "TRANSPORT_SOCKET_CONNECT")
 """Timeouts for a request to begin, for its headers, and for the TLS handshake."""
 _ONE_REQUEST = 0.6
 """Share of the heap from which a connection carries one request."""
 _REFUSE = 0.95
 """Share of the heap from which no more connections are accepted."""
+_MONITORS = "envoy.extensions.resource_monitors"
 _HEAP = "envoy.resource_monitors.fixed_heap"
 _RELEASED_PER_SECOND = 64 * MIB
 
@@ -54,29 +55,44 @@ def manager(capacity: Capacity) -> dict[str, Any]:
     Source:
         Envoy, overload manager, "Resource monitors", "Reducing timeouts" and "Load shed points".
     """
-    monitors = "envoy.extensions.resource_monitors"
+    connections = {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": typed(
+            f"{_MONITORS}.downstream_connections.v3.DownstreamConnectionsConfig",
+            max_active_downstream_connections=capacity.connections,
+        ),
+    }
+    return _by_memory(capacity.heap_bytes, _WAITS, connections)
+
+
+def istio_bootstrap(capacity: Capacity) -> dict[str, Any]:
+    """
+    Return what Istio's agent merges into the bootstrap of a proxy.
+
+    That has a limit of connections already. Istio's routes have no timeout of their own for streams
+    that do not move, so that this one stays: it also applies to calls that wait for a response.
+    """
+    waits = [one for one in _WAITS if one != _HEADERS_WAIT]
+    return {
+        "overload_manager": _by_memory(capacity.heap_bytes + ISTIO_BYTES, waits),
+        "memory_allocator_manager": memory_release(),
+    }
+
+
+def _by_memory(heap_bytes: int, waits: Iterable[str], *further: dict[str, Any]) -> dict[str, Any]:
+    heap = {
+        "name": _HEAP,
+        "typed_config": typed(
+            f"{_MONITORS}.fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=heap_bytes
+        ),
+    }
     shorter = typed(
         "envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
-        timer_scale_factors=[{"timer": one, "min_timeout": _UNDER_PRESSURE} for one in _WAITS],
+        timer_scale_factors=[{"timer": one, "min_timeout": _UNDER_PRESSURE} for one in waits],
     )
     return {
         "refresh_interval": "0.25s",
-        "resource_monitors": [
-            {
-                "name": "envoy.resource_monitors.global_downstream_max_connections",
-                "typed_config": typed(
-                    f"{monitors}.downstream_connections.v3.DownstreamConnectionsConfig",
-                    max_active_downstream_connections=capacity.connections,
-                ),
-            },
-            {
-                "name": _HEAP,
-                "typed_config": typed(
-                    f"{monitors}.fixed_heap.v3.FixedHeapConfig",
-                    max_heap_size_bytes=capacity.heap_bytes,
-                ),
-            },
-        ],
+        "resource_monitors": [*further, heap],
         "actions": [
             {
                 "name": "envoy.overload_actions.reduce_timeouts",

@@ -50,6 +50,8 @@ def _mesh_config() -> Resource:
                     "cluster.*upstream_(rq_retry|rq_pending_overflow|rq_total|cx_active)",
                     "cluster.*membership_(healthy|total)",
                     "http.*rbac.*denied",
+                    "listener.*downstream_(global_cx_overflow|cx_overload_reject)",
+                    ".*http_local_rate_limit.rate_limited",
                 ]
             },
             "proxyHeaders": {

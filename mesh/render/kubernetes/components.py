@@ -15,7 +15,7 @@ from mesh.render.envoy.edge import FORGED, PER_ADDRESS
 from mesh.render.istio.edge import CERTIFICATE
 from mesh.render.kubernetes.edge import certificate
 from mesh.render.kubernetes.network import NETWORK_POLICY
-from mesh.render.kubernetes.workloads import MIGRATION
+from mesh.render.kubernetes.workloads import MIGRATION, PROXY_BOOTSTRAP
 from mesh.render.manifest import Files, Resource, inline, kustomization, resource
 
 EXTERNAL_SECRET = "external-secrets.io/v1 ExternalSecret"  # noqa: S105 - a kind
@@ -308,6 +308,7 @@ _OF_THE_EDGE = (
     ("security.istio.io/v1", "AuthorizationPolicy", "deny-by-default"),
     ("telemetry.istio.io/v1", "Telemetry", "default"),
     ("apps/v1", "Deployment", EDGE),
+    ("v1", "ConfigMap", PROXY_BOOTSTRAP),
     ("v1", "Service", EDGE),
     ("v1", "ServiceAccount", EDGE),
     ("policy/v1", "PodDisruptionBudget", EDGE),

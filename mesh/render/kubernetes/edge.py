@@ -4,13 +4,18 @@ from mesh.render.deployment import EDGE, EDGE_NAMESPACE, Deployment
 from mesh.render.environment import SITE
 from mesh.render.envoy import overload
 from mesh.render.istio.edge import CERTIFICATE
-from mesh.render.kubernetes.workloads import PROXY_CONFIG, REPLICAS, proxy_config, restricted
+from mesh.render.kubernetes.workloads import (
+    BOOTSTRAP,
+    PROXY_BOOTSTRAP,
+    PROXY_CONFIG,
+    REPLICAS,
+    proxy_config,
+    restricted,
+)
 from mesh.render.manifest import Files, Resource, resource
 
 HTTP, HTTPS = 8080, 8443
 _MOST_CONNECTIONS = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS"
-_ISTIO_MIB = 128
-"""What Istio's proxy needs beyond ours: its agent, and the configuration of the whole mesh."""
 
 
 def add(files: Files, _: Deployment) -> None:
@@ -72,13 +77,15 @@ def _deployment(labels: dict[str, str]) -> Resource:
     annotations = {
         "inject.istio.io/templates": "gateway",
         PROXY_CONFIG: edge_proxy_config(),
+        BOOTSTRAP: PROXY_BOOTSTRAP,
     }
+    memory = overload.EDGE.memory_bytes + overload.ISTIO_BYTES
     container = {
         "name": "istio-proxy",
         "image": "auto",
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"memory": f"{overload.EDGE.memory_bytes // overload.MIB + _ISTIO_MIB}Mi"},
+            "limits": {"memory": f"{memory // overload.MIB}Mi"},
         },
         "securityContext": restricted(),
         "ports": [

@@ -13,6 +13,26 @@ CALLEE = r"outbound\|\d+\|[^|]*\|([^.;]+)[.;].*"
 POD_MONITOR = "monitoring.coreos.com/v1 PodMonitor"
 
 
+_RENAMED = [
+    {
+        "action": "replace",
+        "sourceLabels": labels,
+        "regex": regex,
+        "replacement": name,
+        "targetLabel": "__name__",
+    }
+    for labels, regex, name in (
+        (["__name__", "authz_enforce_result"], "envoy_http_rbac;denied", "envoy_http_rbac_denied"),
+        (
+            ["__name__"],
+            "envoy_.+_http_local_rate_limit_rate_limited",
+            "envoy_http_local_rate_limit_rate_limited",
+        ),
+    )
+]
+"""Istio's proxies derive other names from the same statistics than plain Envoys."""
+
+
 def component(deployed: Deployment) -> Files:
     """Return the component for clusters with Prometheus Operator."""
     files = Files()
@@ -87,7 +107,8 @@ def _pod_monitor(deployed: Deployment) -> Resource:
                             "regex": CALLEE,
                             "replacement": "$1",
                             "targetLabel": "envoy_cluster_name",
-                        }
+                        },
+                        *_RENAMED,
                     ],
                 }
             ],

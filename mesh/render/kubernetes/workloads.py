@@ -8,6 +8,7 @@ from mesh.render.deployment import (
     APP_NAMESPACE,
     CLUSTER_DOMAIN,
     DRAIN_SECONDS,
+    EDGE_NAMESPACE,
     KEY_SET_PORT,
     MONITORING,
     OPERATOR,
@@ -24,12 +25,15 @@ from mesh.render.environment import (
     probe_command,
     secret_files,
 )
+from mesh.render.envoy import overload
 from mesh.render.manifest import Files, Resource, inline, resource
 
 MIGRATION = "migrate-auth"
 IMAGE = "registry.example.org/amarre"
 REPLICAS, MOST_REPLICAS = 3, 9
 PROXY_CONFIG = "proxy.istio.io/config"
+BOOTSTRAP = "sidecar.istio.io/bootstrapOverride"
+PROXY_BOOTSTRAP = "proxy-bootstrap"
 PROXY_GROUP = 1337
 """The group of Istio's proxy, which can open sockets in folders of this group."""
 HTTPS_PORT = "443"
@@ -55,6 +59,7 @@ def add(files: Files, deployed: Deployment) -> None:
     """Add namespaces and workloads of *deployed* to *files*."""
     for namespace in deployed.namespaces:
         _namespace(files, namespace)
+        _bootstrap(files, namespace)
     for workload in deployed.workloads:
         _account(files, workload.name, workload.namespace)
         _settings(files, deployed, workload)
@@ -75,6 +80,22 @@ def _namespace(files: Files, name: str) -> None:
         "Injects proxies and admits only pods of the restricted profile; both together require "
         "Istio's CNI plugin.",
         resource("v1 Namespace", name, metadata={"labels": labels}),
+    )
+
+
+def _bootstrap(files: Files, namespace: str) -> None:
+    capacity = overload.EDGE if namespace == EDGE_NAMESPACE else overload.INNER
+    merged = json.dumps(overload.istio_bootstrap(capacity), indent=2)
+    files.add(
+        f"config-map-{namespace}-{PROXY_BOOTSTRAP}.yaml",
+        "What the proxies give up before their memory runs out: Istio's agent merges it into their "
+        "bootstrap.",
+        resource(
+            "v1 ConfigMap",
+            PROXY_BOOTSTRAP,
+            namespace,
+            data={"custom_bootstrap.json": merged},
+        ),
     )
 
 
@@ -150,6 +171,7 @@ def annotations(workload: Workload) -> dict[str, str]:
     mount = [{"name": "sockets", "mountPath": SOCKETS}]
     found = {
         PROXY_CONFIG: proxy_config(),
+        BOOTSTRAP: PROXY_BOOTSTRAP,
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(workload.metrics_port),
         "prometheus.io/path": "/metrics",

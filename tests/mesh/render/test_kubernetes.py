@@ -73,7 +73,7 @@ def test_callee_of_a_cluster(name: str, callee: str | None) -> None:
     """
     monitor = yaml.safe_load(FILES["components/monitoring/pod-monitor-mesh.yaml"])
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    (relabeling,) = endpoint["metricRelabelings"]
+    relabeling, *_ = endpoint["metricRelabelings"]
     found = re.fullmatch(relabeling["regex"], name)
 
     assert (["cluster_name"], "envoy_cluster_name") == (

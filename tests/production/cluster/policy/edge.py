@@ -1,5 +1,6 @@
 """Compares the handling of browsers at the edge of mesh/envoy and at Istio's."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.production.cluster.policy.xds import Dump, find
 
 ENVOY = registry.committed("envoy") / "gateway-envoy" / "envoy.yaml"
 EDGE = registry.committed("kubernetes") / "base/deployment-edge.yaml"
+BOOTSTRAP = registry.committed("kubernetes") / "base/config-map-amarre-edge-proxy-bootstrap.yaml"
 WHERE = "edge"
 _OPTIONS = {
     "size of request headers": "max_request_headers_kb",
@@ -42,6 +44,8 @@ def rows(dump: Dump) -> Iterator[Row]:
     told = (first(one, "request_headers_to_add") for one in (local, dump.routes))
     yield Row("the gateway learns when a request arrived", WHERE, *map(_added, told))
     yield Row("clients' connections at once", WHERE, first(static, _CONNECTIONS), _connections())
+    timers = (sorted(find(one, "timer")) for one in (static, _bootstrap()))
+    yield Row("timeouts that shrink while memory runs short", WHERE, *timers)
     requests = _most_requests(static["static_resources"]["clusters"])
     to_gateway = [c for name, c in dump.clusters.items() if "||gateway." in name]
     yield Row("requests at once for one service", WHERE, requests, _most_requests(to_gateway))
@@ -56,6 +60,11 @@ def _connections() -> int:
     annotations = yaml.safe_load(EDGE.read_text())["spec"]["template"]["metadata"]["annotations"]
     config = yaml.safe_load(annotations["proxy.istio.io/config"])
     return int(config["proxyMetadata"]["ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS"])
+
+
+def _bootstrap() -> Any:
+    """Return what the agent of the edge merges into the bootstrap."""
+    return json.loads(yaml.safe_load(BOOTSTRAP.read_text())["data"]["custom_bootstrap.json"])
 
 
 def _ignored(node: Any) -> list[str]:

@@ -31,6 +31,10 @@ DIFFERENCES = {
         "The local edge lifts it once the route is known, and shortens it while memory runs short. "
         "Routes of Istio have no such timeout, so that 60 s must suffice for event streams."
     ),
+    "timeouts that shrink while memory runs short": (
+        "On Istio, the timeout of streams that do not move also ends calls that wait for a "
+        "response, so that it stays as it is; unfinished headers have 10 s in both."
+    ),
     "requests at once for one service": (
         "A limit at the edge would not know how many replicas of the gateway there are; each of "
         "them refuses what has waited too long."

@@ -70,7 +70,7 @@ class Pod:
                 *("-g", PROXY_USER, "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*"),
                 *("-d", "15090,15021,15020"),
             )
-        environment = self._variables(account) | variables
+        environment = self._variables(account) | self._bootstrap() | variables
         self.place.start(
             "proxy",
             *("setpriv", "--reuid", PROXY_USER, "--regid", PROXY_USER, "--clear-groups"),
@@ -79,6 +79,19 @@ class Pod:
             *(agent, "proxy", role, "--domain", f"{self.namespace}.svc.cluster.local"),
             *("--proxyLogLevel=warning", "--log_output_level=default:info"),
         )
+
+    def _bootstrap(self) -> dict[str, str]:
+        """Mount the ConfigMap that the agent merges into the bootstrap, if the pod has one."""
+        volumes = {v["name"]: v for v in self._resource["spec"]["volumes"]}
+        if "custom-bootstrap-volume" not in volumes:
+            return {}
+        name = volumes["custom-bootstrap-volume"]["configMap"]["name"]
+        read = self._cluster.kubectl("-n", self.namespace, "get", "configmap", name, "-o", "json")
+        folder = self.place.folder / "etc/istio/custom-bootstrap"
+        folder.mkdir(parents=True)
+        for key, text in json.loads(read)["data"].items():
+            (folder / key).write_text(text)
+        return {"ISTIO_BOOTSTRAP_OVERRIDE": str(folder / "custom_bootstrap.json")}
 
     def _variables(self, account: str) -> dict[str, str]:
         spec, folder = self._resource["spec"], self.place.folder

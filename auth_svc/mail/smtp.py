@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from email_validator import EmailNotValidError, validate_email
+
 from auth_svc.ports import Clock, Mail
 
 StartTls = Literal["required", "opportunistic", "never"]
@@ -92,12 +94,16 @@ def compose(mail: Mail, sender: str, clock: Clock) -> EmailMessage:
 
 
 def _deliverable(address: str) -> str:
-    """Return *address* with its domain in ASCII, which every server accepts (RFC 5890)."""
-    mailbox, _, domain = address.rpartition("@")
+    """Return *address* with its domain in ASCII, which every server accepts (RFC 5890).
+
+    Not with Python's own codec, which implements IDNA 2003: ``straße.example`` would become
+    ``strasse.example``, which may belong to somebody else.
+    """
     try:
-        return f"{mailbox}@{domain.encode('idna').decode()}"
-    except UnicodeError:
+        found = validate_email(address, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError:
         return address
+    return f"{address.rpartition('@')[0]}@{found.ascii_domain}"
 
 
 def _is_loopback(host: str) -> bool:

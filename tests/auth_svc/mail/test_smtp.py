@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from auth_svc.errors import InvalidEmailError
 from auth_svc.mail.smtp import SmtpServer, compose
+from auth_svc.sign_in.addresses import AllowedDomains
 from mesh.chassis.testing import FakeClock
 from tests.auth_svc.mail.sink import SENDER, Sink, listening, mail, queue
 
@@ -70,6 +72,27 @@ def test_headers_cannot_be_added(clock: FakeClock, to: str) -> None:
     """A line break in an address cannot become a header."""
     with pytest.raises(ValueError, match=r"(?i)linefeed|newline|return"):
         compose(mail(clock, to), SENDER, clock)
+
+
+@pytest.mark.parametrize(
+    ("domain", "ascii_domain"),
+    [
+        ("straße.example", "xn--strae-oqa.example"),
+        ("βόλος.example", "xn--nxasmm1c.example"),
+        ("universität.example", "xn--universitt-y5a.example"),
+        ("example.org", "example.org"),
+    ],
+)
+def test_domain_of_the_mail(clock: FakeClock, domain: str, ascii_domain: str) -> None:
+    """Mail goes to the domain that may sign in, not to the one of IDNA 2003.
+
+    Source:
+        RFC 5891; the deviation characters are those of UTS 46, section 4.1.
+    """
+    assert compose(mail(clock, f"ada@{domain}"), SENDER, clock)["To"] == f"ada@{ascii_domain}"
+    assert AllowedDomains([domain]).parse(f"ada@{domain}")
+    with pytest.raises(InvalidEmailError):
+        AllowedDomains([domain]).parse("ada@strasse.example")
 
 
 class TestServer:

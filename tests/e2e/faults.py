@@ -152,7 +152,9 @@ def redcap(mesh: Mesh, **faults: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def locked(mesh: Mesh, name: str) -> Iterator[None]:
     """Another program that holds the lock on the database of *name*."""
-    database = sqlite3.connect(mesh.data / "state" / f"{name}.sqlite", isolation_level=None)
+    path = mesh.data / "state" / f"{name}.sqlite"
+    # Writers of the service are ahead of it.
+    database = sqlite3.connect(path, timeout=60, isolation_level=None)
     with contextlib.closing(database):
         database.execute("BEGIN IMMEDIATE")
         yield

@@ -302,7 +302,7 @@ def whole_way(ready: Mapping[str, Any], email: str) -> None:
         assert csv.headers["content-type"].startswith("text/csv")
         assert "Emmy Noether" in csv.text
         pdf = ada.send("GET", "/api/v1/surveys/pdf", params={"record_id": request})
-        assert pdf.content.startswith(b"%PDF-")
+        assert pdf.content.startswith(b"%PDF-"), pdf.text[:500]
         assert pdf.headers["content-disposition"].startswith("attachment")
         ada.data("POST", "/api/v1/auth/logout")
         assert ada.send("GET", "/api/v1/me").status_code == 401

@@ -6,43 +6,32 @@ run side by side.
 """
 
 import asyncio
-import itertools
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
 
 import grpc
 import httpx
-from amarre.auth.v1 import auth_service_pb2 as auth
-from amarre.auth.v1.auth_service_pb2_grpc import AuthServiceStub
 from amarre.survey.v1 import survey_service_pb2 as survey
 from amarre.survey.v1.survey_service_pb2_grpc import SurveyServiceStub
 
 from mesh import topology
 from mesh.chassis.testing import free_port
-from mesh.contract import policy
 from tests.auth_svc.test_program import environment
 from tests.e2e import faults as e2e
 from tests.observability.servers import running, wait_for
 from tests.production.telemetry import machine
 from tests.production.telemetry.patient import Patient, repeated
+from tests.production.telemetry.sign_in_faults import (
+    guessed_links,
+    locked_database,
+    silent_mail_server,
+)
 
-OVERALL = 600
-"""Sign-in links in 10 minutes, before the reserve is used."""
-REFILLED = 30
-"""One more becomes available each second."""
-LIMITED = 'amarre_auth_rate_limited_total{limit="links overall"} > 0'
-LOG_IN = policy.load().method("auth.LogIn")
-WAITING = 30
-GUESSES = 300
-AT_ONCE = 8
-SIGN_INS = 120
-"""Concurrent calls of each of three callers: together more than Auth admits."""
 STREAMS = 24
 """Event streams of one client, which may have 20."""
 
@@ -68,22 +57,12 @@ def wrong_methods(patient: Patient) -> Iterator[None]:
     and states some of which take too long.
     """
     with (
-        injected(patient, "survey.GetLink", abort="UNIMPLEMENTED"),
-        injected(patient, "survey.GetPdf", abort="INTERNAL"),
-        injected(patient, "survey.ListRequests", delay_ms=1500, percent=15),
-        injected(patient, "health.GetStatus", delay_ms=700, percent=15),
+        patient.injected("survey.GetLink", abort="UNIMPLEMENTED"),
+        patient.injected("survey.GetPdf", abort="INTERNAL"),
+        patient.injected("survey.ListRequests", delay_ms=1500, percent=15),
+        patient.injected("health.GetStatus", delay_ms=700, percent=15),
     ):
         yield
-
-
-@contextmanager
-def injected(patient: Patient, method: str, **arguments: Any) -> Iterator[None]:
-    """A fault of `amarre fault add`."""
-    patient.control("fault add", method=method, **arguments)
-    try:
-        yield
-    finally:
-        patient.control("fault clear", method=method)
 
 
 def slow_redcap(patient: Patient) -> AbstractContextManager[None]:
@@ -104,89 +83,6 @@ def failing_redcap(patient: Patient) -> AbstractContextManager[None]:
 def hung_service(patient: Patient) -> AbstractContextManager[None]:
     """A process of Survey that hangs."""
     return e2e.hung(patient.mesh, "survey")
-
-
-@contextmanager
-def guessed_links(patient: Patient) -> Iterator[None]:
-    """Somebody who guesses secrets, and a flood of sign-ups, from many networks."""
-
-    async def guess(stub: Any, number: int) -> None:
-        secret, client = f"{number:064x}", _network(number)
-        await stub.LogIn(auth.LogInRequest(user_id="ada", secret=secret, client_address=client))
-
-    def noticed() -> bool:
-        asyncio.run(_repeated(patient, guess, GUESSES))
-        return bool(patient.site.query('ALERTS{alertname="SignInsFailing"}'))
-
-    # The first guesses create the series: up to its first sample, Prometheus sees no increase.
-    wait_for("failed sign-ins", noticed)
-    # Those that Survey refuses cost less, and count.
-    with injected(patient, "survey.FindContact", abort="PERMISSION_DENIED"):
-        asyncio.run(_repeated(patient, _sign_up, OVERALL))
-        while not patient.site.query(LIMITED):
-            asyncio.run(_repeated(patient, _sign_up, REFILLED))
-    yield
-
-
-async def _sign_up(stub: Any, number: int) -> None:
-    email = f"flood-{number}@example.org"
-    await stub.SignUp(auth.SignUpRequest(email=email, client_address=_network(number)))
-
-
-async def _repeated(
-    patient: Patient, call: Callable[[Any, int], Awaitable[None]], count: int
-) -> None:
-    """Make *call* with *count* numbers that were not used before."""
-    at_once = asyncio.Semaphore(AT_ONCE)
-
-    async def once(stub: Any, number: int) -> None:
-        async with at_once:
-            with suppress(grpc.aio.AioRpcError):
-                await call(stub, number)
-
-    async with patient.calls("auth") as channel:
-        stub = AuthServiceStub(channel)
-        await asyncio.gather(*(once(stub, next(_numbers)) for _ in range(count)))
-
-
-_numbers = itertools.count()
-
-
-def _network(number: int) -> str:
-    return f"10.{number // 250 // 250}.{number // 250 % 250}.{number % 250}"
-
-
-@contextmanager
-def locked_database(patient: Patient) -> Iterator[None]:
-    """A program that holds the lock on Auth's database, and more sign-ins than Auth admits."""
-
-    async def sign_ins() -> None:
-        async with patient.calls("auth") as channel:
-            await asyncio.gather(*(sign_in(channel, number) for number in range(SIGN_INS)))
-
-    async def sign_in(channel: grpc.aio.Channel, number: int) -> None:
-        request = auth.LogInRequest(
-            user_id="ada", secret=f"{number:064x}", client_address=f"10.8.0.{number}"
-        )
-        # All together would also end together.
-        await asyncio.sleep(LOG_IN.deadline_seconds * number / SIGN_INS)
-        for _ in range(10):
-            with suppress(grpc.aio.AioRpcError):
-                await AuthServiceStub(channel).LogIn(request)
-            await asyncio.sleep(1)
-
-    with e2e.locked(patient.mesh, "auth"), repeated(sign_ins, sign_ins, sign_ins):
-        yield
-
-
-@contextmanager
-def silent_mail_server(patient: Patient) -> Iterator[None]:
-    """A mail server that accepts connections and never speaks, and researchers who sign up."""
-    with e2e.hung(patient.mesh, "outbox"):
-        # Those that come while REDCap is at fault get no mail.
-        while not patient.site.query("sum(amarre_auth_mails_waiting) > 20"):
-            asyncio.run(_repeated(patient, _sign_up, WAITING))
-        yield
 
 
 @contextmanager

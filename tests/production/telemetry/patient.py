@@ -69,6 +69,15 @@ class Patient:
         folder = DataFolder(self.site.mesh.data)
         asyncio.run(send_action(folder, action, lambda _: None, **arguments))
 
+    @contextmanager
+    def injected(self, method: str, **arguments: Any) -> Iterator[None]:
+        """Inject a fault as ``amarre fault add`` does, and remove it at the end."""
+        self.control("fault add", method=method, **arguments)
+        try:
+            yield
+        finally:
+            self.control("fault clear", method=method)
+
     def metrics(self, process: str) -> str:
         """Return the address of the metrics of *process*, HOST:PORT."""
         content = json.loads(DataFolder(self.site.mesh.data).scraped.read_text())

@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +25,8 @@ PACE = Pace(15)
 """Fifteen times faster than in production: a window of 5 minutes takes 20 seconds."""
 PERSON = "planted.canary"
 """The name in an address that no signal may have."""
+READ_SECONDS = 0.5
+"""How long mails may have been delivered before they are known."""
 OBSERVABILITY = registry.ROOT / "mesh/observability"
 
 
@@ -61,6 +65,9 @@ class Site:
         self.programs: dict[str, subprocess.Popen[str]] = {}
         self.mesh: Running
         self.webhook = ""
+        self._reading = Lock()
+        self._read_at = 0.0
+        self._subjects: list[str] = []
 
     def refuses(self, page: dict[str, Any]) -> bool:
         """Return whether the receiver of *page* refuses it now."""
@@ -236,9 +243,22 @@ class Site:
             if alert["status"] == status
         }
 
+    def state(self, alert: str) -> str:
+        """Return what Prometheus and Alertmanager know about *alert*."""
+        known = self.query(f'ALERTS{{alertname="{alert}"}}')
+        states = sorted({one["metric"]["alertstate"] for one in known})
+        url = f"http://{self.at['alertmanager']}/api/v2/alerts"
+        held = [one["status"] for one in get(url, filter=f'alertname="{alert}"')]
+        return f"{states or 'inactive'}, {held or 'not notified'}"
+
     def subjects(self) -> list[str]:
-        """Return the subjects of all mails."""
-        return [mail["subject"] for mail in get(f"http://{self.at['mails']}/messages")]
+        """Return the subjects of all mails, which many threads ask for."""
+        with self._reading:
+            if time.monotonic() - self._read_at > READ_SECONDS:
+                mails = get(f"http://{self.at['mails']}/messages")
+                self._subjects = [mail["subject"] for mail in mails]
+                self._read_at = time.monotonic()
+            return self._subjects
 
     def mailed(self) -> set[str]:
         """Return the names of the alerts of which a mail told that they fire."""

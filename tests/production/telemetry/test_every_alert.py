@@ -14,7 +14,7 @@ from mesh.contract import policy
 from mesh.render.rules import alerts_of
 from mesh.render.rules.alert import Severity
 from tests.observability.servers import wait_for
-from tests.production.telemetry import faults, machine
+from tests.production.telemetry import faults, machine, sign_in_faults
 from tests.production.telemetry.conftest import opened
 from tests.production.telemetry.faults import Chain, Fault
 from tests.production.telemetry.patient import Patient, traffic
@@ -47,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[
     """What each fault did not deliver, after all of them are over."""
     site = Site(tmp_path_factory.mktemp("faults"), LONGEST_SECONDS)
     found: dict[str, set[str]] = {}
-    with opened(site, AMARRE_RATE_LIMITS="on"), traffic(site):
+    with opened(site, **sign_in_faults.SETTINGS), traffic(site):
         patient = Patient(site)
         wait_for("traffic", lambda: site.query("service_method:amarre_calls:rate5m > 0"))
 
@@ -70,11 +70,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[
 
 
 def missing(site: Site, names: frozenset[str]) -> set[str]:
-    """Wait until alerts have been delivered; return those that have not."""
+    """Wait until alerts have been delivered; return those that have not, with their state."""
     try:
         wait_for("delivery", lambda: not undelivered(site, names))
     except AssertionError:
-        return undelivered(site, names)
+        return {f"{name}: {site.state(name)}" for name in undelivered(site, names)}
     return set()
 
 

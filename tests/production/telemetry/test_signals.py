@@ -100,11 +100,13 @@ def test_service_graph(site: Site) -> None:
 
 def test_nothing_personal(site: Site) -> None:
     """
-    No exported signal contains an address, a name, a token, a cookie or a link.
+    No exported span, log line or series contains an address, a name, a token, a cookie or a link.
     """
+    texts = {"series": json.dumps(site.query('{job=~"amarre|envoy"}'), ensure_ascii=False)}
     for name in ("traces", "logs"):
         wait_for(name, site.sent(name).is_file)
-        text = site.sent(name).read_text()
+        texts[name] = site.sent(name).read_text()
+    for name, text in texts.items():
         assert len(text) > 10_000
         found = {kind: re.findall(pattern, text)[:3] for kind, pattern in PERSONAL.items()}
         assert {} == {kind: hits for kind, hits in found.items() if hits}, name

@@ -47,14 +47,25 @@ _LONG = f"(?:{_any({*ENDINGS, *_OTHERS} - _COUNTED)}|{_pairs()})"
 """Names that are recognised without the start of a word."""
 _SHORT = _any(CREDENTIALS - {*ENDINGS} - _COUNTED)
 _CAPITALISED = _any(word.capitalize() for word in CREDENTIALS - {*ENDINGS} - _COUNTED)
-_NAME = rf"(?i:[\w.-]*{_LONG}|\b(?:[\w.-]*[._-])?{_SHORT})(?i:{_ENDED})\d{{0,4}}"
-"""The name of a credential in a text."""
+_NAME = rf"(?i:{_LONG}|(?:\b|_){_SHORT})(?i:{_ENDED})\d{{0,4}}"
+"""The end of the name of a credential in a text: without backtracking, the search for what
+precedes it would take ten times as long."""
 _CLOSED = r"(?:\[\]|\]|%5D)?\\{0,4}[\"'`]?"
 _OPEN = r"\s{0,3}[\[{(]?\s?b?\\{0,4}[\"'`]"
 _IS = r"(?:=>|:=|[=:＝]|%(?:25)*3D)"
 _WORD = r"[^\s\"'`&;,<>()\[\]{}]"
 _LETTERS = r"[\w+/=.~!$*-]"
 _OPAQUE = rf"(?:{_LETTERS}*[A-Z]{_LETTERS}*\d{_LETTERS}*|{_LETTERS}*\d{_LETTERS}*[A-Z]{_LETTERS}*)"
+_PAIRS = (
+    rf"{_IS}{_OPEN}[^\"'`\\]{{2,}}",
+    rf"(?:=>|:=|[=＝]|%(?:25)*3D)\s{{0,3}}[^\s\"'`&;,<>()\[\]{{}}*$?]{_WORD}{{3,}}",
+    rf":\s{{0,3}}{_WORD}*[0-9A-Z]{_WORD}*",
+    r"[:=]\s{0,3}[\[{][^\[\]{}]*[A-Za-z][^\[\]{}]*",
+    r",\s*b?[\"'][^\"']*[0-9A-Z][^\"']*",
+)
+"""What follows the name: a quoted value, one behind an equals sign, one behind a colon that does
+not look like a word, a list or object, the next element of a list."""
+_FOLLOWED = rf"\s+(?:(?i:is|was)\s+)?[\"'`]?{_OPAQUE}"
 _LABEL = r"[^\s@\"'<>(),:;\[\]/.%=]+"
 
 KEYS = (
@@ -88,18 +99,12 @@ TEXTS = (
     r"(?i)%(?:25)*3F[\w.~-]{1,64}%(?:25)*3D[^\s\"'<>]+",
     # Name and value as fields.
     (
-        rf"(?i:\b(?:key|name))[\"']?\s*[:=]\s*[\"']?{_NAME}[\"']?\s*,?\s*[\"']?(?i:value)[\"']?"
+        rf"(?i:\b(?:key|name))[\"']?\s*[:=]\s*[\"']?[\w.-]*{_NAME}[\"']?\s*,?\s*[\"']?(?i:value)[\"']?"
         r"\s*[:=]\s*(?:\{[^{}]*|[\"'][^\"']+)"
     ),
-    # Pairs: quoted, behind an equals sign, or behind a colon if it does not look like a word.
-    rf"{_NAME}{_CLOSED}\s{{0,3}}{_IS}{_OPEN}[^\"'`\\]{{2,}}",
-    rf"{_NAME}{_CLOSED}\s{{0,3}}(?:=>|:=|[=＝]|%(?:25)*3D)\s{{0,3}}[^\s\"'`&;,<>()\[\]{{}}*$?]{_WORD}{{3,}}",
     rf"\b(?i:{_any(WHOLE)})={_WORD}{{4,}}",
-    rf"{_NAME}{_CLOSED}\s{{0,3}}:\s{{0,3}}{_WORD}*[0-9A-Z]{_WORD}*",
-    rf"{_NAME}{_CLOSED}\s{{0,3}}[:=]\s{{0,3}}[\[{{][^\[\]{{}}]*[A-Za-z][^\[\]{{}}]*",
-    rf"[\"']{_NAME}[\"']\s*,\s*b?[\"'][^\"']*[0-9A-Z][^\"']*",
-    rf"<(?:[\w.-]+:)?{_NAME}(?:\s[^<>]*)?>[^<>]+",
-    rf"{_NAME}\s+(?:(?i:is|was)\s+)?[\"'`]?{_OPAQUE}",
+    rf"<(?:[\w.-]+:)?[\w.-]*{_NAME}(?:\s[^<>]*)?>[^<>]+",
+    rf"{_NAME}(?:{_CLOSED}\s{{0,3}}(?:{'|'.join(_PAIRS)})|{_FOLLOWED})",
     SHAPES,
     # E-mail addresses, last: they may be parts of what is above.
     (

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from mesh.contract import redaction_re2
+from mesh.contract.credential_names import is_credential, is_personal
 from mesh.render import collector
 from tests.mesh.contract.redaction_corpus import (
     HARMLESS,
@@ -101,3 +102,14 @@ def test_collector() -> None:
     assert [*redaction_re2.TEXTS] == processors["redaction"]["blocked_values"]
     deletes = processors["attributes/sensitive"]["actions"]
     assert {"pattern": redaction_re2.PERSONS, "action": "delete"} in deletes
+
+
+def test_not_searched() -> None:
+    """
+    What the Collector does not search is neither text nor named like a credential or a person.
+    """
+    ignored = collector.configuration()["processors"]["redaction"]["ignored_keys"]
+    assert len(ignored) > 20
+    free = {"exception.message", "url.path", "url.full", "http.url", "user_agent", "event.name"}
+    assert free.isdisjoint(ignored)
+    assert [] == [name for name in ignored if is_credential(name) or is_personal(name)]

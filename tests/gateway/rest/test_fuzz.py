@@ -155,3 +155,66 @@ def test_any_bytes(data: bytes) -> None:
 def test_any_value(value: object) -> None:
     """Valid JSON is read correctly."""
     assert value == parse(json.dumps(value).encode())
+
+
+HEADERS = [
+    *("cookie", "host", "origin", "accept", "accept-language", "accept-encoding", "user-agent"),
+    *("last-event-id", "content-type", "content-encoding", "idempotency-key", "sec-fetch-site"),
+    *("x-forwarded-for", "x-request-id", "traceparent", "sec-fetch-mode", "if-none-match", "range"),
+]
+HEADER_TEXT = st.one_of(
+    st.binary(max_size=80).map(lambda data: bytes(c for c in data if c == 9 or 31 < c != 127)),
+    st.text('gzip;q=01.*,-/"= nulhttps:[]%@\\', max_size=40).map(str.encode),
+    st.sampled_from([NAME.encode() + b"=" + c * 20 for c in (b"a", b"\xe9", b'"', b";", b"=")]),
+)
+SERVED = [
+    *(("GET", path) for path in ("/", "/api/v1/me", "/api/v1/surveys/list", "/static/live.js")),
+    *(("POST", path) for path in ("/signup", "/api/v1/auth/login", "/requests", "/logout")),
+]
+
+
+@pytest.mark.parametrize("name", HEADERS)
+async def test_any_header(world: World, name: str) -> None:
+    """Any value of a header is accepted or is a client error, of pages, files and forms."""
+    examples: list[tuple[tuple[str, str], bytes]] = []
+
+    @settings(QUIET, max_examples=25)
+    @given(request=st.sampled_from(SERVED), value=HEADER_TEXT)
+    def collect(request: tuple[str, str], value: bytes) -> None:
+        examples.append((request, value))
+
+    collect()
+    for (verb, path), value in examples:
+        world.sign_in()
+        given_headers = {
+            b"cookie": world.http.headers["cookie"].encode(),
+            b"host": b"localhost",
+            b"sec-fetch-site": b"same-origin",
+            name.encode(): value,
+        }
+        status = await asyncio.wait_for(answered(world, verb, path, given_headers), 20)
+        assert status < 500, (verb, path, value)
+
+
+async def answered(world: World, verb: str, path: str, headers: dict[bytes, bytes]) -> int:
+    """Return the status of the response to a request with the body ``{}``."""
+    sent: list[Any] = []
+    received = iter([{"type": "http.request", "body": b"{}"}])
+
+    async def receive() -> Any:
+        return next(received, None) or await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": verb,
+        "path": path,
+        "scheme": "http",
+        "query_string": b"",
+        "client": ("127.0.0.1", 1),
+        "headers": [*headers.items()],
+    }
+    await world.gateway.app(scope, receive, send)
+    return int(sent[0]["status"])

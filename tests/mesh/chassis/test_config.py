@@ -3,8 +3,14 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from mesh.chassis.config import MeshSettings
 
 PROGRAM = (
     "from mesh.chassis.config import MeshSettings, load_or_exit; "
@@ -66,3 +72,13 @@ def test_duration_without_a_unit(text: str) -> None:
     assert f"AMARRE_DRAIN_TIMEOUT holds {text!r}" in refused.stderr
     assert text == "PT" or "such as 500ms, 10s, 5m, 2h or 7d" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@given(st.text("0123456789.mshdPTYWe+-_ ١", max_size=24) | st.text(max_size=12))
+def test_any_duration(text: str) -> None:
+    """Any text is a duration that is not negative, or is rejected."""
+    try:
+        found = MeshSettings(drain_timeout=text).drain_timeout  # type: ignore[arg-type]
+    except ValidationError:
+        return
+    assert found >= timedelta(0)

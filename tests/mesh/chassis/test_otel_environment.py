@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh.chassis.otel_environment import (
     OtelVariableError,
@@ -51,6 +53,21 @@ class TestEndpoint:
         """An ambiguous endpoint is rejected with the name of its variable."""
         with pytest.raises(OtelVariableError, match=URL):
             endpoint({URL: text})
+
+    @given(
+        st.text("htps:/localhost.[]%@?#0123456789- \t\x00é١", max_size=40) | st.text(max_size=20)
+    )
+    def test_any_text(self, text: str) -> None:
+        """Any text is an endpoint, none at all, or rejected with the name of its variable."""
+        try:
+            found = endpoint({URL: text})
+        except OtelVariableError as error:
+            found = None
+            message = str(error)
+        else:
+            message = URL
+        assert URL in message
+        assert found is None or str(found).startswith(("http://", "https://"))
 
     def test_password(self) -> None:
         """The message does not repeat a password."""

@@ -18,6 +18,9 @@ ORDER = """fetch("/api/orders", {
   headers: {"content-type": "application/json"},
   body: JSON.stringify({order: "restart", service: "nobody"}),
 }).then(answer => answer.text())"""
+WIDE_TABLES = """[...document.querySelectorAll("main table")]
+  .filter(one => one.scrollWidth > one.parentElement.clientWidth + 1)
+  .map(one => `wider than a phone: ${one.innerText.slice(0, 80)}`)"""
 RUNBOOK = "/runbooks/backup-old.md"
 
 pytestmark = [pytest.mark.browser, needs(AXE)]
@@ -49,6 +52,8 @@ def faults(page: Page) -> list[str]:
         ]
         if page.evaluate(WIDER):
             found.append(f"{page.url} {scheme} {width}: wider than the screen")
+        if width < 640:
+            found += [f"{page.url}: {one}" for one in page.evaluate(WIDE_TABLES)]
     return found
 
 

@@ -122,7 +122,7 @@ def rank_of_span(db: sqlite3.Connection, trace_id: bytes, span_id: bytes) -> dic
         " ORDER BY start DESC LIMIT ?) WHERE name = ? AND kind = ? LIMIT ?",
         (service, SEARCHED, name, kind, MOST_RANKED),
     )
-    return _rank(own, others)
+    return _rank(own, others) | {"searched": SEARCHED}
 
 
 def _rank(own: int, rows: Iterable[tuple[int]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +16,8 @@ from mesh.chassis.errors import from_rpc_error
 from survey_svc.export import workbook
 from tests.survey_svc.sandbox import Sandbox, request_row
 from tests.survey_svc.world import World, reason_of
+
+ROOT = Path(__file__).parents[3]
 
 
 class TestExportData:
@@ -166,6 +169,13 @@ class TestWorkbook:
 
         assert "codebook.xlsx" == name
         assert ["Codebook"] == openpyxl.load_workbook(io.BytesIO(data)).sheetnames
+
+    @pytest.mark.parametrize(
+        "file", ["gateway/pages/texts/en.yaml", "protos/amarre/survey/v1/survey_service.proto"]
+    )
+    def test_stated_limit(self, file: str) -> None:
+        """The page and the contract state the limit of a workbook."""
+        assert f"t most {workbook.MAX_ROWS:,} requests" in (ROOT / file).read_text()
 
     async def test_too_many(
         self, world: World, sandbox: Sandbox, user: str, monkeypatch: pytest.MonkeyPatch

@@ -66,7 +66,9 @@ async def test_rank(browser: Browser, running: Running) -> None:
     await page.goto(f"{running.url}/traces/{trace}?filter=broken")
     await page.locator(".span").last.click()
 
-    await expect(page.locator(".detail")).to_contain_text("slower than 99 % of 429 (p50 51")
+    await expect(page.locator(".detail")).to_contain_text(
+        "slower than 99 % of 429 of its kind within the last 20,000 spans of its service (p50 51"
+    )
 
 
 async def test_exemplars(browser: Browser, running: Running) -> None:

@@ -23,7 +23,17 @@ export const s = (tag, properties, ...children) => make(document.createElementNS
 /** Replaces the content of an element. */
 export function show(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter(Boolean));
+  for (const one of element.querySelectorAll("table")) labelled(one);
   return element;
+}
+
+/** Gives each cell of a table the heading of its column, which a phone shows before the cell. */
+function labelled(table) {
+  const names = [...(table.tHead?.rows[0]?.cells ?? [])].map((cell) => cell.textContent);
+  for (const { parentNode, cells } of table.rows) {
+    if (parentNode !== table.tHead && cells.length === names.length) for (const [at, cell] of [...cells].entries()) cell.dataset.label = names[at];
+  }
+  return table;
 }
 
 /** Replaces the content of an element and restores focus and scroll position. */
@@ -54,7 +64,7 @@ export function page(name, rows, again) {
 export function table(title, columns, rows, cells, none, ...after) {
   const [shown, more] = page(title, rows, () => section.replaceWith(table(title, columns, rows, cells, none, ...after)));
   const section = h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
-    rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, shown.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none), more);
+    rows.length ? scrolls(title, "", labelled(h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, shown.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell)))))))) : empty(none), more);
   return section;
 }
 

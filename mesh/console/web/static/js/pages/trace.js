@@ -94,7 +94,10 @@ export async function trace(main, { signal, keep, query }, id) {
 }
 
 /** Describes a rank: how many of its kind a duration exceeds, and their percentiles. */
-const ranked = ({ among, slowerThan, p50Ms, p95Ms, p99Ms }) => (among < 2 ? "the only one of its kind" : `slower than ${percent(slowerThan, 0)} of ${count(among)} (p50 ${ms(p50Ms)}, p95 ${ms(p95Ms)}, p99 ${ms(p99Ms)})`);
+function ranked({ among, slowerThan, p50Ms, p95Ms, p99Ms, searched }) {
+  const within = searched ? ` of its kind within the last ${count(searched)} spans of its service` : "";
+  return among < 2 ? `the only one${within || " of its kind"}` : `slower than ${percent(slowerThan, 0)} of ${count(among)}${within} (p50 ${ms(p50Ms)}, p95 ${ms(p95Ms)}, p99 ${ms(p99Ms)})`;
+}
 
 /** Returns the spans that match a text, and those above them. */
 function matching(spans, filter) {

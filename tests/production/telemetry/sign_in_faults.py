@@ -18,7 +18,8 @@ LOG_IN = policy.load().method("auth.LogIn")
 SETTINGS = {"AMARRE_RATE_LIMITS": "on", "AMARRE_AUTH_LINKS_OVERALL": "120"}
 """Of the mesh: a fifth of the sign-in links that are available to all clients by default."""
 WAITING = 30
-FLOOD = 10
+FLOOD, PAUSE_SECONDS = 10, 0.1
+"""Guesses, and sign-ups, before each pause: more would take the processors from other tests."""
 AT_ONCE = 8
 SIGN_INS = 120
 """Concurrent calls of each of three callers: together more than Auth admits."""
@@ -58,7 +59,10 @@ async def _repeated(
     *,
     again: bool = False,
 ) -> None:
-    """Make *call* with *count* numbers that were not used before, and *again* until cancelled."""
+    """
+    Make *call* with *count* numbers that were not used before, and *again* after pauses, until
+    cancelled.
+    """
     at_once = asyncio.Semaphore(AT_ONCE)
 
     async def once(stub: Any, number: int) -> None:
@@ -72,6 +76,7 @@ async def _repeated(
             await asyncio.gather(*(once(stub, next(_numbers)) for _ in range(count)))
             if not again:
                 return
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 _numbers = itertools.count()
@@ -95,7 +100,7 @@ def locked_database(patient: Patient) -> Iterator[None]:
         )
         # All together would also end together.
         await asyncio.sleep(LOG_IN.deadline_seconds * number / SIGN_INS)
-        for _ in range(10):
+        while True:
             with suppress(grpc.aio.AioRpcError):
                 await AuthServiceStub(channel).LogIn(request)
             await asyncio.sleep(1)

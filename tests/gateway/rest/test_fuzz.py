@@ -26,6 +26,9 @@ from mesh.contract import openapi, policy
 from tests.gateway.conftest import World
 
 DOCUMENT = openapi.document(policy.load())
+LATE = frozenset({503, 504})
+"""Statuses of requests that a busy machine delayed beyond a deadline, 1 s for a session. A second
+attempt shows whether the request itself is the cause."""
 QUIET = settings(
     max_examples=15,
     deadline=None,
@@ -92,15 +95,20 @@ async def test_as_documented(
     operation = schemathesis.openapi.from_dict(DOCUMENT)[path][verb]
     secret, user = next(iter(world.auth.sessions.items()))
 
+    def asked(case: "schemathesis.Case[Any]") -> Any:
+        world.auth.sessions[secret] = user  # Log-out would end it for the rest.
+        return case.call(
+            base_url=address, headers={"sec-fetch-site": "same-origin"}, cookies={NAME: secret}
+        )
+
     @QUIET
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: "schemathesis.Case[Any]") -> None:
         # What is longer than a request line may be never reaches the application.
         assume(len(json.dumps(case.query or {}, default=str)) < HEADER_BYTES // 8)
-        world.auth.sessions[secret] = user  # Log-out would end it for the rest.
-        response = case.call(
-            base_url=address, headers={"sec-fetch-site": "same-origin"}, cookies={NAME: secret}
-        )
+        response = asked(case)
+        if response.status_code in LATE:
+            response = asked(case)
         assert response.status_code < 500
         assert {"data", "error"} == set(json.loads(response.content))
         case.validate_response(response, checks=CHECKS)
@@ -185,19 +193,20 @@ async def test_any_header(world: World, name: str) -> None:
 
     collect()
     for (verb, path), value in examples:
-        world.sign_in()
-        given_headers = {
-            b"cookie": world.http.headers["cookie"].encode(),
-            b"host": b"localhost",
-            b"sec-fetch-site": b"same-origin",
-            name.encode(): value,
-        }
-        status = await asyncio.wait_for(answered(world, verb, path, given_headers), 20)
+        status = await answered(world, verb, path, {name.encode(): value})
+        if status in LATE:
+            status = await answered(world, verb, path, {name.encode(): value})
         assert status < 500, (verb, path, value)
 
 
 async def answered(world: World, verb: str, path: str, headers: dict[bytes, bytes]) -> int:
-    """Return the status of the response to a request with the body ``{}``."""
+    """Sign in; return the status of a request with *headers* and the body ``{}``."""
+    world.sign_in()
+    ordinary = {
+        b"cookie": world.http.headers["cookie"].encode(),
+        b"host": b"localhost",
+        b"sec-fetch-site": b"same-origin",
+    }
     sent: list[Any] = []
     received = iter([{"type": "http.request", "body": b"{}"}])
 
@@ -214,7 +223,7 @@ async def answered(world: World, verb: str, path: str, headers: dict[bytes, byte
         "scheme": "http",
         "query_string": b"",
         "client": ("127.0.0.1", 1),
-        "headers": [*headers.items()],
+        "headers": [*(ordinary | headers).items()],
     }
-    await world.gateway.app(scope, receive, send)
+    await asyncio.wait_for(world.gateway.app(scope, receive, send), 20)
     return int(sent[0]["status"])

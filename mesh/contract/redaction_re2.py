@@ -45,8 +45,8 @@ _OTHERS = "session[_-]id", f"mot{_GAP}de{_GAP}passe"
 """``session.id`` identifies a visit."""
 _LONG = f"(?:{_any({*ENDINGS, *_OTHERS} - _COUNTED)}|{_pairs()})"
 """Names that are recognised without the start of a word."""
-_SHORT = _any(CREDENTIALS - {*ENDINGS} - _COUNTED)
-_CAPITALISED = _any(word.capitalize() for word in CREDENTIALS - {*ENDINGS} - _COUNTED)
+_WORDS = CREDENTIALS - {*ENDINGS} - _COUNTED
+_SHORT, _CAPITALISED = _any(_WORDS), _any(map(str.capitalize, _WORDS))
 _NAME = rf"(?i:{_LONG}|(?:\b|_){_SHORT})(?i:{_ENDED})\d{{0,4}}"
 """The end of the name of a credential in a text: without backtracking, the search for what
 precedes it would take ten times as long."""

@@ -15,7 +15,10 @@ function make(element, properties, children) {
 }
 
 /** Returns an HTML element: h("p", {class: "muted"}, "text", h("b", {}, "bold")). */
-export const h = (tag, properties, ...children) => make(document.createElement(tag), properties, children);
+export function h(tag, properties, ...children) {
+  const element = make(document.createElement(tag), properties, children);
+  return tag === "table" ? labelled(element) : element;
+}
 
 /** Returns an SVG element. */
 export const s = (tag, properties, ...children) => make(document.createElementNS(SVG, tag), properties, children);
@@ -23,7 +26,6 @@ export const s = (tag, properties, ...children) => make(document.createElementNS
 /** Replaces the content of an element. */
 export function show(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter(Boolean));
-  for (const one of element.querySelectorAll("table")) labelled(one);
   return element;
 }
 
@@ -64,7 +66,7 @@ export function page(name, rows, again) {
 export function table(title, columns, rows, cells, none, ...after) {
   const [shown, more] = page(title, rows, () => section.replaceWith(table(title, columns, rows, cells, none, ...after)));
   const section = h("section", { class: "card flush" }, h("h2", {}, title, " ", ...after),
-    rows.length ? scrolls(title, "", labelled(h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, shown.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell)))))))) : empty(none), more);
+    rows.length ? scrolls(title, "", h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", {}, c)))), h("tbody", {}, shown.map((row) => h("tr", {}, cells(row).map((cell) => h("td", {}, cell))))))) : empty(none), more);
   return section;
 }
 

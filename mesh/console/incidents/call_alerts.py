@@ -9,7 +9,7 @@ from mesh.chassis.telemetry.names import CALLER_ID
 from mesh.console.incidents.alert import LATELY, RECENT, Alert, Counted, Situation
 from mesh.console.naming import cluster_workload, workload
 from mesh.console.queries.increases import LIMIT_REFUSALS, REFUSALS, Increase
-from mesh.console.queries.mesh_status import ejections, of_proxies
+from mesh.console.queries.mesh_status import ejections
 from mesh.console.queries.objectives import FAST, SLOW, Total, totals
 from mesh.contract.policy import Mesh
 
@@ -122,10 +122,15 @@ def _overloaded(s: Situation, lately: Sequence[Increase]) -> Iterator[Alert]:
 
 
 def _proxies(s: Situation) -> Iterator[Alert]:
-    for b in of_proxies(s.seen, "breakers"):
-        message = f"{b['process']} rejects calls to {b['cluster']}: {b['kind']}."
-        service = cluster_workload(b["cluster"], b["process"])
-        yield Alert("BreakerOpen", service, message, b["cluster"])
+    # A breaker at its limit rejects only what exceeds it.
+    for process, cluster, count in s.observed.overflows(LATELY, s.now):
+        if count > MIN_REFUSED:
+            service = cluster_workload(cluster, process)
+            message = (
+                f"{process} rejected {count} calls to {cluster} in {LATELY.total_seconds():.0f} s: "
+                "its circuit breaker is open."
+            )
+            yield Alert("BreakerOpen", service, message, cluster)
     for h in ejections(s.seen):
         message = f"{h['process']} has ejected {h['address']} of {h['cluster']}."
         service = cluster_workload(h["cluster"], h["process"])

@@ -4,7 +4,7 @@ Recent observations of restarts, canaries, retries and load, for alerts and time
 A scrape shows only the current state; this keeps what changed over the last minutes.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ CLOCK_FORGOTTEN = timedelta(minutes=5)
 SHOWN_CANARY = timedelta(minutes=2)
 WINDOW = timedelta(minutes=2)
 _RETRY, _TOTAL = "upstream_rq_retry", "upstream_rq_total"
+_OVERFLOWS = (".upstream_rq_active_overflow", ".upstream_rq_pending_overflow")
 
 
 class Observations:
@@ -211,6 +212,16 @@ class Observations:
             for name, count in counters.items():
                 if count and (limit := proxy_limit(name)):
                     yield process, limit, count
+
+    def overflows(self, span: timedelta, now: int) -> Iterator[tuple[str, str, float]]:
+        """Yield proxy, cluster and number of calls that its open circuit breaker rejected."""
+        for process, counters in self.grown(span, now):
+            found = Counter[str]()
+            for name, count in counters.items():
+                if name.endswith(_OVERFLOWS) and not proxy_limit(name):
+                    found[name.split(".")[1]] += round(count)
+            for cluster, rejected in found.items():
+                yield process, cluster, rejected
 
     def in_flight(self, now: int) -> dict[str, float]:
         """Return the mean number of calls in flight at the busiest replica of each service."""

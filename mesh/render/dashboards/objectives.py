@@ -131,7 +131,8 @@ _PROXIES: tuple[Panel, ...] = (
         "Refused for want of room",
         {
             "{{workload}} to {{envoy_cluster_name}}": (
-                "rate(envoy_cluster_upstream_rq_pending_overflow[$__rate_interval])"
+                "rate(envoy_cluster_upstream_rq_active_overflow[$__rate_interval])"
+                " + rate(envoy_cluster_upstream_rq_pending_overflow[$__rate_interval])"
             )
         },
         Unit.CALLS,

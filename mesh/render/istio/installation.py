@@ -47,7 +47,7 @@ def _mesh_config() -> Resource:
                 "inclusionRegexps": [
                     ".*circuit_breakers.*",
                     ".*outlier_detection.*",
-                    "cluster.*upstream_(rq_retry|rq_pending_overflow|rq_total|cx_active)",
+                    "cluster.*upstream_(rq_retry|rq_(active|pending)_overflow|rq_total|cx_active)",
                     "cluster.*membership_(healthy|total)",
                     "http.*rbac.*denied",
                     "listener.*downstream_(global_cx_overflow|cx_overload_reject)",

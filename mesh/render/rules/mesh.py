@@ -9,6 +9,7 @@ from mesh.render.rules.pace import Pace
 _SURVEY = {"workload": "survey", "process": "survey"}
 _OF_SURVEY = 'workload="survey",process="survey"'
 _OF_PROXY = 'workload="survey",process="survey-envoy",envoy_rbac_http_prefix="allow"'
+_OVERFLOW = "envoy_cluster_upstream_rq_{}_overflow"
 _REFUSED = f'{names.REFUSALS}{{service="survey",method="GetLink",reason="PERMISSION_DENIED"}}'
 
 
@@ -76,28 +77,33 @@ def _down(pace: Pace, name: str, *, job: str, process: str, summary: str) -> Ale
 
 
 def _proxies(pace: Pace) -> Iterator[Alert]:
-    breakers = (
-        "envoy_cluster_circuit_breakers_default_rq_open",
-        "envoy_cluster_circuit_breakers_default_rq_pending_open",
-        "envoy_cluster_circuit_breakers_default_cx_open",
-    )
+    active, pending = _OVERFLOW.format("active"), _OVERFLOW.format("pending")
     window = pace(minutes=1)
     edge = 'workload="gateway",envoy_cluster_name="survey"'
     which = {"workload": "gateway", "envoy_cluster_name": "survey"}
     yield Alert(
         name="BreakerOpen",
+        # A breaker at its limit rejects only what exceeds it. Those of the edge have the alert
+        # LimitRefusals.
         expr="\nor\n".join(
-            f"max by (workload, envoy_cluster_name) (max_over_time({each}[{window}])) > 0"
-            for each in breakers
+            f"sum by (workload, envoy_cluster_name) (rate({each}[{pace(minutes=2)}])) > 0.1"
+            for each in (
+                f'{active}{{envoy_cluster_name!~"app_.+"}}',
+                f'{pending}{{envoy_cluster_name!~"app(_.+)?"}}',
+            )
         ),
-        minutes=0,
+        minutes=2,
         severity=Severity.CRITICAL,
         team=Team.MESH,
         summary="{{ $labels.workload }} rejects calls to {{ $labels.envoy_cluster_name }}.",
-        description="Its circuit breaker is open: the limits of the contract are reached.",
+        description="Its circuit breaker is open: it rejects {{ $value | humanize }} calls per "
+        "second above the limits of the contract.",
         service="{{ $labels.workload }}",
-        fires=Fires(series={f"{breakers[0]}{{{edge}}}": "0x5 1x10"}, at=10, labels=which),
-        quiet=Quiet(series={f"{breakers[0]}{{{edge}}}": "1x5 0x10"}, at=12),
+        fires=Fires(series={f"{active}{{{edge}}}": "0x5 60+60x10"}, at=10, labels=which, value="1"),
+        also=(
+            Fires(series={f"{pending}{{{edge}}}": "0x5 60+60x10"}, at=10, labels=which, value="1"),
+        ),
+        quiet=Quiet(series={f"{active}{{{edge}}}": "0x5 60x10"}, at=8),
     )
     total, healthy = "envoy_cluster_membership_total", "envoy_cluster_membership_healthy"
     yield Alert(
@@ -240,7 +246,7 @@ def _security(pace: Pace) -> Iterator[Alert]:
 
 def _limits(pace: Pace) -> Alert:
     window = pace(minutes=5)
-    overflow = "envoy_cluster_upstream_rq_pending_overflow"
+    overflow = _OVERFLOW.format("pending")
     own = f'{names.LIMIT_REFUSALS}{{workload="gateway",limit="streams_total"}}'
     edge = 'workload="gateway",process="gateway-envoy",envoy_cluster_name="app_survey"'
 

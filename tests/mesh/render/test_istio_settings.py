@@ -136,8 +136,8 @@ def test_statistics_of_proxies() -> None:
     stats = (
         *(f"circuit_breakers.default.{kind}_open" for kind in ("rq", "rq_pending", "cx")),
         "outlier_detection.ejections_active",
-        *("upstream_rq_retry", "upstream_rq_pending_overflow", "upstream_rq_total"),
-        *("upstream_cx_active", "membership_healthy", "membership_total"),
+        *("upstream_rq_retry", "upstream_rq_active_overflow", "upstream_rq_pending_overflow"),
+        *("upstream_rq_total", "upstream_cx_active", "membership_healthy", "membership_total"),
     )
     read = {m for m in signals.schema()["foreign_metrics"]["envoy"] if "_cluster_" in m}
     values = yaml.safe_load(FILES["istiod-values.yaml"])["meshConfig"]["defaultConfig"]

@@ -136,8 +136,6 @@ class TestCountersOfProxies:
             ("edge.http_local_rate_limit.rate_limited", 30, True),
             ("listener.127.0.0.1_3000.downstream_global_cx_overflow", 30, True),
             ("listener.127.0.0.1_3000.downstream_cx_overload_reject", 30, True),
-            # The breaker of a callee has an alert of its own.
-            ("cluster.survey.upstream_rq_pending_overflow", 30, False),
         ],
     )
     def test_overload(
@@ -154,6 +152,24 @@ class TestCountersOfProxies:
         # Refusals before the first scrape do not count; those after a restart of the proxy do.
         assert [] == self.alerts(tmp_path, db, after, after)
         assert limits == self.alerts(tmp_path, db, {counter: 1000.0}, after)
+
+    @pytest.mark.parametrize(
+        ("cluster", "service"),
+        [("app", "gateway"), ("survey", "survey"), ("survey_canary", "survey")],
+    )
+    def test_breaker(
+        self, db: sqlite3.Connection, tmp_path: Path, cluster: str, service: str
+    ) -> None:
+        """
+        A breaker that rejects calls concerns the service behind it, one that is only at its limit
+        nobody.
+        """
+        overflow = f"cluster.{cluster}.upstream_rq_active_overflow"
+
+        for rejected, expected in ((30.0, [("BreakerOpen", service)]), (5.0, [])):
+            after = {overflow: rejected}
+            assert expected == self.alerts(tmp_path, db, {}, after, after)
+        assert [] == self.alerts(tmp_path, db, {overflow: 30.0}, {overflow: 30.0})
 
     @pytest.mark.parametrize(("total", "expected"), [(1000, []), (100, ["RetryStorm"])])
     def test_retries(
@@ -179,20 +195,6 @@ def test_streams_that_stay_open(db: sqlite3.Connection, tmp_path: Path) -> None:
         row = (NOW // SECOND - 20, "gateway", "auth", method, "UNAVAILABLE", "", 30, 1, FAST)
         db.execute("INSERT INTO calls VALUES (?,?,?,?,?,?,?,?,?)", row)
         assert expected == found(db, folder=tmp_path)
-
-
-def test_breaker(db: sqlite3.Connection, tmp_path: Path) -> None:
-    """
-    A breaker between a proxy and its own service, or its canary, concerns that service.
-    """
-    clusters = {"app": "auth", "app_survey": "auth", "survey": "survey", "survey_canary": "survey"}
-    for cluster, service in clusters.items():
-        breakers = [{"cluster": cluster, "kind": "rq"}]
-        proxy = Proxy(version="", state="LIVE", uptime_seconds=1.0, breakers=breakers)
-        target = Target(process="auth-envoy", url="http://127.0.0.1:1")
-        seen = Seen(target, at=NOW, up_since=1, fault="", proxy=proxy)
-
-        assert [("BreakerOpen", service)] == found(db, seen, folder=tmp_path)
 
 
 @pytest.mark.parametrize(

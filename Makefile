@@ -43,7 +43,7 @@ test-iac: $(IMAGE) ## Run the playbooks on a host with systemd and Terraform wit
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -rfE --tb=short tests/production/iac $(ARGS)
 
 test-telemetry: $(IMAGE) tools ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -rfE $(ARGS) tests/production/telemetry
+	@$(BIN)/python -m pytest -q -rfE $(ARGS) tests/production/telemetry
 
 check: $(IMAGE) check-contracts check-rendered check-deploy site ## Lint, types, imports, contracts, rendered files.
 	$(BIN)/ruff check .

@@ -25,11 +25,8 @@ WHOLE_MESHES = (
     *("tests/chaos/", "tests/load/", "tests/mesh/deploy/"),
 )
 """Folders whose files take minutes."""
-SHARED = (
-    ("tests/integration/", "tests/e2e/"),
-    ("tests/production/telemetry/test_alerts", "tests/production/telemetry/test_signals"),
-)
-"""Beginnings of the files that share a mesh."""
+SHARED = ("tests/integration/", "tests/e2e/")
+"""Folders whose files share a mesh."""
 NO_SKIPS = "AMARRE_TESTS_NO_SKIPS"
 """Set where everything must run; a skipped test then fails the session."""
 
@@ -51,7 +48,7 @@ class ByFile(LoadFileScheduling):  # type: ignore[misc] # It has no types.
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return next((beginnings[0] for beginnings in SHARED if file.startswith(beginnings)), file)
+        return SHARED[0] if file.startswith(SHARED) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:

@@ -90,11 +90,11 @@ def pager(
 def researcher_at_work(running_one: Running) -> Iterator[None]:
     """A signed-in user who lists requests, many times a second, from a thread."""
 
+    client = asyncio.run(running_one.signed_in())
+
     async def work(done: Event) -> None:
-        async with running_one.client() as client:
-            await running_one.sign_in(client)
-            async with Load(client, "/api/v1/surveys/requests", CALLS_A_SECOND):
-                await asyncio.to_thread(done.wait)
+        async with Load(client, "/api/v1/surveys/requests", CALLS_A_SECOND):
+            await asyncio.to_thread(done.wait)
 
     with in_background(lambda done: asyncio.run(work(done))):
         yield

@@ -287,4 +287,4 @@ AFTERWARDS = frozenset({"AvailabilityBudgetBurnsSlowly"})
 ELSEWHERE = frozenset(
     {"ProxyDown", "ErrorsAboveFivePercent", "LatencyBudgetBurnsFast", "RetryStorm", "Watchdog"}
 )
-"""The alerts of `test_alerts`."""
+"""The alerts of `test_notifications`."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,15 +110,13 @@ class Patient:
 def traffic(site: Site) -> Iterator[None]:
     """A researcher who uses several methods at steady rates."""
 
+    client = asyncio.run(site.mesh.signed_in())
+
     async def work(done: Event) -> None:
-        async with site.mesh.client() as client:
-            await site.mesh.sign_in(client)
-            loads = [Load(client, path, rate) for path, rate in TRAFFIC.items()]
-            for load in loads:
-                await load.__aenter__()
+        async with AsyncExitStack() as stack:
+            for path, rate in TRAFFIC.items():
+                await stack.enter_async_context(Load(client, path, rate))
             await asyncio.to_thread(done.wait)
-            for load in loads:
-                await load.__aexit__()
 
     with in_background(lambda done: asyncio.run(work(done))):
         yield

@@ -21,8 +21,9 @@ WAITING = 30
 FLOOD, PAUSE_SECONDS = 10, 0.1
 """Guesses, and sign-ups, before each pause: more would take the processors from other tests."""
 AT_ONCE = 8
-SIGN_INS = 120
-"""Concurrent calls of each of three callers: together more than Auth admits."""
+RETRY_SECONDS = 0.5
+CHANNELS, SIGN_INS = 4, 70
+"""Channels, and callers of each: together more than Auth admits, on each fewer than its streams."""
 
 
 @contextmanager
@@ -34,10 +35,12 @@ def guessed_links(patient: Patient) -> Iterator[None]:
         await stub.LogIn(auth.LogInRequest(user_id="ada", secret=secret, client_address=client))
 
     async def guesses() -> None:
-        await _repeated(patient, guess, FLOOD, again=True)
+        await _made(patient, guess, FLOOD)
+        await asyncio.sleep(PAUSE_SECONDS)
 
     async def sign_ups() -> None:
-        await _repeated(patient, _sign_up, FLOOD, again=True)
+        await _made(patient, _sign_up, FLOOD)
+        await asyncio.sleep(PAUSE_SECONDS)
 
     # Those that Survey refuses cost less, and count.
     with (
@@ -52,17 +55,8 @@ async def _sign_up(stub: Any, number: int) -> None:
     await stub.SignUp(auth.SignUpRequest(email=email, client_address=_network(number)))
 
 
-async def _repeated(
-    patient: Patient,
-    call: Callable[[Any, int], Awaitable[None]],
-    count: int,
-    *,
-    again: bool = False,
-) -> None:
-    """
-    Make *call* with *count* numbers that were not used before, and *again* after pauses, until
-    cancelled.
-    """
+async def _made(patient: Patient, call: Callable[[Any, int], Awaitable[None]], count: int) -> None:
+    """Make *call* with *count* numbers that were not used before."""
     at_once = asyncio.Semaphore(AT_ONCE)
 
     async def once(stub: Any, number: int) -> None:
@@ -72,11 +66,7 @@ async def _repeated(
 
     async with patient.calls("auth") as channel:
         stub = AuthServiceStub(channel)
-        while True:
-            await asyncio.gather(*(once(stub, next(_numbers)) for _ in range(count)))
-            if not again:
-                return
-            await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.gather(*(once(stub, next(_numbers)) for _ in range(count)))
 
 
 _numbers = itertools.count()
@@ -103,9 +93,9 @@ def locked_database(patient: Patient) -> Iterator[None]:
         while True:
             with suppress(grpc.aio.AioRpcError):
                 await AuthServiceStub(channel).LogIn(request)
-            await asyncio.sleep(1)
+            await asyncio.sleep(RETRY_SECONDS)
 
-    with e2e.locked(patient.mesh, "auth"), repeated(sign_ins, sign_ins, sign_ins):
+    with e2e.locked(patient.mesh, "auth"), repeated(*(sign_ins for _ in range(CHANNELS))):
         yield
 
 
@@ -115,5 +105,5 @@ def silent_mail_server(patient: Patient) -> Iterator[None]:
     with e2e.hung(patient.mesh, "outbox"):
         # Those that come while REDCap is at fault get no mail.
         while not patient.site.query("sum(amarre_auth_mails_waiting) > 20"):
-            asyncio.run(_repeated(patient, _sign_up, WAITING))
+            asyncio.run(_made(patient, _sign_up, WAITING))
         yield

@@ -23,7 +23,7 @@ up: $(IMAGE) ## Start everything and print where it is. Options: make up ARGS="-
 	@exec $(BIN)/amarre up $(ARGS)
 
 test: $(IMAGE) tools ## Run all tests; installs the optional programs where it may.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q $(TESTS) $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -q $(TESTS) $(ARGS)
 
 UNIT := tests/auth_svc tests/gateway tests/health_svc tests/survey_svc tests/mesh/chassis tests/mesh/console tests/mesh/contract
 

@@ -1,7 +1,8 @@
 """Test helpers: in-process servers and channels, a fake clock."""
 
 import contextlib
-import random
+import itertools
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from datetime import UTC, datetime, timedelta
@@ -46,10 +47,18 @@ class FixedKeys:
         return self._keys.get(kid)
 
 
+_next_port = itertools.count(secrets.randbelow(12_000))
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now and below the ephemeral range."""
+    """
+    Return a port of 127.0.0.1 that is free now and below the ephemeral range.
+
+    Each process counts from a place of its own, so that two of them do not take the same port
+    before either uses it. `random` would give the same to both: hypothesis seeds it.
+    """
     for _ in range(1_000):
-        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        port = 20_000 + next(_next_port) % 12_000
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

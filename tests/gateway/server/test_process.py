@@ -39,11 +39,13 @@ async def start(svids: Path, **settings: str) -> Process:
 async def until_serving(process: Process) -> None:
     """Wait for the log line that reports readiness."""
     assert process.stdout is not None
+    lines = []
     async with asyncio.timeout(30):
         while line := await process.stdout.readline():
-            if b'"serving"' in line:
+            lines.append(line.decode())
+            if '"serving"' in lines[-1]:
                 return
-    raise AssertionError("the gateway ended before it served")
+    raise AssertionError("".join(("the gateway ended before it served\n", *lines)))
 
 
 async def test_http_and_https(svids: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import httpx
 from mesh.local.control.client import send_action
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes.envoy import Admin
+from tests.live import free_base
 
 AMARRE = str(Path(sys.executable).with_name("amarre"))
 START_SECONDS = 180.0
@@ -249,7 +249,7 @@ def _start(folder: Path, options: tuple[str, ...], variables: Mapping[str, str])
     """Start a mesh; retry if another test takes a port between check and start."""
     log = folder / "up.log"
     for attempt in range(5):
-        base = str(port_base())
+        base = str(free_base())
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [AMARRE, "up", "--port-base", base, "--data", str(folder), *options],
@@ -276,17 +276,3 @@ def _start(folder: Path, options: tuple[str, ...], variables: Mapping[str, str])
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     raise AssertionError(f"the mesh does not start:\n{log.read_text()}")
-
-
-def port_base() -> int:
-    """Return a base whose range appears free; `amarre up` reports if it is not."""
-    for _ in range(100):
-        base = random.randrange(20_000, 31_000, 10)
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind(("127.0.0.1", base))
-                second.bind(("127.0.0.1", base + 443))
-            except OSError:
-                continue
-            return base
-    raise AssertionError("no free range of ports")

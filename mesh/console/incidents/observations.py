@@ -213,7 +213,7 @@ class Observations:
                 if count and (limit := proxy_limit(name)):
                     yield process, limit, count
 
-    def overflows(self, span: timedelta, now: int) -> Iterator[tuple[str, str, float]]:
+    def overflows(self, span: timedelta, now: int) -> Iterator[tuple[str, str, int]]:
         """Yield proxy, cluster and number of calls that its open circuit breaker rejected."""
         for process, counters in self.grown(span, now):
             found = Counter[str]()

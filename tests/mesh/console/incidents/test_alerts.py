@@ -154,22 +154,35 @@ class TestCountersOfProxies:
         assert limits == self.alerts(tmp_path, db, {counter: 1000.0}, after)
 
     @pytest.mark.parametrize(
-        ("cluster", "service"),
-        [("app", "gateway"), ("survey", "survey"), ("survey_canary", "survey")],
+        ("overflow", "service"),
+        [
+            ("cluster.app.upstream_rq_active_overflow", "gateway"),
+            ("cluster.survey.upstream_rq_active_overflow", "survey"),
+            ("cluster.survey.upstream_rq_pending_overflow", "survey"),
+            ("cluster.survey_canary.upstream_rq_active_overflow", "survey"),
+        ],
     )
     def test_breaker(
-        self, db: sqlite3.Connection, tmp_path: Path, cluster: str, service: str
+        self, db: sqlite3.Connection, tmp_path: Path, overflow: str, service: str
     ) -> None:
         """
-        A breaker that rejects calls concerns the service behind it, one that is only at its limit
-        nobody.
+        A breaker that rejects calls concerns the service behind it, and is no limit of the edge.
         """
-        overflow = f"cluster.{cluster}.upstream_rq_active_overflow"
-
         for rejected, expected in ((30.0, [("BreakerOpen", service)]), (5.0, [])):
             after = {overflow: rejected}
             assert expected == self.alerts(tmp_path, db, {}, after, after)
         assert [] == self.alerts(tmp_path, db, {overflow: 30.0}, {overflow: 30.0})
+
+    def test_breaker_at_its_limit(self, db: sqlite3.Connection, tmp_path: Path) -> None:
+        """
+        A breaker that has reached its limit and rejects nothing alerts nobody.
+        """
+        breakers = [{"cluster": "survey", "kind": "rq"}]
+        proxy = Proxy(version="", state="LIVE", uptime_seconds=900.0, breakers=breakers)
+        target = Target(process="gateway-envoy", url="http://127.0.0.1:1")
+        seen = Seen(target, at=NOW, up_since=1, fault="", proxy=proxy)
+
+        assert [] == found(db, seen, folder=tmp_path)
 
     @pytest.mark.parametrize(("total", "expected"), [(1000, []), (100, ["RetryStorm"])])
     def test_retries(

@@ -140,11 +140,11 @@ class TestCommands:
         assert "survey.ListRequests" in (await run(running, "metrics")).output
         assert "gateway" in (await run(running, "top", "--once")).output
 
-    @pytest.mark.parametrize("columns", [24, 120])
+    @pytest.mark.parametrize("columns", [24, 48, 80, 120])
     async def test_top(self, start: Start, columns: int) -> None:
         """
-        In a narrow and in a wide terminal, `top` redraws as calls arrive, truncates no numbers, and
-        ends with Ctrl-C.
+        In a terminal of any width, `top` redraws as calls arrive, truncates no numbers, and ends
+        with Ctrl-C.
         """
         process = Process()
         every = timedelta(milliseconds=50)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -20,7 +20,8 @@ from tests.background import in_background
 from tests.sidecars.support.running import Load, Running
 
 WAIT_SECONDS = 180.0
-CALLS_A_SECOND = 20
+LISTING = {"/api/v1/surveys/requests": 20.0}
+"""Requests per second by path."""
 
 
 def wait_for(what: str, holds: Callable[[], Any], said: Callable[[], Any] | None = None) -> Any:
@@ -87,13 +88,16 @@ def pager(
 
 
 @contextlib.contextmanager
-def researcher_at_work(running_one: Running) -> Iterator[None]:
-    """A signed-in user who lists requests, many times a second, from a thread."""
-
+def researcher_at_work(
+    running_one: Running, rates: Mapping[str, float] = LISTING
+) -> Iterator[None]:
+    """A signed-in user who requests each path of *rates* so many times a second, from a thread."""
     client = asyncio.run(running_one.signed_in())
 
     async def work(done: Event) -> None:
-        async with Load(client, "/api/v1/surveys/requests", CALLS_A_SECOND):
+        async with contextlib.AsyncExitStack() as stack:
+            for path, rate in rates.items():
+                await stack.enter_async_context(Load(client, path, rate))
             await asyncio.to_thread(done.wait)
 
     with in_background(lambda done: asyncio.run(work(done))):

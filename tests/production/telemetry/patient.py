@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +26,6 @@ from mesh.render.rules import scraping
 from tests.background import in_background
 from tests.e2e import faults
 from tests.production.telemetry.site import Site
-from tests.sidecars.support.running import Load
 
 GATEWAY = SpiffeId("amarre.local", "amarre", "gateway")
 TRAFFIC = {
@@ -104,22 +103,6 @@ class Patient:
         token, _ = mint(SigningKey.of(private), known, audience=audience, caller=GATEWAY)
         header = (("authorization", f"Bearer {token}"),)
         return (*header, (CANARY_HEADER, "1")) if canary else header
-
-
-@contextmanager
-def traffic(site: Site) -> Iterator[None]:
-    """A researcher who uses several methods at steady rates."""
-
-    client = asyncio.run(site.mesh.signed_in())
-
-    async def work(done: Event) -> None:
-        async with AsyncExitStack() as stack:
-            for path, rate in TRAFFIC.items():
-                await stack.enter_async_context(Load(client, path, rate))
-            await asyncio.to_thread(done.wait)
-
-    with in_background(lambda done: asyncio.run(work(done))):
-        yield
 
 
 @contextmanager

@@ -13,11 +13,11 @@ import pytest
 from mesh.contract import policy
 from mesh.render.rules import alerts_of
 from mesh.render.rules.alert import Severity
-from tests.observability.servers import wait_for
+from tests.observability.servers import researcher_at_work, wait_for
 from tests.production.telemetry import faults, machine, sign_in_faults
 from tests.production.telemetry.conftest import opened
 from tests.production.telemetry.faults import Chain, Fault
-from tests.production.telemetry.patient import Patient, traffic
+from tests.production.telemetry.patient import TRAFFIC, Patient
 from tests.production.telemetry.site import MISSING, Site
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -47,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[
     """What each fault did not deliver, after all of them are over."""
     site = Site(tmp_path_factory.mktemp("faults"), LONGEST_SECONDS)
     found: dict[str, set[str]] = {}
-    with opened(site, **sign_in_faults.SETTINGS), traffic(site):
+    with opened(site, **sign_in_faults.SETTINGS), researcher_at_work(site.mesh, TRAFFIC):
         patient = Patient(site)
         wait_for("traffic", lambda: site.query("service_method:amarre_calls:rate5m > 0"))
 

@@ -6,9 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from mesh.console.clock import rfc3339
-from mesh.console.incidents.alert import STARTING
-from mesh.console.incidents.changes import us
 from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import workload
@@ -16,10 +13,6 @@ from mesh.console.queries import mesh_status
 from mesh.console.queries.objectives import Total, totals
 from mesh.console.store.call_edges import GATEWAY
 from mesh.contract.policy import Mesh
-
-STARTED = "process_start_time_seconds"
-NOTICED = timedelta(seconds=5)
-"""How long proxies may take to notice that a service is up."""
 
 
 def services(
@@ -73,7 +66,6 @@ def services(
                 (w["clusters"].get(f"{name}_canary", 0) for w in weights), default=0
             ),
             "canaryVerdict": "",
-            "starting": _starting(name, seen),
             "clockOffsetSeconds": _largest(
                 p["clockOffsetSeconds"] for p in processes if p["workload"] == name
             ),
@@ -84,21 +76,6 @@ def services(
 
 def _largest(offsets: Iterable[float | None]) -> float | None:
     return max((one for one in offsets if one is not None), key=abs, default=None)
-
-
-def _starting(name: str, seen: Sequence[Seen]) -> dict[str, str] | None:
-    """
-    Return when a service last started, from its first process to when its peers could call it.
-
-    None if another process of it was up meanwhile, or if that is not known, as after a restart of
-    the console.
-    """
-    own = [s for s in seen if workload(s.target.process) == name and not s.target.is_envoy]
-    began = min((int(one.gauges.get(STARTED, 0) * 1e6) for one in own), default=0)
-    up = min((one.up_since for one in own), default=0)
-    if not 0 < began < up < began + us(STARTING):
-        return None
-    return {"from": rfc3339(began), "to": rfc3339(up + us(NOTICED))}
 
 
 def _sum(by_method: dict[str, Total], service: str, lasting: Container[str]) -> Total:

@@ -16,7 +16,7 @@ export async function overview(main, { signal }) {
       get("overview", range(), signal),
       get("traces", { status: "error", limit: MOST_FAILURES, ...range() }, signal),
     ]);
-    refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items, found.items));
+    refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items));
   };
   await every(5000, signal, update);
 }
@@ -98,12 +98,8 @@ function service(item) {
 /** Describes a clock offset, which affects every time that the service reports. */
 export const offset = (seconds) => `clock ${ms(Math.abs(seconds) * 1000)} ${seconds > 0 ? "ahead" : "behind"}`;
 
-/** The service that was starting when a call of it failed; empty for a failure that matters. */
-function starting(item, services) {
-  const rpc = item.failedAt?.rpc || item.rpc, name = rpc ? rpc.split(".")[0] : "gateway", at = Date.parse(item.start);
-  const phase = services.find((one) => one.service === name)?.starting;
-  return phase && at >= Date.parse(phase.from) && at <= Date.parse(phase.to) ? name : "";
-}
+/** The outcome of a failed call that only the start of a service explains. */
+export const early = ({ whileStarting }) => whileStarting ? pill("", `while ${whileStarting} was starting`) : null;
 
 /** Where a call failed: its innermost failed rpc or step; the process whose proxy failed it; or the call itself. */
 function place({ failedAt: at, rpc, name }) {
@@ -113,9 +109,9 @@ function place({ failedAt: at, rpc, name }) {
 }
 
 /** One row per place and code, the latest first: a cause that fails many calls would fill the page. */
-function failures(found, services) {
-  const groups = Map.groupBy(found, (item) => `${place(item)} ${item.failedAt?.code || item.code} ${starting(item, services)}`);
-  const items = [...groups.values()].map((alike) => ({ ...alike[0], times: alike.length, early: starting(alike[0], services), within: within(alike) }));
+function failures(found) {
+  const groups = Map.groupBy(found, (item) => `${place(item)} ${item.failedAt?.code || item.code} ${item.whileStarting}`);
+  const items = [...groups.values()].map((alike) => ({ ...alike[0], times: alike.length, within: within(alike) }));
   if (!items.length) return null;
   return h("section", { class: "card flush" }, h("h2", {}, "Latest failures"),
     h("div", { class: "scroll" }, h("table", {}, items.map((item) => h("tr", {},
@@ -123,7 +119,7 @@ function failures(found, services) {
       h("td", {}, h("a", { href: `/traces/${item.traceId}`, "data-focus": item.traceId, "data-row": true }, place(item)),
         item.within ? h("small", { class: "muted" }, ` in ${item.within}`) : null,
         item.times > 1 ? h("small", { class: "muted" }, ` ${item.times}${found.length < MOST_FAILURES ? "" : " or more"} times`) : null),
-      h("td", {}, item.early ? pill("", `while ${item.early} was starting`) : item.failedAt?.code || item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.failedAt?.code || item.code) : ""),
+      h("td", {}, early(item) ?? (item.failedAt?.code || item.code ? pill(/^(2|OK)/.test(item.code) ? "warn" : "bad", item.failedAt?.code || item.code) : "")),
       h("td", { class: "num optional" }, ms(item.durationMs)))))));
 }
 

@@ -6,6 +6,7 @@ import { dots } from "../charts.js";
 import { picker, range, zoom } from "../range.js";
 import { clock, hue, ms } from "../format.js";
 import { facets, saved } from "./facets.js";
+import { early } from "./overview.js";
 
 const FIELDS = ["service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"];
 
@@ -83,5 +84,5 @@ function row(item, longest) {
     h("td", { class: "bar-cell optional" }, h("div", { class: `bar ${item.status === "error" ? "bad" : ""}`, style: { width: `${Math.max(1, (item.durationMs / longest) * 100)}%` } })),
     h("td", { class: "num" }, ms(item.durationMs)),
     h("td", { class: "num optional" }, item.spanCount),
-    h("td", {}, item.status === "error" ? pill("bad", item.code && item.code !== "OK" ? item.code : `${item.errorCount} failed`) : item.code && item.code !== "OK" && item.code !== "200" ? pill("warn", item.code) : pill("good", item.code || "ok")));
+    h("td", {}, early(item) ?? (item.status === "error" ? pill("bad", item.code && item.code !== "OK" ? item.code : `${item.errorCount} failed`) : item.code && item.code !== "OK" && item.code !== "200" ? pill("warn", item.code) : pill("good", item.code || "ok"))));
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from mesh.chassis.config import GRPC_EXPERIMENTS
 from mesh.command_line import DATA_OPTION, UserError
 from mesh.console.terminal import client
 from mesh.console.terminal.commands import commands as console_commands
@@ -93,6 +94,8 @@ def up(
     amarre up --port-base 4000 --data /tmp/second
     amarre up --replicas survey=2 --replicas gateway=2
     """
+    # The runner's processes are forked from this one, which imports gRPC now.
+    os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     from mesh import topology
     from mesh.local import runner
     from mesh.local.pki import certificate_authority

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mesh import topology
+from mesh.chassis.config import GRPC_EXPERIMENTS
 from mesh.render.deployment import KEY_SET_PATH, SOCKETS, Deployment, Workload
 
 SECRETS = "/etc/amarre/secrets"
@@ -72,6 +73,7 @@ def environment(deployed: Deployment, workload: Workload, place: Place) -> dict[
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": "0.05",
+        "GRPC_EXPERIMENTS": GRPC_EXPERIMENTS,
         "PYTHONUNBUFFERED": "1",
     }
     if place.namespaces:

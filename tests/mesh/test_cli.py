@@ -1,11 +1,15 @@
 """The program ``amarre`` as a whole."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from mesh import cli
+from mesh.chassis.config import GRPC_EXPERIMENTS
 
 
 @pytest.mark.parametrize(
@@ -22,3 +26,34 @@ def test_of_other_programs(variable: str, monkeypatch: pytest.MonkeyPatch) -> No
     CliRunner().invoke(cli.main, ["status", "--help"])
 
     assert variable not in os.environ
+
+
+_SHOWS_WHAT_GRPC_READS = """
+import os, sys
+from mesh import cli
+
+class Imports:
+    def find_spec(self, name, *_):
+        if name == "grpc":
+            print(os.environ.get("GRPC_EXPERIMENTS"), flush=True)
+            os._exit(0)
+
+sys.meta_path.insert(0, Imports())
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("own", ["", "event_engine_client"])
+def test_grpc_experiments(own: str, tmp_path: Path) -> None:
+    """
+    gRPC reads its experiments when the runner, from which processes are forked, imports it.
+
+    The user's own variable wins.
+    """
+    given = {key: value for key, value in os.environ.items() if key != "GRPC_EXPERIMENTS"}
+    command = [sys.executable, "-c", _SHOWS_WHAT_GRPC_READS, "up", "--data", str(tmp_path)]
+    printed = subprocess.check_output(
+        command, env=given | ({"GRPC_EXPERIMENTS": own} if own else {}), text=True
+    )
+
+    assert (own or GRPC_EXPERIMENTS) == printed.strip()

@@ -17,7 +17,10 @@ from mesh.local.processes.port_allocator import InstancePorts, PortAllocator
 from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
-INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "AMARRE_ENV", "AMARRE_RATE_LIMITS")
+INHERITED = (
+    *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "GRPC_EXPERIMENTS"),
+    *("AMARRE_ENV", "AMARRE_RATE_LIMITS"),
+)
 """Variables that a process inherits from the runner, in addition to AMARRE_ and OTEL_ ones."""
 
 

@@ -258,7 +258,7 @@ def overload(mesh: Mesh) -> Iterator[None]:
     """More browsers than the edge admits at once, each waiting a second for its response."""
     mesh.amarre("fault", "add", "survey.ListRequests", "--delay", "1s")
     try:
-        with researchers(mesh, 160, 0.5):
+        with researchers(mesh, 320, 0.5):
             yield
     finally:
         mesh.amarre("fault", "clear")

@@ -42,6 +42,13 @@ Concurrent requests to the gateway for one service, and for pages.
 Each service has its own share, so that a slow one leaves room for the others. Rejecting excess
 requests here costs a fraction of what it would cost the gateway.
 """
+_WAITING_AT_GATEWAY = 192
+"""
+Requests that wait for their turn, in addition: a tenth of a second of work at the peak.
+
+Browsers send in bursts. With room for fewer, some are rejected although the gateway idles
+between bursts.
+"""
 _ALWAYS_AT_GATEWAY = 64
 """Additional requests for health checks and sign-out."""
 _MOST_STREAMS_AT_GATEWAY = 600
@@ -76,11 +83,15 @@ def gateway_app(proxy: Proxy, services: Iterable[Service]) -> list[dict[str, Any
         _gateway(
             proxy,
             APP,
-            _gateway_limit("DEFAULT", _MOST_AT_GATEWAY),
+            _gateway_limit("DEFAULT", _MOST_AT_GATEWAY, _WAITING_AT_GATEWAY),
             _gateway_limit("HIGH", _ALWAYS_AT_GATEWAY),
         ),
         *(
-            _gateway(proxy, at_gateway(one.name), _gateway_limit("DEFAULT", _MOST_AT_GATEWAY))
+            _gateway(
+                proxy,
+                at_gateway(one.name),
+                _gateway_limit("DEFAULT", _MOST_AT_GATEWAY, _WAITING_AT_GATEWAY),
+            )
             for one in services
         ),
         _gateway(proxy, APP_STREAMS, _gateway_limit("DEFAULT", _MOST_STREAMS_AT_GATEWAY)),
@@ -105,11 +116,11 @@ def _gateway(proxy: Proxy, name: str, *limits: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _gateway_limit(priority: str, most: int) -> dict[str, Any]:
+def _gateway_limit(priority: str, most: int, waiting: int = 0) -> dict[str, Any]:
     return {
         "priority": priority,
         "max_connections": most,
-        "max_pending_requests": most,
+        "max_pending_requests": waiting or most,
         "max_requests": most,
         "track_remaining": True,
     }

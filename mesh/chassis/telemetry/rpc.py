@@ -20,6 +20,8 @@ from mesh.contract.model import Method
 
 # Looking up the labels of a metric costs more than counting.
 _duration_of = functools.cache(RPC_CLIENT_SECONDS.labels)
+_CARRIED = frozenset({"tracestate", "baggage"})
+"""Headers that belong to the context, too."""
 
 
 class _Details(NamedTuple):
@@ -45,18 +47,19 @@ def traced(path: str, handler: Any) -> Any:
 
 def enter(metadata: Iterable[tuple[str, Any]]) -> bool:
     """Whether a call with *metadata* becomes a span; if not, continue its trace without one."""
-    if tracing.used() is not None and tracing.is_sampled(traceparent_in(metadata)):
-        return True
-    otel_context.attach(propagate.extract(dict(metadata), otel_context.Context()))
-    return False
-
-
-def traceparent_in(metadata: Iterable[tuple[str, Any]]) -> str:
-    """Return the ``traceparent`` header of *metadata*; empty if absent."""
+    traceparent, carries_more = "", False
     for key, value in metadata:
         if key == tracing.TRACEPARENT and isinstance(value, str):
-            return value
-    return ""
+            traceparent = value
+        elif key in _CARRIED:
+            carries_more = True
+    if tracing.used() is not None and tracing.is_sampled(traceparent):
+        return True
+    if carries_more:
+        otel_context.attach(propagate.extract(dict(metadata), otel_context.Context()))
+    else:
+        tracing.resume(traceparent)
+    return False
 
 
 class ChannelTelemetry:

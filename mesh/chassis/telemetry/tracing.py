@@ -8,6 +8,7 @@ errors and slow calls get a single span afterwards, so that they can always be f
 import logging
 import os
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from mesh.chassis.telemetry.allowance import Allowance
 
 Attributes = Mapping[str, str | bool | int | float]
 TRACEPARENT = "traceparent"
+_VERSION_0 = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 exemplars = Allowance(per_second=20, burst=100)
 """Rate limit of exemplars of ordinary calls."""
 
@@ -57,7 +59,22 @@ def used() -> Tracer | None:
 
 def resume(traceparent: str) -> None:
     """Make this task part of the trace of a W3C *traceparent*; of none if it is malformed."""
-    otel_context.attach(propagate.extract({TRACEPARENT: traceparent}, Context()))
+    otel_context.attach(context_of(traceparent))
+
+
+def context_of(traceparent: str) -> Context:
+    """Return the context of a W3C *traceparent*; an empty one if it is malformed.
+
+    Every request passes here: `propagate.extract`, which gives the same, takes three times as long.
+    """
+    known = _VERSION_0.fullmatch(traceparent)
+    if known is None:
+        return propagate.extract({TRACEPARENT: traceparent}, Context())
+    trace_id, span_id, flags = int(known[1], 16), int(known[2], 16), int(known[3], 16)
+    if not trace_id or not span_id:
+        return Context()
+    parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return trace.set_span_in_context(NonRecordingSpan(parent), Context())
 
 
 def traceparent() -> str:

@@ -76,7 +76,15 @@ class Incident:
     @property
     def has_recovered(self) -> bool:
         """Whether the cause has ended, but Prometheus has not cleared its alert yet."""
-        return self.alert.source != "console" and self.alert.name in OWN
+        return _has_ended(self.alert)
+
+    @property
+    def severity(self) -> str:
+        """``page`` if the cause pages someone, or one of its effects does; otherwise ``ticket``."""
+        firing = (one for one in self.effects if not _has_ended(one))
+        return (
+            "page" if "page" in {self.alert.severity, *(a.severity for a in firing)} else "ticket"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the incident as the API shows it."""
@@ -87,7 +95,7 @@ class Incident:
             "state": "resolved" if self.ended else "firing",
             "since": rfc3339(self.since),
             "resolvedAt": rfc3339(self.ended) if self.ended else "",
-            "severity": self.alert.severity,
+            "severity": self.severity,
             "source": self.alert.source,
             "recovered": self.has_recovered,
             "cause": {
@@ -116,6 +124,11 @@ class Incident:
         if self.alert.name not in alert_table.rules():
             return ""
         return f"{runbooks.PATH}/{alert_table.runbook(self.alert.name)}"
+
+
+def _has_ended(alert: Alert) -> bool:
+    """Whether an alert of the console has ended; its Prometheus rule fires a while longer."""
+    return alert.source != "console" and alert.name in OWN
 
 
 class IncidentLog:
@@ -153,9 +166,7 @@ class IncidentLog:
     def firing(self) -> list[Incident]:
         """Return the firing incidents: pages first, then the oldest; recovered ones last."""
         found = [one for one in self._incidents.values() if not one.ended]
-        return sorted(
-            found, key=lambda one: (one.has_recovered, one.alert.severity != "page", one.since)
-        )
+        return sorted(found, key=lambda one: (one.has_recovered, one.severity != "page", one.since))
 
     def update(
         self,

@@ -167,6 +167,18 @@ class TestIncidentLog:
             found["runbook"],
         )
 
+    def test_severity(self) -> None:
+        """
+        A ticket whose effects page someone is a page, as in Alertmanager, and comes first.
+        """
+        old, retries = alert("BackupOld", "auth"), alert("RetryStorm", "survey")
+        first, second = self.see(old), self.see(old, retries)
+        assert ["ticket"] * 3 == [one["severity"] for one in (*first, *second)]
+
+        (worst, _) = self.see(old, retries, alert(BURNS, "survey"))
+        assert (retries.name, "page") == (worst["cause"]["alert"], worst["severity"])
+        assert ["ticket"] * 2 == [one["severity"] for one in self.see(old, retries)]
+
     def test_same_alert(self) -> None:
         """
         The same alert of a proxy, which has the certificate of its service, is not an effect.

@@ -92,7 +92,7 @@ function service(item) {
       item.openBreakers ? pill("bad", `${item.openBreakers} circuit breaker open`) : null,
       item.ejectedHosts ? pill("warn", `${item.ejectedHosts} ejected`) : null,
       item.canaryWeight ? [pill("accent", `canary ${item.canaryWeight} %`), verdict(item.canaryVerdict)] : null,
-      item.processes.some((p) => p.memoryBytes) ? pill("", `${Math.round(item.processes.reduce((sum, p) => sum + (p.memoryBytes ?? 0), 0) / 1e6)} MB`) : null));
+      item.processes.some((p) => p.memoryBytes) ? pill("", `${Math.round(item.processes.reduce((sum, p) => sum + (p.memoryBytes ?? 0), 0) / 1e6)} MB resident`) : null));
 }
 
 /** Describes a clock offset, which affects every time that the service reports. */

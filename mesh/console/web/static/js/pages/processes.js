@@ -10,7 +10,7 @@ const NONE = "No scrape targets.";
 
 export async function processes(main, { signal }) {
   const body = h("div", {});
-  show(main, head("Processes", "Services with their replicas, and all processes and proxies."), body);
+  show(main, head("Processes", "Services with their replicas, and all processes and proxies. Memory of a process is resident memory, including pages that several processes share; memory of a proxy is what Envoy has allocated."), body);
   await every(5000, signal, async () => {
     const { items } = await get("processes", {}, signal);
     const services = Map.groupBy(items, (one) => one.workload);

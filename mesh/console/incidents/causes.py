@@ -131,12 +131,17 @@ def _rank(alert: Alert) -> int:
     return next((n for n, names in enumerate(_RANKS) if alert.name in names), _SYMPTOM)
 
 
+def has_ended(alert: Alert) -> bool:
+    """Whether an alert of the console has ended; its Prometheus rule fires a while longer."""
+    return alert.source != "console" and alert.name in OWN
+
+
 def explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[str]]) -> bool:
     """Return whether *cause*, which does not sort after *alert*, explains it."""
     if cause.service == alert.service and cause.name == alert.name:
         return True  # Several processes, methods or clusters of one service.
-    if cause.source != "console" and cause.name in OWN:
-        return False  # It has ended; its Prometheus rule fires a while longer.
+    if has_ended(cause):
+        return False
     if alert.name in _INDEPENDENT or cause.name in _EXPLAINS_NOTHING:
         return False
     if cause.service == alert.service:

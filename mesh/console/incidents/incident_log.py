@@ -16,8 +16,15 @@ from typing import Any
 from mesh.console.clock import parse, rfc3339
 from mesh.console.incidents import alert_table, runbooks
 from mesh.console.incidents.alert import STARTING, Alert
-from mesh.console.incidents.alerts import OWN
-from mesh.console.incidents.causes import SOONER, Cause, explains, is_nearer, key_of, outranks
+from mesh.console.incidents.causes import (
+    SOONER,
+    Cause,
+    explains,
+    has_ended,
+    is_nearer,
+    key_of,
+    outranks,
+)
 from mesh.console.incidents.changes import Change, us
 
 QUIET = timedelta(seconds=20)
@@ -76,12 +83,12 @@ class Incident:
     @property
     def has_recovered(self) -> bool:
         """Whether the cause has ended, but Prometheus has not cleared its alert yet."""
-        return _has_ended(self.alert)
+        return has_ended(self.alert)
 
     @property
     def severity(self) -> str:
         """``page`` if the cause pages someone, or one of its effects does; otherwise ``ticket``."""
-        firing = (one for one in self.effects if not _has_ended(one))
+        firing = (one for one in self.effects if not has_ended(one))
         return (
             "page" if "page" in {self.alert.severity, *(a.severity for a in firing)} else "ticket"
         )
@@ -124,11 +131,6 @@ class Incident:
         if self.alert.name not in alert_table.rules():
             return ""
         return f"{runbooks.PATH}/{alert_table.runbook(self.alert.name)}"
-
-
-def _has_ended(alert: Alert) -> bool:
-    """Whether an alert of the console has ended; its Prometheus rule fires a while longer."""
-    return alert.source != "console" and alert.name in OWN
 
 
 class IncidentLog:

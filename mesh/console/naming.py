@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mesh.chassis.config import MeshSettings
+from mesh.chassis.identity import InvalidSpiffeIdError, SpiffeId
 from mesh.chassis.telemetry import names as emitted
 from mesh.contract import policy
 
@@ -37,6 +39,7 @@ _LIMITS = {
 }
 _PROXY = re.compile(r"[-_.](envoy|proxy|sidecar)$")
 _REPLICA = re.compile(r"-\d+$|[-_]canary$")
+_NAMESPACE = MeshSettings.model_fields["namespace"].default
 PROBE_PATHS = frozenset(
     {"/healthz", "/readyz", "/livez", "/ready", "/health", "/metrics", "/_control/health"}
 )
@@ -136,6 +139,16 @@ def is_probe(attributes: Mapping[str, Any], rpc: str, name: str) -> bool:
     return name.removeprefix("GET ") in PROBE_PATHS
 
 
+@functools.lru_cache(maxsize=1024)
+def caller(identity: str) -> str:
+    """Return the account of a SPIFFE id; with its namespace if that is not the mesh's own."""
+    try:
+        found = SpiffeId.parse(identity)
+    except InvalidSpiffeIdError:
+        return identity.partition("/sa/")[2]
+    return found.name if found.namespace == _NAMESPACE else f"{found.namespace}/{found.name}"
+
+
 def peer(kind: int, attributes: Mapping[str, Any], name: str) -> str:
     """
     Return the peer of a span.
@@ -145,8 +158,7 @@ def peer(kind: int, attributes: Mapping[str, Any], name: str) -> str:
     """
     if kind == SERVER:
         identity = str(attributes.get(emitted.CALLER_ID) or "")
-        account = identity.partition("/sa/")[2]
-        return str(attributes.get(emitted.CALLER) or account)[:64]
+        return str(attributes.get(emitted.CALLER) or caller(identity))[:64]
     if kind != CLIENT:
         return ""
     method, _, system = name.partition(" ")

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from mesh.chassis.telemetry.names import CALLER_ID
 from mesh.console.incidents.alert import LATELY, RECENT, Alert, Counted, Situation
-from mesh.console.naming import cluster_workload, workload
+from mesh.console.naming import caller, cluster_workload, workload
 from mesh.console.queries.increases import LIMIT_REFUSALS, REFUSALS, Increase
 from mesh.console.queries.mesh_status import ejections
 from mesh.console.queries.objectives import FAST, SLOW, Total, totals
@@ -72,7 +72,7 @@ def _spiffe_ids(
         " ORDER BY s.start DESC LIMIT ?",
         (f'$."{CALLER_ID}"', rpc, since, MOST_DENIED),
     )
-    known = {str(row[0]).rpartition("/")[2]: str(row[0]) for row in rows}
+    known = {caller(str(row[0])): str(row[0]) for row in rows}
     return [known.get(name, name) for name in sorted(callers)]
 
 

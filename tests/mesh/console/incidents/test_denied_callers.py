@@ -47,6 +47,27 @@ async def test_named(running: Running, process: str, facts: dict[str, str]) -> N
     assert denied[0].trace_id.hex() == incident["traceId"]
 
 
+async def test_namespaces(running: Running) -> None:
+    """
+    A caller from another namespace is not the workload of the same name, which may call.
+    """
+    strangers = [f"spiffe://amarre.local/ns/{name}/sa/gateway" for name in ("guests", "other")]
+    batch = Batch()
+    for caller in strangers * 20:
+        batch.rpc(
+            "survey-envoy", LIST, "PERMISSION_DENIED", amarre__caller_id=caller, component="proxy"
+        )
+    await running.take("traces", batch.request)
+    found = await once(running, lambda found: found["incidents"])
+
+    (incident,) = found["incidents"]
+    assert incident["cause"]["summary"] == SUMMARY.replace("30", "40").replace(
+        INTRUDER, " and ".join(strangers)
+    )
+    edges = (await running.get("graph"))["items"]
+    assert {"guests/gateway", "other/gateway"} == {one["from"] for one in edges if one["refused"]}
+
+
 def test_explanation_stays() -> None:
     """
     While only Prometheus still reports an alert, its incident keeps what the console found.

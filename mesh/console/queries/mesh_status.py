@@ -1,7 +1,7 @@
 """Current state of processes, proxies and certificates, from the latest scrape."""
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,16 @@ from cryptography import x509
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console.clock import rfc3339
+from mesh.console.incidents.alert import STARTING
 from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import workload
+from mesh.console.store.call_edges import GATEWAY
 from mesh.contract.policy import Method
+
+STARTED = "process_start_time_seconds"
+NOTICED = timedelta(seconds=5)
+"""How long proxies may take to notice that a service is up."""
 
 
 def processes(seen: Iterable[Seen], clocks: ClockOffsets) -> list[dict[str, Any]]:
@@ -33,7 +39,7 @@ def process(one: Seen, clocks: ClockOffsets) -> dict[str, Any]:
         "clockOffsetSeconds": clocks.seconds(one.target.process),
         "openFiles": one.gauges.get("process_open_fds"),
         "cpuSeconds": one.gauges.get("process_cpu_seconds"),
-        "startedAt": _moment(one.gauges.get("process_start_time_seconds")),
+        "startedAt": _moment(one.gauges.get(STARTED)),
         "inFlight": one.gauges.get(
             emitted.RPC_SERVER_IN_FLIGHT, one.gauges.get(emitted.HTTP_SERVER_IN_FLIGHT)
         ),
@@ -149,3 +155,40 @@ def _life(process: str, begins: float, ends: float, now: int) -> dict[str, Any]:
         "daysLeft": left / 86_400,
         "lifeLeft": max(0.0, left / (ends - begins)) if ends > begins else 0.0,
     }
+
+
+def explained(items: Iterable[dict[str, Any]], seen: Sequence[Seen]) -> list[dict[str, Any]]:
+    """
+    Return summaries of traces with ``whileStarting``: the service whose start explains the failure.
+
+    It is empty for a trace without failures, and for a failure that matters.
+    """
+    known = dict[str, tuple[float, float] | None]()
+
+    def service(item: dict[str, Any]) -> str:
+        if item["status"] != "error":
+            return ""
+        rpc = (item["failedAt"] or {}).get("rpc") or item["rpc"]
+        name = rpc.partition(".")[0] or GATEWAY
+        if name not in known:
+            known[name] = start_of(name, seen)
+        phase = known[name]
+        at = datetime.fromisoformat(item["start"]).timestamp()
+        return name if phase and phase[0] <= at <= phase[1] else ""
+
+    return [item | {"whileStarting": service(item)} for item in items]
+
+
+def start_of(name: str, seen: Sequence[Seen]) -> tuple[float, float] | None:
+    """
+    Return when a service last started, from its first process to when its peers could call it.
+
+    Both are seconds since 1970. None if another process of it was up meanwhile, or if that is not
+    known, as after a restart of the console.
+    """
+    own = [s for s in seen if workload(s.target.process) == name and not s.target.is_envoy]
+    began = min((one.gauges.get(STARTED, 0) for one in own), default=0)
+    up = min((one.up_since / 1e6 for one in own), default=0)
+    if not 0 < began < up < began + STARTING.total_seconds():
+        return None
+    return began, up + NOTICED.total_seconds()

@@ -29,7 +29,6 @@ from mesh.console.queries import (
     process_list,
     run_history,
     service_graph,
-    startup,
     time_series,
     trace_analysis,
     traces,
@@ -156,7 +155,7 @@ class Api:
             new = live_tail.new_traces(self._c.reader, wanted, self._c.now())
             return live_tail.stream(new, self._c.stopping)
         items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
-        return _list(startup.explained(items, self._c.seen), token)
+        return _list(mesh_status.explained(items, self._c.seen), token)
 
     async def facets(self, request: Request) -> Answer:
         """Distribution of the matching traces over services, methods and outcomes."""

@@ -8,7 +8,7 @@ from typing import Any
 from playwright.async_api import Browser, expect
 
 from mesh.console.intake.scraper import Seen
-from mesh.console.queries import startup
+from mesh.console.queries import mesh_status
 from mesh.console.settings import Target
 from tests.mesh.console.conftest import Running
 from tests.mesh.console.telemetry import CLIENT, LIST, SERVER, Batch, now
@@ -25,7 +25,7 @@ def auth(began: int, up: int, process: str = "auth") -> Seen:
     """A process of Auth that began *began* and was up *up* seconds ago."""
     seen = Seen(Target(process=process, url="http://127.0.0.1:1/metrics"))
     at = now() // 1000
-    seen.gauges = {startup.STARTED: at / 1e6 - began}
+    seen.gauges = {mesh_status.STARTED: at / 1e6 - began}
     seen.at, seen.up_since, seen.fault = at, at - up * SECOND, ""
     return seen
 
@@ -104,9 +104,9 @@ def test_not_starting() -> None:
     A service does not start while another process of it serves, nor when only the console starts.
     """
     seen = [auth(began=3000, up=2)]
-    assert startup.start_of("auth", seen) is None
+    assert mesh_status.start_of("auth", seen) is None
     seen = [auth(began=20, up=18), auth(began=5000, up=4998, process="auth-2")]
-    phase = startup.start_of("auth", seen)
+    phase = mesh_status.start_of("auth", seen)
     assert phase is not None
     assert time.time() - phase[0] > 4000
 

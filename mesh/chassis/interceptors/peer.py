@@ -38,7 +38,9 @@ def identify(settings: MeshSettings) -> Identify:
                 "The caller does not present an identity of this mesh."
             ) from exc
         if found != settings.identity(found.name):
-            raise PermissionDeniedError("The caller belongs to another trust domain or namespace.")
+            raise PermissionDeniedError(
+                "The caller belongs to another trust domain or namespace.", caller=text
+            )
         return found
 
     return lambda context, metadata: accept(find(context, metadata))

@@ -77,6 +77,22 @@ class TestCallers:
         assert grpc.StatusCode.PERMISSION_DENIED == error.code()
         assert 0 == surveys.calls
 
+    @pytest.mark.parametrize("place", ["amarre.local/ns/other", "evil.example/ns/amarre"])
+    async def test_stranger(
+        self,
+        port: int,
+        authority: CertificateAuthority,
+        installed: Callable[[Issued], Path],
+        place: str,
+    ) -> None:
+        """The error, and with it the log line, says who was denied."""
+        stranger = f"spiffe://{place}/sa/gateway"
+        issued = authority.issue(uris=[stranger], names=["localhost"], common_name="someone")
+
+        error = await refused(port, installed(issued), metadata=bearer())
+
+        assert stranger == from_rpc_error(error).metadata["caller"]
+
     async def test_other_ca(
         self, port: int, authority: CertificateAuthority, installed: Callable[[Issued], Path]
     ) -> None:

@@ -298,7 +298,7 @@ class _Serving:
         if telemetry.is_logged(kind, span, behind_proxy=self._pipeline.behind_proxy):
             _log(method, code, failed, kind=kind, seconds=seconds)
         if span is not None or kind in {names.KIND_ERROR, names.KIND_SLOW}:
-            _trace(method, code, reason, caller=caller, seconds=seconds, span=span)
+            _trace(method, code, failed, seconds=seconds, span=span)
 
 
 def _begin(context: Context) -> bool:
@@ -336,18 +336,21 @@ def _log(method: Method, code: str, failed: MeshError | None, *, kind: str, seco
 
 
 def _trace(
-    method: Method, code: str, reason: str, *, caller: str, seconds: float, span: Span | None
+    method: Method, code: str, failed: MeshError | None, *, seconds: float, span: Span | None
 ) -> None:
     facts = {names.RPC_METHOD: names.span_of(method.path), names.RPC_STATUS: code}
-    facts[names.CALLER] = caller
     current = call.current()
-    if current is not None and current.user is not None:
-        facts[names.USER] = telemetry.pseudonym(current.user.id)
+    if current is not None:
+        facts[names.CALLER] = current.caller.name
+        if current.user is not None:
+            facts[names.USER] = telemetry.pseudonym(current.user.id)
     if code in names.SECURITY_CODES:
         facts[names.POLICY] = method.source
         if current is not None:
             facts[names.CALLER_ID] = str(current.caller)
-    error = reason if code in names.FAULT_CODES else ""
+        elif failed is not None and "caller" in failed.metadata:
+            facts[names.CALLER_ID] = failed.metadata["caller"]
+    error = failed.contract.name if failed is not None and code in names.FAULT_CODES else ""
     if span is not None:
         tracing.mark(span, facts, error=error)
     else:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mesh.chassis.identity import SpiffeId
 from mesh.chassis.telemetry import names, tracing
 from mesh.chassis.testing import connected, served
 from mesh.chassis.tokens import SigningKey, mint
+from mesh.local.pki.certificate_authority import CertificateAuthority, Issued
 from tests.mesh.chassis.telemetry import SAMPLED, TRACE, UNSAMPLED, Spans, recorded
 
 KEY = SigningKey.generate()
@@ -52,14 +53,12 @@ def spans() -> Iterator[Spans]:
         yield kept
 
 
+def register(server: Any) -> None:
+    rpc.add_SurveyServiceServicer_to_server(Surveys(), server)
+
+
 @pytest.fixture
 async def stub(svids: Path) -> AsyncIterator[Any]:
-    def register(server: Any) -> None:
-        rpc.add_SurveyServiceServicer_to_server(
-            Surveys(),
-            server,
-        )
-
     async with (
         served(register, svids / "survey", audience="survey", key=KEY) as port,
         connected("survey", port, svids / "gateway", rpc.SurveyServiceStub) as connection,
@@ -130,6 +129,28 @@ class TestSampledCall:
 
         assert [StatusCode.ERROR] * 2 == [span.status.status_code for span in spans]
         assert {"INTERNAL"} == {(span.attributes or {})[names.ERROR_TYPE] for span in spans}
+
+    async def test_stranger(
+        self,
+        svids: Path,
+        authority: CertificateAuthority,
+        installed: Callable[[Issued], Path],
+        spans: Spans,
+    ) -> None:
+        """A caller of another namespace has no name in the mesh; the span has its SPIFFE id."""
+        uri = "spiffe://amarre.local/ns/other/sa/gateway"
+        svid = installed(authority.issue(uris=[uri], names=["localhost"], common_name="someone"))
+        async with (
+            served(register, svids / "survey", audience="survey", key=KEY) as port,
+            connected("survey", port, svid, rpc.SurveyServiceStub) as stranger,
+        ):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await get_link(stranger, "one", SAMPLED)
+            await told(spans, 2)
+
+        (server,) = spans.of("SERVER")
+        attributes = server.attributes or {}
+        assert (uri, None) == (attributes[names.CALLER_ID], attributes.get(names.CALLER))
 
     async def test_refusal(self, stub: Any, spans: Spans) -> None:
         """A denied call names the policy option and the SPIFFE id of the caller."""

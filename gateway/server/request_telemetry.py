@@ -1,7 +1,6 @@
 """Per-request telemetry: a span, a latency measurement and an access log line."""
 
 import functools
-import re
 import time
 from datetime import timedelta
 
@@ -29,7 +28,6 @@ HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "HTTP requests in flight.")
 HTTP_IN_FLIGHT.set_function(lambda: _in_flight)
 PROBE_PATH = "/healthz"
 """Probed every few seconds; left out of traces."""
-_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 VERBS = frozenset({"GET", "HEAD", "POST"})
 _SECURITY = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
 _RECORDED_LATE = frozenset({names.KIND_ERROR, names.KIND_SLOW})
@@ -56,7 +54,7 @@ def _begin(verb: str, path: str, traceparent: str) -> tuple[Span | None, str]:
     Source:
         W3C Trace Context, section 3.2.
     """
-    known = _TRACEPARENT.fullmatch(traceparent)
+    known = tracing.VERSION_0.fullmatch(traceparent)
     if path == PROBE_PATH:
         traceparent = traceparent if known else tracing.new_traceparent()
         tracing.resume(traceparent)

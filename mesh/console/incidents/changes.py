@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from mesh.console.intake.scraper import Seen
+from mesh.console.intake.scraper import STARTED, Seen
 from mesh.console.naming import workload
 
 PLANNED = timedelta(minutes=3)
@@ -76,7 +76,7 @@ class Restarts:
     def note_scrape(self, one: Seen) -> None:
         """Record a scrape; a process with a later start time than before was restarted."""
         process = one.target.process
-        started = one.gauges.get("process_start_time_seconds", 0.0)
+        started = one.gauges.get(STARTED, 0.0)
         before = self._started.get(process)
         again = bool(started and before and started > before + 3)
         if one.proxy:

@@ -27,6 +27,8 @@ TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 1.0
 """Interval for what did not respond, such as a process that is starting."""
 MOST_BYTES = 8 * 1024 * 1024
+STARTED = "process_start_time_seconds"
+"""The gauge with the time at which a process started."""
 
 _TARGETS = TypeAdapter(tuple[Target, ...])
 
@@ -160,7 +162,7 @@ class Scraper:
             self._writer.do(lambda tables, _: tables.add_exemplars(fresh))
         # Calls from before the first scrape cannot be assigned to a time; only a process that
         # started since then counts from 0.
-        began = seen.gauges.get("process_start_time_seconds", 0) * 1e6
+        began = seen.gauges.get(STARTED, 0) * 1e6
         if seen.read_before or at - began < 3 * self._every * 1e6:
             self._count(seen, reading, at)
         seen.tallies, seen.callers, seen.read_before = reading.tallies, reading.callers, True

@@ -8,15 +8,15 @@ from typing import Any
 from cryptography import x509
 
 from mesh.chassis.telemetry import names as emitted
-from mesh.console.clock import rfc3339
+from mesh.console.clock import parse, rfc3339
 from mesh.console.incidents.alert import STARTING
+from mesh.console.incidents.changes import us
 from mesh.console.intake.clock_offset import ClockOffsets
-from mesh.console.intake.scraper import Seen
+from mesh.console.intake.scraper import STARTED, Seen
 from mesh.console.naming import workload
 from mesh.console.store.call_edges import GATEWAY
 from mesh.contract.policy import Method
 
-STARTED = "process_start_time_seconds"
 NOTICED = timedelta(seconds=5)
 """How long proxies may take to notice that a service is up."""
 
@@ -163,7 +163,7 @@ def explained(items: Iterable[dict[str, Any]], seen: Sequence[Seen]) -> list[dic
 
     It is empty for a trace without failures, and for a failure that matters.
     """
-    known = dict[str, tuple[float, float] | None]()
+    known = dict[str, tuple[int, int] | None]()
 
     def service(item: dict[str, Any]) -> str:
         if item["status"] != "error":
@@ -173,22 +173,21 @@ def explained(items: Iterable[dict[str, Any]], seen: Sequence[Seen]) -> list[dic
         if name not in known:
             known[name] = start_of(name, seen)
         phase = known[name]
-        at = datetime.fromisoformat(item["start"]).timestamp()
-        return name if phase and phase[0] <= at <= phase[1] else ""
+        return name if phase and phase[0] <= parse(item["start"]) <= phase[1] else ""
 
     return [item | {"whileStarting": service(item)} for item in items]
 
 
-def start_of(name: str, seen: Sequence[Seen]) -> tuple[float, float] | None:
+def start_of(name: str, seen: Sequence[Seen]) -> tuple[int, int] | None:
     """
     Return when a service last started, from its first process to when its peers could call it.
 
-    Both are seconds since 1970. None if another process of it was up meanwhile, or if that is not
-    known, as after a restart of the console.
+    Both are microseconds since 1970. None if another process of it was up meanwhile, or if that is
+    not known, as after a restart of the console.
     """
     own = [s for s in seen if workload(s.target.process) == name and not s.target.is_envoy]
-    began = min((one.gauges.get(STARTED, 0) for one in own), default=0)
-    up = min((one.up_since / 1e6 for one in own), default=0)
-    if not 0 < began < up < began + STARTING.total_seconds():
+    began = min((int(one.gauges.get(STARTED, 0) * 1e6) for one in own), default=0)
+    up = min((one.up_since for one in own), default=0)
+    if not 0 < began < up < began + us(STARTING):
         return None
-    return began, up + NOTICED.total_seconds()
+    return began, up + us(NOTICED)

@@ -153,7 +153,8 @@ class Api:
         wanted = self._trace_search(query)
         if query.flag("follow"):
             new = live_tail.new_traces(self._c.reader, wanted, self._c.now())
-            return live_tail.stream(new, self._c.stopping)
+            explained = (mesh_status.explained(items, self._c.seen) async for items in new)
+            return live_tail.stream(explained, self._c.stopping)
         items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
         return _list(mesh_status.explained(items, self._c.seen), token)
 

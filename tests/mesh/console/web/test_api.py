@@ -142,6 +142,8 @@ class TestFollow:
         first = await self.first(running, "traces", "traces", batch.request)
 
         assert trace.hex() == first["traceId"]
+        (listed,) = (await running.get("traces"))["items"]
+        assert listed.keys() == first.keys()
 
     async def first(
         self, running: Running, path: str, signal: str, request: Any, **wanted: str

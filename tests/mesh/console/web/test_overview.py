@@ -1,13 +1,12 @@
 """The overview: what fails while a service starts, cards of services, denied calls."""
 
 import os
-import time
 from datetime import timedelta
 from typing import Any
 
 from playwright.async_api import Browser, expect
 
-from mesh.console.intake.scraper import Seen
+from mesh.console.intake.scraper import STARTED, Seen
 from mesh.console.queries import mesh_status
 from mesh.console.settings import Target
 from tests.mesh.console.conftest import Running
@@ -25,7 +24,7 @@ def auth(began: int, up: int, process: str = "auth") -> Seen:
     """A process of Auth that began *began* and was up *up* seconds ago."""
     seen = Seen(Target(process=process, url="http://127.0.0.1:1/metrics"))
     at = now() // 1000
-    seen.gauges = {mesh_status.STARTED: at / 1e6 - began}
+    seen.gauges = {STARTED: at / 1e6 - began}
     seen.at, seen.up_since, seen.fault = at, at - up * SECOND, ""
     return seen
 
@@ -108,7 +107,7 @@ def test_not_starting() -> None:
     seen = [auth(began=20, up=18), auth(began=5000, up=4998, process="auth-2")]
     phase = mesh_status.start_of("auth", seen)
     assert phase is not None
-    assert time.time() - phase[0] > 4000
+    assert now() // 1000 - phase[0] > 4000 * SECOND
 
 
 async def test_graph(browser: Browser, running: Running) -> None:

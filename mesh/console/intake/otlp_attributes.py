@@ -19,11 +19,22 @@ MAX_ATTRIBUTES = 96
 MAX_CHARACTERS = 2048
 MAX_TEXT = 16_384
 MAX_DEPTH = 4
+MAX_KEY = 200
 EXACT_INTEGER = 2**53
 """Integers above this lose digits in JavaScript; they are kept as text."""
 _REMEMBERED = 8192
 _REMEMBERED_BYTES = 256
 """The longest attribute that is cached, in bytes."""
+MEANINGFUL = frozenset(
+    {"service.name", "service.namespace", "service.instance.id"}
+    | {"peer.service", "component", "upstream_cluster", "event.name"}
+    | {"rpc.service", "rpc.method", "grpc.path", "amarre.caller", "amarre.caller_id"}
+    | {"rpc.response.status_code", "rpc.grpc.status_code", "grpc.status_code"}
+    | {"http.response.status_code", "http.status_code", "http.request.method", "http.method"}
+    | {"http.route", "http.target", "http.url", "url.path"}
+)
+"""Attributes that say what an item is; read and stored however many come before them."""
+_MEANINGFUL_PAIRS = tuple(KeyValue(key=key).SerializeToString() for key in MEANINGFUL)
 
 to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 """Encodes compact JSON; searches rely on its exact form."""
@@ -34,7 +45,6 @@ class _Attribute(NamedTuple):
     value: Any
     text: str
     """Key and value as members of a JSON object."""
-    size: int
     was_cut: bool
     was_redacted: bool
 
@@ -68,13 +78,18 @@ def read(pairs: Iterable[bytes]) -> Attributes:
     room = MAX_TEXT
     values, texts = found.values, found.texts
     for pair in pairs:
-        known = _remembered(pair) if len(pair) <= _REMEMBERED_BYTES else _read(pair)
-        key, value, text, size, was_cut, was_redacted = known
-        found.redacted += was_redacted
-        room -= size
-        if room < 0 or len(values) >= MAX_ATTRIBUTES:
+        # Serializers write the key first; other attributes above the limit are not even decoded.
+        if len(texts) >= MAX_ATTRIBUTES and not pair.startswith(_MEANINGFUL_PAIRS):
             found.were_cut = True
-            break
+            continue
+        known = _remembered(pair) if len(pair) <= _REMEMBERED_BYTES else _read(pair)
+        key, value, text, was_cut, was_redacted = known
+        found.redacted += was_redacted
+        size = len(text)
+        if size > room and key not in MEANINGFUL:
+            found.were_cut = True
+            continue
+        room -= size
         if was_cut:
             found.were_cut = True
         values[key] = value
@@ -84,23 +99,20 @@ def read(pairs: Iterable[bytes]) -> Attributes:
 
 def _read(pair: bytes) -> _Attribute:
     decoded = KeyValue.FromString(pair)
-    value, was_cut = plain(decoded.value), False
+    value, was_cut = plain(decoded.value), not is_whole(decoded.value)
     if isinstance(value, str) and len(value) > MAX_CHARACTERS:
         start, was_cut = redaction.cut(value, MAX_CHARACTERS), True
         value = redaction.value(decoded.key, f"{start}… ({len(value)} characters)")
     else:
         value = redaction.value(decoded.key, value)
     was_redacted = value == redaction.REDACTED
-    size = len(decoded.key)
     if isinstance(value, list | dict):
         text = to_json(value)
-        size += len(text)
         if len(text) > MAX_CHARACTERS:
             value, was_cut = f"{text[:MAX_CHARACTERS]}… ({len(text)} characters)", True
-    elif isinstance(value, str):
-        size += len(value)
-    key = redaction.cut(decoded.key, 200)
-    return _Attribute(key, value, f"{to_json(key)}:{to_json(value)}", size, was_cut, was_redacted)
+    key = redaction.cut(decoded.key, MAX_KEY)
+    was_cut |= len(decoded.key) > MAX_KEY
+    return _Attribute(key, value, f"{to_json(key)}:{to_json(value)}", was_cut, was_redacted)
 
 
 _remembered = functools.lru_cache(maxsize=_REMEMBERED)(_read)
@@ -112,7 +124,7 @@ def _text_or_hex(found: bytes) -> str:
         text = found.decode()
         if all(each.isprintable() or each.isspace() for each in text):
             return text
-    return found[:MAX_CHARACTERS].hex()
+    return found[:MAX_TEXT].hex()
 
 
 def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
@@ -137,6 +149,19 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
             return [plain(one, depth - 1) for one in value.array_value.values[:MAX_ATTRIBUTES]]
         case _:
             return {
-                redaction.cut(pair.key, 200): plain(pair.value, depth - 1)
+                redaction.cut(pair.key, MAX_KEY): plain(pair.value, depth - 1)
                 for pair in value.kvlist_value.values[:MAX_ATTRIBUTES]
             }
+
+
+def is_whole(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Return whether `plain` returns all entries of an AnyValue."""
+    kind = value.WhichOneof("value")
+    if kind not in {"array_value", "kvlist_value"}:
+        return True
+    entries = getattr(value, kind).values
+    if depth == 0 or len(entries) > MAX_ATTRIBUTES:
+        return False
+    if kind == "array_value":
+        return all(is_whole(one, depth - 1) for one in entries)
+    return all(len(one.key) <= MAX_KEY and is_whole(one.value, depth - 1) for one in entries)

@@ -201,7 +201,7 @@ class Decoder:
         level = _severity(record.severity_number, record.severity_text)
         if not (text or attributes.values or level):
             raise RejectedError("empty")
-        if len(text) > _MAX_BODY:
+        if len(text) > _MAX_BODY or not otlp_attributes.is_whole(record.body):
             self.intake.drop("logs", "attributes_cut", service=service)
         return Log(
             at=at,

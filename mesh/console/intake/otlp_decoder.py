@@ -128,13 +128,16 @@ class Decoder:
             raise RejectedError("no_ids")
         start = span.start_time_unix_nano // 1000
         self._check_time(start)
+        end = span.end_time_unix_nano // 1000
+        if not start <= end <= self._latest:
+            self.intake.drop("traces", "bad_time", service=service)
+            end = start
+        self.observe(instance or service, end)
         kept = self._attributes(span.attributes, "traces", service)
         attributes = kept.values
         name = naming.span_name(redaction.cut(span.name, 200), attributes)
         rpc = naming.rpc(attributes, name)
         code = naming.code(attributes)
-        end = min(span.end_time_unix_nano // 1000, self._latest)
-        self.observe(instance or service, max(start, end))
         kind = span.kind if span.kind in _KINDS else 0
         return Span(
             trace_id=span.trace_id,
@@ -148,18 +151,18 @@ class Decoder:
             kind=kind,
             proxy=int(naming.is_proxy(service, attributes)),
             start=start,
-            duration=max(0, end - start),
+            duration=end - start,
             error=int(_failed(span.status.code, code)),
             code=code,
             message=redaction.cut(span.status.message, 500),
             probe=int(naming.is_probe(attributes, rpc, name)),
             peer=redaction.clean(naming.peer(kind, attributes, name)),
             attributes=kept.to_json(resource),
-            events=self._events(span.events, service) if span.events else "",
+            events=self._events(span.events, service, start) if span.events else "",
             links=tuple(self._links(span.links, service)),
         )
 
-    def _events(self, events: Iterable[Any], service: str) -> str:
+    def _events(self, events: Iterable[Any], service: str, start: int) -> str:
         kept = list(events)
         if len(kept) > MAX_EVENTS:
             self.intake.drop("traces", "attributes_cut", service=service)
@@ -167,12 +170,19 @@ class Decoder:
             [
                 {
                     "name": redaction.cut(event.name, 200),
-                    "at": event.time_unix_nano // 1000,
+                    "at": self._event_time(event.time_unix_nano // 1000, service, start),
                     "attributes": self._attributes(event.attributes, "traces", service).values,
                 }
                 for event in kept[:MAX_EVENTS]
             ]
         )
+
+    def _event_time(self, at: int, service: str, start: int) -> int:
+        """Return the time *at* of an event, or the *start* of its span if it is not possible."""
+        if self._earliest <= at <= self._latest:
+            return at
+        self.intake.drop("traces", "bad_time", service=service)
+        return start
 
     def _links(self, links: Iterable[Any], service: str) -> Iterator[Link]:
         good = [one for one in links if _is_id(one.trace_id, 16) and _is_id(one.span_id, 8)]

@@ -16,6 +16,8 @@ REASONS = {
     "no_ids": "spans without a valid trace id and span id",
     "too_old": "items older than the retention",
     "in_future": "items more than a day in the future",
+    "bad_time": "spans without a valid end and events without a valid time; the start of the span"
+    " is shown instead",
     "empty": "log records without text, attributes or severity",
     "no_value": "data points without a value",
     "not_finite": "data points that are NaN or infinite",

@@ -1,5 +1,6 @@
 """Intake: what the console stores, and how it reports the rest."""
 
+import json
 import sqlite3
 import threading
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.otlp_attributes import MAX_TEXT
 from mesh.console.intake.otlp_decoder import MAX_SERVICES
 from mesh.console.settings import MEBIBYTE
@@ -126,15 +128,47 @@ class TestBadInput:
         assert [(1,)] == kept.rows("SELECT count(*) FROM spans")
         assert {(reason, "survey"): 1} == kept.dropped()
 
-    def test_ends_before_it_begins(self, kept: Kept) -> None:
+    @pytest.mark.parametrize(
+        "end",
+        [0, 1, now() - 10**10, now() + 2 * DAY, 2**64 - 1],
+        ids=["missing", "1970", "before the start", "in two days", "in 2554"],
+    )
+    def test_wild_ends(self, kept: Kept, end: int) -> None:
         """
-        If the clock jumps back within a span, the span has no duration.
+        A span without a possible end has no duration, which is counted, and the end says nothing
+        about its sender's clock.
         """
+        clocks = ClockOffsets(kept.intake._now)
+        kept.decoder.observe = clocks.observe
         batch = Batch()
-        batch.span("survey", "x", ms=-5_000)
+        span: Any = batch.span("survey", "x")
+        span.end_time_unix_nano = (
+            end if end in {0, 1, 2**64 - 1} else span.start_time_unix_nano + end
+        )
         kept.take("traces", batch.request)
 
         assert [(0,)] == kept.rows("SELECT duration FROM spans")
+        assert {("bad_time", "survey"): 1} == kept.dropped()
+        assert {} == clocks.wrong()
+
+    @pytest.mark.parametrize(
+        "at",
+        [0, 1, now() + 2 * DAY, 2**64 - 1],
+        ids=["missing", "1970", "in two days", "in 2554"],
+    )
+    def test_wild_events(self, kept: Kept, at: int) -> None:
+        """
+        An event without a possible time has that of its span's start, which is counted.
+        """
+        batch = Batch()
+        span: Any = batch.span("survey", "x")
+        span.events.add(name="odd", time_unix_nano=at)
+        span.events.add(name="good", time_unix_nano=span.start_time_unix_nano + 7_000)
+        kept.take("traces", batch.request)
+
+        ((start, events),) = kept.rows("SELECT start, events FROM spans")
+        assert [start, start + 7] == [event["at"] for event in json.loads(events)]
+        assert {("bad_time", "survey"): 1} == kept.dropped()
 
     def test_no_ids(self, kept: Kept) -> None:
         """

@@ -106,6 +106,8 @@ def span_name(name: str, attributes: Mapping[str, Any]) -> str:
     if name.rpartition(" ")[2] not in {"", "other"}:
         return name
     verb = attributes.get(emitted.HTTP_METHOD) or attributes.get("http.method") or ""
+    if not verb and name:
+        return name  # Not a request.
     unknown = "(outside the API)" if attributes.get("component") == "proxy" else NO_ROUTE
     return f"{verb} {unknown}".strip()
 

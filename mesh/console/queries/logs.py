@@ -1,6 +1,7 @@
 """Log search by trace, service, level and text, newest first; and live tail, oldest first."""
 
 import json
+import re
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ SCANNED_AT_ONCE = 20_000
 LEVELS = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "warn": 13, "error": 17, "fatal": 21}
 """The lowest severity number of each level."""
 _FOREVER = 2**62
+_TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
+_WILDCARD = re.compile(r"[\\%_]")
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,17 @@ def since_id(db: sqlite3.Connection, wanted: Search, last: int) -> tuple[list[di
 
 def start(db: sqlite3.Connection, wanted: Search) -> int:
     """
-    Return the id from which to tail *wanted*: that of the newest record.
+    Return the id from which to tail *wanted*: that of the last record before it begins.
 
     Raises:
         BadRequestError: As for `search`.
     """
     _conditions(db, wanted)
-    return int(db.execute("SELECT ifnull(max(id), 0) FROM logs").fetchone()[0])
+    row = db.execute(
+        "SELECT ifnull(min(id) - 1, (SELECT ifnull(max(id), 0) FROM logs)) FROM logs WHERE at >= ?",
+        (wanted.since or _FOREVER,),
+    ).fetchone()
+    return int(row[0])
 
 
 def _window(db: sqlite3.Connection, wanted: Search, newest: int) -> int:
@@ -113,11 +120,10 @@ def _window(db: sqlite3.Connection, wanted: Search, newest: int) -> int:
 def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]] | None:
     where, values = "", list[Any]()
     if wanted.trace_id:
-        try:
-            values.append(bytes.fromhex(wanted.trace_id))
-        except ValueError:
-            raise BadRequestError("trace_id must be 32 hexadecimal characters.") from None
-        where += " AND trace_id = ? AND trace_id != x''"
+        if not _TRACE_ID.fullmatch(wanted.trace_id):
+            raise BadRequestError("trace_id must be 32 hexadecimal characters.")
+        where += " AND trace_id = ? AND trace_id != x''"  # The condition of the index.
+        values.append(bytes.fromhex(wanted.trace_id))
     if wanted.service:
         service = service_id(db, wanted.service)
         if not service:
@@ -135,10 +141,16 @@ def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]]
         where += " AND instr(attributes, ?)"
         values.append(f'"kind":{json.dumps(wanted.kind)}')
     if wanted.text:
-        escaped = wanted.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         where += " AND (body LIKE ? ESCAPE '\\' OR attributes LIKE ? ESCAPE '\\')"
-        values += [f"%{escaped}%"] * 2
+        in_attributes = json.dumps(wanted.text, ensure_ascii=False)[1:-1]
+        values += [_containing(wanted.text), _containing(in_attributes)]
     return where, values
+
+
+def _containing(text: str) -> str:
+    """Return the LIKE pattern of what contains *text*."""
+    escaped = _WILDCARD.sub(r"\\\g<0>", text)
+    return f"%{escaped}%"
 
 
 def _records(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[dict[str, Any]]:

@@ -27,14 +27,14 @@ _FOREVER = 2**62
 
 @dataclass(frozen=True)
 class Search:
-    """Search conditions, times in microseconds; empty values and 0 match everything."""
+    """Search conditions, times in microseconds; defaults match everything."""
 
     service: str = ""
     rpc: str = ""
     status: str = ""
     """``error``: the span failed; ``ok``: no span of the trace failed."""
     min_duration: int = 0
-    max_duration: int = 0
+    max_duration: int | None = None
     attribute: str = ""
     """``key=value``; an exact match."""
     text: str = ""
@@ -77,9 +77,8 @@ def matching(db: sqlite3.Connection, wanted: Search) -> tuple[list[int], str]:
 
 
 def _needs_spans(wanted: Search) -> bool:
-    return bool(
-        wanted.service or wanted.rpc or wanted.attribute or wanted.text or wanted.max_duration
-    )
+    by_text = wanted.service or wanted.rpc or wanted.attribute or wanted.text
+    return bool(by_text) or wanted.max_duration is not None
 
 
 _BEFORE = "start <= ? AND (start < ? OR id < ?)"
@@ -173,22 +172,30 @@ def _conditions(db: sqlite3.Connection, wanted: Search) -> tuple[str, list[Any]]
         where += " AND error = 1"
     if not wanted.probes:
         where += " AND probe = 0"
-    for value, comparison in ((wanted.min_duration, ">="), (wanted.max_duration, "<=")):
-        if value:
+    for bound, comparison in ((wanted.min_duration, ">="), (wanted.max_duration, "<=")):
+        if bound is not None:
             where += f" AND duration {comparison} ?"
-            values.append(value)
+            values.append(bound)
     if wanted.attribute:
-        where += " AND (instr(attributes, ?) OR instr(attributes, ?) OR instr(attributes, ?))"
-        values += _forms(wanted.attribute)
+        where += _HAS_ATTRIBUTE
+        key, _, value = wanted.attribute.partition("=")
+        values += [f"{json.dumps(key, ensure_ascii=False)}:", key, value, _number(value)]
     return where, values
 
 
-def _forms(attribute: str) -> list[str]:
-    """Return the encodings of ``key=value`` in JSON: a string, or a number in two positions."""
-    key, _, value = attribute.partition("=")
-    quoted = json.dumps(key, ensure_ascii=False)
-    text = json.dumps(value, ensure_ascii=False)
-    return [f"{quoted}:{text}", f"{quoted}:{value},", f"{quoted}:{value}}}"]
+_HAS_ATTRIBUTE = (
+    # Parsing JSON costs more than searching it.
+    " AND instr(attributes, ?) AND EXISTS (SELECT 1 FROM json_each(attributes) a WHERE a.key = ?"
+    " AND (iif(a.type IN ('true', 'false'), a.type, CAST(a.value AS TEXT)) = ?"
+    " OR a.type IN ('integer', 'real') AND a.value = ?))"
+)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _windows(

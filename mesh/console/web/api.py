@@ -44,12 +44,10 @@ from mesh.console.web.parameters import Query, identifier
 
 EXPORTED = "amarre-telemetry.sqlite"
 _RANGE = ("window", "from", "to")
-_PAGING = ("from", "to", "since", "until", "limit", "page_token", "pageToken", "follow")
-_TRACE_PARAMETERS = (
-    *("service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes"),
-    *_PAGING,
-)
-_LOG_PARAMETERS = ("trace_id", "service", "level", "kind", "q", *_PAGING)
+_TIMES = ("from", "to", "since", "until")
+_PAGING = ("limit", "page_token", "pageToken", "follow")
+_TRACE_FILTERS = ("service", "rpc", "status", "min_ms", "max_ms", "attr", "q", "probes", *_TIMES)
+_LOG_FILTERS = ("trace_id", "service", "level", "kind", "q", *_TIMES)
 
 Answer = dict[str, Any] | Response
 
@@ -73,7 +71,7 @@ class Api:
             "/api/traces/{trace_id}/spans/{span_id}": self.span,
             "/api/logs": self.logs,
             "/api/metrics": self.metrics,
-            "/api/metrics/{rpc}": self.method,
+            "/api/metrics/{rpc:path}": self.method,
             "/api/series": self.series,
             "/api/mesh": self.mesh,
             "/api/processes": self.processes,
@@ -149,10 +147,10 @@ class Api:
 
     async def traces(self, request: Request) -> Answer:
         """Matching traces, newest first; ``follow=true`` streams new ones."""
-        query = Query(request.query_params, _TRACE_PARAMETERS)
+        query = Query(request.query_params, (*_TRACE_FILTERS, *_PAGING))
         wanted = self._trace_search(query)
-        if query.flag("follow"):
-            new = live_tail.new_traces(self._c.reader, wanted, self._c.now())
+        if query.follow():
+            new = live_tail.new_traces(self._c.reader, wanted, wanted.since or self._c.now())
             explained = (mesh_status.explained(items, self._c.seen) async for items in new)
             return live_tail.stream(explained, self._c.stopping)
         items, token = await self._c.reader.run(lambda db: traces.search(db, wanted))
@@ -160,13 +158,13 @@ class Api:
 
     async def facets(self, request: Request) -> Answer:
         """Distribution of the matching traces over services, methods and outcomes."""
-        wanted = self._trace_search(Query(request.query_params, _TRACE_PARAMETERS))
+        wanted = self._trace_search(Query(request.query_params, _TRACE_FILTERS))
         return await self._c.reader.run(lambda db: facets.of(db, wanted))
 
     def _trace_search(self, query: Query) -> Search:
         since, until = query.times(self._c.now())
-        least, most = query.milliseconds("min_ms"), query.milliseconds("max_ms")
-        if most and least > most:
+        least, most = query.milliseconds("min_ms") or 0, query.milliseconds("max_ms")
+        if most is not None and least > most:
             raise BadRequestError("min_ms must not be larger than max_ms.")
         return Search(
             service=query.text("service"),
@@ -208,7 +206,7 @@ class Api:
 
     async def logs(self, request: Request) -> Answer:
         """Matching log records, newest first; ``follow=true`` streams new ones."""
-        query = Query(request.query_params, _LOG_PARAMETERS)
+        query = Query(request.query_params, (*_LOG_FILTERS, *_PAGING))
         since, until = query.times(self._c.now())
         wanted = LogSearch(
             trace_id=query.text("trace_id"),
@@ -221,7 +219,7 @@ class Api:
             limit=query.integer("limit", 100, most=1000),
             token=query.page_token(),
         )
-        if query.flag("follow"):
+        if query.follow():
             last = await self._c.reader.run(lambda db: logs.start(db, wanted))
             return live_tail.stream(
                 live_tail.new_logs(self._c.reader, wanted, last), self._c.stopping

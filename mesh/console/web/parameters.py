@@ -1,6 +1,5 @@
 """Strict parsing of query parameters: an unknown parameter is an error."""
 
-import math
 import re
 import string
 from collections.abc import Iterable
@@ -11,7 +10,12 @@ from starlette.requests import Request
 
 from mesh.console.store.reader import BadRequestError
 
-_DURATION = re.compile(r"(\d+)(s|m|h|d)")
+_DURATION = re.compile(r"(\d{1,11})(s|m|h|d)", re.ASCII)
+_MILLISECONDS = re.compile(r"\d{1,9}(?:\.\d+)?", re.ASCII)
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[ +-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
+"""RFC 3339, section 5.6; a plus sign that is not percent-encoded is decoded as a space."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 WINDOWS = timedelta(seconds=10), timedelta(days=7)
 MAX_SPAN = timedelta(days=31)
@@ -42,6 +46,8 @@ class Query:
         value = self._given.get(name, default)
         if len(value) > 500:
             raise BadRequestError(f"{name} is longer than 500 characters.")
+        if "\0" in value:
+            raise BadRequestError(f"{name} must not contain a null character.")
         return value
 
     def attribute(self, name: str) -> str:
@@ -66,25 +72,23 @@ class Query:
         """Return an integer from 1 to *most*; larger values are capped."""
         value = self._given.get(name, str(default))
         if not value.isascii() or not value.isdigit() or len(value) > 12 or int(value) < 1:
-            raise BadRequestError(f"{name} must be a positive integer.")
+            raise BadRequestError(
+                f"{name} must be a positive integer; more than {most} counts as {most}."
+            )
         return min(int(value), most)
 
-    def milliseconds(self, name: str) -> int:
-        """Return a duration given in milliseconds as microseconds; 0 if absent."""
+    def milliseconds(self, name: str) -> int | None:
+        """Return a duration given in milliseconds as microseconds; None if absent."""
         value = self._given.get(name)
         if value is None:
-            return 0
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number < 1e9 or math.isnan(number):
-            raise BadRequestError(f"{name} must be a number of milliseconds, 0 or more.")
-        return int(number * 1000)
+            return None
+        if not _MILLISECONDS.fullmatch(value):
+            raise BadRequestError(f"{name} must be a number of milliseconds, from 0 to 999999999.")
+        return int(float(value) * 1000)
 
     def moment(self, name: str, now: int = 0) -> int:
         """
-        Return a time in microseconds; 0 if absent.
+        Return a time in microseconds, at least 1; 0 if absent.
 
         The value is RFC 3339, or relative to *now*: ``-15m``, ``now``.
         """
@@ -93,19 +97,15 @@ class Query:
             return 0
         if value == "now":
             return now
-        if relative := _DURATION.fullmatch(value.removeprefix("-")[:12]):
+        if relative := _DURATION.fullmatch(value.removeprefix("-")):
             if not value.startswith("-"):
                 raise BadRequestError(f"{name} must be {_TIMES}.")
-            return max(0, now - int(relative[1]) * _UNITS[relative[2]] * 1_000_000)
-        try:
-            # A plus sign that is not percent-encoded is decoded as a space.
-            parsed = datetime.fromisoformat(value.replace(" ", "+"))
-        except ValueError:
-            parsed = None
-        if parsed is None or parsed.tzinfo is None:
+            return max(1, now - int(relative[1]) * _UNITS[relative[2]] * 1_000_000)
+        if not _RFC_3339.fullmatch(value):
             raise BadRequestError(f"{name} must be {_TIMES}.")
         try:
-            return max(0, int(parsed.timestamp() * 1e6))
+            parsed = datetime.fromisoformat(f"{value[:10]}T{value[11:].replace(' ', '+').upper()}")
+            return max(1, int(parsed.timestamp() * 1e6))
         except (OverflowError, OSError, ValueError):
             raise BadRequestError(f"{name} must be {_TIMES}.") from None
 
@@ -132,6 +132,13 @@ class Query:
             raise BadRequestError("page_token is an alias of pageToken; give only one of them.")
         return self.text("page_token") or self.text("pageToken")
 
+    def follow(self) -> bool:
+        """Return whether to stream new items; a stream has neither an end nor pages."""
+        for name in ("to", "until", "page_token", "pageToken"):
+            if self.flag("follow") and name in self._given:
+                raise BadRequestError(f"follow cannot be combined with {name}.")
+        return self.flag("follow")
+
     def span(self, now: int, default: str) -> tuple[int, int]:
         """
         Return the times ``from`` and ``to`` in microseconds, or derive them from ``window``.
@@ -153,7 +160,7 @@ class Query:
 
     def window(self, name: str, default: str) -> timedelta:
         """Return a duration such as ``15m`` between 10 seconds and 7 days."""
-        found = _DURATION.fullmatch(self._given.get(name, default)[:12])
+        found = _DURATION.fullmatch(self._given.get(name, default))
         seconds = int(found[1]) * _UNITS[found[2]] if found else 0
         least, most = WINDOWS
         if not least.total_seconds() <= seconds <= most.total_seconds():

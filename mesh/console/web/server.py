@@ -20,6 +20,7 @@ from mesh.console.web import control_actions, direct_calls
 from mesh.console.web.api import Api
 from mesh.console.web.authentication import BEARER, COOKIE, SESSION, Access, admit
 from mesh.console.web.errors import ERRORS, error
+from mesh.console.web.parameters import Query
 
 FILES = Path(__file__).parent / "static"
 PAGES = (
@@ -158,7 +159,7 @@ def _codes(access: Access) -> Endpoint:
             return error(
                 403, "permission_denied", "Only the bearer of the token can create sign-in links."
             )
-        code = access.new_code(request.query_params.get("who", ""))
+        code = access.new_code(Query(request.query_params, ["who"]).text("who"))
         return JSONResponse({"code": code, "path": f"/open?code={code}"})
 
     return codes

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -137,7 +138,8 @@ class TestScraped:
 
     async def test_streams_that_stay_open(self, start: Start) -> None:
         """
-        Long-lived streams count neither as calls nor as errors of a service or the gateway.
+        Long-lived streams count neither as calls nor as errors of a service or the gateway; each
+        method and route of the list can be opened.
         """
         process = Process()
         requests = Histogram(
@@ -163,11 +165,15 @@ class TestScraped:
             await method(running, 1)
             items = (await running.get("overview"))["items"]
             methods = (await running.get("metrics"))["items"]
+            names = [f"{one['service']}.{one['method']}" for one in methods]
+            shown = [await running.get(f"metrics/{quote(name, safe='')}") for name in names]
 
         stream = next(m for m in methods if m["rpc"] == "survey.WatchRequests")
         assert {"OK": 1, "UNAVAILABLE": 1} == stream["codes"]
         assert (True, None) == (stream["staysOpen"], stream["p95Ms"])
         assert not {"objective", "budgetLeft", "burnRates"} & stream.keys()
+        assert "gateway.GET /api/v1/surveys/events" in names
+        assert all("items" in one for one in shown)
         found = {item["service"]: item for item in items}
         for service in ("survey", "gateway"):
             assert (1, 0) == (found[service]["calls"], found[service]["errors"])

@@ -90,7 +90,15 @@ class TestShapes:
         """
         trace = b"t" * 16
         await running.take(
-            "logs", logs("auth", "signed in", trace=trace, rpc="auth.LogIn", kind="security")
+            "logs",
+            logs(
+                "auth",
+                "signed in",
+                trace=trace,
+                rpc="auth.LogIn",
+                kind="security",
+                note='"amber" \\',
+            ),
         )
         await running.take("logs", logs("survey", "100% wrong", level=17))
 
@@ -104,7 +112,9 @@ class TestShapes:
         assert ["100% wrong"] == await messages(q="0% WRONG")
         assert ["signed in"] == await messages(q="auth.login")
         assert ["signed in"] == await messages(kind="security")
+        assert ["signed in"] == await messages(q='"amber" \\')
         assert [] == await messages(q="_", service="survey")
+        assert [] == await messages(to="1969-12-31T23:59:59Z")
         assert [] == await messages(service="nobody")
 
     async def test_log_pages(self, running: Running) -> None:
@@ -132,6 +142,16 @@ class TestFollow:
         first = await self.first(running, "logs", "logs", logs("auth", "new"), service="auth")
 
         assert "new" == first["message"]
+
+    @pytest.mark.parametrize("wanted", [{}, {"from": "-1h"}], ids=str)
+    async def test_from(self, running: Running, wanted: dict[str, str]) -> None:
+        """
+        A live tail begins now, or with the first item after ``from``.
+        """
+        await running.take("logs", logs("auth", "old"))
+        first = await self.first(running, "logs", "logs", logs("auth", "new"), **wanted)
+
+        assert ("old" if wanted else "new") == first["message"]
 
     async def test_traces(self, running: Running) -> None:
         """

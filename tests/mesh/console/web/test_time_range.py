@@ -136,6 +136,11 @@ async def test_named_by_route(running: Running) -> None:
         await running.take("traces", batch.request)
     assert {"GET /signup", "GET (no route)"} == set(await names())
 
+    batch = Batch()
+    batch.span("worker", "compare one with the other")
+    await running.take("traces", batch.request)
+    assert "compare one with the other" in await names()
+
 
 async def test_rank(running: Running) -> None:
     """

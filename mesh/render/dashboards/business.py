@@ -11,7 +11,7 @@ def board() -> Board:
         uid="amarre-business",
         title="AMARRE / Business",
         about="Links, sessions, requests, downloads. No personal data.",
-        rows=(("Today", _TODAY), ("Over time", _OVER_TIME), ("Failures", _STOPS)),
+        rows=(("Last 24 hours", _LAST_DAY), ("Over time", _OVER_TIME), ("Failures", _FAILURES)),
     )
 
 
@@ -33,7 +33,7 @@ _ACTIONS = {
     "PDFs": ("survey", "GetPdf"),
 }
 
-_TODAY: tuple[Panel, ...] = (
+_LAST_DAY: tuple[Panel, ...] = (
     *(Figure(f"{title}, 24 hours", _rise(metric, "1d")) for title, metric in _COUNTED.items()),
     *(
         Figure(f"{title}, 24 hours", _ok(service, method, "1d"))
@@ -42,7 +42,7 @@ _TODAY: tuple[Panel, ...] = (
 )
 
 _OVER_TIME: tuple[Panel, ...] = (
-    Chart("Users in the last 15 minutes", {"users": f"max({names.USERS_ACTIVE})"}),
+    Chart("Active users, 15 minutes", {"users": f"max({names.USERS_ACTIVE})"}),
     Chart("Links per hour", {"requested": _ok(*_ACTIONS["Links requested"], "1h")}),
     Chart(
         "Sessions per hour",
@@ -59,9 +59,9 @@ _OVER_TIME: tuple[Panel, ...] = (
     ),
 )
 
-_STOPS: tuple[Panel, ...] = (
+_FAILURES: tuple[Panel, ...] = (
     Chart(
-        "Sign-ins that failed, by reason",
+        "Failed sign-ins by reason",
         {
             "{{reason}}": "sum by (reason) "
             f'(increase({SERVED}{{service="auth",method="LogIn",code!="OK"}}[1h])) or '
@@ -69,7 +69,7 @@ _STOPS: tuple[Panel, ...] = (
         },
     ),
     Chart(
-        "Requests not created, by reason",
+        "Failed request creations by reason",
         {
             "{{reason}}": "sum by (reason) "
             f'(increase({SERVED}{{service="survey",method="CreateRequest",code!="OK"}}[1h])) or '

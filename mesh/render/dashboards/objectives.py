@@ -1,4 +1,4 @@
-"""The mesh as a whole: promises and budgets, edges, proxies, certificates, refusals."""
+"""Dashboard of the mesh: objectives, error budgets, calls, proxies, certificates."""
 
 from mesh.chassis.telemetry import names
 from mesh.contract.policy import Mesh
@@ -14,12 +14,12 @@ def board(mesh: Mesh) -> Board:
     return Board(
         uid="amarre-mesh",
         title="AMARRE / Mesh and objectives",
-        about="What the contracts promise, what is left of it, and who talks to whom.",
+        about="Objectives, remaining error budgets, and calls between services.",
         rows=(
             ("Objectives", _objectives(mesh)),
-            ("Edges", _edges(declared)),
+            ("Calls between services", _edges(declared)),
             ("Proxies", _PROXIES),
-            ("Certificates and refusals", _TRUST),
+            ("Certificates and rejected calls", _TRUST),
         ),
     )
 
@@ -30,27 +30,27 @@ def _objectives(mesh: Mesh) -> tuple[Panel, ...]:
     every = f"sum by ({BY_METHOD}) (increase({CALLS}{{{calls}}}[{_MONTH}]))"
     return (
         Chart(
-            "Error budget left of 30 days",
+            "Remaining error budget, 30 days",
             {
                 "{{service}}.{{method}}": f"1 - (({failed} or {every} * 0) / ({every} > 0))\n"
                 f"/ on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)"
             },
             Unit.SHARE,
             span=12,
-            about="1 is all of it; below 0 the promise of this month is broken.",
+            about="1 is the full budget; below 0 the objective is missed.",
         ),
         Chart(
-            "Budget burnt, times the allowed pace",
+            "Error budget burn rate",
             {
                 "{{service}}.{{method}}, 1 hour": "service_method:amarre_failed:ratio_rate1h"
                 f" / on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)",
             },
             limit=14.4,
             span=12,
-            about="At 1 the budget lasts exactly 30 days; at 14.4 somebody is woken.",
+            about="At 1 the budget lasts exactly 30 days; at 14.4 on-call is paged.",
         ),
         Chart(
-            "95th percentile against the objective",
+            "95th percentile relative to the objective",
             {
                 "{{service}}.{{method}}": "service_method:amarre_latency_seconds:p95_5m"
                 f" / on ({BY_METHOD}) service_method:amarre_latency:objective_seconds"
@@ -60,7 +60,7 @@ def _objectives(mesh: Mesh) -> tuple[Panel, ...]:
             span=12,
         ),
         Chart(
-            "Too slow, share of calls in an hour",
+            "Slow calls, 1 h",
             {"{{service}}.{{method}}": "service_method:amarre_slow:ratio_rate1h"},
             Unit.SHARE,
             span=12,
@@ -71,7 +71,7 @@ def _objectives(mesh: Mesh) -> tuple[Panel, ...]:
 def _edges(declared: int) -> tuple[Panel, ...]:
     seen = f"count(sum by (caller, service) (increase({names.RPC_SERVER_CALLS}[1d]) > 0))"
     return (
-        Figure("Edges seen in a day", seen, about=f"The contracts declare {declared}."),
+        Figure("Observed edges, 24 h", seen, about=f"The contracts declare {declared}."),
         Chart(
             "Calls by caller",
             {
@@ -86,12 +86,12 @@ def _edges(declared: int) -> tuple[Panel, ...]:
 
 _PROXIES: tuple[Panel, ...] = (
     Chart(
-        "Breakers open",
+        "Open circuit breakers",
         {
             "{{workload}} to {{envoy_cluster_name}}, requests": (
                 "envoy_cluster_circuit_breakers_default_rq_open"
             ),
-            "{{workload}} to {{envoy_cluster_name}}, waiting": (
+            "{{workload}} to {{envoy_cluster_name}}, pending requests": (
                 "envoy_cluster_circuit_breakers_default_rq_pending_open"
             ),
             "{{workload}} to {{envoy_cluster_name}}, connections": (
@@ -100,7 +100,7 @@ _PROXIES: tuple[Panel, ...] = (
         },
     ),
     Chart(
-        "Replicas left out",
+        "Ejected replicas",
         {
             "{{workload}} to {{envoy_cluster_name}}": (
                 "envoy_cluster_outlier_detection_ejections_active"
@@ -108,7 +108,7 @@ _PROXIES: tuple[Panel, ...] = (
         },
     ),
     Chart(
-        "Replicas healthy",
+        "Healthy replicas",
         {
             "{{workload}} to {{envoy_cluster_name}}": "envoy_cluster_membership_healthy"
             " / (envoy_cluster_membership_total > 0)"
@@ -125,10 +125,10 @@ _PROXIES: tuple[Panel, ...] = (
         },
         Unit.SHARE,
         limit=0.2,
-        about="The budget is a fifth.",
+        about="The retry budget is 20 %.",
     ),
     Chart(
-        "Refused for want of room",
+        "Rejected by circuit breakers",
         {
             "{{workload}} to {{envoy_cluster_name}}": (
                 "rate(envoy_cluster_upstream_rq_active_overflow[$__rate_interval])"
@@ -146,14 +146,14 @@ _PROXIES: tuple[Panel, ...] = (
 _LIFE = f"({names.CERTIFICATE_NOT_AFTER} - {names.CERTIFICATE_NOT_BEFORE})"
 _TRUST: tuple[Panel, ...] = (
     Chart(
-        "Certificates, life left",
+        "Remaining certificate lifetime",
         {"{{process}}": f"({names.CERTIFICATE_NOT_AFTER} - time()) / {_LIFE}"},
         Unit.SHARE,
         span=12,
-        about="Renewal comes at half; an alert below a quarter.",
+        about="Renewed at half the lifetime; alert below a quarter.",
     ),
     Chart(
-        "Refusals by reason",
+        "Rejected calls by reason",
         {
             "{{service}}.{{method}} {{reason}}": "sum by (service, method, reason) "
             f"(rate({names.REFUSALS}[$__rate_interval])) or "

@@ -1,4 +1,4 @@
-"""What a panel is here, and its form for Grafana."""
+"""Panels and dashboards, and their conversion to Grafana's JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,16 +32,16 @@ class Unit(StrEnum):
 @dataclass(frozen=True)
 class Chart:
     """
-    Lines over time.
+    A time series panel.
 
     Args:
-        title: What one sees.
-        queries: PromQL by the legend of its lines.
-        unit: Of all of them.
-        limit: Where a line is drawn that should not be crossed, such as an objective.
-        exemplars: Whether points lead to traces.
-        span: Width, of 24.
-        about: What to make of it.
+        title: Title of the panel.
+        queries: PromQL queries by the legend of their series.
+        unit: Unit of all series.
+        limit: Threshold line, such as an objective.
+        exemplars: Whether to show exemplars, which link to traces.
+        span: Width in columns of 24.
+        about: Description of the panel.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, as it is now."""
+    """A stat panel: the current value of one query."""
 
     title: str
     query: str
@@ -79,7 +79,7 @@ Panel = Chart | Figure | Lines
 
 @dataclass(frozen=True)
 class Board:
-    """A dashboard: panels in rows with a title."""
+    """A dashboard: titled rows of panels."""
 
     uid: str
     title: str
@@ -87,7 +87,7 @@ class Board:
     rows: Sequence[tuple[str, Sequence[Panel]]]
 
     def to_json(self) -> str:
-        """Return it as Grafana imports it."""
+        """Return the dashboard as JSON that Grafana imports."""
         made = (
             dashboard.Dashboard(self.title)
             .uid(self.uid)
@@ -116,7 +116,7 @@ class Board:
 
 
 def none(rate: str, label: str) -> str:
-    """Return zero under the name ``none`` where *rate* has data: what did not happen is zero."""
+    """Return zero, labelled ``none``, where *rate* has data: no errors are shown as zero."""
     return f'label_replace(sum({rate}) * 0, "{label}", "none", "", "")'
 
 

@@ -1,4 +1,4 @@
-"""One dashboard per service: rate, errors and time of each method, with its objective drawn in."""
+"""One dashboard per service: rate, errors and duration of each method, with its objective."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 Unit.CALLS,
             ),
             Chart(
-                "Time by content, 95th percentile",
+                "Duration by content, 95th percentile",
                 {
                     "{{content}}": "histogram_quantile(0.95, sum by (content, le) "
                     f"(rate({names.REDCAP_DURATION}_bucket[$__rate_interval])))"
@@ -29,14 +29,14 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 exemplars=True,
             ),
             Chart(
-                "Breaker and streams",
+                "Circuit breaker and event streams",
                 {
                     "breaker open": f"max({names.REDCAP_BREAKER_OPEN})",
                     "streams open": "sum(amarre_survey_watchers)",
                 },
             ),
             Chart(
-                "Cache, share of hits",
+                "Cache hit ratio",
                 {
                     "{{content}}": "sum by (content) "
                     '(rate(amarre_survey_cache_lookups_total{outcome="hit"}[$__rate_interval]))'
@@ -56,6 +56,15 @@ _OUTSIDE: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 Unit.CALLS,
             ),
             Chart("Mails waiting", {"waiting": f"sum({names.MAILS_WAITING})"}, limit=20),
+            Chart(
+                "Sign-in requests above a limit",
+                {
+                    "{{limit}}": "sum by (limit) "
+                    "(rate(amarre_auth_rate_limited_total[$__rate_interval]))"
+                },
+                Unit.CALLS,
+                about="Those above `links overall` are served from the reserve while it lasts.",
+            ),
             Chart(
                 "Identity provider by status",
                 {
@@ -106,14 +115,14 @@ def gateway() -> Board:
                         Unit.CALLS,
                     ),
                     Chart(
-                        "Gateway responses by route",
+                        "Gateway errors by route",
                         {
                             "{{route}} {{status}}": "sum by (route, status) "
                             f'(rate({seconds}_count{{status=~"4..|5.."}}[$__rate_interval])) or '
                             + none(f"rate({seconds}_count[$__rate_interval])", "route")
                         },
                         Unit.CALLS,
-                        about="Only errors.",
+                        about="4xx and 5xx responses.",
                     ),
                     Chart(
                         "Duration by route, 95th percentile",
@@ -125,7 +134,9 @@ def gateway() -> Board:
                         limit=1,
                         exemplars=True,
                     ),
-                    Chart("In flight", {"requests": f"sum({names.HTTP_SERVER_IN_FLIGHT})"}),
+                    Chart(
+                        "Requests in flight", {"requests": f"sum({names.HTTP_SERVER_IN_FLIGHT})"}
+                    ),
                 ),
             ),
             ("Log", (_log("gateway"),)),
@@ -142,16 +153,16 @@ def _overview(service: Service, of: str) -> tuple[Panel, ...]:
     in_flight = f"{names.RPC_SERVER_IN_FLIGHT}{{{of}}}"
     return (
         Figure("Calls per second", every, Unit.CALLS),
-        Figure("Failing", f"{faults} / ({every} > 0)", Unit.SHARE),
+        Figure("Error ratio", f"{faults} / ({every} > 0)", Unit.SHARE),
         Figure(
             "95th percentile",
             f"histogram_quantile(0.95, sum by (le) (rate({BUCKETS}{{{calls}}}[5m])))",
             Unit.SECONDS,
         ),
-        Figure("In flight", f"sum({in_flight})"),
+        Figure("Calls in flight", f"sum({in_flight})"),
         Figure("Replicas", f'sum(up{{job="amarre",workload="{service.name}"}})'),
         Figure(
-            "Certificate, days left",
+            "Days until certificate expiry",
             f'min({names.CERTIFICATE_NOT_AFTER}{{workload="{service.name}"}} - time()) / 86400',
         ),
         Chart(
@@ -168,7 +179,7 @@ def _overview(service: Service, of: str) -> tuple[Panel, ...]:
             Unit.CALLS,
         ),
         Chart(
-            "In flight against the limit",
+            "Calls in flight and limit",
             {"{{process}}": f"sum by (process) ({in_flight})"},
             limit=service.max_concurrent_requests,
         ),
@@ -186,7 +197,7 @@ def _method(method: Method) -> Iterator[Panel]:
     if is_timed(method):
         bound = method.objective.latency.total_seconds()
         yield Chart(
-            "Time",
+            "Duration",
             {
                 f"{percent}th percentile": f"histogram_quantile({percent / 100}, sum by (le) "
                 f"(rate({BUCKETS}{{{of}}}[$__rate_interval])))"
@@ -195,14 +206,14 @@ def _method(method: Method) -> Iterator[Panel]:
             Unit.SECONDS,
             limit=bound,
             exemplars=True,
-            about=f"Promised: {method.objective.latency_share:.0%} within {bound:g} s.",
+            about=f"Objective: {method.objective.latency_share:.0%} within {bound:g} s.",
         )
     yield Chart(
-        "Failing",
+        "Error ratio",
         {"share": f"service_method:amarre_failed:ratio_rate5m{{{of}}}"},
         Unit.SHARE,
         limit=1 - method.objective.availability,
-        about=f"Promised: {method.objective.availability:.4g} available.",
+        about=f"Objective: {100 * method.objective.availability:.4g} % availability.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes of the mesh and their hosts."""
+"""Dashboard of the processes and their hosts."""
 
 from mesh.chassis.telemetry import names
 from mesh.render.dashboards.panel import Board, Chart, Figure, Unit
@@ -18,26 +18,32 @@ def board() -> Board:
 
 
 _PROCESSES = (
-    Figure("Up", f"sum(up{{{_MESH}}})", about="Processes of the mesh that respond to scrapes."),
-    Figure("Down", f"sum(1 - up{{{_MESH}}})"),
-    Figure("Restarts per day", f"sum(changes(process_start_time_seconds{{{_MESH}}}[1d]))", span=4),
     Figure(
-        "Oldest process",
+        "Processes up",
+        f"sum(up{{{_MESH}}})",
+        about="Processes of the mesh that respond to scrapes.",
+    ),
+    Figure("Processes down", f"sum(1 - up{{{_MESH}}})"),
+    Figure(
+        "Restarts, 24 hours", f"sum(changes(process_start_time_seconds{{{_MESH}}}[1d]))", span=4
+    ),
+    Figure(
+        "Longest uptime",
         f"time() - min(process_start_time_seconds{{{_MESH}}})",
         Unit.SECONDS,
     ),
     # Not by job: on Kubernetes a proxy and its process are scraped as one.
     Figure("Proxies", "count(envoy_server_live == 1)"),
-    Figure("Users in 15 minutes", f"max({names.USERS_ACTIVE})"),
+    Figure("Active users, 15 minutes", f"max({names.USERS_ACTIVE})"),
     Chart(
-        "Processor",
+        "CPU by process",
         {"{{process}}": f"rate(process_cpu_seconds_total{{{_MESH}}}[$__rate_interval])"},
         Unit.SHARE,
         limit=0.8,
-        about="Of one CPU; a Python process cannot use more.",
+        about="Share of one CPU; a Python process cannot use much more than one.",
     ),
     Chart(
-        "Memory",
+        "Memory by process",
         {
             "{{process}}": f"process_resident_memory_bytes{{{_MESH}}}",
             "{{workload}} proxy": "envoy_server_memory_allocated",
@@ -61,7 +67,7 @@ _PROCESSES = (
     ),
     Chart("Database connections", {"{{process}}": names.DB_CONNECTIONS}),
     Chart(
-        "Database, 95th percentile",
+        "Database statement duration, 95th percentile",
         {
             "{{process}} {{operation}}": (
                 "histogram_quantile(0.95, sum by (process, operation, le) "
@@ -75,7 +81,7 @@ _PROCESSES = (
 
 _HOSTS = (
     Chart(
-        "Processors",
+        "CPU by host",
         {
             "{{instance}}": "1 - avg by (instance) "
             '(rate(node_cpu_seconds_total{mode="idle"}[$__rate_interval]))'
@@ -90,7 +96,7 @@ _HOSTS = (
         limit=0.9,
     ),
     Chart(
-        "Disks used",
+        "Disk space used",
         {
             "{{instance}} {{mountpoint}}": "1 - max by (instance, mountpoint) "
             f"(node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}})"
@@ -110,7 +116,7 @@ _HOSTS = (
         span=12,
     ),
     Chart(
-        "Disks busy",
+        "Disk utilization",
         {
             "{{instance}} {{device}}": "rate(node_disk_io_time_seconds_total[$__rate_interval])",
         },

@@ -115,7 +115,7 @@ def limit(panel: dict[str, Any]) -> float | None:
 
 @pytest.mark.parametrize(
     "title",
-    ["Failing", "Errors by reason", "Gateway responses by route", "Refusals by reason"],
+    ["Error ratio", "Errors by reason", "Gateway errors by route", "Rejected calls by reason"],
 )
 def test_zero(title: str) -> None:
     """

@@ -81,10 +81,8 @@ MONITORING = {
     "prometheus": ("prometheus",),
 }
 """Names of the programs: upstream's, then Debian's."""
-REPLICAS = 70
-"""The first port of further replicas and canaries, in the order in which they start."""
-REPLICA_METRICS = 60
-REPLICA_ADMIN = 35
+REPLICA_METRICS, REPLICAS, REPLICA_ADMIN = range(60, 70), range(70, 80), range(80, 90)
+"""The ports of further replicas and canaries; the allocator skips those that a process declares."""
 
 PROCESSES = (
     Process(
@@ -169,6 +167,13 @@ PROCESSES = (
         title="application",
     ),
 )
+
+
+def declared_ports() -> list[int]:
+    """Return the offsets of the ports of every first instance."""
+    fixed = [EDGE_HTTP, EDGE_HTTPS, SMTP, OTLP_GRPC, OTLP_HTTP, PROMETHEUS, ALERTMANAGER]
+    own = (port for p in PROCESSES for port in (p.port, p.metrics, p.admin))
+    return fixed + [port for port in own if port]
 
 
 def process(name: str) -> Process:

@@ -44,9 +44,9 @@ def _rows() -> Iterator[tuple[int, str, str, str]]:
     yield row("prometheus", "HTTP, if installed", topology.PROMETHEUS)
     yield row("alertmanager", "HTTP, if installed", topology.ALERTMANAGER)
     ranges = {
-        "gRPC, mutual TLS": (topology.REPLICAS, 10),
-        "HTTP, `/metrics`": (topology.REPLICA_METRICS, 10),
-        "Envoy admin interface": (topology.REPLICA_ADMIN, 5),
+        "gRPC, mutual TLS": topology.REPLICAS,
+        "HTTP, `/metrics`": topology.REPLICA_METRICS,
+        "Envoy admin interface": topology.REPLICA_ADMIN,
     }
-    for what, (first, count) in ranges.items():
-        yield row("replicas and canaries", what, first, count)
+    for what, ports in ranges.items():
+        yield row("replicas and canaries", what, ports.start, len(ports))

@@ -79,10 +79,11 @@ class Copy:
         return done.stdout
 
     @contextlib.contextmanager
-    def up(self) -> Iterator[None]:
+    def up(self, options: str = "") -> Iterator[None]:
         """Run ``make up`` on free ports until the block ends."""
         ready, log = self.root / "ready.json", self.root / "up.log"
-        arguments = f"--port-base {self.base} --ready-file {ready}"
+        ready.unlink(missing_ok=True)
+        arguments = f"--port-base {self.base} --ready-file {ready} {options}"
         with log.open("w") as output:
             mesh = subprocess.Popen(
                 ["make", "up", f"ARGS={arguments}"],
@@ -127,6 +128,12 @@ class TestTutorials:
         copy.follow(SERVICE)
 
         assert "Nothing is planned for monday." in copy.printed[1]
+
+    def test_the_new_service_beside_replicas(self, copy: Copy) -> None:
+        """Replicas, canaries and restarts get other ports than the new service."""
+        with copy.up("--replicas survey=2 --replicas notes=2"):
+            for command in ("restart notes", "restart survey", "canary start notes --manual"):
+                copy.run(f".venv/bin/amarre {command}")
 
     def test_add_an_rpc(self, copy: Copy) -> None:
         """An addition to the contract and a method make an rpc."""

@@ -12,16 +12,12 @@ PAGE = Path(__file__).parents[2] / "docs/reference/rendered/ports.md"
 
 def test_no_two_processes_share_a_port() -> None:
     """
-    Every port offset belongs to one process.
+    Every port offset belongs to one process, or to replicas and canaries.
     """
-    offsets = [
-        offset
-        for process in topology.PROCESSES
-        for offset in (process.port, process.metrics, process.admin)
-        if offset or process.name == "gateway"
-    ]
+    spare = (*topology.REPLICAS, *topology.REPLICA_METRICS, *topology.REPLICA_ADMIN)
+    offsets = [*topology.declared_ports(), *spare]
 
-    assert len(offsets) - len(set(offsets)) == 0
+    assert len(offsets) == len(set(offsets))
 
 
 def test_needs_are_processes() -> None:

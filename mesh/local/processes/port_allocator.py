@@ -6,12 +6,8 @@ for the admin interface of its Envoy, and most need a gRPC port.
 
 from dataclasses import dataclass
 
+from mesh import topology
 from mesh.topology import Process
-
-MOST_SPARE = 10
-_MAIN, _METRICS = 70, 54
-_ADMIN = (*range(34, 40), *range(80, 84))
-"""Envoys use +30 to +39; four more use ports that are otherwise free."""
 
 
 class PortsExhaustedError(Exception):
@@ -32,6 +28,7 @@ class PortAllocator:
     """Allocates and releases the ports of instances."""
 
     def __init__(self) -> None:
+        self._spare = _spare_ports()
         self._used: set[str] = set()
 
     def take(self, process: Process, *, own: bool = True) -> InstancePorts:
@@ -40,21 +37,26 @@ class PortAllocator:
         Raises:
             PortsExhaustedError: All are in use.
         """
-        candidates = [
-            InstancePorts(str(i), _MAIN + i, _METRICS + i, _ADMIN[i]) for i in range(MOST_SPARE)
-        ]
-        if own:
-            first = InstancePorts(process.name, process.port, process.metrics, process.admin)
-            candidates.insert(0, first)
-        for ports in candidates:
+        first = InstancePorts(process.name, process.port, process.metrics, process.admin)
+        for ports in (*([first] if own else []), *self._spare):
             if ports.tag not in self._used:
                 self._used.add(ports.tag)
                 return ports
         raise PortsExhaustedError(
-            f"No more than {MOST_SPARE} replicas and canaries can run next to the first instances. "
-            "Stop some, or start with fewer --replicas."
+            f"No more than {len(self._spare)} replicas and canaries can run next to the first "
+            "instances. Stop some, or start with fewer --replicas."
         )
 
     def release(self, ports: InstancePorts) -> None:
         """Make *ports* available again."""
         self._used.discard(ports.tag)
+
+
+def _spare_ports() -> list[InstancePorts]:
+    """Return the ports of replicas and canaries that no process of the topology declares."""
+    declared = topology.declared_ports()
+    free = (
+        [port for port in ports if port not in declared]
+        for ports in (topology.REPLICAS, topology.REPLICA_METRICS, topology.REPLICA_ADMIN)
+    )
+    return [InstancePorts(str(i), *ports) for i, ports in enumerate(zip(*free, strict=False))]

@@ -1,6 +1,7 @@
 """Control actions: arguments are parsed, and invalid ones rejected with advice."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from mesh.local.control.actions import ControlActions
 from mesh.local.control.client import send_action
 from mesh.local.control.faults import describe, parse_fault
 from mesh.local.data_folder import DataFolder
-from mesh.local.processes.port_allocator import MOST_SPARE, PortAllocator, PortsExhaustedError
+from mesh.local.processes.port_allocator import PortAllocator, PortsExhaustedError
 from mesh.render.envoy import Traffic
+from tests.mesh.render import addition
 
 
 def test_fault() -> None:
@@ -73,7 +75,7 @@ def test_port_allocation() -> None:
     """The first instance gets its own ports, others distinct spare ones; then an error."""
     port_allocator, survey = PortAllocator(), topology.process("survey")
     first = port_allocator.take(survey)
-    spare = [port_allocator.take(survey) for _ in range(MOST_SPARE)]
+    spare = [port_allocator.take(survey) for _ in topology.REPLICAS]
 
     assert (survey.port, survey.metrics, survey.admin) == (first.main, first.metrics, first.admin)
     ports = [port for ports in (first, *spare) for port in (ports.main, ports.metrics, ports.admin)]
@@ -82,6 +84,19 @@ def test_port_allocation() -> None:
         port_allocator.take(survey)
     port_allocator.release(first)
     assert first == port_allocator.take(survey)
+
+
+def test_declared_ports_are_not_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas get no port that a process of the topology declares."""
+    ranges = (topology.REPLICAS, topology.REPLICA_METRICS, topology.REPLICA_ADMIN)
+    offsets = zip(("port", "metrics", "admin"), (ports.start + 1 for ports in ranges), strict=True)
+    added = replace(addition.PROCESS, **dict(offsets))  # type: ignore[arg-type]
+    monkeypatch.setattr(topology, "PROCESSES", (*topology.PROCESSES, added))
+    port_allocator = PortAllocator()
+    spare = [port_allocator.take(added, own=False) for _ in topology.REPLICAS[1:]]
+
+    ports = {port for ports in spare for port in (ports.main, ports.metrics, ports.admin)}
+    assert not ports & set(topology.declared_ports())
 
 
 class FullDisk:

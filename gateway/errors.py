@@ -4,6 +4,7 @@ Errors raised by the gateway itself.
     MeshError
     ├── CsrfError                  not proven to come from our own pages
     ├── MethodNotAllowedError      the path exists, the method does not
+    ├── OtherUserError             a form from a page of another user
     ├── PayloadTooLargeError       more than 64 KiB
     ├── UnsupportedEncodingError   compressed request body
     └── InvalidRequestError
@@ -12,7 +13,9 @@ Errors raised by the gateway itself.
 
 from collections.abc import Iterable, Sequence
 
-from mesh.chassis.errors import InvalidRequestError, MeshError, Violation
+from amarre.auth.v1.auth_pb2 import User
+
+from mesh.chassis.errors import ConflictError, InvalidRequestError, MeshError, Violation
 
 
 class CsrfError(MeshError):
@@ -35,6 +38,14 @@ class MethodNotAllowedError(MeshError):
     def __init__(self, allowed: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(allowed))
         super().__init__(f"This path supports {self.allowed} only.")
+
+
+class OtherUserError(ConflictError):
+    """A form was rendered for another user than *user*, who is signed in now."""
+
+    def __init__(self, user: User) -> None:
+        super().__init__("The form belongs to another user; reload the page that contains it.")
+        self.user = user
 
 
 class PayloadTooLargeError(MeshError):

@@ -6,6 +6,8 @@ from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from gateway.errors import OtherUserError
+from gateway.pages.page import form
 from gateway.pages.site import Site
 from gateway.rest.envelope import as_mesh_error
 from gateway.rest.transcode import Api
@@ -13,6 +15,9 @@ from gateway.sessions import cookies
 from gateway.sessions.cache import Session
 from mesh.chassis.errors import MeshError
 from mesh.chassis.interceptors.validation import validate
+
+USER_FIELD = "user"
+"""Form field with the id of the user whom the page shows, from ``layout/user_field.html``."""
 
 
 class PageHandlers:
@@ -27,9 +32,16 @@ class PageHandlers:
 
         Raises:
             UnauthenticatedError: The visitor is not signed in.
+            OtherUserError: The form was rendered for another user.
             grpc.aio.AioRpcError: Auth rejects the session or is unavailable.
         """
-        return await self.api.sessions.verify(cookies.read(request), audience)
+        session = await self.api.sessions.verify(cookies.read(request), audience)
+        # Another tab may have signed in someone else since the page was rendered.
+        if request.method == "POST":
+            fields = await form(request)
+            if fields.get(USER_FIELD, session.user.id) != session.user.id:
+                raise OtherUserError(session.user)
+        return session
 
     async def visitor(self, request: Request) -> Any:
         """Return the signed-in user; None when there is none or it is unknown."""

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import MethodNotAllowedError, UnreadableInputError
+from gateway.errors import MethodNotAllowedError, OtherUserError, UnreadableInputError
 from gateway.pages.site import Site
 from gateway.rest.binding import require_identity
 from gateway.rest.envelope import as_mesh_error, failure
@@ -68,8 +68,14 @@ def error_page(request: Request, site: Site, error: MeshError) -> Response:
     plain = failure(error)
     if "text/html" not in request.headers.get("accept", ""):
         return plain
+    other = isinstance(error, OtherUserError)
     page = site.render(
-        request, "error.html", error.contract.http, code=error.contract.code, error=error
+        request,
+        "sign_in/other_user.html" if other else "error.html",
+        error.contract.http,
+        code=error.contract.code,
+        error=error,
+        user=error.user if isinstance(error, OtherUserError) else None,
     )
     for name in ("retry-after", "allow"):
         if name in plain.headers:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -20,7 +21,6 @@ CHALLENGE = {"challenge": "AAAAAAAAAAAAAAAAAAAAAA", "rpId": "localhost"}
 CREATION = {
     "challenge": "AAAAAAAAAAAAAAAAAAAAAA",
     "rp": {"id": "localhost", "name": "AMARRE"},
-    "user": {"id": "YWRh", "name": "ada@example.org", "displayName": "ada@example.org"},
     "pubKeyCredParams": [{"type": "public-key", "alg": alg} for alg in (-7, -257)],
     "authenticatorSelection": {"residentKey": "required"},
 }
@@ -71,6 +71,8 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         """Responses of WatchRevocations; None ends the stream."""
         self._key = key
         self.next_secret = "f" * 43
+        self.creating_for = "ada"
+        """Id of the user for whom passkeys are created."""
 
     def open(
         self,
@@ -172,8 +174,10 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def BeginPasskey(self, request: Any, context: Any) -> Any:
         self.does.take("BeginPasskey", request)
+        user = {"id": b64encode(self.creating_for.encode()).decode(), "name": "x@example.org"}
+        options = CREATION | {"user": user | {"displayName": user["name"]}}
         return auth_service_pb2.BeginPasskeyResponse(
-            ceremony_id="0" * 32, options_json=json.dumps(CREATION)
+            ceremony_id="0" * 32, options_json=json.dumps(options)
         )
 
     async def AddPasskey(self, request: Any, context: Any) -> Any:

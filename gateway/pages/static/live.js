@@ -1,10 +1,15 @@
 // Keeps the list of requests up to date: on a change event the page is fetched again and its
-// content replaced. Without this script, users reload the page.
+// content replaced, or the whole page if it is now that of another user. Without this script,
+// users reload the page.
 
 const SHORTEST_PAUSE_MS = 3000;
 const LONGEST_PAUSE_MS = 60000;
 
+// Pages that respond to a form are shown at the address of the form.
+const ADDRESS = `/${location.search}`;
+
 const content = document.getElementById("live");
+const live = Boolean(content?.querySelector(".cards"));
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 let refreshing = false;
 let again = false;
@@ -17,11 +22,12 @@ async function refresh() {
   if (refreshing) return;
   refreshing = true;
   try {
-    const answer = await fetch(location.pathname + location.search, {
-      headers: { accept: "text/html" },
-    });
-    if (!answer.ok) return;
+    const answer = await fetch(ADDRESS, { headers: { accept: "text/html" } });
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const user = userOf(fresh);
+    // Another tab has signed this user out, or somebody else in.
+    if (user !== userOf(document) && (user || answer.ok)) location.replace(ADDRESS);
+    if (!answer.ok || !live) return;
     replace(fresh, "#live");
     replace(fresh, ".tabs");
   } catch {
@@ -31,6 +37,10 @@ async function refresh() {
     // A change that arrived meanwhile may not be on the page that was fetched.
     if (again) refresh();
   }
+}
+
+function userOf(page) {
+  return page.querySelector("main")?.dataset.user;
 }
 
 function replace(fresh, selector) {
@@ -82,15 +92,13 @@ function rest() {
 function resume() {
   if (events || document.visibilityState !== "visible") return;
   refresh();
-  watch();
+  if (live) watch();
 }
 
 // Pages with a form are not replaced while people type. Hidden tabs hold no connection, since
 // browsers allow few per host.
-if (content?.querySelector(".cards")) {
-  watch();
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") resume();
-    else rest();
-  });
-}
+if (live) watch();
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") resume();
+  else rest();
+});

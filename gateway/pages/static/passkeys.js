@@ -69,6 +69,10 @@ async function signIn() {
 async function make(form) {
   const begun = await post("/api/v1/auth/passkeys/begin", {});
   const publicKey = optionsOf(begun.optionsJson);
+  if (new TextDecoder().decode(publicKey.user.id) !== document.querySelector("main").dataset.user) {
+    location.reload();
+    throw new DOMException("Another user has signed in.", "AbortError");
+  }
   const credential = await navigator.credentials.create({ publicKey });
   const name = form.elements.name.value.trim();
   await post("/api/v1/auth/passkeys", { ...answerOf(begun, credential), name });

@@ -1,5 +1,7 @@
 """Pages of sign-in and of the account: devices, passkeys, log-out."""
 
+import re
+
 import pytest
 from amarre.auth.v1 import auth_pb2
 
@@ -13,6 +15,9 @@ from mesh.chassis.errors import (
 )
 from tests.gateway.conftest import World
 from tests.gateway.pages.test_pages import HTML, get
+
+NO_FIELDS = {"user": "ada"}
+"""Only what every form contains."""
 
 
 class TestSigningIn:
@@ -140,11 +145,11 @@ class TestAccount:
         """Only an operator is offered and given a link to the console."""
         world.sign_in()
         assert "/console" not in await get(world, "/?tab=account")
-        assert 403 == (await world.http.post("/console", headers=HTML)).status_code
+        assert 403 == (await world.http.post("/console", data=NO_FIELDS, headers=HTML)).status_code
 
         world.sign_in(labels=("applicant", "operator"))
         assert 'action="/console"' in await get(world, "/?tab=account")
-        page = await world.http.post("/console", headers=HTML)
+        page = await world.http.post("/console", data=NO_FIELDS, headers=HTML)
         assert 'href="http://console.test/open?code=once"' in page.text
         assert "no-store" == page.headers["cache-control"]
 
@@ -174,6 +179,44 @@ class TestAccount:
         page = await world.http.post(path, data=fields, headers=HTML)
         assert (303, "/?tab=account") == (page.status_code, page.headers["location"])
         assert 1 == world.auth.does.count(rpc)
+
+    @pytest.mark.parametrize(
+        ("path", "rpc"),
+        [
+            ("/requests", "CreateRequest"),
+            ("/console", "EnterConsole"),
+            ("/sessions/end", "EndSession"),
+            ("/passkeys/remove", "RemovePasskey"),
+            ("/second-factor", "SetSecondFactor"),
+        ],
+    )
+    async def test_form_of_another_user(self, world: World, path: str, rpc: str) -> None:
+        """A form that was rendered for another user changes nothing and names who is signed in."""
+        world.sign_in("bob", labels=("operator",))
+        fields = {"user": "ada", "consent": "yes", "id": "one", "required": "yes"}
+        page = await world.http.post(path, data=fields, headers=HTML)
+        assert 409 == page.status_code
+        assert "Another user is signed in" in page.text
+        assert "bob@example.org" in page.text
+        assert 0 == world.auth.does.count(rpc) + world.survey.does.count(rpc)
+        await world.http.post(path, data=fields | {"user": "bob"}, headers=HTML)
+        assert 1 == world.auth.does.count(rpc) + world.survey.does.count(rpc)
+
+    @pytest.mark.parametrize("labels", [("operator",), ("operator", "secondfactor")])
+    async def test_forms_name_their_user(self, world: World, labels: tuple[str, ...]) -> None:
+        """Every form that acts on the session names the user of its page; log-out always works."""
+        world.sign_in(labels=labels)
+        world.auth.passkeys.append(auth_pb2.Passkey(id="k", name="Phone"))
+        actions = set()
+        for path in ("/?tab=submit", "/?tab=account", "/confirm"):
+            page = await get(world, path)
+            assert '<main id="content" class="wrap" tabindex="-1" data-user="ada">' in page
+            for action, form in re.findall(r'<form[^>]* action="([^"]+)">(.*?)</form>', page, re.S):
+                named = '<input type="hidden" name="user" value="ada">' in form
+                assert named is (action not in {"/logout", "/signup"}), action
+                actions.add(action)
+        changes = {"/requests", "/console", "/sessions/end", "/passkeys/remove", "/second-factor"}
+        assert changes | {"/logout", "/signup"} == actions
 
     async def test_confirm(self, world: World) -> None:
         """If a script needs a fresh sign-in, the visitor is redirected to it."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,7 @@ from amarre.survey.v1 import survey_pb2, survey_service_pb2
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from gateway.server.listeners import Listener
+from mesh.chassis import call
 from mesh.chassis.errors import UnavailableError
 from tests.gateway.conftest import World
 
@@ -160,6 +162,53 @@ async def test_live_update(page: Page, world: World) -> None:
         survey_service_pb2.WatchRequestsResponse(event_id="1", change=change)
     )
     await expect(page.get_by_role("heading", name="Grace Hopper")).to_be_visible()
+
+
+@pytest.mark.parametrize("tab", ["complete", "account"])
+async def test_two_users_in_one_browser(page: Page, world: World, tab: str) -> None:
+    """
+    A page of a user who has signed out, or of another user than the one signed in now, is replaced
+    once it is visible again.
+    """
+    world.survey.listed = [
+        survey_pb2.Request(id="7", title="Grace", status=survey_pb2.REQUEST_STATUS_TO_COMPLETE)
+    ]
+    await sign_in(page)
+    await page.goto(f"/?tab={tab}")
+    world.auth.sessions[world.auth.next_secret] = call.User(
+        "bob", "s2", "bob@example.org", (), int(time.time())
+    )
+    world.gateway.api.sessions.forget_user("ada")
+    await show_again(page)
+    await expect(page.locator(".who")).to_have_text("bob@example.org")
+    world.auth.sessions.clear()
+    world.gateway.api.sessions.forget_user("bob")
+    await show_again(page)
+    await expect(page.get_by_role("button", name="Get started")).to_be_visible()
+
+
+async def test_passkey_of_another_user(page: Page, world: World) -> None:
+    """A passkey is not added for another user than the one whom the page shows."""
+    await sign_in(page)
+    await page.goto("/?tab=account")
+    world.auth.sessions[world.auth.next_secret] = call.User(
+        "bob", "s2", "bob@example.org", (), int(time.time())
+    )
+    world.gateway.api.sessions.forget_user("ada")
+    world.auth.creating_for = "bob"
+    await page.get_by_role("button", name="Add a passkey").click()
+    await expect(page.locator(".who")).to_have_text("bob@example.org")
+    assert 0 == world.auth.does.count("AddPasskey")
+
+
+async def show_again(page: Page) -> None:
+    """Let the page believe that its tab was hidden and is visible again."""
+    await page.evaluate("""
+        for (const value of ["hidden", "visible"]) {
+          Object.defineProperty(document, "visibilityState", { value, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }
+    """)
 
 
 async def test_explorer(page: Page) -> None:

@@ -24,17 +24,17 @@ STALE_SECONDS = 3.0
 """
 How long a verification by Auth is used while revocations are not pushed.
 
-A replica of Auth may itself trust its cache for 2 s (``AMARRE_AUTH_SESSION_CACHE``), and a
-session that ended elsewhere may be accepted for 5 s at most.
+Auth's own answer may be 2 s old (``APPWRITE_STALENESS``), and a session that ended elsewhere may be
+accepted for 5 s at most.
 """
 TOKEN_MARGIN_SECONDS = 5.0
 """A token this close to its expiry is not used for a new call."""
 MOST_SESSIONS = 10_000
-"""Verifications kept, about 1 KiB each; the least recently used goes first."""
+"""Verifications kept, about 1 KiB each; the least recently used is evicted first."""
 END_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds before each further attempt to end a session while Auth is unavailable."""
 END_SECONDS = 3.0
-"""How long Auth is waited for before a session is ended later."""
+"""Timeout of a call to Auth before ending the session is deferred."""
 MOST_ENDING = 1_000
 """Sessions that are still to be ended; more are left to expire."""
 _Key = tuple[bytes, str]

@@ -1,8 +1,9 @@
 """The diagrams in the documentation."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mesh.render.registry import ROOT
 
@@ -54,3 +55,25 @@ def of(page: str, title: str) -> Diagram:
     """Return the diagram below *title* on *page*."""
     (found,) = [d for d in every() if (d.page, d.title) == (page, title)]
     return found
+
+
+def edges(diagram: Diagram, names: Mapping[str, str]) -> set[tuple[str, str]]:
+    """
+    Return the arrows of a flowchart, between nodes called as *names* maps their ids.
+
+    Labels are dropped, ``a & b --> c`` is two arrows, and an arrow within one node is none.
+    """
+    found = set()
+    for line in diagram.text.splitlines():
+        nodes = [_ids(part, names) for part in _ARROW.split(line.strip())]
+        for sources, targets in pairwise(nodes):
+            found |= {(s, t) for s in sources for t in targets if s != t}
+    return found
+
+
+_ARROW = re.compile(r" (?:--|-\.) [^>]*?(?:-->|\.->) | (?:-->|-\.->) ")
+
+
+def _ids(nodes: str, names: Mapping[str, str]) -> list[str]:
+    bare = [re.sub(r"[\[(].*", "", node).strip() for node in nodes.split(" & ")]
+    return [names.get(name, name) for name in bare]

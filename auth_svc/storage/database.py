@@ -10,14 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, String, Table, column, event, literal, select, table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 import auth_svc
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.server import StartError
-from mesh.chassis.sqlite import CONNECT, write_ahead
+from mesh.chassis.sql import CONNECT, is_outage, write_ahead
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 WAIT_SECONDS = 3
@@ -72,10 +71,8 @@ class Database:
         try:
             async with self._engine.begin() as connection:
                 yield connection
-        except (PoolTimeoutError, OSError, TimeoutError) as exc:
-            raise UnavailableError("The database of Auth is unreachable.") from exc
-        except DBAPIError as exc:
-            if not _is_outage(exc):
+        except (SQLAlchemyError, OSError) as exc:
+            if not is_outage(exc):
                 raise
             raise UnavailableError("The database of Auth is unavailable.") from exc
 
@@ -190,14 +187,6 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _is_outage(exc: DBAPIError) -> bool:
-    """Return whether *exc* is about the database itself rather than the statement."""
-    return exc.connection_invalidated or type(exc).__name__ in {
-        "OperationalError",
-        "InterfaceError",
-    }
 
 
 def _cause(exc: BaseException) -> str:

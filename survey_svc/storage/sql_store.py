@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mesh.chassis.errors import UnavailableError
-from mesh.chassis.sqlite import CONNECT, write_ahead
+from mesh.chassis.sql import CONNECT, is_outage, write_ahead
 from survey_svc.ports import Answer, Claim, Consent, Reservation
 
 WAIT_SECONDS = 5
@@ -184,6 +184,8 @@ class SqlStore:
             async with self._engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as exc:
+            if not is_outage(exc):
+                raise
             raise UnavailableError("The reservation store is unavailable.") from exc
 
 

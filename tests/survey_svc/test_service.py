@@ -36,6 +36,17 @@ class TestCreateRequest:
         assert "CONSENT_REQUIRED" == reason_of(ei.value)
         assert {} == sandbox.calls()
 
+    @pytest.mark.parametrize("version", ["2026-01\0", "=1+1", "-", "2026 01", "x" * 65])
+    async def test_odd_notice(
+        self, world: World, sandbox: Sandbox, user: str, version: str
+    ) -> None:
+        """What cannot be the version of a notice is not stored as evidence of consent."""
+        with pytest.raises(grpc.aio.AioRpcError) as ei:
+            await world.create(user, notice_version=version)
+
+        assert "INVALID_REQUEST" == reason_of(ei.value)
+        assert {} == sandbox.calls()
+
     async def test_open_request_stands_in_the_way(self, world: World, user: str) -> None:
         """A second request is not permitted while the form of the first one is incomplete."""
         await world.create(user)

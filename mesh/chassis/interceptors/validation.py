@@ -1,19 +1,21 @@
 """Validation of requests against the rules of their contract."""
 
 import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import protovalidate
 from amarre.mesh.v1 import policy_pb2 as pb
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 
 from mesh.chassis.errors import InvalidRequestError, Violation
 
 
 def validate(request: Message) -> None:
-    """Check *request* against its ``buf.validate`` rules.
+    """Check *request* against its ``buf.validate`` rules, and what may be stored for U+0000.
 
     Raises:
         InvalidRequestError: A rule is broken. The reason is the one that the contract assigns to
@@ -35,14 +37,47 @@ def _may_be_empty(descriptor: Descriptor) -> bool:
 
 
 def _validate(request: Message) -> None:
+    violations = list(_nul(request)) if _may_change(request.DESCRIPTOR) else []
     try:
         protovalidate.validate(request)
     except protovalidate.ValidationError as exc:
-        violations = [
+        violations += [
             Violation(_path(v.proto), _description(request.DESCRIPTOR, v.proto), v.proto.rule_id)
             for v in exc.violations
         ]
-        raise invalid_request(request.DESCRIPTOR, violations) from exc
+    if violations:
+        raise invalid_request(request.DESCRIPTOR, violations)
+
+
+@functools.cache
+def _may_change(descriptor: Descriptor) -> bool:
+    """Whether a request of this type may store something; reads find nothing for U+0000."""
+    return any(
+        method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+        for service in descriptor.file.services_by_name.values()
+        for method in service.methods
+        if method.input_type is descriptor
+    )
+
+
+def _nul(request: Message) -> Iterator[Violation]:
+    """Yield the fields with U+0000, which PostgreSQL cannot store."""
+    for field, value in request.ListFields():
+        if any("\0" in text for text in _texts(value)):
+            yield Violation(field.name, "must not contain U+0000", "string.nul")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Message():
+            yield from _texts([part for _, part in value.ListFields()])
+        case Mapping():
+            yield from _texts([*value.keys(), *value.values()])
+        case Sequence() if not isinstance(value, bytes):
+            for part in value:
+                yield from _texts(part)
 
 
 def invalid_request(descriptor: Any, violations: list[Violation]) -> InvalidRequestError:

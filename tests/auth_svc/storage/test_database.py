@@ -9,6 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from auth_svc.storage.database import POOL_SIZE, Database
 from auth_svc.storage.tables import metadata
@@ -55,6 +56,33 @@ async def test_server_unavailable() -> None:
     async with aclosing(Database(url)) as database:
         with pytest.raises(UnavailableError):
             await database.is_reachable()
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("53100", UnavailableError),
+        ("53300", UnavailableError),
+        ("57P03", UnavailableError),
+        ("40P01", UnavailableError),
+        ("25006", UnavailableError),
+        ("22021", DBAPIError),
+    ],
+    ids=["full disk", "connections", "starting", "deadlock", "read-only", "value"],
+)
+async def test_error_of_the_server(database: Database, state: str, kind: type[Exception]) -> None:
+    """
+    An error of PostgreSQL is an outage unless the statement or its values caused it.
+
+    Source: PostgreSQL, Appendix A "Error Codes".
+    """
+    if database.is_sqlite:
+        return
+    failing = text(f"DO $$ BEGIN RAISE EXCEPTION SQLSTATE '{state}'; END $$")
+
+    with pytest.raises(kind):
+        async with database.transaction() as connection:
+            await connection.execute(failing)
 
 
 async def test_writable(database: Database) -> None:

@@ -32,7 +32,7 @@ WAITED_FOR = {
     "health_svc/probe_limits.py probe": "awaited by every caller of the probe",
     "health_svc/status.py current": "awaited by every caller of the status",
     "mesh/chassis/channel.py current": "closes a retired channel; close cancels it",
-    "mesh/chassis/sqlite.py __init__": "passes every exception on to the caller of the connection",
+    "mesh/chassis/sql.py __init__": "passes every exception on to the caller of the connection",
     "mesh/chassis/telemetry/otlp.py stop": "joined for two seconds while the process ends",
     "mesh/console/intake/otlp_receiver.py __init__": "awaited by each request that is read",
     "mesh/console/store/reader.py __init__": "awaited by each query",

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.testing import free_port
@@ -241,6 +242,11 @@ class TestAway:
         """An unavailable store is UNAVAILABLE, whatever its kind."""
         with pytest.raises(UnavailableError):
             await opened(url.format(port=free_port()))
+
+    async def test_rejected_value(self, store: Store, user: str) -> None:
+        """A value that the database cannot store is not reported as an outage."""
+        with contextlib.suppress(DBAPIError):
+            await store.claim(attempt(f"{user}\0"), NOW)
 
     @pytest.mark.redis
     async def test_dies_later(self, tmp_path: Path, user: str) -> None:

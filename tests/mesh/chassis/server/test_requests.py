@@ -6,12 +6,34 @@ import grpc
 import pytest
 from amarre.survey.v1 import survey_service_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2_grpc as rpc
+from google.protobuf import message_factory
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from mesh.chassis.errors import MeshError, from_rpc_error, unpack
+from mesh.chassis.errors import InvalidRequestError, MeshError, from_rpc_error, unpack
+from mesh.chassis.interceptors.validation import validate
 from mesh.chassis.testing import connected
-from mesh.contract import reasons
+from mesh.contract import policy, reasons
+from mesh.contract.policy import Idempotency, Method
 from tests.mesh.chassis.server.surveys import Surveys, bearer, list_requests
+
+TEXTS = [
+    pytest.param(method, field.name, id=f"{method.short_name} {field.name}")
+    for method in policy.load()
+    for field in method.descriptor.input_type.fields
+    if field.type == field.TYPE_STRING
+]
+
+
+def fields_refused(request: Message) -> set[str]:
+    """Return the fields that validation refuses."""
+    try:
+        validate(request)
+    except InvalidRequestError as error:
+        return {violation.field for violation in error.violations}
+    return set()
 
 
 class TestRequests:
@@ -26,6 +48,26 @@ class TestRequests:
         error = from_rpc_error(ei.value)
         assert grpc.StatusCode.INVALID_ARGUMENT == ei.value.code()
         assert ["instrument"] == [violation.field for violation in error.violations]
+
+    @pytest.mark.parametrize(("method", "field"), TEXTS)
+    def test_nul(self, method: Method, field: str) -> None:
+        """
+        A text with U+0000, which PostgreSQL cannot store, is refused by every method that may
+        store something.
+        """
+        kind = message_factory.GetMessageClass(method.descriptor.input_type)
+
+        refused = fields_refused(kind(**{field: "a\0b"}))
+
+        assert field in refused or method.idempotency is Idempotency.NO_SIDE_EFFECTS
+
+    def test_nul_inside(self) -> None:
+        """U+0000 is found at any depth."""
+        spans = {"scopeSpans": [{"scope": {"name": "a\0b"}}]}
+
+        refused = fields_refused(ParseDict({"resourceSpans": [spans]}, ExportTraceServiceRequest()))
+
+        assert {"resource_spans"} == refused
 
     async def test_deadline_of_the_contract(self, port: int, svids: Path, surveys: Surveys) -> None:
         """A caller's longer deadline is capped by the contract's 5 s."""

@@ -1,4 +1,4 @@
-"""SQLite connections for concurrent readers and replicas that start at the same time."""
+"""SQL databases: which errors are outages, and SQLite connections for concurrent replicas."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,29 @@ from typing import Any
 
 import aiosqlite
 from aiosqlite.core import _connection_worker_thread as work_until_stopped
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.util import await_only
 
 WAIT_SECONDS = 5.0
 LOOK_SECONDS = 0.01
+_OF_STATEMENTS = frozenset({"21", "22", "23", "42"})
+"""SQLSTATE classes of statements and their values: cardinality, data, integrity, syntax."""
+
+
+def is_outage(error: Exception) -> bool:
+    """Return whether *error* is about the database itself rather than about the statement.
+
+    Source:
+        PostgreSQL, Appendix A "Error Codes". The driver has no classes for a full disk, too many
+        connections or a server that is starting.
+    """
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeoutError | OSError)
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return state[:2] not in _OF_STATEMENTS
 
 
 class Connection(aiosqlite.Connection):

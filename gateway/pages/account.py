@@ -10,6 +10,7 @@ from gateway.pages.page import form
 from gateway.pages.views import Views
 from gateway.sessions import cookies, log_out
 from gateway.sessions.cache import Ending, Session
+from mesh.chassis.errors import MeshError, UnavailableError
 
 
 class Account(PageHandlers):
@@ -24,14 +25,9 @@ class Account(PageHandlers):
         fields = await log_out.optional(form(request)) or {}
         everywhere = fields.get("everywhere") == "yes"
         ending = await log_out.end(self.api.sessions, request, everywhere=everywhere)
-        unavailable = ending is Ending.LATER
-        response = self.site.render(
-            request,
-            "sign_in/signed_out.html",
-            503 if unavailable else 200,
-            unavailable=unavailable,
-            tab="",
-        )
+        later = UnavailableError("The session ends as soon as possible.")
+        error = later if ending is Ending.LATER else None
+        response = self.site.render(request, "sign_in/signed_out.html", error=error, tab="")
         cookies.clear(response)
         return response
 
@@ -62,7 +58,7 @@ class Account(PageHandlers):
 
     async def confirm(self, request: Request) -> Response:
         """Ask the visitor to sign in again before a sensitive change."""
-        return self._again(request, await self.session(request, "auth"))
+        return self._again(request, await self.session(request, "auth"), None)
 
     async def _change(self, request: Request, rpc: str, message: Message) -> Response:
         """Change the account; asks for a fresh sign-in when one is required."""
@@ -72,12 +68,14 @@ class Account(PageHandlers):
         except Exception as exc:
             error = expected_error(exc)
             if error.contract.name == "FRESH_SIGN_IN_REQUIRED":
-                return self._again(request, session, error.contract.http)
+                return self._again(request, session, error)
             if error.contract.name == "CONFLICT":
                 return await self._views.own_page(request, tab="account", problem=error)
             raise
         self.api.sessions.forget_user(session.user.id)
         return redirect("/?tab=account")
 
-    def _again(self, request: Request, session: Session, status: int = 200) -> Response:
-        return self.site.render(request, "sign_in/confirm.html", status, user=session.user, tab="")
+    def _again(self, request: Request, session: Session, error: MeshError | None) -> Response:
+        return self.site.render(
+            request, "sign_in/confirm.html", error=error, user=session.user, tab=""
+        )

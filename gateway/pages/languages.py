@@ -1,6 +1,7 @@
 """Language negotiation and translated texts."""
 
 import functools
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
@@ -10,9 +11,13 @@ from zoneinfo import ZoneInfo
 import yaml
 from starlette.requests import Request
 
+from mesh.chassis.errors import MeshError
+
 LANGUAGES = ("fr", "en")
 COOKIE = "lang"
 COOKIE_SECONDS = 365 * 24 * 3600
+_MOMENT_SECONDS = 10
+"""Up to this, a wait is called a moment."""
 _ZONE = ZoneInfo("Europe/Paris")
 
 
@@ -76,6 +81,13 @@ class Translator:
         """Return the display name of *key*; a readable form of the key when it has none."""
         named = self._texts[group].get(key)
         return str(named) if named else key.replace("_", " ").strip().capitalize()
+
+    def wait(self, error: MeshError) -> str:
+        """Return how long to wait after *error* in words, in minutes rounded up."""
+        seconds = error.retry_after.total_seconds() if error.retry_after else 0
+        minutes = math.ceil(seconds / 60) if seconds > _MOMENT_SECONDS else 0
+        texts = self._texts["wait"]
+        return str(texts.get(minutes, texts["minutes"])).format(minutes=minutes)
 
     def date(self, moment: datetime) -> str:
         """Return the day of *moment* in words."""

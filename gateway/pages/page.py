@@ -65,22 +65,11 @@ class Page:
 
 def error_page(request: Request, site: Site, error: MeshError) -> Response:
     """Return an error page to browsers and the JSON envelope to programs."""
-    plain = failure(error)
     if "text/html" not in request.headers.get("accept", ""):
-        return plain
-    other = isinstance(error, OtherUserError)
-    page = site.render(
-        request,
-        "sign_in/other_user.html" if other else "error.html",
-        error.contract.http,
-        code=error.contract.code,
-        error=error,
-        user=error.user if isinstance(error, OtherUserError) else None,
-    )
-    for name in ("retry-after", "allow"):
-        if name in plain.headers:
-            page.headers[name] = plain.headers[name]
-    return page
+        return failure(error)
+    if isinstance(error, OtherUserError):
+        return site.render(request, "sign_in/other_user.html", error=error, user=error.user)
+    return site.render(request, "error.html", error=error)
 
 
 async def form(request: Request) -> dict[str, str]:

@@ -16,6 +16,8 @@ from starlette.types import Scope
 
 from gateway.pages import languages
 from gateway.pages.languages import LANGUAGES, Translator
+from gateway.rest.envelope import headers_of
+from mesh.chassis.errors import MeshError
 
 _FOLDER = Path(__file__).parent
 _IMMUTABLE = "public, max-age=31536000, immutable"
@@ -54,9 +56,18 @@ class Site:
         self._templates.globals["utc"] = UTC
 
     def render(
-        self, request: Request, template: str, status: int = 200, **context: Any
+        self,
+        request: Request,
+        template: str,
+        *,
+        status: int = 200,
+        error: MeshError | None = None,
+        **context: Any,
     ) -> HTMLResponse:
-        """Return the page made from *template* in the visitor's language."""
+        """Return the page made from *template* in the visitor's language.
+
+        An *error* decides the status, and gives the response its headers.
+        """
         language = languages.choose(request)
         context.setdefault("user", None)
         context.setdefault("notice", None)
@@ -64,10 +75,17 @@ class Site:
             t=Translator(language),
             language=language,
             languages=[(other, _same_page(request, other)) for other in LANGUAGES],
+            error=error,
             **context,
         )
         response = HTMLResponse(
-            body, status, {"content-language": language, "vary": "Accept-Language, Cookie"}
+            body,
+            error.contract.http if error else status,
+            {
+                "content-language": language,
+                "vary": "Accept-Language, Cookie",
+                **(headers_of(error) if error else {}),
+            },
         )
         if request.query_params.get("lang") == language:
             response.set_cookie(

@@ -62,7 +62,7 @@ class Views(PageHandlers):
 
     async def sign_up_form(self, request: Request) -> Response:
         """Show the sign-in form."""
-        return self.site.render(request, "sign_in/sign_in.html", email="", problem=None)
+        return self.site.render(request, "sign_in/sign_in.html", email="")
 
     async def sign_up(self, request: Request) -> Response:
         """Send a sign-in link."""
@@ -77,9 +77,7 @@ class Views(PageHandlers):
             await self.call("auth", "SignUp", message)
         except Exception as exc:
             error = expected_error(exc)
-            return self.site.render(
-                request, "sign_in/sign_in.html", error.contract.http, email=email, problem=error
-            )
+            return self.site.render(request, "sign_in/sign_in.html", email=email, error=error)
         return self.site.render(request, "sign_in/mailed.html", email=email)
 
     async def link(self, request: Request) -> Response:
@@ -103,10 +101,7 @@ class Views(PageHandlers):
         try:
             reply = await self.call("auth", "LogIn", message)
         except Exception as exc:
-            error = expected_error(exc)
-            return self.site.render(
-                request, "sign_in/link_refused.html", error.contract.http, problem=error
-            )
+            return self.site.render(request, "sign_in/link_refused.html", error=expected_error(exc))
         response = redirect(f"/?{_SIGNED_IN}=1")
         await open_session(self.api.sessions, response, reply, before=cookies.read(request))
         return response
@@ -143,12 +138,10 @@ class Views(PageHandlers):
         groups = {name: [c for c in listed if c.group == name] for name in TABS}
         tab = tab or _tab(request, groups)
         account = await self._account(request) if tab == "account" else {}
-        failed = problem or outage
-        status = failed.contract.http if failed else 200
         return self.site.render(
             request,
             "requests/home.html",
-            status,
+            error=problem or outage,
             user=session.user,
             tab=tab,
             groups=groups,
@@ -178,9 +171,7 @@ class Views(PageHandlers):
             cookies.clear(response)
             return response
         # Auth is unavailable: this is not a sign-out, so the cookie stays.
-        return self.site.render(
-            request, "error.html", error.contract.http, code=error.contract.code, error=error
-        )
+        return self.site.render(request, "error.html", error=error)
 
     async def _account(self, request: Request) -> dict[str, Any]:
         """Return the user's devices and passkeys; None for what is unavailable."""

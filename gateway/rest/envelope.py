@@ -41,19 +41,25 @@ def success(data: object, status: int = 200) -> Response:
 
 def failure(error: MeshError, request: Descriptor | None = None) -> Response:
     """Return the response for *error*; field paths use the JSON names of *request*."""
-    response = Response(
+    return Response(
         encode({"data": None, "error": describe(error, request)}),
         error.contract.http,
+        headers_of(error),
         media_type="application/json",
     )
+
+
+def headers_of(error: MeshError) -> dict[str, str]:
+    """Return the headers that tell a client what to do about *error*."""
+    headers = {}
     if error.contract.http in {429, 503}:
         seconds = error.retry_after.total_seconds() if error.retry_after else 1
-        response.headers["retry-after"] = str(max(1, math.ceil(seconds)))
+        headers["retry-after"] = str(max(1, math.ceil(seconds)))
     if isinstance(error, UnsupportedEncodingError):
-        response.headers["accept-encoding"] = "identity"  # RFC 9110, section 15.5.16.
+        headers["accept-encoding"] = "identity"  # RFC 9110, section 15.5.16.
     if isinstance(error, MethodNotAllowedError):
-        response.headers["allow"] = error.allowed
-    return response
+        headers["allow"] = error.allowed
+    return headers
 
 
 def describe(error: MeshError, request: Descriptor | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Pages as used by a browser without scripts."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from gateway.pages import languages
 from mesh.chassis.errors import (
     ConflictError,
     MeshError,
+    RateLimitedError,
     UnavailableError,
     UpstreamError,
 )
@@ -202,6 +204,55 @@ class TestErrors:
         page = await get(world, "/nothing", 404)
         assert "This page does not exist" in page
         assert "error" in (await world.http.get("/nothing")).json()
+
+    @pytest.mark.parametrize("language", ["fr", "en"])
+    @pytest.mark.parametrize(
+        ("service", "rpc", "path"),
+        [
+            ("auth", "SignUp", "/signup"),
+            ("auth", "LogIn", "/login"),
+            ("auth", "RemovePasskey", "/passkeys/remove"),
+            ("survey", "CreateRequest", "/requests"),
+        ],
+    )
+    async def test_when_to_try_again(
+        self, world: World, service: str, rpc: str, path: str, language: str
+    ) -> None:
+        """
+        A page that refuses says when to try again, in the header and in words.
+
+        Source: RFC 9110, section 10.2.3; RFC 6585, section 4.
+        """
+        world.sign_in()
+        limited = RateLimitedError("Too many.", retry_after=timedelta(seconds=121))
+        getattr(world, service).does.failures[rpc] = limited
+        form = {"email": "ada@example.org", "userId": "aa", "secret": "bb", "consent": "yes"}
+        headers = HTML | {"accept-language": language}
+        page = await world.http.post(path, data=form | {"id": "one"}, headers=headers)
+        assert (429, "121") == (page.status_code, page.headers["retry-after"])
+        assert "3 minutes" in page.text
+
+    @pytest.mark.parametrize(
+        ("failing", "path"),
+        [("VerifySession", "/"), ("ListRequests", "/"), ("LogOut", "/logout")],
+    )
+    async def test_unavailable(self, world: World, failing: str, path: str) -> None:
+        """A page of a service that is unavailable says in the header when to try again."""
+        world.sign_in()
+        error = UnavailableError("Unavailable.")
+        world.auth.does.failures[failing] = world.survey.does.failures[failing] = error
+        method = "POST" if path == "/logout" else "GET"
+        page = await world.http.request(method, path, headers=HTML)
+        assert (503, "1") == (page.status_code, page.headers["retry-after"])
+
+    @pytest.mark.parametrize(
+        ("seconds", "words"),
+        [(1, "a moment"), (10, "a moment"), (11, "one minute"), (60, "one minute"), (61, "2 min")],
+    )
+    def test_wait_in_words(self, seconds: int, words: str) -> None:
+        """How long to wait is told in whole minutes, never less than it takes."""
+        error = RateLimitedError("Too many.", retry_after=timedelta(seconds=seconds))
+        assert languages.Translator("en").wait(error).startswith(words)
 
     @pytest.mark.parametrize(
         ("content", "kind"),

@@ -28,7 +28,7 @@ CREDENTIALS = words(
     "password passwords passwd pwd pw passphrase passcode secret secrets token tokens "
     "authorization cookie cookies credential credentials creds apikey jwt otp totp sessionid "
     "phpsessid jsessionid bearer pin pincode cvv mdp jeton jetons passwort kennwort contrasena "
-    "senha"
+    "senha psk mnemonic"
 )
 ENDINGS = tuple(
     words(
@@ -56,7 +56,7 @@ PAIRS = frozenset(
         *itertools.product(("amz", "goog", "access", "webhook"), ("signature",)),
         *itertools.product(("saml", "client"), ("assertion",)),
         *(("auth", "header"), ("code", "verifier"), ("magic", "link"), ("saml", "response")),
-        *(("session", "id"), ("time", "code")),
+        *(("session", "id"), ("time", "code"), ("seed", "phrase")),
     }
 )
 """Adjacent words that name a credential together: ``api_key``, ``recoveryCode``."""
@@ -81,7 +81,8 @@ PERSONAL_ENDINGS = (
     *("client_ip", "client_address", "remote_addr", "remote_address", "peer_ip", "real_ip"),
     *("forwarded_for", "header_forwarded", "user_agent", "user_email", "user_id"),
     *("first_name", "last_name", "full_name", "family_name", "given_name"),
-    *("phone_number", "date_of_birth", "birth_date", "birthdate"),
+    *("phone", "phone_number", "date_of_birth", "birth_date", "birthdate", "birthday"),
+    *("iban", "card_number", "credit_card", "ssn"),
 )
 """How names that identify a person end, as words joined by ``_``."""
 QUERIES = frozenset({"url_query", "http_query", "url_fragment", "http_request_query"})

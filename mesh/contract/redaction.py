@@ -44,12 +44,15 @@ _PLACEHOLDER = re.compile(
     r"[\"'`]?(?:[*xX.•]{3,}|\$(?:\d+|[A-Z_]+)?|:[a-z_]+|%\w?)[\"'`]?|\[redacted\]?", re.IGNORECASE
 )
 """What stands for a credential in templates, queries and masked texts."""
-_PASSWORDS = words("password passwd pwd pw pass passphrase passcode secret otp totp pin")
+_PASSWORDS = words(
+    "password passwd pwd pw pass passphrase passcode secret otp totp pin mdp passwort kennwort "
+    "contrasena senha"
+)
 """Names after which even a number in a text is a credential: ``password=123456``."""
 
 _SUSPECT = re.compile(
-    r"[@?=#:%&<＠＝]|eyJ|-----|[0-9A-F]{32}|[0-9a-f]{160}|[_-]|\b[Bb](?:earer|asic)\b|AKIA|AIza|SG\."
-    r"|\b(?:hv[sbr]|ya29|v[1-4])\."
+    r"[@?=#:%&<＠＝]|eyJ|-----|[0-9A-F]{32}|[0-9a-f]{160}|[_-]|A(?:KI|SI)A|AIza|SG\.|\\u00"
+    r"|\b(?:(?:hv[sbr]|ya29|v[1-4])\.|(?i:bearer|basic|digest|negotiate|ntlm|apikey|dpop)\s)"
 )
 """A pattern that every text matched by a rule below contains; keeps ordinary values cheap."""
 _PARTS_OF_NAMES = tuple(
@@ -73,6 +76,8 @@ _SCHEME = re.compile(
     r"\b((?i:bearer|basic|digest|negotiate|ntlm|apikey|dpop))\s+"
     r"(?=[\w.~+/=-]*\d|\w[\w.~+/=-]*[A-Z]|[\w.~+/=-]{16}|[\w.~+/-]{6,}=)[\w.~+/=-]{6,}"
 )
+_DIGEST = re.compile(r"\b((?i:digest)\s+)[\w-]+=[^\r\n]+")
+"""RFC 7616: pairs, most of them quoted, to the end of the line."""
 _HEADER = re.compile(
     r"((?i:\bauthorization)[\"']?\s*[:=]\s*[\"']?[\w-]+\s+)"
     r"(?=[^\s\"']*=|[^\s\"']*\d[^\s\"']*[\"'\r\n]|\S*\d\S*\Z)[^\r\n\"']+"
@@ -104,10 +109,13 @@ _PREFIX = (
     r"(?:(?i:api|access|private|secret|signing|encryption|account|ssh|recovery|verification)\s"
     r"|(?i:mot\sde)\s)?"
 )
-_QUOTED = r"[bru]{0,2}(?:\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)|`[^`]*(?:`|\Z))"
-_HELD = rf"(?:{_QUOTED}|\[[^\[\]]*(?:\]|\Z)|\{{[^{{}}]*(?:\}}|\Z)|[^\s\"'&;,(){{}}<>\[\]]+)"
+_QUOTED = r"(?:[bru]{0,2}|\\{1,8})(?:\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)|`[^`]*(?:`|\Z))"
+_HELD = (
+    rf"(?:{_QUOTED}|\[[^\[\]]*(?:\]|\Z)|\{{[^{{}}]*(?:\}}|\Z)|\([^()]*(?:\)|\Z)|<[^<>]*(?:>|\Z)"
+    r"|[^\s\"'&;,(){}<>\[\]]+)"
+)
 _PAIR = re.compile(
-    rf"{_START}({_PREFIX}{_KEY})((?:\[\]|\])?[\"'`]?\s{{0,3}}(?:=>|:=|[=:＝])\s{{0,3}})"
+    rf"{_START}({_PREFIX}{_KEY})((?:\[\]|\])?[\"'`]?\s{{0,8}}(?:=>|:=|!==?|={{1,3}}|[:＝])\s{{0,8}})"
 )
 """The start of a pair. Its value is read only after the name of a credential, so that a pair within
 the value of another, as in ``ValueError: password=…``, is found."""
@@ -243,6 +251,8 @@ def _without_secrets(text: str) -> str:
     if "eyJ" in text:
         text = _JWT.sub(REDACTED, text)
     named = _may_name(text)
+    if "igest" in text or "IGEST" in text:
+        text = _DIGEST.sub(rf"\1{REDACTED}", text)
     text = _SCHEME.sub(rf"\1 {REDACTED}", text)
     if named:
         text = _HEADER.sub(rf"\1{REDACTED}", text)
@@ -311,12 +321,12 @@ def _is_secret(key: str, between: str, held: str) -> bool:
     ):
         return False
     is_word = held.isalpha() and held.islower()
-    return not (":" in between and not secret and " " in between and is_word)
+    return not (":" in between and not secret and between[-1].isspace() and is_word)
 
 
 def _bare(held: str) -> str:
     """Return what a quoted or bracketed value contains, in lower case."""
-    return held.removeprefix("b").strip("\"'`[]{} ").rstrip(".!?:").lower()
+    return held.removeprefix("b").strip("\"'`[](){}<>\\ ").rstrip(".!?:").lower()
 
 
 def _quoted(held: str) -> str:

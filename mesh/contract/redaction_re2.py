@@ -51,16 +51,17 @@ _NAME = rf"(?i:{_LONG}|(?:\b|_){_SHORT})(?i:{_ENDED})\d{{0,4}}"
 """The end of the name of a credential in a text: without backtracking, the search for what
 precedes it would take ten times as long."""
 _CLOSED = r"(?:\[\]|\]|%5D)?\\{0,4}[\"'`]?"
-_OPEN = r"\s{0,3}[\[{(]?\s?b?\\{0,4}[\"'`]"
-_IS = r"(?:=>|:=|[=:＝]|%(?:25)*3D)"
+_OPEN = r"\s{0,8}[\[{(]?\s?b?\\{0,8}[\"'`]"
+_EQUALS = r"(?:=>|:=|!==?|={1,3}|＝|%(?:25)*3D|\\{1,8}u003[dD])"
+_IS = rf"(?:{_EQUALS}|:)"
 _WORD = r"[^\s\"'`&;,<>()\[\]{}]"
 _LETTERS = r"[\w+/=.~!$*-]"
 _OPAQUE = rf"(?:{_LETTERS}*[A-Z]{_LETTERS}*\d{_LETTERS}*|{_LETTERS}*\d{_LETTERS}*[A-Z]{_LETTERS}*)"
 _PAIRS = (
     rf"{_IS}{_OPEN}[^\"'`\\]{{2,}}",
-    rf"(?:=>|:=|[=＝]|%(?:25)*3D)\s{{0,3}}[^\s\"'`&;,<>()\[\]{{}}*$?]{_WORD}{{3,}}",
-    rf":\s{{0,3}}{_WORD}*[0-9A-Z]{_WORD}*",
-    r"[:=]\s{0,3}[\[{][^\[\]{}]*[A-Za-z][^\[\]{}]*",
+    rf"{_EQUALS}\s{{0,8}}[^\s\"'`&;,<>()\[\]{{}}*$?]{_WORD}{{3,}}",
+    rf":\s{{0,8}}{_WORD}*[0-9A-Z]{_WORD}*",
+    r"[:=]\s{0,8}[\[{(<][^\[\]{}()<>]*[A-Za-z][^\[\]{}()<>]*",
     r",\s*b?[\"'][^\"']*[0-9A-Z][^\"']*",
 )
 """What follows the name: a quoted value, one behind an equals sign, one behind a colon that does
@@ -85,6 +86,7 @@ TEXTS = (
     r"(?i)\bauthorization[\"']?\s*[:=]\s*[\"']?[\w-]+\s+[^\s\"']*[0-9=][^\r\n\"']*",
     r"(?i)\b(?:set-)?cookie2?[\"']?\s*[:=,]\s*[b\"']{0,2}[^\s=;\"']+=[^\r\n\"']*",
     r"__(?:Host|Secure)-[\w-]+=[^\s;\"']+",
+    r"(?i)\bdigest\s+[\w-]+=[^\r\n]+",
     (
         r"(?i)\b(?:bearer|basic|digest|negotiate|ntlm|apikey|dpop)\s+"
         r"(?:[\w.~+/=-]*\d[\w.~+/=-]*|[\w.~+/=-]{16,})"
@@ -104,7 +106,7 @@ TEXTS = (
     ),
     rf"\b(?i:{_any(WHOLE)})={_WORD}{{4,}}",
     rf"<(?:[\w.-]+:)?[\w.-]*{_NAME}(?:\s[^<>]*)?>[^<>]+",
-    rf"{_NAME}(?:{_CLOSED}\s{{0,3}}(?:{'|'.join(_PAIRS)})|{_FOLLOWED})",
+    rf"{_NAME}(?:{_CLOSED}\s{{0,8}}(?:{'|'.join(_PAIRS)})|{_FOLLOWED})",
     SHAPES,
     # E-mail addresses, last: they may be parts of what is above.
     (

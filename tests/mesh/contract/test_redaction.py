@@ -99,8 +99,18 @@ def test_look(text: str) -> None:
     for secret in (P, "9A81268476645C4E", "PLANTED9", "Planted"):
         assert secret not in cleaned
     assert redaction.REDACTED in cleaned
+    # Nothing that a rule recognises escapes the cheap check before the rules.
+    assert not text.isascii() or redaction._SUSPECT.search(text) or redaction._may_name(text)
     assert redaction.REDACTED in redaction.clean(f"{'x ' * 200}{text}")
     assert P not in stored("note", [text])
+
+
+@pytest.mark.parametrize("name", ["password", "Passwort", "Kennwort", "mdp", "contraseña", "senha"])
+def test_word(name: str) -> None:
+    """
+    After the name of a password, in any language, even an ordinary word is redacted.
+    """
+    assert f"{name}: {redaction.REDACTED}" == redaction.clean(f"{name}: hunter")
 
 
 AROUND = (

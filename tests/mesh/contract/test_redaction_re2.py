@@ -22,7 +22,9 @@ BEYOND = {
     *("gcp.credentials.json", "connect.sid"),
 }
 """Names that the rule recognises and RE2's patterns do not."""
-WIDER = {"logo@2x.png", "password=missing"}
+WIDER = {
+    *("logo@2x.png", "password=missing", "password=(none)", "token=<redacted>", "password != null")
+}
 """Harmless texts that RE2's patterns mask: they have no lookahead."""
 SECRET = re.compile("Planted9|PLANTED9|9A81268476|789Planted", re.IGNORECASE)
 ALL = (*redaction_re2.KEYS, *redaction_re2.TEXTS, redaction_re2.PERSONS)

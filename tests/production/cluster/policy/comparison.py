@@ -72,9 +72,9 @@ def callers(deployed: Deployment, method: Method, callee: Workload, dump: Dump) 
         yield Row("callers with a token for another audience", method.name, [], may(other))
     if method.roles:
         plain = {key: value for key, value in token.items() if key != "labels"}
-        yield Row("callers without the role", method.name, [], may(plain))
+        yield Row("callers without the required role", method.name, [], may(plain))
     json_call = {"content-type": "application/json"}
-    yield Row("callers that do not speak gRPC", method.name, [], may(token, **json_call))
+    yield Row("non-gRPC callers", method.name, [], may(token, **json_call))
 
 
 def _local_route(caller: Workload, method: Method) -> Any:
@@ -98,18 +98,18 @@ def _route(method: Method, caller: Workload, callee: Workload, dump: Dump) -> It
         yield Row("deadline", where, ends, seconds(duration.get("max_stream_duration")))
         longest = seconds(duration.get("grpc_timeout_header_max"))
         # A proxy could only reset a stream then.
-        yield Row("longest deadline of a caller", where, 0 if method.streams else ends, longest)
+        yield Row("maximum deadline of a caller", where, 0 if method.streams else ends, longest)
         retry, mine = route.get("retry_policy", {}), local.get("retry_policy", {})
         attempts = retry.get("num_retries", 1 if retry.get("retry_on") else 0)
         yield Row("retries", where, mine.get("num_retries", 0), attempts)
-        yield Row("retries only of reads", where, method.may_retry, attempts > 0)
+        yield Row("retries of idempotent methods only", where, method.may_retry, attempts > 0)
         if method.may_retry:
             conditions = (sorted(r["retry_on"].split(",")) for r in (mine, retry))
             yield Row("retry conditions", where, *conditions)
             tries = (seconds(r["per_try_timeout"]) for r in (mine, retry))
-            yield Row("time of one attempt", where, *tries)
+            yield Row("per-try timeout", where, *tries)
             hedges = (bool(first(r, "hedge_on_per_try_timeout")) for r in (local, route))
-            yield Row("a slow attempt goes on beside the next", where, *hedges)
+            yield Row("request hedging", where, *hedges)
 
 
 def _clusters(
@@ -127,19 +127,21 @@ def _clusters(
             continue
         limits = found["circuit_breakers"]["thresholds"][0]
         most = service.max_concurrent_requests
-        yield Row("most concurrent requests", where, most, limits.get("max_requests"))
+        yield Row("maximum concurrent requests", where, most, limits.get("max_requests"))
         pending = limits.get("max_pending_requests")
-        yield Row("most pending requests", where, service.max_pending_requests, pending)
+        yield Row("maximum pending requests", where, service.max_pending_requests, pending)
         budgets = [_budget(c["circuit_breakers"]["thresholds"][0]) for c in (local, found)]
         yield Row("retry budget", where, *budgets)
         ejection, mine = found.get("outlier_detection", {}), local["outlier_detection"]
         rule = service.outlier
         failures = ejection.get("consecutive_local_origin_failure")
-        yield Row("failures before ejection", where, rule.consecutive_failures, failures)
+        yield Row(
+            "consecutive failures before ejection", where, rule.consecutive_failures, failures
+        )
         most_percent = ejection.get("max_ejection_percent")
-        yield Row("most ejected replicas", where, rule.max_ejection_percent, most_percent)
+        yield Row("maximum ejection percentage", where, rule.max_ejection_percent, most_percent)
         base = seconds(ejection.get("base_ejection_time"))
-        yield Row("ejection time", where, rule.base_ejection_time.total_seconds(), base)
+        yield Row("base ejection time", where, rule.base_ejection_time.total_seconds(), base)
         for option, key, default in _EJECTION:
             yield Row(option, where, mine.get(key, default), ejection.get(key, default))
         for option, key in _SELECTION:
@@ -147,27 +149,27 @@ def _clusters(
         identities = sorted(
             v for names in find(found, "match_subject_alt_names") for e in names for v in e.values()
         )
-        yield Row("identity of the callee", where, [callee.spiffe_id], identities)
+        yield Row("SPIFFE id of the callee", where, [callee.spiffe_id], identities)
         for option, name in (
-            ("least TLS of callers", "tls_minimum_protocol_version"),
-            ("connection age", "max_connection_duration"),
+            ("minimum TLS version, callers", "tls_minimum_protocol_version"),
+            ("maximum connection duration, outbound", "max_connection_duration"),
         ):
             yield Row(option, where, first(local, name), first(found, name))
 
 
 _EJECTION = (
-    ("ejection for a status of the service", "enforcing_consecutive_5xx", 100),
-    ("ejection for UNAVAILABLE of the service", "enforcing_consecutive_gateway_failure", 0),
-    ("failures of callers and callees apart", "split_external_local_origin_errors", False),
-    ("share of missing answers that ejects", "failure_percentage_threshold", 85),
-    ("ejection by that share", "enforcing_failure_percentage_local_origin", 0),
-    ("calls that make a share", "failure_percentage_request_volume", 50),
+    ("ejection after consecutive 5xx responses", "enforcing_consecutive_5xx", 100),
+    ("ejection after consecutive gateway failures", "enforcing_consecutive_gateway_failure", 0),
+    ("split external and local-origin errors", "split_external_local_origin_errors", False),
+    ("failure percentage threshold", "failure_percentage_threshold", 85),
+    ("enforcement of the failure percentage", "enforcing_failure_percentage_local_origin", 0),
+    ("minimum request volume", "failure_percentage_request_volume", 50),
 )
 """Options of outlier detection, with Envoy's defaults."""
 _SELECTION = (
-    ("health checks by callers", "health_checks"),
-    ("calls when no replica is healthy", "healthy_panic_threshold"),
-    ("delay of what health checks find", "update_merge_window"),
+    ("active health checks", "health_checks"),
+    ("panic threshold", "healthy_panic_threshold"),
+    ("update merge window", "update_merge_window"),
 )
 
 
@@ -195,19 +197,19 @@ def _budget(limits: Any) -> tuple[float, int]:
 
 
 _INBOUND = {
-    "escaped slashes": "path_with_escaped_slashes_action",
-    "streams per connection": "max_concurrent_streams",
-    "stream window": "initial_stream_window_size",
-    "connection window": "initial_connection_window_size",
-    "key set cache": "cache_duration",
-    "pause before a failed fetch of the key set is repeated": "failed_refetch_duration",
-    "longest life of a token": "max_lifetime",
-    "tokens must expire": "require_expiration",
+    "escaped slashes in paths": "path_with_escaped_slashes_action",
+    "maximum concurrent streams": "max_concurrent_streams",
+    "initial stream window": "initial_stream_window_size",
+    "initial connection window": "initial_connection_window_size",
+    "JWKS cache duration": "cache_duration",
+    "JWKS refetch interval after a failure": "failed_refetch_duration",
+    "maximum token lifetime": "max_lifetime",
+    "token expiry required": "require_expiration",
     "clock skew": "clock_skew_seconds",
-    "least TLS of callees": "tls_minimum_protocol_version",
-    "the caller's identity for the service": "forward_client_cert_details",
-    "sampling in percent": "random_sampling",
-    "life of an inbound connection": "max_connection_duration",
+    "minimum TLS version, callees": "tls_minimum_protocol_version",
+    "forwarded client certificate": "forward_client_cert_details",
+    "trace sampling percentage": "random_sampling",
+    "maximum connection duration, inbound": "max_connection_duration",
 }
 
 
@@ -224,17 +226,17 @@ def _inbound(callee: Workload, dump: Dump) -> Iterator[Row]:
             option, callee.name, first(local, key), first([*chains, dump.inbound_listener], key)
         )
     buffers = (one.get(_BUFFER) for one in (local, dump.inbound_listener))
-    yield Row("buffer of a connection", callee.name, *buffers)
+    yield Row("connection buffer limit", callee.name, *buffers)
     gone = (_takes_out(n) for n in (local, chains))
-    yield Row("a process that is gone takes its replica out", callee.name, *gone)
+    yield Row("eject a replica whose process has exited", callee.name, *gone)
     mine, theirs = (len(first(n, "mappers") or []) for n in (local, chains))
-    yield Row("error details of a proxy's answers", callee.name, mine, theirs)
+    yield Row("error details of proxy responses", callee.name, mine, theirs)
     fields = [sorted(first(n, "json_format") or {}) for n in (local, chains)]
-    yield Row("fields of access lines", callee.name, *fields)
+    yield Row("access log fields", callee.name, *fields)
     routes = yaml.safe_load((file.parent / "routes" / "inbound.yaml").read_text())
     mine_deadlines = _deadlines(r for hosts in find(routes, "routes") for r in hosts)
     their_deadlines = _deadlines(r for hosts in find(chains, "routes") for r in hosts)
-    yield Row("deadline at the callee", callee.name, mine_deadlines, their_deadlines)
+    yield Row("deadline enforced at the callee", callee.name, mine_deadlines, their_deadlines)
 
 
 def _takes_out(listener: Any) -> list[str]:

@@ -15,18 +15,18 @@ EDGE = registry.committed("kubernetes") / "base/deployment-edge.yaml"
 BOOTSTRAP = registry.committed("kubernetes") / "base/config-map-amarre-edge-proxy-bootstrap.yaml"
 WHERE = "edge"
 _OPTIONS = {
-    "size of request headers": "max_request_headers_kb",
-    "number of request headers": "max_headers_count",
+    "maximum size of request headers": "max_request_headers_kb",
+    "maximum number of request headers": "max_headers_count",
     "headers with underscores": "headers_with_underscores_action",
-    "size of a request": "max_request_bytes",
-    "time for the headers of a request": "request_headers_timeout",
-    "time for a request to arrive": "request_timeout",
-    "time in which a stream must move": "stream_idle_timeout",
-    "life of an idle connection of a client": "idle_timeout",
-    "streams of a client's connection": "max_concurrent_streams",
-    "escaped slashes of a client": "path_with_escaped_slashes_action",
-    "requests of an address and of a session": "descriptors",
-    "least TLS of browsers": "tls_minimum_protocol_version",
+    "maximum request size": "max_request_bytes",
+    "request headers timeout": "request_headers_timeout",
+    "request timeout": "request_timeout",
+    "stream idle timeout": "stream_idle_timeout",
+    "idle timeout of client connections": "idle_timeout",
+    "maximum concurrent streams, clients": "max_concurrent_streams",
+    "escaped slashes in paths, clients": "path_with_escaped_slashes_action",
+    "rate limits per address and per session": "descriptors",
+    "minimum TLS version, browsers": "tls_minimum_protocol_version",
 }
 
 
@@ -38,17 +38,22 @@ def rows(dump: Dump) -> Iterator[Row]:
     istio = next(one for one in dump.listeners if one["name"].endswith("_8443"))
     for option, key in _OPTIONS.items():
         yield Row(option, WHERE, first(local, key), first(istio, key))
-    yield Row("headers of clients that are ignored", WHERE, _ignored(local), _ignored(istio))
+    yield Row("removed client headers", WHERE, _ignored(local), _ignored(istio))
     mine, theirs = (len(first(one, "mappers") or []) for one in (local, istio))
-    yield Row("errors as JSON", WHERE, mine, theirs)
+    yield Row("JSON error responses", WHERE, mine, theirs)
     told = (first(one, "request_headers_to_add") for one in (local, dump.routes))
-    yield Row("the gateway learns when a request arrived", WHERE, *map(_added, told))
-    yield Row("clients' connections at once", WHERE, first(static, _CONNECTIONS), _connections())
+    yield Row("request start time header", WHERE, *map(_added, told))
+    yield Row("maximum client connections", WHERE, first(static, _CONNECTIONS), _connections())
     timers = (sorted(find(one, "timer")) for one in (static, _bootstrap()))
-    yield Row("timeouts that shrink while memory runs short", WHERE, *timers)
+    yield Row("timeouts scaled under memory pressure", WHERE, *timers)
     requests = _most_requests(static["static_resources"]["clusters"])
     to_gateway = [c for name, c in dump.clusters.items() if "||gateway." in name]
-    yield Row("requests at once for one service", WHERE, requests, _most_requests(to_gateway))
+    yield Row(
+        "maximum concurrent requests per service at the edge",
+        WHERE,
+        requests,
+        _most_requests(to_gateway),
+    )
 
 
 _CONNECTIONS = "max_active_downstream_connections"

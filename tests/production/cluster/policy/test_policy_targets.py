@@ -17,27 +17,27 @@ from tests.production.programs import ROOT
 PAGE = ROOT / "docs" / "reference" / "policy-targets.md"
 DEPLOYED = deployment.load(policy.load())
 DIFFERENCES = {
-    "sampling in percent": (
-        "Production samples 5 % of the calls at their start; a local mesh keeps every trace."
+    "trace sampling percentage": (
+        "Production samples 5 % of traces at the root; a local mesh keeps every trace."
     ),
-    "fields of access lines": (
-        "Istio's lines name cluster and route in place of service and direction, which the labels "
-        "of their pod tell."
+    "access log fields": (
+        "Istio's lines have cluster and route instead of service and direction, which the labels "
+        "of their pod contain."
     ),
-    "life of an inbound connection": (
+    "maximum connection duration, inbound": (
         "Callers' proxies close their connections after 60 s; Istio has no setting for callees."
     ),
-    "time in which a stream must move": (
-        "The local edge lifts it once the route is known, and shortens it while memory runs short. "
-        "Routes of Istio have no such timeout, so that 60 s must suffice for event streams."
+    "stream idle timeout": (
+        "The local edge disables it once the route is known, and shortens it under memory "
+        "pressure. Routes of Istio have no such timeout, so 60 s must suffice for event streams."
     ),
-    "timeouts that shrink while memory runs short": (
-        "On Istio, the timeout of streams that do not move also ends calls that wait for a "
-        "response, so that it stays as it is; unfinished headers have 10 s in both."
+    "timeouts scaled under memory pressure": (
+        "On Istio, the stream idle timeout also ends calls that wait for a response, so it is not"
+        " scaled; unfinished headers have 10 s in both."
     ),
-    "requests at once for one service": (
-        "A limit at the edge would not know how many replicas of the gateway there are; each of "
-        "them refuses what has waited too long."
+    "maximum concurrent requests per service at the edge": (
+        "A limit at the edge cannot depend on the number of gateway replicas; each replica "
+        "rejects requests that have waited too long."
     ),
 }
 """Options in which Istio differs from the contract or the local Envoys, each with its reason."""
@@ -141,8 +141,8 @@ def page(found: list[Row]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for option, group in by_option(found).items():
-        state = "differs, see below" if option in DIFFERENCES else "the same"
-        lines.append(f"| {option} | {len(group)} | as the contract says | {state} |")
+        state = "differs, see below" if option in DIFFERENCES else "as declared"
+        lines.append(f"| {option} | {len(group)} | as declared | {state} |")
     lines += ["", "## Differences", "", "| option | local Envoy | Istio | why |"]
     lines += ["| --- | --- | --- | --- |"]
     for option, group in by_option(found).items():

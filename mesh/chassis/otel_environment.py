@@ -41,7 +41,14 @@ _NUMBERS = {
 _QUEUES = {"OTEL_BSP": 2048, "OTEL_BLRP": 2048}
 _BATCH = 512
 """The defaults of queue and batch sizes."""
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*=[\x20-\x2b\x2d-\x7e]*")
+_HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+"""What gRPC accepts in metadata that is not binary."""
+_RESERVED_HEADER = re.compile(
+    r"grpc-.*|.*-bin|te|host|content-type|content-length"
+    r"|connection|keep-alive|proxy-connection|transfer-encoding|upgrade"
+)
+"""Headers that gRPC sets itself, that need bytes, or that HTTP/2 forbids."""
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_]))*\.?")
 _PLUGINS = {
     "OTEL_PROPAGATORS": "opentelemetry_propagator",
@@ -126,13 +133,34 @@ def endpoint(environment: Mapping[str, str], signal: str = "traces") -> Endpoint
 def headers(environment: Mapping[str, str], signal: str = "traces") -> dict[str, str]:
     """Return the headers that exporters of *signal* send, names in lower case.
 
+    Raises:
+        OtelVariableError: gRPC could not send one of them; the message does not show its value.
+
     Source:
-        OTLP exporter configuration, Specifying headers via environment variables.
+        OTLP exporter configuration, Specifying headers via environment variables. gRPC over HTTP2,
+        Custom-Metadata. RFC 9113, section 8.2.2.
     """
     names = f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"
-    text = next((environment[name] for name in names if environment.get(name)), "")
-    pairs = (entry.partition("=") for entry in text.split(",") if entry.strip())
-    return {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs}
+    variable = next((name for name in names if environment.get(name)), "")
+    entries = [entry for entry in environment.get(variable, "").split(",") if entry.strip()]
+    return dict(_header(variable, entry) for entry in entries)
+
+
+def _header(variable: str, entry: str) -> tuple[str, str]:
+    """Return the name and the decoded value of *entry*, ``NAME=VALUE``."""
+    name, equals, encoded = entry.partition("=")
+    name, value = name.strip().lower(), unquote(encoded).strip()
+    # The value may be a credential, so that no message shows it.
+    if not (equals and _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+        raise OtelVariableError(
+            f"{variable} is not a list of NAME=VALUE, separated by commas and percent-encoded. gRPC"
+            " sends names of letters, digits, '-', '_' and '.', and values of printable ASCII."
+        )
+    if _RESERVED_HEADER.fullmatch(name):
+        raise OtelVariableError(
+            f"{variable} contains {name}, which an OTLP exporter cannot send. Remove this header."
+        )
+    return name, value
 
 
 def _is_host(text: str) -> bool:
@@ -216,6 +244,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
         found["OTEL_RESOURCE_ATTRIBUTES"] = ",".join(kept)
     for signal in SIGNALS:
         name = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+        headers(environment, signal)
         if where := endpoint(environment, signal):
             found[name if environment.get(name) else ENDPOINT] = str(where)
     sampling_share(environment, 1.0)
@@ -249,11 +278,6 @@ def _check(name: str, text: str) -> None:
     if name.endswith(("_CERTIFICATE", "_CLIENT_KEY")) and text and not os.access(text, os.R_OK):
         raise OtelVariableError(f"{name} is {text!r}, which is not a readable file.")
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-    if name.endswith("_HEADERS") and not all(map(_HEADER.fullmatch, entries)):
-        # The values may be credentials, so the message does not show them.
-        raise OtelVariableError(
-            f"{name} is not a list of NAME=VALUE, separated by commas and percent-encoded."
-        )
     if name == "OTEL_RESOURCE_ATTRIBUTES" and not all(
         key.strip() and equals for key, equals, _ in (entry.partition("=") for entry in entries)
     ):

@@ -17,7 +17,7 @@ from structlog.typing import EventDict
 
 from mesh.chassis.channel import NO_PROXY
 from mesh.chassis.otel_environment import endpoint as otlp_endpoint
-from mesh.chassis.otel_environment import is_exported, with_default
+from mesh.chassis.otel_environment import headers, is_exported, with_default
 from mesh.chassis.telemetry import logs, names, tracing
 from mesh.contract import redaction
 
@@ -82,14 +82,19 @@ def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[s
     """Return the options of the exporter of *signal*.
 
     Raises:
-        OtelVariableError: The endpoint cannot be used.
+        OtelVariableError: The endpoint or a header cannot be used.
     """
     where = otlp_endpoint(environment, signal)
     if where is None:
         return {}
     # A collector on this machine is never behind a proxy, regardless of http_proxy.
     options = NO_PROXY if where.is_loopback else None
-    return {"endpoint": str(where), "insecure": not where.tls, "channel_options": options}
+    return {
+        "endpoint": str(where),
+        "insecure": not where.tls,
+        "headers": headers(environment, signal),
+        "channel_options": options,
+    }
 
 
 def _start_traces(resource: "Resource", options: dict[str, Any]) -> None:

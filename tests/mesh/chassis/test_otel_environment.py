@@ -171,6 +171,14 @@ class TestInherited:
             ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/dev/null"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,hunter2"),
             ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "=b"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=hunter2%0ab: c"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=hunter2%ff"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a+b=hunter2"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", ":path=hunter2"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-bin=hunter2"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,grpc-timeout=hunter2"),
+            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "TE=hunter2"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "host=hunter2"),
             ("OTEL_RESOURCE_ATTRIBUTES", "team"),
             ("OTEL_RESOURCE_ATTRIBUTES", "=study"),
         ],
@@ -200,8 +208,11 @@ class TestInherited:
         assert inherited({name: text}) == {name: text}
 
     def test_headers(self) -> None:
-        """Headers of a signal replace the common ones; names are lower case, values decoded."""
-        common = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20x, b = c"}
+        """
+        Headers of a signal replace the common ones; names are lower case, values decoded and
+        without surrounding white space, such as the line end of a file with a token.
+        """
+        common = {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20x%0a, b = c"}
         assert headers(common) == {"authorization": "Bearer x", "b": "c"}
         assert headers(common | {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "d=e"}) == {"d": "e"}
         assert headers({}) == {}

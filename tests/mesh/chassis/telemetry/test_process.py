@@ -83,6 +83,7 @@ def collected() -> Iterator[Collector]:
         ended = run(
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
             OTEL_RESOURCE_ATTRIBUTES="team=mesh",
+            OTEL_EXPORTER_OTLP_HEADERS="a=b;c, D=Bearer%20x%0a",
             AMARRE_INSTANCE="survey-2",
         )
         assert 0 == ended.returncode, ended.stderr
@@ -108,6 +109,11 @@ class TestOtlp:
                     "team": "mesh",
                 }.items()
             )
+
+    def test_headers(self, collected: Collector) -> None:
+        """Every signal is sent with the headers as the mesh reads them."""
+        for metadata in collected.metadata.values():
+            assert metadata.items() >= {"a": "b;c", "d": "Bearer x"}.items()
 
     def test_spans(self, collected: Collector) -> None:
         """Spans are flushed before the process exits, and state their conventions."""

@@ -103,7 +103,7 @@ def test_whole_way(live: Any, page: Page, screenshots: Path) -> None:
         shot("survey-done", survey)
         survey.close()
 
-        follow = page.get_by_role("link", name=re.compile("^To follow"))
+        follow = page.get_by_role("link", name=re.compile("^In progress"))
         expect(follow).to_be_visible()  # the page learns of it by itself
         follow.click()
         expect(page.get_by_text("Emmy Noether").first).to_be_visible()
@@ -114,7 +114,7 @@ def test_whole_way(live: Any, page: Page, screenshots: Path) -> None:
         opinions = {"demandeur_composante": "composante", "labo": "laboratoire"}
         for instrument, prefix in opinions.items():
             robot.give_opinion(request, instrument, prefix, "1")
-        complete = page.get_by_role("link", name=re.compile("^To complete"))
+        complete = page.get_by_role("link", name=re.compile("^Action required"))
         expect(complete).to_be_visible()
         complete.click()
         shot("final-open", page)

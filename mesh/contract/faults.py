@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor
 from mesh.contract import reasons
 from mesh.contract.model import (
     ANY_CALLER,
+    CLIENTS,
     LONGEST_CALL,
     SERVICES,
     Idempotency,
@@ -21,7 +22,7 @@ from mesh.contract.model import (
     Service,
 )
 
-WORKLOADS = frozenset({"gateway", "operator", *SERVICES})
+WORKLOADS = frozenset({"gateway", "operator", *SERVICES, *CLIENTS})
 """The service accounts of the mesh; a caller must be one of them."""
 
 

@@ -17,6 +17,9 @@ ANY_CALLER = "*"
 SERVICES = areas("{area}_service_pb2.py")
 """The areas with a service: ``auth`` for ``amarre.auth.v1.AuthService``."""
 
+CLIENTS: frozenset[str] = frozenset()
+"""The service accounts of other teams' programs, which a contract may name as callers."""
+
 
 class Idempotency(Enum):
     """The ``idempotency_level`` of a method."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from mesh import topology
 from mesh.contract import wire
+from mesh.contract.model import CLIENTS
 from mesh.contract.policy import Mesh
 from mesh.topology import RUNBOOKS, Kind, Probe, Process, Stage
 
@@ -25,6 +26,8 @@ KEY_SET_PATH = "/.well-known/jwks.json"
 EDGE = "edge"
 """The gateway deployment of Istio in front of our gateway; also its service account."""
 OPERATOR = "operator"
+ACCOUNTS = (OPERATOR, *sorted(CLIENTS))
+"""Service accounts that call the mesh and of which it starts no process."""
 APP_NAMESPACE = "amarre-app"
 EDGE_NAMESPACE = "amarre-edge"
 """The edge may read every secret of its namespace, so no workload shares it."""
@@ -147,8 +150,8 @@ class Deployment:
 
     def principal_of(self, caller: str) -> str:
         """Return the identity of a caller in a contract."""
-        if caller == OPERATOR:
-            return principal(APP_NAMESPACE, OPERATOR)
+        if caller in ACCOUNTS:
+            return principal(APP_NAMESPACE, caller)
         return self.workload(caller).principal
 
     def callees(self, name: str) -> tuple[Workload, ...]:
@@ -195,7 +198,7 @@ def _names(workloads: Sequence[Workload]) -> list[str]:
         for what, text in (("identity", w.name), ("namespace", w.namespace))
         if not _LABEL.fullmatch(text)
     ]
-    reserved = {EDGE, OPERATOR}
+    reserved = {EDGE, *ACCOUNTS}
     for name, count in Counter(w.name for w in workloads).items():
         if count > 1:
             faults.append(f"{count} processes have the identity {name!r}; give each its own")
@@ -222,7 +225,7 @@ def _services(mesh: Mesh, workloads: Sequence[Workload]) -> list[str]:
     processes = {w.name for w in workloads if w.is_grpc}
     faults = [f"the contract of {n!r} has no process" for n in sorted(contracts - processes)]
     faults += [f"process {n!r} speaks gRPC without contract" for n in sorted(processes - contracts)]
-    known = {w.name for w in workloads} | {OPERATOR, "*"}
+    known = {w.name for w in workloads} | {*ACCOUNTS, "*"}
     faults += [
         f"{method.source} lets {caller!r} call, but no process has that identity"
         for method in mesh

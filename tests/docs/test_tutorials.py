@@ -19,6 +19,7 @@ from tests.live import free_base
 SERVICE = ROOT / "docs/tutorials/add-a-service.md"
 RPC = ROOT / "docs/tutorials/add-an-rpc.md"
 START_SECONDS = 240
+AMARRE = ".venv/bin/amarre"
 _STEP = re.compile(
     r"^(?:(?P<verb>Create|Add to) `(?P<path>[^`]+)`(?:, (?P<where>[^\n]+))?:\n\n)?"
     r"^```(?P<language>\w+)\n(?P<text>.*?)^```$",
@@ -68,6 +69,11 @@ class Copy:
         else:
             raise AssertionError(f"The tutorial says where in a way that is not known: {where}")
         file.write_text(present[:at] + text + present[at:])
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Replace every *old* in a file."""
+        file = self.root / path
+        file.write_text(file.read_text().replace(old, new))
 
     def run(self, line: str) -> str:
         """Run one command of the tutorial; return its output."""
@@ -133,13 +139,28 @@ class TestTutorials:
         """Replicas, canaries and restarts get other ports than the new service."""
         with copy.up("--replicas survey=2 --replicas notes=2"):
             for command in ("restart notes", "restart survey", "canary start notes --manual"):
-                copy.run(f".venv/bin/amarre {command}")
+                copy.run(f"{AMARRE} {command}")
 
     def test_add_an_rpc(self, copy: Copy) -> None:
         """An addition to the contract and a method make an rpc."""
         copy.follow(RPC)
 
         assert "tuesday" in copy.printed[1]
+
+    def test_get_an_identity(self, copy: Copy) -> None:
+        """A program of another team that a contract names gets an SVID with which it can call."""
+        contract = "protos/amarre/notes/v1/notes_service.proto"
+        copy.replace("mesh/contract/model.py", "= frozenset()", '= frozenset({"reporting"})')
+        copy.replace(contract, 'callers: ["gateway"]', 'callers: ["gateway", "reporting"]')
+        for target in ("generate", "render"):
+            copy.run(f"make {target}")
+        with copy.up():
+            days = copy.run(f"{AMARRE} call notes.ListDays --as reporting")
+
+        assert "tuesday" in days
+        manifests = copy.root / "mesh/deploy/kubernetes/base"
+        assert (manifests / "service-account-reporting.yaml").exists()
+        assert "app: reporting" in (manifests / "network-policy-notes.yaml").read_text()
 
 
 def test_every_step_is_taken() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from mesh import topology
 from mesh.contract import policy
 from mesh.contract.faults import WORKLOADS
+from mesh.render.deployment import ACCOUNTS
 
 PAGE = Path(__file__).parents[2] / "docs/reference/rendered/ports.md"
 
@@ -38,7 +39,7 @@ def test_identities_are_those_of_the_contract() -> None:
     identities = {p.identity for p in topology.PROCESSES if p.identity}
 
     assert {service.name for service in policy.load().services} <= identities
-    assert WORKLOADS - {"operator"} == identities
+    assert WORKLOADS - set(ACCOUNTS) == identities
 
 
 def test_page_of_ports() -> None:

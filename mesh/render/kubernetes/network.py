@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
+from mesh.contract.model import CLIENTS
 from mesh.render.deployment import (
+    APP_NAMESPACE,
     EDGE,
     EDGE_NAMESPACE,
     KEY_SET_PORT,
@@ -144,7 +146,9 @@ def _policy(name: str, namespace: str, ingress: list[Resource], egress: list[Res
 def _callers(deployed: Deployment, workload: Workload) -> list[tuple[str, str]]:
     if not workload.is_grpc:
         return [(EDGE_NAMESPACE, EDGE)]
-    return [(w.namespace, w.name) for w in deployed.callers(workload.name)]
+    clients = sorted(c for c in CLIENTS if (c, workload.name) in deployed.mesh.edges())
+    callers = [(w.namespace, w.name) for w in deployed.callers(workload.name)]
+    return callers + [(APP_NAMESPACE, client) for client in clients]
 
 
 def _edge(files: Files, deployed: Deployment) -> None:

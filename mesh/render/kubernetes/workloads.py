@@ -5,13 +5,13 @@ from collections.abc import Mapping
 
 from mesh.chassis.telemetry import names
 from mesh.render.deployment import (
+    ACCOUNTS,
     APP_NAMESPACE,
     CLUSTER_DOMAIN,
     DRAIN_SECONDS,
     EDGE_NAMESPACE,
     KEY_SET_PORT,
     MONITORING,
-    OPERATOR,
     SOCKETS,
     Deployment,
     Workload,
@@ -67,7 +67,8 @@ def add(files: Files, deployed: Deployment) -> None:
         _service(files, workload)
         _disruption_budget(files, workload)
         _autoscaler(files, deployed, workload)
-    _account(files, OPERATOR, APP_NAMESPACE)
+    for account in ACCOUNTS:
+        _account(files, account, APP_NAMESPACE)
     _migration(files, deployed.workload("auth"))
 
 

@@ -28,6 +28,7 @@ from mesh.local.addresses import HOST
 from mesh.local.control.actions import ControlActions
 from mesh.local.data_folder import DataFolder, DataFolderError
 from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
+from mesh.local.processes import telemetry_variables
 from mesh.local.processes.fleet import Fleet
 from mesh.local.processes.fork_server import ForkServer
 from mesh.local.processes.monitoring import Monitoring
@@ -143,7 +144,9 @@ class Runner:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
         configure_logs(NAME, NAME, "INFO", renderer=renderer)
         # The audit log and restarts are exported with the logs of the mesh.
-        otlp.start_logs(NAME, NAME, "development", f"http://{self.plan.addresses.collector}")
+        console = f"http://{self.plan.addresses.collector}"
+        variables = telemetry_variables.with_default(os.environ, console)
+        otlp.start_logs(NAME, NAME, "development", variables)
         self._handle_signals()
         starting = asyncio.ensure_future(self.fleet.start())
         stopped = asyncio.ensure_future(self._stop.wait())

@@ -15,10 +15,11 @@ from collections.abc import AsyncIterator
 
 from prometheus_client import REGISTRY
 
-from mesh.chassis import channel, otel_environment
+from mesh.chassis import channel
 from mesh.chassis.config import MeshSettings
+from mesh.chassis.telemetry import sdk_environment
 
-otel_environment.drop_unknown_plugins(os.environ)  # before OpenTelemetry is imported
+sdk_environment.correct(os.environ)  # before OpenTelemetry is imported
 
 from mesh.chassis.telemetry import clients, otlp, tracing
 from mesh.chassis.telemetry.clients import http_client

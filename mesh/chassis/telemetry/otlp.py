@@ -17,7 +17,12 @@ from structlog.typing import EventDict
 
 from mesh.chassis.channel import NO_PROXY
 from mesh.chassis.otel_environment import endpoint as otlp_endpoint
-from mesh.chassis.otel_environment import headers, is_exported, with_default
+from mesh.chassis.otel_environment import (
+    headers,
+    is_compressed,
+    is_exported,
+    unknown_exporters,
+)
 from mesh.chassis.telemetry import logs, names, tracing
 from mesh.contract import redaction
 
@@ -32,6 +37,9 @@ _stops: list[Callable[[], None]] = []
 def start(service: str, instance: str, env: str) -> None:
     """Start exporting each signal that has an endpoint; log a variable that cannot be used."""
     starters = {"traces": _start_traces, "logs": _start_logs, "metrics": _start_metrics}
+    for signal in starters:
+        for name in unknown_exporters(signal, os.environ):
+            logging.getLogger("telemetry").warning("unknown exporter of %s: %s", signal, name)
     wanted = [signal for signal in starters if is_exported(signal, os.environ)]
     if not wanted:
         return
@@ -43,11 +51,10 @@ def start(service: str, instance: str, env: str) -> None:
             logging.getLogger("telemetry").warning("%s are not exported: %s", signal, exc)
 
 
-def start_logs(service: str, instance: str, env: str, endpoint: str) -> None:
-    """Export only log lines to *endpoint*, unless the variables configure another one."""
-    where = with_default(os.environ, endpoint)
-    if is_exported("logs", where):
-        _start_logs(_resource(service, instance, env), _options("logs", where))
+def start_logs(service: str, instance: str, env: str, environment: Mapping[str, str]) -> None:
+    """Export only log lines, as the ``OTEL_`` variables in *environment* say."""
+    if is_exported("logs", environment):
+        _start_logs(_resource(service, instance, env), _options("logs", environment))
 
 
 def stop() -> None:
@@ -84,15 +91,19 @@ def _options(signal: str, environment: Mapping[str, str] = os.environ) -> dict[s
     Raises:
         OtelVariableError: The endpoint or a header cannot be used.
     """
+    import grpc
+
     where = otlp_endpoint(environment, signal)
     if where is None:
         return {}
+    gzip = is_compressed(environment, signal)
     # A collector on this machine is never behind a proxy, regardless of http_proxy.
     options = NO_PROXY if where.is_loopback else None
     return {
         "endpoint": str(where),
         "insecure": not where.tls,
         "headers": headers(environment, signal),
+        "compression": grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression,
         "channel_options": options,
     }
 

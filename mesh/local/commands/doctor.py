@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from mesh import topology
-from mesh.chassis import otel_environment
+from mesh.chassis.otel_environment import OtelVariableError
 from mesh.local import bootstrap
 from mesh.local.data_folder import DataFolder
+from mesh.local.processes import telemetry_variables
 from mesh.local.processes.plan import Options, Plan, PlanError
 from mesh.local.runner import is_free
 
@@ -57,8 +58,8 @@ def examine(data_folder: DataFolder, port_base: int) -> list[Finding]:
 def _telemetry(port_base: int) -> Finding:
     console = f"http://127.0.0.1:{port_base + topology.OTLP_GRPC}"
     try:
-        where = otel_environment.description(os.environ, console)
-    except otel_environment.OtelVariableError as error:
+        where = telemetry_variables.description(os.environ, console)
+    except OtelVariableError as error:
         return Finding("telemetry", ok=False, advice=str(error))
     return Finding(f"telemetry goes to {'; '.join(where)}", ok=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mesh.chassis import otel_environment
+from mesh.local.processes import telemetry_variables
 
 TITLES = {
     "app": "application",
@@ -32,7 +32,7 @@ def show(ready: dict[str, Any], *, console_link: str) -> None:
     console.print(table)
     took = ", ".join(f"{p['name']} {p['ready_ms']} ms" for p in ready["processes"])
     console.print(f"Ready: {took}.", style="dim")
-    where = otel_environment.description(os.environ, ready["urls"]["otlp_grpc"])
+    where = telemetry_variables.description(os.environ, ready["urls"]["otlp_grpc"])
     console.print(f"Telemetry: {'; '.join(where)}.", style="dim")
     console.print(f"Open the console once, within 10 minutes: {console_link}")
     console.print("Press Ctrl-C to drain and stop.")

@@ -12,7 +12,7 @@ from mesh.chassis import otel_environment
 from mesh.contract import policy
 from mesh.local.addresses import HOST, Addresses
 from mesh.local.data_folder import DataFolder
-from mesh.local.processes import environment, envoy
+from mesh.local.processes import environment, envoy, telemetry_variables
 from mesh.local.processes.port_allocator import InstancePorts, PortAllocator
 from mesh.render.envoy import Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
@@ -186,8 +186,10 @@ class Plan:
         return process.has_sidecar and not self.options.direct
 
     def _traces_are_exported(self) -> bool:
-        defaults = {otel_environment.ENDPOINT: self.addresses.collector}
-        return otel_environment.is_exported("traces", defaults | dict(os.environ))
+        defaulted = telemetry_variables.with_default(
+            os.environ, f"http://{self.addresses.collector}"
+        )
+        return otel_environment.is_exported("traces", defaulted)
 
     def _probe_target(self, process: Process, where: "_Endpoints") -> str:
         if self._behind_envoy(process):
@@ -252,7 +254,7 @@ class Plan:
             defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
                 f"http://{self.addresses.address(topology.OTLP_GRPC)}"
             )
-            if not otel_environment.pushes_metrics(inherited()):
+            if not telemetry_variables.pushes_metrics(inherited()):
                 # With a push, the console would have every series twice.
                 defaults["OTEL_METRICS_EXPORTER"] = "none"
             common |= {
@@ -325,7 +327,7 @@ def inherited() -> dict[str, str]:
         PlanError: An OpenTelemetry variable is invalid.
     """
     try:
-        of_telemetry = otel_environment.inherited(os.environ)
+        of_telemetry = telemetry_variables.inherited(os.environ)
     except otel_environment.OtelVariableError as error:
         raise PlanError(str(error)) from error
     ours = (key for key in os.environ if key in INHERITED or key.startswith("AMARRE_"))

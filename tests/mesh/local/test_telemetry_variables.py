@@ -43,12 +43,18 @@ def test_one_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "OTEL_SERVICE_NAME" not in unit.environment
 
 
-def test_defaults(tmp_path: Path) -> None:
-    """Without variables, everything is sampled and sent to the console."""
+@pytest.mark.parametrize("endpoint", [None, "", " "])
+def test_defaults(endpoint: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without variables, or if they are blank, everything is sampled and sent to the console."""
+    if endpoint is not None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     proxies = [unit.proxy for unit in plan(tmp_path).units if unit.proxy]
     assert {(p.telemetry.otlp, p.telemetry.sampling_percent) for p in proxies} == {
         ("127.0.0.1:6021", 100.0)
     }
+    variable = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    exported = [u.environment[variable] for u in plan(tmp_path).units if variable in u.environment]
+    assert set(exported) == {"http://127.0.0.1:6021"}
 
 
 @pytest.mark.parametrize(("backend", "exporter"), [("", "none"), ("http://localhost:4317", "")])

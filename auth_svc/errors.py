@@ -2,7 +2,7 @@
 
 MeshError
 ├── InvalidEmailError          the address cannot receive a link
-└── InvalidCredentialsError    the link does not work, for any reason
+└── InvalidCredentialsError    the link or the passkey does not work, for any reason
 """
 
 from mesh.chassis.errors import MeshError
@@ -16,10 +16,13 @@ class InvalidEmailError(MeshError):
 
 
 class InvalidCredentialsError(MeshError):
-    """The link is unknown, used, replaced or expired; the error does not reveal which."""
+    """The link is unknown, used, replaced or expired, or the passkey is not accepted.
+
+    The error does not reveal which.
+    """
 
     area = "auth"
     reason = "INVALID_CREDENTIALS"
 
     def __init__(self) -> None:
-        super().__init__("This link is invalid or has expired; request a new one.")
+        super().__init__("This link or passkey is invalid or has expired; request a new link.")

@@ -12,6 +12,14 @@ from gateway.sessions import cookies, log_out
 from gateway.sessions.cache import Ending, Session
 from mesh.chassis.errors import MeshError, UnavailableError
 
+_SIGNED_OUT = {Ending.BEFORE: "text", Ending.NOW: "text", Ending.LATER: "unavailable"}
+_SIGNED_OUT_EVERYWHERE = {
+    Ending.BEFORE: "had_ended",
+    Ending.NOW: "everywhere",
+    Ending.LATER: "unavailable",
+}
+"""Keys of the texts below ``signed_out``, by when the sessions end."""
+
 
 class Account(PageHandlers):
     """Handlers of the forms on the account page."""
@@ -27,7 +35,10 @@ class Account(PageHandlers):
         ending = await log_out.end(self.api.sessions, request, everywhere=everywhere)
         later = UnavailableError("The session ends as soon as possible.")
         error = later if ending is Ending.LATER else None
-        response = self.site.render(request, "sign_in/signed_out.html", error=error, tab="")
+        text = _SIGNED_OUT_EVERYWHERE[ending] if everywhere else _SIGNED_OUT[ending]
+        response = self.site.render(
+            request, "sign_in/signed_out.html", error=error, text=text, tab=""
+        )
         cookies.clear(response)
         return response
 
@@ -41,13 +52,14 @@ class Account(PageHandlers):
         """Delete one of the user's passkeys."""
         fields = await form(request)
         message = pb.RemovePasskeyRequest(id=fields.get("id", ""))
-        return await self._change(request, "RemovePasskey", message)
+        return await self._change(request, "RemovePasskey", message, conflict="last_passkey")
 
     async def second_factor(self, request: Request) -> Response:
         """Turn the second factor on or off."""
         fields = await form(request)
         message = pb.SetSecondFactorRequest(required=fields.get("required") == "yes")
-        return await self._change(request, "SetSecondFactor", message)
+        conflict = "no_passkey" if message.required else "required_here"
+        return await self._change(request, "SetSecondFactor", message, conflict=conflict)
 
     async def console(self, request: Request) -> Response:
         """Show an operator the one-time link to the console."""
@@ -60,8 +72,13 @@ class Account(PageHandlers):
         """Ask the visitor to sign in again before a sensitive change."""
         return self._again(request, await self.session(request, "auth"), None)
 
-    async def _change(self, request: Request, rpc: str, message: Message) -> Response:
-        """Change the account; asks for a fresh sign-in when one is required."""
+    async def _change(
+        self, request: Request, rpc: str, message: Message, *, conflict: str = ""
+    ) -> Response:
+        """Change the account; asks for a fresh sign-in when one is required.
+
+        *conflict* is the key of the text below ``account`` for a CONFLICT.
+        """
         session = await self.session(request, "auth")
         try:
             await self.call("auth", rpc, message, session)
@@ -69,8 +86,10 @@ class Account(PageHandlers):
             error = expected_error(exc)
             if error.contract.name == "FRESH_SIGN_IN_REQUIRED":
                 return self._again(request, session, error)
-            if error.contract.name == "CONFLICT":
-                return await self._views.own_page(request, tab="account", problem=error)
+            if conflict and error.contract.name == "CONFLICT":
+                return await self._views.own_page(
+                    request, tab="account", problem=error, why=conflict
+                )
             raise
         self.api.sessions.forget_user(session.user.id)
         return redirect("/?tab=account")

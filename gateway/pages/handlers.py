@@ -43,13 +43,12 @@ class PageHandlers:
                 raise OtherUserError(session.user)
         return session
 
-    async def visitor(self, request: Request) -> Any:
-        """Return the signed-in user; None when there is none or it is unknown."""
+    async def visitor(self, request: Request) -> dict[str, Any]:
+        """Return what the header of a page says: the user, or that it is unknown who this is."""
         try:
-            return (await self.session(request, "survey")).user
+            return {"user": (await self.session(request, "survey")).user}
         except Exception as exc:
-            expected_error(exc)
-            return None
+            return {"unknown": expected_error(exc).contract.name != "UNAUTHENTICATED"}
 
     async def call(
         self, service: str, rpc: str, message: Message, session: Session | None = None

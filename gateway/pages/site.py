@@ -70,7 +70,7 @@ class Site:
         """
         language = languages.choose(request)
         context.setdefault("user", None)
-        context.setdefault("notice", None)
+        context.setdefault("unknown", False)
         body = self._templates.get_template(template).render(
             t=Translator(language),
             language=language,

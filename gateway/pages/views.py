@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 from amarre.auth.v1 import auth_service_pb2 as pb
 from amarre.survey.v1 import survey_service_pb2
@@ -54,11 +55,11 @@ class Views(PageHandlers):
             idempotency_key=fields.get("key", ""),
         )
         try:
-            await self.call("survey", "CreateRequest", message, session)
+            reply = await self.call("survey", "CreateRequest", message, session)
         except Exception as exc:
             error = expected_error(exc)
             return await self.own_page(request, tab="submit", problem=error)
-        return redirect("/?tab=complete&done=created")
+        return redirect(f"/?tab=complete&done={quote(reply.id, safe='')}")
 
     async def sign_up_form(self, request: Request) -> Response:
         """Show the sign-in form."""
@@ -101,7 +102,9 @@ class Views(PageHandlers):
         try:
             reply = await self.call("auth", "LogIn", message)
         except Exception as exc:
-            return self.site.render(request, "sign_in/link_refused.html", error=expected_error(exc))
+            error = expected_error(exc)
+            visitor = await self.visitor(request)
+            return self.site.render(request, "sign_in/link_refused.html", error=error, **visitor)
         response = redirect(f"/?{_SIGNED_IN}=1")
         await open_session(self.api.sessions, response, reply, before=cookies.read(request))
         return response
@@ -109,13 +112,16 @@ class Views(PageHandlers):
     async def notice(self, request: Request) -> Response:
         """Show the privacy notice."""
         return self.site.render(
-            request, "notice.html", user=await self.visitor(request), version=NOTICE_VERSION
+            request, "notice.html", version=NOTICE_VERSION, **await self.visitor(request)
         )
 
     async def own_page(
-        self, request: Request, *, tab: str = "", problem: MeshError | None = None
+        self, request: Request, *, tab: str = "", problem: MeshError | None = None, why: str = ""
     ) -> Response:
-        """Show the visitor's requests, or why they cannot be shown."""
+        """Show the visitor's requests, or why they cannot be shown.
+
+        *why* is the key of the text below ``account`` that explains *problem*.
+        """
         try:
             session = await self.session(request, "survey")
         except Exception as exc:
@@ -148,8 +154,9 @@ class Views(PageHandlers):
             listed=listed,
             outage=outage,
             problem=problem,
+            why=why,
             **account,
-            done=request.query_params.get("done", ""),
+            created=request.query_params.get("done", ""),
             notice_version=NOTICE_VERSION,
             key=secrets.token_hex(16),
         )
@@ -171,7 +178,7 @@ class Views(PageHandlers):
             cookies.clear(response)
             return response
         # Auth is unavailable: this is not a sign-out, so the cookie stays.
-        return self.site.render(request, "error.html", error=error)
+        return self.site.render(request, "error.html", error=error, unknown=True)
 
     async def _account(self, request: Request) -> dict[str, Any]:
         """Return the user's devices and passkeys; None for what is unavailable."""

@@ -55,11 +55,22 @@ class TestSigningIn:
         assert text in answer.text
         assert 'href="/signup"' in answer.text
 
+    async def test_link_refused_while_signed_in(self, world: World) -> None:
+        """A link that was used already, as by a second click, says that one is signed in."""
+        world.sign_in()
+        world.auth.does.failures["LogIn"] = UnauthenticatedError("Used.")
+        form = {"userId": "aa", "secret": "bb"}
+        page = await world.http.post("/login", data=form, headers=HTML)
+        assert 401 == page.status_code
+        assert "You are already signed in as" in page.text
+        assert 'href="/signup"' not in page.text
+
     async def test_mail(self, world: World) -> None:
         """Requesting a link confirms it in the visitor's language."""
         form = {"email": " ada@example.org "}
         answer = await world.http.post("/signup", data=form, headers=HTML)
         assert "Check your mailbox" in answer.text
+        assert "is being sent" in answer.text
         sent = world.auth.does.last("SignUp")
         assert ("ada@example.org", "en", "127.0.0.1") == (
             sent.email,
@@ -73,6 +84,26 @@ class TestSigningIn:
         assert 400 == answer.status_code
         assert "not accepted" in answer.text
         assert "<b>" not in answer.text
+
+    async def test_unavailable_while_signed_out(self, world: World) -> None:
+        """A sign-in form that fails does not claim that its visitor is signed in."""
+        world.auth.does.failures["SignUp"] = UnavailableError("Unavailable.")
+        form = {"email": "ada@example.org"}
+        answer = await world.http.post("/signup", data=form, headers=HTML)
+        assert 503 == answer.status_code
+        assert "is not responding" in answer.text
+        assert "signed in" not in answer.text
+
+    async def test_unknown_visitor(self, world: World) -> None:
+        """While Auth is unavailable, the privacy notice offers no sign-in to whom may have it."""
+        world.sign_in()
+        world.auth.does.failures["VerifySession"] = UnavailableError("Unavailable.")
+        assert "Sign in" not in await get(world, "/notice")
+        del world.auth.does.failures["VerifySession"]
+        assert "ada@example.org" in await get(world, "/notice")
+        world.auth.sessions.clear()
+        world.gateway.api.sessions.forget_user("ada")
+        assert "Sign in" in await get(world, "/notice")
 
     async def test_from_another_site(self, world: World) -> None:
         """A click from another site, which carries no strict cookie, does not look signed out."""
@@ -96,7 +127,7 @@ class TestSigningIn:
         world.auth.does.failures["VerifySession"] = UnavailableError("Unavailable.")
         answer = await world.http.get("/", headers=HTML)
         assert 503 == answer.status_code
-        assert "You are still signed in" in answer.text
+        assert "You have not been signed out" in answer.text
         assert "set-cookie" not in answer.headers
 
 
@@ -140,6 +171,26 @@ class TestAccount:
         assert "See you soon" in answer.text
         assert f'{NAME}=""' in answer.headers["set-cookie"]
         assert everywhere == world.auth.does.last("LogOut").everywhere
+
+    @pytest.mark.parametrize(
+        ("ended", "failing", "text"),
+        [
+            (False, False, "signed out on all your devices"),
+            (True, False, "Your session had already ended"),
+            (False, True, "Signed out on this device only"),
+        ],
+    )
+    async def test_log_out_everywhere(
+        self, world: World, ended: bool, failing: bool, text: str
+    ) -> None:
+        """Log-out everywhere says what it knows about other devices."""
+        world.sign_in()
+        if ended:
+            world.auth.sessions.clear()
+        if failing:
+            world.auth.does.failures["LogOut"] = UnavailableError("Unavailable.")
+        page = await world.http.post("/logout", data={"everywhere": "yes"}, headers=HTML)
+        assert text in page.text
 
     async def test_console(self, world: World) -> None:
         """Only an operator is offered and given a link to the console."""
@@ -252,10 +303,21 @@ class TestAccount:
         world.sign_in(labels=("applicant", "secondfactor"))
         assert "Stop requiring a passkey" in await get(world, "/?tab=account")
 
-    async def test_last_passkey_stays(self, world: World) -> None:
-        """Removing a required passkey shows the conflict on the account page."""
+    @pytest.mark.parametrize(
+        ("path", "fields", "text"),
+        [
+            ("/passkeys/remove", {"id": "one"}, "This is your last passkey"),
+            ("/second-factor", {"required": "yes"}, "You have no passkey yet"),
+            ("/second-factor", {"required": "no"}, "The university requires a passkey"),
+        ],
+    )
+    async def test_conflict(
+        self, world: World, path: str, fields: dict[str, str], text: str
+    ) -> None:
+        """A conflict is explained on the account page."""
         world.sign_in()
-        world.auth.does.failures["RemovePasskey"] = ConflictError("The last one.")
-        page = await world.http.post("/passkeys/remove", data={"id": "one"}, headers=HTML)
+        for rpc in ("RemovePasskey", "SetSecondFactor"):
+            world.auth.does.failures[rpc] = ConflictError("Not now.")
+        page = await world.http.post(path, data=fields, headers=HTML)
         assert 409 == page.status_code
-        assert "at least one must remain" in page.text
+        assert text in page.text

@@ -178,6 +178,19 @@ class TestRequests:
         assert sent.consent
         assert fields["notice_version"] == sent.notice_version
         assert fields["key"] == sent.idempotency_key
+        assert "/?tab=complete&done=42" == answer.headers["location"]
+
+    async def test_created(self, world: World) -> None:
+        """The page says that a request was created only above that request."""
+        world.sign_in()
+        world.survey.listed = [request_of(survey_pb2.REQUEST_STATUS_TO_COMPLETE)]
+        for query, said in (
+            ("tab=complete&done=7", True),
+            ("tab=complete&done=8", False),
+            ("tab=complete&done=created", False),
+            ("tab=submit&done=7", False),
+        ):
+            assert said is ("has been created" in await get(world, f"/?{query}"))
 
     async def test_not_created(self, world: World) -> None:
         """An error is shown on the form with its reason."""

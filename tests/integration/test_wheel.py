@@ -88,22 +88,40 @@ def test_installed_alone(wheel: Path, tmp_path: Path) -> None:
     assert len(list(policy.load())) == int(used.stdout)
 
 
-def test_light_client(wheel: Path, live: Any, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def client(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the bare wheel."""
+    folder = tmp_path_factory.mktemp("client")
+    venv.create(folder, with_pip=False, symlinks=True)
+    install = [str(UV), "pip", "install", "-q", "-c", str(ROOT / "requirements.lock")]
+    python = str(folder / "bin/python")
+    subprocess.run([*install, "--python", python, str(wheel)], check=True, timeout=300)
+    return folder
+
+
+def test_command_of_the_bare_wheel(client: Path) -> None:
+    """
+    Without the extra that it needs, the command says which one to install.
+    """
+    used = subprocess.run(
+        [client / "bin/amarre", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert 1 == used.returncode
+    assert "Install amarre-mesh[local] to use this command: click is missing.\n" == used.stderr
+
+
+def test_light_client(client: Path, live: Any, tmp_path: Path) -> None:
     """
     The bare wheel installs at most 15 packages and 60 MB, and the snippet of the README runs with
     it.
     """
-    folder = tmp_path / "client"
-    venv.create(folder, with_pip=False, symlinks=True)
-    python = folder / "bin/python"
-    install = [str(UV), "pip", "install", "-q", "-c", str(ROOT / "requirements.lock")]
-    subprocess.run([*install, "--python", str(python), str(wheel)], check=True, timeout=300)
     (tmp_path / ".amarre").symlink_to(Path(live["pki"]["ca"]).parents[2])
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert "127.0.0.1:3003" in snippet
 
     used = subprocess.run(
-        [python, "-c", snippet.replace("127.0.0.1:3003", live["grpc"]["health"])],
+        [client / "bin/python", "-c", snippet.replace("127.0.0.1:3003", live["grpc"]["health"])],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
@@ -114,7 +132,7 @@ def test_light_client(wheel: Path, live: Any, tmp_path: Path) -> None:
 
     assert 0 == used.returncode, used.stderr
     assert "status" in used.stdout
-    installed = list(folder.glob("lib/python*/site-packages/*.dist-info"))
-    files = [path for path in folder.glob("lib/python*/site-packages/**/*") if path.is_file()]
+    installed = list(client.glob("lib/python*/site-packages/*.dist-info"))
+    files = [path for path in client.glob("lib/python*/site-packages/**/*") if path.is_file()]
     assert len(installed) <= 15, installed
     assert sum(path.stat().st_size for path in files) <= 60e6

@@ -1,0 +1,20 @@
+"""The program ``amarre``: the commands, or what to install for them."""
+
+import sys
+
+_OURS = ("amarre", "mesh")
+
+
+def main() -> None:
+    """Run the command; without the extra ``local``, say how to install it."""
+    try:
+        from mesh import cli
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] in _OURS:
+            raise
+        sys.exit(f"Install amarre-mesh[local] to use this command: {missing.name} is missing.")
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -19,10 +19,10 @@ IMAGE := protos/gen/amarre/contract.binpb
 help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-up: $(IMAGE) ## Start everything and print where it is. Options: make up ARGS="--port-base 4000"
+up: $(IMAGE) ## Start the mesh and print its URLs. Options: make up ARGS="--port-base 4000"
 	@exec $(BIN)/amarre up $(ARGS)
 
-test: $(IMAGE) tools ## Run all tests; installs the optional programs where it may.
+test: $(IMAGE) tools ## Run all tests; installs optional programs if permitted.
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -q $(TESTS) $(ARGS)
 
 UNIT := tests/auth_svc tests/gateway tests/health_svc tests/survey_svc tests/mesh/chassis tests/mesh/console tests/mesh/contract
@@ -32,20 +32,20 @@ test-unit: $(IMAGE) ## Run the tests that start no mesh, for example on another 
 
 SEEDS ?= 1,2,3
 
-chaos: $(IMAGE) tools ## Make every fault under load, in the order of each of SEEDS.
+chaos: $(IMAGE) tools ## Inject every fault under load, once per seed in SEEDS.
 	@AMARRE_CHAOS_SEEDS=$(SEEDS) AMARRE_CHAOS_FAULTS=12 AMARRE_CHAOS_RECOVERY=5 \
 	    $(BIN)/python -m pytest -q tests/chaos $(ARGS)
 
-test-containers: $(IMAGE) ## Bring up the Compose stack on a real container engine; needs root.
+test-containers: $(IMAGE) ## Test the Compose stack on a real container engine; needs root.
 	@$(BIN)/python -m pytest -q -rfE -s --tb=short $(ARGS) tests/production/containers
 
-test-iac: $(IMAGE) ## Run the playbooks on a host with systemd and Terraform with its provider; needs root.
+test-iac: $(IMAGE) ## Test the Ansible playbooks on a host with systemd, and Terraform with its provider; needs root.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -rfE --tb=short tests/production/iac $(ARGS)
 
-test-telemetry: $(IMAGE) tools ## Run Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered files.
+test-telemetry: $(IMAGE) tools ## Test Collector, Jaeger, Prometheus 3 and Alertmanager with the rendered configuration.
 	@$(BIN)/python -m pytest -q -rfE $(ARGS) tests/production/telemetry
 
-check: $(IMAGE) check-contracts check-rendered check-deploy site ## Lint, types, imports, contracts, rendered files.
+check: $(IMAGE) check-contracts check-rendered check-deploy site ## Check style, types, imports, contracts and rendered files.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -66,11 +66,11 @@ check-deploy: $(IMAGE) ## Check images, Compose, Kubernetes, Istio, Terraform an
 site: $(IMAGE) ## Build the documentation site into build/site; a broken link fails.
 	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs build/site
 
-generate: ## Make code from the contracts.
+generate: ## Generate code from the contracts.
 	@touch protos/generate.py
 	@$(MAKE) --no-print-directory $(IMAGE)
 
-render: $(IMAGE) ## Render the contracts into every committed file.
+render: $(IMAGE) ## Render every committed file that is derived from the contracts.
 	$(BIN)/python -m mesh.render.registry
 
 format: .venv/.installed ## Format code and contracts.
@@ -78,10 +78,10 @@ format: .venv/.installed ## Format code and contracts.
 	$(BIN)/ruff format -q .
 	$(BIN)/buf format -w --path protos/amarre
 
-baseline: $(IMAGE) ## Accept the contracts as they are as what later changes must not break.
+baseline: $(IMAGE) ## Record the current contracts as the baseline for breaking-change checks.
 	$(BIN)/python protos/generate.py --baseline
 
-bench: $(IMAGE) ## Measure the cost of requests against bare parts; takes about eight minutes.
+bench: $(IMAGE) ## Compare the cost of requests with that of its parts; takes about eight minutes.
 	@$(BIN)/python -m benchmarks.gateway_cost $(ARGS)
 
 wheel: .venv/.installed ## Build the wheel that other teams install.
@@ -91,14 +91,14 @@ LOCK := $(BIN)/uv pip compile --python-version 3.11 --universal --generate-hashe
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 # Each smaller lock holds the versions of the largest one.
-lock: .venv/.installed ## Resolve the dependencies again into the locks. LOCK_ARGS="--upgrade" takes newer versions.
+lock: .venv/.installed ## Update the lock files. LOCK_ARGS="--upgrade" upgrades the versions.
 	$(LOCK) pyproject.toml --extra local --group dev $(LOCK_ARGS) -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra local --group build -c requirements-dev.lock -o requirements.lock
 	$(LOCK) pyproject.toml --extra services --extra telemetry -c requirements-dev.lock -o mesh/deploy/docker/requirements.lock
 	$(LOCK) pyproject.toml --extra sandbox -c requirements-dev.lock -o mesh/deploy/docker/sandbox.lock
 	$(LOCK) --group build -c requirements-dev.lock -o mesh/deploy/docker/build.lock
 
-programs: $(IMAGE) ## Unpack or build the programs of the production tests (Go; 50 minutes without an archive).
+programs: $(IMAGE) ## Unpack or build the programs of the production tests (needs Go; 50 minutes without an archive).
 	@$(BIN)/python -m tests.production.programs $(ARGS)
 
 test-cluster: $(IMAGE) ## Test the manifests on a real API server and istiod.
@@ -107,7 +107,7 @@ test-cluster: $(IMAGE) ## Test the manifests on a real API server and istiod.
 tools:
 	@bash tests/tools.sh
 
-clean: ## Remove what was built; keeps the data of the local mesh.
+clean: ## Remove build output; keeps the data of the local mesh.
 	rm -rf .venv protos/gen dist build .mypy_cache .ruff_cache .pytest_cache
 
 $(IMAGE): $(CONTRACTS) protos/generate.py .venv/.installed

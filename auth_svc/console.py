@@ -53,7 +53,7 @@ class HttpConsole:
         except httpx.TransportError as exc:
             raise UnavailableError("The console is unavailable; try again later.") from exc
         except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            log.error("console refused", fault=type(exc).__name__)  # noqa: TRY400 - no traceback
+            log.error("console rejected the request", fault=type(exc).__name__)  # noqa: TRY400 - no traceback
             raise UpstreamError("The console returned no link.") from exc
         return f"{self._url}{path}"
 

@@ -27,7 +27,7 @@ class SurveyContacts:
             answer = await self._survey.FindContact(pb.FindContactRequest(email=email))
         except grpc.aio.AioRpcError as exc:
             reason = from_rpc_error(exc).contract.name
-            log.warning("contact not looked up", reason=reason)
+            log.warning("contact look-up failed", reason=reason)
             raise UnavailableError(
                 "The address cannot be looked up at the moment; try again later.",
                 cause=reason,

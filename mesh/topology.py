@@ -1,7 +1,7 @@
 """
-Every process of the mesh, once: name, identity, ports, program and what it needs.
+Every process of the mesh: name, identity, ports, program and dependencies.
 
-The local runner starts what stands here; Compose, Kubernetes and Prometheus are rendered from it.
+The local runner starts these processes; Compose, Kubernetes and Prometheus are rendered from them.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ RUNBOOKS = "https://docs.example.org/amarre/runbooks"
 
 
 class Kind(StrEnum):
-    """What a process is to the mesh."""
+    """Role of a process in the mesh."""
 
     SERVICE = "service"
     PROXY = "proxy"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
 
 
 class Probe(StrEnum):
-    """How a process says that it is ready."""
+    """How the readiness of a process is checked."""
 
     GRPC = "grpc"
     HTTP = "http"
@@ -62,7 +62,7 @@ class Process:
     stage: Stage = Stage.ALWAYS
     title: str = ""
     namespace: str = "amarre-app"
-    """Where the process stands on Kubernetes."""
+    """Kubernetes namespace of the process."""
 
     @property
     def has_sidecar(self) -> bool:
@@ -80,7 +80,7 @@ MONITORING = {
     "alertmanager": ("alertmanager", "prometheus-alertmanager"),
     "prometheus": ("prometheus",),
 }
-"""Names of the programs: upstream's, then Debian's."""
+"""Names of the programs: upstream's first, then Debian's."""
 REPLICA_METRICS, REPLICAS, REPLICA_ADMIN = range(60, 70), range(70, 80), range(80, 90)
 """The ports of further replicas and canaries; the allocator skips those that a process declares."""
 

@@ -108,7 +108,7 @@ class MailQueue:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         if left:
-            log.error("mails lost", count=len(left), reason="stopped before they were sent")
+            log.error("mail lost", count=len(left), reason="stopped before they were sent")
 
     def _is_full_for(self, domain: str) -> bool:
         if len(self._tasks) >= self._capacity:
@@ -138,13 +138,13 @@ class MailQueue:
         for attempt, pause in enumerate((0.0, *self._pauses)):
             async with self._turn(mail, pause):
                 if self._clock() >= mail.useful_until:
-                    log.error("mail given up", reason="its link has expired", attempts=attempt)
+                    log.error("mail discarded", reason="its link has expired", attempts=attempt)
                     return "late"
                 outcome = await self._attempt(message, attempt)
             if outcome:
                 return outcome
         attempts = len(self._pauses) + 1
-        log.error("mail given up", reason="the mail server did not accept it", attempts=attempts)
+        log.error("mail discarded", reason="the mail server did not accept it", attempts=attempts)
         return "failed"
 
     @contextlib.asynccontextmanager
@@ -164,11 +164,11 @@ class MailQueue:
         try:
             await self._send(message)
         except aiosmtplib.SMTPResponseException as exc:
-            log.warning("mail not accepted", code=exc.code, attempt=attempt)
+            log.warning("mail rejected", code=exc.code, attempt=attempt)
             return "refused" if exc.code >= 500 else ""
         except aiosmtplib.SMTPRecipientsRefused as exc:
             codes = [refused.code for refused in exc.recipients]
-            log.warning("recipient not accepted", codes=codes, attempt=attempt)
+            log.warning("recipient rejected", codes=codes, attempt=attempt)
             return "refused" if any(code >= 500 for code in codes) else ""
         except ssl.SSLCertVerificationError as exc:
             # An operator may install another certificate while the link is valid.

@@ -132,7 +132,7 @@ class AppwriteDirectory:
         except AppwriteError as error:
             if error.kind == "user_already_exists":
                 # REDCap knows this address under the id of another user; see EmbeddedDirectory.
-                log.warning("user id is taken", action="a new id was made")
+                log.warning("user id is taken", action="generated a new id")
                 token = await self._ask_for_link(email, secrets.token_hex(10), language)
             elif error.kind == "user_blocked":
                 # The response does not reveal that the address is known and blocked.
@@ -228,7 +228,7 @@ class AppwriteDirectory:
             open_sessions = await self.sessions(user_id)
         except UpstreamError as error:
             # They end nevertheless; services learn of it when their user tokens expire.
-            log.error("sessions not listed", message=error.message)  # noqa: TRY400 - a sentence
+            log.error("listing sessions failed", message=error.message)  # noqa: TRY400 - a sentence
         await self._of_user("DELETE", user_id, "/sessions")
         return [session.id for session in open_sessions]
 
@@ -310,5 +310,5 @@ def _printable(text: str) -> str:
 
 
 def _unexpected(error: AppwriteError) -> UpstreamError:
-    log.error("appwrite refused", status=error.status, fault=error.kind)
+    log.error("appwrite rejected the request", status=error.status, fault=error.kind)
     return UpstreamError("The identity provider rejected a request of Auth.")

@@ -109,7 +109,7 @@ def read(kind: type[M], found: Any) -> M:
 
 def each(kind: type[M], found: dict[str, Any], key: str) -> list[M]:
     """
-    Return the items of a list; one that is not valid costs no other and is logged.
+    Return the items of a list; invalid ones are skipped and logged.
 
     Raises:
         UpstreamError: The response has no such list.

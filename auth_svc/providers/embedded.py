@@ -172,7 +172,7 @@ class EmbeddedDirectory:
         except IntegrityError:
             # REDCap has this address under the id of a user who signs in with another one.
             # Reusing that id would let one person read another's requests.
-            log.warning("user id is taken", action="a new id was made")
+            log.warning("user id is taken", action="generated a new id")
             await self._make(connection, email, secrets.token_hex(10))
         query = select(users).where(users.c.email == email)
         row = (await connection.execute(query)).one()

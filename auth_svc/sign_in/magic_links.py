@@ -87,7 +87,7 @@ class SignIn:
                 expires_at=link.expires_at,
             )
             self._mailer.enqueue(mail)
-        log.info("link made", user=pseudonym(user.id))
+        log.info("link created", user=pseudonym(user.id))
         return now
 
     async def log_in(

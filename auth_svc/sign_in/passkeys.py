@@ -311,7 +311,7 @@ def _checked(verify: Callable[[], T]) -> T | None:
         return verify()
     except Exception as exc:
         # The library parses untrusted bytes: any exception means that they are rejected.
-        log.info("passkey refused", fault=type(exc).__name__)
+        log.info("passkey rejected", fault=type(exc).__name__)
         return None
 
 

@@ -61,10 +61,10 @@ class KeyRing:
                 return False
             self._keys = parse(secret_files.read(SETTING, self._path))
         except (OSError, ValueError, SecretFileError) as exc:
-            log.error("keys kept", reason=str(exc))  # noqa: TRY400 - a sentence, no traceback
+            log.error("key reload failed, keeping current keys", reason=str(exc))  # noqa: TRY400 - a sentence, no traceback
             return False
         self._read_at = changed_at
-        log.info("keys read", signing=self._keys[0].kid, published=len(self._keys))
+        log.info("keys loaded", signing=self._keys[0].kid, published=len(self._keys))
         return True
 
 

@@ -56,6 +56,6 @@ async def follow_always(watch: Callable[..., Any], sessions: SessionCache) -> No
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 pause = _SHORTEST_PAUSE  # Lifetime given by the contract.
             else:
-                log.warning("revocations not followed", fault=type(error).__name__)
+                log.warning("revocations interrupted", fault=type(error).__name__)
         await asyncio.sleep(pause * random.uniform(1, 1.5))  # noqa: S311 - jitter
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -33,7 +33,7 @@ async def keep_issuing(authority: Path, certs: Path, *, every: float = HOUR_SECO
         certificate_authority.issue_all(
             certificate_authority.CertificateAuthority.load_or_create(authority), certs
         )
-        log.info("issued", identities=len(WORKLOADS))
+        log.info("certificates issued", identities=len(WORKLOADS))
         await asyncio.wait([stop], timeout=every)
 
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     try:
         asyncio.run(keep_issuing(authority, certs))
     except (certificate_authority.CaError, OSError) as fault:
-        log.error("cannot issue", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
+        log.error("certificates not issued", message=str(fault))  # noqa: TRY400 - a sentence, no traceback
         return 2
     return 0
 

@@ -30,13 +30,13 @@ class Sink:
         try:
             self._store.add(read(mail, envelope.rcpt_tos, datetime.now(UTC)))
         except (LookupError, ValueError):
-            log.warning("mail refused", reason="its text cannot be read")
+            log.warning("mail rejected", reason="its text cannot be read")
             return "554 The text of this mail cannot be read"
         except sqlite3.Error as exc:
             # A temporary error, so that the sender retries (RFC 5321, section 4.2.3).
-            log.error("mail not kept", reason=str(exc))  # noqa: TRY400 - one sentence, without a traceback
+            log.error("storing mail failed", reason=str(exc))  # noqa: TRY400 - one sentence, without a traceback
             return "452 The outbox cannot write its file; try again later"
-        log.info("mail kept", bytes=len(envelope.content))
+        log.info("mail stored", bytes=len(envelope.content))
         return "250 Kept in the outbox"
 
 

@@ -63,7 +63,9 @@ class Links:
             return await self._project.links(instrument)
         except UpstreamError as fault:
             # No permission for the list, or too long a list: request the links individually.
-            log.warning("no participant list", instrument=instrument, fault=type(fault).__name__)
+            log.warning(
+                "participant list unavailable", instrument=instrument, fault=type(fault).__name__
+            )
             return {}
 
     async def _ask(self, key: LinkKey) -> str:

@@ -161,7 +161,7 @@ class Watching:
             try:
                 await self._look()
             except MeshError as fault:
-                log.warning("changes not read", fault=type(fault).__name__)
+                log.warning("reading changes failed", fault=type(fault).__name__)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _look(self) -> None:
@@ -175,7 +175,7 @@ class Watching:
             await self._export(some)
         except InvalidRowError as fault:
             if len(some) == 1:
-                log.warning("changes not read", fault=type(fault).__name__)
+                log.warning("reading changes failed", fault=type(fault).__name__)
                 return
             half = len(some) // 2
             await self._look_at(some[:half])
@@ -191,7 +191,7 @@ class Watching:
             try:
                 requests = await self._listing.present(user, rows[user])
             except MeshError as fault:  # A link of this user; the other users are not affected.
-                log.warning("changes not read", fault=type(fault).__name__)
+                log.warning("reading changes failed", fault=type(fault).__name__)
                 continue
             watched = self._watched.get(user)
             if watched is not None:

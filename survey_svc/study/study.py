@@ -76,7 +76,7 @@ class Study:
                 self._report([str(error)])
             except MeshError as fault:
                 # The last dictionary stays in use.
-                log.warning("dictionary not read", fault=type(fault).__name__)
+                log.warning("reading the dictionary failed", fault=type(fault).__name__)
             else:
                 self._report([])
 

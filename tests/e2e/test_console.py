@@ -73,10 +73,10 @@ def test_canary(live: Any, page: Page, screenshots: Path) -> None:
         form = page.get_by_role("form", name="Start a canary")
         form.get_by_label("Service").select_option("health")
         form.get_by_label("Weight, %").fill("50")
-        form.get_by_label("manual verdict").check()
+        form.get_by_label("manual promotion").check()
         form.get_by_role("button").click()
         row = page.locator(".row").filter(has_text="canary of health")
-        expect(row).to_contain_text("running, 50 %, manual verdict")
+        expect(row).to_contain_text("running, 50 %, manual promotion")
         expect(row.get_by_text("healthy", exact=True)).to_be_visible()
         shot("console-canary")
 

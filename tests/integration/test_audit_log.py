@@ -10,14 +10,14 @@ from typing import Any
 import httpx
 
 
-def test_orders_are_logged(live: Any) -> None:
+def test_actions_are_logged(live: Any) -> None:
     """
     An action from the terminal and one from the console's API are in the logs of kind security,
     with operator and outcome; the runner's own output shows them in plain text if it is not a
     terminal.
     """
     data = Path(live["pki"]["ca"]).parents[2]
-    nobody = f"nobody-{secrets.token_hex(4)}"  # Other tests give this mesh orders too.
+    nobody = f"nobody-{secrets.token_hex(4)}"  # Other tests send actions to this mesh, too.
     command = (sys.executable, "-m", "mesh.cli", "fault", "clear", "--data", str(data))
     given = subprocess.run([*command, nobody], capture_output=True, check=False)
     token = {"Authorization": f"Bearer {live['console']['token']}"}
@@ -33,10 +33,10 @@ def test_orders_are_logged(live: Any) -> None:
     assert {line["message"] for line in found} == {"control action failed"}
     assert {line["service"] for line in found} == {"runner"}
     page, terminal = (line["attributes"] for line in found)
-    assert ("fault clear", f"method={nobody}") == (terminal["order"], terminal["asked"])
+    assert ("fault clear", f"method={nobody}") == (terminal["action"], terminal["arguments"])
     assert terminal["by"].endswith("(terminal)")
-    assert "has no fault" in terminal["fault"]
-    assert ("restart", f"service={nobody}") == (page["order"], page["asked"])
+    assert "has no fault" in terminal["error"]
+    assert ("restart", f"service={nobody}") == (page["action"], page["arguments"])
     assert page["by"].endswith("(console)")
     output = (data.parent / "up.log").read_text()
     assert "control action failed" in output

@@ -367,6 +367,6 @@ def _for_the_caller(error: MeshError) -> MeshError:
     if isinstance(error, RemoteError):
         if error.contract.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UPSTREAM_ERROR"}:
             return error
-        log.error("another service refused", reason=error.contract.name, message=error.message)
+        log.error("upstream call rejected", reason=error.contract.name, message=error.message)
         return MeshError("Another service rejected a request of this one.")
     return error

@@ -114,7 +114,7 @@ class _OfPrometheus(_Strict):
 
 
 def _alerts(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
-    """Yield the alerts in a response; one that is not valid costs no other, and is logged."""
+    """Yield the valid alerts in a response; invalid ones are skipped and logged."""
     ours = server.name == "alertmanager"
     items = found if ours else found["data"]["alerts"]
     if not isinstance(items, list):
@@ -128,7 +128,7 @@ def _alerts(server: Watched, found: Any) -> Iterator[dict[str, Any]]:
     if bad and bad == len(items):
         raise ValueError("no alert is valid")
     if bad:
-        log.warning("alerts not readable", server=server.name, count=bad)
+        log.warning("invalid alerts skipped", server=server.name, count=bad)
 
 
 def _from_alertmanager(server: Watched, item: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Incident:
     trace_id: str = ""
     ended: int = 0
     before_restart: Sequence[Change] = ()
-    """What a previous run of the console saw change; this one may not have."""
+    """Changes recorded by an earlier run of the console."""
     open_until: int = 0
     """Not resolved before: after a restart of the console, alerts take a while to fire again."""
     began: dict[Key, int] = field(default_factory=dict)

@@ -105,7 +105,7 @@ class Decoder:
             except RejectedError as exc:
                 self._reject(found, signal, service, exc.reason)
             except Exception:
-                log.exception("item cannot be read", signal=signal, service=service)
+                log.exception("item cannot be decoded", signal=signal, service=service)
                 self._reject(found, signal, service, "unreadable")
             else:
                 if row is not None:

@@ -43,7 +43,7 @@ _ROOTS = {
 }
 _IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
 _NOT_HEXADECIMAL = 0
-"""In the place of an id that is not hexadecimal: a number is no value of it, so its item is bad."""
+"""Placeholder for an id that is not hexadecimal; marks the item as invalid."""
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 

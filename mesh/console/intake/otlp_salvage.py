@@ -1,5 +1,5 @@
 """
-Reads a request that is malformed as a whole item by item, so that one bad item costs no other.
+Reads a request that is malformed as a whole item by item, so that only bad items are lost.
 
 A span, log record or data point that cannot be decoded is left out and counted. If what surrounds
 it cannot be decoded, such as a resource, all items below are.

@@ -136,7 +136,7 @@ class Scraper:
         if fault != seen.fault:
             if not fault:
                 seen.up_since = seen.at
-            log.info("target", process=seen.target.process, fault=fault or "none")
+            log.info("scrape state changed", process=seen.target.process, fault=fault or "none")
         seen.fault = fault
 
     def _take(self, seen: Seen, text: str) -> None:

@@ -283,7 +283,7 @@ class Writer:
             if fault:
                 log.error("telemetry cannot be written", fault=fault)
             else:
-                log.info("telemetry is written again")
+                log.info("writing telemetry resumed")
 
 
 def _joined(batch: list[_Item]) -> Iterator[tuple[str, Any]]:

@@ -166,9 +166,12 @@ def canary_abort(service: str, data: Path) -> None:
 
 
 def _show(status: Mapping[str, Any]) -> None:
-    decides = "decided manually" if status["manual"] else "decided automatically"
-    verdict = f"verdict {status['verdict']}, {decides}"
-    click.echo(f"{status['service']}: {status['state']}, {status['weight']} %, {verdict}")
+    line = f"{status['service']}: {status['state']}, {status['weight']} %"
+    if status["state"] == "running":
+        analysis = {"wait": "waiting for data"}.get(status["verdict"], status["verdict"])
+        promotion = "manual" if status["manual"] else "automatic"
+        line += f"; analysis: {analysis}; promotion: {promotion}"
+    click.echo(line)
     click.echo(f"  stable  {status['stable']}")
     click.echo(f"  canary  {status['canary']}")
 

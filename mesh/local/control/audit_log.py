@@ -45,10 +45,10 @@ class AuditLog:
         log.info(
             "control action failed" if fault else "control action completed",
             kind=names.KIND_SECURITY,
-            order=action,
-            asked=" ".join(f"{name}={value}" for name, value in given.items()),
+            action=action,
+            arguments=" ".join(f"{name}={value}" for name, value in given.items()),
             by=by,
-            fault=fault or None,
+            **({"error": fault} if fault else {}),
         )
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -35,7 +35,8 @@ def files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic) -> F
     found = {BOOTSTRAP: bootstrap(mesh, proxy)}
     for name, content in tls.secrets(proxy).items():
         found[f"secrets/{name}.yaml"] = document(
-            f"The secret {name!r} of {proxy.name}: read anew when its folder's link moves.", content
+            f"Secret {name!r} of {proxy.name}; reloaded when its folder's symbolic link changes.",
+            content,
         )
     return found | live_files(mesh, proxy, endpoints, traffic)
 

@@ -114,7 +114,7 @@ class TestMailQueue:
             await until(lambda: sink.attempts == 1)
         assert (1, []) == (sink.attempts, sink.mails)
         written = "".join(capsys.readouterr())
-        assert "mail not accepted" in written
+        assert "mail rejected" in written
         assert "ada@" not in written
 
     async def test_server_unavailable(
@@ -124,7 +124,7 @@ class TestMailQueue:
         async with queue(free_port(), clock) as mailer:
             mailer.enqueue(mail(clock))
 
-        assert "mail given up" in "".join(capsys.readouterr())
+        assert "mail discarded" in "".join(capsys.readouterr())
 
     async def test_is_reachable(self, clock: FakeClock) -> None:
         """The health check of the mail server does not send mail."""

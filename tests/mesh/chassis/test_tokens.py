@@ -391,7 +391,7 @@ class TestRotation:
         ],
     )
     def test_bad_key(self, bad: object) -> None:
-        """A key that is not valid costs no other (RFC 7517, section 5)."""
+        """A key that is not valid does not affect the others (RFC 7517, section 5)."""
         document = json.dumps({"keys": [bad, KEY.jwk(), bad]}).encode()
         assert [KEY.kid] == list(parse_key_set(document))
 

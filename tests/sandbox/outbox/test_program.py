@@ -110,7 +110,7 @@ class TestOutbox:
         outbox.process.terminate()
         lines = [json.loads(line) for line in outbox.process.communicate()[0].splitlines()]
 
-        assert ["mail kept"] == [line["event"] for line in lines]
+        assert ["mail stored"] == [line["event"] for line in lines]
         assert {"level", "timestamp"} <= set(lines[0])
 
     async def test_newest_first(self, outbox: Outbox) -> None:

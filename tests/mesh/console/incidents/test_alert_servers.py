@@ -144,7 +144,7 @@ BAD_ALERTS: tuple[Any, ...] = (
 
 async def test_bad_alerts(start: Start) -> None:
     """
-    An alert that is not valid costs no other, and the other server's answers are still shown.
+    An alert that is not valid affects neither the others nor the other server's alerts.
 
     Fails if a state that is an object reaches the overview, or if a response that is nested too
     deeply ends the polling of both servers.

@@ -1,5 +1,5 @@
 """
-One bad item costs no other, also where the encoding of an item is invalid.
+One bad item does not affect the others, also where the encoding of an item is invalid.
 
 The specification lets a receiver answer 400 to a whole request (OTLP/HTTP, Bad Data); here only
 the bad items are rejected, as partial success, unless none is good.

@@ -72,7 +72,7 @@ function forms(policies, give) {
     form("Start a canary", [
       choice("Service", "service", services, "", null),
       number("Weight, %", "weight", { min: 0, max: 100, value: 10 }),
-      h("label", { class: "check" }, h("input", { type: "checkbox", name: "manual" }), "manual verdict"),
+      h("label", { class: "check" }, h("input", { type: "checkbox", name: "manual" }), "manual promotion"),
     ], "Start canary", (data) => give("canary start", { service: data.get("service"), weight: Number(data.get("weight")), manual: data.has("manual") })),
     form("Drain and replace", [choice("Service", "service", ["gateway", ...services], "", null)], "Restart",
       (data) => give("restart", { service: data.get("service") }, `Drain and replace every process of ${data.get("service")}? In-flight calls are drained.`)));
@@ -98,7 +98,7 @@ export const verdict = (found) => (found ? pill({ healthy: "good", bad: "bad" }[
 
 function canary({ service, state, weight, manual, verdict: found, stable, canary: own }, give) {
   const share = (to) => h("button", { type: "button", "data-focus": `${service} ${to}`, "aria-pressed": String(to === weight), onclick: () => give("canary set", { service, weight: to }) }, `${to} %`);
-  return h("div", { class: "row" }, pill("accent", `canary of ${service}`), h("span", {}, `${state}, ${weight} %, ${manual ? "manual verdict" : "automatic verdict"}`), verdict(found),
+  return h("div", { class: "row" }, pill("accent", `canary of ${service}`), h("span", {}, `${state}, ${weight} %, ${manual ? "manual promotion" : "automatic promotion"}`), verdict(found),
     h("span", { class: "chips", role: "group", "aria-label": `Weight of the canary of ${service}` }, [0, 10, 25, 50, 100].map(share)),
     h("button", { type: "button", class: "primary", "data-focus": `promote ${service}`, onclick: () => give("canary promote", { service }, `Replace all replicas of ${service} with the canary's program?`) }, "Promote"),
     h("button", { type: "button", "data-focus": `abort ${service}`, onclick: () => give("canary abort", { service }) }, "Abort"),

@@ -25,8 +25,9 @@ TARGETS: Mapping[str, tuple[str, str]] = {
     "istio": ("mesh.render.istio", "mesh/istio"),
     "kubernetes": ("mesh.render.kubernetes", "mesh/deploy/kubernetes"),
     "openapi": ("mesh.render.openapi", "docs/reference/rendered"),
-    "ports": ("mesh.render.ports", "docs/reference/rendered"),
+    "ports": ("mesh.render.reference.ports", "docs/reference/rendered"),
     "rules": ("mesh.render.rules", "mesh/observability/prometheus"),
+    "settings": ("mesh.render.reference.settings", "docs/reference/rendered"),
     "signals": ("mesh.render.signals", "docs/reference/rendered"),
 }
 """Module with ``render() -> Files``, and the folder of the committed files."""

@@ -1,0 +1,1 @@
+"""Reference pages that are not rendered from contracts alone."""

@@ -15,7 +15,7 @@ from mesh.console.terminal.client import Client
 Find = Callable[[Path], tuple[str, str]]
 """Returns URL and token of the console of the mesh that uses a data folder."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-_FOLLOW = click.option("--follow", "-f", is_flag=True, help="Follow new records until interrupted.")
+_FOLLOW = click.option("--follow", "-f", is_flag=True, help="Follow new results until interrupted.")
 _SERVICE = click.option("--service", default="", help="Show only this service.")
 _LIMIT = click.option(
     "--limit",

@@ -41,7 +41,7 @@ function charts(name, one, format) {
   const options = { ...bounds(), zoom };
   const head = h("h3", {}, title(one), one.scope ? h("small", { class: "muted" }, ` measured by ${one.scope}`) : null);
   const notDrawn = one.notDrawn ? h("p", { class: "muted" }, `${one.draws ? "Percentiles not drawn" : "Not drawn"}: ${one.notDrawn}.`) : null;
-  const few = one.few && one.draws === "percentiles" ? h("p", { class: "muted" }, `Only ${count(one.count)} values in this time range: percentiles of few values say little.`) : null;
+  const few = one.few && one.draws === "percentiles" ? h("p", { class: "muted" }, `Only ${count(one.count)} values in this time range: percentiles of so few values are unreliable.`) : null;
   const history = one.draws === "value" ? one.points.map(([at, value]) => ({ at, value })) : one.history;
   const drawings = {
     value: () => [lines("Value", history, [["value", "value"]], { format, ...options })],

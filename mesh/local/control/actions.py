@@ -41,7 +41,6 @@ class ControlActions:
         self.audit_log = AuditLog(fleet.plan.addresses.data_folder.state / "orders.jsonl")
         self._canaries: dict[str, Canary] = {}
         self._certificates = asyncio.Lock()
-        self._restarting = asyncio.Lock()
 
     def by_name(self) -> Mapping[str, Action]:
         """Return the actions by name."""
@@ -151,13 +150,12 @@ class ControlActions:
         names = self._fleet.instances(name) or [n for n in self._known() if n == name]
         if not names:
             raise ControlError(_unknown(name, self._known()))
-        async with self._restarting:
-            for one in names:
-                progress(f"Replacing {one} …")
-                try:
-                    await self._fleet.replace(one)
-                except (EnvoyError, StartFailedError, PortsExhaustedError, OSError) as exc:
-                    raise ControlError(f"{one} was not replaced.\n{exc}") from exc
+        for one in names:
+            progress(f"Replacing {one} …")
+            try:
+                await self._fleet.replace(one)
+            except (EnvoyError, StartFailedError, PortsExhaustedError, OSError) as exc:
+                raise ControlError(f"{one} was not replaced.\n{exc}") from exc
         return names
 
     async def _status(self, arguments: dict[str, Any], progress: Progress) -> Any:
@@ -240,6 +238,11 @@ class ControlActions:
         canary = self._canaries.get(service)
         if canary is None or not canary.active:
             raise ControlError(_no_canary(service))
+        if canary.changing:
+            raise ControlError(
+                f"The canary of {service} is being started, promoted or aborted. Wait until this "
+                f"is complete, or abort it: amarre canary abort {service}"
+            )
         return canary
 
 

@@ -48,6 +48,7 @@ class Canary:
         self.state = "starting"
         self._fleet = fleet
         self._record = record
+        self._starting: asyncio.Task[None] | None = None
         self._analyzing: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._began = (Sample(), Sample())
@@ -61,32 +62,40 @@ class Canary:
 
     @property
     def active(self) -> bool:
-        """Whether the canary is starting or running."""
-        return self.state == "starting" or self.name in self._fleet.units
+        """Whether the canary is starting, running or stopping."""
+        return self.changing or self.name in self._fleet.units
+
+    @property
+    def changing(self) -> bool:
+        """Whether the canary is being started, promoted or aborted."""
+        return self.state == "starting" or self._changing.locked()
 
     async def start(self, weight: int) -> None:
         """Start the second version and route its share of calls to it.
 
         Raises:
-            ControlError: It does not become ready; the mesh is unchanged.
+            ControlError: It does not become ready, or is aborted; the mesh is unchanged.
         """
-        process = topology.process(self.service)
-        try:
-            address = await self._fleet.add(process, self.name, 1, command=self.command)
-            proxies = self._fleet.proxies
-            proxies.apply(endpoints={**proxies.endpoints, canary_of(self.service): (address,)})
-            await self._wait_until_healthy()
-            self._began = self._stepped = await self._read()
-            if self.state != "starting":
-                raise ControlError("It was aborted during its start.")
-        except Exception as exc:
-            if self.state == "starting":
-                self.state = "failed to start"
-            await self._end()
-            raise ControlError(f"The canary is not ready; nothing changed.\n{exc}") from exc
-        self.state = "running"
-        self.set(weight)
+        async with self._changing:
+            self._starting = asyncio.create_task(self._begin())
+            [failure] = await asyncio.gather(self._starting, return_exceptions=True)
+            aborted = self.state != "starting"
+            if aborted or failure is not None:
+                self.state = self.state if aborted else "failed to start"
+                await self._end()
+                why = self.state if aborted else failure
+                raise ControlError(f"The canary is not ready; nothing changed.\n{why}") from failure
+            self.state = "running"
+            self.set(weight)
         self._analyzing = asyncio.create_task(supervise(f"analysis of {self.name}", self._analyze))
+
+    async def _begin(self) -> None:
+        process = topology.process(self.service)
+        address = await self._fleet.add(process, self.name, 1, command=self.command)
+        proxies = self._fleet.proxies
+        proxies.apply(endpoints={**proxies.endpoints, canary_of(self.service): (address,)})
+        await self._wait_until_healthy()
+        self._began = self._stepped = await self._read()
 
     def set(self, weight: int) -> None:
         """Give the canary *weight* percent of the calls, effective within milliseconds."""
@@ -97,14 +106,18 @@ class Canary:
         log.info("canary weight changed", canary=self.name, percent=weight)
 
     async def abort(self, why: str = "aborted by an operator") -> None:
-        """Set the canary's weight to 0 at once, then stop it.
+        """Set the canary's weight to 0 at once, then stop it; a start in progress is cancelled.
 
         Idempotent: always ends with weight 0 and no canary process.
         """
+        existed = self.state == "starting"
+        if existed:
+            self.state = why
+            if self._starting is not None:
+                self._starting.cancel()
         async with self._changing:
-            existed = self.active
-            if existed:
-                self.state = why
+            if self.name in self._fleet.units:
+                existed, self.state = True, why
             await self._end()
             if existed:
                 log.warning("canary aborted", canary=self.name, reason=why)

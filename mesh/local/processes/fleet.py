@@ -4,6 +4,7 @@ The instances of a running mesh, each a process with its Envoy: start, replaceme
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -55,6 +56,8 @@ class Fleet:
         self.logs = LogFiles()
         self.forks = forks
         self._on_change = on_change
+        self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Held while an instance of a service is started, replaced or stopped, by service."""
 
     async def start(self) -> None:
         """Start every unit of the plan; proxies first and one at a time, because starting them
@@ -111,22 +114,20 @@ class Fleet:
             PortsExhaustedError: There are no ports left.
             EnvoyError, StartFailedError: It does not become ready; it is removed completely.
         """
-        ports = self.plan.port_allocator.take(process, own=False)
-        units = self.plan.instance(process, name, replica, ports, command=command)
-        try:
+        async with self._changing[process.name]:
+            ports = self.plan.port_allocator.take(process, own=False)
+            units = self.plan.instance(process, name, replica, ports, command=command)
             await self._start_one(units)
-        except BaseException:
-            self.plan.port_allocator.release(ports)
-            raise
         self._on_change()
         return f"127.0.0.1:{units[0].port}"
 
     async def remove(self, name: str) -> None:
         """Stop the instance *name* after its calls in flight have ended."""
-        try:
-            await self._drain_and_stop(self._units_of(name))
-        finally:
-            self._on_change()
+        async with self._lock(name):
+            try:
+                await self._drain_and_stop(self._units_of(name))
+            finally:
+                self._on_change()
 
     async def replace(self, name: str, *, command: tuple[str, ...] | None = None) -> None:
         """Replace *name* with a new instance without losing a call.
@@ -137,29 +138,35 @@ class Fleet:
         Raises:
             EnvoyError, StartFailedError: The new one does not become ready; the old one continues.
         """
-        old = self._units_of(name)
+        async with self._lock(name):
+            old = self._units_of(name)
+            if not old:
+                raise StartFailedError(f"{name} was stopped.")
+            new = await self._start_successor(old, command)
+            try:
+                await self._redirect(old)
+                await self._drain_and_stop(old)
+            finally:
+                await self._stop_one([unit for unit in old if unit.name in self.units])
+                self._take_over(new)
+        self._on_change()
+
+    async def _start_successor(
+        self, old: Sequence[Unit], command: tuple[str, ...] | None
+    ) -> Sequence[Unit]:
+        """Start another instance on the port of *old*; return its units."""
         first = old[0]
         ports = self.plan.port_allocator.take(first.process)
         new = self.plan.instance(
             first.process,
-            name,
+            first.name,
             first.replica,
             ports,
             command=command or first.command,
             port=first.port,
         )
-        try:
-            await self._start_one(new, suffix=_SUCCESSOR)
-        except BaseException:
-            self.plan.port_allocator.release(ports)
-            raise
-        try:
-            await self._redirect(old)
-            await self._drain_and_stop(old)
-        finally:
-            await self._stop_one([unit for unit in old if unit.name in self.units])
-            self._take_over(new)
-        self._on_change()
+        await self._start_one(new, suffix=_SUCCESSOR)
+        return new
 
     def _take_over(self, units: Sequence[Unit]) -> None:
         """Give the successors *units* the names of the units that they replace."""
@@ -195,6 +202,10 @@ class Fleet:
             if name in self.units
         ]
 
+    def _lock(self, name: str) -> asyncio.Lock:
+        unit = self.units.get(name)
+        return self._changing[unit.process.name if unit else name]
+
     def _units_of(self, name: str) -> list[Unit]:
         return [self.units[n] for n in (name, f"{name}-envoy") if n in self.units]
 
@@ -209,7 +220,7 @@ class Fleet:
                 await handover.redirect_connections(old, new, ports, listeners=len(sharing))
 
     async def _start_one(self, units: Sequence[Unit], *, suffix: str = "") -> None:
-        """Start a process and, once it is serving, its proxy."""
+        """Start a process and, once it is serving, its proxy; if it fails, release its ports."""
         started: list[str] = []
         try:
             await self.proxies.prepare([unit.proxy for unit in units if unit.proxy])
@@ -224,10 +235,8 @@ class Fleet:
         except BaseException:
             for name in reversed(started):
                 await self.supervisor.remove(name)
-                self.units.pop(name)
-            for unit in units:
-                if unit.proxy is not None:
-                    self.proxies.remove(unit.proxy)
+                self.units.pop(name, None)
+            self._discard(units)
             raise
 
     async def _start_proxies(self, children: Sequence[Child]) -> None:
@@ -253,11 +262,15 @@ class Fleet:
         for unit in units:
             await self.supervisor.remove(unit.name)
             self.units.pop(unit.name, None)
+        self._discard(units)
+
+    def _discard(self, units: Sequence[Unit]) -> None:
+        """Remove the files of stopped *units* and release their ports."""
+        for unit in units:
             if unit.proxy is not None:
                 self.proxies.remove(unit.proxy)
-        ports = units[0].ports if units else None
-        if ports is not None:
-            self.plan.port_allocator.release(ports)
+            if unit.ports is not None:
+                self.plan.port_allocator.release(unit.ports)
 
     def _child(self, unit: Unit, *, suffix: str = "") -> Child:
         data_folder = self.plan.addresses.data_folder

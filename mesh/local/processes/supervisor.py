@@ -83,10 +83,15 @@ class Child:
         self.stopping = False
         self.started_at = time.monotonic()
         pipe = self.logs.pipe(self.log_file)
+        starting = asyncio.ensure_future(self._process(pipe.descriptor))
         try:
-            self.process = await self._process(pipe.descriptor)
+            await asyncio.wait({starting})
         finally:
-            pipe.close()
+            # Awaited even if this start is cancelled, so that the process can be stopped.
+            try:
+                self.process = await starting
+            finally:
+                pipe.close()
         self._pipe = pipe
 
     async def _process(self, output: int) -> asyncio.subprocess.Process | ForkedProcess:
@@ -187,9 +192,24 @@ class Supervisor:
     async def start(self, children: Sequence[Child], *, timeout: float = 60) -> None:
         """Start *children* together, wait until all are ready, then watch them.
 
+        If this is cancelled, they have been stopped again.
+
         Raises:
             StartFailedError: One did not become ready; all of them have been stopped again.
         """
+        for child in children:
+            if child.name in self.children:
+                raise StartFailedError(f"{child.name} is already running.")
+        try:
+            await self._start(children, timeout)
+        except BaseException:
+            await asyncio.gather(*(self.remove(child.name) for child in children))
+            raise
+        for child in children:
+            watch = supervise(f"watch {child.name}", partial(self._watch, child))
+            self._watchers[child.name] = asyncio.create_task(watch)
+
+    async def _start(self, children: Sequence[Child], timeout: float) -> None:
         try:
             for child in children:
                 if self._stopping:
@@ -203,11 +223,7 @@ class Supervisor:
                 for child in children:
                     group.create_task(child.wait_ready(timeout))
         except* StartFailedError as failures:
-            await asyncio.gather(*(self.remove(child.name) for child in children))
             raise failures.exceptions[0] from None
-        for child in children:
-            watch = supervise(f"watch {child.name}", partial(self._watch, child))
-            self._watchers[child.name] = asyncio.create_task(watch)
 
     async def remove(self, name: str) -> None:
         """Stop and remove a child; does nothing if there is none with this name."""

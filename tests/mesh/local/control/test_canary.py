@@ -37,10 +37,13 @@ class Fleet:
         self.proxies = Config()
         self.failing = ""
         """What fails: ``add``, ``remove`` or nothing."""
+        self.ready = asyncio.Event()
+        self.ready.set()
 
     async def add(self, process: Any, name: str, replica: int, *, command: Any) -> str:
         if self.failing == "add":
             raise EnvoyError("Envoy does not answer.")
+        await self.ready.wait()
         self.units[name] = SimpleNamespace(process=process)
         return "127.0.0.1:2"
 
@@ -151,6 +154,25 @@ async def test_failed_start_leaves_nothing(fleet: Fleet, canary: Watched, failin
 
     with pytest.raises(ControlError, match="nothing changed"):
         await canary.start(10)
+
+    assert NOTHING == traces(fleet)
+    assert not canary.active
+
+
+async def test_abort_during_the_start(fleet: Fleet, canary: Watched) -> None:
+    """An abort ends a start at once; until it has ended, the canary counts as active."""
+    fleet.ready.clear()
+    starting = asyncio.create_task(canary.start(10))
+    await asyncio.sleep(0)
+    aborting = asyncio.create_task(canary.abort())
+    await asyncio.sleep(0)
+    assert canary.active
+
+    await aborting
+    with pytest.raises(ControlError, match="aborted by an operator"):
+        await starting
+    fleet.ready.set()
+    await asyncio.sleep(0)
 
     assert NOTHING == traces(fleet)
     assert not canary.active

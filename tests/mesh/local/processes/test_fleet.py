@@ -1,12 +1,21 @@
-"""What an instance waits for before it is ready."""
+"""The instances of a mesh: what they wait for, and how they are replaced."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mesh import topology
 from mesh.contract import policy
-from mesh.local.processes.fleet import verifies_tokens
+from mesh.local.data_folder import DataFolder
+from mesh.local.processes import fleet as module
+from mesh.local.processes.fleet import Fleet, verifies_tokens
+from mesh.local.processes.plan import Options, Plan
+
+COMMAND = ("sleep", "60")
 
 
 def service(name: str, *, session: bool) -> Any:
@@ -27,3 +36,34 @@ def test_key_set_is_awaited_only_where_tokens_are_verified(
     proxy: Any = SimpleNamespace(key_set="unix:/run/keys.sock", workload=workload)
 
     assert expected == verifies_tokens(proxy)
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
+    """A fleet without proxies whose processes are ready at once."""
+
+    async def ready() -> bool:
+        return True
+
+    monkeypatch.setattr(module, "probe", lambda *_: ready)
+    fleet = Fleet(Plan(DataFolder(tmp_path), Options(direct=True)), lambda: None)
+    yield fleet
+    await fleet.stop()
+
+
+async def test_instances_of_a_service_change_one_after_another(fleet: Fleet) -> None:
+    """Replacements, canaries and removals of one service at once leave what each of them says."""
+    survey = topology.process("survey")
+    await fleet.add(survey, "survey", 1, command=COMMAND)
+    first = fleet.supervisor.children["survey"].pid
+
+    await asyncio.gather(
+        fleet.replace("survey", command=COMMAND),
+        fleet.replace("survey"),
+        fleet.add(survey, "survey-canary", 1, command=COMMAND),
+        fleet.replace("survey"),
+    )
+    await asyncio.gather(fleet.replace("survey"), fleet.remove("survey-canary"))
+
+    assert ["survey"] == list(fleet.units) == list(fleet.supervisor.children)
+    assert fleet.supervisor.children["survey"].pid not in {0, first}

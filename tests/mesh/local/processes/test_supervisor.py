@@ -71,6 +71,36 @@ async def test_failed_start_leaves_nothing(tmp_path: Path) -> None:
     assert {} == supervisor.children
 
 
+async def test_cancelled_start_leaves_nothing(tmp_path: Path) -> None:
+    """A start that is cancelled stops its process, whether it is being started or not ready yet."""
+    supervisor = Supervisor(lambda: None)
+    one = child(tmp_path, "import time; time.sleep(60)")
+    for seconds in (0, 0.001, 0.2):
+        starting = asyncio.create_task(supervisor.start([one]))
+        await asyncio.sleep(seconds)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+        assert {} == supervisor.children
+        assert 0 == one.pid
+    assert one.process is not None
+
+
+async def test_name_in_use(tmp_path: Path) -> None:
+    """A second process with the name of a running one is not started, and the first continues."""
+    supervisor = Supervisor(lambda: None)
+    first = child(tmp_path, LIVES)
+    await supervisor.start([first])
+
+    with pytest.raises(StartFailedError, match="already running"):
+        await supervisor.start([child(tmp_path, LIVES)])
+
+    assert first is supervisor.children["one"]
+    assert first.pid
+    await supervisor.stop([])
+
+
 async def test_group_is_stopped(tmp_path: Path) -> None:
     """The descendants of a child stop with it."""
     supervisor = Supervisor(lambda: None)

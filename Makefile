@@ -11,7 +11,8 @@ BOOTSTRAP := $(or $(shell command -v python3 || command -v python),$(PYTHON)) me
 	    $(if $(PYTHON),--python $(PYTHON)) $(if $(filter-out up,$(MAKECMDGOALS)),--dev)
 ARGS ?=
 TESTS ?= tests
-CONTRACTS := $(shell find protos/amarre -name '*.proto')
+# With the folders, which change when a contract is removed.
+CONTRACTS := $(shell find protos/amarre -type d -o -name '*.proto')
 IMAGE := protos/gen/amarre/contract.binpb
 
 .PHONY: help up test test-unit bench chaos check check-contracts check-rendered check-deploy site generate render lock baseline format wheel tools clean programs test-cluster test-containers test-telemetry test-iac

@@ -20,8 +20,9 @@ from google.protobuf.message import DecodeError
 
 from mesh.console import naming
 from mesh.console.clock import Now
-from mesh.console.intake import otlp_attributes, otlp_points
+from mesh.console.intake import otlp_attributes, otlp_points, otlp_sender
 from mesh.console.intake.otlp_attributes import Attributes, to_json
+from mesh.console.intake.otlp_sender import Sender
 from mesh.console.store.intake_counters import REASONS, IntakeCounters
 from mesh.console.store.rows import Link, Log, Point, Row, Span
 from mesh.contract import redaction
@@ -118,12 +119,13 @@ class Decoder:
 
     def _spans(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_spans:
-            service, instance, resource = self._resource(part.resource, "traces")
+            sender, resource = self._sender(part.resource, "traces")
             for scope in part.scope_spans:
                 for span in scope.spans:
-                    yield service, partial(self._span, span, service, instance, resource)
+                    yield sender.service, partial(self._span, span, sender, resource)
 
-    def _span(self, span: Any, service: str, instance: str, resource: Attributes) -> Span:
+    def _span(self, span: Any, sender: Sender, resource: Attributes) -> Span:
+        service, instance, process = sender
         if not (_is_id(span.trace_id, 16) and _is_id(span.span_id, 8)):
             raise RejectedError("no_ids")
         start = span.start_time_unix_nano // 1000
@@ -132,7 +134,7 @@ class Decoder:
         if not start <= end <= self._latest:
             self.intake.drop("traces", "bad_time", service=service)
             end = start
-        self.observe(instance or service, end)
+        self.observe(process, end)
         kept = self._attributes(span.attributes, "traces", service)
         attributes = kept.values
         name = naming.span_name(redaction.cut(span.name, 200), attributes)
@@ -194,18 +196,19 @@ class Decoder:
 
     def _logs(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_logs:
-            service, instance, _ = self._resource(part.resource, "logs")
+            sender, _ = self._sender(part.resource, "logs")
             for scope in part.scope_logs:
                 for record in scope.log_records:
-                    yield service, partial(self._log, record, service, instance)
+                    yield sender.service, partial(self._log, record, sender)
 
-    def _log(self, record: Any, service: str, instance: str) -> Log:
+    def _log(self, record: Any, sender: Sender) -> Log:
+        service, instance, process = sender
         recorded = record.time_unix_nano or record.observed_time_unix_nano
         # A record without a time happened no later than it was received.
         at = recorded // 1000 if recorded else self.now()
         self._check_time(at)
         if recorded:
-            self.observe(instance or service, at)
+            self.observe(process, at)
         attributes = self._attributes(record.attributes, "logs", service)
         text = _text(record, attributes.values)
         level = _severity(record.severity_number, record.severity_text)
@@ -226,27 +229,21 @@ class Decoder:
 
     def _points(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_metrics:
-            service, instance, _ = self._resource(part.resource, "metrics")
+            sender, _ = self._sender(part.resource, "metrics")
             for scope in part.scope_metrics:
+                name = _name(scope.scope.name)
                 for metric in scope.metrics:
-                    kind = metric.WhichOneof("data")
+                    kind = metric.WhichOneof("data") or ""
                     for point in getattr(metric, kind).data_points if kind else ():
                         yield (
-                            service,
-                            partial(
-                                self._point,
-                                metric,
-                                kind or "",
-                                point,
-                                scope.scope.name,
-                                service,
-                                instance,
-                            ),
+                            sender.service,
+                            partial(self._point, metric, kind, point, name, sender),
                         )
 
     def _point(
-        self, metric: Any, kind: str, point: Any, scope: str, service: str, instance: str
+        self, metric: Any, kind: str, point: Any, scope: str, sender: Sender
     ) -> Point | None:
+        service = sender.service
         at = point.time_unix_nano // 1000
         self._check_time(at)
         if point.flags & _NO_RECORDED_VALUE:
@@ -259,8 +256,8 @@ class Decoder:
             raise RejectedError(str(exc)) from exc
         attributes = self._attributes(_bytes(point.attributes), "metrics", service)
         return Point(
-            process=instance or service,
-            name=redaction.cut(metric.name, 200),
+            process=sender.process,
+            name=_name(metric.name),
             labels=to_json(dict(sorted(attributes.values.items()))),
             at=at,
             value=found.value,
@@ -268,7 +265,7 @@ class Decoder:
             buckets=found.buckets,
             kind=otlp_points.series_kind(kind, getattr(metric, kind)),
             unit=redaction.cut(metric.unit, 40),
-            scope=redaction.cut(scope, 200),
+            scope=scope,
             pushed=1,
             started=_started(point.start_time_unix_nano // 1000, at),
         )
@@ -279,17 +276,18 @@ class Decoder:
         if at > self._latest:
             raise RejectedError("in_future")
 
-    def _resource(self, resource: Any, signal: str) -> tuple[str, str, Attributes]:
-        attributes = self._attributes(_bytes(resource.attributes), signal, "").values
-        service = str(attributes.get("service.name") or "unknown")[:64]
-        if service not in self._services:
+    def _sender(self, resource: Any, signal: str) -> tuple[Sender, Attributes]:
+        """Return who sent a resource's items, and what is stored of the resource with each."""
+        sender = otlp_sender.identify(
+            self._attributes(_bytes(resource.attributes), signal, "").values
+        )
+        if sender.service not in self._services:
             if len(self._services) >= MAX_SERVICES:
                 self.intake.drop(signal, "too_many_names", service=OTHER_SERVICES)
-                service = OTHER_SERVICES
-            self._services.add(service)
-        instance = str(attributes.get("service.instance.id") or "")[:64]
+                sender = sender._replace(service=OTHER_SERVICES)
+            self._services.add(sender.service)
         kept = [p for p in resource.attributes if p.key in _KEPT_OF_RESOURCE]
-        return service, instance, otlp_attributes.read(_bytes(kept))
+        return sender, otlp_attributes.read(_bytes(kept))
 
     def _attributes(self, pairs: Iterable[bytes], signal: str, service: str) -> Attributes:
         try:
@@ -311,6 +309,11 @@ def _bytes(pairs: Iterable[Any]) -> Iterator[bytes]:
 def _is_id(found: bytes, length: int) -> bool:
     """Return whether an id is valid: of the right length and not all zeros (W3C Trace Context)."""
     return len(found) == length and any(found)
+
+
+def _name(text: str) -> str:
+    """Return the redacted name of a metric or a scope, unlike that of any other."""
+    return otlp_sender.shortened(redaction.cut(text, otlp_attributes.MAX_CHARACTERS), 200)
 
 
 def _started(at: int, until: int) -> int:

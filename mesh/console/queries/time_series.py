@@ -30,17 +30,17 @@ def names(db: sqlite3.Connection, process: str = "") -> list[dict[str, Any]]:
     Only those of *process* unless it is empty.
     """
     rows = db.execute(
-        "SELECT name, count(*), group_concat(DISTINCT process), group_concat(DISTINCT kind),"
-        " max(pushed) FROM series WHERE ? = '' OR process = ? GROUP BY name ORDER BY name",
+        "SELECT name, count(*), json_group_array(DISTINCT process),"
+        " json_group_array(DISTINCT kind), max(pushed)"
+        " FROM series WHERE ? = '' OR process = ? GROUP BY name ORDER BY name",
         (process, process),
     )
     return [
         {
             "name": name,
             "series": count,
-            "processes": sorted(processes.split(",")),
-            # Kinds contain a comma themselves: "histogram, delta".
-            "kinds": sorted(kinds.replace(", ", "; ").split(",")),
+            "processes": sorted(json.loads(processes)),
+            "kinds": sorted(json.loads(kinds)),
             "pushed": bool(pushed),
         }
         for name, count, processes, kinds, pushed in rows

@@ -1,0 +1,45 @@
+"""
+Who sent an item: the service and the process that its resource names.
+
+Source:
+    OpenTelemetry semantic conventions, service: ``service.instance.id`` is unique only per
+    ``service.namespace`` and ``service.name``.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+MESH = "amarre"
+"""The namespace of the mesh's own processes, whose instance ids begin with their service."""
+MAX_NAME = 64
+_DIGEST = 8
+
+
+class Sender(NamedTuple):
+    """A sender; ``process`` is unlike that of any other, and the instance id in the mesh."""
+
+    service: str
+    instance: str
+    process: str
+
+
+def identify(resource: Mapping[str, Any]) -> Sender:
+    """Return the sender with the attributes *resource*."""
+    namespace, service, instance = (
+        shortened(str(resource.get(f"service.{key}") or ""), MAX_NAME)
+        for key in ("namespace", "name", "instance.id")
+    )
+    service = service or "unknown"
+    if namespace == MESH and instance.startswith(service):
+        return Sender(service, instance, instance)
+    process = service if namespace in {"", MESH} else f"{namespace}/{service}"
+    return Sender(service, instance, f"{process}:{instance}" if instance else process)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return *text* in at most *length* characters; what differs in the rest stays different."""
+    if len(text) <= length:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+    return f"{text[: length - _DIGEST - 1]}~{digest}"

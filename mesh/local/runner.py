@@ -265,12 +265,13 @@ class Runner:
             "processes": [
                 {
                     "name": name,
-                    "kind": str(self.fleet.units[name].kind),
-                    "replica": self.fleet.units[name].replica,
+                    "kind": str(unit.kind),
+                    "replica": unit.replica,
                     "pid": child.pid,
                     "ready_ms": child.ready_ms,
                 }
                 for name, child in self.fleet.supervisor.children.items()
+                if (unit := self.fleet.units.get(name))
             ],
             "sandbox": {
                 "api_url": f"{plan.addresses.urls()['sandbox']}/api/",

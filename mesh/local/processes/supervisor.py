@@ -6,6 +6,7 @@ A restart that fails (disk full, no memory, a missing program) is retried, and t
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -35,7 +36,7 @@ LONGEST_BACKOFF_SECONDS = 10.0
 CALM_SECONDS = 10.0
 """The back-off is reset once a process has run this long."""
 KILL_SECONDS = 2.0
-POLL_SECONDS = 0.01
+POLL_SECONDS, LONGEST_POLL_SECONDS = 0.01, 1.0
 MAX_EXITS = 100
 _LOG_SECONDS = 0.5
 """How long to wait for the last log lines of a process that has ended."""
@@ -66,7 +67,7 @@ class Child:
     restarts: int = 0
     stopping: bool = False
     problem: str = ""
-    """Why it could not be restarted; empty while it runs."""
+    """Why it could not be restarted, or is not ready again; empty while it is ready."""
     _pipe: Pipe | None = field(default=None, repr=False)
 
     @property
@@ -128,7 +129,7 @@ class Child:
                 self.ready_ms = round((time.monotonic() - self.started_at) * 1000)
                 return
             # Poll often at first; later polling would only slow down a slow process.
-            await asyncio.sleep(max(POLL_SECONDS, waited / 20))
+            await asyncio.sleep(min(max(POLL_SECONDS, waited / 20), LONGEST_POLL_SECONDS))
         raise StartFailedError(
             f"{self.name} was not ready within {timeout:.0f} s:\n{await self.last_lines()}\n"
             f"Full log: {self.log_file}"
@@ -284,14 +285,22 @@ class Supervisor:
             except Exception as exc:
                 child.problem = f"{child.name} cannot be restarted: {exc}"
                 log.error("process not restarted", process=child.name, message=str(exc))  # noqa: TRY400 - a sentence
+            else:
+                self._on_change()
 
     async def _restart(self, child: Child) -> None:
         child.restarts += 1
         await child.start()
-        await child.wait_ready(_RESTART_SECONDS)
+        try:
+            await child.wait_ready(_RESTART_SECONDS)
+        except StartFailedError as exc:
+            if not child.pid:
+                raise
+            child.problem = str(exc)
+            log.error("process not ready again", process=child.name, message=str(exc))  # noqa: TRY400 - a sentence
+            await child.wait_ready(math.inf)
         child.problem = ""
         log.info("process restarted", process=child.name, ready_ms=child.ready_ms)
-        self._on_change()
 
 
 def _signal_group(pid: int, number: int) -> None:

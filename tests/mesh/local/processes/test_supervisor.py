@@ -149,7 +149,10 @@ async def test_removed_log_folder_does_not_end_supervision(tmp_path: Path) -> No
 
 
 async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None:
-    """A process is restarted repeatedly even if the callback fails each time."""
+    """
+    A process is restarted repeatedly even if the callback fails each time, which is not a problem
+    of the process.
+    """
 
     def fails() -> None:
         raise OSError("No space left on device")
@@ -161,6 +164,10 @@ async def test_failing_callback_does_not_end_supervision(tmp_path: Path) -> None
         first = one.pid
         os.kill(first, signal.SIGKILL)
         await restarted(one, first)
+    async with asyncio.timeout(10):
+        while "watch one" not in background.failing():
+            await asyncio.sleep(0.02)
+    assert not one.problem
     await supervisor.stop([])
 
 
@@ -209,6 +216,32 @@ async def test_restart_is_tried_until_it_succeeds(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
         while one.problem:
             await asyncio.sleep(0.02)
+    await supervisor.stop([])
+
+
+async def test_process_that_is_ready_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarted process that is not ready in time is a problem only until it is ready."""
+    monkeypatch.setattr("mesh.local.processes.supervisor._RESTART_SECONDS", 0.5)
+    changed = asyncio.Event()
+    supervisor = Supervisor(changed.set)
+    one = child(tmp_path, "import time; time.sleep(60)")
+    mark = tmp_path / "one.ready"
+    mark.write_text("up")
+    await supervisor.start([one])
+    mark.unlink()
+    os.kill(one.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while not one.problem:
+            await asyncio.sleep(0.02)
+    assert "was not ready within" in one.problem
+    assert "cannot be restarted" not in one.problem
+
+    mark.write_text("up")
+    async with asyncio.timeout(10):
+        await changed.wait()
+
+    assert not one.problem
+    assert 1 == one.restarts
     await supervisor.stop([])
 
 

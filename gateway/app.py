@@ -42,7 +42,7 @@ class Gateway:
     api: Api
     admission: Admission
     follow_revocations: Callable[[], Coroutine[Any, Any, None]]
-    """Keeps the session cache up to date, for ever."""
+    """Keeps the session cache up to date."""
 
 
 def build(settings: GatewaySettings, clients: Clients) -> Gateway:

@@ -34,7 +34,7 @@ class GatewaySettings(MeshSettings):
     gateway_queue_target: timedelta = Field(default=timedelta(milliseconds=50), gt=timedelta(0))
     """Queueing delay above which the concurrency limit shrinks."""
     gateway_queue_longest: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
-    """A request that has waited for longer is refused: nobody waits for its response."""
+    """Maximum queueing delay: a request that has waited for longer is rejected."""
     gateway_sessions_cached: int = Field(default=10_000, ge=1)
     """Verified sessions kept in memory, about 1 KiB each."""
     gateway_connections_per_client: int = Field(default=200, ge=1)

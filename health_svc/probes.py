@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TlsStep(Step):
-    """Result of the handshake; ``authorized`` tells whether the certificate is trusted."""
+    """Result of the handshake; ``authorized``: whether the certificate is trusted."""
 
     authorized: bool = False
     handshake: Handshake | None = None

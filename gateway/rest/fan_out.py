@@ -19,7 +19,7 @@ REOPEN_SECONDS = 1.0
 
 class FanOut:
     """
-    Reads one upstream watch while somebody listens, and shares its latest message.
+    Reads one upstream watch while at least one client listens, and shares its latest message.
 
     Each message replaces the one before, so a slow client misses intermediate states and costs
     no memory.

@@ -60,11 +60,11 @@ class _Response:
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stand for the application, which responders want and which is called without them."""
+    """Placeholder application for responders, which require one; they are not used to call it."""
 
 
 def _is_small(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether the *headers* of a response tell that it is below the size worth compressing."""
+    """Whether the *headers* of a response declare a body that is too small to compress."""
     return any(name == b"content-length" and int(n) < _MINIMUM_BYTES for name, n in headers)
 
 

@@ -45,7 +45,7 @@ async def follow(watch: Callable[..., Any], sessions: SessionCache) -> None:
 
 
 async def follow_always(watch: Callable[..., Any], sessions: SessionCache) -> None:
-    """Follow revocations for ever: the stream is opened again when it ends or fails."""
+    """Follow revocations until cancelled; reopen the stream when it ends or fails."""
     pause = _SHORTEST_PAUSE
     while True:
         try:

@@ -296,7 +296,7 @@ async def _watch(name: str, check: Check) -> None:
 
 
 class _Recorder:
-    """Stands for a server while servicers register; keeps their handlers by service and name."""
+    """Stand-in for a server while servicers register; keeps their handlers by service and name."""
 
     def __init__(self) -> None:
         self.services: dict[str, Mapping[str, Any]] = {}

@@ -57,7 +57,7 @@ class Connection(aiosqlite.Connection):
 def _work(calls: SimpleQueue[Any]) -> None:
     """Perform the calls of a connection until it is stopped.
 
-    A call that is cancelled goes on here, and its event loop may be closed before it ends. The
+    A call that is cancelled continues here, and its event loop may be closed before it ends. The
     result is then dropped; aiosqlite 0.22.1 ends the thread with an exception and leaves the
     connection open.
     """

@@ -54,7 +54,7 @@ def free_port() -> int:
     """
     Return a port of 127.0.0.1 that is free now and below the ephemeral range.
 
-    Each process counts from a place of its own, so that two of them do not take the same port
+    Each process starts at a different offset, so that two of them do not take the same port
     before either uses it. `random` would give the same to both: hypothesis seeds it.
     """
     for _ in range(1_000):

@@ -43,7 +43,7 @@ _PROSE = words(
 _PLACEHOLDER = re.compile(
     r"[\"'`]?(?:[*xX.•]{3,}|\$(?:\d+|[A-Z_]+)?|:[a-z_]+|%\w?)[\"'`]?|\[redacted\]?", re.IGNORECASE
 )
-"""What stands for a credential in templates, queries and masked texts."""
+"""Placeholders of credentials in templates, queries and masked texts."""
 _PASSWORDS = words(
     "password passwd pwd pw pass passphrase passcode secret otp totp pin mdp passwort kennwort "
     "contrasena senha"

@@ -2,8 +2,8 @@
 The redaction rule as far as RE2 can express it, for programs that only take such patterns.
 
 It is rendered from the names and formats of the rule. RE2 has no lookaround and no code: encoded
-texts, names that are followed by other words, and what tells a credential from a word are left to
-the rule itself, which every process applies before it exports.
+texts, names that are followed by other words, and the distinction between credentials and words
+are left to the rule itself, which every process applies before it exports.
 
 Source:
     RE2, "Syntax". The patterns mean the same in Python's `re` with `re.ASCII`.

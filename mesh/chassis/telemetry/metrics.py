@@ -38,12 +38,10 @@ RPC_CLIENT_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 RPC_IN_FLIGHT = Gauge(names.RPC_SERVER_IN_FLIGHT, "Calls being served.", ["service"])
-RPC_CALLS = Counter(
-    names.RPC_SERVER_CALLS, "Calls by who made them.", ["service", "method", "caller"]
-)
-REFUSALS = Counter(names.REFUSALS, "Calls refused by policy.", ["service", "method", "reason"])
+RPC_CALLS = Counter(names.RPC_SERVER_CALLS, "Calls by caller.", ["service", "method", "caller"])
+REFUSALS = Counter(names.REFUSALS, "Calls rejected by policy.", ["service", "method", "reason"])
 LIMIT_REFUSALS = Counter(
-    names.LIMIT_REFUSALS, "Requests, streams or connections refused by a limit.", ["limit"]
+    names.LIMIT_REFUSALS, "Requests, streams or connections rejected by a limit.", ["limit"]
 )
 LOOP_LAG = Histogram(
     names.EVENT_LOOP_LAG,

@@ -61,7 +61,7 @@ class Fleet:
 
     async def start(self) -> None:
         """Start every unit of the plan; proxies first and one at a time, because starting them
-        beside everything else would slow all of them down.
+        together with everything else would slow all of them down.
 
         Raises:
             EnvoyError: Envoy rejects its files.

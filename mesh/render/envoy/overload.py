@@ -1,4 +1,4 @@
-"""What a proxy gives up, and in which order, before its memory or its connections run out."""
+"""Overload actions of a proxy, by memory pressure and number of connections."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ MIB = 1024 * 1024
 
 
 class Capacity(NamedTuple):
-    """How much a proxy takes on."""
+    """Limits of a proxy."""
 
     connections: int
     heap_bytes: int

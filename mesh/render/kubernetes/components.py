@@ -273,7 +273,7 @@ def _variant(
     )
     files.add(
         "kustomization.yaml",
-        f"{ingress_class} in place of the edge. Its pods need Istio's proxy (namespace "
+        f"{ingress_class} instead of the edge. Its pods need Istio's proxy (namespace "
         f"{namespace}, service account {account}), since the gateway takes mutual TLS only.",
         kustomization(
             component=True,

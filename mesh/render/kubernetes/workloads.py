@@ -89,7 +89,7 @@ def _bootstrap(files: Files, namespace: str) -> None:
     merged = json.dumps(overload.istio_bootstrap(capacity), indent=2)
     files.add(
         f"config-map-{namespace}-{PROXY_BOOTSTRAP}.yaml",
-        "What the proxies give up before their memory runs out: Istio's agent merges it into their "
+        "Overload actions of the proxies under memory pressure. Istio's agent merges them into the "
         "bootstrap.",
         resource(
             "v1 ConfigMap",

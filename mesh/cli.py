@@ -16,6 +16,7 @@ from mesh.console.terminal import client
 from mesh.console.terminal.commands import commands as console_commands
 from mesh.local.commands import control
 from mesh.local.data_folder import DataFolder, DataFolderError
+from mesh.render import registry
 
 _OF_OTHER_PROGRAMS = (
     *("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"),  # shares metrics of other processes
@@ -299,8 +300,8 @@ def certs_issue(data: Path) -> None:
     click.echo(f"Certificates are in {data_folder.certs}.")
 
 
-@main.command()
-@click.argument("target")
+@main.command(epilog=f"Targets: {', '.join(registry.TARGETS)}.")
+@click.argument("target", type=click.Choice(list(registry.TARGETS)), metavar="TARGET")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -320,17 +321,8 @@ def certs_issue(data: Path) -> None:
     help="Base URL of the published runbooks, for links in alerts (or AMARRE_RUNBOOKS_URL).",
 )
 def render(target: str, out: Path | None, *, check: bool, commit: bool, runbooks: str) -> None:
-    """Render the configuration TARGET from the contracts.
-
-    Targets are grpc, openapi, envoy, istio, kubernetes, compose, docker, rules, alertmanager,
-    collector, dashboards, backstage and signals.
-    """
-    from mesh.render import registry
-
-    try:
-        files = registry.render(target, runbooks)
-    except registry.UnknownTargetError as fault:
-        raise UserError(str(fault)) from fault
+    """Render the configuration TARGET from the contracts."""
+    files = registry.render(target, runbooks)
     if check:
         drifted = registry.drift(files, out or registry.committed(target))
         for path in drifted:

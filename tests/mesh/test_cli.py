@@ -1,6 +1,7 @@
 """The program ``amarre`` as a whole."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from mesh import cli
 from mesh.chassis.config import GRPC_EXPERIMENTS
+from mesh.render import registry
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,13 @@ def test_grpc_experiments(own: str, tmp_path: Path) -> None:
     )
 
     assert (own or GRPC_EXPERIMENTS) == printed.strip()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["unknown"]])
+def test_targets_of_render(arguments: list[str]) -> None:
+    """
+    The help of ``amarre render``, and the error for an unknown target, list every target.
+    """
+    printed = CliRunner().invoke(cli.main, ["render", *arguments]).output
+
+    assert set(registry.TARGETS) <= set(re.findall(r"\w+", printed))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from mesh import topology
 from mesh.contract import policy
 from mesh.control import Action, ControlError, Progress
 from mesh.local.control import direct_call
@@ -149,7 +150,7 @@ class ControlActions:
         name = str(arguments.get("service"))
         names = self._fleet.instances(name) or [n for n in self._known() if n == name]
         if not names:
-            raise ControlError(_unknown(name, self._known()))
+            raise ControlError(_unsuitable(name, "be restarted", self._known()))
         for one in names:
             progress(f"Replacing {one} …")
             try:
@@ -230,7 +231,7 @@ class ControlActions:
         name = str(arguments.get("service"))
         known = [service.name for service in policy.load().services]
         if name not in known:
-            raise ControlError(_unknown(name, known))
+            raise ControlError(_unsuitable(name, "have a canary", known))
         return name
 
     def _canary(self, arguments: dict[str, Any]) -> Canary:
@@ -250,8 +251,11 @@ def _no_canary(service: str) -> str:
     return f"{service} has no canary. Start one with: amarre canary start {service}"
 
 
-def _unknown(service: str, known: list[str]) -> str:
-    return f"There is no service {service}. Services: {', '.join(known)}."
+def _unsuitable(name: str, ability: str, able: list[str]) -> str:
+    services = ", ".join(able)
+    if name in (process.name for process in topology.PROCESSES):
+        return f"{name} cannot {ability}. Services that can: {services}."
+    return f"There is no service {name}. Services: {services}."
 
 
 async def _shows(admin: Admin, wanted: Installed) -> bool:

@@ -1,6 +1,7 @@
 """Control actions: arguments are parsed, and invalid ones rejected with advice."""
 
 import os
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -97,6 +98,31 @@ def test_declared_ports_are_not_spare(monkeypatch: pytest.MonkeyPatch) -> None:
 
     ports = {port for ports in spare for port in (ports.main, ports.metrics, ports.admin)}
     assert not ports & set(topology.declared_ports())
+
+
+@pytest.mark.parametrize(
+    ("action", "service", "message"),
+    [
+        ("canary start", "gateway", "gateway cannot have a canary. Services that can: auth, he"),
+        ("canary start", "nobody", "There is no service nobody. Services: auth, health, survey."),
+        ("restart", "redcap", "redcap cannot be restarted. Services that can: gateway, survey."),
+        ("restart", "nobody", "There is no service nobody. Services: gateway, survey."),
+    ],
+)
+async def test_unsuitable_processes(
+    action: str, service: str, message: str, tmp_path: Path
+) -> None:
+    """An action on a process that does not support it names those that do."""
+    services = {name: SimpleNamespace(kind=topology.Kind.SERVICE) for name in ("gateway", "survey")}
+    fleet: Any = SimpleNamespace(
+        plan=SimpleNamespace(addresses=SimpleNamespace(data_folder=DataFolder(tmp_path))),
+        running_proxies=lambda: ["survey"],
+        units=services | {"redcap": SimpleNamespace(kind=topology.Kind.BACKEND)},
+        instances=lambda _: [],
+    )
+
+    with pytest.raises(ControlError, match=f"^{re.escape(message)}"):
+        await ControlActions(fleet).by_name()[action]({"service": service}, lambda _: None)
 
 
 class FullDisk:

@@ -45,7 +45,11 @@ class InvalidUrlError(MeshError):
         super().__init__("REDCap returned something that is not an http or https URL.")
 
 
-class InvalidRowError(UpstreamError):
+class OperationFailedError(UpstreamError):
+    """REDCap responded, but failed this operation or returned invalid content; others may work."""
+
+
+class InvalidRowError(OperationFailedError):
     """One row of an export is invalid; the rows of other users may be valid."""
 
 

@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from mesh.chassis.errors import DeadlineExceededError, MeshError, UnavailableError, UpstreamError
 from mesh.chassis.telemetry import LATENCY_BUCKETS, exemplar, http_client, names
 from survey_svc import deadline
-from survey_svc.errors import RefusedError
+from survey_svc.errors import OperationFailedError, RefusedError
 from survey_svc.redcap import responses
-from survey_svc.redcap.breaker import Breaker
+from survey_svc.redcap.breaker import FILES_OPEN, Breaker
 
 log = structlog.get_logger("redcap")
 S = TypeVar("S")
@@ -58,7 +58,8 @@ class RedcapApi:
         token: The project's API token.
         connections: Maximum number of connections.
         max_bytes: Maximum size of a response.
-        breaker: Opens after consecutive failures; default: a breaker of its own.
+        breaker: Opens after consecutive failures; default: a breaker of its own. Files have
+            another one, because the error page of one file says little about other operations.
         transport: Replaces the connection pool in tests.
     """
 
@@ -76,6 +77,7 @@ class RedcapApi:
         self._token = token
         self._max_bytes = max_bytes
         self._breaker = breaker or Breaker()
+        self._file_breaker = Breaker(gauge=FILES_OPEN)
         self._client = http_client(
             "redcap",
             segments=httpx.URL(url).path.split("/"),
@@ -114,7 +116,8 @@ class RedcapApi:
             async with self._answer(params) as response:
                 return (check or _unchanged)(responses.text(await self._read(response)))
 
-        return await self._with_retries(once, params, _unchanged, retry=retry)
+        with self._breaker.call():
+            return await self._with_retries(once, params, _unchanged, retry=retry)
 
     async def json(self, params: Params, check: Callable[[Any], T], *, retry: bool = True) -> T:
         """Return the result of *check* on the JSON of one operation.
@@ -127,7 +130,8 @@ class RedcapApi:
             async with self._answer({"format": "json", **params}) as response:
                 return responses.parse_json(await self._read(response))
 
-        return await self._with_retries(once, params, check, retry=retry)
+        with self._breaker.call():
+            return await self._with_retries(once, params, check, retry=retry)
 
     async def pieces(self, params: Params, *, start: bytes, end: bytes) -> AsyncGenerator[bytes]:
         """Stream the body of one export, checking that it starts with *start*.
@@ -150,7 +154,8 @@ class RedcapApi:
                     )
                 return first, pieces
 
-            first, rest = await self._with_retries(once, params, _unchanged, retry=True)
+            with self._file_breaker.call():
+                first, rest = await self._with_retries(once, params, _unchanged, retry=True)
             tail = first[-FILE_TAIL_BYTES:]
             yield first
             try:
@@ -193,7 +198,6 @@ class RedcapApi:
             attempt += 1
 
     async def _timed(self, once: Callable[[], Awaitable[T]], params: Params, seconds: float) -> T:
-        self._breaker.admit()
         started = time.perf_counter()
         outcome = "cancelled"
         try:
@@ -216,16 +220,8 @@ class RedcapApi:
         finally:
             elapsed = time.perf_counter() - started
             SECONDS.labels(str(params.get("content", "")), outcome).observe(elapsed, exemplar())
-            self._count(outcome)
+        self.answered_at = time.monotonic()
         return answer
-
-    def _count(self, outcome: str) -> None:
-        if outcome in {"ok", "refused"}:
-            self._breaker.succeeded()
-        elif outcome != "cancelled":
-            self._breaker.failed()
-        if outcome == "ok":
-            self.answered_at = time.monotonic()
 
     async def _read(self, response: httpx.Response) -> bytes:
         return await _read(response, self._max_bytes)
@@ -266,7 +262,7 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
     async for piece in response.aiter_bytes():
         body += piece
         if len(body) > max_bytes:
-            raise UpstreamError(f"REDCap's response is larger than {max_bytes // 1024} KiB.")
+            raise OperationFailedError(f"REDCap's response is larger than {max_bytes // 1024} KiB.")
     return bytes(body)
 
 
@@ -277,14 +273,21 @@ async def _fault(response: httpx.Response) -> Exception:
     if status == httpx.codes.NO_CONTENT:
         return responses.EmptyResponseError()
     if status == httpx.codes.INTERNAL_SERVER_ERROR:
-        return _Transient(UpstreamError(message, status=str(status)))
+        kind = OperationFailedError if await _is_own_error(response) else UpstreamError
+        return _Transient(kind(message, status=str(status)))
     # Proxies and content delivery networks have statuses of their own, such as 520 to 527.
     if status in _BUSY or (500 < status < 600 and status not in _NOT_RETRIABLE):
         return _Transient(UnavailableError(message, status=str(status)))
-    if status in {400, 401, 403, 406} and responses.is_error(
-        await _read(response, MAX_ERROR_BYTES)
-    ):
+    if status in {400, 401, 403, 406} and await _is_own_error(response):
         return RefusedError(
             f"REDCap rejected the operation with status {status}.", status=str(status)
         )
     return UpstreamError(message, status=str(status))
+
+
+async def _is_own_error(response: httpx.Response) -> bool:
+    """Return whether the body is an error of REDCap itself, which shows that REDCap is alive."""
+    try:
+        return responses.is_error(await _read(response, MAX_ERROR_BYTES))
+    except OperationFailedError:
+        return False

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from mesh.chassis.errors import UpstreamError
-from survey_svc.errors import InvalidRowError
+from survey_svc.errors import InvalidRowError, OperationFailedError
 from survey_svc.requests.rules import Row
 
 
@@ -25,7 +25,7 @@ class EmptyResponseError(UpstreamError):
         super().__init__("REDCap returned an empty response.")
 
 
-class IncompleteExportError(UpstreamError):
+class IncompleteExportError(OperationFailedError):
     """An export lacks existing records, or contradicts itself; a retry may succeed."""
 
     def __init__(self, message: str = "REDCap omitted records from an export.") -> None:
@@ -47,7 +47,7 @@ def text(body: bytes) -> str:
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise UpstreamError("REDCap returned a response that is not UTF-8 text.") from exc
+        raise OperationFailedError("REDCap returned a response that is not UTF-8 text.") from exc
 
 
 def parse_json(body: bytes) -> Any:
@@ -57,11 +57,11 @@ def parse_json(body: bytes) -> Any:
             text(body), parse_int=str, parse_float=str, parse_constant=_reject_constant
         )
     except RecursionError as exc:
-        raise UpstreamError("REDCap returned JSON that is nested too deeply.") from exc
+        raise OperationFailedError("REDCap returned JSON that is nested too deeply.") from exc
     except ValueError as exc:
         raise UnreadableResponseError("REDCap returned a response that is not valid JSON.") from exc
     if isinstance(value, dict) and "error" in value:
-        raise UpstreamError("REDCap reported an error with status 200.")
+        raise OperationFailedError("REDCap reported an error with status 200.")
     return value
 
 
@@ -77,7 +77,7 @@ def is_error(body: bytes) -> bool:
 def rows(value: Any, *needed: str) -> list[Row]:
     """Return a list of flat objects with text values, each with the columns *needed*."""
     if not isinstance(value, list):
-        raise UpstreamError("REDCap returned something other than a list.")
+        raise OperationFailedError("REDCap returned something other than a list.")
     return [_row(item, needed) for item in value]
 
 

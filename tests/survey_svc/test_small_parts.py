@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.chassis.errors import InvalidRequestError, UnavailableError
+from mesh.chassis.errors import InvalidRequestError, UnavailableError, UpstreamError
 from survey_svc.export.records import harmless
 from survey_svc.redcap.breaker import FAILURES, REST_SECONDS, Breaker
 from survey_svc.redcap.project import is_link
@@ -182,15 +182,14 @@ class TestBreaker:
         clock = Ticks()
         breaker = Breaker(clock)
         for _ in range(FAILURES):
-            breaker.admit()
-            breaker.failed()
-        with pytest.raises(UnavailableError):
-            breaker.admit()
+            with pytest.raises(UpstreamError), breaker.call():
+                raise UpstreamError("no")
+        with pytest.raises(UnavailableError), breaker.call():
+            pass
 
         clock.now = REST_SECONDS
-        breaker.admit()
-        with pytest.raises(UnavailableError):
-            breaker.admit()
-        breaker.succeeded()
-        breaker.admit()
-        breaker.admit()
+        with breaker.call(), pytest.raises(UnavailableError), breaker.call():
+            pass
+        for _ in range(2):
+            with breaker.call():
+                pass

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from mesh.chassis.errors import UnavailableError, UpstreamError
+from mesh.chassis.errors import MeshError, UnavailableError, UpstreamError
 from survey_svc.errors import InvalidUrlError, RefusedError
 from survey_svc.redcap.breaker import FAILURES
 from survey_svc.redcap.client import ATTEMPTS, RedcapApi
@@ -137,6 +137,13 @@ class TestNonsense:
         assert 1 == len(await project.answers("ada", ["r1", "r2"]))
 
 
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries without a pause."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda _: sleep(0))
+
+
 class TestRetries:
     @pytest.mark.parametrize("status", [204, 408, 425, 429, 500, 502, 503, 504, 507, 520, 522])
     async def test_export(self, project: RedcapProject, redcap: Redcap, status: int) -> None:
@@ -179,11 +186,23 @@ class TestRetries:
             await project.answers("ada", ["r1", "r2"])
         assert ATTEMPTS == len(redcap.asked)
 
-    async def test_bad_row_leaves_circuit_closed(
-        self, project: RedcapProject, redcap: Redcap
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            pytest.param(json_response([GOOD | {"email": ["x"]}]), id="list as a value"),
+            pytest.param(json_response({"count": 1}), id="object"),
+            pytest.param(httpx.Response(200, content=b"\xff\xfe["), id="no text"),
+            pytest.param(httpx.Response(200, text="[" * 200_000), id="nested too deeply"),
+            pytest.param(json_response({"error": "out of memory"}), id="error with 200"),
+            pytest.param(json_response({"error": "out of memory"}, 500), id="error with 500"),
+            pytest.param(json_response({"error": "no right"}, 403), id="error with 403"),
+        ],
+    )
+    async def test_alive(
+        self, project: RedcapProject, redcap: Redcap, answer: httpx.Response, no_pause: None
     ) -> None:
-        """Rows that are rejected for their content do not count as failures of REDCap."""
-        redcap.answers = [json_response([GOOD | {"email": ["x"]}])]
+        """What fails for its content, or with REDCap's own error, leaves the circuit closed."""
+        redcap.answers = [answer]
         for _ in range(FAILURES + 1):
             with pytest.raises(UpstreamError):
                 await project.rows(["ada"])
@@ -224,17 +243,36 @@ class TestRetries:
         assert 1 == len(redcap.asked)
         assert "ada" not in str(ei.value)
 
-    async def test_breaker(self, project: RedcapProject, redcap: Redcap) -> None:
-        """After consecutive failures, calls fail without reaching REDCap."""
-        redcap.answers = [json_response({"error": "out of memory"})]
+    @pytest.mark.parametrize("attempts", [1, ATTEMPTS])
+    async def test_breaker(
+        self, project: RedcapProject, redcap: Redcap, attempts: int, no_pause: None
+    ) -> None:
+        """After consecutive failed calls, others fail without reaching REDCap."""
+        redcap.answers = [httpx.Response(404 if attempts == 1 else 503, text=HTML)]
         for _ in range(FAILURES):
-            with pytest.raises(UpstreamError):
+            with pytest.raises(MeshError):
                 await project.rows(["ada"])
+        assert FAILURES * attempts == len(redcap.asked)
 
         with pytest.raises(UnavailableError):
             await project.rows(["ada"])
+        assert FAILURES * attempts == len(redcap.asked)
 
-        assert FAILURES == len(redcap.asked)
+    async def test_file_breaker(
+        self, project: RedcapProject, redcap: Redcap, no_pause: None
+    ) -> None:
+        """Failing PDFs do not open the circuit of other operations."""
+        redcap.answers = [httpx.Response(500, text=HTML)]
+        for _ in range(FAILURES):
+            with pytest.raises(UpstreamError):
+                await anext(project.pdf("r1", "form"))
+        with pytest.raises(UnavailableError):
+            await anext(project.pdf("r1", "form"))
+
+        redcap.answers = [json_response([GOOD])]
+        assert 1 == len(await project.rows(["ada"]))
+        with pytest.raises(UnavailableError):
+            await anext(project.pdf("r1", "form"))
 
 
 class TestLookups:
@@ -256,7 +294,7 @@ class TestLookups:
 
     async def test_breaker(self, lookups: RedcapProject, redcap: Redcap) -> None:
         """Failing look-ups do not open the circuit of signed-in users."""
-        redcap.answers = [json_response({"error": "out of memory"})]
+        redcap.answers = [httpx.Response(404, text=HTML)]
         for _ in range(FAILURES):
             with pytest.raises(UpstreamError):
                 await lookups.find_user("ada@example.org")
@@ -267,12 +305,19 @@ class TestLookups:
         assert 1 == len(await lookups.rows(["ada"]))
 
     async def test_large(self, lookups: RedcapProject, redcap: Redcap) -> None:
-        """A response with more than a few rows is aborted while it is read."""
+        """
+        A response with more than a few rows is aborted while it is read, and leaves the circuit
+        closed.
+        """
         row = {"email": "x@example.org", "userid": "ada", "created_at": "2026-01-01"}
         redcap.answers = [json_response([row] * 100)]
 
-        with pytest.raises(UpstreamError):
-            await lookups.find_user("ada@example.org")
+        for _ in range(FAILURES + 1):
+            with pytest.raises(UpstreamError):
+                await lookups.find_user("ada@example.org")
+
+        redcap.answers = [json_response([])]
+        assert "" == await lookups.find_user("ada@example.org")
 
     async def test_bulkhead(self, profile: Profile) -> None:
         """Few look-ups run, few wait, and the rest are rejected immediately."""

@@ -13,13 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.clients import Clients
 from gateway.config import GatewaySettings
+from gateway.error_responses import ErrorResponses
 from gateway.errors import MethodNotAllowedError
 from gateway.pages import routes as pages
 from gateway.pages.navigation import CrossSiteNavigation
-from gateway.pages.page import error_page
 from gateway.pages.site import Site
 from gateway.rest import transcode
-from gateway.rest.envelope import failure
 from gateway.rest.transcode import Api
 from gateway.server.admission import LEAST_IN_FLIGHT, Admission
 from gateway.server.compression import Compression
@@ -51,9 +50,12 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
     Raises:
         PolicyError: The contracts are inconsistent.
     """
+    site = Site()
+    errors = ErrorResponses(site)
     api = Api(
         clients,
         SessionCache(clients.stubs["auth"], most=settings.gateway_sessions_cached),
+        errors=errors,
         origins=settings.origins,
         behind_envoy=settings.behind_envoy,
         https_url=settings.https_url,
@@ -69,7 +71,6 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         least=LEAST_IN_FLIGHT,
         most=settings.gateway_requests_in_flight,
     )
-    site = Site()
     mesh = policy.load()
     session_paths = frozenset(
         {"/", "/confirm"}
@@ -85,9 +86,10 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
         default=_not_found,
     )
     routed = _ExactRoutes(router)
-    app = Compression(_ErrorHandler(CrossSiteNavigation(routed, site, session_paths), site))
+    app = Compression(_ErrorHandler(CrossSiteNavigation(routed, site, session_paths), errors))
     outermost = RequestMiddleware(
         app,
+        errors,
         behind_envoy=settings.behind_envoy,
         hsts_seconds=_HSTS_SECONDS[settings.env],
         admission=admission,
@@ -120,21 +122,16 @@ class _ExactRoutes:
 class _ErrorHandler:
     """Turns HTTP exceptions of Starlette into error responses."""
 
-    def __init__(self, app: ASGIApp, site: Site) -> None:
+    def __init__(self, app: ASGIApp, errors: ErrorResponses) -> None:
         self._app = app
-        self._site = site
+        self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except HTTPException as exc:
-            response = self._explain(Request(scope), _translate(exc))
+            response = self._errors(Request(scope), _translate(exc))
             await response(scope, receive, send)
-
-    def _explain(self, request: Request, error: MeshError) -> Response:
-        if request.scope["path"].startswith("/api/"):
-            return failure(error)
-        return error_page(request, self._site, error)
 
 
 def _translate(error: HTTPException) -> MeshError:

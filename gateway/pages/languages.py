@@ -36,13 +36,24 @@ def _accepted(header: str) -> str:
         RFC 9110, section 12.5.4.
     """
     best, best_weight = LANGUAGES[0], 0.0
-    for part in header.split(","):
-        tag, _, parameter = part.strip().partition(";")
-        language = tag.strip().lower().partition("-")[0]
-        weight = _weight(parameter)
+    for tag, weight in weights(header).items():
+        language = tag.partition("-")[0]
         if language in LANGUAGES and weight > best_weight:
             best, best_weight = language, weight
     return best
+
+
+def weights(header: str) -> dict[str, float]:
+    """Return the weight of each value of an Accept header, in lower case.
+
+    Source:
+        RFC 9110, section 12.4.2.
+    """
+    found = {}
+    for part in header.split(","):
+        value, _, parameter = part.strip().partition(";")
+        found[value.strip().lower()] = _weight(parameter)
+    return found
 
 
 def _weight(parameter: str) -> float:

@@ -1,4 +1,4 @@
-"""Dispatch of one page: HTTP methods, the same-origin check of forms, and error pages."""
+"""Dispatch of one page: HTTP methods, the same-origin check of forms, and errors."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,14 +8,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import MethodNotAllowedError, OtherUserError, UnreadableInputError
-from gateway.pages.site import Site
+from gateway.errors import MethodNotAllowedError, UnreadableInputError
 from gateway.rest.binding import require_identity
-from gateway.rest.envelope import as_mesh_error, failure
+from gateway.rest.envelope import as_mesh_error
 from gateway.rest.transcode import Api
 from gateway.server.admission import received_at
 from gateway.sessions import same_origin
-from mesh.chassis.errors import DeadlineExceededError, MeshError
+from mesh.chassis.errors import DeadlineExceededError
 
 Handler = Callable[[Request], Awaitable[Response]]
 _FORM = "application/x-www-form-urlencoded"
@@ -28,10 +27,9 @@ class Page:
     """Serves GET and POST at one path; exceptions become error pages."""
 
     def __init__(
-        self, api: Api, site: Site, *, get: Handler | None = None, post: Handler | None = None
+        self, api: Api, *, get: Handler | None = None, post: Handler | None = None
     ) -> None:
         self._api = api
-        self._site = site
         self._handlers = {
             method: handler
             for method, handler in (("GET", get), ("HEAD", get), ("POST", post))
@@ -53,23 +51,14 @@ class Page:
                 return await handler(request)
         except TimeoutError:
             late = DeadlineExceededError("The page took too long; try again.")
-            return error_page(request, self._site, late)
+            return self._api.errors(request, late)
         except ClientDisconnect:
             return Response(status_code=400)  # The client is gone.
         except Exception as exc:
             error = as_mesh_error(exc)
             if error is None:
                 raise
-            return error_page(request, self._site, error)
-
-
-def error_page(request: Request, site: Site, error: MeshError) -> Response:
-    """Return an error page to browsers and the JSON envelope to programs."""
-    if "text/html" not in request.headers.get("accept", ""):
-        return failure(error)
-    if isinstance(error, OtherUserError):
-        return site.render(request, "sign_in/other_user.html", error=error, user=error.user)
-    return site.render(request, "error.html", error=error)
+            return self._api.errors(request, error)
 
 
 async def form(request: Request) -> dict[str, str]:

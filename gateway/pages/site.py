@@ -17,6 +17,7 @@ from starlette.types import Scope
 from gateway.pages import languages
 from gateway.pages.languages import LANGUAGES, Translator
 from gateway.rest.envelope import headers_of
+from gateway.server.request_telemetry import REQUEST_ID
 from mesh.chassis.errors import MeshError
 
 _FOLDER = Path(__file__).parent
@@ -76,6 +77,7 @@ class Site:
             language=language,
             languages=[(other, _same_page(request, other)) for other in LANGUAGES],
             error=error,
+            request_id=request.scope.get(REQUEST_ID, ""),
             **context,
         )
         response = HTMLResponse(
@@ -102,7 +104,7 @@ def _same_page(request: Request, language: str) -> str:
     """Return the URL of this page in another language, without any secret."""
     # Not `request.url`, which depends on the Host header.
     path = request.scope["path"]
-    if request.method not in {"GET", "HEAD"} or path == "/login":
+    if request.method not in {"GET", "HEAD"} or path.startswith(("/login", "/api/v1/")):
         return f"/?lang={language}"
     kept = {k: v for k, v in request.query_params.items() if k == "tab"}
     query = "&".join(f"{k}={v}" for k, v in kept.items() if v.isalpha())

@@ -20,9 +20,10 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.clients import Clients
+from gateway.error_responses import ErrorResponses
 from gateway.errors import MethodNotAllowedError
 from gateway.rest import binding, downloads
-from gateway.rest.envelope import as_mesh_error, failure, success
+from gateway.rest.envelope import as_mesh_error, success
 from gateway.rest.event_stream import EVENT_STREAM, EventStream
 from gateway.rest.fan_out import FanOut
 from gateway.rest.json_printer import answer_status, field_to_json
@@ -51,6 +52,7 @@ class Api:
         clients: Clients,
         sessions: SessionCache,
         *,
+        errors: ErrorResponses,
         origins: Iterable[Origin],
         behind_envoy: bool,
         https_url: str = "",
@@ -58,6 +60,7 @@ class Api:
     ) -> None:
         self.clients = clients
         self.sessions = sessions
+        self.errors = errors
         self.origins = frozenset(origins)
         self.behind_envoy = behind_envoy
         self.streams = streams
@@ -106,9 +109,8 @@ class Resource:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoints.get(scope["method"])
         if endpoint is None:
-            response: ASGIApp = failure(MethodNotAllowedError(self._endpoints))
-        else:
-            response = await endpoint.answer(Request(scope, receive))
+            raise MethodNotAllowedError(self._endpoints)
+        response = await endpoint.answer(Request(scope, receive))
         await response(scope, receive, send)
 
 
@@ -136,7 +138,7 @@ class Endpoint:
         try:
             same_origin.require(request, self._api.origins)
         except MeshError as error:
-            return failure(error)
+            return self._api.errors(request, error)
         if self._method.session_effect == pb.SESSION_EFFECT_CLOSE:
             return await self._log_out(request)
         secret = cookies.read(request)
@@ -146,14 +148,14 @@ class Endpoint:
                 return await self._answer(request, secret)
         except TimeoutError:
             late = DeadlineExceededError("The response took too long; try again.")
-            return self._error_response(late, secret)
+            return self._error_response(request, late, secret)
         except ClientDisconnect:
             return Response(status_code=400)  # The client is gone.
         except Exception as exc:
             known = as_mesh_error(exc)
             if known is None:
                 raise
-            return self._error_response(known, secret)
+            return self._error_response(request, known, secret)
 
     async def _answer(self, request: Request, secret: str) -> ASGIApp:
         method = self._method
@@ -184,9 +186,10 @@ class Endpoint:
                 reply = auth_service_pb2.LogOutResponse(logged_out=True)
                 response = success(field_to_json(reply, self._route.response_body))
             case Ending.BEFORE:
-                response = failure(UnauthenticatedError("Not signed in."))
+                response = self._api.errors(request, UnauthenticatedError("Not signed in."))
             case Ending.LATER:
-                response = failure(UnavailableError("The session ends as soon as possible."))
+                later = UnavailableError("The session ends as soon as possible.")
+                response = self._api.errors(request, later)
         cookies.clear(response)
         return response
 
@@ -262,8 +265,8 @@ class Endpoint:
         if effect == pb.SESSION_EFFECT_OPEN:
             await open_session(self._api.sessions, response, reply, before=secret)
 
-    def _error_response(self, error: MeshError, secret: str) -> Response:
-        response = failure(error, self._method.descriptor.input_type)
+    def _error_response(self, request: Request, error: MeshError, secret: str) -> Response:
+        response = self._api.errors(request, error, self._method.descriptor.input_type)
         if secret and error.contract.name == "UNAUTHENTICATED":
             self._api.sessions.forget(secret)
         return response

@@ -1,20 +1,25 @@
 """Outermost middleware: request id, security headers, body limit, last-resort errors."""
 
 import asyncio
-import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 import structlog
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.error_responses import ErrorResponses
 from gateway.errors import PayloadTooLargeError
-from gateway.rest.envelope import failure
 from gateway.rest.event_stream import EVENT_STREAM
 from gateway.server.admission import Admission, age_seconds
 from gateway.server.admission import receive as receive_at
-from gateway.server.request_telemetry import VERBS, RequestTelemetry, duration_of
+from gateway.server.request_telemetry import (
+    REQUEST_ID,
+    VERBS,
+    RequestTelemetry,
+    duration_of,
+)
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
 from mesh.chassis.telemetry import tracing
@@ -63,9 +68,16 @@ class RequestMiddleware:
     """Wraps the application; adds common headers and answers every exception."""
 
     def __init__(
-        self, app: ASGIApp, *, behind_envoy: bool, hsts_seconds: int, admission: Admission
+        self,
+        app: ASGIApp,
+        errors: ErrorResponses,
+        *,
+        behind_envoy: bool,
+        hsts_seconds: int,
+        admission: Admission,
     ) -> None:
         self._app = app
+        self._errors = errors
         self._behind_envoy = behind_envoy
         self._hsts = f"max-age={hsts_seconds}".encode()
         self._admission = admission
@@ -124,16 +136,17 @@ class RequestMiddleware:
         scope: Scope,
         headers: dict[bytes, str],
         send: Send,
-        error: MeshError,
+        error: UnavailableError,
     ) -> None:
         """Answer a request that is not admitted, as cheaply as possible."""
         # No span and no log line: under overload they would cost more than the request.
         verb = scope["method"] if scope["method"] in VERBS else "other"
         duration_of(verb, "other", 503).observe(0)
-        start, body = _rejection(error.message)
+        response = self._errors.overloaded(Request(scope), error)
         added = self._common_headers(scope, headers, tracing.new_traceparent())
-        await send({**start, "headers": [*start["headers"], *added]})
-        await send(body)
+        start = {"type": "http.response.start", "status": response.status_code}
+        await send({**start, "headers": [*response.raw_headers, *COMMON_HEADERS, *added]})
+        await send({"type": "http.response.body", "body": bytes(response.body)})
 
     async def _fail(
         self, scope: Scope, receive: Receive, response: "_Response", error: MeshError
@@ -141,12 +154,13 @@ class RequestMiddleware:
         # A response that has started can only be cut off: the server closes the connection when
         # an application returns before finishing.
         if response.status == 0:
-            await failure(error)(scope, receive, response)
+            await self._errors(Request(scope), error)(scope, receive, response)
 
     def _common_headers(self, scope: Scope, headers: dict[bytes, str], trace: str) -> Headers:
         request_id = headers.get(b"x-request-id", "") if self._behind_envoy else ""
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = tracing.new_id(128)
+        scope[REQUEST_ID] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
         headers_to_add = [
             (b"x-request-id", request_id.encode()),
@@ -232,15 +246,6 @@ class _LimitedBody:
 
 def _nothing() -> None:
     pass
-
-
-@functools.cache
-def _rejection(message: str) -> tuple[Message, Message]:
-    """Return the response to a request that is not admitted, without the headers of its own."""
-    response = failure(UnavailableError(message))
-    headers = [*response.raw_headers, *COMMON_HEADERS]
-    start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
-    return start, {"type": "http.response.body", "body": bytes(response.body)}
 
 
 def _is_too_large(headers: Mapping[bytes, str]) -> bool:

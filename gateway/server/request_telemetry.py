@@ -32,6 +32,8 @@ VERBS = frozenset({"GET", "HEAD", "POST"})
 _SECURITY = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
 _RECORDED_LATE = frozenset({names.KIND_ERROR, names.KIND_SLOW})
 _METHOD = "amarre.method"
+REQUEST_ID = "amarre.request_id"
+"""Key of the request id in the scope of a request."""
 _PAGE_OBJECTIVE = timedelta(seconds=1)
 
 

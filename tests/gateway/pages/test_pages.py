@@ -133,8 +133,8 @@ class TestRequests:
             )
         ]
         page = await get(world, "/?tab=follow")
-        assert "Stopped" in page
-        assert "In progress" not in page
+        assert '<p class="chip stopped">Stopped</p>' in page
+        assert '<p class="chip to_follow">' not in page
 
     async def test_filled_form_is_pdf(self, world: World) -> None:
         """A filled form links to its PDF, with the id escaped."""

@@ -15,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from auth_svc.config import AuthSettings
 from gateway.app import build
 from gateway.config import GatewaySettings
+from gateway.error_responses import ErrorResponses
+from gateway.pages.site import Site
 from gateway.rest import binding
 from gateway.server import admission
 from gateway.server.admission import Admission, age_seconds
@@ -173,7 +175,9 @@ async def test_stream_does_not_count(world: World) -> None:
 
     started, ended = asyncio.Event(), asyncio.Event()
     limit = Admission(target_seconds=1, oldest_seconds=1, least=1, most=1)
-    outer = RequestMiddleware(app, behind_envoy=False, hsts_seconds=1, admission=limit)
+    outer = RequestMiddleware(
+        app, ErrorResponses(Site()), behind_envoy=False, hsts_seconds=1, admission=limit
+    )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(outer), base_url="http://test"
     ) as http:

@@ -75,7 +75,11 @@ async def test_client_decides_nothing(world: World) -> None:
 
     for trusted in (False, True):
         outer = RequestMiddleware(
-            app, behind_envoy=trusted, hsts_seconds=1, admission=world.gateway.admission
+            app,
+            world.gateway.api.errors,
+            behind_envoy=trusted,
+            hsts_seconds=1,
+            admission=world.gateway.admission,
         )
         transport = httpx.ASGITransport(outer)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -96,7 +96,7 @@ def parse(pem: bytes) -> list[SigningKey]:
     """
     blocks = _PEM.findall(pem)
     if not blocks:
-        raise ValueError("it holds no private key in PEM (PKCS#8, not encrypted)")
+        raise ValueError("it does not contain a private key in PEM (PKCS#8, not encrypted)")
     keys = []
     for block in blocks:
         try:

@@ -175,9 +175,8 @@ def _move(connection: Connection, back_to: str) -> None:
             command.upgrade(config, "head")
     except CommandError as exc:
         raise StartError(
-            f"The tables of AMARRE_AUTH_DATABASE cannot be migrated: {exc}. A database that a later"
-            " version has migrated is taken back by that version:"
-            " python -m auth_svc.migrations REVISION"
+            f"The tables of AMARRE_AUTH_DATABASE cannot be migrated: {exc}. If a later version has"
+            " migrated them, revert with that version: python -m auth_svc.migrations REVISION"
         ) from exc
 
 

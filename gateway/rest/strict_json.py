@@ -29,7 +29,7 @@ def parse(data: bytes) -> Any:
     except UnicodeDecodeError as exc:
         raise NotJsonError("not UTF-8") from exc
     except UnicodeEncodeError as exc:
-        raise NotJsonError("a string holds a lone surrogate") from exc
+        raise NotJsonError("a string contains a lone surrogate") from exc
     except json.JSONDecodeError as exc:
         raise NotJsonError(f"{exc.msg.lower()} at character {exc.pos}") from exc
     except NotJsonError:

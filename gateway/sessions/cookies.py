@@ -46,7 +46,7 @@ def put(response: Response, secret: str, expires_at: datetime) -> None:
         RFC 6265bis, section 4.1.3.2, for the requirements of the ``__Host-`` prefix.
     """
     if not _SAFE.fullmatch(secret):
-        raise ValueError("The session secret has characters that a cookie cannot hold.")
+        raise ValueError("The session secret has characters that a cookie cannot contain.")
     response.set_cookie(
         NAME,
         secret,

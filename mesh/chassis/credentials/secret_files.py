@@ -69,7 +69,7 @@ def check_private(setting: str, path: Path) -> None:
     check_owner(setting, path, found.st_uid)
     if found.st_mode & OTHERS:
         raise SecretFileError(
-            f"{setting}: everybody on this machine has access to {path}"
+            f"{setting}: every user of this machine has access to {path}"
             f" (mode {stat.S_IMODE(found.st_mode):04o}). Run: chmod o-rwx {path}"
         )
 

@@ -48,11 +48,14 @@ LOOP_LAG = Histogram(
     "Delay of the event loop beyond the requested wake-up time.",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
-BUILD_INFO = Gauge(names.BUILD_INFO, "1, with the version of the program.", ["version"])
+BUILD_INFO = Gauge(
+    names.BUILD_INFO, "Always 1; the label is the version of the program.", ["version"]
+)
 BUILD_INFO.labels(metadata.version("amarre-mesh")).set(1)
 LOG_LINES_LOST = Counter(names.LOG_LINES_LOST, "Log lines that could not be written.")
 SLOW_CALLS_NOT_RECORDED = Counter(
-    names.SLOW_CALLS_NOT_RECORDED, "Slow calls without a line or span, because there are too many."
+    names.SLOW_CALLS_NOT_RECORDED,
+    "Slow calls without a log line and a late span, because there were too many.",
 )
 BACKGROUND_FAILURES = Counter(names.BACKGROUND_FAILURES, "Failures of background tasks.", ["task"])
 BACKGROUND_UP = Gauge(
@@ -207,12 +210,12 @@ class Certificate(Collector):
             return
         yield GaugeMetricFamily(
             names.CERTIFICATE_NOT_BEFORE,
-            "From when the certificate is valid.",
+            "Start of the certificate's validity.",
             leaf.not_valid_before_utc.timestamp(),
         )
         yield GaugeMetricFamily(
             names.CERTIFICATE_NOT_AFTER,
-            "Until when the certificate is valid.",
+            "End of the certificate's validity.",
             leaf.not_valid_after_utc.timestamp(),
         )
 

@@ -119,7 +119,8 @@ def _certificates(s: Situation) -> Iterator[Alert]:
             yield Alert(
                 "CertificateExpiring",
                 one["workload"],
-                f"The certificate of {one['process']} has {one['lifeLeft']:.0%} of its life left.",
+                f"The certificate of {one['process']} has {one['lifeLeft']:.0%} of its lifetime"
+                " left.",
                 one["process"],
             )
 

@@ -151,7 +151,7 @@ def _from_json(signal: str, body: bytes) -> tuple[Any, int]:
     for other, roots in _ROOTS.items():
         if other != signal and not roots.isdisjoint(found):
             raise MalformedError(
-                f"This request holds {other} and is not a valid OTLP request for {signal}; "
+                f"This request contains {other} and is not a valid OTLP request for {signal}; "
                 f"send it to /v1/{other}."
             )
     message = REQUESTS[signal]()

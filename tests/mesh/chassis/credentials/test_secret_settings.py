@@ -66,7 +66,7 @@ def test_shared_with_everybody(kind: type[BaseSettings], name: str, tmp_path: Pa
 
     status, output = _start(kind, name, secret, tmp_path)
 
-    assert f"AMARRE_{name.upper()}: everybody on this machine has access to {secret}" in output
+    assert f"AMARRE_{name.upper()}: every user of this machine has access to {secret}" in output
     assert f"chmod o-rwx {secret}" in output
     assert status == 2
     assert "Traceback" not in output
@@ -79,7 +79,7 @@ def test_private(tmp_path: Path) -> None:
     )
 
     assert "AMARRE_PEERS does not name survey" in output
-    assert "everybody on this machine" not in output
+    assert "every user of this machine" not in output
 
 
 def _secret(folder: Path, mode: int) -> Path:

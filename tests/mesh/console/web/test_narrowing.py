@@ -87,7 +87,7 @@ class TestPages:
         """
         page, complaints = await opened(browser, running)
         await page.goto(f"{running.url}/traces")
-        failed = page.get_by_role("group", name="Narrow by outcome").get_by_role("button")
+        failed = page.get_by_role("group", name="Filter by outcome").get_by_role("button")
         rows = page.locator("a[data-row]")
         await expect(rows).to_have_count(5)
         await failed.filter(has_text="failed").click()
@@ -97,7 +97,7 @@ class TestPages:
         assert "status=error" in page.url
         await failed.filter(has_text="failed").click()
         await expect(rows).to_have_count(5)
-        slow = page.get_by_role("group", name="Narrow by duration").get_by_role("button")
+        slow = page.get_by_role("group", name="Filter by duration").get_by_role("button")
         await slow.filter(has_text="over 1000 ms").click()
         await expect(rows).to_have_count(1)
         assert [] == complaints
@@ -134,7 +134,7 @@ class TestPages:
         await page.goto(f"{running.url}/graph")
         picture = page.get_by_role("group", name="Calls between workloads")
         rows = page.locator("table tbody tr")
-        await expect(page.get_by_text("The picture has 24 of 20")).to_be_visible()
+        await expect(page.get_by_text("The graph shows 24 of 20")).to_be_visible()
         assert 24 >= await picture.locator(".node").count()
         await expect(picture.get_by_role("button", name="gateway calls survey")).to_be_visible()
         await expect(rows).to_have_count(100)

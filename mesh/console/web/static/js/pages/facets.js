@@ -11,7 +11,7 @@ const KEPT = "searches";
 export function facets({ facets: found, traces, complete }, wanted, choose) {
   const groups = Object.entries(found).filter(([name, values]) => name !== "code" && values.length);
   if (!traces) return null;
-  return h("div", { class: "facets" }, groups.map(([name, values]) => h("div", { role: "group", "aria-label": `Narrow by ${NAMES[name].toLowerCase()}` },
+  return h("div", { class: "facets" }, groups.map(([name, values]) => h("div", { role: "group", "aria-label": `Filter by ${NAMES[name].toLowerCase()}` },
     h("span", { class: "muted" }, NAMES[name]),
     values.map((one) => {
       const fields = name === "duration" ? { min_ms: String(one.min_ms || ""), max_ms: String(one.max_ms || "") } : { [name]: one.value };

@@ -21,7 +21,7 @@ export async function graph(main, { signal, query, keep }) {
     const known = workloads(edges), near = edges.filter((e) => !workload || e.from === workload || e.to === workload);
     const drawn = few(joined(near)), shown = workloads(drawn).length;
     show(names, [...known].sort().map((name) => h("option", { value: name })));
-    note.textContent = !near.length && workload ? `No calls of ${workload} in this time range.` : shown < workloads(near).length ? `The picture has ${shown} of ${workloads(near).length} workloads: failing calls first, then declared ones. Choose a workload to see its calls.` : "";
+    note.textContent = !near.length && workload ? `No calls of ${workload} in this time range.` : shown < workloads(near).length ? `The graph shows ${shown} of ${workloads(near).length} workloads: failing calls first, then declared ones. Choose a workload to see its calls.` : "";
     refresh(picture, drawn.length ? drawing(drawn, chosen, choose) : null);
     refresh(side, chosen ? detail(edges.filter((e) => key(e) === chosen)) : null);
     refresh(table, listing(near, draw));

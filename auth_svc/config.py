@@ -14,7 +14,7 @@ from auth_svc.ports import LONGEST_SESSION
 from auth_svc.sessions.second_factor import RequiredFor
 from auth_svc.sign_in.addresses import AllowedDomains
 from auth_svc.sign_in.rate_limits import Limit, LinkLimits
-from mesh.chassis.config import MeshSettings
+from mesh.chassis.config import MeshSettings, OptionalWebUrl, StoreUrl, WebUrl, web_url
 
 
 def _split(value: object) -> object:
@@ -30,7 +30,7 @@ Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class AuthSettings(MeshSettings):
     """Settings of Auth; variables start with ``AMARRE_``."""
 
-    auth_database: str = Field(repr=False)
+    auth_database: StoreUrl = Field(repr=False)
     """``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://USER:PASSWORD@HOST/NAME``."""
     auth_signing_key_file: Path
     """PEM with the Ed25519 keys of user tokens, the signing one first; created if missing."""
@@ -52,7 +52,7 @@ class AuthSettings(MeshSettings):
     """``on`` accepts mailboxes beyond ASCII (RFC 6531); the mail server must offer SMTPUTF8."""
     auth_mail_from: str = "AMARRE <no-reply@amarre.local>"
     """The sender of mails."""
-    auth_link_url: str
+    auth_link_url: WebUrl
     """URL of the page that mailed links open, ``https://HOST/login``."""
     auth_link_lifetime: timedelta = Field(
         default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(minutes=10)
@@ -83,13 +83,13 @@ class AuthSettings(MeshSettings):
     """Who needs a passkey in addition to a mailed link: users who opted in (``chosen``), also
     ``operators``, or ``everybody``.
     """
-    auth_console_url: str = ""
+    auth_console_url: OptionalWebUrl = ""
     """URL of the console for operators, ``http://HOST[:PORT]``; empty for none."""
     auth_console_token_file: Path | None = None
     """File with the console's token, which can create one-time links."""
     auth_provider: Literal["embedded", "appwrite"] = "embedded"
     """The identity provider, which stores users and sessions."""
-    auth_appwrite_endpoint: str = ""
+    auth_appwrite_endpoint: OptionalWebUrl = ""
     """Appwrite's API, ``https://HOST/v1``; with the provider ``appwrite``."""
     auth_appwrite_project: str = ""
     """The id of the Appwrite project."""
@@ -128,14 +128,14 @@ class AuthSettings(MeshSettings):
     @field_validator("auth_link_url")
     @classmethod
     def _link_is_web(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")) or "?" in value or "#" in value:
-            raise ValueError("use http:// or https://, a host and a path, and no query")
+        if "?" in value or "#" in value:
+            raise ValueError("use a URL with no query")
         return value
 
     @field_validator("auth_passkey_origins")
     @classmethod
     def _origins_share_a_host(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len({urlsplit(origin).hostname for origin in value}) > 1:
+        if len({urlsplit(web_url(origin)).hostname for origin in value}) > 1:
             raise ValueError("use one host; a passkey is bound to it")
         for origin in value:
             if not re.fullmatch(r"https://[^/?#@\s]+|http://localhost(:[0-9]+)?", origin):
@@ -171,7 +171,7 @@ class AuthSettings(MeshSettings):
     def _appwrite_is_complete(self) -> "AuthSettings":
         if self.auth_provider == "appwrite":
             settings = {
-                "ENDPOINT": self.auth_appwrite_endpoint.startswith(("http://", "https://")),
+                "ENDPOINT": self.auth_appwrite_endpoint,
                 "PROJECT": self.auth_appwrite_project,
                 "KEY_FILE": self.auth_appwrite_key_file,
             }
@@ -184,10 +184,7 @@ class AuthSettings(MeshSettings):
 
     @model_validator(mode="after")
     def _console_is_complete(self) -> "AuthSettings":
-        url = self.auth_console_url
-        if url and not url.startswith(("http://", "https://")):
-            raise ValueError("AMARRE_AUTH_CONSOLE_URL is not an http:// or https:// address")
-        if bool(url) != (self.auth_console_token_file is not None):
+        if bool(self.auth_console_url) != (self.auth_console_token_file is not None):
             raise ValueError(
                 "set both AMARRE_AUTH_CONSOLE_URL and AMARRE_AUTH_CONSOLE_TOKEN_FILE, or neither"
             )

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from health_svc import probe_limits
-from mesh.chassis.config import MeshSettings
+from mesh.chassis.config import MeshSettings, WebUrl
 
 
 class HealthSettings(MeshSettings):
@@ -14,7 +14,7 @@ class HealthSettings(MeshSettings):
 
     health_allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     """Hosts that may be probed, comma-separated; each may end in ``:443``."""
-    health_backends: dict[str, str] = Field(default_factory=dict)
+    health_backends: dict[str, WebUrl] = Field(default_factory=dict)
     """Backends of the mesh, as JSON: name to the URL of its health check."""
     health_allow_private: bool = False
     """Whether allowed hosts may resolve to non-public addresses; not allowed in production."""
@@ -35,14 +35,6 @@ class HealthSettings(MeshSettings):
         if odd := sorted(host for host in hosts if set(host) & set(":/* ")):
             raise ValueError(f"{odd} are not host names; write names, the port may only be 443")
         return frozenset(hosts - {""})
-
-    @field_validator("health_backends")
-    @classmethod
-    def _are_urls(cls, value: dict[str, str]) -> dict[str, str]:
-        odd = [name for name, url in value.items() if not url.startswith(("http://", "https://"))]
-        if odd:
-            raise ValueError(f"{odd} need an http:// or https:// URL")
-        return value
 
     @field_validator("health_allow_private")
     @classmethod

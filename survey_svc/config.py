@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from mesh.chassis.config import MeshSettings
+from mesh.chassis.config import MeshSettings, StoreUrl, WebUrl, store_url
 from mesh.chassis.credentials import secret_files
 from mesh.chassis.server import StartError
 
@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"[0-9A-Za-z]{32}")
 class SurveySettings(MeshSettings):
     """Settings of survey_svc; variables start with ``AMARRE_SURVEY_``."""
 
-    survey_redcap_url: str
+    survey_redcap_url: WebUrl
     """URL of REDCap's API with a trailing slash: ``https://redcap.example.org/api/``."""
     survey_redcap_token_file: Path
     """File with the API token of the study's project."""
@@ -24,7 +24,7 @@ class SurveySettings(MeshSettings):
     """The study's profile, YAML; default: the AMARRE study."""
     survey_redcap_time_zone: str = "UTC"
     """The time zone of REDCap's clock, such as ``Europe/Paris``; used for `since`."""
-    survey_store: str = "sqlite+aiosqlite:///survey.db"
+    survey_store: StoreUrl = "sqlite+aiosqlite:///survey.db"
     """The store shared by all replicas: ``sqlite+aiosqlite:///…``, ``postgresql+asyncpg://…``, ``redis://…``."""
     survey_cache: str = Field(default="memory", pattern=r"^(memory|rediss?://.+)$")
     """``memory``, or ``redis://…`` to share the cache between replicas."""
@@ -38,8 +38,8 @@ class SurveySettings(MeshSettings):
     @field_validator("survey_redcap_url")
     @classmethod
     def _ends_with_slash(cls, url: str) -> str:
-        if not re.fullmatch(r"https?://[^\s?#@]+/", url):
-            raise ValueError("must be an http or https URL that ends with a slash")
+        if not url.endswith("/") or set(url) & set("?#@"):
+            raise ValueError("must end with a slash, without a query or user name")
         return url
 
     @model_validator(mode="after")
@@ -59,6 +59,11 @@ class SurveySettings(MeshSettings):
         except (KeyError, ValueError, OSError) as exc:
             raise ValueError("must be a time zone such as Europe/Paris") from exc
         return name
+
+    @field_validator("survey_cache")
+    @classmethod
+    def _is_memory_or_redis(cls, text: str) -> str:
+        return text if text == "memory" else store_url(text)
 
     @field_validator("survey_store")
     @classmethod

@@ -5,9 +5,10 @@ import re
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as SourceError
 
@@ -20,6 +21,8 @@ _PASSWORD = re.compile(r"//[^/@\s]*@")
 """User information of a URL, which may contain a password."""
 _WITH_UNIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?)(ms|s|m|h|d)", re.ASCII)
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]|\s")
+"""Characters that some readers of URLs skip, and browsers replace: white space and backslashes."""
 SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener"
 """Value of the variable ``GRPC_EXPERIMENTS``, which gRPC reads when it is imported.
@@ -31,6 +34,48 @@ cost a tenth of a request's CPU time (ADR 15).
 
 class SettingsError(Exception):
     """Some settings are invalid; the message names each variable and what it accepts."""
+
+
+def web_url(text: str) -> str:
+    """Return *text* if it is an http or https URL that every reader understands alike.
+
+    Raises:
+        ValueError: Its scheme, host or port cannot be used.
+    """
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # A port that is not a number, or a bracket without its partner.
+        usable = False
+    if not usable or _AMBIGUOUS.search(text):
+        raise ValueError("use http://HOST[:PORT]/PATH or https://…, with a port from 1 to 65535")
+    return text
+
+
+def store_url(text: str) -> str:
+    """Return *text* if it is the URL of a database or Redis.
+
+    Raises:
+        ValueError: It is not a URL, or its port cannot be used.
+    """
+    from sqlalchemy.engine import make_url  # Only processes with a store have it.
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        port = urlsplit(text).port if text.startswith("redis") else make_url(text).port
+    except (ArgumentError, ValueError):
+        port = 0
+    if port is not None and not 0 < port < 65536:
+        # The message does not repeat the URL, which may contain a password.
+        raise ValueError("is not a URL SCHEME://…HOST[:PORT]/…, with a port from 1 to 65535")
+    return text
+
+
+WebUrl = Annotated[str, AfterValidator(web_url)]
+OptionalWebUrl = Annotated[str, AfterValidator(lambda text: text and web_url(text))]
+"""A `WebUrl`, or empty for none."""
+StoreUrl = Annotated[str, AfterValidator(store_url)]
+"""URL of a database, as SQLAlchemy reads it, or of Redis."""
 
 
 class EnvironmentSettings(BaseSettings):
@@ -81,7 +126,7 @@ class MeshSettings(EnvironmentSettings):
     """Folder with ``tls.crt``, ``tls.key`` and ``ca.crt`` of this process (direct transport)."""
     peers: dict[str, str] = Field(default_factory=dict)
     """Addresses of other services, as JSON: ``{"auth": "127.0.0.1:3002"}``."""
-    key_set_url: str = "http://auth/.well-known/jwks.json"
+    key_set_url: WebUrl = "http://auth/.well-known/jwks.json"
     """URL of the public keys of user tokens."""
     key_set_socket: Path | None = None
     """The Unix socket over which ``AMARRE_KEY_SET_URL`` is fetched; unset: over the network."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mesh.chassis.config import EnvironmentSettings
+from mesh.chassis.config import EnvironmentSettings, OptionalWebUrl, WebUrl
 
 MEBIBYTE = 1024 * 1024
 
@@ -17,7 +17,7 @@ class Target(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     process: str = Field(min_length=1, max_length=64)
-    url: str = Field(pattern=r"^https?://")
+    url: WebUrl
 
     @property
     def is_envoy(self) -> bool:
@@ -45,9 +45,9 @@ class ConsoleSettings(EnvironmentSettings):
     """Scrape targets as JSON: ``[{"process": "auth", "url": "http://127.0.0.1:3052/metrics"}]``."""
     console_scrape_file: Path | None = None
     """File with scrape targets in the same format; reread when it changes."""
-    console_prometheus: str = ""
+    console_prometheus: OptionalWebUrl = ""
     """URL of a Prometheus server whose alerts are shown; empty for none."""
-    console_alertmanager: str = ""
+    console_alertmanager: OptionalWebUrl = ""
     """URL of an Alertmanager whose alerts are shown; empty for none."""
     console_scrape_every: timedelta = Field(default=timedelta(seconds=5), gt=timedelta(0))
     """The scrape interval."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from urllib.parse import urlsplit
 
+from mesh.chassis.config import web_url
 from mesh.chassis.errors import MeshError, UpstreamError
 from survey_svc import deadline
 from survey_svc.errors import InvalidUrlError
@@ -201,13 +202,13 @@ class RedcapProject:
 
 def is_link(text: str) -> bool:
     """Return whether *text* is an http or https URL that fits the contract."""
-    if len(text) > 2048 or not text.isprintable() or " " in text:
+    if len(text) > 2048 or not text.isprintable():
         return False
     try:
-        parts = urlsplit(text)
+        # A user name could look like the host.
+        return "@" not in urlsplit(web_url(text)).netloc
     except ValueError:
         return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _is_user_id(value: str) -> bool:

@@ -1,5 +1,7 @@
 """Settings of the health service."""
 
+import json
+
 import pytest
 
 from health_svc.config import HealthSettings
@@ -23,9 +25,10 @@ class TestSettings:
         with pytest.raises(config.SettingsError, match="AMARRE_HEALTH_ALLOWED_HOSTS"):
             config.load(HealthSettings)
 
-    def test_backends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("url", ["localhost:80", "http://localhost:abc/", "http://:80/"])
+    def test_backends(self, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         """A backend needs a URL."""
-        monkeypatch.setenv("AMARRE_HEALTH_BACKENDS", '{"redcap": "localhost:80"}')
+        monkeypatch.setenv("AMARRE_HEALTH_BACKENDS", json.dumps({"redcap": url}))
 
         with pytest.raises(config.SettingsError, match="AMARRE_HEALTH_BACKENDS"):
             config.load(HealthSettings)

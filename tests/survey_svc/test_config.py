@@ -36,7 +36,12 @@ class TestSettings:
         [
             ({"survey_redcap_url": "https://redcap.example.org/api"}, "slash"),
             ({"survey_redcap_url": "https://token@redcap.example.org/api/"}, "slash"),
-            ({"survey_redcap_url": "redcap"}, "slash"),
+            ({"survey_redcap_url": "redcap"}, "http://HOST"),
+            ({"survey_redcap_url": "http://127.0.0.1:abc/api/"}, "port"),
+            ({"survey_redcap_url": "https://redcap.example.org\\x/api/"}, "http://HOST"),
+            ({"survey_store": "redis://127.0.0.1:abc"}, "port"),
+            ({"survey_store": "postgresql+asyncpg://u:p@h:99999/d"}, "port"),
+            ({"survey_cache": "redis://127.0.0.1:abc"}, "port"),
             ({"survey_store": "mysql://h/d"}, "postgresql+asyncpg://"),
             ({"survey_cache": "disk"}, "redis"),
             (

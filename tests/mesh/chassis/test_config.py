@@ -51,6 +51,16 @@ def test_value_that_is_no_json() -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("url", ["auth", "http://auth:abc/", "http://auth:65536/", "http://a b/"])
+def test_url(url: str) -> None:
+    """A URL that cannot be requested is rejected."""
+    refused = load(AMARRE_KEY_SET_URL=url)
+
+    assert 2 == refused.returncode
+    assert f"AMARRE_KEY_SET_URL holds {url!r}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "stored"),
     [("PT2S", "PT2S"), ("2s", "PT2S"), ("500ms", "PT0.5S"), ("5m", "PT5M"), ("1.5h", "PT1H30M")],

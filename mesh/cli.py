@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mesh.chassis.config import GRPC_EXPERIMENTS
-from mesh.command_line import DATA_OPTION, UserError
+from mesh.command_line import DATA_OPTION, UserError, counted
 from mesh.console.terminal import client
 from mesh.console.terminal.commands import commands as console_commands
 from mesh.local.commands import control
@@ -332,7 +332,7 @@ def render(target: str, out: Path | None, *, check: bool, commit: bool, runbooks
         out = registry.committed(target)
     if out:
         registry.write(files, out)
-        click.echo(f"{len(files)} files in {out}.")
+        click.echo(f"{counted(len(files), 'file')} in {out}.")
     else:
         _print_files(files, click.echo)
 

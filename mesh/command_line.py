@@ -14,6 +14,11 @@ DATA_OPTION = click.option(
 )
 
 
+def counted(number: int, noun: str) -> str:
+    """Return *number* and *noun* in its singular or plural: ``1 call``, ``2 calls``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class UserError(click.ClickException):
     """An error the user can fix: one message on stderr, exit status 2."""
 

@@ -47,21 +47,25 @@ async def _run(arguments: argparse.Namespace, settings: AuthSettings) -> str:
                 return await act(arguments.action, user, roster, passkeys, revocations)
             if arguments.action == "export":
                 count = await export_users(arguments.file, roster)
-                return f"Exported {count} users of {settings.auth_provider} to {arguments.file}."
+                return f"Exported {_users(count)} of {settings.auth_provider} to {arguments.file}."
             plan = await plan_import(read_users(arguments.file), roster)
             if arguments.dry_run:
                 return (
-                    f"Would add {len(plan.new)} users to {settings.auth_provider};"
+                    f"Would add {_users(len(plan.new))} to {settings.auth_provider};"
                     f" {plan.known} exist already, {len(plan.conflicts)} are in conflict."
                     " Nothing was changed."
                 )
             await apply_plan(plan, roster)
             missing = await plan_import(read_users(arguments.file), roster)
             if missing.new or missing.conflicts:
-                raise IdentitiesError(
-                    f"{len(missing.new)} users are missing; run the import again."
-                )
-            return f"Added {len(plan.new)} users to {settings.auth_provider}; {plan.known} existed."
+                raise IdentitiesError(f"Missing: {_users(len(missing.new))}; run the import again.")
+            return (
+                f"Added {_users(len(plan.new))} to {settings.auth_provider}; {plan.known} existed."
+            )
+
+
+def _users(count: int) -> str:
+    return "1 user" if count == 1 else f"{count} users"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         sys.stdout.write(f"{asyncio.run(_run(found, settings))}\n")
     except ERRORS as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"Error: {error}\n")
         return 1
     return 0
 

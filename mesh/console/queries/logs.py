@@ -18,7 +18,16 @@ from mesh.console.store.reader import (
 
 SCAN_SECONDS = 0.07
 SCANNED_AT_ONCE = 20_000
-LEVELS = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "warn": 13, "error": 17, "fatal": 21}
+LEVELS = {
+    "trace": 1,
+    "debug": 5,
+    "info": 9,
+    "warning": 13,
+    "warn": 13,
+    "error": 17,
+    "critical": 21,
+    "fatal": 21,
+}
 """The lowest severity number of each level."""
 _FOREVER = 2**62
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")

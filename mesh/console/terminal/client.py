@@ -49,7 +49,8 @@ class Client:
         except (httpx.HTTPError, ValueError) as exc:
             raise self._unavailable() from exc
         if not answer.is_success:
-            raise UserError(body.get("error", {}).get("message", f"HTTP {answer.status_code}"))
+            message = body.get("error", {}).get("message", f"HTTP {answer.status_code}")
+            raise UserError(_naming_options(message, parameters))
         return body
 
     def follow(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -89,13 +90,23 @@ class Client:
             ) as answer:
                 if not answer.is_success:
                     answer.read()
-                    raise UserError(answer.json()["error"]["message"])
+                    message = answer.json()["error"]["message"]
+                    raise UserError(_naming_options(message, parameters))
                 yield answer
         except httpx.HTTPError as exc:
             raise self._unavailable() from exc
 
     def _unavailable(self) -> UserError:
         return UserError(f"The console at {self.url} does not respond. See `amarre status`.")
+
+
+def _naming_options(message: str, parameters: dict[str, Any]) -> str:
+    """Return *message*, which may begin with a parameter of the API, with the option instead."""
+    name, _, rest = message.partition(" ")
+    if name not in parameters:
+        return message
+    option = {"q": "TEXT", "trace_id": "--trace"}.get(name, f"--{name.replace('_', '-')}")
+    return f"{option} {rest}"
 
 
 def _present(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from mesh.command_line import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -63,9 +65,10 @@ def difference(edge: dict[str, Any]) -> str:
     what = f"{edge['from']} -> {edge['to']}  {edge['method'] or '(no rpc)'}"
     if edge["declared"]:
         return f"- {what}  declared in {edge['source']}, not observed"
+    calls = counted(edge["calls"], "call")
     refused = f", {edge['refused']} refused" if edge["refused"] else ""
     line = f'add callers: "{edge["from"]}" in {edge["policy"]}' if edge["policy"] else "no rpc"
-    return f"+ {what}  {edge['calls']} calls{refused}, not declared; to allow it, {line}"
+    return f"+ {what}  {calls}{refused}, not declared; to allow it, {line}"
 
 
 def waterfall(whole: dict[str, Any]) -> Iterator[str]:
@@ -148,13 +151,18 @@ def methods(items: list[dict[str, Any]], width: int) -> "Table":
                 "method": f"{item['service']}.{item['method']}",
                 "calls": f"{item['calls']:.0f}{' (few)' if item['few'] else ''}",
                 "calls/s": f"{item['rate']:.2f}",
-                "failed": f"{item['errorRatio']:.2%}",
+                "failed": _failed(item),
                 **_quantiles(item),
                 **_promised(item),
             }
             for item in items
         ),
     )
+
+
+def _failed(item: dict[str, Any]) -> str:
+    """Streams are counted when they end, and as failed attempts: the ratio says little of them."""
+    return "–" if item["staysOpen"] or not item["calls"] else f"{item['errorRatio']:.2%}"
 
 
 def _promised(item: dict[str, Any]) -> dict[str, str]:

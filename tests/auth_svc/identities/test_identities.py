@@ -197,7 +197,7 @@ def test_program(
     given.write_text(json.dumps(users) + "\n")
 
     assert 0 == main(["import", str(given), "--dry-run"])
-    assert "Would add 1 users to embedded; 0 exist already" in capsys.readouterr().out
+    assert "Would add 1 user to embedded; 0 exist already" in capsys.readouterr().out
     assert 0 == main(["export", str(taken)])
     assert "" == taken.read_text()
     assert 0 == main(["import", str(given)])
@@ -209,4 +209,4 @@ def test_program(
     assert 0 == main(["export", str(taken)])
     assert {**users, "blocked": True} == json.loads(taken.read_text())
     assert 1 == main(["unblock", "bob@example.org"])
-    assert "No user" in capsys.readouterr().err
+    assert "Error: No user has this id or address.\n" == capsys.readouterr().err

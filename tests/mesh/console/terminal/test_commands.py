@@ -140,6 +140,43 @@ class TestCommands:
         assert "survey.ListRequests" in (await run(running, "metrics")).output
         assert "gateway" in (await run(running, "top", "--once")).output
 
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("metrics --window soon", "--window must be a duration such as 15m"),
+            ("traces --attr nothing", "--attr must be key=value"),
+            ("traces --min-ms 1e12", "--min-ms must be a number of milliseconds"),
+            ("logs --level loud", "--level must be one of trace, debug, info, warning"),
+            ("logs --level loud --follow", "--level must be one of"),
+            ("logs --trace abc", "--trace must be 32 hexadecimal characters"),
+            (f"logs {'x' * 501}", "TEXT is longer than 500 characters"),
+            ("policy diff --from yesterday", "--from must be an RFC 3339 time"),
+        ],
+    )
+    async def test_errors_name_options(
+        self, running: Running, arguments: str, message: str
+    ) -> None:
+        """
+        The error for a value names the option, not the parameter of the API.
+        """
+        result = await run(running, *arguments.split())
+
+        assert (2, True) == (result.exit_code, result.output.startswith(f"Error: {message}"))
+
+    def test_failures_of_streams(self) -> None:
+        """
+        The table has no failure ratio for streams, which are counted only when they end or cannot
+        be opened, nor for methods without calls.
+        """
+        item = {"service": "auth", "method": "x", "few": True, "rate": 0.1, "errorRatio": 1.0}
+        item |= dict.fromkeys(("p50Ms", "p95Ms", "p99Ms"))
+        items = [item | {"calls": 2, "staysOpen": stays_open} for stays_open in (True, False)]
+        items.append(item | {"calls": 0, "staysOpen": False})
+
+        failed = next(c for c in tables.methods(items, 120).columns if c.header == "failed")
+
+        assert ["–", "100.00%", "–"] == [str(cell) for cell in failed.cells]
+
     @pytest.mark.parametrize("columns", [24, 48, 80, 120])
     async def test_top(self, start: Start, columns: int) -> None:
         """
@@ -253,7 +290,7 @@ class TestPolicyDiff:
 
         assert 1 == found.exit_code
         (extra,) = [line for line in found.output.splitlines() if line.startswith("+")]
-        assert "stranger -> survey  survey.ListRequests  1 calls" in extra
+        assert "stranger -> survey  survey.ListRequests  1 call," in extra
         assert re.search(r'add callers: "stranger" in .*survey_service\.proto:\d+', extra)
         unused = [line for line in found.output.splitlines() if line.startswith("- gateway")]
         assert unused

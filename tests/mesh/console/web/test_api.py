@@ -109,6 +109,7 @@ class TestShapes:
         assert ["signed in"] == await messages(trace_id=trace.hex())
         assert ["signed in"] == await messages(service="auth")
         assert ["100% wrong"] == await messages(level="warning")
+        assert [] == await messages(level="critical")
         assert ["100% wrong"] == await messages(q="0% WRONG")
         assert ["signed in"] == await messages(q="auth.login")
         assert ["signed in"] == await messages(kind="security")

@@ -61,7 +61,7 @@ function listing(items, chosen, choose, name) {
     h("tbody", {}, items.map((m) => h("tr", { class: "link", onclick: () => choose(name(m)) },
       h("td", {}, h("button", { class: "quiet", type: "button", "aria-pressed": String(chosen === name(m)), "data-row": true, "data-focus": name(m) }, name(m))),
       h("td", { class: "num optional" }, count(m.calls), m.few ? h("span", { class: "muted", title: "Too few calls for meaningful percentiles." }, " few") : null), h("td", { class: "num" }, rate(m.rate)),
-      h("td", { class: `num ${m.errorRatio > 0.01 && !m.few ? "level-error" : ""}` }, m.calls ? percent(m.errorRatio) : "–"),
+      h("td", { class: `num ${m.errorRatio > 0.01 && !m.few ? "level-error" : ""}` }, m.calls && !m.staysOpen ? percent(m.errorRatio) : "–"),
       h("td", { class: "num optional" }, ms(m.p50Ms)), h("td", { class: `num ${m.objective && !m.few && m.p95Ms > m.objective.latencyMs ? "level-warning" : ""}` }, ms(m.p95Ms)), h("td", { class: "num optional" }, ms(m.p99Ms)),
       h("td", { class: "num optional muted" }, m.objective ? `${percent(m.objective.availability, 2)}, ${ms(m.objective.latencyMs)}` : "–"),
       h("td", { class: "num" }, m.objective ? pill(m.budgetLeft > 0.5 ? "good" : m.budgetLeft > 0 ? "warn" : "bad", percent(Math.max(m.budgetLeft, 0), 0)) : "–"),

@@ -171,7 +171,7 @@ class Links(Protocol):
         ...
 
     async def restore(self, handle: str, digest: bytes) -> None:
-        """Make a consumed link usable again, because the provider was unavailable."""
+        """Make a consumed link usable again, because the provider failed."""
         ...
 
 

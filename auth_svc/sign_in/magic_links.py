@@ -1,5 +1,6 @@
 """Rules of signing in by magic link."""
 
+import asyncio
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,10 +15,14 @@ from auth_svc.metrics import OPENED_BY_LINK
 from auth_svc.ports import Clock, Contacts, Directory, Link, Links, Mailer, OpenedSession
 from auth_svc.sign_in.addresses import AllowedDomains
 from auth_svc.sign_in.rate_limits import RateLimits
+from mesh.chassis import call
 from mesh.chassis.errors import UnavailableError
 from mesh.chassis.telemetry import pseudonym
 
 log = structlog.get_logger("signin")
+
+DIRECTORY_SHARE = 0.8
+"""Share of the remaining time for the directory to open a session; the rest restores the link."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +103,27 @@ class SignIn:
         Raises:
             InvalidCredentialsError: The link is unknown, used, replaced or expired.
             RateLimitedError: Too many attempts by this client.
-            UnavailableError: The directory is unavailable; the link remains valid.
+            MeshError: The directory failed; the link can be used again, unless the directory has
+                consumed it.
         """
         await self._limits.count_login_attempt(client)
         name, shown = handle.lower(), digest(secret.lower())
         user_id = await self._links.consume(name, shown, now=self._clock(), tries=self._rules.tries)
         if user_id is None:
             raise InvalidCredentialsError
+        left = call.remaining_seconds()
         try:
-            opened = await self._directory.open_session(
-                user_id, secret.lower(), user_agent=user_agent
-            )
-        except UnavailableError:
-            await self._links.restore(name, shown)
+            async with asyncio.timeout(None if left is None else left * DIRECTORY_SHARE):
+                opened = await self._directory.open_session(
+                    user_id, secret.lower(), user_agent=user_agent
+                )
+        except InvalidCredentialsError:
+            raise
+        except BaseException as exc:
+            # Also if the caller hangs up: nobody has received a session.
+            await asyncio.shield(self._links.restore(name, shown))
+            if isinstance(exc, TimeoutError):
+                raise UnavailableError("The identity provider did not respond in time.") from exc
             raise
         OPENED_BY_LINK.inc()
         log.info("session opened", user=pseudonym(user_id))

@@ -1,5 +1,6 @@
 """Log-in with the secret of a magic link."""
 
+import asyncio
 import re
 from datetime import timedelta
 
@@ -7,9 +8,13 @@ import pytest
 
 from auth_svc.errors import InvalidCredentialsError
 from auth_svc.ports import OpenedSession
-from mesh.chassis.errors import UnavailableError
+from mesh.chassis import call
+from mesh.chassis.errors import RateLimitedError, UnavailableError, UpstreamError
+from mesh.chassis.identity import SpiffeId
 from tests.auth_svc.harness import Harness, MailedLink, embedded
 from tests.auth_svc.sign_in.test_magic_links import CLIENT
+
+PATIENCE_SECONDS = 10
 
 
 class TestLogIn:
@@ -95,23 +100,76 @@ class TestLogIn:
         with pytest.raises(InvalidCredentialsError):
             await harness.use(MailedLink(ada.user_id, bob.secret))
 
-    async def test_provider_unavailable(self, harness: Harness) -> None:
-        """A link tried while the provider is unavailable still works afterwards."""
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            UnavailableError("The provider is unavailable."),
+            UpstreamError("The provider returned an invalid response."),
+            RateLimitedError("Too many calls.", retry_after=timedelta(seconds=1)),
+            RuntimeError("A defect."),
+        ],
+        ids=["unavailable", "upstream", "limited", "defect"],
+    )
+    async def test_provider_fails(self, harness: Harness, failure: Exception) -> None:
+        """A link tried while the provider fails still works afterwards."""
         link = await harness.link()
-        unavailable = Harness(
-            harness.database, harness.clock, UnavailableDirectory(harness.database, harness.clock)
-        )
+        failing = Harness(harness.database, harness.clock, FailingDirectory(harness, failure))
 
-        with pytest.raises(UnavailableError):
-            await unavailable.use(link)
+        with pytest.raises(type(failure)):
+            await failing.use(link)
         await harness.use(link)
 
+    async def test_provider_is_slow(self, harness: Harness) -> None:
+        """
+        If the provider does not respond before the deadline, the error is UNAVAILABLE, and the
+        link still works.
+        """
+        link = await harness.link()
+        slow = Harness(harness.database, harness.clock, FailingDirectory(harness, None))
 
-class UnavailableDirectory:
-    """The embedded provider, but it cannot open sessions."""
+        enter_call(seconds=0.5)
+        with pytest.raises(UnavailableError):
+            await slow.use(link)
+        await harness.use(link)
 
-    def __init__(self, database: object, clock: object) -> None:
-        inner = embedded(database, clock)  # type: ignore[arg-type]
+    async def test_cancelled(self, harness: Harness) -> None:
+        """A link whose log-in is cancelled still works."""
+        link = await harness.link()
+        directory = FailingDirectory(harness, None)
+        slow = asyncio.create_task(Harness(harness.database, harness.clock, directory).use(link))
+        await directory.called.wait()
+
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+
+        await harness.use(link)
+
+    async def test_refused_by_the_provider(self, harness: Harness) -> None:
+        """A link that the provider rejects is used up."""
+        link = await harness.link()
+        refusing = Harness(
+            harness.database, harness.clock, FailingDirectory(harness, InvalidCredentialsError())
+        )
+
+        for auth in (refusing, harness):
+            with pytest.raises(InvalidCredentialsError):
+                await auth.use(link)
+
+
+def enter_call(seconds: float) -> None:
+    """Continue as a call with a deadline."""
+    ends_at = asyncio.get_running_loop().time() + seconds
+    call.enter(call.Call("auth.LogIn", SpiffeId("amarre.local", "amarre", "gateway"), ends_at))
+
+
+class FailingDirectory:
+    """The embedded provider, but opening a session fails, or takes very long without a failure."""
+
+    def __init__(self, harness: Harness, failure: Exception | None) -> None:
+        inner = embedded(harness.database, harness.clock)
+        self._failure = failure
+        self.called = asyncio.Event()
         self.invite = inner.invite
         self.open_session_of = inner.open_session_of
         self.find_session = inner.find_session
@@ -121,5 +179,9 @@ class UnavailableDirectory:
         self.set_label = inner.set_label
 
     async def open_session(self, user_id: str, secret: str, *, user_agent: str) -> OpenedSession:
-        """Fail."""
-        raise UnavailableError("The provider is unavailable.")
+        """Fail, sooner or later."""
+        self.called.set()
+        if self._failure is not None:
+            raise self._failure
+        await asyncio.sleep(PATIENCE_SECONDS)
+        raise AssertionError("Auth waits for longer than its deadline.")

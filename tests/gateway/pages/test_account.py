@@ -40,7 +40,11 @@ class TestSigningIn:
         ("failure", "status", "text"),
         [
             (UnauthenticatedError("Used."), 401, "no longer works"),
-            (UnavailableError("Unavailable."), 503, "Your link is still valid"),
+            (
+                UnavailableError("Unavailable."),
+                503,
+                "same link again in a moment, if it",
+            ),
             (RateLimitedError("Many."), 429, "Too many attempts"),
         ],
     )

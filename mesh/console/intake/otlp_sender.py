@@ -38,7 +38,12 @@ def identify(resource: Mapping[str, Any]) -> Sender:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return *text* in at most *length* characters; what differs in the rest stays different."""
+    """
+    Return *text* in at most *length* characters; what differs in the rest stays different.
+
+    No query can contain a null character, so that none is stored in a name.
+    """
+    text = text.replace("\0", "\ufffd")
     if len(text) <= length:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]

@@ -104,6 +104,16 @@ def test_long_names(kept: Kept, one: dict[str, str], other: dict[str, str]) -> N
     assert [(2,)] == kept.rows("SELECT count(*) FROM series")
 
 
+async def test_null_character(running: Running) -> None:
+    """
+    A metric whose name contains a null character can be queried, with another one in its place.
+    """
+    await running.take("metrics", gauge({"name": "a\0b"}, name="c\0d"))
+
+    (found,) = (await running.get("series", name="c\ufffdd", process="a\ufffdb"))["items"]
+    assert 1 == len(found["points"])
+
+
 async def test_comma(running: Running) -> None:
     """
     A process and a kind whose name contains a comma are listed as one.

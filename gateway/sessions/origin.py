@@ -1,5 +1,6 @@
 """Web origins: scheme, host and port, compared as tuples."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -22,6 +23,20 @@ class Origin:
     def __str__(self) -> str:
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{self.host}{port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is a name or address of the client's own machine.
+
+        Source:
+            Secure Contexts, section 3.1; RFC 6761, section 6.3.
+        """
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
 
     @classmethod
     def parse(cls, text: str) -> "Origin":

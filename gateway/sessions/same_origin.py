@@ -15,7 +15,7 @@ def require(connection: HTTPConnection, origins: AbstractSet[Origin]) -> None:
     Check that a state-changing request comes from one of our own pages.
 
     Raises:
-        CsrfError: The headers are missing or name another origin.
+        CsrfError: The headers are missing or name another origin, or Host is not one of ours.
 
     Source:
         Fetch Metadata Request Headers, section 2; OWASP CSRF prevention, "verifying origin";
@@ -23,13 +23,16 @@ def require(connection: HTTPConnection, origins: AbstractSet[Origin]) -> None:
     """
     if connection.scope["method"] in SAFE_METHODS:
         return
+    hosts = connection.headers.getlist("host")
+    # Otherwise the page may be of a name that its owner has pointed at this address.
+    if not all(_is_ours(host, origins) for host in hosts):
+        raise CsrfError
     sites = connection.headers.getlist("sec-fetch-site")
     if sites:
         if sites != ["same-origin"]:
             raise CsrfError
         return
     given = connection.headers.getlist("origin")
-    hosts = connection.headers.getlist("host")
     if len(given) != 1 or len(hosts) != 1:
         raise CsrfError
     try:
@@ -39,3 +42,14 @@ def require(connection: HTTPConnection, origins: AbstractSet[Origin]) -> None:
         same = False
     if not same:
         raise CsrfError
+
+
+def _is_ours(host: str, origins: AbstractSet[Origin]) -> bool:
+    """Return whether *host* is that of an origin; on a laptop, any name of the laptop itself is."""
+    try:
+        named = [Origin.of_host(scheme, host) for scheme in ("http", "https")]
+    except ValueError:
+        return False
+    if not origins.isdisjoint(named):
+        return True
+    return named[0].is_loopback and any(origin.is_loopback for origin in origins)

@@ -44,7 +44,7 @@ async def status_and_body(port: int, head: str) -> tuple[int, bytes]:
         ("GET /login?userId=%ff&secret=<b> HTTP/1.1\nHost: x\nAccept: text/html", 200),
         ("GET /api/v1/me HTTP/1.1\nHost: x\nCookie: \xff\xfe=1", 401),
         ("GET /api/v1/me HTTP/1.1\nHost: x\ntraceparent: \xff\nx-request-id: \xff", 401),
-        ("POST /signup HTTP/1.1\nHost: x\nSec-Fetch-Site: same-origin\nContent-Length: 0", 400),
+        ("POST /signup HTTP/1.1\nHost: [::1]\nSec-Fetch-Site: same-origin\nContent-Length: 0", 400),
         ("GET /api/v1/me HTTP/1.1\nHost: x\nContent-Length: 9999999999999999", 413),
     ],
     ids=lambda value: value.split(" HTTP")[0][:40] if isinstance(value, str) else "",

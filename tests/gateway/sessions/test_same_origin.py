@@ -45,6 +45,15 @@ async def test_accepted(world: World, headers: dict[str, str]) -> None:
         pytest.param([("origin", f"{ORIGIN}.evil.test")], id="longer origin"),
         pytest.param([("origin", "http://localhost:3443")], id="other scheme"),
         pytest.param([("origin", ORIGIN), ("host", "evil.test")], id="other host"),
+        pytest.param(
+            [
+                ("sec-fetch-site", "same-origin"),
+                ("origin", "https://rebind.test:3443"),
+                ("host", "rebind.test:3443"),
+            ],
+            id="rebound name",
+        ),
+        pytest.param([("sec-fetch-site", "same-origin"), ("host", "[")], id="malformed host"),
     ],
 )
 @pytest.mark.parametrize(
@@ -77,6 +86,30 @@ async def test_same(world: World, origin: str, host: str) -> None:
     headers = {"origin": origin, "host": host}
     answer = await world.http.post("/api/v1/auth/signup", json=BODY, headers=headers)
     assert 200 == answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("ours", "host", "status"),
+    [
+        pytest.param("https://amarre.test", "amarre.test", 200, id="site"),
+        pytest.param("https://amarre.test", "AMARRE.test:443", 200, id="site with its port"),
+        pytest.param("https://amarre.test", "amarre.test:8443", 403, id="other port"),
+        pytest.param("https://amarre.test", "localhost", 403, id="loopback of a site"),
+        pytest.param("http://localhost:3000", "127.0.0.2:4000", 200, id="loopback address"),
+        pytest.param("http://localhost:3000", "[::1]:3000", 200, id="IPv6 loopback"),
+        pytest.param("http://localhost:3000", "a.localhost", 200, id="name below localhost"),
+        pytest.param("http://127.0.0.1:3000", "localhost.evil.test:3000", 403, id="longer name"),
+        pytest.param("http://127.0.0.1:3000", "192.0.2.1:3000", 403, id="other address"),
+    ],
+)
+async def test_host(world: World, ours: str, host: str, status: int) -> None:
+    """
+    Host must be that of an origin of ours, so that a name that its owner points at our address
+    (DNS rebinding) is refused; where an origin is on loopback, any name of loopback is accepted.
+    """
+    world.gateway.api.origins = frozenset([Origin.parse(ours)])
+    answer = await world.http.post("/api/v1/auth/signup", json=BODY, headers={"host": host})
+    assert status == answer.status_code
 
 
 @pytest.mark.parametrize(

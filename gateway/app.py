@@ -17,6 +17,7 @@ from gateway.error_responses import ErrorResponses
 from gateway.errors import MethodNotAllowedError
 from gateway.pages import routes as pages
 from gateway.pages.navigation import CrossSiteNavigation
+from gateway.pages.page import Page
 from gateway.pages.site import Site
 from gateway.rest import transcode
 from gateway.rest.transcode import Api
@@ -79,7 +80,7 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
     router = Router(
         [
             *transcode.routes(mesh, api),
-            Route("/healthz", _healthz),
+            Route("/healthz", Page(api, get=_healthz)),
             *pages.routes(api, site, openapi.document(mesh)),
         ],
         redirect_slashes=False,

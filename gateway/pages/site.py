@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from datetime import UTC
 from http import HTTPStatus
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -21,6 +23,7 @@ from gateway.server.request_telemetry import REQUEST_ID
 from mesh.chassis.errors import MeshError
 
 _FOLDER = Path(__file__).parent
+_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})", re.ASCII | re.IGNORECASE)
 _IMMUTABLE = "public, max-age=31536000, immutable"
 
 
@@ -33,6 +36,8 @@ class Static(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return the file at *path*."""
         response = await super().get_response(path, scope)
+        if not _can_be_partial(scope, response):
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]
         # During a rolling update the page may come from one version and this file from the
         # other; browsers must not cache it under the wrong address.
         same = response.status_code == HTTPStatus.OK and (
@@ -98,6 +103,19 @@ class Site:
                 samesite="lax",
             )
         return response
+
+
+def _can_be_partial(scope: Scope, response: Response) -> bool:
+    """Return whether *response* may be a part; any other Range is ignored.
+
+    Source:
+        RFC 9110, sections 14.1.1, 14.2 and 15.5.17.
+    """
+    found = _RANGE.fullmatch(Headers(scope=scope).get("range", ""))
+    if found is None or scope["method"] != "GET":
+        return False
+    first, last = int(found[1]), int(found[2] or found[1])
+    return first <= last and first < int(response.headers.get("content-length", 0))
 
 
 def _same_page(request: Request, language: str) -> str:

@@ -1,8 +1,10 @@
 """Who reads an error: people get a page, programs the envelope."""
 
 import re
+from typing import Any
 
 import pytest
+from starlette.responses import Response
 
 from gateway.error_responses import ErrorResponses
 from mesh.chassis.errors import UnavailableError, UpstreamError
@@ -91,7 +93,12 @@ async def test_overload(world: World, language: str, text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         rendered = []
         render = ErrorResponses.__call__
-        patch.setattr(ErrorResponses, "__call__", lambda *of: rendered.append(of) or render(*of))
+
+        def counted(*request: Any) -> Response:
+            rendered.append(request)
+            return render(*request)
+
+        patch.setattr(ErrorResponses, "__call__", counted)
         limit = world.gateway.admission
         most = world.settings.gateway_requests_in_flight
         held = [limit.admit(0, always=True) for _ in range(most)]

@@ -89,6 +89,42 @@ async def test_part(world: World) -> None:
     assert 10 == len(answer.content)
 
 
+@pytest.mark.parametrize(
+    ("method", "header"),
+    [
+        ("GET", "bytes=abc"),
+        ("GET", "bytes=5-1"),
+        ("GET", "bytes="),
+        ("GET", "items=0-1"),
+        ("GET", "bytes"),
+        ("GET", "bytes=9999999-"),
+        ("HEAD", "bytes=0-9"),
+    ],
+)
+async def test_ignored_range(world: World, method: str, header: str) -> None:
+    """
+    A Range that is invalid, unknown, beyond the end or not of a GET is ignored.
+
+    Source: RFC 9110, sections 14.1.1, 14.2 and 15.5.17.
+    """
+    whole = await world.http.request(method, CSS)
+    answer = await world.http.request(method, CSS, headers={"range": header})
+    assert 200 == answer.status_code
+    assert whole.content == answer.content
+    assert whole.headers["content-length"] == answer.headers["content-length"]
+
+
+@pytest.mark.parametrize(
+    ("header", "length"), [("bytes=0-0", 1), ("Bytes=0-9", 10), ("bytes=1-", -1)]
+)
+async def test_range(world: World, header: str, length: int) -> None:
+    """A valid range of bytes is served."""
+    whole = await world.http.get(CSS)
+    answer = await world.http.get(CSS, headers={"range": header})
+    assert 206 == answer.status_code
+    assert (length if length > 0 else len(whole.content) - 1) == len(answer.content)
+
+
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "nonsense"])
 @pytest.mark.parametrize("path", ["/api/v1/auth/signup", "/signup"])
 async def test_compressed_request(world: World, path: str, coding: str) -> None:

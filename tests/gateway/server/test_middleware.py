@@ -45,6 +45,14 @@ async def test_headers(world: World, path: str) -> None:
     assert "server" not in answer.headers
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/static/amarre.css", "/notice", "/api/v1/me"])
+async def test_other_method(world: World, path: str) -> None:
+    """A method that a path does not have is 405 in the envelope, everywhere."""
+    answer = await world.http.post(path)
+    assert (405, "GET, HEAD") == (answer.status_code, answer.headers["allow"])
+    assert "method_not_allowed" == answer.json()["error"]["code"]
+
+
 async def test_no_hsts_over_http(world: World) -> None:
     """Over plain HTTP there is no Strict-Transport-Security header."""
     answer = await world.http.get("http://localhost:3000/")

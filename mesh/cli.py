@@ -98,7 +98,7 @@ def up(
     # The runner's processes are forked from this one, which imports gRPC now.
     os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     from mesh import topology
-    from mesh.local import runner
+    from mesh.local import folder_lock, runner
     from mesh.local.pki import certificate_authority
     from mesh.local.processes import envoy, fork_server, plan, supervisor
 
@@ -106,7 +106,7 @@ def up(
         DataFolderError,
         plan.PlanError,
         runner.PortsInUseError,
-        runner.AlreadyRunningError,
+        folder_lock.AlreadyRunningError,
         certificate_authority.CaError,
         supervisor.StartFailedError,
         envoy.EnvoyError,

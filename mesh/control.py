@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,25 +32,61 @@ class ControlError(Exception):
     """An action cannot be carried out; the message says why and what to do."""
 
 
+class ActionServer:
+    """Serves actions on a Unix socket to which only the current user can connect."""
+
+    def __init__(self, path: Path, actions: Mapping[str, Action], record: RecordAction) -> None:
+        self._path = path
+        self._actions = actions
+        self._record = record
+        self._server: asyncio.Server | None = None
+        self._bound: os.stat_result | None = None
+
+    async def listen(self) -> None:
+        """Create the socket; does nothing if it is in its place.
+
+        Raises:
+            OSError: It cannot be created.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if self._bound is not None and os.path.samestat(self._bound, self._path.stat()):
+                return
+        self.close()
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(self._path))
+        except OSError:
+            listener.close()
+            raise
+        finally:
+            os.umask(before)
+        self._bound = self._path.stat()
+        self._server = await asyncio.start_unix_server(
+            lambda reader, writer: _serve(reader, writer, self._actions, self._record),
+            sock=listener,
+            limit=_MOST_BYTES,
+        )
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        if self._server is not None:
+            self._server.close()
+
+
 @contextlib.asynccontextmanager
 async def serve_actions(
     path: Path, actions: Mapping[str, Action], record: RecordAction = lambda *_: None
-) -> AsyncIterator[None]:
+) -> AsyncIterator[ActionServer]:
     """Serve *actions* on the Unix socket *path* while the body runs.
 
-    Only the current user can connect. Each action is passed to *record* when it has ended.
+    Each action is passed to *record* when it has ended.
     """
-    before = os.umask(0o177)
+    server = ActionServer(path, actions, record)
+    await server.listen()
     try:
-        server = await asyncio.start_unix_server(
-            lambda reader, writer: _serve(reader, writer, actions, record),
-            path,
-            limit=_MOST_BYTES,
-        )
-    finally:
-        os.umask(before)
-    try:
-        yield
+        yield server
     finally:
         server.close()
 

@@ -90,8 +90,7 @@ class DataFolder:
             DataFolderError: The folder cannot be written.
         """
         try:
-            for folder in (self.data, self.logs, self.state, self.envoy, self.sockets):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.make_folders()
             if self.sockets.stat().st_uid != os.getuid():
                 raise DataFolderError(
                     f"{self.sockets} belongs to another user. Choose another --data DIR."
@@ -102,6 +101,15 @@ class DataFolder:
                 f"The data folder {self.data} cannot be written ({exc.strerror}). "
                 "Choose another with --data DIR or AMARRE_DATA."
             ) from exc
+
+    def make_folders(self) -> None:
+        """Create the folders that are missing.
+
+        Raises:
+            OSError: They cannot be created.
+        """
+        for folder in (self.data, self.logs, self.state, self.envoy, self.sockets):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _make_secrets(self) -> None:
         self.secret("x").parent.mkdir(exist_ok=True, mode=0o700)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from mesh.chassis.background import background, failing
 from mesh.chassis.telemetry import otlp
 from mesh.chassis.telemetry.logs import configure_logs
 from mesh.contract import policy
-from mesh.control import serve_actions
+from mesh.control import ActionServer, serve_actions
 from mesh.local import files
 from mesh.local.addresses import HOST
 from mesh.local.control.actions import ControlActions
 from mesh.local.data_folder import DataFolder, DataFolderError
+from mesh.local.folder_lock import FolderLock
 from mesh.local.pki.certificate_authority import CertificateAuthority, issue_all
 from mesh.local.processes import telemetry_variables
 from mesh.local.processes.fleet import Fleet
@@ -42,10 +43,6 @@ log = structlog.get_logger(NAME)
 
 class PortsInUseError(Exception):
     """Some ports are in use; the message says which, what they are for and what to do."""
-
-
-class AlreadyRunningError(Exception):
-    """A mesh runs from this data folder already."""
 
 
 class Runner:
@@ -70,6 +67,7 @@ class Runner:
             PlanError: The options ask for something that cannot be.
         """
         self.data_folder = data_folder
+        self._lock = FolderLock(data_folder.lock)
         self.plan = Plan(data_folder, options)
         self.monitoring = Monitoring(data_folder, self.plan)
         self.plan.units += self.monitoring.units()
@@ -91,7 +89,8 @@ class Runner:
             # Before anything is written, so that a failed start leaves nothing behind.
             self._check_ports()
         self.data_folder.prepare()
-        with self._locked():
+        self._lock.take()
+        with contextlib.closing(self._lock):
             self._check_ports()
             authority = CertificateAuthority.load_or_create(self.data_folder.ca)
             try:
@@ -107,18 +106,6 @@ class Runner:
                 for path in self._ready_files:
                     with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self.data_folder.lock.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
-                raise AlreadyRunningError(
-                    f"A mesh runs from {self.data_folder.data} already. Stop it with Ctrl-C where "
-                    "it runs, or start another one with --data DIR --port-base PORT."
-                ) from exc
-            yield
 
     def _check_ports(self) -> None:
         taken = [
@@ -163,9 +150,11 @@ class Runner:
     async def _serve(self, on_ready: Callable[[], None]) -> None:
         actions = self.actions
         async with (
-            serve_actions(self.data_folder.control, actions.by_name(), actions.audit_log.record),
+            serve_actions(
+                self.data_folder.control, actions.by_name(), actions.audit_log.record
+            ) as server,
             background("certificate renewal", actions.keep_certificates_fresh),
-            background("writing of pending files", self._retry),
+            background("writing of pending files", partial(self._retry, server)),
         ):
             self._changed()
             on_ready()
@@ -231,14 +220,19 @@ class Runner:
         else:
             self._unpublished = ""
 
-    async def _retry(self) -> None:
-        """Write files that could not be written before, for example because the disk was full."""
+    async def _retry(self, server: ActionServer) -> None:
+        """Create files that were removed, and write those that could not be written before, for
+        example because the disk was full.
+        """
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             self.fleet.proxies.retry()
             self.actions.audit_log.retry()
             if self._unpublished or not all(path.exists() for path in self._ready_files):
                 self._changed()
+            if self._lock.keep():
+                self.data_folder.make_folders()
+                await server.listen()
 
     @property
     def killed(self) -> bool:
@@ -250,6 +244,7 @@ class Runner:
         ready_file = f"The ready file cannot be written: {self._unpublished}"
         return [
             *([ready_file] if self._unpublished else []),
+            *([self._lock.problem] if self._lock.problem else []),
             *self.fleet.problems(),
             *self.actions.audit_log.problems(),
             *(f"The background task {name!r} fails and is restarted." for name in failing()),

@@ -41,7 +41,8 @@ class EnvoyConfig:
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 _write(folder, files(policy.load(), proxy, self.endpoints, self.traffic))
-                _socket_folder(proxy)
+                for socket in _socket_folder(proxy).glob("*.sock"):
+                    socket.unlink()
             except OSError as exc:
                 raise envoy.EnvoyError(
                     f"The files of {proxy.name} cannot be written: {exc}"
@@ -49,6 +50,15 @@ class EnvoyConfig:
             folders.append(folder)
             self._running[proxy.folder] = proxy
         await asyncio.gather(*(envoy.validate(folder) for folder in folders))
+
+    def restore(self, proxy: Proxy) -> None:
+        """Write the files of *proxy* that were removed, before it or its process starts again.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        _write(Path(proxy.folder), files(policy.load(), proxy, self.endpoints, self.traffic))
+        _socket_folder(proxy)
 
     def remove(self, proxy: Proxy) -> None:
         """Remove *proxy* and its files."""
@@ -92,10 +102,9 @@ def _write(folder: Path, texts: Files) -> None:
         write_changed(folder / name, text)
 
 
-def _socket_folder(proxy: Proxy) -> None:
-    """Create the folder of the sockets that a process shares only with its Envoy."""
+def _socket_folder(proxy: Proxy) -> Path:
+    """Create and return the folder of the sockets that a process shares only with its Envoy."""
     folder = Path(proxy.egress.removeprefix("unix:")).parent
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    for socket in folder.glob("*.sock"):
-        socket.unlink()
+    return folder

@@ -3,11 +3,9 @@ The instances of a running mesh, each a process with its Envoy: start, replaceme
 """
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-
-import structlog
+from functools import partial
 
 from mesh.contract import policy
 from mesh.local.processes import envoy, handover
@@ -21,17 +19,9 @@ from mesh.local.processes.supervisor import Child, StartFailedError, Supervisor
 from mesh.render.envoy import Proxy
 from mesh.topology import Kind, Process, clients_of
 
-log = structlog.get_logger("fleet")
-
 COMPLETE_SECONDS = 20.0
-QUIET_SECONDS = 3.0
-"""How long calls in flight may continue before their process is asked to end them."""
-IDLE_SECONDS = 8.0
-"""How long idle connections of browsers may stay open before they are closed."""
 _POLL_SECONDS = 0.03
 _SUCCESSOR = "~"
-_CALLS = "^http[.](inbound|edge_https?)[.]downstream_rq_active$"
-_CONNECTIONS = "^http[.]edge_https?[.]downstream_cx_active$"
 _KEYS_FETCHED = "jwks_fetch_success"
 
 
@@ -255,7 +245,7 @@ class Fleet:
         client sends another call to a stopped process. Long-lived streams are ended by their
         process, through its proxy.
         """
-        quiet = [await _drain(unit.proxy) for unit in units if unit.proxy is not None]
+        quiet = [await handover.drain(unit.proxy) for unit in units if unit.proxy is not None]
         await self._stop_one(units[::-1] if all(quiet) else units)
 
     async def _stop_one(self, units: Sequence[Unit]) -> None:
@@ -285,7 +275,19 @@ class Fleet:
             logs=self.logs,
             forks=self.forks,
             ready=probe(unit, data_folder.certs),
+            restore=partial(self.restore, unit.name),
         )
+
+    def restore(self, name: str) -> None:
+        """Create the files of the instance *name* that were removed while it was running.
+
+        Raises:
+            OSError: They cannot be created.
+        """
+        self.plan.addresses.data_folder.make_folders()
+        for unit in self._units_of(name):
+            if unit.proxy is not None:
+                self.proxies.restore(unit.proxy)
 
     async def _complete(self, unit: Unit) -> None:
         """Wait until a proxy has Auth's keys and reaches every service that it may call."""
@@ -326,27 +328,3 @@ def ports_of(proxy: Proxy) -> list[int]:
     edge = (proxy.edge.http, proxy.edge.https) if proxy.edge else ()
     places = [place for place in (proxy.inbound, *edge) if place and not place.startswith("unix:")]
     return [int(place.rpartition(":")[2]) for place in places]
-
-
-async def _drain(proxy: Proxy) -> bool:
-    """Make *proxy* stop accepting connections and ask its clients to disconnect.
-
-    Returns:
-        Whether no call is in flight any more; long-lived streams may outlast the wait.
-    """
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(EnvoyError):
-        async with Admin(proxy.admin) as admin:
-            await admin.post("/drain_listeners?graceful&skip_exit")
-            await asyncio.sleep(envoy.DRAIN_SECONDS + 0.5)
-            # A browser may send another request on an idle connection just when it is
-            # closed; so wait for the connections of the edge.
-            wanted = _CALLS if proxy.edge is None else _CONNECTIONS
-            quiet_by = loop.time() + (QUIET_SECONDS if proxy.edge is None else IDLE_SECONDS)
-            while loop.time() < quiet_by:
-                if not any((await admin.counters(wanted)).values()):
-                    return True
-                await asyncio.sleep(_POLL_SECONDS)
-            return not any((await admin.counters(_CALLS)).values())
-    log.info("streams outlast the drain", proxy=proxy.name)
-    return False

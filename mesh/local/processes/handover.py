@@ -1,4 +1,4 @@
-"""Hand over a listening port to a successor process without resetting connections.
+"""Hand over a listening port to a successor process without resetting connections, and drain.
 
 Both listen on the port with SO_REUSEPORT, and the kernel distributes new connections between them.
 When the old one stops listening, the connections in its accept queue are reset (unless the
@@ -20,6 +20,10 @@ from pathlib import Path
 
 import structlog
 
+from mesh.local.processes import envoy
+from mesh.local.processes.envoy import Admin, EnvoyError
+from mesh.render.envoy import Proxy
+
 log = structlog.get_logger("handover")
 
 _PIDFD_GETFD = 438
@@ -28,6 +32,12 @@ _RETURN_CONSTANT = 0x06
 """BPF_RET | BPF_K: the program's result, the index of a socket in the group."""
 _QUEUE_OFFSET = 24
 """``tcpi_unacked``, which for a listening socket is the length of its accept queue."""
+QUIET_SECONDS = 3.0
+"""How long calls in flight may continue before their process is asked to end them."""
+IDLE_SECONDS = 8.0
+"""How long idle connections of browsers may stay open before they are closed."""
+_CALLS = "^http[.](inbound|edge_https?)[.]downstream_rq_active$"
+_CONNECTIONS = "^http[.]edge_https?[.]downstream_cx_active$"
 _EMPTY_SECONDS = 5.0
 _HANDSHAKE_SECONDS = 0.2
 """How long handshakes started on the old socket may take to reach its accept queue."""
@@ -71,6 +81,30 @@ def stop_redirecting(pid: int, ports: Iterable[int]) -> None:
             # Fails if no program is attached.
             with contextlib.suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, _DETACH_BPF, 0)
+
+
+async def drain(proxy: Proxy) -> bool:
+    """Make *proxy* stop accepting connections and ask its clients to disconnect.
+
+    Returns:
+        Whether no call is in flight any more; long-lived streams may outlast the wait.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(EnvoyError):
+        async with Admin(proxy.admin) as admin:
+            await admin.post("/drain_listeners?graceful&skip_exit")
+            await asyncio.sleep(envoy.DRAIN_SECONDS + 0.5)
+            # A browser may send another request on an idle connection just when it is
+            # closed; so wait for the connections of the edge.
+            wanted = _CALLS if proxy.edge is None else _CONNECTIONS
+            quiet_by = loop.time() + (QUIET_SECONDS if proxy.edge is None else IDLE_SECONDS)
+            while loop.time() < quiet_by:
+                if not any((await admin.counters(wanted)).values()):
+                    return True
+                await asyncio.sleep(_POLL_SECONDS)
+            return not any((await admin.counters(_CALLS)).values())
+    log.info("streams outlast the drain", proxy=proxy.name)
+    return False
 
 
 @contextlib.contextmanager

@@ -57,6 +57,8 @@ class Child:
     log_file: Path
     logs: LogFiles = field(repr=False)
     ready: Callable[[], Awaitable[bool]]
+    restore: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Creates removed files that the process needs, before it is restarted."""
     drain_seconds: float = 10.0
     forks: ForkServer | None = field(default=None, repr=False)
     """Starts ``python -m MODULE`` commands; None: they are executed like other programs."""
@@ -290,6 +292,7 @@ class Supervisor:
 
     async def _restart(self, child: Child) -> None:
         child.restarts += 1
+        child.restore()
         await child.start()
         try:
             await child.wait_ready(_RESTART_SECONDS)

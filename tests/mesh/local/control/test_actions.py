@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mesh import topology
+from mesh import control, topology
 from mesh.control import ControlError, Progress, serve_actions
 from mesh.local.control.actions import ControlActions
 from mesh.local.control.client import send_action
@@ -69,6 +69,23 @@ async def test_control(tmp_path: Path) -> None:
 
     assert "hello Ada" == answer
     assert ["thinking", "thinking"] == progress
+    assert 0o600 == mode
+
+
+async def test_removed_socket(tmp_path: Path) -> None:
+    """A control socket that was removed or replaced is created again, for the same user only."""
+    path = tmp_path / "control.sock"
+
+    async def greet(asked: dict[str, Any], tell: Progress) -> str:
+        return "hello"
+
+    async with serve_actions(path, {"greet": greet}) as server:
+        for spoil in (lambda: None, path.unlink, lambda: path.rename(tmp_path / "moved")):
+            spoil()
+            await server.listen()
+            assert "hello" == await control.send_action(path, "greet", by="Ada")
+        mode = path.stat().st_mode & 0o777
+
     assert 0o600 == mode
 
 

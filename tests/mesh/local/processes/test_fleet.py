@@ -1,6 +1,7 @@
 """The instances of a mesh: what they wait for, and how they are replaced."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,28 @@ async def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     fleet = Fleet(Plan(DataFolder(tmp_path), Options(direct=True)), lambda: None)
     yield fleet
     await fleet.stop()
+
+
+def test_removed_files_are_created_again(tmp_path: Path) -> None:
+    """Before a restart, the folders and proxy files that were removed exist again; sockets stay."""
+    data_folder = DataFolder(tmp_path / "data")
+    data_folder.prepare()
+    fleet = Fleet(Plan(data_folder, Options()), lambda: None)
+    fleet.units = {unit.name: unit for unit in fleet.plan.units}
+    folder = data_folder.sockets / "survey"
+    fleet.restore("survey")
+    (folder / "app.sock").touch()
+    shutil.rmtree(data_folder.envoy)
+    fleet.restore("survey-envoy")
+    assert (folder / "app.sock").exists()
+    assert list(data_folder.envoy.glob("survey-envoy.*/envoy.yaml"))
+
+    shutil.rmtree(data_folder.data)
+    fleet.restore("survey")
+
+    assert folder.is_dir()
+    assert data_folder.state.is_dir()
+    fleet.logs.close()
 
 
 async def test_instances_of_a_service_change_one_after_another(fleet: Fleet) -> None:

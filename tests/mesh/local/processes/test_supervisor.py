@@ -132,11 +132,17 @@ async def restarted(one: Child, first: int) -> None:
 
 
 async def test_removed_log_folder_does_not_end_supervision(tmp_path: Path) -> None:
-    """A process that dies after `rm -r logs` is restarted, and its log is written again."""
+    """
+    A process that dies after `rm -r logs` is restarted, and its log is written again; before the
+    restart, other removed files can be restored.
+    """
     supervisor = Supervisor(lambda: None)
     one = child(tmp_path, "print('here', flush=True);" + LIVES)
     one.log_file = tmp_path / "logs" / "one.log"
+    restored: list[bool] = []
+    one.restore = lambda: restored.append(one.pid == 0)
     await supervisor.start([one])
+    assert not restored
     first = one.pid
     shutil.rmtree(one.log_file.parent)
     os.kill(first, signal.SIGKILL)
@@ -145,6 +151,7 @@ async def test_removed_log_folder_does_not_end_supervision(tmp_path: Path) -> No
     async with asyncio.timeout(10):
         while not one.log_file.exists():
             await asyncio.sleep(0.02)
+    assert [True] == restored
     await supervisor.stop([])
 
 

@@ -89,6 +89,8 @@ QUERIES = frozenset({"url_query", "http_query", "url_fragment", "http_request_qu
 """Attributes that hold a bare query string; redacted like the query of a URL."""
 _PLAIN = {"title", "url", "steps", "fields", "data", "device", "filename"}
 """Field names so common that an attribute of that name does not imply personal data."""
+_BARE = {"name"}
+"""Field names that imply personal data only in a namespace of ours: labels of many libraries."""
 _OURS = {"amarre", "request", "response", "user", *policy.SERVICES}
 """The namespaces in which attributes may be named after contract fields."""
 
@@ -117,7 +119,7 @@ def is_personal(key: str) -> bool:
     if key.lower() in _PERSONS or joined in QUERIES or joined.endswith(PERSONAL_ENDINGS):
         return True
     # service.name is not a person's name: contract fields do not apply to OpenTelemetry namespaces.
-    ours = not prefix or prefix.lower().partition(".")[0] in _OURS
+    ours = prefix.lower().partition(".")[0] in _OURS if prefix else joined not in _BARE
     return ours and "_".join(words_of(name)) in _of_contracts()
 
 
@@ -134,7 +136,7 @@ def words_of(name: str) -> list[str]:
 
 def personal_names() -> frozenset[str]:
     """Return the exact names of what is personal: contract fields and standard attributes."""
-    return _of_contracts() | _PERSONS
+    return _of_contracts() - _BARE | _PERSONS
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from mesh.console import naming
 from mesh.console.clock import Now
-from mesh.console.intake import otlp_attributes, otlp_points, otlp_sender
+from mesh.console.intake import otlp_attributes, otlp_points, otlp_sender, series_labels
 from mesh.console.intake.otlp_attributes import Attributes, to_json
 from mesh.console.intake.otlp_sender import Sender
 from mesh.console.store.intake_counters import REASONS, IntakeCounters
@@ -254,11 +254,12 @@ class Decoder:
             found = otlp_points.measured(kind, point)
         except otlp_points.BadPointError as exc:
             raise RejectedError(str(exc)) from exc
-        attributes = self._attributes(_bytes(point.attributes), "metrics", service)
+        pairs = list(_bytes(point.attributes))
+        attributes = self._attributes(pairs, "metrics", service)
         return Point(
             process=sender.process,
             name=_name(metric.name),
-            labels=to_json(dict(sorted(attributes.values.items()))),
+            labels=series_labels.of_point(pairs, attributes),
             at=at,
             value=found.value,
             total=found.total,

@@ -6,7 +6,6 @@ across restarts; other metrics are stored as read.
 """
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,9 +19,9 @@ from prometheus_client.samples import Sample
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console import histograms
+from mesh.console.intake import series_labels
 from mesh.console.naming import NO_ROUTE, PROBE_PATHS
 from mesh.console.store.rows import Point
-from mesh.contract import redaction
 
 RPC_SECONDS = emitted.RPC_CLIENT_DURATION
 """The client's view: includes calls that a proxy ended or that reached no server."""
@@ -206,18 +205,17 @@ def _points(family: Metric, process: str, at: int) -> Iterator[Point]:
             continue
         known = dict(sample.labels)
         bound = known.pop("le", "") if suffix == "_bucket" else ""
-        kept = redaction.value("", known)
-        labels = json.dumps(kept, separators=(",", ":"), sort_keys=True)
+        kept = series_labels.of_sample(known)
         if bound:
-            buckets.setdefault(labels, {})[float(bound)] = sample.value
+            buckets.setdefault(kept, {})[float(bound)] = sample.value
         else:
-            grouped.setdefault(labels, {})[suffix] = sample.value
-    for labels, values in grouped.items():
+            grouped.setdefault(kept, {})[suffix] = sample.value
+    for kept, values in grouped.items():
         value, total = values.get("_count" if histogram else "", 0.0), values.get("_sum", 0.0)
         # NaN means that the process has no current value: a gap.
         if math.isfinite(value) and math.isfinite(total):
-            found = _buckets(buckets.get(labels, {}), value)
-            yield Point(process, family.name, labels, at, value, total, found, family.type)
+            found = _buckets(buckets.get(kept, {}), value)
+            yield Point(process, family.name, kept, at, value, total, found, family.type)
 
 
 def _buckets(cumulative: Mapping[float, float], count: float) -> str:

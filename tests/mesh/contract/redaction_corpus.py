@@ -205,6 +205,7 @@ HARMLESS_VALUES: tuple[tuple[str, Any], ...] = (
     ("secret", False),
     ("service.name", "auth"),
     ("db.name", "surveys"),
+    ("name", "orders"),
     ("rpc.method", "ListRequests"),
     ("key", "value"),
     ("cache.key", "requests:42"),

@@ -245,6 +245,7 @@ class TestRedaction:
             ("email", "planted"),
             ("auth.user_token", "planted"),
             ("request.email", "planted"),
+            ("request.name", "planted"),
             ("peer.address", "planted"),
             ("user_agent", "planted"),
             ("client_address", "planted"),

@@ -127,3 +127,31 @@ async def test_comma(running: Running) -> None:
 
     (found,) = (await running.get("series"))["items"]
     assert (["shop:a,b"], ["counter, delta", "gauge"]) == (found["processes"], found["kinds"])
+
+
+ALIKE: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "personal": ({"user__email": "a@example.org"}, {"user__email": "b@example.org"}),
+    "credential": ({"api_key": "one"}, {"api_key": "two"}),
+    "part of a value": ({"path": "/x?user=1"}, {"path": "/x?user=2"}),
+    "long value": ({"path": f"{'x' * 3000}1"}, {"path": f"{'x' * 3000}2"}),
+    "too many": (
+        {f"k{n:03}": "1" for n in range(120)},
+        {f"k{n:03}": "1" if n < 119 else "2" for n in range(120)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE.values(), ids=ALIKE)
+def test_redacted_labels(kept: Kept, one: dict[str, str], other: dict[str, str]) -> None:
+    """
+    Points whose labels differ only in what is redacted or left out are different series.
+
+    Source: OpenTelemetry metrics data model, Single-Writer: a series has all its attributes.
+    """
+    for labels in (one, one, other):
+        kept.take("metrics", gauge({"name": "shop"}, **labels))
+
+    found = kept.rows("SELECT labels, count(*) FROM series JOIN points ON series = id GROUP BY id")
+    assert [2, 1] == [count for _, count in found]
+    assert "example.org" not in str(found)
+    assert "user=1" not in str(found)

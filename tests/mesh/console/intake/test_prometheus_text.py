@@ -53,3 +53,17 @@ class TestExposition:
         assert Tally(2, 1.0, {"1": 1, "+Inf": 2}) == after.since(before)
         assert before == before.since(after)
         assert after == after.since(None)
+
+    def test_redacted_labels(self) -> None:
+        """
+        Samples whose labels differ only in what is redacted are different series.
+        """
+        text = (
+            "# TYPE amarre_sent counter\n"
+            + "".join(f'amarre_sent_total{{email="{one}@example.org"}} 1\n' for one in "ab")
+            + "# EOF\n"
+        )
+        points = prometheus_text.read(text, process="x", at=0).points
+
+        assert 2 == len({point.labels for point in points})
+        assert "example.org" not in str(points)

@@ -16,6 +16,8 @@ from gateway.sessions.cache import Session
 from mesh.chassis.errors import MeshError
 from mesh.chassis.interceptors.validation import validate
 
+MOST_PAGES = 20
+"""Limit of the pages of a list that are shown; far above what one person has."""
 USER_FIELD = "user"
 """Form field with the id of the user whom the page shows, from ``layout/user_field.html``."""
 
@@ -57,6 +59,22 @@ class PageHandlers:
         validate(message)
         stub = self.api.clients.stubs[service]
         return await getattr(stub, rpc)(message, metadata=session.metadata if session else ())
+
+    async def list_all(
+        self, service: str, rpc: str, message: Any, session: Session
+    ) -> tuple[list[Any], bool]:
+        """Return the items of all pages of a list, and whether there are more than is shown.
+
+        The items are in the first field of each response.
+        """
+        items: list[Any] = []
+        for _ in range(MOST_PAGES):
+            reply = await self.call(service, rpc, message, session)
+            items.extend(getattr(reply, reply.DESCRIPTOR.fields[0].name))
+            if not reply.next_page_token:
+                return items, False
+            message.page_token = reply.next_page_token
+        return items, True
 
     async def ask_auth(self, request: Request, rpc: str, message: Message) -> Any:
         """Call Auth on behalf of the visitor; None when the call fails."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -17,11 +16,10 @@ from gateway.pages.handlers import PageHandlers, expected_error, redirect
 from gateway.pages.page import form
 from gateway.rest.transcode import open_session
 from gateway.sessions import cookies
-from gateway.sessions.cache import Session
 from mesh.chassis.errors import MeshError
 
-_MOST_PAGES = 20
-"""Limit of the pages of requests that are shown; far above what one person has."""
+_DEVICES_PER_CALL = 200
+"""The largest page of ListSessions."""
 NOTICE_VERSION = "2026-01"
 """Version of the privacy notice in ``templates/notice.html``."""
 _SIGNED_IN = "signed_in"
@@ -128,8 +126,11 @@ class Views(PageHandlers):
             return self._not_verified(request, expected_error(exc))
         outage = None
         listed: list[Card] = []
+        more = False
         try:
-            listed = [card(one) async for one in self._requests(session)]
+            message = survey_service_pb2.ListRequestsRequest()
+            found, more = await self.list_all("survey", "ListRequests", message, session)
+            listed = [card(one) for one in found]
         except Exception as exc:
             outage = expected_error(exc)
             if outage.contract.name == "SECOND_FACTOR_REQUIRED":
@@ -152,6 +153,7 @@ class Views(PageHandlers):
             tab=tab,
             groups=groups,
             listed=listed,
+            more=more,
             outage=outage,
             problem=problem,
             why=why,
@@ -160,17 +162,6 @@ class Views(PageHandlers):
             notice_version=NOTICE_VERSION,
             key=secrets.token_hex(16),
         )
-
-    async def _requests(self, session: Session) -> AsyncIterator[Any]:
-        """Yield the visitor's requests, page by page."""
-        message = survey_service_pb2.ListRequestsRequest()
-        for _ in range(_MOST_PAGES):
-            reply = await self.call("survey", "ListRequests", message, session)
-            for request in reply.requests:
-                yield request
-            if not reply.next_page_token:
-                return
-            message.page_token = reply.next_page_token
 
     def _not_verified(self, request: Request, error: MeshError) -> Response:
         if error.contract.name == "UNAUTHENTICATED":
@@ -182,14 +173,24 @@ class Views(PageHandlers):
 
     async def _account(self, request: Request) -> dict[str, Any]:
         """Return the user's devices and passkeys; None for what is unavailable."""
-        devices, passkeys = await asyncio.gather(
-            self.ask_auth(request, "ListSessions", pb.ListSessionsRequest()),
+        (devices, more_devices), passkeys = await asyncio.gather(
+            self._devices(request),
             self.ask_auth(request, "ListPasskeys", pb.ListPasskeysRequest()),
         )
         return {
-            "devices": devices and devices.sessions,
+            "devices": devices,
+            "more_devices": more_devices,
             "passkeys": passkeys and passkeys.passkeys,
         }
+
+    async def _devices(self, request: Request) -> tuple[list[Any] | None, bool]:
+        message = pb.ListSessionsRequest(page_size=_DEVICES_PER_CALL)
+        try:
+            session = await self.session(request, "auth")
+            return await self.list_all("auth", "ListSessions", message, session)
+        except Exception as exc:
+            expected_error(exc)
+            return None, False
 
 
 def _tab(request: Request, groups: dict[str, list[Card]]) -> str:

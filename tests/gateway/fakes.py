@@ -71,6 +71,8 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
         """Responses of WatchRevocations; None ends the stream."""
         self._key = key
         self.next_secret = "f" * 43
+        self.open_sessions = 2
+        """Number of sessions that are listed."""
         self.creating_for = "ada"
         """Id of the user for whom passkeys are created."""
 
@@ -161,11 +163,14 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def ListSessions(self, request: Any, context: Any) -> Any:
         self.does.take("ListSessions", request)
-        response = auth_service_pb2.ListSessionsResponse()
-        for number, current in enumerate((True, False)):
+        first = int(request.page_token or 0)
+        last = min(first + (request.page_size or 50), self.open_sessions)
+        token = str(last) if last < self.open_sessions else ""
+        response = auth_service_pb2.ListSessionsResponse(next_page_token=token)
+        for number in range(first, last):
             session = response.sessions.add(
-                id=f"00000000-0000-4000-8000-00000000000{number}",
-                current=current,
+                id=f"00000000-0000-4000-8000-{number:012}",
+                current=number == 0,
                 device="Firefox on Linux",
             )
             session.create_time.GetCurrentTime()

@@ -145,6 +145,15 @@ class TestAccount:
         assert 1 == page.count('aria-label="Sign out Firefox on Linux"')
         assert "<strong>Firefox sous Linux" in await get(world, "/?tab=account&lang=fr")
 
+    @pytest.mark.parametrize(("count", "shown"), [(121, 121), (4000, 4000), (4001, 4000)])
+    async def test_many_devices(self, world: World, count: int, shown: int) -> None:
+        """Every device is listed, or else the page says that it shows only the newest."""
+        world.sign_in()
+        world.auth.open_sessions = count
+        page = await get(world, "/?tab=account")
+        assert shown == page.count("<strong>Firefox on Linux")
+        assert (count > shown) is ("Only your 4000 newest sessions are shown" in page)
+
     async def test_end_of_another_device(self, world: World) -> None:
         """The button of another device ends its session and returns to the account."""
         world.sign_in()

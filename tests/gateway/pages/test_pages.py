@@ -167,6 +167,18 @@ class TestRequests:
         assert "tab=follow" in page
         assert "Finished" in page
 
+    @pytest.mark.parametrize(("pages", "more"), [(20, False), (21, True)])
+    async def test_many_requests(self, world: World, pages: int, more: bool) -> None:
+        """Every request is listed, or else the page says that it shows only the newest."""
+        world.sign_in()
+        tokens = ["", *(f"page-{n}" for n in range(1, pages)), ""]
+        world.survey.pages = {
+            token: ([str(n)], tokens[n + 1]) for n, token in enumerate(tokens[:-1])
+        }
+        page = await get(world, "/")
+        assert 20 == page.count('<article class="card')
+        assert more is ("Only your 20 newest requests are shown" in page)
+
     async def test_create(self, world: World) -> None:
         """The form creates a request with consent, the notice that was shown, and a key."""
         world.sign_in()

@@ -224,7 +224,9 @@ def _services(mesh: Mesh, workloads: Sequence[Workload]) -> list[str]:
     contracts = {service.name for service in mesh.services}
     processes = {w.name for w in workloads if w.is_grpc}
     faults = [f"the contract of {n!r} has no process" for n in sorted(contracts - processes)]
-    faults += [f"process {n!r} speaks gRPC without contract" for n in sorted(processes - contracts)]
+    faults += [
+        f"process {n!r} serves gRPC, but has no contract" for n in sorted(processes - contracts)
+    ]
     known = {w.name for w in workloads} | {*ACCOUNTS, "*"}
     faults += [
         f"{method.source} lets {caller!r} call, but no process has that identity"

@@ -37,7 +37,8 @@ async def export(
         rows += batch
         if len(rows) > MAX_ROWS:
             raise InvalidRequestError(
-                f"A workbook holds at most {MAX_ROWS:,} requests. Use CSV, or limit it with since.",
+                f"A workbook contains at most {MAX_ROWS:,} requests. Use CSV, or "
+                "limit it with since.",
                 violations=[
                     Violation("format", "must be csv or json above this limit", "workbook")
                 ],

@@ -23,7 +23,7 @@ class UnsafeValueError(MeshError):
     """A value has characters that are not allowed in filter logic."""
 
     def __init__(self, variable: str) -> None:
-        super().__init__(f"A value for {variable!r} has characters that no id of ours contains.")
+        super().__init__(f"A value for {variable!r} has characters that are not allowed in ids.")
 
 
 def is_one_of(variable: str, values: Sequence[str]) -> str:

@@ -192,6 +192,6 @@ def well_again(hospital: Hospital) -> None:
     hospital.amarre("fault", "clear")
 
     wait_for("the end of the page", lambda: hospital.pages("resolved"))
-    (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[over] {ALERT}"))
+    (mail, *_) = wait_for("the mail", lambda: hospital.mails(f"[resolved] {ALERT}"))
 
-    assert ", over at " in mail["text"]
+    assert ", resolved at " in mail["text"]

@@ -131,7 +131,8 @@ def examine(context: str) -> list[Finding]:
             cluster,
             "Prometheus Operator",
             "podmonitors.monitoring.coreos.com",
-            "Install Prometheus Operator for components/monitoring; without it nothing is scraped.",
+            "Install Prometheus Operator for components/monitoring; without it, metrics are not "
+            "scraped.",
             needed=False,
         ),
         _adapter(cluster),

@@ -46,18 +46,18 @@ def live_files(mesh: Mesh, proxy: Proxy, endpoints: Endpoints, traffic: Traffic)
     callees = callees_of(mesh, proxy)
     found = {
         "routes/egress.yaml": document(
-            f"How {proxy.workload} reaches other services: deadlines, retries, canaries.",
+            f"Outbound routes of {proxy.workload}: deadlines, retries, canaries.",
             routes.egress(callees, traffic),
         )
     }
     if proxy.inbound:
         found["routes/inbound.yaml"] = document(
-            f"How callers reach {proxy.workload}: deadlines and faults.",
+            f"Inbound routes of {proxy.workload}: deadlines and faults.",
             routes.inbound(mesh.service(proxy.workload), traffic),
         )
     if callees:
         found[str(clusters.CALLEES)] = document(
-            f"Where the services that {proxy.workload} calls are, and their limits.",
+            f"Endpoints and limits of the services that {proxy.workload} calls.",
             clusters.callees(proxy, callees, endpoints),
         )
     return found

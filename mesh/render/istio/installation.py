@@ -14,8 +14,8 @@ def files() -> dict[str, str]:
     """Return the values file."""
     return {
         "istiod-values.yaml": text(
-            "What holds for the whole mesh and has no resource of its own: values of Istio's chart "
-            "istiod.\nhelm install istiod istio/istiod -n istio-system -f istiod-values.yaml",
+            "Settings of the whole mesh that have no resource: values of Istio's chart istiod.\n"
+            "helm install istiod istio/istiod -n istio-system -f istiod-values.yaml",
             {
                 "pilot": {
                     "env": {

@@ -85,8 +85,8 @@ def _site(deployed: Deployment) -> Files:
     files = Files()
     files.add(
         "kustomization.yaml",
-        "Writes the values of a ConfigMap `site` wherever they belong. The ConfigMap is the "
-        "overlay's, marked as local, and not applied itself.",
+        "Copies the values of the ConfigMap `site` to every resource that needs them. The overlay "
+        "provides it, marked as local: it is not applied itself.",
         kustomization(component=True, replacements=replacements),
     )
     return files

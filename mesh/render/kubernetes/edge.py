@@ -179,8 +179,8 @@ def _certificate(files: Files) -> None:
     }
     files.add(
         "cluster-issuer-amarre.yaml",
-        "An ACME authority; universities put that of their national network here (for instance "
-        "GEANT TCS).",
+        "The ACME authority; universities can use that of their national network, such as GEANT "
+        "TCS.",
         resource(
             "cert-manager.io/v1 ClusterIssuer",
             "amarre",

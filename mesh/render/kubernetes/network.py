@@ -42,8 +42,7 @@ def add(files: Files, deployed: Deployment) -> None:
 def _deny(files: Files, namespace: str) -> None:
     files.add(
         f"network-policy-{namespace}.yaml",
-        f"Denies every packet from and to pods of {namespace}; the permissions are files of their "
-        "own.",
+        f"Denies every packet from and to pods of {namespace}; permissions are in separate files.",
         resource(
             NETWORK_POLICY,
             "deny-by-default",
@@ -122,7 +121,7 @@ def _workload(files: Files, deployed: Deployment, workload: Workload) -> None:
     files.add(
         f"network-policy-{workload.name}.yaml",
         f"Lets callers of the contract reach {workload.name}, and {workload.name} what it calls "
-        "and needs. Names of hosts are the business of ../../../istio/base/sidecar-"
+        "and needs. Host names are restricted in ../../../istio/base/sidecar-"
         f"{workload.name}.yaml.",
         _policy(workload.name, workload.namespace, ingress, egress),
     )

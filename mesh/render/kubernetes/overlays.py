@@ -66,8 +66,8 @@ def _files(overlay: Overlay, deployed: Deployment) -> Files:
     files = Files()
     files.add(
         "site.yaml",
-        "The values of this site; kustomize writes each wherever it belongs. To upgrade, change "
-        "the\nversion and apply the overlay again.",
+        "The values of this site; kustomize copies each to every resource that needs it. To "
+        "upgrade,\nchange the version and apply the overlay again.",
         resource(
             "v1 ConfigMap",
             SITE_VALUES,

@@ -19,7 +19,7 @@ STEPS = (10, 25, 50)
 STEP_SECONDS = 120
 PROMETHEUS = f"http://prometheus-operated.{MONITORING}.svc.cluster.local:9090"
 LEAST_CALLS = 20
-"""Minimum number of calls for a verdict; with fewer, the canary waits."""
+"""Minimum number of calls for an analysis; with fewer, the canary waits."""
 _CALLS = f"{names.RPC_SERVER_DURATION}_count"
 _BUCKETS = f"{names.RPC_SERVER_DURATION}_bucket"
 _FAULTS = "|".join(sorted(names.FAULT_CODES))
@@ -35,7 +35,8 @@ def component(deployed: Deployment) -> Files:
         files.add(
             f"rollout-{workload.name}.yaml",
             f"Gives a new {workload.name} {', '.join(map(str, STEPS))} and 100 % of the calls, and "
-            "takes them back at the first bad verdict. The routes keep what the contract says.",
+            "returns them at the first\nfailed analysis. Timeouts and retries of its routes do not "
+            "change.",
             resource(
                 ROLLOUT,
                 workload.name,
@@ -45,7 +46,7 @@ def component(deployed: Deployment) -> Files:
         )
         files.add(
             f"analysis-template-{workload.name}.yaml",
-            f"The verdict over a new {workload.name}. Mirrors policy.objective:\n"
+            f"Analyses a new {workload.name}. Mirrors policy.objective:\n"
             + "\n".join(f"  {m.name}: {_promise(m)} ({m.source})" for m in _judged(service)),
             resource(ANALYSIS, workload.name, workload.namespace, spec=_analysis(service)),
         )

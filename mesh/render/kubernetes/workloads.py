@@ -332,7 +332,7 @@ def _autoscaler(files: Files, deployed: Deployment, workload: Workload) -> None:
         why = f"\nMirrors max_concurrent_requests {limit}; the metric needs prometheus-adapter."
     files.add(
         f"horizontal-pod-autoscaler-{workload.name}.yaml",
-        f"Adds replicas of {workload.name} before they are full.{why}",
+        f"Adds replicas of {workload.name} before they reach their limits.{why}",
         resource(
             "autoscaling/v2 HorizontalPodAutoscaler",
             workload.name,

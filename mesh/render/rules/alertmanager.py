@@ -232,7 +232,7 @@ def texts() -> str:
     return """\
 {{/* Message templates. Rendered by `amarre render alertmanager`. */}}
 {{ define "amarre.subject" -}}
-[{{ if eq .Status "firing" }}{{ .CommonLabels.severity }}{{ else }}over{{ end }}] \
+[{{ if eq .Status "firing" }}{{ .CommonLabels.severity }}{{ else }}resolved{{ end }}] \
 {{ .GroupLabels.alertname }}{{ with .GroupLabels.service }} {{ . }}{{ end }}\
 {{ with .GroupLabels.workload }} {{ . }}{{ end }}
 {{- end }}
@@ -240,7 +240,7 @@ def texts() -> str:
 {{ range .Alerts }}{{ .Annotations.summary }}
 {{ .Annotations.description }}
 Firing since {{ .StartsAt.Format "2006-01-02 15:04:05 MST" }}\
-{{ if eq .Status "resolved" }}, over at {{ .EndsAt.Format "15:04:05 MST" }}{{ end }}.
+{{ if eq .Status "resolved" }}, resolved at {{ .EndsAt.Format "15:04:05 MST" }}{{ end }}.
 What to do: {{ .Annotations.runbook_url }}
 
 {{ end }}

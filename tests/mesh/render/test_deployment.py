@@ -82,5 +82,5 @@ def test_process_without_contract() -> None:
     """
     A gRPC process without a contract is rejected.
     """
-    with pytest.raises(RenderError, match="process 'survey' speaks gRPC without contract"):
+    with pytest.raises(RenderError, match="process 'survey' serves gRPC, but has no contract"):
         deployment.load(Mesh(MESH.services[:2]))

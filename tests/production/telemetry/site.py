@@ -262,7 +262,7 @@ class Site:
 
     def mailed(self) -> set[str]:
         """Return the names of the alerts of which a mail told that they fire."""
-        return {s.split()[1] for s in self.subjects() if not s.startswith("[over]")}
+        return {s.split()[1] for s in self.subjects() if not s.startswith("[resolved]")}
 
 
 def own_metrics(address: str) -> dict[str, Any]:

@@ -98,13 +98,14 @@ def up(
     # The runner's processes are forked from this one, which imports gRPC now.
     os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     from mesh import topology
-    from mesh.local import folder_lock, runner
+    from mesh.local import folder_lock, runner, settings
     from mesh.local.pki import certificate_authority
     from mesh.local.processes import envoy, fork_server, plan, supervisor
 
     faults = (
         DataFolderError,
         plan.PlanError,
+        settings.InvalidSettingsError,
         runner.PortsInUseError,
         folder_lock.AlreadyRunningError,
         certificate_authority.CaError,
@@ -117,9 +118,10 @@ def up(
         modules = [f"{process.module}.__main__" for process in topology.PROCESSES]
         forks = fork_server.ForkServer.begin(modules, plan.inherited())
         mesh = runner.Runner(DataFolder(data.resolve()), options, file, forks)
+        variables = settings.check(mesh.plan.units)
         with mesh.prepared():
             click.echo("Starting … (Ctrl-C stops)", err=True)
-            asyncio.run(mesh.run(lambda: _print_summary(mesh.ready())))
+            asyncio.run(mesh.run(lambda: _print_summary(mesh.ready(), variables.description)))
         if mesh.killed:
             # Threads that still export logs are not waited for.
             os._exit(130)
@@ -128,11 +130,11 @@ def up(
     click.echo("Stopped.", err=True)
 
 
-def _print_summary(ready: dict[str, Any]) -> None:
+def _print_summary(ready: dict[str, Any], settings: str) -> None:
     from mesh.local.commands import start_summary
 
     console = client.Client(ready["urls"]["console"], ready["console"]["token"])
-    start_summary.show(ready, console_link=console.link())
+    start_summary.show(ready, console_link=console.link(), settings=settings)
 
 
 def _replicas(given: tuple[str, ...]) -> dict[str, int]:

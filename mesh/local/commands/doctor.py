@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mesh import topology
 from mesh.chassis.otel_environment import OtelVariableError
-from mesh.local import bootstrap
+from mesh.local import bootstrap, settings
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes import telemetry_variables
 from mesh.local.processes.plan import Options, Plan, PlanError
@@ -52,6 +52,7 @@ def examine(data_folder: DataFolder, port_base: int) -> list[Finding]:
         *(_program(name, *facts) for name, facts in OPTIONAL_PROGRAMS.items()),
         _postgres(),
         _telemetry(port_base),
+        _settings(data_folder, port_base),
     ]
 
 
@@ -62,6 +63,14 @@ def _telemetry(port_base: int) -> Finding:
     except OtelVariableError as error:
         return Finding("telemetry", ok=False, advice=str(error))
     return Finding(f"telemetry goes to {'; '.join(where)}", ok=True)
+
+
+def _settings(data_folder: DataFolder, port_base: int) -> Finding:
+    try:
+        variables = settings.check(Plan(data_folder, Options(port_base)).units)
+    except (PlanError, settings.InvalidSettingsError) as error:
+        return Finding("settings", ok=False, advice=str(error))
+    return Finding(f"settings: {variables.description or 'defaults'}", ok=True)
 
 
 def _python() -> Finding:

@@ -19,8 +19,8 @@ TITLES = {
 }
 
 
-def show(ready: dict[str, Any], *, console_link: str) -> None:
-    """Print URLs, gRPC addresses, start times and the link to the console."""
+def show(ready: dict[str, Any], *, console_link: str, settings: str) -> None:
+    """Print URLs, gRPC addresses, start times, settings and the link to the console."""
     table = Table(box=None, pad_edge=False)
     table.add_column("what", style="bold")
     table.add_column("where", no_wrap=True)
@@ -34,5 +34,7 @@ def show(ready: dict[str, Any], *, console_link: str) -> None:
     console.print(f"Ready: {took}.", style="dim")
     where = telemetry_variables.description(os.environ, ready["urls"]["otlp_grpc"])
     console.print(f"Telemetry: {'; '.join(where)}.", style="dim")
+    if settings:
+        console.print(f"Settings: {settings}.", style="dim")
     console.print(f"Open the console once, within 10 minutes: {console_link}")
     console.print("Press Ctrl-C to drain and stop.")

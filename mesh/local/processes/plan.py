@@ -262,6 +262,10 @@ class Plan:
                 "AMARRE_SVID_DIR": str(self.addresses.data_folder.certs / process.identity),
                 "AMARRE_PEERS": json.dumps(self._peers(process, where)),
                 "AMARRE_KEY_SET_SOCKET": str(self.addresses.key_set),
+                # The identities that the local CA issues and the proxies accept.
+                "AMARRE_TRUST_DOMAIN": topology.TRUST_DOMAIN,
+                "AMARRE_NAMESPACE": topology.NAMESPACE,
+                "AMARRE_NAMESPACES": "{}",
             }
         if self._behind_envoy(process):
             common["AMARRE_LISTEN"] = f"unix:{where.app}"

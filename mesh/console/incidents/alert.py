@@ -38,6 +38,8 @@ class Alert:
     """What is affected: a process, an rpc or a cluster."""
     state: str = "firing"
     source: str = "console"
+    over: bool = False
+    """Whether what it reports has stopped: only its window still contains it."""
 
     @property
     def severity(self) -> str:

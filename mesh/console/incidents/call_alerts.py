@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from mesh.chassis.telemetry.names import CALLER_ID
@@ -15,6 +15,14 @@ from mesh.contract.policy import Mesh
 
 MIN_BURNT = 5
 """Fewer failures do not alert: at a low rate, a single failure exceeds any budget."""
+STOPPED = timedelta(seconds=30)
+"""After as many successful calls in this time, without a failure, failures have stopped."""
+SLOW_METHOD = "MethodSlowerThanPromised"
+OF_FAILURES = frozenset(
+    {"AvailabilityBudgetBurnsFast", "AvailabilityBudgetBurnsSlowly", "ErrorsAboveFivePercent"}
+    | {"GatewayErrors"}
+)
+"""Alerts on the failed calls of a service over a longer time."""
 MIN_REFUSED = 10
 MOST_DENIED = 1000
 """The number of denied calls that are searched for the identity of their caller."""
@@ -27,9 +35,22 @@ def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[A
     yield from _overloaded(s, counted.lately)
     yield from _burning(db, s.mesh, now=s.now // 1_000_000)
     starting = {workload(process) for process in s.starting()}
-    for one in (*_retries(s), *_proxies(s)):
+    for one in (*_retries(s, db), *_proxies(s)):
         if one.service not in starting:
             yield one
+
+
+def recovered(db: sqlite3.Connection, *, now: int) -> frozenset[str]:
+    """Return the services whose calls failed no longer at *now* (Unix seconds)."""
+    sums: dict[str, Total] = defaultdict(Total)
+    for name, total in totals(db, since=_ago(now, STOPPED), until=now + 1, buckets=False).items():
+        for code, calls in total.codes.items():
+            sums[name.partition(".")[0]].add(code, calls, 0.0)
+    return frozenset(name for name, total in sums.items() if _has_stopped(total))
+
+
+def _has_stopped(lately: Total) -> bool:
+    return lately.calls >= MIN_BURNT and not lately.failed
 
 
 def _denied_callers(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[Alert]:
@@ -76,17 +97,27 @@ def _spiffe_ids(
     return [known.get(name, name) for name in sorted(callers)]
 
 
-def _retries(s: Situation) -> Iterator[Alert]:
-    for process, cluster, retried, total in s.observed.retries(s.now):
+def _retries(s: Situation, db: sqlite3.Connection) -> Iterator[Alert]:
+    now = s.now // 1_000_000
+    lately = totals(db, since=_ago(now, RECENT), until=now + 1, buckets=False)
+    goes_on = {one[:2] for one in s.observed.retries(STOPPED, s.now)}
+    for process, cluster, retried, total in s.observed.retries(RECENT, s.now):
         # Retry budgets allow one retry per five calls, a sixth of all requests; calls before the
         # storm are in the window, too.
         if retried >= 20 and retried > 0.1 * total:
-            yield Alert(
-                "RetryStorm",
-                cluster_workload(cluster, process),
-                f"{process} retries {retried / total:.0%} of its calls to {cluster}.",
-                cluster,
-            )
+            service = cluster_workload(cluster, process)
+            over = (process, cluster) not in goes_on
+            failing = "" if over else _worst(lately, service)
+            verb = "retried" if over else "retries"
+            message = f"{process} {verb} {retried / total:.0%} of its calls to {cluster}{failing}."
+            yield Alert("RetryStorm", service, message, cluster, over=over)
+
+
+def _worst(lately: Mapping[str, Total], service: str) -> str:
+    """Return a phrase for the method of *service* that fails most; empty if none does."""
+    found = [(one.failed, name) for name, one in lately.items() if name.startswith(f"{service}.")]
+    failed, name = max(found, default=(0, ""))
+    return f"; {name} fails {lately[name].error_ratio:.0%} of its calls" if failed else ""
 
 
 def _saturated(s: Situation) -> Iterator[Alert]:
@@ -142,6 +173,8 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
     spans = {span for pair in (FAST, SLOW) for span in pair[:2]}
     burnt = {s: totals(db, since=_ago(now, s), until=now + 1, buckets=False) for s in spans}
     recent = totals(db, since=_ago(now, FAST[0]), until=now + 1)
+    minute = totals(db, since=_ago(now, timedelta(minutes=1)), until=now + 1, buckets=False)
+    lately = totals(db, since=_ago(now, STOPPED), until=now + 1)
     for method in mesh:
         # Callers count a stream when it ends, and each failed attempt to open one while they start:
         # an error ratio of those says nothing about the streams that are open.
@@ -156,26 +189,40 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
             short, long, factor = rule
             burns = [burnt[s].get(name, Total()).error_ratio / allowed for s in (short, long)]
             if min(burns) > factor and burnt[long][name].failed >= MIN_BURNT:
-                yield Alert(
-                    alert,
-                    method.service,
-                    f"{name} fails {burnt[short][name].error_ratio:.1%} of its calls: "
-                    f"{burns[0]:.0f} times what its objective allows.",
-                    name,
-                )
+                ratio, minutes = burnt[short][name].error_ratio, _minutes(short)
+                if over := _has_stopped(lately.get(name, Total())):
+                    message = (
+                        f"{name} failed {ratio:.1%} of its calls in {minutes}, none in "
+                        f"{STOPPED.total_seconds():.0f} s."
+                    )
+                else:
+                    current = minute.get(name, Total()).error_ratio
+                    calls = f"{current:.0%} of its calls now, " if current else "its calls, "
+                    message = (
+                        f"{name} fails {calls}{ratio:.1%} in {minutes}: {burns[0]:.0f} times what "
+                        "its objective allows."
+                    )
+                yield Alert(alert, method.service, message, name, over=over)
                 break
         total = recent.get(name, Total())
         if total.calls >= 20 and not method.streams:
             share = total.within(objective.latency)
             if share < objective.latency_share:
+                latest = lately.get(name, Total())
+                fast = latest.within(objective.latency) >= objective.latency_share
                 yield Alert(
-                    "MethodSlowerThanPromised",
+                    SLOW_METHOD,
                     method.service,
                     f"{name} serves {share:.0%} of its calls within "
                     f"{objective.latency.total_seconds() * 1000:g} ms; its objective is "
                     f"{objective.latency_share:.0%}.",
                     name,
+                    over=fast and latest.calls >= MIN_BURNT,
                 )
+
+
+def _minutes(span: timedelta) -> str:
+    return f"{span.total_seconds() / 60:.0f} min"
 
 
 def _ago(now: int, span: timedelta) -> int:

@@ -5,6 +5,7 @@ An alert explains another when it is nearer to the root (a host before a process
 its callers) and the other alert's service is the same or depends on it, directly or indirectly.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -62,7 +63,7 @@ _INDEPENDENT = {
 """Alerts that are never effects: they are not about health, or compare with a healthy version."""
 _OVERLOAD = {"LimitRefusals", "EventLoopLate"}
 _EXPLAINS_NOTHING = {"BackupOld", "SignInsFailing", "CallersRefused"}
-SOONER = timedelta(minutes=5)
+SOONER = timedelta(seconds=90)
 """How long before its cause an effect may be noticed."""
 _BACKENDS = {"redcap": "redcap", "outbox": "mail"}
 
@@ -84,6 +85,7 @@ def group(
     alerts: Iterable[Alert],
     dependencies: Mapping[str, frozenset[str]],
     began: Callable[[Alert], int] = lambda _: 0,
+    ended: Callable[[Alert], int] = lambda _: sys.maxsize,
 ) -> list[Cause]:
     """
     Return one cause for each group of *alerts*, the nearest to the root first.
@@ -93,6 +95,8 @@ def group(
         dependencies: What each service depends on.
         began: When an alert began to fire, in microseconds: one that fired long before another is
             not its effect.
+        ended: When everything that an alert reports had ended (`Alert.over`): what had ended
+            before another began is not its effect either.
     """
     ordered = sorted(alerts, key=_order)
     causes: list[tuple[Alert, list[Alert]]] = []
@@ -102,7 +106,10 @@ def group(
                 effects
                 for cause, effects in causes
                 if explains(cause, alert, dependencies)
-                and (key_of(cause) == key_of(alert) or began(alert) > began(cause) - us(SOONER))
+                and (
+                    key_of(cause) == key_of(alert)
+                    or (began(alert) > began(cause) - us(SOONER) and ended(alert) >= began(cause))
+                )
             ),
             None,
         )
@@ -132,15 +139,15 @@ def _rank(alert: Alert) -> int:
 
 
 def has_ended(alert: Alert) -> bool:
-    """Whether an alert of the console has ended; its Prometheus rule fires a while longer."""
-    return alert.source != "console" and alert.name in OWN
+    """Whether what an alert reports has ended; its rule, or that of Prometheus, looks back."""
+    return alert.over or (alert.source != "console" and alert.name in OWN)
 
 
 def explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[str]]) -> bool:
     """Return whether *cause*, which does not sort after *alert*, explains it."""
     if cause.service == alert.service and cause.name == alert.name:
         return True  # Several processes, methods or clusters of one service.
-    if has_ended(cause):
+    if has_ended(cause) and not has_ended(alert):
         return False
     if alert.name in _INDEPENDENT or cause.name in _EXPLAINS_NOTHING:
         return False
@@ -197,12 +204,16 @@ def affected(mesh: Mesh, incident: Mapping[str, Any]) -> frozenset[str]:
     if named := frozenset(incident["rpcs"]):
         of_cause = {one.short_name for one in mesh if one.service == cause}
         return named if named & of_cause else named | of_cause
-    about = {cause, *(one["service"] for one in incident["effects"])}
-    served = {service.name for service in mesh.services}
-    direct = _direct(mesh)
-    for outside in about - served:
-        about |= {name for name, needs in direct.items() if outside in needs}
+    about = observers(mesh, (cause, *(one["service"] for one in incident["effects"])))
     return frozenset(one.short_name for one in mesh if one.service in about)
+
+
+def observers(mesh: Mesh, services: Iterable[str]) -> frozenset[str]:
+    """Return *services*, and for those outside the mesh the services that call them."""
+    found = frozenset(services)
+    outside = found - {service.name for service in mesh.services}
+    callers = (name for name, needs in _direct(mesh).items() if not outside.isdisjoint(needs))
+    return found.union(callers)
 
 
 def _reached(service: str, direct: Mapping[str, Iterable[str]]) -> set[str]:

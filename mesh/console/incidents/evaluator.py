@@ -2,27 +2,33 @@
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mesh import control
 from mesh.console.clock import parse
-from mesh.console.incidents import alert_table, causes
-from mesh.console.incidents.alert import DEPENDENCIES, Alert, Situation
+from mesh.console.incidents import alert_table, call_alerts, causes
+from mesh.console.incidents.alert import Alert, Situation
 from mesh.console.incidents.alerts import evaluate, worst_first
+from mesh.console.incidents.call_alerts import SLOW_METHOD
+from mesh.console.incidents.causes import observers
 from mesh.console.incidents.changes import us
 from mesh.console.incidents.incident_log import QUIET, Incident, IncidentLog, unresolved
 from mesh.console.incidents.observations import Observations
 from mesh.console.naming import cluster_workload
 from mesh.console.queries import traces
+from mesh.contract.policy import Mesh
 from mesh.control import ControlError
 
 if TYPE_CHECKING:
     from mesh.console.context import Context
 
 EVERY_SECONDS = 3.0
-BEFORE_SECONDS = 45
+BEFORE_SECONDS = 15
+"""How long before an incident its first call may have failed; earlier ones are of another."""
 _KEYS = ("service", "workload", "process", "instance")
 """Labels that name the subject of a Prometheus alert; the first one present is used."""
 _BY_NAME = {"Redcap": "redcap", "Appwrite": "identity", "Mail": "mail", "Host": "host"}
@@ -38,6 +44,8 @@ class Evaluator:
         """The firing alerts of the console's own conditions."""
         self._began: dict[tuple[str, str], tuple[int, int]] = {}
         """When each alert began to fire, and when it was last seen firing."""
+        self._over: dict[tuple[str, str], int] = {}
+        """When everything that an alert reports had ended, see `Alert.over`."""
 
     async def resume(self, context: "Context") -> None:
         """Continue where a previous run of the console stopped; before the first evaluation."""
@@ -60,7 +68,7 @@ class Evaluator:
         await self.evaluate(c, dependencies)
         for one in self.incidents.firing():
             if not one.trace_id:
-                one.trace_id = await c.reader.run(partial(first_failure, incident=one))
+                one.trace_id = await c.reader.run(partial(first_call, mesh=c.mesh, incident=one))
 
     async def evaluate(
         self, c: "Context", dependencies: Mapping[str, frozenset[str]] | None = None
@@ -81,20 +89,34 @@ class Evaluator:
         )
         self.alerts = await c.reader.run(lambda db: evaluate(db, situation))
         served = [alert for found in c.watch.alerts() if (alert := _served(found))]
+        fine = await c.reader.run(partial(call_alerts.recovered, now=now // 1_000_000))
+        served = [
+            replace(a, over=a.name in call_alerts.OF_FAILURES and a.service in fine) for a in served
+        ]
         known = {(a.name, a.service) for a in self.alerts}
         others = [a for a in served if (a.name, a.service) not in known]
         firing = worst_first([*self.alerts, *others])
         began = self._beginnings(firing, now)
-        grouped = causes.group(firing, dependencies or causes.dependencies(c.mesh), began)
+        needs = dependencies or causes.dependencies(c.mesh)
+        grouped = causes.group(firing, needs, began, self._ended)
         self.incidents.update(grouped, self.observed.changes, now, began)
 
     def _beginnings(self, firing: Iterable[Alert], now: int) -> Callable[[Alert], int]:
         """Return a function for when an alert began to fire; short interruptions do not count."""
         for alert in firing:
-            began, _ = self._began.get(causes.key_of(alert), (now, now))
-            self._began[causes.key_of(alert)] = began, now
+            key = causes.key_of(alert)
+            began, _ = self._began.get(key, (now, now))
+            if alert.over:
+                self._over.setdefault(key, now)
+            elif self._over.pop(key, 0):  # Once more, perhaps for another reason.
+                began = now
+            self._began[key] = began, now
         self._began = {key: at for key, at in self._began.items() if at[1] > now - us(QUIET)}
+        self._over = {key: at for key, at in self._over.items() if key in self._began}
         return lambda alert: self._began[causes.key_of(alert)][0]
+
+    def _ended(self, alert: Alert) -> int:
+        return self._over.get(causes.key_of(alert), sys.maxsize)
 
     async def _ask_runner(self, c: "Context", now: int) -> None:
         """Read audit log, canaries and exited processes from the runner of a local mesh."""
@@ -112,15 +134,27 @@ class Evaluator:
         self.observed.note_canaries(canaries, now)
 
 
-def first_failure(db: sqlite3.Connection, incident: Incident) -> str:
-    """Return the id of the first failed or denied trace of an incident; empty if there is none."""
+def first_call(db: sqlite3.Connection, mesh: Mesh, incident: Incident) -> str:
+    """
+    Return the id of the first trace of an incident; empty if there is none.
+
+    It failed, was denied or was slow, as the alert says, at a method that the alerts name, or at an
+    affected service.
+    """
     since = incident.since - BEFORE_SECONDS * 1_000_000
-    if incident.alert.name == "CallersRefused":
-        return _first_denied(db, incident.alert.subject, since)
-    outside = set(DEPENDENCIES.values())
-    for service in (*(s for s in incident.services if s not in outside), ""):
-        wanted = traces.Search(service=service, status="error", since=since, limit=500)
-        found, _ = traces.search(db, wanted)
+    alert = incident.alert
+    if alert.name == "CallersRefused":
+        return _first_denied(db, alert.subject, since)
+    wanted, services = traces.Search(status="error", since=since, limit=500), incident.services
+    if alert.name == SLOW_METHOD:
+        slow = [us(m.objective.latency) for m in mesh if m.short_name == alert.subject]
+        wanted, services = replace(wanted, status="", min_duration=max(slow, default=0)), ()
+    searches = (
+        *(replace(wanted, rpc=rpc) for rpc in incident.rpcs),
+        *(replace(wanted, service=one) for one in sorted(observers(mesh, services))),
+    )
+    for search in searches:
+        found, _ = traces.search(db, search)
         if found:
             return str(found[-1]["traceId"])
     return ""

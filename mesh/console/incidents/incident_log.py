@@ -31,6 +31,8 @@ QUIET = timedelta(seconds=20)
 """How long all alerts of an incident must be inactive before it is resolved."""
 AGAIN = STARTING + QUIET
 """How long after a restart of the console alerts may take to fire again."""
+INTERRUPTED = timedelta(minutes=5)
+"""After a longer interruption of the console, nobody knows whether its incidents went on."""
 BEFORE = timedelta(minutes=15)
 """How far back from its start an incident shows changes."""
 MAX_KEPT = 500
@@ -82,8 +84,8 @@ class Incident:
 
     @property
     def has_recovered(self) -> bool:
-        """Whether the cause has ended, but Prometheus has not cleared its alert yet."""
-        return has_ended(self.alert)
+        """Whether everything that its alerts report has ended, but they have not cleared yet."""
+        return all(map(has_ended, (self.alert, *self.effects)))
 
     @property
     def severity(self) -> str:
@@ -118,7 +120,8 @@ class Incident:
             "messages": list(dict.fromkeys(a.message for a in self.effects if a.message))[:20],
             "rpcs": self.rpcs,
             "changes": [
-                {"at": rfc3339(one.at), "what": one.what, "who": one.who} for one in self.changes
+                {"at": rfc3339(c.at), "what": c.what, "who": c.who, "service": c.service}
+                for c in self.changes
             ],
             "traceId": self.trace_id,
             "runbook": self._runbook(),
@@ -140,6 +143,8 @@ class IncidentLog:
         self._write: Write = lambda work: False
         self._incidents: dict[str, Incident] = {}
         self._stored: dict[str, str] = {}
+        self._merged: dict[str, str] = {}
+        """The incident into which each merged one went."""
 
     def write_to(self, write: Write) -> None:
         """Start writing incidents with *write*."""
@@ -159,7 +164,7 @@ class IncidentLog:
         """
         for body in earlier:
             one = _restored(body, now)
-            if now - alive > us(SOONER):
+            if now - alive > us(INTERRUPTED):
                 one.ended = max(alive, one.since)
                 self._store(one)
             else:
@@ -169,6 +174,12 @@ class IncidentLog:
         """Return the firing incidents: pages first, then the oldest; recovered ones last."""
         found = [one for one in self._incidents.values() if not one.ended]
         return sorted(found, key=lambda one: (one.has_recovered, one.severity != "page", one.since))
+
+    def current(self, key: str) -> str:
+        """Return the id of the incident into which the one with the id *key* was merged."""
+        while key in self._merged:
+            key = self._merged[key]
+        return key
 
     def update(
         self,
@@ -202,6 +213,9 @@ class IncidentLog:
         same = [
             one
             for one in self.firing()
+            # What begins after everything of an incident has ended is another one.
+            if not (one.has_recovered and not has_ended(cause.alert))
+            or key_of(one.alert) == key_of(cause.alert)
             if (one.alert.name, one.alert.service) in keys
             or (cause.alert.name, cause.alert.service) in one.keys
             # A new alert on the same service continues an incident that is not resolved yet, unless
@@ -220,6 +234,9 @@ class IncidentLog:
                 if other is not kept:
                     del self._incidents[other.id]
                     self._forget(other.id)
+                    self._merged[other.id] = kept.id
+            while len(self._merged) > MAX_KEPT:
+                del self._merged[next(iter(self._merged))]
         else:
             key = f"{cause.alert.name} {cause.alert.service} {now}"
             kept = Incident(hashlib.sha256(key.encode()).hexdigest()[:12], now, now, cause.alert)
@@ -320,7 +337,8 @@ def _restored(body: Mapping[str, Any], now: int) -> Incident:
         alert=alert,
         effects=effects,
         before_restart=[
-            Change(parse(one["at"]), one["what"], one["who"]) for one in body["changes"]
+            Change(parse(one["at"]), one["what"], one["who"], one.get("service", ""))
+            for one in body["changes"]
         ],
         trace_id=body["traceId"],
         began={

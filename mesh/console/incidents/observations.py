@@ -198,9 +198,9 @@ class Observations:
             known = {} if began_anew else first
             yield process, {name: value - known.get(name, 0) for name, value in last.items()}
 
-    def retries(self, now: int) -> Iterator[tuple[str, str, float, float]]:
-        """Yield proxy, cluster, retries and total requests of the last minutes."""
-        for process, counters in self.grown(WINDOW, now):
+    def retries(self, span: timedelta, now: int) -> Iterator[tuple[str, str, float, float]]:
+        """Yield proxy, cluster, retries and total requests within *span*."""
+        for process, counters in self.grown(span, now):
             for name, retried in counters.items():
                 if retried and name.endswith(f".{_RETRY}"):
                     total = counters.get(name.replace(_RETRY, _TOTAL), 0.0)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Container, Iterator, Sequence
+from datetime import timedelta
 
 from mesh.chassis.telemetry import names as emitted
 from mesh.console.incidents.alert import HOST, Alert, Counted, Situation
@@ -11,6 +12,9 @@ from mesh.console.queries.mesh_status import certificates
 
 RENEWED_BELOW = 0.25
 """A certificate with less of its lifetime left should have been renewed."""
+SETTLED = timedelta(seconds=45)
+"""How long a restarted process must be up until its failure is over; the calls that it failed are
+noticed sooner."""
 SLOW_DATABASE_SECONDS = 0.5
 DISK_FREE = 0.05
 LATE_SECONDS = 0.25
@@ -40,7 +44,8 @@ def _down(s: Situation, starting: Container[str]) -> Iterator[Alert]:
             name = "CanaryFailing"
         fails = one.fault if one.at and process not in starting else ""
         if why := fails or s.observed.unplanned_restart(process, s.now):
-            yield Alert(name, workload(process), f"{process} {why}.", process)
+            over = not fails and one.up_since < s.since(SETTLED)
+            yield Alert(name, workload(process), f"{process} {why}.", process, over=over)
 
 
 def unavailable(s: Situation, dependency: str) -> list[str]:

@@ -24,7 +24,7 @@ def detail(
     Each method has its contract (``rpc, callers, deadlineMs, retries, source, …``), its calls
     during the incident (``calls, errors, objective, budgetLeft, budgetFailures``, the failures that
     its objective allows in a day) and ``exemplars``, failed calls first, then the slowest. Actions
-    are the control actions that the runbook mentions.
+    are the control actions that the runbook mentions, and ``fault clear`` after an injected fault.
 
     Args:
         db: The store.
@@ -43,12 +43,14 @@ def detail(
         for method in mesh
         if method.short_name in rpcs
     ]
+    injected = any(one["what"].startswith("fault add") for one in incident["changes"])
+    actions = runbooks.actions(incident["runbook"].rpartition("/")[2])
     return incident | {
         # Failing ones first, then those that were called.
         "methods": sorted(
             found, key=lambda one: (one.get("errors", 0), one.get("calls", 0)), reverse=True
         ),
-        "actions": runbooks.actions(incident["runbook"].rpartition("/")[2]),
+        "actions": list(dict.fromkeys([*actions, *(["fault clear"] if injected else [])])),
     }
 
 

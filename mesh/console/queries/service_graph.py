@@ -31,10 +31,12 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
     Return every declared or observed edge, sorted by source and target.
 
     Rates come from counters where available, since traces are sampled; errors and denials come
-    from traces.
+    from traces. Calls are counted by the minute: the range begins with a whole one.
     """
-    minutes = max(1, int(window.total_seconds() // 60))
-    seen = observed(db, since=now // 60_000_000 - minutes, until=now // 60_000_000)
+    ends = now // 1_000_000
+    first = (ends - int(window.total_seconds())) // 60
+    seconds = max(1, ends - first * 60)
+    seen = observed(db, since=first - 1, until=(ends - 1) // 60)
     ever, refused = _ever(db), _ever_refused(db)
     declared = dict(_declared(mesh))
     lasting = {method.short_name for method in mesh if method.stays_open}
@@ -54,7 +56,7 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
                 "everObserved": key in ever,
                 "staysOpen": rpc in lasting,
                 "calls": calls,
-                "rate": calls / (minutes * 60),
+                "rate": calls / seconds,
                 "errors": one.errors,
                 "refused": one.refused,
                 "errorRatio": one.errors / one.calls if one.calls else 0.0,

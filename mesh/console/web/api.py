@@ -126,13 +126,14 @@ class Api:
     async def incident(self, request: Request) -> Answer:
         """One incident with its contracts, calls and control actions."""
         Query(request.query_params, [])
-        c, key = self._c, request.path_params["id"]
+        c = self._c
+        key = c.evaluator.incidents.current(request.path_params["id"])
         live = next((one for one in c.evaluator.incidents.firing() if one.id == key), None)
         found = live.to_json() if live else await c.reader.run(lambda db: incident_log.one(db, key))
         if found is None:
             raise NotFoundError(
-                "There is no incident with this id; it has expired or was merged into another one. "
-                "GET /api/incidents lists them."
+                "There is no incident with this id, or it has expired; GET /api/incidents lists "
+                "them."
             )
         return await c.reader.run(lambda db: incident_page.detail(db, c.mesh, found, now=c.now()))
 
@@ -173,7 +174,7 @@ class Api:
             min_duration=least,
             max_duration=most,
             attribute=query.attribute("attr"),
-            text=query.text("q"),
+            text=query.part("q"),
             since=since,
             until=until,
             probes=query.flag("probes"),
@@ -213,7 +214,7 @@ class Api:
             service=query.text("service"),
             level=query.text("level"),
             kind=query.one_of("kind", "access", "error", "slow", "security", "event"),
-            text=query.text("q"),
+            text=query.part("q"),
             since=since,
             until=until,
             limit=query.integer("limit", 100, most=1000),

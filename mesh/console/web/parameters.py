@@ -46,6 +46,11 @@ class Query:
         value = self._given.get(name, default)
         if len(value) > 500:
             raise BadRequestError(f"{name} is longer than 500 characters.")
+        return value
+
+    def part(self, name: str) -> str:
+        """Return a string to search for in texts; SQLite's LIKE ends at a null character."""
+        value = self.text(name)
         if "\0" in value:
             raise BadRequestError(f"{name} must not contain a null character.")
         return value

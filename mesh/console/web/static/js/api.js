@@ -1,12 +1,15 @@
 // Client of the JSON API.
 
 export class Failure extends Error {}
+/** A console that takes longer is stuck, and its pages say so. */
+const PATIENCE_MS = 10_000;
 
 /** Returns the JSON of an endpoint; empty parameters are omitted. */
 export async function get(path, parameters = {}, signal) {
   const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const query = new URLSearchParams(kept).toString();
-  const answer = await fetch(`/api/${path}${query ? `?${query}` : ""}`, { signal, headers: { accept: "application/json" } });
+  const limit = AbortSignal.timeout(PATIENCE_MS);
+  const answer = await fetch(`/api/${path}${query ? `?${query}` : ""}`, { signal: signal ? AbortSignal.any([signal, limit]) : limit, headers: { accept: "application/json" } });
   return parsed(answer);
 }
 

@@ -41,6 +41,7 @@ function runbook(place) {
 async function render() {
   current.abort();
   const mine = (current = new AbortController());
+  [updated, follows] = [Date.now(), false];
   const path = location.pathname;
   const [pattern, page, title] = PAGES.find(([p]) => p.test(path)) ?? [];
   document.title = `${title ?? "Page not found"} · AMARRE console`;
@@ -150,12 +151,13 @@ every(10_000, new AbortController().signal, async () => {
 });
 const live = document.getElementById("live");
 const notice = h("p", { class: "alert page", role: "alert" }), failures = new Map();
-let updated = Date.now();
+let updated = Date.now(), follows = false;
 /** Shows why a part of the page cannot be updated, until it can. */
 function report({ type, detail: { signal, error } }) {
   if (type === "failed") failures.set(signal, error); else failures.delete(signal);
   for (const one of failures.keys()) if (one.aborted) failures.delete(one);
-  if (!failures.size) { updated = Date.now(); notice.remove(); return; }
+  if (signal === current.signal) follows = true;
+  if (!failures.size) { if (signal === current.signal) updated = Date.now(); notice.remove(); return; }
   const [why] = failures.values(), text = why instanceof Failure ? why.message : "The console does not respond.";
   if (notice.textContent !== text) notice.textContent = text;
   if (notice.parentNode !== main) main.prepend(notice);
@@ -163,8 +165,9 @@ function report({ type, detail: { signal, error } }) {
 addEventListener("updated", report);
 addEventListener("failed", report);
 setInterval(() => {
-  const fixed = new URLSearchParams(location.search).get("to"), stale = failures.size > 0 || Date.now() - updated > 20_000;
-  const text = fixed ? "Fixed time range" : `${stale ? "Stale, last update" : "Live, updated"} ${new Date(updated).toLocaleTimeString("en-GB")}`;
+  const fixed = new URLSearchParams(location.search).get("to"), stale = failures.size > 0 || (follows && Date.now() - updated > 20_000);
+  const state = stale ? "Stale, last update" : follows ? "Live, updated" : "Loaded";
+  const text = fixed ? "Fixed time range" : `${state} ${new Date(updated).toLocaleTimeString("en-GB")}`;
   if (live.textContent !== text) live.textContent = text;
   live.classList.toggle("level-error", stale && !fixed);
   if (failures.size && [...failures.keys()].every((one) => one.aborted)) { failures.clear(); notice.remove(); }

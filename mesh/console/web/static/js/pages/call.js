@@ -7,12 +7,13 @@ import { count, ms, percent } from "../format.js";
 export async function call(main, { signal, query, keep }) {
   const { items, available, message } = await get("calls", {}, signal);
   if (!available) return show(main, head("Call"), empty(message));
-  const byName = new Map(items.map((one) => [one.rpc, one]));
+  const byName = new Map(items.map((one) => [one.rpc, one])), asked = query.get("method") ?? items[0].rpc;
+  if (!byName.has(asked)) throw new Error(`There is no method ${asked}; methods are for example ${items[0].rpc}.`);
   const about = h("div", {}), result = h("div", { role: "status" });
   const request = h("textarea", { name: "request", rows: 8, spellcheck: "false", "aria-label": "Request as JSON" });
   const form = h("form", { class: "card call", "aria-label": "Call a method", onsubmit: (event) => { event.preventDefault(); send(); } },
     h("div", { class: "filters" },
-      choice("Method", "method", items.map((one) => one.rpc), query.get("method") ?? "", null),
+      choice("Method", "method", items.map((one) => one.rpc), asked, null),
       h("label", {}, "Calls as", h("input", { name: "identity", value: "gateway", required: true, pattern: "[a-z][a-z0-9\\-]*", spellcheck: "false" })),
       h("label", { class: "wide" }, "Session secret", h("input", { name: "session", type: "password", autocomplete: "off", placeholder: "for methods that need a signed-in user" }))),
     about, h("label", {}, "Request", request), h("p", {}, h("button", { class: "primary" }, "Call")));

@@ -35,27 +35,26 @@ export async function graph(main, { signal, query, keep }) {
   await every(5000, signal, update);
 }
 
-/** Returns the number of replay steps in the time range, each at least a minute. */
+/** Returns the replay steps of the time range: at most 60, of whole minutes, by which calls are counted. */
 function steps() {
-  const { since, until } = bounds();
-  return { since, until, count: Math.max(1, Math.min(60, Math.floor((until - since) / 60))) };
+  const { since, until } = bounds(), begin = Math.floor(since / 60) * 60, step = 60 * Math.max(1, Math.ceil((until - begin) / 3600));
+  return { begin, step, count: Math.ceil((until - begin) / step) };
 }
 
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
 /** Returns the time range of the step that ends at a time. */
 function slice(at) {
-  const { since, until, count } = steps();
-  return { from: iso(Date.parse(at) / 1000 - (until - since) / count), to: at };
+  return { from: iso(Date.parse(at) / 1000 - steps().step), to: at };
 }
 
 /** A slider that replays the graph step by step; its last position shows the whole range. */
 function replay(at, filter, chosen, signal) {
-  const { since, until, count: last } = steps();
-  const output = h("output", {}), reached = at ? Math.round((Date.parse(at) / 1000 - since) / (until - since) * last) : last + 1;
+  const { begin, step, count: last } = steps();
+  const output = h("output", {}), reached = at ? Math.round((Date.parse(at) / 1000 - begin) / step) : last + 1;
   const slider = h("input", { type: "range", min: 1, max: last + 1, "aria-label": "Replay" });
   slider.value = Math.min(last + 1, Math.max(1, reached));
-  const moment = () => (Number(slider.value) > last ? "" : iso(since + (until - since) * Number(slider.value) / last));
+  const moment = () => (Number(slider.value) > last ? "" : iso(begin + step * Number(slider.value)));
   const name = () => {
     const now = moment();
     const text = now ? `${clock(slice(now).from, false)} to ${clock(now, false)}` : "whole time range";

@@ -4,7 +4,7 @@ import { every, get } from "../api.js";
 import { h, head, pill, refresh, show, table } from "../dom.js";
 import { ago, clock, count, ms, percent } from "../format.js";
 import { actions } from "./control.js";
-import { reported } from "./overview.js";
+import { first, reported } from "./overview.js";
 
 export async function incident(main, { signal }, id) {
   const body = h("div", {}), buttons = h("div", {});
@@ -30,15 +30,21 @@ function summary(found) {
     h("p", { class: "chips" }, found.recovered && firing ? pill("", "recovered") : pill(firing ? "bad" : "good", firing ? "firing" : "resolved"), pill("", `since ${clock(found.since, false)} (${ago(found.since)})`), found.resolvedAt ? pill("", `resolved ${clock(found.resolvedAt, false)}`) : null, pill(found.severity === "page" ? "bad" : "warn", found.severity)),
     h("p", { class: "chips" },
       found.runbook ? h("a", { class: "button", href: found.runbook, "data-focus": "runbook" }, "Runbook") : null,
-      found.traceId ? h("a", { class: "button", href: `/traces/${found.traceId}`, "data-focus": "trace" }, found.cause.alert === "CallersRefused" ? "First denied call" : "First failed trace") : null,
+      found.traceId ? h("a", { class: "button", href: `/traces/${found.traceId}`, "data-focus": "trace" }, first(found).replace("f", "F")) : null,
       // A denied call has not failed, and its log records are not warnings.
       found.cause.alert === "CallersRefused" ? [
         found.rpcs.map((rpc) => h("a", { class: "button", href: `/traces?rpc=${encodeURIComponent(rpc)}`, "data-focus": `of ${rpc}` }, `Traces of ${rpc}`)),
         h("a", { class: "button", href: "/logs?kind=security", "data-focus": "logs" }, "Security log"),
       ] : [
-        h("a", { class: "button", href: `/traces?service=${encodeURIComponent(found.cause.service)}&status=error`, "data-focus": "failed" }, "Failed traces"),
+        slow(found) ?? h("a", { class: "button", href: `/traces?service=${encodeURIComponent(found.cause.service)}&status=error`, "data-focus": "failed" }, "Failed traces"),
         h("a", { class: "button", href: `/logs?service=${encodeURIComponent(found.cause.service)}&level=warning`, "data-focus": "logs" }, "Logs"),
       ]));
+}
+
+/** A link to the slow traces of a method that is slower than its objective. */
+function slow({ cause, rpcs: [rpc], methods }) {
+  const limit = cause.alert === "MethodSlowerThanPromised" && methods.find((one) => one.rpc === rpc)?.objective?.latencyMs;
+  return limit ? h("a", { class: "button", href: `/traces?rpc=${encodeURIComponent(rpc)}&min_ms=${limit}`, "data-focus": "slow" }, "Slow traces") : null;
 }
 
 const timeline = ({ changes }) => table("Changes before and during", ["When", "What", "Who"], changes,

@@ -1,7 +1,7 @@
 // Overview: incidents by cause, and a card per service.
 
 import { get, every } from "../api.js";
-import { h, head, pill, refresh, show } from "../dom.js";
+import { h, head, pill, refresh, show, table } from "../dom.js";
 import { picker, range } from "../range.js";
 import { verdict } from "./control.js";
 import { clock, counted, days, ms, percent, rate } from "../format.js";
@@ -12,11 +12,12 @@ export async function overview(main, { signal }) {
   const body = h("div", {});
   show(main, head("Overview", "", picker()), body);
   const update = async () => {
-    const [found, failed] = await Promise.all([
+    const [found, { items: past }, failed] = await Promise.all([
       get("overview", range(), signal),
+      get("incidents", { state: "resolved", ...range() }, signal),
       get("traces", { status: "error", limit: MOST_FAILURES, ...range() }, signal),
     ]);
-    refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items));
+    refresh(body, alerts(found), h("div", { class: "grid" }, found.items.map(service)), failures(failed.items), resolved(past));
   };
   await every(5000, signal, update);
 }
@@ -38,18 +39,28 @@ function alerts({ incidents, serverAlerts, alertServers, fault, failingTasks }) 
       served.map((server) => [", ", h("a", { href: `${server.url}/`, rel: "noreferrer", "data-focus": server.name }, server.name)])));
 }
 
+const FIRST = { CallersRefused: "denied call", MethodSlowerThanPromised: "slow trace" };
+/** Names the first trace of an incident. */
+export const first = ({ cause }) => `first ${FIRST[cause.alert] ?? "failed trace"}`;
+
 /** One row per cause: service, alert, number of effects, last change, first failed trace. */
 function cause(item) {
-  const change = item.changes[0];
+  const about = [item.cause.service, ...item.effects.map((effect) => effect.service)];
+  const change = item.changes.find((one) => !one.service || about.includes(one.service)) ?? item.changes[0];
   return h("p", { class: `alert ${item.recovered ? "quiet" : item.severity}`, role: "status", "data-incident": item.id },
     h("b", {}, h("a", { href: `/incidents/${item.id}`, "data-focus": item.id, "data-row": true }, item.cause.service)), h("b", {}, item.cause.alert),
     h("span", { class: "grow" }, item.cause.summary, item.effects.length ? h("small", {}, ` ${item.effects.length} ${item.effects.length === 1 ? "effect" : "effects"}`) : null,
-      item.source && item.source !== "console" ? h("small", {}, ` · ${item.recovered ? "recovered, " : ""}${reported(item)}`) : null,
+      item.recovered ? h("small", {}, " · recovered") : null,
+      item.source && item.source !== "console" ? h("small", {}, ` · ${reported(item)}`) : null,
       change ? h("small", {}, ` · last change ${clock(change.at, false)}: ${change.what}${change.who ? ` by ${change.who}` : ""}`) : null), " ",
-    item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, item.cause.alert === "CallersRefused" ? "first denied call" : "first failed trace"), " "] : null,
+    item.traceId ? [h("a", { href: `/traces/${item.traceId}`, "data-focus": `trace ${item.id}` }, first(item)), " "] : null,
     item.runbook ? [h("a", { href: item.runbook, "data-focus": `runbook ${item.id}` }, "runbook"), " "] : null,
     h("small", {}, `since ${clock(item.since, false)}`));
 }
+
+/** The incidents of the time range that are over. */
+const resolved = (items) => items.length > 0 && table("Resolved incidents", ["From", "To", "Service", "Cause"], items.slice(0, 50), (one) => [
+  clock(one.since, false), clock(one.resolvedAt, false), one.cause.service, h("a", { href: `/incidents/${one.id}`, "data-focus": `past ${one.id}` }, one.cause.alert)]);
 
 let opened = false;
 

@@ -51,8 +51,9 @@ _GRPC_PATH = re.compile(r"^(?:[a-z]+://[^/]+)?(/[\w.]+\.[\w]+/\w+)$")
 def workload(service: str) -> str:
     """Return the workload of a process, its proxy or its canary: ``survey-2-envoy`` is ``survey``.
 
-    The Envoy cluster of its canary is ``survey_canary``.
+    The Envoy cluster of its canary is ``survey_canary``; a foreign process, ``shop:1``, is ``shop``.
     """
+    service = service.partition(":")[0]
     return _REPLICA.sub("", _PROXY.sub("", service)) or service
 
 

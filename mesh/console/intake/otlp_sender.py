@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-MESH = "amarre"
-"""The namespace of the mesh's own processes, whose instance ids begin with their service."""
+OWN = "", "amarre"
+"""The namespaces in which an instance id that begins with its service names the process alone, as
+those of the mesh do; a sender may omit the namespace."""
 MAX_NAME = 64
 _DIGEST = 8
 
@@ -31,9 +32,9 @@ def identify(resource: Mapping[str, Any]) -> Sender:
         for key in ("namespace", "name", "instance.id")
     )
     service = service or "unknown"
-    if namespace == MESH and instance.startswith(service):
+    if namespace in OWN and instance.startswith(service):
         return Sender(service, instance, instance)
-    process = service if namespace in {"", MESH} else f"{namespace}/{service}"
+    process = service if namespace in OWN else f"{namespace}/{service}"
     return Sender(service, instance, f"{process}:{instance}" if instance else process)
 
 

@@ -44,7 +44,7 @@ LONG = "x" * 300
         ({"name": "shop", "namespace": "a"}, {"name": "shop"}),
         ({"name": "shop", "instance.id": "cart"}, {"name": "cart", "instance.id": "shop"}),
         ({"name": "shop", "namespace": "cart"}, {"name": "cart", "instance.id": "shop"}),
-        ({"name": "shop", "instance.id": "shop-1"}, {"name": "shop-1"}),
+        ({"name": "shop", "instance.id": "shop-1"}, {"name": "shop", "instance.id": "shop-2"}),
         ({"name": "shop", "instance.id": "gateway-1"}, {"name": "gateway-1"}),
         ({"name": "shop", "instance.id": f"{LONG}1"}, {"name": "shop", "instance.id": f"{LONG}2"}),
         ({"name": f"{LONG}1"}, {"name": f"{LONG}2"}),

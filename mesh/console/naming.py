@@ -51,7 +51,7 @@ _GRPC_PATH = re.compile(r"^(?:[a-z]+://[^/]+)?(/[\w.]+\.[\w]+/\w+)$")
 def workload(service: str) -> str:
     """Return the workload of a process, its proxy or its canary: ``survey-2-envoy`` is ``survey``.
 
-    The Envoy cluster of its canary is ``survey_canary``; a foreign process, ``shop:1``, is ``shop``.
+    The Envoy cluster of its canary is ``survey_canary``; ``shop:1`` is a process of another sender.
     """
     service = service.partition(":")[0]
     return _REPLICA.sub("", _PROXY.sub("", service)) or service

@@ -166,7 +166,8 @@ class Links(Protocol):
     async def consume(self, handle: str, digest: bytes, *, now: datetime, tries: int) -> str | None:
         """Consume a link atomically: one of several callers gets the user id, the others None.
 
-        A wrong digest counts as an attempt; after *tries* of them, the link is invalid.
+        A digest that belongs to no link counts as an attempt; after *tries* of them, the link is
+        invalid.
         """
         ...
 

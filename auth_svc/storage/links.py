@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import update
+from sqlalchemy import exists, update
 
 from auth_svc.ports import Link
 from auth_svc.storage.database import Database
-from auth_svc.storage.tables import links
+from auth_svc.storage.tables import issued_links, links
 
 
 class SqlLinks:
@@ -25,7 +25,11 @@ class SqlLinks:
             "used_at": None,
         }
         statement = self._database.insert(links).values(handle=link.handle, **fresh)
+        issued = self._database.insert(issued_links).values(
+            digest=link.digest, expires_at=link.expires_at
+        )
         async with self._database.transaction() as connection:
+            await connection.execute(issued.on_conflict_do_nothing())
             await connection.execute(
                 statement.on_conflict_do_update(index_elements=["handle"], set_=fresh)
             )
@@ -42,6 +46,7 @@ class SqlLinks:
         miss = (
             update(links)
             .where(links.c.handle == handle, links.c.digest != digest)
+            .where(~exists().where(issued_links.c.digest == digest))
             .values(tries=links.c.tries + 1)
         )
         async with self._database.transaction() as connection:

@@ -1,6 +1,6 @@
 """Deletion of expired rows."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete
 
@@ -10,11 +10,15 @@ from auth_svc.storage.tables import (
     buckets,
     ceremonies,
     counters,
+    issued_links,
     links,
     revocations,
     sessions,
     uses,
 )
+
+ISSUED_LINKS_KEPT = timedelta(days=30)
+"""How long an earlier link is told from a guess."""
 
 
 async def purge(database: Database, before: datetime) -> None:
@@ -23,6 +27,8 @@ async def purge(database: Database, before: datetime) -> None:
         await connection.execute(delete(ceremonies).where(ceremonies.c.expires_at < before))
         await connection.execute(delete(sessions).where(sessions.c.expires_at < before))
         await connection.execute(delete(links).where(links.c.expires_at < before))
+        old_links = issued_links.c.expires_at < before - ISSUED_LINKS_KEPT
+        await connection.execute(delete(issued_links).where(old_links))
         ended_ms = int(before.timestamp() * 1000)
         await connection.execute(delete(buckets).where(buckets.c.full_at < ended_ms))
         await connection.execute(delete(counters).where(counters.c.since < before))

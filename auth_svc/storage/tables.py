@@ -77,6 +77,14 @@ links = Table(
     Column("used_at", UtcTime),
 )
 
+issued_links = Table(
+    "issued_links",
+    metadata,
+    # Every link that was sent, so that an earlier one does not count as a guess.
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
 uses = Table(
     "uses",
     metadata,

@@ -84,6 +84,18 @@ class TestLogIn:
             with pytest.raises(InvalidCredentialsError):
                 await harness.use(link)
 
+    async def test_earlier_links_are_no_tries(self, harness: Harness) -> None:
+        """
+        Links that were replaced do not invalidate the newest one, however often they are tried.
+        """
+        old, newer, newest = [await harness.link() for _ in range(3)]
+        harness.clock.advance(timedelta(minutes=1))
+        for link in [old, newer] * 5:
+            with pytest.raises(InvalidCredentialsError):
+                await harness.use(link)
+
+        await harness.use(newest)
+
     async def test_tries_of_one_do_not_hurt_another(self, harness: Harness) -> None:
         """Wrong secrets for one user do not invalidate links of another."""
         ada, bob = await harness.link("ada@example.org"), await harness.link("bob@example.org")

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 
 from auth_svc.errors import InvalidEmailError
-from auth_svc.storage.retention import purge
-from auth_svc.storage.tables import buckets, counters, links, sessions, users
+from auth_svc.storage.retention import ISSUED_LINKS_KEPT, purge
+from auth_svc.storage.tables import buckets, counters, issued_links, links, sessions, users
 from mesh.chassis.errors import UnavailableError
 from tests.auth_svc.harness import Harness, link_in
 
@@ -23,7 +23,7 @@ async def tables(harness: Harness) -> str:
     """Return the contents of the database as text."""
     found = []
     async with harness.database.transaction() as connection:
-        for table in (users, sessions, links, counters, buckets):
+        for table in (users, sessions, links, issued_links, counters, buckets):
             found += [repr(row) for row in await connection.execute(select(table))]
     return "\n".join(found)
 
@@ -155,4 +155,19 @@ class TestWhatIsKept:
 
         async with harness.database.transaction() as connection:
             handles = (await connection.execute(select(links.c.handle))).scalars().all()
+            known = (await connection.execute(select(issued_links))).all()
         assert [kept.user_id] == list(handles)
+        assert 2 == len(known)
+
+    async def test_purge_of_issued_links(self, harness: Harness) -> None:
+        """Hashes of links are deleted after a month."""
+        await harness.link()
+        harness.clock.advance(ISSUED_LINKS_KEPT + timedelta(minutes=10))
+        await purge(harness.database, harness.clock())
+        async with harness.database.transaction() as connection:
+            kept = (await connection.execute(select(issued_links))).all()
+        await purge(harness.database, harness.clock() + timedelta(seconds=1))
+
+        async with harness.database.transaction() as connection:
+            left = (await connection.execute(select(issued_links))).all()
+        assert (1, 0) == (len(kept), len(left))

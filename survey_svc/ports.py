@@ -27,6 +27,10 @@ class Project(Protocol):
         """Return the profile's columns of every record of *users*, as codes."""
         ...
 
+    async def rows_by_id(self, user: str, records: Sequence[str]) -> list[Row]:
+        """Return the rows, as `rows` does, of those *records* that exist and are the user's."""
+        ...
+
     async def records(self, user: str, since: datetime | None = None) -> list[str]:
         """Return the ids of the user's records; with *since*, only of those changed since then."""
         ...

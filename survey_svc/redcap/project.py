@@ -106,6 +106,12 @@ class RedcapProject:
         # Do not rely on REDCap having applied the filter.
         return [row for row in rows if row[self._variables.user] in wanted]
 
+    async def rows_by_id(self, user: str, records: Sequence[str]) -> list[Row]:
+        record, owner = self._variables.record, self._variables.user
+        params = {**_EXPORT, "fields": self._profile.columns, "records": records}
+        rows = await self._rows(params, owner, *self._states)
+        return [row for row in rows if row[owner] == user and row[record] in records]
+
     async def records(self, user: str, since: datetime | None = None) -> list[str]:
         variables = self._variables
         logic = is_one_of(variables.user, [user])

@@ -6,10 +6,12 @@ Derived data is cached as long as the response is identical.
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+
+import structlog
 
 from mesh.chassis.errors import InvalidRequestError, NotFoundError, Violation
 from survey_svc.ports import Cache, Project
@@ -28,6 +30,8 @@ from survey_svc.requests.rules import (
 from survey_svc.requests.shared_calls import SharedCalls
 from survey_svc.study.dictionary import Dictionary
 from survey_svc.study.study import Study
+
+log = structlog.get_logger("listing")
 
 FRESH = timedelta(seconds=2)
 """Maximum age of displayed data."""
@@ -85,6 +89,27 @@ class Listing:
         Returns the same object while nothing has changed, so that callers can cache derived data.
         """
         return await self._present(await self._snapshot(user))
+
+    async def with_omitted(
+        self, user: str, rows: list[Row], known: Collection[str] = ()
+    ) -> list[Row]:
+        """Return *rows* of an export, with the records that it lacks but REDCap still has.
+
+        Asks for those of the last snapshot, and of *known*.
+
+        An export can omit records without an error. Only what REDCap says about a record by its id
+        counts as its removal; otherwise watchers would see it removed, and the user could create a
+        second request.
+        """
+        last = self._snapshots.get(user)
+        name = self._study.profile.variables.record
+        omitted = {*known, *(last.records if last else ())} - {row[name] for row in rows}
+        if not omitted:
+            return rows
+        found = await self._project.rows_by_id(user, sorted(omitted))
+        if found:
+            log.warning("export lacked records", missing=len(found))
+        return rows + found
 
     async def present(self, user: str, rows: list[Row]) -> Sequence[Request]:
         """Return the requests in *rows* of *user*, as `requests` does."""
@@ -154,7 +179,7 @@ class Listing:
 
     async def _export(self, user: str) -> _Snapshot:
         since = self.writes()
-        rows = await self._project.rows([user])
+        rows = await self.with_omitted(user, await self._project.rows([user]))
         raw = _dump(rows)
         await self._keep(user, raw, since=since)
         return self._remember(user, raw, rows)

@@ -187,10 +187,13 @@ class Watching:
         for row in await self._project.rows(some):
             rows[row[self._user_variable]].append(row)
         for user in some:
-            await self._listing.keep(user, rows[user], since=since)
+            watched = self._watched.get(user)
+            known = [request.id for request in watched.requests] if watched else []
             try:
-                requests = await self._listing.present(user, rows[user])
-            except MeshError as fault:  # A link of this user; the other users are not affected.
+                found = await self._listing.with_omitted(user, rows[user], known)
+                await self._listing.keep(user, found, since=since)
+                requests = await self._listing.present(user, found)
+            except MeshError as fault:  # About this user; the other users are not affected.
                 log.warning("reading changes failed", fault=type(fault).__name__)
                 continue
             watched = self._watched.get(user)

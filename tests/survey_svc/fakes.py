@@ -24,6 +24,8 @@ class FakeProject:
         """How many saves store and then fail."""
         self.unavailable = 0
         """How many reads fail; negative for all."""
+        self.omitted: set[str] = set()
+        """Records that exports of users lack."""
         self.gate: asyncio.Event | None = None
         """What saves wait for before they store."""
         self.saving = asyncio.Event()
@@ -46,7 +48,20 @@ class FakeProject:
             self.unavailable -= 1
             raise UnavailableError("The fake REDCap is unavailable.")
         user = self._profile.variables.user
-        return [dict(row) for row in self.stored.values() if row[user] in users]
+        return [
+            dict(row)
+            for record, row in self.stored.items()
+            if row[user] in users and record not in self.omitted
+        ]
+
+    async def rows_by_id(self, user: str, records: Sequence[str]) -> list[Row]:
+        await asyncio.sleep(0)
+        if self.unavailable:
+            self.unavailable -= 1
+            raise UnavailableError("The fake REDCap is unavailable.")
+        owner = self._profile.variables.user
+        rows = [self.stored[record] for record in records if record in self.stored]
+        return [dict(row) for row in rows if row[owner] == user]
 
     async def records(self, user: str, since: datetime | None = None) -> list[str]:
         return [row[self._profile.variables.record] for row in await self.rows([user])]

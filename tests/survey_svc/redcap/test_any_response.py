@@ -77,6 +77,7 @@ CALLS: dict[str, Callable[[RedcapProject], Awaitable[object]]] = {
     "is_alive": lambda p: p.is_alive(),
     "dictionary": lambda p: p.dictionary(),
     "rows": lambda p: p.rows(["ada"]),
+    "rows_by_id": lambda p: p.rows_by_id("ada", ["r1"]),
     "records": lambda p: p.records("ada", datetime(2026, 1, 1, tzinfo=UTC)),
     "answers": lambda p: p.answers("ada", ["r1"]),
     "save": lambda p: p.save(GOOD),

@@ -135,6 +135,7 @@ class TestNonsense:
         assert ["r1"] == [row["record_id"] for row in await project.rows(["ada"])]
         assert ["r1"] == await project.records("ada")
         assert 1 == len(await project.answers("ada", ["r1", "r2"]))
+        assert ["r1"] == [row["record_id"] for row in await project.rows_by_id("ada", ["r1", "r2"])]
 
 
 @pytest.fixture

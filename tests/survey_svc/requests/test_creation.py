@@ -131,6 +131,24 @@ class TestOutage:
 
         assert await replica.create()
 
+    @pytest.mark.parametrize("unavailable", [0, -1], ids=["confirmed", "not confirmed"])
+    async def test_incomplete_export(self, replica: Replica, unavailable: int) -> None:
+        """An export that lacks the user's open request does not permit a second one."""
+        first = await replica.create()
+        await replica.creation._listing.rows(ADA.id)
+        replica.project.omitted = {first}
+        by_id = replica.project.rows_by_id
+
+        async def answer(user: str, records: Sequence[str]) -> list[Row]:
+            replica.project.unavailable = unavailable
+            return await by_id(user, records)
+
+        replica.project.rows_by_id = answer  # type: ignore[method-assign]
+
+        with pytest.raises(UnavailableError if unavailable else OpenRequestExistsError):
+            await replica.create()
+        assert 1 == len(replica.project.stored)
+
 
 class TestCrash:
     async def test_before_import(self, replica: Replica, clock: FakeClock) -> None:

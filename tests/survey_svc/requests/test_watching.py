@@ -197,6 +197,23 @@ class TestEvents:
         with pytest.raises(UnavailableError):
             await _next(watching.watch("ada", ""))
 
+    async def test_incomplete_export(self, watching: Watching, project: FakeProject) -> None:
+        """A record that an export lacks is not removed while REDCap returns it by its id."""
+        for record in ("r1", "r2"):
+            await _store(project, record)
+        async with aclosing(watching.watch("ada", "")) as events:
+            for _ in range(2):
+                await _next(events)
+            project.omitted = {"r1", "r2"}
+            # As if the cache had been filled by another replica, which does not know them.
+            await watching._listing.present("ada", [])
+            await _store(project, "r1", form_complete="2")
+            changed = await _next(events)
+            del project.stored["r2"]
+            removed = await _next(events)
+
+        assert [(Kind.CHANGED, "r1"), (Kind.REMOVED, "r2")] == [_said(changed), _said(removed)]
+
     async def test_unreadable_row(self, watching: Watching, project: FakeProject) -> None:
         """An invalid row delays only its own user's events."""
         rows = project.rows

@@ -29,6 +29,7 @@ from gateway.sessions.cache import SessionCache
 from gateway.sessions.revocations import follow_always
 from mesh.chassis.errors import MeshError, NotFoundError
 from mesh.contract import openapi, policy
+from mesh.contract.wire import HEALTH_PATH
 
 _REVOCATIONS = "/amarre.auth.v1.AuthService/WatchRevocations"
 _HSTS_SECONDS = {"production": 365 * 24 * 3600, "development": 300}
@@ -80,7 +81,7 @@ def build(settings: GatewaySettings, clients: Clients) -> Gateway:
     router = Router(
         [
             *transcode.routes(mesh, api),
-            Route("/healthz", Page(api, get=_healthz)),
+            Route(HEALTH_PATH, Page(api, get=_healthz)),
             *pages.routes(api, site, openapi.document(mesh)),
         ],
         redirect_slashes=False,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.contract.policy import Mesh
+from mesh.contract.wire import HEALTH_PATH
 
 TRUST_DOMAIN = "amarre.local"
 NAMESPACE = "amarre"
@@ -114,7 +115,7 @@ PROCESSES = (
         settings="mesh.console.settings.ConsoleSettings",
         port=CONSOLE,
         probe=Probe.HTTP,
-        probe_path="/healthz",
+        probe_path=HEALTH_PATH,
         stage=Stage.LOCAL,
         title="console",
     ),
@@ -166,7 +167,7 @@ PROCESSES = (
         settings="gateway.config.GatewaySettings",
         port=EDGE_HTTP,
         probe=Probe.HTTP,
-        probe_path="/healthz",
+        probe_path=HEALTH_PATH,
         identity="gateway",
         metrics=50,
         admin=30,

@@ -15,18 +15,9 @@ from gateway.errors import MethodNotAllowedError, UnsupportedEncodingError
 from gateway.rest.json_printer import to_json
 from mesh.chassis.errors import MeshError, RemoteError, Violation, from_rpc_error, unpack
 from mesh.contract import sensitivity
+from mesh.contract.reasons import MESSAGES
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-_GENERIC_MESSAGES = {
-    "UNAVAILABLE": "The service is temporarily unavailable; try again later.",
-    "DEADLINE_EXCEEDED": "The response took too long; try again.",
-    "RATE_LIMITED": "Too many requests; try again later.",
-    "UNAUTHENTICATED": "Not signed in.",
-    "PERMISSION_DENIED": "Access denied.",
-    "NOT_FOUND": "Not found.",
-    "INVALID_REQUEST": "The request is invalid.",
-}
-"""Messages for failures raised by gRPC or a proxy, whose own texts are not for users."""
 
 
 def encode(value: object) -> bytes:
@@ -84,7 +75,8 @@ def as_mesh_error(error: Exception) -> MeshError | None:
 
 def _message(error: MeshError) -> str:
     if isinstance(error, RemoteError) and not unpack(error.status, error_details_pb2.ErrorInfo):
-        return _GENERIC_MESSAGES.get(error.contract.name, "An unexpected error occurred.")
+        # The texts of gRPC and of proxies are not for users.
+        return MESSAGES.get(error.contract.name, MESSAGES["INTERNAL"])
     return error.message
 
 

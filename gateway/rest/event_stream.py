@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.rest.envelope import as_mesh_error, describe, encode
 from gateway.rest.json_printer import to_json
 from mesh.chassis.errors import MeshError, from_rpc_error
+from mesh.contract.reasons import MESSAGES
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 HEARTBEAT_SECONDS = 15.0
@@ -144,7 +145,7 @@ def _text_of(done: asyncio.Future[Any]) -> tuple[str, bool]:
             )  # The lifetime that the contract gives one connection.
         return _error(from_rpc_error(failed)), True
     except Exception as failed:
-        return _error(as_mesh_error(failed) or MeshError("An unexpected error occurred.")), True
+        return _error(as_mesh_error(failed) or MeshError(MESSAGES["INTERNAL"])), True
     if response is grpc.aio.EOF:
         return "event: end\ndata: {}\n\n", True
     return event(response), False

@@ -42,6 +42,7 @@ from mesh.chassis.errors import (
 from mesh.chassis.interceptors.validation import validate
 from mesh.contract.openapi import NEXT_PAGE_FIELD, NEXT_PAGE_HEADER
 from mesh.contract.policy import Mesh, Method, Route
+from mesh.contract.reasons import MESSAGES
 
 
 class Api:
@@ -147,7 +148,7 @@ class Endpoint:
             async with asyncio.timeout_at(received_at(request.scope) + self._seconds):
                 return await self._answer(request, secret)
         except TimeoutError:
-            late = DeadlineExceededError("The response took too long; try again.")
+            late = DeadlineExceededError(MESSAGES["DEADLINE_EXCEEDED"])
             return self._error_response(request, late, secret)
         except ClientDisconnect:
             return Response(status_code=400)  # The client is gone.
@@ -186,7 +187,9 @@ class Endpoint:
                 reply = auth_service_pb2.LogOutResponse(logged_out=True)
                 response = success(field_to_json(reply, self._route.response_body))
             case Ending.BEFORE:
-                response = self._api.errors(request, UnauthenticatedError("Not signed in."))
+                response = self._api.errors(
+                    request, UnauthenticatedError(MESSAGES["UNAUTHENTICATED"])
+                )
             case Ending.LATER:
                 later = UnavailableError("The session ends as soon as possible.")
                 response = self._api.errors(request, later)

@@ -23,6 +23,7 @@ from gateway.server.request_telemetry import (
 from mesh.chassis import call
 from mesh.chassis.errors import MeshError, UnavailableError
 from mesh.chassis.telemetry import tracing
+from mesh.contract.reasons import MESSAGES
 from mesh.contract.wire import ALWAYS_SERVED, BODY_BYTES, CANARY_HEADER, LOG_OUT_PATHS
 
 log = structlog.get_logger("gateway")
@@ -229,7 +230,7 @@ class _LimitedBody:
             PayloadTooLargeError: Always.
         """
         await self._discard()
-        raise PayloadTooLargeError(f"The body exceeds the limit of {BODY_BYTES} bytes.")
+        raise PayloadTooLargeError(MESSAGES["PAYLOAD_TOO_LARGE"])
 
     async def _discard(self) -> None:
         try:

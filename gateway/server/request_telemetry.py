@@ -12,6 +12,7 @@ from starlette.types import Scope
 from mesh.chassis import telemetry
 from mesh.chassis.telemetry import names, tracing
 from mesh.contract.policy import Method
+from mesh.contract.wire import HEALTH_PATH
 
 log = structlog.get_logger("access")
 
@@ -26,8 +27,6 @@ duration_of = functools.cache(HTTP_SECONDS.labels)
 _in_flight = 0
 HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "HTTP requests in flight.")
 HTTP_IN_FLIGHT.set_function(lambda: _in_flight)
-PROBE_PATH = "/healthz"
-"""Probed every few seconds; left out of traces."""
 VERBS = frozenset({"GET", "HEAD", "POST"})
 _SECURITY = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}
 _RECORDED_LATE = frozenset({names.KIND_ERROR, names.KIND_SLOW})
@@ -57,7 +56,7 @@ def _begin(verb: str, path: str, traceparent: str) -> tuple[Span | None, str]:
         W3C Trace Context, section 3.2.
     """
     known = tracing.VERSION_0.fullmatch(traceparent)
-    if path == PROBE_PATH:
+    if path == HEALTH_PATH:
         traceparent = traceparent if known else tracing.new_traceparent()
         tracing.resume(traceparent)
         return None, traceparent

@@ -17,6 +17,7 @@ from amarre.auth.v1 import auth_service_pb2 as pb
 
 from mesh.chassis.background import spawn
 from mesh.chassis.errors import UnauthenticatedError
+from mesh.contract.reasons import MESSAGES
 
 log = structlog.get_logger("sessions")
 
@@ -108,7 +109,7 @@ class SessionCache:
             grpc.aio.AioRpcError: Auth rejects the session or is unavailable.
         """
         if not secret:
-            raise UnauthenticatedError("Not signed in.")
+            raise UnauthenticatedError(MESSAGES["UNAUTHENTICATED"])
         key = (_digest(secret), audience)
         entry = self._entries.get(key)
         if entry is not None:

@@ -10,9 +10,28 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.rpc import code_pb2
 
 from mesh.contract.sources import areas
+from mesh.contract.wire import BODY_BYTES
 
 AREAS = areas("error_reason_pb2.py")
 PREFIX = "ERROR_REASON_"
+MESSAGES: Mapping[str, str] = {
+    "UNAVAILABLE": "The service is temporarily unavailable; try again later.",
+    "DEADLINE_EXCEEDED": "The response took too long; try again.",
+    "RATE_LIMITED": "Too many requests; try again later.",
+    "UNAUTHENTICATED": "Not signed in.",
+    "PERMISSION_DENIED": "Access denied.",
+    "NOT_FOUND": "Not found.",
+    "INVALID_REQUEST": "The request is invalid.",
+    "PAYLOAD_TOO_LARGE": f"The body exceeds the limit of {BODY_BYTES} bytes.",
+    "INTERNAL": "An unexpected error occurred.",
+}
+"""Messages of errors without details, by reason: the gateway and Envoy use the same."""
+CALL_MESSAGES: Mapping[str, str] = {
+    **MESSAGES,
+    "PERMISSION_DENIED": "The caller may not call this method.",
+    "DEADLINE_EXCEEDED": "The call exceeded its deadline.",
+}
+"""The same for gRPC calls: services and Envoy use the same."""
 
 
 @dataclass(frozen=True)

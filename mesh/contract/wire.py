@@ -6,7 +6,9 @@ SESSION_COOKIE = "__Host-amarre_session"
 """The session cookie of browsers."""
 LOG_OUT_PATHS = ("/logout", "/api/v1/auth/logout")
 """The paths of log-out, which ends the session whatever else is wrong with the request."""
-ALWAYS_SERVED = ("/healthz", *LOG_OUT_PATHS)
+HEALTH_PATH = "/healthz"
+"""The path of HTTP health checks; left out of traces."""
+ALWAYS_SERVED = (HEALTH_PATH, *LOG_OUT_PATHS)
 """Paths that are served under overload too."""
 BODY_BYTES = 64 * 1024
 """The maximum size of an HTTP request's body, at the edge and in the gateway."""

@@ -3,11 +3,15 @@
 import re
 from typing import Any
 
+import grpc
 import pytest
+from grpc.aio import AioRpcError, Metadata
 from starlette.responses import Response
 
 from gateway.error_responses import ErrorResponses
-from mesh.chassis.errors import UnavailableError, UpstreamError
+from gateway.rest.envelope import describe
+from mesh.chassis.errors import UnavailableError, UpstreamError, from_rpc_error
+from mesh.render.envoy.errors import json_replies
 from tests.gateway.conftest import World
 
 BROWSER = {
@@ -121,3 +125,30 @@ async def test_request_of_no_one(world: World) -> None:
     shown = re.search(r"Request: (\w+)", page.text)
     assert shown is not None
     assert page.headers["x-request-id"] == shown[1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ],
+    ids=lambda code: code.name,
+)
+def test_same_as_envoy(code: grpc.StatusCode) -> None:
+    """
+    An error without details has the same code and message from the gateway as from its Envoy.
+    """
+    error = from_rpc_error(AioRpcError(code, Metadata(), Metadata(), details="text of a library"))
+    replies = {
+        reply["filter"]["status_code_filter"]["comparison"]["value"]["default_value"]: reply
+        for reply in json_replies(hsts=None)["mappers"]
+        if "status_code_filter" in reply["filter"]
+    }
+
+    reply = replies[error.contract.http]["body_format_override"]["json_format"]
+
+    assert {"data": None, "error": describe(error)} == reply

@@ -11,6 +11,7 @@ from mesh.chassis.identity import SpiffeId
 from mesh.chassis.interceptors.context import Metadata
 from mesh.chassis.tokens import InvalidTokenError, TokenVerifier
 from mesh.contract.policy import Method
+from mesh.contract.reasons import CALL_MESSAGES
 
 
 def authorize_caller(method: Method, caller: SpiffeId) -> None:
@@ -21,7 +22,7 @@ def authorize_caller(method: Method, caller: SpiffeId) -> None:
     """
     if not method.allows(caller.name):
         raise PermissionDeniedError(
-            "The caller may not call this method.",
+            CALL_MESSAGES["PERMISSION_DENIED"],
             method=method.short_name,
             caller=caller.name,
             allowed=",".join(method.callers),

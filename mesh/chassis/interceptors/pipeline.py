@@ -36,6 +36,7 @@ from mesh.chassis.interceptors.validation import validate
 from mesh.chassis.telemetry import names, rpc, tracing
 from mesh.chassis.tokens import TokenVerifier
 from mesh.contract.policy import Mesh, Method
+from mesh.contract.reasons import CALL_MESSAGES
 from mesh.contract.wire import CANARY_HEADER, REFLECTION
 
 log = structlog.get_logger("access")
@@ -320,7 +321,7 @@ def _failure(error: Exception, method: Method) -> MeshError:
     if isinstance(error, grpc.aio.AioRpcError):
         return _for_the_caller(from_rpc_error(error))
     if isinstance(error, TimeoutError):
-        return DeadlineExceededError("The call exceeded its deadline.")
+        return DeadlineExceededError(CALL_MESSAGES["DEADLINE_EXCEEDED"])
     log.error("handler failed", rpc=method.short_name, exc_info=error)
     return MeshError("An unexpected error occurred; see the log for details.")
 

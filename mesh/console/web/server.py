@@ -21,6 +21,7 @@ from mesh.console.web.api import Api
 from mesh.console.web.authentication import BEARER, COOKIE, SESSION, Access, admit
 from mesh.console.web.errors import ERRORS, error
 from mesh.console.web.parameters import Query
+from mesh.contract.wire import HEALTH_PATH
 
 FILES = Path(__file__).parent / "static"
 PAGES = (
@@ -36,7 +37,7 @@ PAGES = (
     "/call",
     "/mesh",
 )
-OPEN_TO_ALL = ("/healthz", "/open", "/static/")
+OPEN_TO_ALL = (HEALTH_PATH, "/open", "/static/")
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -62,7 +63,7 @@ def app(context: Context, access: Access) -> Starlette:
             Route("/api/codes", _codes(access), methods=["POST"]),
             Route("/open", _open(access)),
             Route("/sign-out", _sign_out, methods=["POST"]),
-            Route("/healthz", _healthz),
+            Route(HEALTH_PATH, _healthz),
             *(Route(path, _page) for path in PAGES),
             Route(runbooks.PATH + "/{name}", _runbook),
             Mount("/static", GZipMiddleware(StaticFiles(directory=FILES))),

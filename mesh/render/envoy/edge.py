@@ -11,6 +11,7 @@ from mesh.contract.wire import (
     ALWAYS_SERVED,
     BODY_BYTES,
     CANARY_HEADER,
+    HEALTH_PATH,
     LOG_OUT_PATHS,
     SESSION_COOKIE,
 )
@@ -19,7 +20,6 @@ from mesh.render.envoy.clusters import APP, APP_STREAMS, at_gateway
 from mesh.render.envoy.errors import LOG_OUT, json_replies
 from mesh.render.envoy.proxy import EDGE, Edge, Proxy, seconds, typed
 
-HEALTH = "/healthz"
 HEADERS_KIB = 16
 PER_ADDRESS = (500, 250)
 """Rate limit of one address: burst, and requests per second."""
@@ -163,7 +163,7 @@ def _to_https() -> list[dict[str, Any]]:
     """Return the routes of an HTTP listener that redirects all but health checks to HTTPS."""
     redirect = {"https_redirect": True, "response_code": "PERMANENT_REDIRECT"}
     return [
-        _route(HEALTH, {"path": HEALTH}, LONGEST_CALL),
+        _route(HEALTH_PATH, {"path": HEALTH_PATH}, LONGEST_CALL),
         {"name": "to_https", "match": {"prefix": "/"}, "redirect": redirect},
     ]
 

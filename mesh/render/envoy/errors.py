@@ -14,24 +14,25 @@ from typing import Any
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from mesh.contract import reasons
+from mesh.contract.reasons import CALL_MESSAGES, MESSAGES
 from mesh.contract.wire import LOG_OUT_PATHS, SESSION_COOKIE
 
 _JSON = (
     # HTTP status of Envoy, reason, message.
     (400, "INVALID_REQUEST", "The request is malformed."),
-    (403, "PERMISSION_DENIED", "Access denied."),
+    (403, "PERMISSION_DENIED", MESSAGES["PERMISSION_DENIED"]),
     (404, "NOT_FOUND", "Path not found."),
     (405, "METHOD_NOT_ALLOWED", "This path does not support this method."),
     (408, "DEADLINE_EXCEEDED", "The request was not received in time."),
-    (413, "PAYLOAD_TOO_LARGE", "The body exceeds the limit of 65536 bytes."),
+    (413, "PAYLOAD_TOO_LARGE", MESSAGES["PAYLOAD_TOO_LARGE"]),
     (426, "INVALID_REQUEST", "This protocol version is not supported."),
-    (429, "RATE_LIMITED", "Too many requests; try again later."),
+    (429, "RATE_LIMITED", MESSAGES["RATE_LIMITED"]),
     (431, "INVALID_REQUEST", "The request headers are too large."),
-    (500, "INTERNAL", "An unexpected error occurred."),
+    (500, "INTERNAL", MESSAGES["INTERNAL"]),
     (501, "INVALID_REQUEST", "This transfer coding is not supported."),
     (502, "UPSTREAM_ERROR", "The upstream response is invalid."),
-    (503, "UNAVAILABLE", "The service is temporarily unavailable; try again soon."),
-    (504, "DEADLINE_EXCEEDED", "The response took too long; try again."),
+    (503, "UNAVAILABLE", MESSAGES["UNAVAILABLE"]),
+    (504, "DEADLINE_EXCEEDED", MESSAGES["DEADLINE_EXCEEDED"]),
 )
 _UNREADABLE = frozenset({400, 408, 426, 431, 501})
 """Statuses of requests that Envoy cannot read, which have no request id yet."""
@@ -47,10 +48,8 @@ LOG_OUT = {
 _OF_OUR_PAGES = {"name": "sec-fetch-site", "string_match": {"exact": "same-origin"}}
 _ENDED = "Max-Age=0; Path=/; HttpOnly; SameSite=Strict; Secure"
 _GRPC = (
-    (401, "UNAUTHENTICATED", "The user is not signed in, or the session has ended."),
-    (403, "PERMISSION_DENIED", "The caller is not allowed to call this method."),
-    (503, "UNAVAILABLE", "The service is temporarily unavailable."),
-    (504, "DEADLINE_EXCEEDED", "The call exceeded its deadline."),
+    *((401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED")),
+    *((503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")),
 )
 _RETRY_AFTER = timedelta(seconds=1)
 _RETRIED = frozenset({429, 503})
@@ -146,10 +145,10 @@ def _process_gone() -> dict[str, Any]:
     return gone
 
 
-def _grpc_mapper(status: int, reason: str, message: str) -> dict[str, Any]:
+def _grpc_mapper(status: int, reason: str) -> dict[str, Any]:
     return {
         "filter": _has_status(status),
-        "headers_to_add": [_header("grpc-status-details-bin", _details(reason, message))],
+        "headers_to_add": [_header("grpc-status-details-bin", _details(reason))],
     }
 
 
@@ -173,8 +172,8 @@ def _holds(condition: str) -> dict[str, Any]:
     }
 
 
-def _details(reason: str, message: str) -> str:
-    contract = reasons.of_mesh(reason)
+def _details(reason: str) -> str:
+    contract, message = reasons.of_mesh(reason), CALL_MESSAGES[reason]
     status = status_pb2.Status(code=code_pb2.Code.Value(contract.grpc), message=message)
     status.details.add().Pack(
         error_details_pb2.ErrorInfo(reason=contract.name, domain=contract.domain)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from mesh.chassis.telemetry import names
 from mesh.contract.policy import Mesh
+from mesh.contract.wire import HEALTH_PATH
 from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
 from mesh.render.rules.pace import Pace
 from mesh.render.rules.recording import BUCKETS, BY_METHOD, CALLS, FAULTS, ends, is_timed
@@ -164,7 +165,7 @@ def _errors(contract: Mesh, pace: Pace) -> Alert:
 def _gateway_errors(contract: Mesh, pace: Pace) -> Alert:
     # Health probes return 503 by design while a part is unhealthy.
     probes = "|".join(
-        ["/healthz", *(r.path for m in contract if m.service == "health" for r in m.routes)]
+        [HEALTH_PATH, *(r.path for m in contract if m.service == "health" for r in m.routes)]
     )
     series, window = f"{names.HTTP_SERVER_DURATION}_count", pace(minutes=5)
     of = f'route!~"{probes}"'
@@ -192,7 +193,7 @@ def _gateway_errors(contract: Mesh, pace: Pace) -> Alert:
             series={
                 f'{series}{{method="GET",route="/",status="200"}}': "0+50x60",
                 f'{series}{{method="GET",route="/",status="404"}}': "0+50x60",
-                f'{series}{{method="GET",route="/healthz",status="503"}}': "0+50x60",
+                f'{series}{{method="GET",route="{HEALTH_PATH}",status="503"}}': "0+50x60",
             },
             at=15,
         ),

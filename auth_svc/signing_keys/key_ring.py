@@ -59,7 +59,7 @@ class KeyRing:
             changed_at = self._path.stat().st_mtime_ns
             if changed_at == self._read_at:
                 return False
-            self._keys = parse(secret_files.read(SETTING, self._path))
+            self._keys = parse(_read(self._path))
         except (OSError, ValueError, SecretFileError) as exc:
             log.error("key reload failed, keeping current keys", reason=str(exc))  # noqa: TRY400 - a sentence, no traceback
             return False
@@ -78,7 +78,7 @@ def load_or_make(path: Path) -> list[SigningKey]:
     try:
         if not path.exists():
             _make(path)
-        return parse(secret_files.read(SETTING, path))
+        return parse(_read(path))
     except OSError as exc:
         raise StartError(
             f"{SETTING} {path}: {exc.strerror}; name a file in a folder that"
@@ -112,6 +112,10 @@ def parse(pem: bytes) -> list[SigningKey]:
 def to_pem(key: SigningKey) -> bytes:
     """Return *key* in the file format."""
     return key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _read(path: Path) -> bytes:
+    return secret_files.read(SETTING, path, make="openssl genpkey -algorithm ed25519")
 
 
 def _make(path: Path) -> None:

@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.local import files
+
 _LONGEST_SOCKET_FOLDER = 70
 """Unix socket paths end at 107 bytes; the names below the folder take up to 37."""
 
@@ -84,7 +86,7 @@ class DataFolder:
         return self.data / "secrets" / name
 
     def prepare(self) -> None:
-        """Create the folders and the secrets that are missing.
+        """Create the folders and the secrets that are missing or empty.
 
         Raises:
             DataFolderError: The folder cannot be written.
@@ -112,7 +114,6 @@ class DataFolder:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _make_secrets(self) -> None:
-        self.secret("x").parent.mkdir(exist_ok=True, mode=0o700)
         for name, text in (
             ("redcap-token", secrets.token_hex(16).upper()),
             ("redcap-super-token", secrets.token_hex(32).upper()),
@@ -120,10 +121,8 @@ class DataFolder:
             ("pseudonym-key", secrets.token_hex(32)),
         ):
             path = self.secret(name)
-            if not path.exists():
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(text)
+            if not path.exists() or not path.stat().st_size:
+                files.write(path, text)
 
     def read_secret(self, name: str) -> str:
         """Return the text of a secret."""

@@ -92,8 +92,8 @@ class Runner:
         self._lock.take()
         with contextlib.closing(self._lock):
             self._check_ports()
-            authority = CertificateAuthority.load_or_create(self.data_folder.ca)
             try:
+                authority = CertificateAuthority.load_or_create(self.data_folder.ca)
                 issue_all(authority, self.data_folder.certs)
                 self.monitoring.prepare()
             except OSError as exc:

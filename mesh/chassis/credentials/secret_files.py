@@ -11,19 +11,21 @@ import stat
 from pathlib import Path
 
 OTHERS = stat.S_IRWXO
+RANDOM = "openssl rand -hex 32"
 
 
 class SecretFileError(Exception):
     """A secret is unusable; the message names the setting and says what to do."""
 
 
-def read(setting: str, path: Path, *, least: int = 1) -> bytes:
+def read(setting: str, path: Path, *, least: int = 1, make: str = RANDOM) -> bytes:
     """Return the content of *path* without surrounding white space.
 
     Args:
         setting: The variable that names the file, for the message.
         path: The file.
         least: The minimum size in bytes.
+        make: A command that prints a new secret, for the message.
 
     Raises:
         SecretFileError: The file is missing, unreadable, too short, or accessible to other users
@@ -37,7 +39,7 @@ def read(setting: str, path: Path, *, least: int = 1) -> bytes:
     if len(secret) < least:
         raise SecretFileError(
             f"{setting}: {path} holds {len(secret)} bytes, but at least {least} are needed."
-            f" Create a new secret, for example: openssl rand -hex 32 > {path}"
+            f" Create a new secret, for example: {make} > {path}"
         )
     return secret
 

@@ -131,8 +131,12 @@ class CertificateAuthority:
 
     def save(self, folder: Path) -> None:
         """Store the authority in *folder*; only the current user can read it."""
-        files.write(folder / "root.key", _key_pem(self._key).decode())
-        files.write(folder / "root.crt", self.pem().decode())
+        files.write_all(
+            {
+                folder / "root.key": _key_pem(self._key).decode(),
+                folder / "root.crt": self.pem().decode(),
+            }
+        )
 
     def pem(self) -> bytes:
         """Return the root certificate as PEM."""
@@ -231,7 +235,11 @@ def swap(folder: Path, version: str) -> None:
 
 
 def issue_all(authority: CertificateAuthority, folder: Path) -> None:
-    """Install an SVID for every workload without one, or with one past half its lifetime."""
+    """Install an SVID for every workload without a usable one, or with one past half its lifetime.
+
+    Raises:
+        OSError: They cannot be written.
+    """
     for name in sorted(WORKLOADS):
         if not _still_fresh(folder / name, authority):
             install(authority.issue_svid(name), folder / name)
@@ -270,9 +278,16 @@ def _still_fresh(folder: Path, authority: CertificateAuthority) -> bool:
     try:
         leaf = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes())
         leaf.verify_directly_issued_by(authority.certificate)
+        key = load_pem_private_key((folder / "tls.key").read_bytes(), None)
+        # During a root rotation, the bundle has two roots.
+        roots = x509.load_pem_x509_certificates((folder / "ca.crt").read_bytes())
     except (OSError, ValueError, TypeError, InvalidSignature):
         return False
-    return leaf.not_valid_after_utc - _now() > SVID_LIFETIME / 2
+    return (
+        leaf.public_key() == key.public_key()
+        and authority.certificate in roots
+        and leaf.not_valid_after_utc - _now() > SVID_LIFETIME / 2
+    )
 
 
 def _uris(leaf: x509.Certificate) -> list[str]:

@@ -58,6 +58,14 @@ class TestFile:
         with pytest.raises((StartError, SecretFileError), match="AMARRE_AUTH_SIGNING_KEY_FILE"):
             load_or_make(path)
 
+    def test_empty_file(self, tmp_path: Path) -> None:
+        """The error for an empty file has a command that creates a key of the right kind."""
+        path = tmp_path / "key.pem"
+        path.touch(0o600)
+
+        with pytest.raises(SecretFileError, match="openssl genpkey -algorithm ed25519 > "):
+            load_or_make(path)
+
     def test_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         """A path below a file stops the start with the name of the setting."""
         (tmp_path / "file").write_text("")

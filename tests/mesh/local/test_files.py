@@ -1,6 +1,7 @@
 """Atomic file writes."""
 
 import errno
+import os
 import stat
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def test_written_for_the_current_user_only(tmp_path: Path) -> None:
 
 
 def test_full_disk_keeps_the_old_content(small_disk: Path) -> None:
-    """With a full disk, the old content remains, and no partial file is left behind."""
+    """
+    With a full disk, the error names the file, the old content remains, and no partial file is
+    left behind.
+    """
     path = small_disk / "ready.json"
     files.write(path, "old")
     filler = fill(small_disk)
@@ -31,8 +35,21 @@ def test_full_disk_keeps_the_old_content(small_disk: Path) -> None:
         files.write(path, "new" * 10_000)
 
     assert errno.ENOSPC == failure.value.errno
+    assert str(path) in str(failure.value)
     assert "old" == path.read_text()
     assert {path, filler} == set(small_disk.iterdir())
+
+
+def test_files_that_belong_together(small_disk: Path) -> None:
+    """If one of several files cannot be written, none of them changes."""
+    key, certificate = small_disk / "root.key", small_disk / "root.crt"
+    filler = fill(small_disk)
+    os.truncate(filler, filler.stat().st_size - 8192)
+
+    with pytest.raises(OSError, match=r"space.*root[.]crt"):
+        files.write_all({key: "key", certificate: "certificate" * 10_000})
+
+    assert [filler] == list(small_disk.iterdir())
 
 
 def test_unchanged_content_is_not_written(tmp_path: Path) -> None:

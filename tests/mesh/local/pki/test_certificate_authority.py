@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from mesh.local.pki import certificate_authority
@@ -57,6 +58,24 @@ def test_issue_all_keeps_what_is_fresh(authority: CertificateAuthority, tmp_path
     assert {"gateway", "auth", "survey", "health", "operator", "edge"} == set(first)
     assert first == second
     assert not set(first.values()) & set(third.values())
+
+
+@pytest.mark.parametrize("name", ["tls.crt", "tls.key", "ca.crt"])
+@pytest.mark.parametrize("content", ["", "of another authority"])
+def test_unusable_certificates_are_issued_again(
+    authority: CertificateAuthority, tmp_path: Path, name: str, content: str
+) -> None:
+    """An SVID with an empty file, or with one of another SVID, is replaced at the next start."""
+    certificate_authority.issue_all(authority, tmp_path)
+    folder = tmp_path / "survey"
+    other = CertificateAuthority.create().issue_svid("survey").files()[name]
+    (folder / name).write_bytes(other if content else b"")
+
+    certificate_authority.issue_all(authority, tmp_path)
+
+    key = load_pem_private_key((folder / "tls.key").read_bytes(), None)
+    assert leaf(folder).public_key() == key.public_key()
+    assert authority.pem() == (folder / "ca.crt").read_bytes()
 
 
 def test_replacement_is_atomic(authority: CertificateAuthority, tmp_path: Path) -> None:

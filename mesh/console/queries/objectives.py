@@ -16,8 +16,9 @@ from typing import Any
 
 from mesh.console import naming
 from mesh.contract.policy import Mesh, Method
+from mesh.render.rules.slo import PAGES_ABOVE
 
-FAST = (timedelta(minutes=5), timedelta(hours=1), 14.4)
+FAST = (timedelta(minutes=5), timedelta(hours=1), PAGES_ABOVE)
 SLOW = (timedelta(minutes=30), timedelta(hours=6), 6.0)
 """Short and long window of an alert and the burn rate that both must exceed: page, and ticket."""
 BUDGET_WINDOW = timedelta(hours=24)
@@ -189,6 +190,7 @@ def _method(
             _label(span): found.get(name, Total()).error_ratio / allowed
             for span, found in burns.items()
         },
+        "burnLimit": FAST[2],
     }
 
 

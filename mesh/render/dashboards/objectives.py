@@ -4,6 +4,7 @@ from mesh.chassis.telemetry import names
 from mesh.contract.policy import Mesh
 from mesh.render.dashboards.panel import Board, Chart, Figure, Panel, Unit, none
 from mesh.render.rules.recording import BY_METHOD, CALLS, FAULTS, SERVED, ends
+from mesh.render.rules.slo import PAGES_ABOVE
 
 _MONTH = "30d"
 
@@ -45,9 +46,9 @@ def _objectives(mesh: Mesh) -> tuple[Panel, ...]:
                 "{{service}}.{{method}}, 1 hour": "service_method:amarre_failed:ratio_rate1h"
                 f" / on ({BY_METHOD}) (1 - service_method:amarre_availability:objective)",
             },
-            limit=14.4,
+            limit=PAGES_ABOVE,
             span=12,
-            about="At 1 the budget lasts exactly 30 days; at 14.4 on-call is paged.",
+            about=f"At 1 the budget lasts exactly 30 days; above {PAGES_ABOVE} on-call is paged.",
         ),
         Chart(
             "95th percentile relative to the objective",

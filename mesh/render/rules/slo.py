@@ -19,7 +19,9 @@ from mesh.render.rules.alert import Alert, Fires, Quiet, Severity, Team
 from mesh.render.rules.pace import Pace
 from mesh.render.rules.recording import BUCKETS, BY_METHOD, CALLS, FAULTS, ends, is_timed
 
-FAST = ((14.4, "1h", "5m"), (6, "6h", "5m"))
+PAGES_ABOVE = 14.4
+"""The burn rate over an hour that pages."""
+FAST = ((PAGES_ABOVE, "1h", "5m"), (6, "6h", "5m"))
 SLOW = ((3, "1d", "1h"), (1, "3d", "1h"))
 SLOW_MINUTES = 75
 """Longer than the short window: incidents of less than 15 minutes are covered by FAST."""

@@ -22,6 +22,7 @@ from mesh.console.queries.objectives import Total, quantile
 from mesh.console.settings import Target
 from mesh.console.store import schema
 from mesh.local.pki.certificate_authority import CertificateAuthority, install
+from mesh.render.rules import slo
 from tests.mesh.console.conftest import Running, Start
 from tests.mesh.console.telemetry import Batch
 
@@ -128,6 +129,7 @@ class TestScraped:
         assert {"OK": 98, "UNAVAILABLE": 1, "NOT_FOUND": 1} == found["codes"]
         # 1 % failed where 0.1 % may: ten times too fast, the budget spent ten times over.
         assert pytest.approx(10) == found["burnRates"]["1h"]
+        assert slo.PAGES_ABOVE == found["burnLimit"]
         assert pytest.approx(-9) == found["budgetLeft"]
         assert pytest.approx(0.99) == found["withinLatency"]
         assert 100 == round(sum(point["rate"] * 5 for point in history))

@@ -1,11 +1,9 @@
 """Addresses of a local mesh: ports and URLs."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mesh import topology
-from mesh.chassis import otel_environment
 from mesh.local.data_folder import DataFolder
 
 HOST = "127.0.0.1"
@@ -42,10 +40,9 @@ class Addresses:
         return self.data_folder.sockets / "keys.sock"
 
     @property
-    def collector(self) -> str:
-        """Where proxies send spans: the endpoint from the user's environment, or the console."""
-        asked = otel_environment.endpoint(os.environ)
-        return asked.address if asked else self.address(topology.OTLP_GRPC)
+    def otlp(self) -> str:
+        """URL of the console's OTLP receiver (gRPC)."""
+        return f"http://{self.address(topology.OTLP_GRPC)}"
 
     def urls(self) -> dict[str, str]:
         """Return the URLs of the ready file."""
@@ -55,6 +52,6 @@ class Addresses:
             "console": f"http://{self.address(topology.CONSOLE)}",
             "outbox": f"http://{self.address(topology.OUTBOX)}",
             "sandbox": f"http://{self.address(topology.REDCAP)}",
-            "otlp_grpc": f"http://{self.address(topology.OTLP_GRPC)}",
+            "otlp_grpc": self.otlp,
             "otlp_http": f"http://{self.address(topology.OTLP_HTTP)}",
         }

@@ -131,8 +131,7 @@ class Runner:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
         configure_logs(NAME, NAME, "INFO", renderer=renderer)
         # The audit log and restarts are exported with the logs of the mesh.
-        console = f"http://{self.plan.addresses.collector}"
-        variables = telemetry_variables.with_default(os.environ, console)
+        variables = telemetry_variables.with_default(os.environ, self.plan.addresses.otlp)
         otlp.start_logs(NAME, NAME, "development", variables)
         self._handle_signals()
         starting = asyncio.ensure_future(self.fleet.start())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import httpx
 
 from mesh.chassis.testing import free_port
-from mesh.render.envoy import Edge, Telemetry
+from mesh.render.envoy import Collector, Edge, Telemetry
 from tests.mesh.chassis.telemetry import collecting
 from tests.sidecars.support.bed import Bed, eventually
 
@@ -20,9 +20,10 @@ async def test_spans_of_the_edge(bed: Bed) -> None:
     with collecting(free_port()) as collector:
         edge = Edge(http=f"127.0.0.1:{free_port()}")
         proxy = bed.proxy("gateway", "gateway", app=f"unix:{bed.folder}/none.sock")
-        otlp = f"127.0.0.1:{collector.port}"
         headers = (("authorization", "Bearer a+b/c=="),)
-        telemetry = Telemetry(otlp=otlp, headers=headers, environment="production")
+        traces = Collector(f"127.0.0.1:{collector.port}", headers)
+        elsewhere = Collector("127.0.0.1:9")
+        telemetry = Telemetry(traces=traces, logs=elsewhere, environment="production")
         await bed.start(replace(proxy, edge=edge, telemetry=telemetry))
         async with httpx.AsyncClient(base_url=f"http://{edge.http}", trust_env=False) as client:
             for _ in range(REQUESTS):
@@ -33,6 +34,7 @@ async def test_spans_of_the_edge(bed: Bed) -> None:
             return REQUESTS == sum(len(s.spans) for one in sent for s in one.scope_spans)
 
         await eventually(came, "all spans", within=4.0)
+        assert not collector.resources["logs"]
         assert "Bearer a+b/c==" == collector.metadata["traces"]["authorization"]
         found = collector.resources["traces"][0]
         facts = {fact.key: fact.value.string_value for fact in found.resource.attributes}

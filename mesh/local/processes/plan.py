@@ -14,7 +14,7 @@ from mesh.local.addresses import HOST, Addresses
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes import environment, envoy, telemetry_variables
 from mesh.local.processes.port_allocator import InstancePorts, PortAllocator
-from mesh.render.envoy import Edge, Proxy, Telemetry
+from mesh.render.envoy import Collector, Edge, Proxy, Telemetry
 from mesh.topology import Kind, Probe, Process
 
 INHERITED = (
@@ -99,19 +99,9 @@ class Plan:
                 f"{HIGHEST_BASE}."
             )
         inherited()
-        if not self.options.direct and any(
-            "%" in value for value in otel_environment.headers(os.environ).values()
-        ):
-            raise PlanError(
-                "The local proxies cannot send a telemetry header with a percent sign. Change "
-                "OTEL_EXPORTER_OTLP_HEADERS, or start with --direct."
-            )
-        collector = otel_environment.endpoint(os.environ)
-        if collector is not None and collector.tls and not self.options.direct:
-            raise PlanError(
-                f"The local proxies cannot send telemetry over TLS to {collector}. Use an http://"
-                " endpoint, such as a collector on this machine, or start with --direct."
-            )
+        if not self.options.direct:
+            self._collector("traces")
+            self._collector("logs")
 
     def _replicas(self, process: Process) -> int:
         return self.options.replicas.get(process.name, 1)
@@ -185,11 +175,24 @@ class Plan:
     def _behind_envoy(self, process: Process) -> bool:
         return process.has_sidecar and not self.options.direct
 
-    def _traces_are_exported(self) -> bool:
-        defaulted = telemetry_variables.with_default(
-            os.environ, f"http://{self.addresses.collector}"
-        )
-        return otel_environment.is_exported("traces", defaulted)
+    def _collector(self, signal: str) -> Collector | None:
+        """Return where the proxies send *signal*; None if it is not exported."""
+        variables = telemetry_variables.with_default(os.environ, self.addresses.otlp)
+        where = otel_environment.endpoint(variables, signal)
+        if where is None or not otel_environment.is_exported(signal, variables):
+            return None
+        headers = otel_environment.headers(variables, signal)
+        if where.tls:
+            raise PlanError(
+                f"The local proxies cannot send {signal} over TLS to {where}. Use an http://"
+                " endpoint, such as a collector on this machine, or start with --direct."
+            )
+        if any("%" in value for value in headers.values()):
+            raise PlanError(
+                "The local proxies cannot send a telemetry header with a percent sign. Change "
+                "OTEL_EXPORTER_OTLP_HEADERS, or start with --direct."
+            )
+        return Collector(where.address, tuple(headers.items()))
 
     def _probe_target(self, process: Process, where: "_Endpoints") -> str:
         if self._behind_envoy(process):
@@ -214,9 +217,9 @@ class Plan:
             key_set="" if at_edge else f"unix:{self.addresses.key_set}",
             edge=self._edge() if at_edge else None,
             telemetry=Telemetry(
-                otlp=self.addresses.collector if self._traces_are_exported() else "",
+                traces=self._collector("traces"),
+                logs=self._collector("logs"),
                 sampling_percent=100 * otel_environment.sampling_share(os.environ, 1.0),
-                headers=tuple(otel_environment.headers(os.environ).items()),
                 environment=os.environ.get("AMARRE_ENV", "development"),
             ),
         )
@@ -251,9 +254,7 @@ class Plan:
         }
         defaults = environment.defaults(self.addresses, process)
         if process.identity:
-            defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
-                f"http://{self.addresses.address(topology.OTLP_GRPC)}"
-            )
+            defaults[otel_environment.ENDPOINT] = self.addresses.otlp
             if not telemetry_variables.pushes_metrics(inherited()):
                 # With a push, the console would have every series twice.
                 defaults["OTEL_METRICS_EXPORTER"] = "none"

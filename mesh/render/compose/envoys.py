@@ -1,7 +1,7 @@
 """The files of Compose's proxies, from the renderer of the local mesh with container names."""
 
 from mesh.render.deployment import SOCKETS, Deployment, Workload
-from mesh.render.envoy import Edge, Proxy, Telemetry, Traffic
+from mesh.render.envoy import Collector, Edge, Proxy, Telemetry, Traffic
 from mesh.render.envoy import files as proxy_files
 
 FOLDER = "/etc/amarre/envoy"
@@ -49,6 +49,9 @@ def proxy(deployed: Deployment, workload: Workload) -> Proxy:
         key_set=f"unix:{KEYS}/keys.sock" if deployed.needs_keys(workload.name) else "",
         edge=None if workload.is_grpc else edge,
         telemetry=Telemetry(
-            otlp=COLLECTOR, sampling_percent=SAMPLING_PERCENT, environment="production"
+            traces=Collector(COLLECTOR),
+            logs=Collector(COLLECTOR),
+            sampling_percent=SAMPLING_PERCENT,
+            environment="production",
         ),
     )

@@ -6,11 +6,20 @@ Envoy configuration, rendered from the contracts.
 
 from mesh.contract import policy
 from mesh.render.envoy.bootstrap import BOOTSTRAP, Files, arguments, files, live_files
-from mesh.render.envoy.proxy import Edge, Endpoints, InjectedFault, Proxy, Telemetry, Traffic
+from mesh.render.envoy.proxy import (
+    Collector,
+    Edge,
+    Endpoints,
+    InjectedFault,
+    Proxy,
+    Telemetry,
+    Traffic,
+)
 from mesh.topology import OTLP_GRPC, PORT_BASE, PROCESSES, Probe
 
 __all__ = [
     "BOOTSTRAP",
+    "Collector",
     "Edge",
     "Endpoints",
     "Files",
@@ -46,6 +55,7 @@ def render() -> Files:
 def standard_placement() -> list[Proxy]:
     """Return one proxy for each process with an identity."""
     found = []
+    console = Collector(f"{_HOST}:{PORT_BASE + OTLP_GRPC}")
     for process in PROCESSES:
         if not process.has_sidecar:
             continue
@@ -67,7 +77,7 @@ def standard_placement() -> list[Proxy]:
                 inbound="" if at_edge else f"{_HOST}:{PORT_BASE + process.port}",
                 key_set="" if at_edge else f"unix:{_SOCKETS}/keys.sock",
                 edge=edge if at_edge else None,
-                telemetry=Telemetry(otlp=f"{_HOST}:{PORT_BASE + OTLP_GRPC}"),
+                telemetry=Telemetry(traces=console, logs=console),
             )
         )
     return found

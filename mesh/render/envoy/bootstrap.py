@@ -85,8 +85,7 @@ def bootstrap(mesh: Mesh, proxy: Proxy) -> str:
     if proxy.stats:
         found_listeners.append(listeners.stats(proxy))
         found_clusters.append(clusters.admin(proxy))
-    if proxy.telemetry.otlp:
-        found_clusters.append(clusters.collector(proxy))
+    found_clusters += clusters.collectors(proxy)
     content: dict[str, Any] = {
         "node": {"id": proxy.name, "cluster": proxy.workload},
         "admin": {"address": address(proxy.admin)},

@@ -17,7 +17,6 @@ from mesh.render.envoy.proxy import (
     seconds,
     typed,
 )
-from mesh.render.envoy.telemetry import OTLP
 
 APP = "app"
 """The cluster of the proxy's own process."""
@@ -225,9 +224,12 @@ def admin(proxy: Proxy) -> dict[str, Any]:
     return _plain(ADMIN, proxy.admin)
 
 
-def collector(proxy: Proxy) -> dict[str, Any]:
-    """Return the cluster of the collector of spans; an unavailable collector costs nothing."""
-    return _plain(OTLP, proxy.telemetry.otlp) | {"typed_extension_protocol_options": _http2()}
+def collectors(proxy: Proxy) -> list[dict[str, Any]]:
+    """Return the clusters of collectors; an unavailable collector costs nothing."""
+    return [
+        _plain(name, address) | {"typed_extension_protocol_options": _http2()}
+        for name, address in proxy.telemetry.clusters.items()
+    ]
 
 
 def _plain(name: str, where: str) -> dict[str, Any]:

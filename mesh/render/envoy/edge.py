@@ -110,7 +110,7 @@ def _manager(
             ],
         },
         http_filters=[
-            *([telemetry.trace_response()] if proxy.telemetry.otlp else []),
+            *([telemetry.trace_response()] if proxy.telemetry.traces else []),
             *(client_limits() if edge.rate_limits else []),
             body_limit(),
             manager.router(),

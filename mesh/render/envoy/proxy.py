@@ -41,17 +41,41 @@ class Edge:
     hsts: timedelta = timedelta(minutes=5)
 
 
-@dataclass(frozen=True)
-class Telemetry:
-    """Destination and sampling of spans; without an address none are sent."""
+OTLP, OTLP_LOGS = "otlp", "otlp_logs"
+"""The clusters of the collector, and of the one of log lines if it is another one."""
 
-    otlp: str = ""
+
+@dataclass(frozen=True)
+class Collector:
+    """Where a signal is sent."""
+
+    address: str
     """OTLP/gRPC address, ``127.0.0.1:3021``."""
-    sampling_percent: float = 100.0
     headers: tuple[tuple[str, str], ...] = ()
     """Headers of each export, such as the token that the collector requires."""
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Destinations of spans and of log lines, None for none, and the sampling of spans."""
+
+    traces: Collector | None = None
+    logs: Collector | None = None
+    sampling_percent: float = 100.0
     environment: str = "development"
     """The environment of the process, ``AMARRE_ENV``."""
+
+    @property
+    def cluster_of_logs(self) -> str:
+        """The cluster to which log lines are sent."""
+        traces, logs = self.traces, self.logs
+        return OTLP if logs and traces and logs.address == traces.address else OTLP_LOGS
+
+    @property
+    def clusters(self) -> dict[str, str]:
+        """The address of each cluster of a collector."""
+        traces = {OTLP: self.traces.address} if self.traces else {}
+        return traces | ({self.cluster_of_logs: self.logs.address} if self.logs else {})
 
 
 @dataclass(frozen=True)

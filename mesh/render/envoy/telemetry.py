@@ -8,10 +8,8 @@ from google.rpc import code_pb2
 
 from mesh.chassis.telemetry import names
 from mesh.render.deployment import HEALTH_SERVICE
-from mesh.render.envoy.proxy import EDGE, EGRESS, INBOUND, Proxy, typed
+from mesh.render.envoy.proxy import EDGE, EGRESS, INBOUND, OTLP, Collector, Proxy, typed
 
-OTLP = "otlp"
-"""The cluster of the collector."""
 _DETECTORS = "envoy.tracers.opentelemetry.resource_detectors"
 _REFUSALS = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 _SLOW_MS = 1000
@@ -24,7 +22,8 @@ _LEVELS = {
 
 def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
     """Return the ``tracing`` of a connection manager; empty without a collector."""
-    if not proxy.telemetry.otlp:
+    collector = proxy.telemetry.traces
+    if collector is None:
         return {}
     paths = (names.HTTP_ROUTE, names.URL_TEMPLATE) if direction == EDGE else ("url.path",)
     caller = {"tag": names.CALLER_ID, "value": "%DOWNSTREAM_PEER_URI_SAN%"}
@@ -47,7 +46,7 @@ def tracing(proxy: Proxy, direction: str) -> dict[str, Any]:
                 "typed_config": typed(
                     "envoy.config.trace.v3.OpenTelemetryConfig",
                     service_name=proxy.name,
-                    grpc_service=_collector(proxy),
+                    grpc_service=_service(OTLP, collector),
                     resource_detectors=[
                         {
                             "name": f"{_DETECTORS}.static_config",
@@ -81,7 +80,7 @@ def batches(proxy: Proxy) -> dict[str, Any]:
     By default every fifth span is sent with those before it, and a request of the collector's costs
     as much as twenty spans.
     """
-    if not proxy.telemetry.otlp:
+    if proxy.telemetry.traces is None:
         return {}
     settings = {
         "tracing.opentelemetry.min_flush_spans": 256,
@@ -121,8 +120,8 @@ def access_log(proxy: Proxy, direction: str) -> list[dict[str, Any]]:
         _to_stdout(ordinary, _fields(proxy, direction, names.KIND_ACCESS)),
         _to_stdout(unusual, _fields(proxy, direction, line_kind()) | {"level": line_level()}),
     ]
-    if proxy.telemetry.otlp:
-        logs.append(_refusals(proxy, direction))
+    if proxy.telemetry.logs is not None:
+        logs.append(_refusals(proxy, proxy.telemetry.logs, direction))
     return logs
 
 
@@ -273,7 +272,7 @@ def _no_health_checks() -> dict[str, Any]:
     }
 
 
-def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
+def _refusals(proxy: Proxy, collector: Collector, direction: str) -> dict[str, Any]:
     """Return the log of denied calls; the details name the policy and its line in the contract."""
     attributes = {
         "event.name": "refusal",
@@ -292,7 +291,7 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
         "typed_config": typed(
             "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             log_name=direction,
-            grpc_service=_collector(proxy),
+            grpc_service=_service(proxy.telemetry.cluster_of_logs, collector),
             buffer_flush_interval="1s",
             body={"string_value": f"denied: {status}, %RESPONSE_CODE_DETAILS%"},
             attributes={
@@ -311,11 +310,11 @@ def _refusals(proxy: Proxy, direction: str) -> dict[str, Any]:
     }
 
 
-def _collector(proxy: Proxy) -> dict[str, Any]:
-    service: dict[str, Any] = {"envoy_grpc": {"cluster_name": OTLP}, "timeout": "1s"}
-    if proxy.telemetry.headers:
+def _service(cluster: str, collector: Collector) -> dict[str, Any]:
+    service: dict[str, Any] = {"envoy_grpc": {"cluster_name": cluster}, "timeout": "1s"}
+    if collector.headers:
         service["initial_metadata"] = [
-            {"key": name, "value": value} for name, value in proxy.telemetry.headers
+            {"key": name, "value": value} for name, value in collector.headers
         ]
     return service
 

@@ -7,6 +7,7 @@ import pytest
 from mesh.chassis import otel_environment
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes.plan import Options, Plan, PlanError
+from mesh.render.envoy import Collector, Telemetry
 
 VARIABLES = {
     "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
@@ -34,8 +35,9 @@ def test_one_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proxies = [unit.proxy for unit in units if unit.proxy]
     processes = [unit for unit in units if not unit.proxy and unit.process.identity]
     assert proxies
-    assert {(p.telemetry.otlp, p.telemetry.sampling_percent) for p in proxies} == {
-        ("localhost:4317", 5.0)
+    collector = Collector("localhost:4317")
+    assert {p.telemetry for p in proxies} == {
+        Telemetry(traces=collector, logs=collector, sampling_percent=5.0)
     }
     for unit in processes:
         assert unit.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://localhost:4317"
@@ -49,9 +51,8 @@ def test_defaults(endpoint: str | None, tmp_path: Path, monkeypatch: pytest.Monk
     if endpoint is not None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     proxies = [unit.proxy for unit in plan(tmp_path).units if unit.proxy]
-    assert {(p.telemetry.otlp, p.telemetry.sampling_percent) for p in proxies} == {
-        ("127.0.0.1:6021", 100.0)
-    }
+    console = Collector("127.0.0.1:6021")
+    assert {p.telemetry for p in proxies} == {Telemetry(traces=console, logs=console)}
     variable = "OTEL_EXPORTER_OTLP_ENDPOINT"
     exported = [u.environment[variable] for u in plan(tmp_path).units if variable in u.environment]
     assert set(exported) == {"http://127.0.0.1:6021"}
@@ -70,9 +71,43 @@ def test_metrics_have_one_way(
 
 
 def test_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables that disable traces of processes also disable those of proxies."""
+    """Variables that disable telemetry of processes also disable that of proxies."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert {unit.proxy.telemetry.otlp for unit in plan(tmp_path).units if unit.proxy} == {""}
+    proxies = [unit.proxy for unit in plan(tmp_path).units if unit.proxy]
+    assert {p.telemetry for p in proxies} == {Telemetry()}
+
+
+CONSOLE, OTHER = Collector("127.0.0.1:6021"), Collector("b:2")
+
+
+@pytest.mark.parametrize(
+    ("variables", "traces", "logs"),
+    [
+        pytest.param({"OTEL_LOGS_EXPORTER": "none"}, CONSOLE, None, id="no logs"),
+        pytest.param({"OTEL_TRACES_EXPORTER": "none"}, None, CONSOLE, id="no traces"),
+        pytest.param(
+            {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "b:2"}, OTHER, CONSOLE, id="traces elsewhere"
+        ),
+        pytest.param(
+            {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "b:2", "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "k=v"},
+            CONSOLE,
+            Collector("b:2", (("k", "v"),)),
+            id="logs elsewhere",
+        ),
+    ],
+)
+def test_signals(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    traces: Collector | None,
+    logs: Collector | None,
+) -> None:
+    """Each signal of a proxy has its own switch, endpoint and headers, as those of a process."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    proxies = [unit.proxy for unit in plan(tmp_path).units if unit.proxy]
+    assert {(p.telemetry.traces, p.telemetry.logs) for p in proxies} == {(traces, logs)}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +115,7 @@ def test_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:abc", id="port"),
         pytest.param("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel.example:4317", id="TLS"),
+        pytest.param("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "https://otel.example:4317", id="logs"),
         pytest.param("OTEL_EXPORTER_OTLP_HEADERS", "a=b%25c", id="a percent sign"),
         pytest.param("OTEL_TRACES_SAMPLER_ARG", "often", id="share"),
     ],

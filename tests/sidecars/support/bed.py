@@ -28,7 +28,7 @@ from mesh.contract import policy
 from mesh.contract.policy import Mesh
 from mesh.local.pki import certificate_authority
 from mesh.local.processes.envoy import Admin, command
-from mesh.render.envoy import Edge, Proxy, Telemetry, Traffic, files, live_files
+from mesh.render.envoy import Collector, Edge, Proxy, Telemetry, Traffic, files, live_files
 
 KEY = SigningKey.generate()
 ADA = User("ada", "session-1", "ada@example.org", ("applicant",))
@@ -142,7 +142,8 @@ class Bed:
         proxy = self.proxy("gateway", "gateway", app=app or f"unix:{self.folder}/none.sock")
         if edge is not None:
             # Nobody listens there: a collector that is unavailable costs an edge nothing.
-            proxy = replace(proxy, edge=edge, telemetry=Telemetry(otlp="127.0.0.1:9"))
+            nobody = Collector("127.0.0.1:9")
+            proxy = replace(proxy, edge=edge, telemetry=Telemetry(traces=nobody, logs=nobody))
         return await self.start(proxy)
 
     def proxy(self, name: str, workload: str, *, app: str, inbound: str = "") -> Proxy:

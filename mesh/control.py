@@ -1,7 +1,8 @@
 """Control protocol of a running mesh: one JSON request, JSON lines back, over a Unix socket.
 
-Lines with ``progress`` report how an action goes; the last line has ``result`` or ``error``. The
-terminal and the console send actions; the runner of a local mesh carries them out.
+The first line is ``accepted``. Lines with ``progress`` report how an action goes; the last line has
+``result`` or ``error``. The terminal and the console send actions; the runner of a local mesh
+carries them out.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ import structlog
 
 log = structlog.get_logger("control")
 
+ACCEPT_SECONDS = 5.0
+"""How long a client waits until its action is accepted."""
 _MOST_BYTES = 64 * 1024
 _MOST_ANSWER_BYTES = 16 * 1024 * 1024
 Progress = Callable[[str], None]
@@ -101,7 +104,14 @@ async def _serve(
         writer.write(json.dumps(line).encode() + b"\n")
 
     try:
-        arguments = json.loads(await reader.readline())
+        request = await reader.readline()
+        send(accepted=True)
+        try:
+            await writer.drain()
+        except ConnectionError:
+            log.warning("control action dropped: its sender has left")
+            return
+        arguments = json.loads(request)
         name, by = arguments.pop("action"), str(arguments.pop("by", ""))
         action = actions[name]
         fault = "It was interrupted."
@@ -137,7 +147,7 @@ async def send_action(
         arguments: The arguments of the action.
 
     Raises:
-        ControlError: The action cannot be carried out.
+        ControlError: The action cannot be carried out, or is not accepted within `ACCEPT_SECONDS`.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=_MOST_ANSWER_BYTES)
@@ -145,6 +155,7 @@ async def send_action(
         raise ControlError(f"No mesh accepts control actions on {path}: {exc}.") from exc
     writer.write(json.dumps({"action": name, "by": by, **arguments}).encode() + b"\n")
     try:
+        await _accepted(reader)
         async for line in reader:
             answer = json.loads(line)
             if "progress" in answer:
@@ -156,6 +167,22 @@ async def send_action(
     finally:
         writer.close()
     raise ControlError("The mesh stopped before the action was complete.")
+
+
+async def _accepted(reader: asyncio.StreamReader) -> None:
+    """Wait for the first line.
+
+    Raises:
+        ControlError: It does not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(ACCEPT_SECONDS):
+            await reader.readline()
+    except TimeoutError as exc:
+        raise ControlError(
+            "`amarre up` does not respond; nothing changed. Continue it if it was suspended, for "
+            "example with Ctrl-Z, or stop and start it again."
+        ) from exc
 
 
 def current_user() -> str:

@@ -1,7 +1,9 @@
 """Control actions: arguments are parsed, and invalid ones rejected with advice."""
 
+import asyncio
 import os
 import re
+import socket
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -70,6 +72,36 @@ async def test_control(tmp_path: Path) -> None:
     assert "hello Ada" == answer
     assert ["thinking", "thinking"] == progress
     assert 0o600 == mode
+
+
+async def test_runner_that_does_not_respond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client does not wait for a runner that is suspended, and says so."""
+    monkeypatch.setattr(control, "ACCEPT_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as suspended:
+        suspended.bind(str(tmp_path / "control.sock"))
+        suspended.listen()
+        with pytest.raises(ControlError, match="does not respond"):
+            async with asyncio.timeout(5):
+                await control.send_action(tmp_path / "control.sock", "greet", by="Ada")
+
+
+async def test_sender_that_has_left(tmp_path: Path) -> None:
+    """An action whose sender has given up before it was accepted is not carried out."""
+    path = tmp_path / "control.sock"
+    greeted: list[str] = []
+
+    async def greet(asked: dict[str, Any], tell: Progress) -> None:
+        greeted.append(asked["name"])
+
+    async with serve_actions(path, {"greet": greet}):
+        with socket.socket(socket.AF_UNIX) as left:
+            left.connect(str(path))
+            left.sendall(b'{"action": "greet", "name": "Eve"}\n')
+        await control.send_action(path, "greet", by="Ada", name="Ada")
+
+    assert ["Ada"] == greeted
 
 
 async def test_removed_socket(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from prometheus_client import Counter, Gauge
 
 from mesh.chassis.telemetry import names
 
-SESSIONS = Counter("amarre_auth_sessions", "Sessions, by event.", ["event"])
+SESSIONS = Counter("amarre_auth_sessions", "Sessions by event.", ["event"])
 OPENED_BY_LINK = SESSIONS.labels("opened_by_link")
 OPENED_BY_PASSKEY = SESSIONS.labels("opened_by_passkey")
 ENDED = SESSIONS.labels("ended")

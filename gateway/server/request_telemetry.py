@@ -18,14 +18,14 @@ log = structlog.get_logger("access")
 
 HTTP_SECONDS = Histogram(
     names.HTTP_SERVER_DURATION,
-    "Duration of HTTP requests at the gateway.",
+    "Duration of requests at the gateway by route.",
     ["method", "route", "status"],
     buckets=telemetry.LATENCY_BUCKETS,
 )
 duration_of = functools.cache(HTTP_SECONDS.labels)
 """Finds the series of a method, route and status; looking it up costs more than counting."""
 _in_flight = 0
-HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "HTTP requests in flight.")
+HTTP_IN_FLIGHT = Gauge(names.HTTP_SERVER_IN_FLIGHT, "Requests in flight, including streams.")
 HTTP_IN_FLIGHT.set_function(lambda: _in_flight)
 VERBS = frozenset({"GET", "HEAD", "POST"})
 _SECURITY = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED"}

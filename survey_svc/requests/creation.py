@@ -32,7 +32,7 @@ from survey_svc.study.profile import Profile, complete
 
 log = structlog.get_logger("creation")
 
-CREATED = Counter(names.REQUESTS_CREATED, "Created requests.")
+CREATED = Counter(names.REQUESTS_CREATED, "Requests created in REDCap.")
 
 LEASE = timedelta(seconds=12)
 """Longer than the deadline of CreateRequest: after it, the holder has responded."""

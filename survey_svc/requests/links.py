@@ -15,7 +15,9 @@ from survey_svc.requests.shared_calls import SharedCalls
 
 log = structlog.get_logger("links")
 
-LOOK_UPS = Counter("amarre_survey_cache_lookups", "Cache look-ups.", ["content", "outcome"])
+LOOK_UPS = Counter(
+    "amarre_survey_cache_lookups", "Cache look-ups of rows and links.", ["content", "outcome"]
+)
 
 KEPT = timedelta(hours=24)
 """A link never changes once it exists; a cache miss costs a call."""

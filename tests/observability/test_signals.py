@@ -45,20 +45,24 @@ def constants(prefix: str) -> set[str]:
 class TestMetrics:
     def test_registered(self, svids: Path) -> None:
         """
-        The registered metrics match the schema: name, type, labels.
+        The registered metrics match the schema: name, type, labels; and their help, which the
+        schema may continue.
         """
         collectors: list[Collector] = [
             *REGISTRY._collector_to_names,
             metrics.Certificate(svids / "auth" / "tls.crt"),
         ]
-        registered = {}
+        registered, helps = {}, {}
         for collector in collectors:
             for family in collector.collect():
                 if family.name.startswith("amarre_"):
                     labels = list(getattr(collector, "_labelnames", ()))
                     registered[family.name] = (family.type, labels)
+                    helps[family.name] = family.documentation
 
         assert {m["name"]: (m["type"], m["labels"]) for m in SCHEMA["metrics"]} == registered
+        for metric in SCHEMA["metrics"]:
+            assert f"{metric['means']} ".startswith(f"{helps[metric['name']]} ")
 
     def test_no_other_emitter(self) -> None:
         """

@@ -37,9 +37,13 @@ RPC_CLIENT_SECONDS = Histogram(
     ["service", "method", "code"],
     buckets=LATENCY_BUCKETS,
 )
-RPC_IN_FLIGHT = Gauge(names.RPC_SERVER_IN_FLIGHT, "Calls being served.", ["service"])
+RPC_IN_FLIGHT = Gauge(names.RPC_SERVER_IN_FLIGHT, "Calls in flight.", ["service"])
 RPC_CALLS = Counter(names.RPC_SERVER_CALLS, "Calls by caller.", ["service", "method", "caller"])
-REFUSALS = Counter(names.REFUSALS, "Calls rejected by policy.", ["service", "method", "reason"])
+REFUSALS = Counter(
+    names.REFUSALS,
+    "Calls denied by policy or without a valid session.",
+    ["service", "method", "reason"],
+)
 LIMIT_REFUSALS = Counter(
     names.LIMIT_REFUSALS, "Requests, streams or connections rejected by a limit.", ["limit"]
 )
@@ -49,7 +53,7 @@ LOOP_LAG = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
 BUILD_INFO = Gauge(
-    names.BUILD_INFO, "Always 1; the label is the version of the program.", ["version"]
+    names.BUILD_INFO, "Always 1. The label is the version of the program.", ["version"]
 )
 BUILD_INFO.labels(metadata.version("amarre-mesh")).set(1)
 LOG_LINES_LOST = Counter(names.LOG_LINES_LOST, "Log lines that could not be written.")
@@ -68,7 +72,7 @@ DEPENDENCY_UP = Gauge(
 )
 HTTP_CLIENT_SECONDS = Histogram(
     names.HTTP_CLIENT_DURATION,
-    "Duration of requests to systems outside the mesh.",
+    "Duration of requests to HTTP systems outside the mesh.",
     ["backend", "status"],
     buckets=LATENCY_BUCKETS,
 )
@@ -210,12 +214,12 @@ class Certificate(Collector):
             return
         yield GaugeMetricFamily(
             names.CERTIFICATE_NOT_BEFORE,
-            "Start of the certificate's validity.",
+            "Start of the certificate's validity, Unix time.",
             leaf.not_valid_before_utc.timestamp(),
         )
         yield GaugeMetricFamily(
             names.CERTIFICATE_NOT_AFTER,
-            "End of the certificate's validity.",
+            "End of the certificate's validity, Unix time.",
             leaf.not_valid_after_utc.timestamp(),
         )
 

@@ -68,11 +68,11 @@ def email(params: Json) -> str:
     return value
 
 
-def phone(params: Json) -> str:
-    """Return ``phone``, in the form of E.164."""
-    value = text(params, "phone")
+def phone(params: Json, name: str = "phone") -> str:
+    """Return a telephone number, in the form of E.164."""
+    value = text(params, name)
     if not _PHONE.fullmatch(value):
-        raise invalid("phone", "Phone number must start with a '+' can have a maximum of 15 digits")
+        raise invalid(name, "Phone number must start with a '+' can have a maximum of 15 digits")
     return value
 
 

@@ -110,7 +110,8 @@ class Project:
     def add_user(self, user_id: str, email: str, *, name: str = "", phone: str = "") -> User:
         """Create a user; with ``unique()`` the server chooses the id."""
         chosen = secrets.token_hex(10) if user_id == "unique()" else user_id
-        if chosen in self.users or (email and self.by_email(email) is not None):
+        phones = (user.phone for user in self.users.values())
+        if chosen in self.users or (email and self.by_email(email)) or (phone and phone in phones):
             raise AppwriteError("user_already_exists")
         if len(self.users) >= MOST_USERS:
             raise AppwriteError("user_count_exceeded")

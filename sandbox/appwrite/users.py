@@ -1,5 +1,11 @@
-"""``/users``: management of users, their tokens and sessions with an API key."""
+"""
+``/users``: management of users, their tokens and sessions with an API key.
 
+Left out, since nobody signs in with a password or a telephone here: users with hashed passwords,
+targets of messages, and the recovery of accounts.
+"""
+
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -14,6 +20,7 @@ from sandbox.appwrite.models import Json
 from sandbox.appwrite.state import Project, Session, TokenKind, User
 
 TOKEN_LENGTH, TOKEN_SECONDS = 6, 900
+_LABEL = re.compile(r"[a-zA-Z0-9]{1,36}")
 
 
 class Users:
@@ -37,6 +44,7 @@ class Users:
                 for method, path, change in _CHANGES
             ),
             Route(f"{one}/email", self.set_email, methods=["PATCH"]),
+            Route(f"{one}/phone", self.set_phone, methods=["PATCH"]),
             Route(f"{one}/password", self.set_password, methods=["PATCH"]),
             Route(f"{one}/mfa/factors", self.list_factors),
             Route(f"{one}/prefs", self.get_prefs),
@@ -72,7 +80,10 @@ class Users:
         email = params.email(given) if given.get("email") else ""
         phone = params.phone(given) if given.get("phone") else ""
         name = params.name(given)
+        password = bool(given.get("password") and params.password(given))
         user = self._project.add_user(user_id, email, name=name, phone=phone)
+        if password:
+            user.password_at = self._project.now()
         return JSONResponse(models.full_user(user), status_code=201)
 
     async def get(self, request: Request) -> Response:
@@ -101,6 +112,18 @@ class Users:
         if known is not None and known is not user:
             raise AppwriteError("user_target_already_exists")
         user.email, user.verified, user.updated_at = email, False, self._project.now()
+        return JSONResponse(models.full_user(user))
+
+    async def set_phone(self, request: Request) -> Response:
+        """Change a user's telephone number, which then counts as unverified."""
+        user = self._user(request, "users.write")
+        given = await params.body(request)
+        phone = params.phone(given, "number") if given.get("number") != "" else ""
+        if phone and any(
+            one.phone == phone and one is not user for one in self._project.users.values()
+        ):
+            raise AppwriteError("user_target_already_exists")
+        user.phone, user.phone_verified, user.updated_at = phone, False, self._project.now()
         return JSONResponse(models.full_user(user))
 
     async def set_password(self, request: Request) -> Response:
@@ -208,10 +231,10 @@ class Users:
 def _set_labels(user: User, given: Json) -> None:
     labels = given.get("labels")
     if not isinstance(labels, list) or not all(
-        isinstance(label, str) and label.isalnum() and len(label) <= 36 for label in labels
+        isinstance(label, str) and _LABEL.fullmatch(label) for label in labels
     ):
         raise invalid("labels", "Value must be an array of alphanumeric strings")
-    user.labels = labels
+    user.labels = list(dict.fromkeys(labels))
 
 
 def _set_status(user: User, given: Json) -> None:
@@ -220,10 +243,6 @@ def _set_status(user: User, given: Json) -> None:
 
 def _set_name(user: User, given: Json) -> None:
     user.name = params.name(given)
-
-
-def _set_phone(user: User, given: Json) -> None:
-    user.phone = params.phone(given) if given.get("phone") else ""
 
 
 def _set_phone_verified(user: User, given: Json) -> None:
@@ -242,7 +261,6 @@ _CHANGES: tuple[tuple[str, str, Callable[[User, Json], None]], ...] = (
     ("PUT", "labels", _set_labels),
     ("PATCH", "status", _set_status),
     ("PATCH", "name", _set_name),
-    ("PATCH", "phone", _set_phone),
     ("PATCH", "verification", _set_verified),
     ("PATCH", "verification/phone", _set_phone_verified),
     ("PATCH", "mfa", _set_mfa),

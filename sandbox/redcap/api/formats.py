@@ -28,6 +28,8 @@ Row = Mapping[str, Any]
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CSV_LIMIT = 10_000_000
+_MOST = 2**63
+"""The first integer beyond 64 bits."""
 csv.field_size_limit(_CSV_LIMIT)
 
 
@@ -119,6 +121,8 @@ def read_rows(text: str, shape: Format, *, delimiter: str = ",") -> list[dict[st
 def _read_json(text: str) -> list[dict[str, str]]:
     try:
         data = json.loads(text, parse_int=_integer, parse_constant=_reject_constant)
+        # PHP's json_decode takes no lone surrogate, which JSON can escape (JSON_ERROR_UTF16).
+        dump_json(data).encode()
     except (ValueError, RecursionError) as exc:
         raise ApiError("The data being imported is not formatted correctly as JSON.") from exc
     if not isinstance(data, list):
@@ -126,13 +130,13 @@ def _read_json(text: str) -> list[dict[str, str]]:
         return []
     if not all(isinstance(row, dict) for row in data):
         raise ApiError("The JSON data must be an array of objects.")
-    return [{_plain(key): _plain(value) for key, value in row.items()} for row in data]
+    return [{key: _plain(value) for key, value in row.items()} for row in data]
 
 
 def _integer(literal: str) -> int | float:
     """Parse an integer as PHP does: beyond 64 bits it is a float."""
-    number = float(literal)
-    return int(literal) if -(2.0**63) <= number < 2.0**63 else number
+    number = int(literal) if len(literal) <= 20 else _MOST
+    return number if -_MOST <= number < _MOST else float(literal)
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -161,8 +165,7 @@ def _plain(value: object) -> str:
         case bool():
             return "1" if value else "0"
         case str():
-            # JSON can escape a lone surrogate, but no encoding can store it.
-            return value.encode("utf-8", "replace").decode()
+            return value
         case dict() | list():
             return dump_json(value)
         case float():

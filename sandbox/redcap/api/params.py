@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from sandbox.redcap.errors import ApiError
@@ -10,6 +11,7 @@ from sandbox.redcap.errors import ApiError
 Format = Literal["json", "csv", "xml", "odm"]
 
 _INDEXED = re.compile(r"(?P<name>[^\[\]]+)\[[^\[\]]*\]")
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
 _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no", ""})
 
@@ -109,6 +111,16 @@ class Params:
         if not re.fullmatch(r"-?\d{1,9}", value, re.ASCII):
             raise invalid(name)
         return int(value)
+
+    def moment(self, name: str) -> str:
+        """Return a date with or without a time, as ``2026-01-31 12:00``; empty if absent."""
+        value = self.text(name)
+        try:
+            if value:
+                datetime.fromisoformat(value if _MOMENT.fullmatch(value) else "")
+        except ValueError:
+            raise invalid(name) from None
+        return value
 
     @property
     def content(self) -> str:

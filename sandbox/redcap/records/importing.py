@@ -203,7 +203,7 @@ class _Batch:
 
     def _spelling(self, given: str) -> str:
         """Return a record's stored name, or its first spelling in the batch."""
-        folded = given.lower()
+        folded = records.fold(given)
         if folded not in self._stored:
             known = records.canonical(self._db, self._project.id, [given])
             self._stored[folded] = known.get(given, given)

@@ -102,7 +102,7 @@ def stream(
         statement = _HOLDING.format(
             index=index_name(holding.field), folded=folded_answer(holding.field, "h.")
         )
-        texts = json.dumps([_fold(text) for text in holding.texts])
+        texts = json.dumps([fold(text) for text in holding.texts])
     rows = db.execute(
         statement,
         {
@@ -119,7 +119,7 @@ def stream(
         yield Record(name, found[0][1], entries)
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
     """Return *text* as SQLite's lower() does: ASCII letters only."""
     return "".join(char.lower() if char.isascii() else char for char in text)
 

@@ -107,6 +107,17 @@ def test_users_as_created(client: Any) -> None:
     assert "Ada Lovelace" == users.update_name("ada1", "Ada Lovelace").name
     assert "al@example.org" == users.update_email("ada1", "al@example.org").email
     assert users.update_email_verification("ada1", True).emailverification
+    assert "+33987654321" == users.update_phone("ada1", "+33987654321").phone
+    assert ["a", "b"] == users.update_labels("ada1", ["a", "b", "a"]).labels
+    assert users.create("ada2", phone="+33123456789", password="correct horse").passwordupdate
+    for refused, given in (
+        (users.update_phone, ("ada2", "+33987654321")),
+        (users.create, ("ada3", None, "+33123456789")),
+        (users.create, ("ada3", None, None, "short")),
+        (users.update_labels, ("ada1", ["é"])),
+    ):
+        with pytest.raises(AppwriteException):
+            refused(*given)
     assert {"theme": "dark"} == users.update_prefs("ada1", {"theme": "dark"}).data
     assert {"theme": "dark"} == users.get_prefs("ada1").data
     assert ["al@example.org"] == [one.identifier for one in users.list_targets("ada1").targets]

@@ -146,6 +146,9 @@ class TestMarkup:
         ("1.5e-7", "1.5E-7"),
         ("3.14159265358979", "3.1415926535898"),
         ("9007199254740993", "9007199254740993"),
+        ("9223372036854775807", "9223372036854775807"),
+        ("-9223372036854775808", "-9223372036854775808"),
+        ("9223372036854775808", "9.2233720368548E+18"),
         ("12345678901234567890", "1.2345678901235E+19"),
         ("1" * 400, "INF"),
     ],
@@ -159,9 +162,12 @@ def test_json_numbers(literal: str, text: str) -> None:
     assert [{"a": text}] == read_rows(f'[{{"a": {literal}}}]', "json")
 
 
-@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "[NaN]"])
+@pytest.mark.parametrize(
+    "literal",
+    ["NaN", "Infinity", "-Infinity", "[NaN]", r'"a\ud83dz"', r'"\udc00"', r'{"\ud83d": 1}'],
+)
 def test_not_json(literal: str) -> None:
-    """NaN and Infinity are not JSON (RFC 8259, section 6)."""
+    """Neither NaN nor a lone surrogate is JSON for PHP (RFC 8259, section 6; JSON_ERROR_UTF16)."""
     with pytest.raises(ApiError):
         read_rows(f'[{{"a": {literal}}}]', "json")
 

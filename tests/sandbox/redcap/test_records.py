@@ -28,6 +28,12 @@ class TestImportLikePhp:
         assert ("R1", "a", "1", "2") == (row["id"], row["note"], row["n"], row["i"])
         assert (await types.post("pdf", record="r1")).content.startswith(b"%PDF-")
 
+    async def test_case_of_other_letters(self, types: Api) -> None:
+        """Only the case of ASCII letters is ignored, in one import as in several."""
+        await types.save({"id": "é1", "note": "first"}, {"id": "É1", "note": "second"})
+
+        assert ["first", "second"] == sorted(row["note"] for row in await types.export())
+
     async def test_missing_data_codes(self, types: Api) -> None:
         """A missing data code is valid for any field, has a label and is known to logic (F5)."""
         codes = json.dumps({"missing_data_codes": "-99, Unknown | NA, Not asked"})
@@ -328,9 +334,10 @@ class TestRepeatingEvents:
 
 
 async def test_half_characters(api: Api) -> None:
-    """Half a surrogate pair, which cannot be stored, is replaced."""
-    assert {"count": 1} == await api.json("record", data='[{"record_id": "a\\ud800"}]')
-    assert [{"record_id": "a?"}] == await api.export(fields=["record_id"])
+    """Half a surrogate pair, which cannot be stored, is refused."""
+    answer = await api.post("record", data='[{"record_id": "a\\ud800"}]', format="json")
+    assert 400 == answer.status_code
+    assert [] == await api.export(fields=["record_id"])
 
 
 async def test_stored_once(api: Api, store: Store) -> None:

@@ -100,6 +100,7 @@ class TestErrors:
             ("record", {"exportSurveyFields": "maybe"}, "exportSurveyFields"),
             ("record", {"csvDelimiter": "::"}, "csvDelimiter"),
             ("record", {"dateRangeBegin": "yesterday"}, "dateRangeBegin"),
+            ("record", {"dateRangeEnd": "2026-13-45 99:99:99"}, "dateRangeEnd"),
             ("record", {"data": "[]", "overwriteBehavior": "x"}, "overwriteBehavior"),
             ("log", {"logtype": "x"}, "logtype"),
         ],

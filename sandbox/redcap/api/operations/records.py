@@ -1,7 +1,6 @@
 """``content=record``: export, import, delete and rename records; and the next record name."""
 
 import contextlib
-import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +24,6 @@ from sandbox.redcap.api.operation import (
     plain,
     with_right,
 )
-from sandbox.redcap.api.params import Params, invalid
 from sandbox.redcap.errors import ApiError
 from sandbox.redcap.odm import elements
 from sandbox.redcap.odm import export as writing
@@ -37,8 +35,6 @@ from sandbox.redcap.records import storage as records
 from sandbox.redcap.records.deleting import Part
 from sandbox.redcap.records.export_options import ExportOptions
 from sandbox.redcap.records.importing import Imported
-
-_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}( \d{2}:\d{2}(:\d{2})?)?", re.ASCII)
 
 
 def export_records(call: Call) -> Answer:
@@ -96,8 +92,8 @@ def _ask(call: Call) -> ExportOptions:
         forms=tuple(params.items("forms")),
         events=tuple(params.items("events")),
         logic=params.text("filterLogic"),
-        since=_moment(params, "dateRangeBegin"),
-        until=_moment(params, "dateRangeEnd"),
+        since=params.moment("dateRangeBegin"),
+        until=params.moment("dateRangeEnd"),
         labels=label,
         label_headers=headers == "label" and params.format == "csv" and kind == "flat",
         checkbox_labels=params.flag("exportCheckboxLabel"),
@@ -110,13 +106,6 @@ def _ask(call: Call) -> ExportOptions:
         username=call.username,
         group=call.project.group_of.get(call.username, ""),
     )
-
-
-def _moment(params: Params, name: str) -> str:
-    value = params.text(name)
-    if value and not _MOMENT.fullmatch(value):
-        raise invalid(name)
-    return value
 
 
 def import_records(call: Call) -> Answer:

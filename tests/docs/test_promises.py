@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/reference/guarantees.md"
+PAGE = ROOT / "docs/reference/promises.md"
 _TEST = re.compile(r"^\s*(?:async )?def test_|^class Test", re.MULTILINE)
 
 
@@ -76,12 +76,12 @@ def test_not_guaranteed() -> None:
     ("tests", "figure", "fault"),
     [
         ("`tests/mesh/nowhere.py`", "1 s", "does not exist"),
-        ("`tests/docs/test_guarantees.py`, `test_nowhere.py`", "1 s", "does not exist"),
-        ("`tests/docs/test_guarantees.py` (`test_nothing_like_it`)", "1 s", "is not in the file"),
+        ("`tests/docs/test_promises.py`, `test_nowhere.py`", "1 s", "does not exist"),
+        ("`tests/docs/test_promises.py` (`test_nothing_like_it`)", "1 s", "is not in the file"),
         ("`tests/conftest.py`", "1 s", "has no test"),
         ("`python -m benchmarks.nothing`", "1 s", "does not exist"),
         ("by hand", "1 s", "names no test"),
-        ("`tests/docs/test_guarantees.py`", "", "there is no figure"),
+        ("`tests/docs/test_promises.py`", "", "there is no figure"),
     ],
 )
 def test_negative_control(tests: str, figure: str, fault: str) -> None:

@@ -73,7 +73,7 @@ def stop() -> None:
 def _resource(service: str, instance: str, env: str) -> "Resource":
     from opentelemetry.sdk.resources import Resource
 
-    # The variables take precedence, whereas Resource.create would prefer our attributes.
+    # As specified, these take precedence over OTEL_RESOURCE_ATTRIBUTES, which only adds others.
     ours = {
         "service.name": os.environ.get("OTEL_SERVICE_NAME") or service,
         "service.namespace": "amarre",

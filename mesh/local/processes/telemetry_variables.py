@@ -21,7 +21,14 @@ from mesh.chassis.otel_environment import (
     value_of,
 )
 
-_ONE_SERVICE = frozenset({"service.name", "service.instance.id", "service.version"})
+_RESOURCE = "OTEL_RESOURCE_ATTRIBUTES"
+_OF_EACH_PROCESS = frozenset(
+    {
+        *("service.name", "service.namespace", "service.instance.id", "service.version"),
+        "deployment.environment.name",
+    }
+)
+"""Resource attributes that each process sets itself."""
 _EXPORTER = re.compile(
     r"OTEL_EXPORTER_OTLP_(?:(?:TRACES|LOGS|METRICS)_)?"
     r"(?:ENDPOINT|PROTOCOL|HEADERS|TIMEOUT|COMPRESSION|CERTIFICATE|CLIENT_KEY|CLIENT_CERTIFICATE|INSECURE)"
@@ -52,8 +59,8 @@ _OBEYED = (
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the ``OTEL_`` variables that many processes may share, endpoints normalized.
 
-    Names of one service (``OTEL_SERVICE_NAME``, ``service.name`` among the resource attributes)
-    are left out: they would rename every process. So are variables that no process of the mesh
+    ``OTEL_SERVICE_NAME`` is left out, because it would rename every process, and so are resource
+    attributes that each process sets itself. So are variables that no process of the mesh
     reads, such as ``OTEL_PROPAGATORS``: the mesh propagates W3C Trace Context. A protocol without
     an endpoint is that of another program's receiver.
 
@@ -68,10 +75,9 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     for name, text in found.items():
         _check(name, text.strip())
     _check_together(found)
-    attributes = found.pop("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
-    kept = [a for a in attributes if a and a.partition("=")[0].strip() not in _ONE_SERVICE]
-    if kept:
-        found["OTEL_RESOURCE_ATTRIBUTES"] = ",".join(kept)
+    attributes = _attributes(found.pop(_RESOURCE, ""))
+    if kept := [text for key, text in attributes.items() if key not in _OF_EACH_PROCESS]:
+        found[_RESOURCE] = ",".join(kept)
     for signal in SIGNALS:
         name = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
         headers(environment, signal)
@@ -79,6 +85,11 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
             found[name if name in found else ENDPOINT] = str(where)
     sampling_share(environment, 1.0)
     return found
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Return the entries of a list of KEY=VALUE by their key."""
+    return {a.partition("=")[0].strip(): a for a in text.split(",") if a.strip()}
 
 
 def with_default(environment: Mapping[str, str], default: str) -> dict[str, str]:
@@ -94,7 +105,7 @@ def _is_shared(name: str, environment: Mapping[str, str]) -> bool:
     if name.endswith("_PROTOCOL"):
         own = f"{name.removesuffix('_PROTOCOL')}_ENDPOINT"
         return bool(value_of(environment, ENDPOINT) or value_of(environment, own))
-    known = name in _OBEYED or name == "OTEL_RESOURCE_ATTRIBUTES"
+    known = name in _OBEYED or name == _RESOURCE
     return known or any(each.fullmatch(name) for each in (_EXPORTER, _POSITIVE, _COUNT))
 
 
@@ -108,7 +119,7 @@ def _check(name: str, text: str) -> None:
     if name.endswith(("_CERTIFICATE", "_CLIENT_KEY")) and not _is_readable(text):
         raise OtelVariableError(f"{name} is {text!r}, which is not a readable file.")
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-    if name == "OTEL_RESOURCE_ATTRIBUTES" and not all(
+    if name == _RESOURCE and not all(
         key.strip() and equals for key, equals, _ in (entry.partition("=") for entry in entries)
     ):
         raise OtelVariableError(f"{name} is {text!r}. Set it to KEY=VALUE, separated by commas.")
@@ -155,19 +166,24 @@ def description(environment: Mapping[str, str], default: str, share: float = 1.0
         else:
             lines.append(f"{signal}: {where or 'not exported'}")
     lines.append(f"sampling: {100 * sampling_share(environment, share):.3g} % of new traces")
-    unknown = {
+    ignored_part = {
         f"OTEL_{signal.upper()}_EXPORTER": f" ({', '.join(names)})"
         for signal in SIGNALS
         if (names := unknown_exporters(signal, environment))
     }
-    obeyed = [name for name in _OBEYED if value_of(environment, name) and name not in unknown]
+    obeyed = [name for name in _OBEYED if value_of(environment, name) and name not in ignored_part]
     if obeyed:
         lines.append(f"set in the environment: {', '.join(obeyed)}")
+    attributes = _attributes(value_of(environment, _RESOURCE)).keys()
+    if added := sorted(attributes - _OF_EACH_PROCESS):
+        lines.append(f"resource attributes of processes, not of proxies: {', '.join(added)}")
+    if dropped := sorted(attributes & _OF_EACH_PROCESS):
+        ignored_part[_RESOURCE] = f" ({', '.join(dropped)})"
     ignored = [
-        name + unknown.get(name, "")
+        name + ignored_part.get(name, "")
         for name in sorted(environment)
         if name.startswith("OTEL_") and value_of(environment, name)
-        if name in unknown or not _is_shared(name, environment)
+        if name in ignored_part or not _is_shared(name, environment)
     ]
     if ignored:
         lines.append(f"ignored: {', '.join(ignored)}")

@@ -82,7 +82,7 @@ def collected() -> Iterator[Collector]:
     with collecting(port) as collector:
         ended = run(
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
-            OTEL_RESOURCE_ATTRIBUTES="team=mesh",
+            OTEL_RESOURCE_ATTRIBUTES="team=mesh,deployment.environment.name=staging",
             OTEL_EXPORTER_OTLP_HEADERS="a=b;c, D=Bearer%20x%0a",
             AMARRE_INSTANCE="survey-2",
         )

@@ -160,6 +160,19 @@ class TestDescription:
             {"OTEL_TRACES_SAMPLER_ARG": "1e-3"}, CONSOLE
         )
 
+    def test_resource_attributes(self) -> None:
+        """
+        Resource attributes are reported as added to processes or, if each process has its own
+        value, as ignored.
+        """
+        attributes = "team=study, deployment.environment.name=staging,room=1,service.name=x"
+        environment = {"OTEL_RESOURCE_ATTRIBUTES": attributes}
+        assert inherited(environment) == {"OTEL_RESOURCE_ATTRIBUTES": "team=study,room=1"}
+        assert description(environment, CONSOLE)[-2:] == [
+            "resource attributes of processes, not of proxies: room, team",
+            "ignored: OTEL_RESOURCE_ATTRIBUTES (deployment.environment.name, service.name)",
+        ]
+
     def test_default(self) -> None:
         """Without variables, everything is sent to the console."""
         assert f"logs: {CONSOLE}" in description({}, CONSOLE)

@@ -22,6 +22,8 @@ from mesh.render.envoy import Edge
 from tests.sidecars.support.bed import Bed, RunningEnvoy, eventually
 from tests.sidecars.support.running import Load
 
+NAVIGATION = {"sec-fetch-mode": "navigate", "sec-fetch-site": "same-origin"}
+
 
 @dataclass
 class App:
@@ -280,16 +282,43 @@ class TestLimits:
                 501,
                 id="transfer coding",
             ),
+            pytest.param(
+                b"OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 404, id="asterisk"
+            ),
         ],
     )
     async def test_unreadable(self, bed: Bed, request_text: bytes, status: int) -> None:
-        """A request that Envoy cannot read gets the JSON envelope and a request id, too."""
+        """
+        A request that Envoy cannot read gets the JSON envelope and a request id, too, but no trace
+        id, since it has no trace.
+        """
         async with front(bed) as edge:
             head, _, body = (await edge.raw(request_text)).partition(b"\r\n\r\n")
 
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert re.search(rb"\r\nx-request-id: [\w.-]{8,64}\r\n", head)
-        assert "invalid_request" == json.loads(body)["error"]["code"]
+        assert b"traceresponse" not in head
+        code = "not_found" if status == 404 else "invalid_request"
+        assert code == json.loads(body)["error"]["code"]
+
+    @pytest.mark.parametrize(
+        ("path", "body", "status"), [("/%00", b"", 400), ("/signup", b"x" * 65_537, 413)]
+    )
+    async def test_page(self, bed: Bed, path: str, body: bytes, status: int) -> None:
+        """
+        A navigation that the edge refuses gets a page in both languages.
+
+        Source: Fetch Metadata Request Headers, section 2.2.
+        """
+        async with front(bed) as edge:
+            answer = await edge.client.post(path, content=body, headers=NAVIGATION)
+
+        assert status == answer.status_code
+        assert "text/html; charset=utf-8" == answer.headers["content-type"]
+        assert f"cannot be shown ({status})" in answer.text
+        assert f"ne peut pas être affichée ({status})" in answer.text
+        assert 1 == len(answer.headers.get_list("x-request-id"))
+        assert "retry-after" not in answer.headers
 
     async def test_rate(self, bed: Bed) -> None:
         """
@@ -322,6 +351,19 @@ class TestLimits:
 
 
 class TestAnswers:
+    @pytest.mark.parametrize("path", ["/", "/logout"])
+    async def test_page_while_unavailable(self, bed: Bed, path: str) -> None:
+        """If nothing listens behind the edge, a navigation gets a page; a log-out still counts."""
+        edge = Edge(http=f"127.0.0.1:{free_port()}", rate_limits=False)
+        await bed.caller(edge)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.post(f"http://{edge.http}{path}", headers=NAVIGATION)
+
+        assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+        assert "cannot be shown (503)" in answer.text
+        assert answer.headers["traceresponse"].startswith("00-")
+        assert (path == "/logout") is ("set-cookie" in answer.headers)
+
     async def test_application_is_unavailable(self, bed: Bed) -> None:
         """
         If nothing listens behind the edge, the response is 503 as JSON, with Retry-After, and a

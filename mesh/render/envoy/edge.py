@@ -100,6 +100,11 @@ def _manager(
                     "name": "app",
                     "domains": ["*"],
                     "routes": _to_https() if edge.redirect and hsts is None else _routes(mesh),
+                    **(
+                        {"typed_per_filter_config": telemetry.of_routed()}
+                        if proxy.telemetry.traces
+                        else {}
+                    ),
                 }
             ],
             "request_headers_to_add": [

@@ -1,5 +1,5 @@
 """
-Local replies of Envoy: the JSON envelope for browsers, ErrorInfo for gRPC clients.
+Local replies of Envoy: a page for people, the JSON envelope for scripts, ErrorInfo for gRPC.
 
 Codes and statuses are those of the contracts' error reasons, so that clients need not know whether
 a proxy or a service responded.
@@ -34,8 +34,8 @@ _JSON = (
     (503, "UNAVAILABLE", MESSAGES["UNAVAILABLE"]),
     (504, "DEADLINE_EXCEEDED", MESSAGES["DEADLINE_EXCEEDED"]),
 )
-_UNREADABLE = frozenset({400, 408, 426, 431, 501})
-"""Statuses of requests that Envoy cannot read, which have no request id yet."""
+_UNREADABLE = frozenset({400, 404, 408, 426, 431, 501})
+"""Statuses of requests that Envoy cannot read, such as ``OPTIONS *``, and that have no id yet."""
 _REQUEST_ID = "x-request-id"
 _NO_ID = {"name": _REQUEST_ID, "present_match": False}
 LOG_OUT = {
@@ -45,6 +45,25 @@ LOG_OUT = {
     },
 }
 """Matches the path of log-outs."""
+_NAVIGATION = {"name": "sec-fetch-mode", "string_match": {"exact": "navigate"}}
+"""Matches requests whose response a person reads (Fetch Metadata, section 2.2)."""
+_PAGE = """<!doctype html>
+<html lang="fr">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>AMARRE</title>
+<h1>Une erreur s’est produite</h1>
+<p>Cette page ne peut pas être affichée (%RESPONSE_CODE%). Réessayez dans un instant, ou
+revenez à l’accueil.</p>
+<p><a href="/">Revenir à l’accueil</a></p>
+<div lang="en">
+<h1>Something went wrong</h1>
+<p>This page cannot be shown (%RESPONSE_CODE%). Try again in a moment, or go back to the home
+page.</p>
+<p><a href="/">Back to the home page</a></p>
+</div>
+"""
 _OF_OUR_PAGES = {"name": "sec-fetch-site", "string_match": {"exact": "same-origin"}}
 _ENDED = "Max-Age=0; Path=/; HttpOnly; SameSite=Strict; Secure"
 _GRPC = (
@@ -81,14 +100,37 @@ def json_replies(*, hsts: timedelta | None) -> dict[str, Any]:
     log_outs = [
         _limited_to(_json_mapper(*row, headers=closed), LOG_OUT, _OF_OUR_PAGES) for row in _JSON
     ]
+    without_id = {**headers, _REQUEST_ID: "%UNIQUE_ID%"}
     unreadable = [
-        _limited_to(_json_mapper(*row, headers={**headers, _REQUEST_ID: "%UNIQUE_ID%"}), _NO_ID)
+        _limited_to(_json_mapper(*row, headers=without_id), _NO_ID)
         for row in _JSON
         if row[0] in _UNREADABLE
     ]
+    pages = [
+        *(_page_mapper(status, headers=headers) for status in sorted(_RETRIED)),
+        _page_mapper(400, _NO_ID, headers=without_id, op="GE"),
+        _page_mapper(400, headers=headers, op="GE"),
+    ]
     return {
-        "mappers": [*log_outs, *unreadable, *(_json_mapper(*row, headers=headers) for row in _JSON)]
+        "mappers": [
+            _page_mapper(503, LOG_OUT, _OF_OUR_PAGES, headers=closed),
+            *log_outs,
+            *pages,
+            *unreadable,
+            *(_json_mapper(*row, headers=headers) for row in _JSON),
+        ]
     }
+
+
+def _page_mapper(
+    status: int, *matchers: dict[str, Any], headers: Mapping[str, str], op: str = "EQ"
+) -> dict[str, Any]:
+    mapper = _mapper(status, headers, op=op)
+    mapper["body_format_override"] = {
+        "text_format_source": {"inline_string": _PAGE},
+        "content_type": "text/html; charset=utf-8",
+    }
+    return _limited_to(mapper, _NAVIGATION, *matchers)
 
 
 def _limited_to(mapper: dict[str, Any], *headers: dict[str, Any]) -> dict[str, Any]:
@@ -100,17 +142,18 @@ def _limited_to(mapper: dict[str, Any], *headers: dict[str, Any]) -> dict[str, A
 def _json_mapper(
     status: int, reason: str, message: str, *, headers: Mapping[str, str]
 ) -> dict[str, Any]:
-    if status in _RETRIED:
+    mapper = _mapper(status, headers)
+    error = {"code": reasons.of_mesh(reason).code, "message": message}
+    mapper["body_format_override"] = {"json_format": {"data": None, "error": error}}
+    return mapper
+
+
+def _mapper(status: int, headers: Mapping[str, str], *, op: str = "EQ") -> dict[str, Any]:
+    if op == "EQ" and status in _RETRIED:
         headers = {**headers, "retry-after": str(int(_RETRY_AFTER.total_seconds()))}
     return {
-        "filter": _has_status(status),
+        "filter": _has_status(status, op=op),
         "headers_to_add": [_header(name, value) for name, value in headers.items()],
-        "body_format_override": {
-            "json_format": {
-                "data": None,
-                "error": {"code": reasons.of_mesh(reason).code, "message": message},
-            }
-        },
     }
 
 
@@ -186,9 +229,9 @@ def _details(reason: str) -> str:
     return base64.b64encode(data).decode().rstrip("=")
 
 
-def _has_status(status: int) -> dict[str, Any]:
+def _has_status(status: int, *, op: str = "EQ") -> dict[str, Any]:
     value = {"default_value": status, "runtime_key": f"local_reply.{status}"}
-    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+    return {"status_code_filter": {"comparison": {"op": op, "value": value}}}
 
 
 def _header(name: str, value: str) -> dict[str, Any]:

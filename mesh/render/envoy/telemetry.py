@@ -331,22 +331,25 @@ def method_statistics() -> dict[str, Any]:
     }
 
 
+_TRACE_RESPONSE = "envoy.filters.http.header_mutation"
+_MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+
+
 def trace_response() -> dict[str, Any]:
+    """Return the filter that adds the trace id to responses; `of_routed` says to which."""
+    return {"name": _TRACE_RESPONSE, "typed_config": typed(_MUTATION, mutations={})}
+
+
+def of_routed() -> dict[str, Any]:
     """
-    Return the filter that adds the trace id to responses that do not come from the gateway.
+    Return the configuration of routes that adds the trace id to responses without one.
+
+    Those to requests that have no route have no trace.
 
     Source:
         W3C Trace Context, Level 2 draft, ``traceresponse``.
     """
     header = {"key": "traceresponse", "value": "00-%TRACE_ID%-%SPAN_ID%-01"}
-    return {
-        "name": "envoy.filters.http.header_mutation",
-        "typed_config": typed(
-            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-            mutations={
-                "response_mutations": [
-                    {"append": {"header": header, "append_action": "ADD_IF_ABSENT"}}
-                ]
-            },
-        ),
-    }
+    added = {"append": {"header": header, "append_action": "ADD_IF_ABSENT"}}
+    mutations = {"response_mutations": [added]}
+    return {_TRACE_RESPONSE: typed(f"{_MUTATION}PerRoute", mutations=mutations)}

@@ -18,7 +18,7 @@ IMAGE := protos/gen/amarre/contract.binpb
 .PHONY: help up test test-unit bench chaos check check-contracts check-rendered check-deploy site generate render lock baseline format wheel tools clean programs test-cluster test-containers test-telemetry test-iac
 
 help: ## List the commands.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 up: $(IMAGE) ## Start the mesh and print its URLs. Options: make up ARGS="--port-base 4000"
 	@exec $(BIN)/amarre up $(ARGS)
@@ -53,12 +53,12 @@ check: $(IMAGE) check-contracts check-rendered check-deploy site ## Check style,
 	$(BIN)/python -m tests.import_rules
 	$(BIN)/deptry .
 
-check-contracts: $(IMAGE)
+check-contracts: $(IMAGE) ## Check format, style and compatibility of the contracts.
 	$(BIN)/buf format -d --exit-code --path protos/amarre
 	$(BIN)/buf lint $(IMAGE)
 	$(BIN)/buf breaking $(IMAGE) --against protos/baseline.binpb
 
-check-rendered: $(IMAGE)
+check-rendered: $(IMAGE) ## Check that the rendered files are current.
 	$(BIN)/python -m mesh.render.registry --check
 
 check-deploy: $(IMAGE) ## Check images, Compose, Kubernetes, Istio, Terraform and Ansible, offline.
@@ -105,7 +105,7 @@ programs: $(IMAGE) ## Unpack or build the programs of the production tests (need
 test-cluster: $(IMAGE) ## Test the manifests on a real API server and istiod.
 	@$(BIN)/python -m pytest -q -rfE tests/production/cluster $(ARGS)
 
-tools:
+tools: ## Install the optional programs of the tests if permitted.
 	@bash tests/tools.sh
 
 clean: ## Remove build output; keeps the data of the local mesh.

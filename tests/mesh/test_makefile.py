@@ -1,6 +1,7 @@
 """The Makefile."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,3 +60,13 @@ def test_changed_set_of_contracts(checkout: Path) -> None:
 
     assert ("a b", "a b", "a", "a c") == (first[0], again[0], without[0], made()[0])
     assert first[1] - again[1] == 60 * 10**9
+
+
+def test_help() -> None:
+    """
+    The help lists every target.
+    """
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    printed = subprocess.check_output(["make", "-s", "-C", ROOT, "help"], text=True)
+
+    assert set(phony.split()) == set(re.findall(r"^  make ([a-z-]+) +[A-Z]", printed, re.MULTILINE))

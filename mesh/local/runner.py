@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -34,6 +32,7 @@ from mesh.local.processes.fleet import Fleet
 from mesh.local.processes.fork_server import ForkServer
 from mesh.local.processes.monitoring import Monitoring
 from mesh.local.processes.plan import Options, Plan
+from mesh.local.processes.port_allocator import is_free
 
 NAME = "runner"
 RETRY_SECONDS = 1.0
@@ -304,26 +303,3 @@ def check_ready_file(path: Path) -> Path:
             f"The ready file {path} cannot be written. Name a file in a folder that exists."
         )
     return path
-
-
-def is_free(port: int) -> bool:
-    """Return whether *port* is free on 127.0.0.1 and unused on ::1.
-
-    Browsers try ::1 first for ``localhost``, so they would show another program's pages.
-    """
-    return _can_bind(socket.AF_INET, HOST, port) and _can_bind(socket.AF_INET6, "::1", port)
-
-
-def _can_bind(family: socket.AddressFamily, host: str, port: int) -> bool:
-    try:
-        attempt = socket.socket(family)
-    except OSError:
-        return True  # This machine has no IPv6.
-    with attempt:
-        # As servers do, so that ports of closed connections do not count as in use.
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((host, port))
-        except OSError as exc:
-            return exc.errno == errno.EADDRNOTAVAIL
-    return True

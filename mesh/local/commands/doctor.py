@@ -14,7 +14,7 @@ from mesh.local import bootstrap, settings
 from mesh.local.data_folder import DataFolder
 from mesh.local.processes import telemetry_variables
 from mesh.local.processes.plan import Options, Plan, PlanError
-from mesh.local.runner import is_free
+from mesh.local.processes.port_allocator import is_free
 
 LEAST_FREE_MIB = 500
 

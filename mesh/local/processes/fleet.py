@@ -14,6 +14,7 @@ from mesh.local.processes.envoy_config import EnvoyConfig
 from mesh.local.processes.fork_server import ForkServer
 from mesh.local.processes.log_files import LogFiles
 from mesh.local.processes.plan import Plan, Unit
+from mesh.local.processes.port_allocator import is_free
 from mesh.local.processes.readiness import probe
 from mesh.local.processes.supervisor import Child, StartFailedError, Supervisor
 from mesh.render.envoy import Proxy
@@ -105,7 +106,9 @@ class Fleet:
             EnvoyError, StartFailedError: It does not become ready; it is removed completely.
         """
         async with self._changing[process.name]:
-            ports = self.plan.port_allocator.take(process, own=False)
+            ports = self.plan.port_allocator.take(
+                process, own=False, in_use=lambda p: self._in_use(p.main, p.metrics, p.admin)
+            )
             units = self.plan.instance(process, name, replica, ports, command=command)
             await self._start_one(units)
         self._on_change()
@@ -146,7 +149,9 @@ class Fleet:
     ) -> Sequence[Unit]:
         """Start another instance on the port of *old*; return its units."""
         first = old[0]
-        ports = self.plan.port_allocator.take(first.process)
+        ports = self.plan.port_allocator.take(
+            first.process, in_use=lambda p: self._in_use(p.metrics, p.admin)
+        )
         new = self.plan.instance(
             first.process,
             first.name,
@@ -191,6 +196,10 @@ class Fleet:
             for (name, child), is_ready in zip(children, ready, strict=True)
             if name in self.units
         ]
+
+    def _in_use(self, *offsets: int) -> list[int]:
+        ports = [self.plan.addresses.port(offset) for offset in offsets if offset]
+        return [port for port in ports if not is_free(port)]
 
     def _lock(self, name: str) -> asyncio.Lock:
         unit = self.units.get(name)

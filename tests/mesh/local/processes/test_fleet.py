@@ -1,7 +1,9 @@
 """The instances of a mesh: what they wait for, and how they are replaced."""
 
 import asyncio
+import contextlib
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,8 @@ from mesh.local.data_folder import DataFolder
 from mesh.local.processes import fleet as module
 from mesh.local.processes.fleet import Fleet, verifies_tokens
 from mesh.local.processes.plan import Options, Plan
+from mesh.local.processes.port_allocator import PortsExhaustedError
+from tests.live import free_base
 
 COMMAND = ("sleep", "60")
 
@@ -47,7 +51,7 @@ async def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         return True
 
     monkeypatch.setattr(module, "probe", lambda *_: ready)
-    fleet = Fleet(Plan(DataFolder(tmp_path), Options(direct=True)), lambda: None)
+    fleet = Fleet(Plan(DataFolder(tmp_path), Options(free_base(), direct=True)), lambda: None)
     yield fleet
     await fleet.stop()
 
@@ -72,6 +76,29 @@ def test_removed_files_are_created_again(tmp_path: Path) -> None:
     assert folder.is_dir()
     assert data_folder.state.is_dir()
     fleet.logs.close()
+
+
+async def test_ports_of_other_programs(fleet: Fleet) -> None:
+    """
+    Canaries and successors skip spare ports that another program uses, and the port of a replica
+    that was replaced; if none is left, the error names them.
+    """
+    survey, address = topology.process("survey"), fleet.plan.addresses.port
+    spare = topology.REPLICA_METRICS
+
+    with contextlib.ExitStack() as programs:
+        for port in (spare[0], topology.REPLICAS[1]):
+            programs.enter_context(socket.create_server(("127.0.0.1", address(port))))
+        await fleet.add(survey, "survey-canary", 1, command=COMMAND)
+        found = fleet.units["survey-canary"].ports
+        for port in spare[1:]:
+            if found is not None and port != found.metrics:
+                programs.enter_context(socket.create_server(("127.0.0.1", address(port))))
+        with pytest.raises(PortsExhaustedError, match=str(address(spare[0]))):
+            await fleet.add(survey, "survey-2", 2, command=COMMAND)
+
+    assert found is not None
+    assert spare[2] == found.metrics
 
 
 async def test_instances_of_a_service_change_one_after_another(fleet: Fleet) -> None:

@@ -5,6 +5,7 @@ from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.errors import UnreadableInputError
 from gateway.pages.handlers import PageHandlers, expected_error, redirect
 from gateway.pages.page import form
 from gateway.pages.views import Views
@@ -19,6 +20,7 @@ _SIGNED_OUT_EVERYWHERE = {
     Ending.LATER: "unavailable",
 }
 """Keys of the texts below ``signed_out``, by when the sessions end."""
+_CHOICES = {"yes": True, "no": False}
 
 
 class Account(PageHandlers):
@@ -30,8 +32,7 @@ class Account(PageHandlers):
 
     async def log_out(self, request: Request) -> Response:
         """End this session, or all sessions of the user."""
-        fields = await log_out.optional(form(request)) or {}
-        everywhere = fields.get("everywhere") == "yes"
+        everywhere = await log_out.everywhere(request, _everywhere)
         ending = await log_out.end(self.api.sessions, request, everywhere=everywhere)
         later = UnavailableError("The session ends as soon as possible.")
         error = later if ending is Ending.LATER else None
@@ -57,7 +58,10 @@ class Account(PageHandlers):
     async def second_factor(self, request: Request) -> Response:
         """Turn the second factor on or off."""
         fields = await form(request)
-        message = pb.SetSecondFactorRequest(required=fields.get("required") == "yes")
+        required = _CHOICES.get(fields.get("required", ""))
+        if required is None:
+            raise UnreadableInputError("The field required must be yes or no.")
+        message = pb.SetSecondFactorRequest(required=required)
         conflict = "no_passkey" if message.required else "required_here"
         return await self._change(request, "SetSecondFactor", message, conflict=conflict)
 
@@ -98,3 +102,7 @@ class Account(PageHandlers):
         return self.site.render(
             request, "sign_in/confirm.html", error=error, user=session.user, tab=""
         )
+
+
+async def _everywhere(request: Request) -> bool:
+    return (await form(request)).get("everywhere", "") not in {"", "no"}

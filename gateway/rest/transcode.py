@@ -180,8 +180,7 @@ class Endpoint:
         return response
 
     async def _log_out(self, request: Request) -> Response:
-        asked = await log_out.optional(self._bind(request))
-        everywhere = asked is not None and asked.everywhere
+        everywhere = await log_out.everywhere(request, self._everywhere)
         match await log_out.end(self._api.sessions, request, everywhere=everywhere):
             case Ending.NOW:
                 reply = auth_service_pb2.LogOutResponse(logged_out=True)
@@ -195,6 +194,9 @@ class Endpoint:
                 response = self._api.errors(request, later)
         cookies.clear(response)
         return response
+
+    async def _everywhere(self, request: Request) -> bool:
+        return bool((await self._bind(request)).everywhere)
 
     async def _bind(self, request: Request) -> Any:
         if self._route.body:

@@ -1,8 +1,7 @@
 """Log-out: ends the sessions of a request, whatever else is wrong with it."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,16 +14,20 @@ BODY_SECONDS = 1.0
 """How long log-out waits for its body, which contains only an option."""
 DEADLINE_SECONDS = 3.0
 """Deadline of log-out, from the first byte at the edge."""
-Read = TypeVar("Read")
 
 
-async def optional(reading: Awaitable[Read]) -> Read | None:
-    """Return what *reading* the body returns; None if it is invalid, too large or incomplete."""
+async def everywhere(request: Request, read: Callable[[Request], Awaitable[bool]]) -> bool:
+    """Return whether *request* asks to end all sessions, which *read* reads.
+
+    A request that is invalid, too large or incomplete may have asked for that.
+    """
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await reading
+            if not await request.body() and not request.url.query:
+                return False
+            return await read(request)
     except (MeshError, ClientDisconnect, TimeoutError):
-        return None
+        return True
 
 
 async def end(sessions: SessionCache, request: Request, *, everywhere: bool) -> Ending:

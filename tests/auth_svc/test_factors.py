@@ -40,7 +40,7 @@ class TestFactors:
     async def test_link_then_passkey(self, auth: Any, harness: Harness) -> None:
         """
         With a second factor, a session by link only permits the passkey step, and everything once
-        the passkey is presented.
+        the passkey is presented; only a clear request turns it off.
         """
         by_link = (await log_in(auth, await sign_up(auth, harness))).session_secret
         who = await as_user(auth, by_link)
@@ -76,7 +76,11 @@ class TestFactors:
         )
         who = await as_user(auth, opened.session_secret)
         await auth.ListSessions(pb.ListSessionsRequest(), metadata=who)
-        released = await auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who)
+        unclear = auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who)
+        assert "INVALID_REQUEST" == await named(unclear)
+        released = await auth.SetSecondFactor(
+            pb.SetSecondFactorRequest(required=False), metadata=who
+        )
         assert not released.required
         await auth.ListSessions(pb.ListSessionsRequest(), metadata=await as_user(auth, by_link))
 
@@ -101,7 +105,7 @@ class TestFactors:
         who = await as_user(auth, opened.session_secret)
 
         for request in (
-            auth.SetSecondFactor(pb.SetSecondFactorRequest(), metadata=who),
+            auth.SetSecondFactor(pb.SetSecondFactorRequest(required=False), metadata=who),
             auth.RemovePasskey(pb.RemovePasskeyRequest(id=added.passkey.id), metadata=who),
         ):
             assert "CONFLICT" == await named(request)

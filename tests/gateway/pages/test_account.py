@@ -316,6 +316,26 @@ class TestAccount:
         world.sign_in(labels=("applicant", "secondfactor"))
         assert "Stop requiring a passkey" in await get(world, "/?tab=account")
 
+    @pytest.mark.parametrize("fields", [{}, {"required": ""}, {"required": "maybe"}])
+    async def test_unclear_second_factor(self, world: World, fields: dict[str, str]) -> None:
+        """The second factor is only turned on or off by a form that says which."""
+        world.sign_in(labels=("applicant", "secondfactor"))
+        page = await world.http.post("/second-factor", data=NO_FIELDS | fields, headers=HTML)
+        assert 400 == page.status_code
+        assert 0 == world.auth.does.count("SetSecondFactor")
+
+    async def test_second_factor_form(self, world: World) -> None:
+        """The form on the account page turns the second factor off, or on."""
+        world.auth.passkeys.append(auth_pb2.Passkey(id="one", name="Laptop"))
+        for labels, required in (("secondfactor",), False), ((), True):
+            world.sign_in(labels=labels)
+            account = await get(world, "/?tab=account")
+            form = account[account.index('action="/second-factor"') :]
+            fields = dict(re.findall(r'name="(\w+)" value="(\w+)"', form[: form.index("</form>")]))
+            page = await world.http.post("/second-factor", data=fields, headers=HTML)
+            assert 303 == page.status_code
+            assert required is world.auth.does.last("SetSecondFactor").required
+
     @pytest.mark.parametrize(
         ("path", "fields", "text"),
         [

@@ -272,3 +272,14 @@ async def test_null_is_not_a_value(world: World) -> None:
         answer = await world.http.post("/api/v1/auth/signup", json=body)
         assert 400 == answer.status_code
     assert not world.auth.does.requests
+
+
+@pytest.mark.parametrize("body", [{}, {"required": None}, {"required": "true"}, {"required": 0}])
+async def test_unclear_second_factor(world: World, body: dict[str, Any]) -> None:
+    """The second factor is only turned on or off by a request that says which."""
+    world.sign_in()
+    answer = await world.http.post("/api/v1/auth/second-factor", json=body)
+    assert 400 == answer.status_code
+    assert not world.auth.does.count("SetSecondFactor")
+    answer = await world.http.post("/api/v1/auth/second-factor", json={"required": False})
+    assert (200, {"required": False}) == (answer.status_code, answer.json()["data"])

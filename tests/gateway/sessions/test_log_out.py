@@ -17,20 +17,22 @@ KIND = {
 }
 
 
-@pytest.mark.parametrize(
-    "request_options",
-    [
-        pytest.param({"headers": {"content-type": "application/json"}}, id="empty JSON"),
-        pytest.param({"params": {"x": "1"}}, id="query"),
-        pytest.param({"content": b"bye", "headers": {"content-type": "text/plain"}}, id="text"),
-        pytest.param({"content": b"{", "headers": {"content-type": "application/json"}}, id="bad"),
-        pytest.param({"json": {"everywhere": "yes"}}, id="wrong type"),
-        pytest.param({"json": {"unknown": 1}}, id="unknown field"),
-        pytest.param(
-            {"content": b"x", "headers": {"content-encoding": "gzip"}}, id="content coding"
-        ),
-    ],
-)
+UNREADABLE = [
+    pytest.param({"params": {"x": "1"}}, id="query"),
+    pytest.param({"content": b"bye", "headers": {"content-type": "text/plain"}}, id="text"),
+    pytest.param({"content": b"{", "headers": {"content-type": "application/json"}}, id="bad"),
+    pytest.param({"json": {"everywhere": "yes"}}, id="wrong type"),
+    pytest.param({"json": {"unknown": 1}}, id="unknown field"),
+    pytest.param({"content": b"x", "headers": {"content-encoding": "gzip"}}, id="content coding"),
+]
+"""Options of requests that may ask for anything."""
+EMPTY = [
+    pytest.param({"headers": {"content-type": kind}}, id=f"empty {kind}")
+    for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded")
+]
+
+
+@pytest.mark.parametrize("request_options", UNREADABLE + EMPTY)
 @pytest.mark.parametrize("path", ["/api/v1/auth/logout", "/logout"])
 async def test_log_out_always_ends(
     world: World, path: str, request_options: dict[str, Any]
@@ -41,6 +43,43 @@ async def test_log_out_always_ends(
     assert 200 == answer.status_code
     assert not world.auth.sessions
     assert f'{NAME}=""' in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("request_options", UNREADABLE)
+@pytest.mark.parametrize("path", ["/api/v1/auth/logout", "/logout"])
+async def test_unreadable_request_ends_all(
+    world: World, path: str, request_options: dict[str, Any]
+) -> None:
+    """A request that cannot be read may ask to end all sessions: they end."""
+    world.sign_in()
+    world.auth.open("ada")
+    await world.http.post(path, **request_options)
+    assert not world.auth.sessions
+
+
+@pytest.mark.parametrize("request_options", EMPTY)
+@pytest.mark.parametrize("path", ["/api/v1/auth/logout", "/logout"])
+async def test_empty_request_ends_one(
+    world: World, path: str, request_options: dict[str, Any]
+) -> None:
+    """A request without body and query asks for nothing: the sessions of other devices stay."""
+    world.sign_in()
+    other = world.auth.open("ada")
+    await world.http.post(path, **request_options)
+    assert {other} == set(world.auth.sessions)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ends"),
+    [({"everywhere": "yes"}, True), ({"everywhere": "true"}, True), ({"everywhere": "no"}, False)],
+)
+async def test_form_of_log_out(world: World, fields: dict[str, str], *, ends: bool) -> None:
+    """Every value but `no` and none ends all sessions, and the page says so."""
+    world.sign_in()
+    world.auth.open("ada")
+    page = await world.http.post("/logout", data=fields, headers={"accept-language": "en"})
+    assert ends is (not world.auth.sessions)
+    assert ends is ("on all your devices" in page.text)
 
 
 class TestOddRequests:

@@ -114,6 +114,18 @@ def totals(
     return found
 
 
+def covered(db: sqlite3.Connection, seconds: int, until: int) -> int:
+    """
+    Return how many of the *seconds* before *until* (Unix seconds) have data; at least 1.
+
+    A rate over the time before the mesh was started would be too low.
+    """
+    since = until - seconds
+    row = db.execute("SELECT min(started) FROM runs WHERE seen >= ?", (since * 1_000_000,))
+    began = (row.fetchone()[0] or 0) // 1_000_000
+    return max(1, until - max(since, began))
+
+
 def is_known(db: sqlite3.Connection, name: str) -> bool:
     """Return whether calls of a method or route are stored."""
     service, _, method = name.partition(".")
@@ -133,6 +145,7 @@ def methods(
     callers count a stream when it ends, and each failed attempt to open one.
     """
     seconds = int(window.total_seconds())
+    with_data = covered(db, seconds, now)
     recent = totals(db, since=now - seconds, until=now + 1)
     burns = {
         span: totals(db, since=now - int(span.total_seconds()), until=now + 1, buckets=False)
@@ -141,7 +154,7 @@ def methods(
     declared = {method.short_name: method for method in mesh}
     every = [*declared, *sorted((recent.keys() | burns[BUDGET_WINDOW].keys()) - declared.keys())]
     return [
-        _method(name, declared.get(name), recent.get(name, Total()), burns, seconds)
+        _method(name, declared.get(name), recent.get(name, Total()), burns, with_data)
         for name in every
     ]
 

@@ -10,7 +10,7 @@ from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.scraper import Seen
 from mesh.console.naming import workload
 from mesh.console.queries import mesh_status
-from mesh.console.queries.objectives import Total, totals
+from mesh.console.queries.objectives import Total, covered, totals
 from mesh.console.store.call_edges import GATEWAY
 from mesh.contract.policy import Mesh
 
@@ -28,6 +28,7 @@ def services(
     """Return the gateway and every contract service over *window*."""
     seconds = int(window.total_seconds())
     by_method = totals(db, since=now // 1_000_000 - seconds, until=now // 1_000_000 + 1)
+    with_data = covered(db, seconds, now // 1_000_000)
     processes = mesh_status.processes(seen, clocks)
     lives = mesh_status.certificates(seen, certificates, now=now)
     breakers = mesh_status.of_proxies(seen, "breakers")
@@ -46,7 +47,7 @@ def services(
     return [
         {
             "service": name,
-            **_traffic(_sum(by_method, name, lasting), seconds),
+            **_traffic(_sum(by_method, name, lasting), with_data),
             "processes": [p for p in processes if p["workload"] == name],
             "proxiesDown": sum(
                 one.target.is_envoy and bool(one.fault) and workload(one.target.process) == name

@@ -8,6 +8,7 @@ from typing import Any
 
 from mesh import topology
 from mesh.console.clock import rfc3339
+from mesh.console.queries.objectives import covered
 from mesh.console.store.call_edges import GATEWAY, OUTSIDE
 from mesh.contract.policy import ANY_CALLER, Mesh
 
@@ -35,7 +36,7 @@ def edges(db: sqlite3.Connection, mesh: Mesh, *, now: int, window: timedelta) ->
     """
     ends = now // 1_000_000
     first = (ends - int(window.total_seconds())) // 60
-    seconds = max(1, ends - first * 60)
+    seconds = covered(db, ends - first * 60, ends)
     seen = observed(db, since=first - 1, until=(ends - 1) // 60)
     ever, refused = _ever(db), _ever_refused(db)
     declared = dict(_declared(mesh))

@@ -18,7 +18,7 @@ from mesh.chassis.telemetry import LATENCY_BUCKETS, names
 from mesh.chassis.testing import free_port
 from mesh.console.intake import prometheus_text
 from mesh.console.queries import run_history
-from mesh.console.queries.objectives import Total, quantile
+from mesh.console.queries.objectives import Total, covered, quantile
 from mesh.console.settings import Target
 from mesh.console.store import schema
 from mesh.local.pki.certificate_authority import CertificateAuthority, install
@@ -98,6 +98,29 @@ async def scraped(running: Running) -> None:
     async with asyncio.timeout(10):
         while not (await running.get("mesh"))["processes"][0]["up"]:
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("runs", "seconds"),
+    [
+        pytest.param([], 300, id="unknown"),
+        pytest.param([(100, 990)], 300, id="began before"),
+        pytest.param([(900, 900)], 100, id="began within"),
+        pytest.param([(100, 200), (900, 900)], 100, id="another before"),
+        pytest.param([(750, 800), (900, 900)], 250, id="two within"),
+        pytest.param([(1000, 1000)], 1, id="just now"),
+    ],
+)
+def test_covered(tmp_path: Path, runs: list[tuple[int, int]], seconds: int) -> None:
+    """
+    Rates are over the time with data: the time before the mesh was started does not count.
+    """
+    with contextlib.closing(schema.open_writer(tmp_path / "console.sqlite")) as db:
+        for started, seen in runs:
+            row = started * 1_000_000, seen * 1_000_000
+            db.execute("INSERT INTO runs (started, seen) VALUES (?, ?)", row)
+
+        assert seconds == covered(db, 300, 1000)
 
 
 class TestScraped:

@@ -144,8 +144,9 @@ class Decoder:
         return Span(
             trace_id=span.trace_id,
             span_id=span.span_id,
-            # An all-zero id is invalid and equals an absent one: the span is a root.
-            parent_id=span.parent_span_id if _is_id(span.parent_span_id, 8) else b"",
+            parent_id=span.parent_span_id
+            if _is_id(span.parent_span_id, 8)
+            else self._no_reference(span.parent_span_id, "traces", service),
             service=service,
             instance=instance,
             name=redaction.clean(name),
@@ -161,7 +162,7 @@ class Decoder:
             peer=redaction.clean(naming.peer(kind, attributes, name)),
             attributes=kept.to_json(resource),
             events=self._events(span.events, service, start) if span.events else "",
-            links=tuple(self._links(span.links, service)),
+            links=tuple(self._links(span.links, service)) if span.links else (),
         )
 
     def _events(self, events: Iterable[Any], service: str, start: int) -> str:
@@ -186,13 +187,20 @@ class Decoder:
         self.intake.drop("traces", "bad_time", service=service)
         return start
 
-    def _links(self, links: Iterable[Any], service: str) -> Iterator[Link]:
+    def _links(self, links: Any, service: str) -> Iterator[Link]:
         good = [one for one in links if _is_id(one.trace_id, 16) and _is_id(one.span_id, 8)]
+        self.intake.drop("traces", "bad_ids", service=service, count=len(links) - len(good))
         if len(good) > MAX_LINKS:
             self.intake.drop("traces", "attributes_cut", service=service)
         for one in good[:MAX_LINKS]:
             attributes = self._attributes(one.attributes, "traces", service)
             yield Link(one.trace_id, one.span_id, attributes.to_json())
+
+    def _no_reference(self, found: bytes, signal: str, service: str) -> bytes:
+        """Return no id in place of an invalid one; an all-zero one equals an absent one."""
+        if any(found):
+            self.intake.drop(signal, "bad_ids", service=service)
+        return b""
 
     def _logs(self, request: Any) -> Iterator[tuple[str, Callable[[], Row | None]]]:
         for part in request.resource_logs:
@@ -221,8 +229,12 @@ class Decoder:
             service=service,
             instance=instance,
             level=level,
-            trace_id=record.trace_id if _is_id(record.trace_id, 16) else b"",
-            span_id=record.span_id if _is_id(record.span_id, 8) else b"",
+            trace_id=record.trace_id
+            if _is_id(record.trace_id, 16)
+            else self._no_reference(record.trace_id, "logs", service),
+            span_id=record.span_id
+            if _is_id(record.span_id, 8)
+            else self._no_reference(record.span_id, "logs", service),
             body=redaction.cut(text, _MAX_BODY),
             attributes=attributes.to_json(),
         )

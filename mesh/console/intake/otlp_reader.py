@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from mesh.console.intake import otlp_messages, otlp_salvage
+from mesh.contract import redaction
 
 MAX_BYTES = 16 * 1024 * 1024
 """The maximum size of a request after decompression."""
@@ -42,8 +43,12 @@ _ROOTS = {
     "metrics": {"resourceMetrics", "resource_metrics"},
 }
 _IDS = {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
-_NOT_HEXADECIMAL = 0
-"""Placeholder for an id that is not hexadecimal; marks the item as invalid."""
+_BAD_ID = base64.b64encode(b"\xff").decode()
+"""Replaces an id that is not hexadecimal: no id has one byte."""
+_NO_VALUE = (None,)
+"""Replaces what is not JSON: no field has a tuple as its value, so that its item is bad."""
+_INTEGER_DIGITS = 20
+"""Longer integers are out of range; Python refuses to parse very long ones."""
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -126,10 +131,10 @@ def read(signal: str, body: bytes, encoding: str) -> Read:
     Raises:
         MalformedError: The body is not an OTLP request for *signal*, or none of its items is valid.
     """
-    lost = 0
+    lost, fault = 0, ""
     try:
         if encoding == JSON:
-            message, lost = _from_json(signal, body)
+            message, lost, fault = _from_json(signal, body)
             body = message.SerializeToString()
         try:
             message = _READ[signal].FromString(body)
@@ -137,17 +142,35 @@ def read(signal: str, body: bytes, encoding: str) -> Read:
             body, lost = otlp_salvage.from_protobuf(signal, body)
             message = _READ[signal].FromString(body)
     except (DecodeError, json_format.ParseError, ValueError, RecursionError) as exc:
-        raise MalformedError(f"This is not a valid OTLP request for {signal}.") from exc
+        raise MalformedError(
+            f"This is not a valid OTLP request for {signal}: {_fault(exc)}."
+        ) from exc
     if lost and not otlp_salvage.holds_items(message):
-        raise MalformedError(f"This is not a valid OTLP request for {signal}: no item is valid.")
+        why = f"no item is valid; {fault}" if fault else "no item is valid"
+        raise MalformedError(f"This is not a valid OTLP request for {signal}: {why}.")
     return Read(message, lost)
 
 
-def _from_json(signal: str, body: bytes) -> tuple[Any, int]:
-    # RFC 8259 allows only UTF-8; json.loads also detects UTF-16 and UTF-32.
-    found = json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_not_json)
+def _fault(exc: Exception) -> str:
+    """Return why a request is malformed, for its sender."""
+    if isinstance(exc, RecursionError):
+        return "it is nested too deeply"
+    return redaction.cut(str(exc).encode(errors="replace").decode().rstrip("."), 300)
+
+
+def _from_json(signal: str, body: bytes) -> tuple[Any, int, str]:
+    """Return the message, how many of its items are left out, and why."""
+    # RFC 8259 allows only UTF-8; json.loads also detects UTF-16 and UTF-32. A text that is not
+    # UTF-8 gets lone surrogates, which no field accepts, so that it costs only its item.
+    found = json.loads(
+        body.decode(errors="surrogateescape"),
+        object_pairs_hook=_object,
+        parse_int=_integer,
+        parse_constant=lambda _: _NO_VALUE,
+    )
     if not isinstance(found, dict):
-        raise MalformedError(f"This is not a valid OTLP request for {signal}: not an object.")
+        what = "a key is given twice" if isinstance(found, tuple) else "not an object"
+        raise MalformedError(f"This is not a valid OTLP request for {signal}: {what}.")
     for other, roots in _ROOTS.items():
         if other != signal and not roots.isdisjoint(found):
             raise MalformedError(
@@ -157,20 +180,20 @@ def _from_json(signal: str, body: bytes) -> tuple[Any, int]:
     message = REQUESTS[signal]()
     try:
         json_format.ParseDict(found, message, ignore_unknown_fields=True)
-    except (json_format.ParseError, ValueError, TypeError, RecursionError):
+    except otlp_salvage.ERRORS as exc:
         message.Clear()
-        return message, otlp_salvage.from_json(found, message)
-    return message, 0
+        return message, otlp_salvage.from_json(found, message), _fault(exc)
+    return message, 0, ""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object with its ids in base64, which OTLP writes in hexadecimal."""
-    found = dict[str, Any]()
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"{key[:60]} is given twice")
-        found[key] = _base64(value) if key in _IDS else value
-    return found
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    """
+    Return a JSON object with its ids in base64, which OTLP writes in hexadecimal.
+
+    An object with a key that is given twice is in a tuple, so that its item is bad.
+    """
+    found = {key: _base64(value) if key in _IDS else value for key, value in pairs}
+    return found if len(found) == len(pairs) else (found,)
 
 
 def _base64(value: Any) -> Any:
@@ -179,8 +202,8 @@ def _base64(value: Any) -> Any:
     try:
         return base64.b64encode(bytes.fromhex(value)).decode()
     except (TypeError, ValueError, binascii.Error):
-        return _NOT_HEXADECIMAL
+        return _BAD_ID
 
 
-def _not_json(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON; ProtoJSON writes it as a string")
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) <= _INTEGER_DIGITS else float(text)

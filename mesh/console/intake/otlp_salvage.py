@@ -2,7 +2,7 @@
 Reads a request that is malformed as a whole item by item, so that only bad items are lost.
 
 A span, log record or data point that cannot be decoded is left out and counted. If what surrounds
-it cannot be decoded, such as a resource, all items below are.
+it cannot be decoded, such as a resource, all items below are. A scope or exemplar costs no item.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,15 @@ _LISTS = {
     *("sum", "gauge", "histogram", "exponentialHistogram", "summary"),
 }
 """The fields that lead to items, and those of the items."""
-_ERRORS = (
+_UNNEEDED = {"scope", "schemaUrl", "exemplars"}
+"""Fields that are left out if they cannot be decoded: items are stored without them."""
+_UNNEEDED_JSON = _UNNEEDED | {"schema_url"}
+ERRORS = (
     *(json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError),
-    DecodeError,
+    *(DecodeError, OverflowError, SystemError),
 )
+"""What `json_format.ParseDict` raises for an object that is not ProtoJSON; SystemError for a key
+with a lone surrogate."""
 
 
 def holds_items(message: Any) -> bool:
@@ -59,11 +64,15 @@ def from_json(found: Mapping[str, Any], message: Any) -> int:
 
 def _merge(found: Any, message: Any) -> int | None:
     """Add *found* to *message*; return the number of lost items, None if it is itself bad."""
-    inner = _inner(found, message.DESCRIPTOR) if isinstance(found, dict) else {}
-    rest = {key: value for key, value in found.items() if key not in inner} if inner else found
-    try:
-        message.MergeFrom(json_format.ParseDict(rest, type(message)(), ignore_unknown_fields=True))
-    except _ERRORS:
+    if not isinstance(found, dict):
+        return None
+    inner = _inner(found, message.DESCRIPTOR)
+    # Points of two kinds: a metric has one.
+    if sum(field.containing_oneof is not None for field in inner.values()) > 1:
+        return None
+    rest = {key: value for key, value in found.items() if key not in inner}
+    needed = {key: value for key, value in rest.items() if key not in _UNNEEDED_JSON}
+    if not (_parse(rest, message) or _parse(needed, message)):
         return None
     lost = 0
     for name, field in inner.items():
@@ -80,6 +89,15 @@ def _merge(found: Any, message: Any) -> int | None:
     return lost
 
 
+def _parse(found: dict[str, Any], message: Any) -> bool:
+    """Add *found* to *message*; return whether it can be decoded."""
+    try:
+        message.MergeFrom(json_format.ParseDict(found, type(message)(), ignore_unknown_fields=True))
+    except ERRORS:
+        return False
+    return True
+
+
 def _inner(found: Mapping[str, Any], kind: Descriptor) -> dict[str, FieldDescriptor]:
     return {
         name: field
@@ -92,6 +110,8 @@ def _inner(found: Mapping[str, Any], kind: Descriptor) -> dict[str, FieldDescrip
 
 def _count_json(found: Any) -> int:
     """Return how many items *found* holds, at least one."""
+    if isinstance(found, tuple):
+        (found,) = found  # The object has a key that is given twice.
     if not isinstance(found, dict):
         return 1
     below = [value for key, value in found.items() if key in _LISTS]
@@ -118,14 +138,18 @@ def _keep(message: Any, original: Descriptor) -> int | None:
     for field, value in message.ListFields():
         meant = original.fields_by_name[field.name]
         parts = _parts(field, value)
-        if field.message_type is None:
-            if not all(_is_readable(meant, part) for part in parts):
-                return None
-            continue
         kind: Any = meant.message_type
-        counts = [_keep(part, kind) for part in parts]
+        if field.message_type is None:
+            counts = [0 if _is_readable(meant, part) else None for part in parts]
+        else:
+            counts = [_keep(part, kind) for part in parts]
+        if None in counts and meant.json_name in _UNNEEDED:
+            message.ClearField(field.name)
+            continue
         if None in counts and meant.json_name not in _LISTS:
             return None
+        if field.message_type is None:
+            continue
         good = []
         for part, below in zip(parts, counts, strict=True):
             lost += _count(part) if below is None else below

@@ -14,6 +14,7 @@ REASONS = {
     "queue_full": "the write queue was full",
     "unauthenticated": "requests without a valid OTLP token",
     "no_ids": "spans without a valid trace id and span id",
+    "bad_ids": "references to spans and traces whose ids are invalid, in spans and log records",
     "too_old": "items older than the retention",
     "in_future": "items more than a day in the future",
     "bad_time": "spans without a valid end and events without a valid time; the start of the span"

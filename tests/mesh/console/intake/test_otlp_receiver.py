@@ -143,7 +143,7 @@ class TestHttp:
             (b"[]", "application/json", 400),
             (b'{"resourceSpans": 3}', "application/json", 400),
             (
-                b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"zz"}]}]}]}',
+                b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":5}]}]}]}',
                 "application/json",
                 400,
             ),
@@ -151,7 +151,7 @@ class TestHttp:
             (b"{}", "text/plain", 415),
             (b"{}", "", 415),
         ],
-        ids=["bytes", "cut", "array", "shape", "id", "deep", "text", "no type"],
+        ids=["bytes", "cut", "array", "shape", "item", "deep", "text", "no type"],
     )
     async def test_refused(self, running: Running, body: bytes, kind: str, status: int) -> None:
         """

@@ -16,7 +16,8 @@ from google.protobuf import json_format
 
 from mesh.console.intake import otlp_reader
 from mesh.console.intake.otlp_reader import JSON, PROTOBUF, REQUESTS, MalformedError
-from tests.mesh.console.conftest import Running
+from mesh.console.store.rows import Span
+from tests.mesh.console.conftest import Kept, Running
 from tests.mesh.console.telemetry import now
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -47,16 +48,54 @@ BAD_FIELDS: tuple[dict[str, Any], ...] = (
     {"timeUnixNano": "-5", "startTimeUnixNano": "-5"},
     {"timeUnixNano": "soon", "startTimeUnixNano": []},
 )
+
+
+class _Raw(str):
+    """What stands in the JSON as it is."""
+
+
 BAD_OF: dict[str, tuple[dict[str, Any], ...]] = {
     "traces": (
-        *({"traceId": "abc"}, {"traceId": 5}, {"traceId": "W47/95gDgQPSabYzgT/GDA=="}),
-        *({"traceId": []}, {"name": 5}, {"name": []}, {"name": "\ud800"}),
-        *({"events": [{"name": 5}]}, {"links": [{"traceId": "xyz"}]}, {"status": {"code": []}}),
+        *({"name": 5}, {"name": []}, {"name": "\ud800"}, {"events": [{"name": 5}]}),
+        *(
+            {"status": {"code": []}},
+            {"\ud800": 5},
+            {"links": [{"attributes": 5}]},
+            {"kind": _Raw("1" * 5000)},
+        ),
+        {"traceId": _Raw('"", "traceId": ""')},
     ),
-    "logs": ({"body": {"stringValue": 5}}, {"body": 5}, {"spanId": "xyz"}),
-    "metrics": ({"asDouble": "many"}, {"asInt": 1.5}, {"exemplars": [{"traceId": "xyz"}]}),
+    "logs": (
+        *({"body": {"stringValue": 5}}, {"body": 5}, {"severityNumber": _Raw("NaN")}),
+        {"body": _Raw('{"intValue": 1, "intValue": 1}')},
+    ),
+    "metrics": (
+        *({"asDouble": "many"}, {"asInt": 1.5}, {"asInt": _Raw("9" * 5000)}),
+        {"attributes": [{"key": _Raw('"a\udcff"'), "value": {"intValue": 1}}]},
+    ),
 }
 CASES = [(signal, bad) for signal in GOOD for bad in (*BAD_FIELDS, *BAD_OF[signal])]
+
+
+def encoded(whole: Any) -> bytes:
+    """Return JSON with every `_Raw` as it is, and low surrogates as the bytes that they escape."""
+    raw = list[str]()
+
+    def mark(found: Any) -> Any:
+        match found:
+            case _Raw():
+                raw.append(str(found))
+                return f"raw {len(raw) - 1}."
+            case dict():
+                return {key: mark(value) for key, value in found.items()}
+            case list():
+                return [mark(value) for value in found]
+        return found
+
+    text = json.dumps(mark(whole))
+    for number, value in enumerate(raw):
+        text = text.replace(f'"raw {number}."', value)
+    return text.encode(errors="surrogateescape")
 
 
 def request(signal: str, *items: Any, resource: Any = None) -> dict[str, Any]:
@@ -77,7 +116,7 @@ def with_bad(signal: str, bad: dict[str, Any]) -> Any:
 def test_json(signal: str, bad: dict[str, Any]) -> None:
     """A bad item in JSON is left out and counted; the good ones on both sides of it are kept."""
     items = [GOOD[signal], with_bad(signal, bad), GOOD[signal]]
-    found, lost = otlp_reader.read(signal, json.dumps(request(signal, *items)).encode(), JSON)
+    found, lost = otlp_reader.read(signal, encoded(request(signal, *items)), JSON)
 
     assert (1, 3 if signal == "metrics" else 2) == (lost, _count(found))
 
@@ -104,9 +143,76 @@ def test_bad_resource(signal: str) -> None:
 
 
 @pytest.mark.parametrize("signal", GOOD)
+@pytest.mark.parametrize(
+    ("place", "bad"),
+    [
+        *((1, {"scope": {"name": 5}}), (1, {"scope": 5}), (1, {"schemaUrl": 5})),
+        *((0, {"schemaUrl": 5}), (0, {"schema_url": []})),
+    ],
+)
+def test_unneeded(signal: str, place: int, bad: dict[str, Any]) -> None:
+    """A scope or the address of a schema that cannot be read costs no item."""
+    whole = request(signal, GOOD[signal])
+    part = whole[LISTS[signal][0]][0]
+    (part[LISTS[signal][1]][0] if place else part).update(bad)
+    found, lost = otlp_reader.read(signal, json.dumps(whole).encode(), JSON)
+
+    assert (0, 1) == (lost, _count(found))
+
+
+@pytest.mark.parametrize("bad", [{"traceId": "xyz"}, {"spanId": 5}, {"asInt": "many"}, 5])
+def test_exemplar(bad: Any) -> None:
+    """An exemplar that cannot be read does not cost its point."""
+    items = [GOOD["metrics"], with_bad("metrics", {"exemplars": [bad]})]
+    found, lost = otlp_reader.read("metrics", encoded(request("metrics", *items)), JSON)
+
+    assert (0, 3) == (lost, _count(found))
+
+
+def test_two_kinds() -> None:
+    """Points of a metric that has two kinds are counted as lost: it has one of them."""
+    both = GOOD["metrics"] | {"sum": {"dataPoints": [{"asInt": 1}, {"asInt": 2}]}}
+    body = encoded(request("metrics", GOOD["metrics"], both))
+    found, lost = otlp_reader.read("metrics", body, JSON)
+
+    assert (3, 1) == (lost, _count(found))
+
+
+LINK = {"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174"}
+
+
+@pytest.mark.parametrize("bad", ["abc", "ab", 5, [], "W47/95gDgQPSabYzgT/GDA==", "zz" * 16])
+@pytest.mark.parametrize(
+    ("signal", "field", "counted"),
+    [
+        *(("traces", "traceId", "no_ids"), ("traces", "spanId", "no_ids")),
+        *(("traces", "parentSpanId", "bad_ids"), ("traces", "links", "bad_ids")),
+        *(("logs", "traceId", "bad_ids"), ("logs", "spanId", "bad_ids")),
+    ],
+)
+def test_bad_id(kept: Kept, signal: str, field: str, counted: str, bad: Any) -> None:
+    """An invalid id costs the span that it identifies, or a reference, which is counted."""
+    at = {
+        "startTimeUnixNano": str(now()),
+        "endTimeUnixNano": str(now()),
+        "timeUnixNano": str(now()),
+    }
+    links = [LINK, LINK | {"traceId": bad}, LINK | {"spanId": "0" * 16}]
+    item = GOOD[signal] | at | {field: links if field == "links" else bad}
+    message, lost = otlp_reader.read(signal, json.dumps(request(signal, item)).encode(), JSON)
+    found = kept.decoder.decode(signal, message, lost=lost)
+
+    assert {(counted, "unknown"): 2 if field == "links" else 1} == kept.dropped()
+    assert (0 if counted == "no_ids" else 1) == len(found.rows)
+    assert field != "links" or [1] == [
+        len(row.links) for row in found.rows if isinstance(row, Span)
+    ]
+
+
+@pytest.mark.parametrize("signal", GOOD)
 @pytest.mark.parametrize("where", ["item", "attribute", "resource", "scope"])
 def test_protobuf(signal: str, where: str) -> None:
-    """A text that is not UTF-8 costs its own item, resource or scope."""
+    """A text that is not UTF-8 costs its own item or resource, and a scope only itself."""
     message = REQUESTS[signal]()
     json_format.ParseDict(
         {k: v * 2 for k, v in request(signal, GOOD[signal], GOOD[signal]).items()}, message
@@ -131,8 +237,8 @@ def test_protobuf(signal: str, where: str) -> None:
         # Attributes of spans and log records are decoded later, and cost their item then.
         assert (0, 4) == (lost, _count(found))
         return
-    few = where in {"item", "attribute"}
-    assert (1 if few else 2, 3 if few else 2) == (lost, _count(found))
+    expected = {"scope": (0, 4), "resource": (2, 2)}.get(where, (1, 3))
+    assert expected == (lost, _count(found))
 
 
 @pytest.mark.parametrize("signal", GOOD)
@@ -145,7 +251,7 @@ def test_none_is_good(signal: str) -> None:
 async def test_told(running: Running) -> None:
     """The sender gets the number of rejected items, the console counts them, the rest is stored."""
     good = GOOD["traces"] | {"startTimeUnixNano": str(now()), "endTimeUnixNano": str(now())}
-    body = json.dumps(request("traces", good, good | {"traceId": "abc"})).encode()
+    body = json.dumps(request("traces", good, good | {"name": 5})).encode()
     answer = await running.client.post(
         f"{running.otlp}/v1/traces", content=body, headers={"content-type": JSON}
     )

@@ -19,8 +19,9 @@ from mesh.chassis.errors import DeadlineExceededError
 Handler = Callable[[Request], Awaitable[Response]]
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 32
-PAGE_SECONDS = 10.0
-"""Deadline of a page, from the first byte at the edge; above that of its slowest call."""
+PAGE_SECONDS = 17.0
+"""Deadline of a page, from the first byte at the edge; above those of creating a request, and of
+listing the requests if that fails."""
 
 
 class Page:

@@ -22,6 +22,8 @@ _DEVICES_PER_CALL = 200
 """The largest page of ListSessions."""
 NOTICE_VERSION = "2026-01"
 """Version of the privacy notice in ``templates/notice.html``."""
+UNKNOWN_OUTCOME = frozenset({"unavailable", "upstream_error", "deadline_exceeded"})
+"""Codes of errors after which a request may exist nevertheless."""
 _SIGNED_IN = "signed_in"
 """Marks the first page after sign-in, where the session cookie must be present."""
 TABS = ("submit", "complete", "follow", "account", "data")
@@ -56,7 +58,9 @@ class Views(PageHandlers):
             reply = await self.call("survey", "CreateRequest", message, session)
         except Exception as exc:
             error = expected_error(exc)
-            return await self.own_page(request, tab="submit", problem=error)
+            # The same key continues a request of which the outcome is unknown.
+            key = message.idempotency_key if error.contract.code in UNKNOWN_OUTCOME else ""
+            return await self.own_page(request, tab="submit", problem=error, key=key)
         return redirect(f"/?tab=complete&done={quote(reply.id, safe='')}")
 
     async def sign_up_form(self, request: Request) -> Response:
@@ -114,11 +118,18 @@ class Views(PageHandlers):
         )
 
     async def own_page(
-        self, request: Request, *, tab: str = "", problem: MeshError | None = None, why: str = ""
+        self,
+        request: Request,
+        *,
+        tab: str = "",
+        problem: MeshError | None = None,
+        why: str = "",
+        key: str = "",
     ) -> Response:
         """Show the visitor's requests, or why they cannot be shown.
 
-        *why* is the key of the text below ``account`` that explains *problem*.
+        *why* is the key of the text below ``account`` that explains *problem*; *key* is the
+        idempotency key of the form, by default a new one.
         """
         try:
             session = await self.session(request, "survey")
@@ -160,7 +171,8 @@ class Views(PageHandlers):
             **account,
             created=request.query_params.get("done", ""),
             notice_version=NOTICE_VERSION,
-            key=secrets.token_hex(16),
+            key=key or secrets.token_hex(16),
+            unknown_outcome=UNKNOWN_OUTCOME,
         )
 
     def _not_verified(self, request: Request, error: MeshError) -> Response:

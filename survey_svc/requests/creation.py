@@ -84,8 +84,8 @@ class Creation:
 
         Raises:
             ConsentRequiredError, OpenRequestExistsError, IdempotencyKeyReusedError: See them.
-            UnavailableError, DeadlineExceededError, UpstreamError: REDCap failed; nothing was
-                created, or a retry of the call returns it.
+            UnavailableError, DeadlineExceededError, UpstreamError: REDCap failed. The request may
+                have been created, or REDCap may still create it; a retry continues it.
         """
         if not consent:
             raise ConsentRequiredError
@@ -220,7 +220,10 @@ class Creation:
                 "creation outcome uncertain", record=held.record, fault=type(fault).__name__
             )
             if not await self._exists(held):
-                raise UnavailableError("REDCap did not store the request; try again.") from fault
+                raise UnavailableError(
+                    "It is not known whether REDCap stores the request; try again, which continues"
+                    " the same request."
+                ) from fault
 
     def _row(self, applicant: Applicant, held: Reservation) -> Row:
         names = self._profile.variables

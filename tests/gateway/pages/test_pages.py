@@ -8,13 +8,16 @@ import pytest
 from amarre.survey.v1 import survey_pb2
 
 from gateway.pages import languages
+from gateway.pages.page import PAGE_SECONDS
 from mesh.chassis.errors import (
     ConflictError,
+    DeadlineExceededError,
     MeshError,
     RateLimitedError,
     UnavailableError,
     UpstreamError,
 )
+from mesh.contract import policy
 from tests.gateway.conftest import World
 
 HTML = {"accept": "text/html", "accept-language": "en"}
@@ -215,6 +218,29 @@ class TestRequests:
         answer = await world.http.post("/requests", data={"consent": "yes"}, headers=HTML)
         assert 409 == answer.status_code
         assert "You already have a request" in answer.text
+
+    @pytest.mark.parametrize("kind", [UnavailableError, UpstreamError, DeadlineExceededError])
+    async def test_outcome_unknown(self, world: World, kind: type[MeshError]) -> None:
+        """
+        If it is not known whether a request was created, the page says so, and its form continues
+        the same request.
+        """
+        world.sign_in()
+        world.survey.does.failures["CreateRequest"] = kind("REDCap is slow.")
+        fields = {"consent": "yes", "key": "one"}
+        page = await world.http.post("/requests", data=fields, headers=HTML)
+        assert "it is not known whether your request has been created" in page.text
+        assert 'name="key" value="one"' in page.text
+
+        world.survey.does.failures["CreateRequest"] = ConflictError("One is open.")
+        page = await world.http.post("/requests", data=fields, headers=HTML)
+        assert 'name="key" value="one"' not in page.text
+
+    def test_deadline(self) -> None:
+        """A page has time to list the requests after a creation that took its whole deadline."""
+        mesh = policy.load()
+        calls = ("auth.VerifySession", "survey.CreateRequest", "survey.ListRequests")
+        assert PAGE_SECONDS > sum(mesh.method(name).deadline_seconds for name in calls)
 
     async def test_create_signed_out(self, world: World) -> None:
         """Creating without a session leads to the welcome page, and creates nothing."""

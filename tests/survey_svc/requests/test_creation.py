@@ -266,6 +266,34 @@ class TestUncertain:
 
         assert [await replica.create(key="k")] == list(replica.project.stored)
 
+    @pytest.mark.parametrize("key", ["k", ""])
+    async def test_stored_later(self, replica: Replica, project: FakeProject, key: str) -> None:
+        """
+        If REDCap breaks off and stores the record later, the error says that this is not known, and
+        a retry does not create a second request.
+        """
+        project.refuse = UnavailableError("The fake REDCap is slow.")
+        sent: list[Row] = []
+        original = project.save
+
+        async def save(row: Row) -> None:
+            sent.append(row)
+            await original(row)
+
+        project.save = save  # type: ignore[method-assign]
+        with pytest.raises(UnavailableError, match="not known whether") as ei:
+            await replica.create(key=key)
+        assert "try again" in ei.value.message
+
+        project.refuse = None
+        await original(sent[0])
+        if key:
+            assert sent[0]["record_id"] == await replica.create(key=key)
+        else:
+            with pytest.raises(OpenRequestExistsError):
+                await replica.create()
+        assert 1 == len(project.stored)
+
     async def test_cannot_look_first(self, replica: Replica) -> None:
         """
         If the look-up of open requests fails, nothing is sent, and the reservation is released.

@@ -163,8 +163,9 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def ListSessions(self, request: Any, context: Any) -> Any:
         self.does.take("ListSessions", request)
-        first = int(request.page_token or 0)
-        last = min(first + (request.page_size or 50), self.open_sessions)
+        token = request.page_token
+        first = int(token) if token.isdecimal() and len(token) < 10 else 0
+        last = min(first + min(request.page_size or 50, 200), self.open_sessions)
         token = str(last) if last < self.open_sessions else ""
         response = auth_service_pb2.ListSessionsResponse(next_page_token=token)
         for number in range(first, last):

@@ -75,6 +75,20 @@ async def test_file_during_an_outage(world: World, failure: UpstreamError, text:
     assert f"Request: {page.headers['x-request-id']}" in page.text
 
 
+async def test_links_to_files(world: World) -> None:
+    """
+    Links to files are navigations, so that people see their errors; JSON alone is a download,
+    since a browser would show it.
+
+    Source: HTML, section 4.6.5 (downloading resources).
+    """
+    world.sign_in()
+    page = (await world.http.get("/?tab=data", headers=NAVIGATION)).text
+    links = dict(re.findall(r'<a class="[^"]+" href="([^"]+)"([^>]*)>', page))
+    downloads = [address for address, more in links.items() if "download" in more]
+    assert ["/api/v1/surveys/data?format=json"] == downloads
+
+
 async def test_too_large(world: World) -> None:
     """A form above the size limit is explained on a page."""
     page = await world.http.post("/signup", data={"email": "a" * 70_000}, headers=NAVIGATION)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -237,31 +236,35 @@ def _collected(answers: Any) -> list[str]:
 @main.command()
 @click.argument(
     "action",
-    type=click.Choice(["export", "import", "block", "unblock", "end-sessions", "forget-passkeys"]),
+    type=click.Choice(
+        ["export", "import", "block", "unblock", "end-sessions", "forget-passkeys", "erase"]
+    ),
 )
 @click.argument("target", metavar="FILE|USER")
 @click.option(
     "--dry-run", is_flag=True, help="Print what an import would change, without changing anything."
 )
+@click.option("--yes", is_flag=True, help="Erase the user; otherwise, only print the id.")
 @DATA_OPTION
-def identities(action: str, target: str, data: Path, *, dry_run: bool) -> None:
+def identities(action: str, target: str, data: Path, *, dry_run: bool, yes: bool) -> None:
     """Move users between identity providers, or change the access of one user.
 
     export and import take a FILE with ids, email addresses and roles. The other actions take a
     USER: an id or an email address. A blocked user has no sessions and cannot sign in.
-    forget-passkeys is for users who lost their passkeys, and ends their sessions too. Running
-    services apply changes within 5 s.
+    forget-passkeys is for users who lost their passkeys, and ends their sessions too. erase deletes
+    the user in Auth, and reservations and consents in Survey. Running services apply changes within
+    5 s.
 
     They act on the provider that the settings of Auth select: set AMARRE_AUTH_PROVIDER=appwrite
     and its variables to act on Appwrite.
     """
-    from mesh.local.processes import plan
+    from mesh.local import identities as programs
 
-    units = plan.Plan(DataFolder(data.resolve()), plan.Options()).units
-    auth = next(unit for unit in units if unit.name == "auth")
-    command = [sys.executable, "-m", "auth_svc.identities", action, target]
-    command += ["--dry-run"] if dry_run else []
-    sys.exit(subprocess.run(command, env=auth.environment, check=False).returncode)  # noqa: S603 - our own program
+    folder = DataFolder(data.resolve())
+    if action == "erase":
+        sys.exit(programs.erase(folder, target, yes=yes))
+    options = ["--dry-run"] if dry_run else []
+    sys.exit(programs.auth(folder, action, target, *options).returncode)
 
 
 @main.group()

@@ -18,7 +18,7 @@ from mesh.chassis.channel import channel
 from mesh.chassis.credentials.revocations import RevokedSessions
 from mesh.chassis.errors import MeshError
 from survey_svc.config import SurveySettings, read_token
-from survey_svc.ports import Cache, Store
+from survey_svc.ports import Cache
 from survey_svc.redcap.breaker import LOOKUPS_OPEN, Breaker
 from survey_svc.redcap.client import RedcapApi
 from survey_svc.redcap.project import LOOKUP_MAX_BYTES, LOOKUPS_RUNNING, RedcapProject
@@ -30,8 +30,7 @@ from survey_svc.revocations import watch
 from survey_svc.service import SurveyService
 from survey_svc.storage.memory_cache import MemoryCache
 from survey_svc.storage.redis_cache import RedisCache
-from survey_svc.storage.redis_store import RedisStore
-from survey_svc.storage.sql_store import SqlStore
+from survey_svc.storage.selection import open_store
 from survey_svc.study import profile as profiles
 from survey_svc.study.profile import Profile, ProfileError
 from survey_svc.study.study import Study
@@ -61,7 +60,7 @@ async def main(settings: SurveySettings) -> None:
         )
         study = Study(profile, project)
         await _check(study)
-        store = await _open_store(settings)
+        store = await open_store(settings.survey_store)
         stack.push_async_callback(store.close)
         cache = _open_cache(settings)
         stack.push_async_callback(cache.close)
@@ -109,18 +108,6 @@ async def _check(study: Study) -> None:
         raise server.StartError(str(error)) from error
     except MeshError as fault:
         log.warning("profile not checked yet", fault=fault.message)
-
-
-async def _open_store(settings: SurveySettings) -> Store:
-    try:
-        if settings.survey_store.startswith("redis"):
-            return await RedisStore.open(settings.survey_store)
-        return await SqlStore.open(settings.survey_store)
-    except MeshError as error:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise server.StartError(
-            f"Cannot open the store of AMARRE_SURVEY_STORE: {error.message}{cause}"
-        ) from error
 
 
 def _open_cache(settings: SurveySettings) -> Cache:

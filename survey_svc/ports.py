@@ -155,6 +155,10 @@ class Store(Protocol):
         """Return the consent with which a record was created; None if none is stored."""
         ...
 
+    async def erase(self, user: str) -> int:
+        """Delete what is stored of the user; return the number of consents. Idempotent."""
+        ...
+
     async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:
         """Return reservations whose lease has ended."""
         ...

@@ -245,6 +245,12 @@ class AppwriteDirectory:
         await self._users_call("PATCH", path, {"status": not on})
         return await self.end_sessions(user_id) if on else []
 
+    async def remove_user(self, user_id: str) -> list[str]:
+        """Remove the user with their sessions and return the ids of these; idempotent."""
+        ended = await self.end_sessions(user_id)
+        await self._of_user("DELETE", user_id, "")
+        return ended
+
     async def users(self) -> AsyncIterator[User]:
         """Yield all users, page by page."""
         last = ""

@@ -143,6 +143,13 @@ class EmbeddedDirectory:
             await connection.execute(update(users).where(theirs).values(blocked=on))
             return list(await connection.scalars(_all_of(user_id))) if on else []
 
+    async def remove_user(self, user_id: str) -> list[str]:
+        """Remove the user with their sessions and return the ids of these; idempotent."""
+        async with self._database.transaction() as connection:
+            ended = list(await connection.scalars(_all_of(user_id)))
+            await connection.execute(delete(users).where(users.c.id == user_id))
+        return ended
+
     async def users(self) -> AsyncIterator[User]:
         """Yield all users, oldest first."""
         query = select(users).order_by(users.c.created_at, users.c.id)

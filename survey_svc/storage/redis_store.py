@@ -157,6 +157,23 @@ class RedisStore:
         consent = json.loads(text)
         return Consent(consent["user"], _from_ms(consent["consented_at"]), consent["notice"])
 
+    async def erase(self, user: str) -> int:
+        # Not one script: it would block Redis while it goes through all consents.
+        async with _failures():
+            await self._redis.delete(_place(user))
+            await self._redis.zrem(_PLACES, user)
+            async for key in self._redis.scan_iter(f"{_PREFIX}answer:*"):
+                if key.rpartition(":")[0] == _answer(user, "").rpartition(":")[0]:
+                    await self._redis.delete(key)
+            found = [
+                record
+                async for record, text in self._redis.hscan_iter(_CONSENTS)
+                if json.loads(text)["user"] == user
+            ]
+            for record in found:
+                await self._redis.hdel(_CONSENTS, record)
+        return len(set(found))
+
     async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:
         async with _failures():
             users: Any = await self._redis.zrangebyscore(

@@ -164,6 +164,14 @@ class SqlStore:
             return None
         return Consent(found.user_id, _from_ms(found.consented_at), found.notice)
 
+    async def erase(self, user: str) -> int:
+        async with self._transaction() as connection:
+            for table in (places, answers):
+                await connection.execute(delete(table).where(table.c.user_id == user))
+            return (
+                await connection.execute(delete(consents).where(consents.c.user_id == user))
+            ).rowcount
+
     async def abandoned(self, now: datetime, *, limit: int = 100) -> list[Reservation]:
         over = places.c.ends_at <= _to_ms(now)
         query = select(places).where(over).order_by(places.c.ends_at).limit(limit)

@@ -188,6 +188,30 @@ class TestCommands:
         assert "moving@example.org" == {u["id"]: u["email"] for u in users}[user]
         assert 0 == back.returncode, back.stderr
 
+    def test_erased_user(self, live: Any) -> None:
+        """
+        A confirmed erasure ends the session and removes the user, the consents and the
+        reservations; without confirmation nothing happens.
+        """
+        with Researcher(live, "leaving@example.org") as person:
+            person.sign_in()
+            user = person.data("GET", "/api/v1/me")["id"]
+            person.create()
+            command = ("identities", "erase", "leaving@example.org", "--data", data_of(live))
+
+            unconfirmed = amarre(*command)
+            assert 200 == person.send("GET", "/api/v1/me").status_code
+            erased = amarre(*command, "--yes")
+
+            assert (1, 0) == (unconfirmed.returncode, erased.returncode), erased.stderr
+            assert f"Would erase {user}" in unconfirmed.stderr
+            assert f"Erased {user}: the user" in erased.stdout
+            assert f"Erased {user} in Survey: reservations and 1 consents" in erased.stdout
+            deadline = time.monotonic() + 10
+            while person.send("GET", "/api/v1/me").status_code != 401:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
     def test_ready_file(self, live: Any) -> None:
         """The ready file has the fields of the design."""
         assert {"urls", "grpc", "processes", "sandbox", "console", "pki", "version"} == set(live)

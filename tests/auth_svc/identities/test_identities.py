@@ -5,26 +5,37 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from auth_svc.identities.__main__ import main
-from auth_svc.identities.administration import IdentitiesError, Roster, act, find
+from auth_svc.identities.administration import (
+    IdentitiesError,
+    Roster,
+    act,
+    erasable,
+    erase,
+    find,
+)
 from auth_svc.identities.transfer import apply_plan, export_users, plan_import, read_users
-from auth_svc.ports import User
+from auth_svc.ports import Link, User
 from auth_svc.providers.appwrite import AppwriteDirectory
 from auth_svc.providers.embedded import EmbeddedDirectory
 from auth_svc.sessions.revocations import Revocations
-from auth_svc.sign_in.passkeys import Passkey
+from auth_svc.sign_in.passkeys import Ceremony, Passkey
 from auth_svc.storage.database import Database
+from auth_svc.storage.erasure import SqlErasure
+from auth_svc.storage.links import SqlLinks
 from auth_svc.storage.passkeys import SqlPasskeys
 from auth_svc.storage.revocations import SqlRevocations
 from mesh.chassis.testing import FakeClock
 from sandbox.appwrite.app import create
 from tests.auth_svc.harness import APPWRITE_KEY, PROJECT, AppwriteHarness, embedded, present_clock
 
+HOUR = timedelta(hours=1)
 PEOPLE = [
     User(f"64b7f0c2a1d3e4f5{n:04x}", f"a{n}@example.org", ("applicant",)) for n in range(250)
 ] + [
@@ -179,6 +190,54 @@ class TestOne:
         assert [] == await roster.sessions(ada.id)
         assert {replace(ada, labels=("applicant",))} == await everybody(roster)
 
+    async def test_erased(
+        self, rosters: dict[str, Roster], sql: Database, clock: FakeClock, here: str
+    ) -> None:
+        """
+        Nothing of an erased user is left but revocations of their sessions, and other users keep
+        everything; erasing again changes nothing.
+
+        Source: GDPR, article 17.
+        """
+        roster, passkeys, links = rosters[here], SqlPasskeys(sql), SqlLinks(sql)
+        revocations = SqlRevocations(sql)
+        assert isinstance(roster, EmbeddedDirectory | AppwriteDirectory)
+        ada, bob = User("ada1", "ada@example.org"), User("bob1", "bob@example.org")
+        for user in (ada, bob):
+            await roster.add_user(user)
+            await roster.open_session_of(user.id, user_agent="")
+            await passkeys.add(Passkey(user.id, user.id, b"", 0, "", clock()), most=20)
+            await passkeys.put_ceremony(Ceremony(user.id, user.id, b"", clock()))
+            await links.put(Link(user.id, user.id, user.id.encode(), clock() + HOUR))
+        (session,) = await roster.sessions(ada.id)
+
+        for wanted in ("ADA@example.org", "ada1"):
+            user_id = await erasable(wanted, roster, yes=True)
+            done = await erase(
+                user_id, roster, SqlErasure(sql), Revocations(revocations, present_clock())
+            )
+            assert "Erased ada1" in done
+
+        revoked = await revocations.after(0, since=present_clock()() - HOUR)
+        assert [session.id] == [one.session_id for one in revoked.values()]
+        assert {bob} == await everybody(roster)
+        for user, left in ((ada, 0), (bob, 1)):
+            assert left == len(await roster.sessions(user.id))
+            assert left == len(await passkeys.of_user(user.id))
+            assert left == bool(await passkeys.take_ceremony(user.id, now=clock() - HOUR))
+            secret = user.id.encode()
+            assert left == bool(await links.consume(user.id, secret, now=clock(), tries=5))
+
+    async def test_erased_only_if_confirmed(self, rosters: dict[str, Roster], here: str) -> None:
+        """Without confirmation nobody is erased, and the error has the id."""
+        ada = User("ada1", "ada@example.org")
+        await rosters[here].add_user(ada)
+
+        with pytest.raises(IdentitiesError, match="Would erase ada1"):
+            await erasable(ada.email, rosters[here], yes=False)
+        with pytest.raises(IdentitiesError, match="No user"):
+            await erasable("eve@example.org", rosters[here], yes=True)
+
 
 def test_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -210,3 +269,11 @@ def test_program(
     assert {**users, "blocked": True} == json.loads(taken.read_text())
     assert 1 == main(["unblock", "bob@example.org"])
     assert "Error: No user has this id or address.\n" == capsys.readouterr().err
+    assert 1 == main(["erase", "ada1"])
+    assert "Would erase ada1" in capsys.readouterr().err
+    assert 0 == main(["erase", "ada@example.org", "--yes"])
+    audit, done = capsys.readouterr().out.splitlines()
+    assert ("user erased", "security") == (json.loads(audit)["event"], json.loads(audit)["kind"])
+    assert "ada" not in audit
+    assert done.startswith("Erased ada1:")
+    assert 1 == main(["block", "ada1"])

@@ -220,6 +220,26 @@ class TestAbandoned:
         assert (await store.claim(second := attempt(user), NOW)).reservation == second
 
 
+class TestErase:
+    async def test_erase(self, store: Store, other: Store, user: str) -> None:
+        """What is stored of a user is erased on every replica; that of others is kept."""
+        done, pending = {}, {}
+        for who in (user, f"{user}:k"):
+            done[who] = attempt(who, key="k")
+            await store.claim(done[who], NOW)
+            await store.finish(done[who], remember=DAY)
+            pending[who] = attempt(who)
+            await store.claim(pending[who], NOW)
+
+        assert [1, 0] == [await other.erase(user), await other.erase(user)]
+
+        for who, kept in ((user, False), (f"{user}:k", True)):
+            assert kept is (await store.consent(done[who].record) is not None)
+            assert kept is (await store.answered(who, "k", NOW) is not None)
+            again = (await store.claim(attempt(who), NOW)).reservation
+            assert kept is (again == pending[who])
+
+
 class TestOpen:
     async def test_at_once(self, tmp_path: Path) -> None:
         """Replicas that start together on a new database all succeed."""

@@ -3,12 +3,16 @@
 import sys
 
 _OURS = ("amarre", "mesh")
+_INTERRUPTED = 130
+"""Exit status of a program that SIGINT ended, as in shells."""
 
 
 def main() -> None:
     """Run the command; without the extra ``local``, say how to install it."""
     try:
         from mesh import cli
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] in _OURS:
             raise

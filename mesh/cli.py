@@ -133,7 +133,10 @@ def _print_summary(ready: dict[str, Any], settings: str) -> None:
     from mesh.local.commands import start_summary
 
     console = client.Client(ready["urls"]["console"], ready["console"]["token"])
-    start_summary.show(ready, console_link=console.link(), settings=settings)
+    try:
+        start_summary.show(ready, console_link=console.link(), settings=settings)
+    except (BrokenPipeError, SystemExit) as exc:  # Rich exits if the pipe is closed.
+        raise UserError("Standard output was closed, so the mesh was stopped.") from exc
 
 
 def _replicas(given: tuple[str, ...]) -> dict[str, int]:

@@ -121,7 +121,7 @@ class Runner:
             )
 
     async def run(self, on_ready: Callable[[], None]) -> None:
-        """Run until SIGINT, SIGTERM or SIGHUP, then drain; a second SIGINT kills at once.
+        """Run until SIGINT, SIGTERM or SIGHUP, then drain; SIGQUIT or a second SIGINT kills.
 
         Raises:
             StartFailedError: A process did not become ready; all have been stopped.
@@ -162,6 +162,7 @@ class Runner:
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGQUIT, self._quit)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         # nohup ignores SIGHUP, so that the program survives its terminal.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -173,6 +174,11 @@ class Runner:
         else:
             click.echo("Draining … (Ctrl-C again stops at once)", err=True)
             self._stop.set()
+
+    def _quit(self) -> None:
+        click.echo("Stopping at once …", err=True)
+        self._stop.set()
+        self._kill.set()
 
     async def _end(self, starting: asyncio.Future[None]) -> None:
         """Drain and stop everything; kill it as soon as a second SIGINT arrives."""
@@ -234,7 +240,7 @@ class Runner:
 
     @property
     def killed(self) -> bool:
-        """Whether a second SIGINT ended the mesh without a drain."""
+        """Whether SIGQUIT or a second SIGINT ended the mesh without a drain."""
         return self._kill.is_set()
 
     def problems(self) -> list[str]:

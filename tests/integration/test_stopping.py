@@ -93,6 +93,36 @@ def test_nohup(tmp_path: Path) -> None:
     assert 0 == mesh.process.wait(30)
 
 
+def test_quit(tmp_path: Path) -> None:
+    """SIGQUIT (Ctrl-\\) stops at once, and leaves no process and no file with tokens behind."""
+    mesh = Started(tmp_path)
+    os.kill(pid_of(mesh.ready, "survey"), signal.SIGSTOP)
+
+    began = time.monotonic()
+    mesh.process.send_signal(signal.SIGQUIT)
+    status = mesh.process.wait(30)
+
+    assert 130 == status
+    assert time.monotonic() - began < 5
+    assert "Stopping at once" in mesh.log.read_text()
+    assert mesh.nothing_is_left()
+
+
+def test_closed_output(tmp_path: Path) -> None:
+    """A mesh whose standard output is closed stops, and says so."""
+    command = [*AMARRE, "up", "--direct", "--port-base", str(free_base()), "--data", str(tmp_path)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writer)
+
+    assert 2 == done.returncode
+    assert "Standard output was closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_second_interrupt(tmp_path: Path) -> None:
     """
     The first Ctrl-C drains and says how to stop at once; the second stops within 2 s although a

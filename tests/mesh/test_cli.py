@@ -45,6 +45,33 @@ cli.main()
 """
 
 
+_IS_INTERRUPTED = """
+import os, signal, sys
+from mesh import __main__
+
+class Imports:
+    def find_spec(self, name, *_):
+        if name == "mesh.local":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Imports())
+__main__.main()
+"""
+
+
+def test_interrupted_while_modules_are_imported() -> None:
+    """Ctrl-C right after the start of the command ends it without a traceback."""
+    done = subprocess.run(
+        ["env", "--default-signal=INT", sys.executable, "-c", _IS_INTERRUPTED, "up"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 130 == done.returncode
+    assert not done.stderr
+
+
 @pytest.mark.parametrize("own", ["", "event_engine_client"])
 def test_grpc_experiments(own: str, tmp_path: Path) -> None:
     """

@@ -38,8 +38,10 @@ class ClockOffsets:
         period, difference = now // _PERIOD, at - now
         known = self._senders.get(process)
         if known is None:
-            if len(self._senders) < _MAX_SENDERS:
-                self._senders[process] = _Sender(period, difference)
+            if len(self._senders) >= _MAX_SENDERS:
+                oldest = min(self._senders, key=lambda each: self._senders[each].period)
+                del self._senders[oldest]
+            self._senders[process] = _Sender(period, difference)
         elif known.period == period:
             known.current = max(known.current, difference)
         else:

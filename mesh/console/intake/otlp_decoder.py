@@ -22,14 +22,13 @@ from mesh.console import naming
 from mesh.console.clock import Now
 from mesh.console.intake import otlp_attributes, otlp_points, otlp_sender, series_labels
 from mesh.console.intake.otlp_attributes import Attributes, to_json
-from mesh.console.intake.otlp_sender import Sender
+from mesh.console.intake.otlp_sender import Sender, Services
 from mesh.console.store.intake_counters import REASONS, IntakeCounters
 from mesh.console.store.rows import Link, Log, Point, Row, Span
 from mesh.contract import redaction
 
 FUTURE = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
-MAX_SERVICES = 2048
 OTHER_SERVICES = "(others)"
 MAX_EVENTS = 32
 MAX_LINKS = 32
@@ -86,7 +85,7 @@ class Decoder:
     intake: IntakeCounters
     oldest: timedelta
     observe: Observe = lambda process, at: None
-    _services: set[str] = field(default_factory=set)
+    _services: Services = field(default_factory=Services)
     _earliest: int = 0
     _latest: int = 0
 
@@ -294,11 +293,9 @@ class Decoder:
         sender = otlp_sender.identify(
             self._attributes(_bytes(resource.attributes), signal, "").values
         )
-        if sender.service not in self._services:
-            if len(self._services) >= MAX_SERVICES:
-                self.intake.drop(signal, "too_many_names", service=OTHER_SERVICES)
-                sender = sender._replace(service=OTHER_SERVICES)
-            self._services.add(sender.service)
+        if not self._services.admits(sender.service, self.now()):
+            self.intake.drop(signal, "too_many_names", service=OTHER_SERVICES)
+            sender = sender._replace(service=OTHER_SERVICES)
         kept = [p for p in resource.attributes if p.key in _KEPT_OF_RESOURCE]
         return sender, otlp_attributes.read(_bytes(kept))
 

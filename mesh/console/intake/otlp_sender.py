@@ -8,13 +8,20 @@ Source:
 
 import hashlib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple
+
+from mesh.console import naming
+from mesh.contract.faults import WORKLOADS
 
 OWN = "", "amarre"
 """The namespaces in which an instance id that begins with its service names the process alone, as
 those of the mesh do; a sender may omit the namespace."""
 MAX_NAME = 64
 _DIGEST = 8
+MAX_SERVICES = 2048
+FORGOTTEN = timedelta(days=1) // timedelta(microseconds=1)
+"""A service that has sent nothing for this long leaves room for another."""
 
 
 class Sender(NamedTuple):
@@ -23,6 +30,22 @@ class Sender(NamedTuple):
     service: str
     instance: str
     process: str
+
+
+class Services:
+    """The services that the console distinguishes."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def admits(self, service: str, now: int) -> bool:
+        """Return whether *service* is among them; workloads of the mesh always are."""
+        if service not in self._seen and len(self._seen) >= MAX_SERVICES:
+            self._seen = {name: at for name, at in self._seen.items() if at > now - FORGOTTEN}
+        if service in self._seen or len(self._seen) < MAX_SERVICES:
+            self._seen[service] = now
+            return True
+        return naming.workload(service) in WORKLOADS
 
 
 def identify(resource: Mapping[str, Any]) -> Sender:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mesh.console.clock import Now
 
 MOST_KINDS = 500
+OTHERS = "(others)"
 REASONS = {
     "malformed": "requests that are not valid OTLP",
     "cut_short": "the sender disconnected before the end of the request",
@@ -68,8 +69,17 @@ class IntakeCounters:
             with self._lock:
                 key = (signal, reason, service)
                 if key not in self._dropped and len(self._dropped) >= MOST_KINDS:
-                    key = (signal, reason, "(others)")
+                    self._merge_oldest()
                 self._dropped[key] = (self._dropped.get(key, (0, 0))[0] + count, self._now())
+
+    def _merge_oldest(self) -> None:
+        """Make room for another sender, so that many invented ones hide no new one."""
+        named = [key for key in self._dropped if key[2] != OTHERS]
+        oldest = min(named, key=lambda key: self._dropped[key][1])
+        count, last = self._dropped.pop(oldest)
+        others = (*oldest[:2], OTHERS)
+        before = self._dropped.get(others, (0, 0))
+        self._dropped[others] = (before[0] + count, max(before[1], last))
 
     def received(self) -> dict[str, int]:
         """Return the number of received items of each signal since the start."""

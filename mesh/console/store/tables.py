@@ -7,21 +7,17 @@ Every function runs inside a transaction on the writer thread.
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from mesh.console import naming
 from mesh.console.clock import Now
 from mesh.console.intake.prometheus_text import Exemplar
 from mesh.console.store.call_edges import Edge, Edges
 from mesh.console.store.intake_counters import IntakeCounters
+from mesh.console.store.interned import Names, SeriesIds
 from mesh.console.store.rows import Log, Point, Span
 
-MOST_NAMES = 20_000
-MANY_NAMES = "(many names)"
-MOST_SERIES = 20_000
 CHUNK = 2_000
 """The number of rows evicted at once, which keeps transactions short."""
-_SERIES = "process, name, labels, kind, unit, scope, pushed"
 SPAN_SIZE = "(300 + length(attributes) + length(events))"
 LOG_SIZE = "(120 + length(body) + length(attributes))"
 
@@ -66,19 +62,16 @@ class Tables:
         self._intake = intake
         self._now = now
         self._edges = Edges()
-        self._names: dict[str, int] = {}
-        self._series: dict[tuple[Any, ...], int] = {}
+        self._names = Names(db, intake)
+        self._series = SeriesIds(db, intake)
         self._services: dict[str, int] = {}
         self.load()
 
     def load(self) -> None:
         """Load the cache from the file, at the start and after a rollback."""
-        self._names = {t: i for i, t in self._db.execute("SELECT id, text FROM names")}
+        self._names.load()
+        self._series.load()
         self._services = {t: i for i, t in self._db.execute("SELECT id, name FROM services")}
-        self._series = {
-            tuple(series): key
-            for key, *series in self._db.execute(f"SELECT id, {_SERIES} FROM series")  # noqa: S608 - fixed
-        }
 
     def add_spans(self, spans: Sequence[Span]) -> None:
         """Write spans, their traces and the edges derived from them; duplicates are ignored."""
@@ -97,8 +90,8 @@ class Tables:
                     span.parent_id,
                     self._service(span.service),
                     span.instance,
-                    self._name(span.name, "traces", span.service),
-                    self._name(span.rpc, "traces", span.service),
+                    self._names.id(span.name, span.service),
+                    self._names.id(span.rpc, span.service),
                     *span[7:14],
                     span.probe,
                     span.attributes,
@@ -147,9 +140,9 @@ class Tables:
                 min(span.probe for span in members),
                 _rank(first),
                 first.start,
-                self._name(first.name, "traces", first.service),
+                self._names.id(first.name, first.service),
                 self._service(first.service),
-                self._name(first.rpc, "traces", first.service),
+                self._names.id(first.rpc, first.service),
                 first.code,
             ),
         ).fetchone()
@@ -208,24 +201,10 @@ class Tables:
         """Write points of time series."""
         rows = []
         for point in points:
-            series = self._one_series(point)
+            series = self._series.id(point)
             if series:
                 rows.append((series, *point[3:7], point.started))
         self._db.executemany("INSERT OR REPLACE INTO points VALUES (?,?,?,?,?,?)", rows)
-
-    def _one_series(self, point: Point) -> int:
-        key = point.series
-        known = self._series.get(key)
-        if known is None:
-            if len(self._series) >= MOST_SERIES:
-                self._intake.drop("metrics", "too_many_series", service=point.process)
-                return 0
-            known = self._db.execute(
-                f"INSERT INTO series ({_SERIES}) VALUES (?,?,?,?,?,?,?)",  # noqa: S608 - fixed
-                key,
-            ).lastrowid
-            self._series[key] = known or 0
-        return known or 0
 
     def _count(
         self, rows: Sequence[Span] | Sequence[Log], count: str, size: str, *, latest: int
@@ -246,16 +225,6 @@ class Tables:
         if known is None:
             known = self._db.execute("INSERT INTO services (name) VALUES (?)", (name,)).lastrowid
             self._services[name] = known or 0
-        return known or 0
-
-    def _name(self, text: str, signal: str, service: str) -> int:
-        known = self._names.get(text)
-        if known is None:
-            if len(self._names) >= MOST_NAMES and text != MANY_NAMES:
-                self._intake.drop(signal, "too_many_names", service=service)
-                return self._name(MANY_NAMES, signal, service)
-            known = self._db.execute("INSERT INTO names (text) VALUES (?)", (text,)).lastrowid
-            self._names[text] = known or 0
         return known or 0
 
     def evict(self, *, service_bytes: int, oldest: int) -> bool:
@@ -287,7 +256,18 @@ class Tables:
         self._db.execute("DELETE FROM calls WHERE slot < ?", (slot,))
         self._db.execute("DELETE FROM exemplars WHERE minute < ?", (minute,))
         self._db.execute("DELETE FROM incidents WHERE ended > 0 AND ended < ?", (oldest,))
+        self._forget_services(oldest)
+        self._names.forget(self._now())
         return more
+
+    def _forget_services(self, oldest: int) -> None:
+        """Delete services that have sent nothing since *oldest*."""
+        for (name,) in self._db.execute(
+            "DELETE FROM services WHERE spans = 0 AND logs = 0 AND last < ?"
+            " AND id NOT IN (SELECT service FROM traces) RETURNING name",
+            (oldest,),
+        ).fetchall():
+            self._services.pop(name, None)
 
     def evict_oldest(self) -> None:
         """Delete a chunk of the largest service."""
@@ -345,9 +325,4 @@ class Tables:
             " (SELECT series, at FROM points WHERE at < ? LIMIT ?)",
             (oldest, chunk),
         )
-        gone = self._db.execute(
-            "DELETE FROM series WHERE NOT EXISTS (SELECT 1 FROM points WHERE series = series.id)"  # noqa: S608 - fixed
-            f" RETURNING {_SERIES}"
-        ).fetchall()
-        for key in gone:
-            self._series.pop(tuple(key), None)
+        self._series.forget()

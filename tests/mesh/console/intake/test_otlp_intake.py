@@ -12,7 +12,7 @@ import pytest
 
 from mesh.console.intake.clock_offset import ClockOffsets
 from mesh.console.intake.otlp_attributes import MAX_TEXT
-from mesh.console.intake.otlp_decoder import MAX_SERVICES
+from mesh.console.intake.otlp_sender import MAX_SERVICES
 from mesh.console.settings import MEBIBYTE
 from tests.mesh.console.conftest import Kept
 from tests.mesh.console.telemetry import Batch, logs, now

@@ -84,7 +84,8 @@ MONITORING = {
     "prometheus": ("prometheus",),
 }
 """Names of the programs: upstream's first, then Debian's."""
-REPLICA_METRICS, REPLICAS, REPLICA_ADMIN = range(60, 70), range(70, 80), range(80, 90)
+REPLICA_METRICS, REPLICAS = (range(60, 70),), (range(70, 80),)
+REPLICA_ADMIN = range(35, 40), range(80, 85)
 """The ports of further replicas and canaries; the allocator skips those that a process declares."""
 
 PROCESSES = (

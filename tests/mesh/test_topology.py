@@ -1,6 +1,7 @@
 """The topology."""
 
 import re
+from itertools import chain
 from pathlib import Path
 
 from mesh import topology
@@ -15,7 +16,7 @@ def test_no_two_processes_share_a_port() -> None:
     """
     Every port offset belongs to one process, or to replicas and canaries.
     """
-    spare = (*topology.REPLICAS, *topology.REPLICA_METRICS, *topology.REPLICA_ADMIN)
+    spare = chain(*topology.REPLICAS, *topology.REPLICA_METRICS, *topology.REPLICA_ADMIN)
     offsets = [*topology.declared_ports(), *spare]
 
     assert len(offsets) == len(set(offsets))

@@ -3,11 +3,11 @@
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from mesh.chassis.telemetry.names import CALLER_ID
 from mesh.console.incidents.alert import LATELY, RECENT, Alert, Counted, Situation
-from mesh.console.naming import caller, cluster_workload, workload
+from mesh.console.naming import caller, cluster_workload, is_failure, workload
 from mesh.console.queries.increases import LIMIT_REFUSALS, REFUSALS, Increase
 from mesh.console.queries.mesh_status import ejections
 from mesh.console.queries.objectives import FAST, SLOW, Total, totals
@@ -16,7 +16,7 @@ from mesh.contract.policy import Mesh
 MIN_BURNT = 5
 """Fewer failures do not alert: at a low rate, a single failure exceeds any budget."""
 STOPPED = timedelta(seconds=30)
-"""After as many successful calls in this time, without a failure, failures have stopped."""
+"""Failures have stopped after as many calls that succeeded, the last failure this long ago."""
 SLOW_METHOD = "MethodSlowerThanPromised"
 OF_FAILURES = frozenset(
     {"AvailabilityBudgetBurnsFast", "AvailabilityBudgetBurnsSlowly", "ErrorsAboveFivePercent"}
@@ -40,17 +40,28 @@ def alerts(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[A
             yield one
 
 
-def recovered(db: sqlite3.Connection, *, now: int) -> frozenset[str]:
-    """Return the services whose calls failed no longer at *now* (Unix seconds)."""
-    sums: dict[str, Total] = defaultdict(Total)
-    for name, total in totals(db, since=_ago(now, STOPPED), until=now + 1, buckets=False).items():
-        for code, calls in total.codes.items():
-            sums[name.partition(".")[0]].add(code, calls, 0.0)
-    return frozenset(name for name, total in sums.items() if _has_stopped(total))
+def last_failure(db: sqlite3.Connection, service: str, method: str = "", *, now: int) -> int:
+    """
+    Return when calls failed last (Unix seconds), if they no longer do at *now*; 0 if they may.
 
-
-def _has_stopped(lately: Total) -> bool:
-    return lately.calls >= MIN_BURNT and not lately.failed
+    Args:
+        db: The store.
+        service: The called service.
+        method: One of its methods; empty: all of them.
+        now: The current time.
+    """
+    rows = db.execute(
+        "SELECT slot, code, sum(calls) FROM calls WHERE slot >= ? AND service = ?"
+        " AND ? IN ('', method) GROUP BY slot, code ORDER BY slot DESC",
+        (_ago(now, FAST[0]), service, method),
+    )
+    succeeded = 0.0
+    for slot, code, calls in rows:
+        if is_failure(code):
+            stopped = slot <= _ago(now, STOPPED) and succeeded >= MIN_BURNT
+            return int(slot) if stopped else 0
+        succeeded += calls
+    return _ago(now, FAST[0]) if succeeded >= MIN_BURNT else 0
 
 
 def _denied_callers(s: Situation, counted: Counted, db: sqlite3.Connection) -> Iterator[Alert]:
@@ -99,7 +110,7 @@ def _spiffe_ids(
 
 def _retries(s: Situation, db: sqlite3.Connection) -> Iterator[Alert]:
     now = s.now // 1_000_000
-    lately = totals(db, since=_ago(now, RECENT), until=now + 1, buckets=False)
+    lately = totals(db, since=_ago(now, STOPPED), until=now + 1, buckets=False)
     goes_on = {one[:2] for one in s.observed.retries(STOPPED, s.now)}
     for process, cluster, retried, total in s.observed.retries(RECENT, s.now):
         # Retry budgets allow one retry per five calls, a sixth of all requests; calls before the
@@ -172,9 +183,9 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
     """Yield methods that burn their error budget too fast, or miss their latency objective."""
     spans = {span for pair in (FAST, SLOW) for span in pair[:2]}
     burnt = {s: totals(db, since=_ago(now, s), until=now + 1, buckets=False) for s in spans}
-    recent = totals(db, since=_ago(now, FAST[0]), until=now + 1)
     minute = totals(db, since=_ago(now, timedelta(minutes=1)), until=now + 1, buckets=False)
-    lately = totals(db, since=_ago(now, STOPPED), until=now + 1)
+    # Slow calls are fewer per second than the fast ones before them, which a longer window has.
+    lately = totals(db, since=_ago(now, LATELY), until=now + 1)
     for method in mesh:
         # Callers count a stream when it ends, and each failed attempt to open one while they start:
         # an error ratio of those says nothing about the streams that are open.
@@ -190,26 +201,26 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
             burns = [burnt[s].get(name, Total()).error_ratio / allowed for s in (short, long)]
             if min(burns) > factor and burnt[long][name].failed >= MIN_BURNT:
                 ratio, minutes = burnt[short][name].error_ratio, _minutes(short)
-                if over := _has_stopped(lately.get(name, Total())):
+                if over := last_failure(db, method.service, method.name, now=now):
+                    since = datetime.fromtimestamp(over, UTC)
                     message = (
-                        f"{name} failed {ratio:.1%} of its calls in {minutes}, none in "
-                        f"{STOPPED.total_seconds():.0f} s."
+                        f"{name} failed {ratio:.1%} of its calls in {minutes}, none since "
+                        f"{since:%H:%M:%S} UTC."
                     )
                 else:
                     current = minute.get(name, Total()).error_ratio
-                    calls = f"{current:.0%} of its calls now, " if current else "its calls, "
+                    failed = f"{ratio:.1%} of its calls in {minutes}"
+                    if current:
+                        failed = f"{current:.0%} of its calls now, {ratio:.1%} in {minutes}"
                     message = (
-                        f"{name} fails {calls}{ratio:.1%} in {minutes}: {burns[0]:.0f} times what "
-                        "its objective allows."
+                        f"{name} fails {failed}: {burns[0]:.0f} times what its objective allows."
                     )
-                yield Alert(alert, method.service, message, name, over=over)
+                yield Alert(alert, method.service, message, name, over=over > 0)
                 break
-        total = recent.get(name, Total())
+        total = lately.get(name, Total())
         if total.calls >= 20 and not method.streams:
             share = total.within(objective.latency)
             if share < objective.latency_share:
-                latest = lately.get(name, Total())
-                fast = latest.within(objective.latency) >= objective.latency_share
                 yield Alert(
                     SLOW_METHOD,
                     method.service,
@@ -217,7 +228,6 @@ def _burning(db: sqlite3.Connection, mesh: Mesh, *, now: int) -> Iterator[Alert]
                     f"{objective.latency.total_seconds() * 1000:g} ms; its objective is "
                     f"{objective.latency_share:.0%}.",
                     name,
-                    over=fast and latest.calls >= MIN_BURNT,
                 )
 
 

@@ -96,7 +96,7 @@ def group(
         began: When an alert began to fire, in microseconds: one that fired long before another is
             not its effect.
         ended: When everything that an alert reports had ended (`Alert.over`): what had ended
-            before another began is not its effect either.
+            before another began is neither its effect nor its cause.
     """
     ordered = sorted(alerts, key=_order)
     causes: list[tuple[Alert, list[Alert]]] = []
@@ -108,7 +108,11 @@ def group(
                 if explains(cause, alert, dependencies)
                 and (
                     key_of(cause) == key_of(alert)
-                    or (began(alert) > began(cause) - us(SOONER) and ended(alert) >= began(cause))
+                    or (
+                        began(alert) > began(cause) - us(SOONER)
+                        and ended(alert) >= began(cause)
+                        and ended(cause) >= began(alert)
+                    )
                 )
             ),
             None,
@@ -148,6 +152,8 @@ def explains(cause: Alert, alert: Alert, dependencies: Mapping[str, frozenset[st
     if cause.service == alert.service and cause.name == alert.name:
         return True  # Several processes, methods or clusters of one service.
     if has_ended(cause) and not has_ended(alert):
+        return False
+    if has_ended(cause) and cause.service != alert.service and _rank(cause) == _SYMPTOM:
         return False
     if alert.name in _INDEPENDENT or cause.name in _EXPLAINS_NOTHING:
         return False

@@ -89,10 +89,7 @@ class Evaluator:
         )
         self.alerts = await c.reader.run(lambda db: evaluate(db, situation))
         served = [alert for found in c.watch.alerts() if (alert := _served(found))]
-        fine = await c.reader.run(partial(call_alerts.recovered, now=now // 1_000_000))
-        served = [
-            replace(a, over=a.name in call_alerts.OF_FAILURES and a.service in fine) for a in served
-        ]
+        served = await c.reader.run(lambda db: [_recovered(db, a, now) for a in served])
         known = {(a.name, a.service) for a in self.alerts}
         others = [a for a in served if (a.name, a.service) not in known]
         firing = worst_first([*self.alerts, *others])
@@ -169,6 +166,15 @@ def _first_denied(db: sqlite3.Connection, rpc: str, since: int) -> str:
         (rpc, since),
     ).fetchone()
     return str(row[0].hex()) if row else ""
+
+
+def _recovered(db: sqlite3.Connection, alert: Alert, now: int) -> Alert:
+    """Return an alert of Prometheus, and whether the calls on which it is fail no longer."""
+    if alert.name not in call_alerts.OF_FAILURES:
+        return alert
+    method = alert.subject.partition(".")[2]
+    over = call_alerts.last_failure(db, alert.service, method, now=now // 1_000_000) > 0
+    return replace(alert, over=over)
 
 
 def _served(found: Mapping[str, Any]) -> Alert | None:

@@ -8,6 +8,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from mesh import topology
 from mesh.local.addresses import HOST
@@ -78,7 +79,7 @@ def _spare_ports() -> list[InstancePorts]:
     """Return the ports of replicas and canaries that no process of the topology declares."""
     declared = topology.declared_ports()
     free = (
-        [port for port in ports if port not in declared]
+        [port for port in chain(*ports) if port not in declared]
         for ports in (topology.REPLICAS, topology.REPLICA_METRICS, topology.REPLICA_ADMIN)
     )
     return [InstancePorts(str(i), *ports) for i, ports in enumerate(zip(*free, strict=False))]

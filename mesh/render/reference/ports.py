@@ -48,5 +48,6 @@ def _rows() -> Iterator[tuple[int, str, str, str]]:
         "HTTP, `/metrics`": topology.REPLICA_METRICS,
         "Envoy admin interface": topology.REPLICA_ADMIN,
     }
-    for what, ports in ranges.items():
-        yield row("replicas and canaries", what, ports.start, len(ports))
+    for what, parts in ranges.items():
+        for ports in parts:
+            yield row("replicas and canaries", what, ports.start, len(ports))

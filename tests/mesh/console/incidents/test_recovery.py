@@ -74,16 +74,21 @@ def alerts(db: sqlite3.Connection, folder: Path, observed: Observations) -> list
         (
             [(10, "OK", 60)],
             True,
-            "auth.GetProfile failed 40.0% of its calls in 5 min, none in 30 s.",
+            "auth.GetProfile failed 40.0% of its calls in 5 min, none since 22:11:20 UTC.",
+        ),
+        (
+            [(100, "OK", 60)],
+            True,
+            "auth.GetProfile failed 40.0% of its calls in 5 min, none since 22:11:20 UTC.",
         ),
         # Too few calls to tell.
         (
             [(10, "OK", 2)],
             False,
-            "auth.GetProfile fails its calls, 95.2% in 5 min: ",
+            "auth.GetProfile fails 95.2% of its calls in 5 min: ",
         ),
     ],
-    ids=["goes on", "has stopped", "unknown"],
+    ids=["goes on", "has stopped", "no calls", "unknown"],
 )
 def test_stopped(
     db: sqlite3.Connection,
@@ -100,7 +105,9 @@ def test_stopped(
 
     assert (BURNS.name, over) == (found.name, found.over)
     assert found.message.startswith(message)
-    assert over == ("auth" in call_alerts.recovered(db, now=NOW // SECOND))
+    for method in ("GetProfile", ""):
+        stopped = call_alerts.last_failure(db, "auth", method, now=NOW // SECOND)
+        assert (NOW // SECOND - 120 if over else 0) == stopped
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
@@ -177,6 +184,22 @@ class TestIncidents:
         (found,) = self.see(*(replace(one, over=True) for one in (DOWN, BURNS)))
 
         assert ("ServiceDown", 1) == (found["cause"]["alert"], len(found["effects"]))
+
+    def test_two_that_are_over(self) -> None:
+        """
+        Two incidents that have recovered remain two: the failures of one service were not those of
+        another that depends on it.
+        """
+        survey = replace(BURNS, service="survey", subject="survey.ListRequests")
+        self.see(BURNS)
+        over = replace(BURNS, over=True)
+        self.began[over] = self.began[BURNS]
+        self.see(over, survey)
+        ended = replace(survey, over=True)
+        self.began[ended] = self.began[survey]
+        found = self.see(over, ended)
+
+        assert ["auth", "survey"] == sorted(one["cause"]["service"] for one in found)
 
     def test_merged(self) -> None:
         """

@@ -125,7 +125,7 @@ def test_port_allocation() -> None:
     """The first instance gets its own ports, others distinct spare ones; then an error."""
     port_allocator, survey = PortAllocator(), topology.process("survey")
     first = port_allocator.take(survey)
-    spare = [port_allocator.take(survey) for _ in topology.REPLICAS]
+    spare = [port_allocator.take(survey) for _ in topology.REPLICAS[0]]
 
     assert (survey.port, survey.metrics, survey.admin) == (first.main, first.metrics, first.admin)
     ports = [port for ports in (first, *spare) for port in (ports.main, ports.metrics, ports.admin)]
@@ -139,11 +139,13 @@ def test_port_allocation() -> None:
 def test_declared_ports_are_not_spare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas get no port that a process of the topology declares."""
     ranges = (topology.REPLICAS, topology.REPLICA_METRICS, topology.REPLICA_ADMIN)
-    offsets = zip(("port", "metrics", "admin"), (ports.start + 1 for ports in ranges), strict=True)
+    offsets = zip(
+        ("port", "metrics", "admin"), (ports[0].start + 1 for ports in ranges), strict=True
+    )
     added = replace(addition.PROCESS, **dict(offsets))  # type: ignore[arg-type]
     monkeypatch.setattr(topology, "PROCESSES", (*topology.PROCESSES, added))
     port_allocator = PortAllocator()
-    spare = [port_allocator.take(added, own=False) for _ in topology.REPLICAS[1:]]
+    spare = [port_allocator.take(added, own=False) for _ in topology.REPLICAS[0][1:]]
 
     ports = {port for ports in spare for port in (ports.main, ports.metrics, ports.admin)}
     assert not ports & set(topology.declared_ports())

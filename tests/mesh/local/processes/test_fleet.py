@@ -84,10 +84,10 @@ async def test_ports_of_other_programs(fleet: Fleet) -> None:
     that was replaced; if none is left, the error names them.
     """
     survey, address = topology.process("survey"), fleet.plan.addresses.port
-    spare = topology.REPLICA_METRICS
+    (spare,), (main,) = topology.REPLICA_METRICS, topology.REPLICAS
 
     with contextlib.ExitStack() as programs:
-        for port in (spare[0], topology.REPLICAS[1]):
+        for port in (spare[0], main[1]):
             programs.enter_context(socket.create_server(("127.0.0.1", address(port))))
         await fleet.add(survey, "survey-canary", 1, command=COMMAND)
         found = fleet.units["survey-canary"].ports

@@ -1,6 +1,7 @@
 """The ``amarre`` command; each command calls the module that implements it."""
 
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -54,6 +55,9 @@ def main() -> None:
     """
     for variable in _OF_OTHER_PROGRAMS:
         os.environ.pop(variable, None)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @main.command()

@@ -72,6 +72,16 @@ def test_interrupted_while_modules_are_imported() -> None:
     assert not done.stderr
 
 
+def test_characters_that_the_terminal_lacks(tmp_path: Path) -> None:
+    """Output in an encoding without some characters has question marks in their place."""
+    command = [sys.executable, "-m", "mesh.cli", "doctor", "--data", str(tmp_path / "a [/b] é")]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ascii_only)
+
+    assert "a [/b] ?" in done.stdout
+    assert not done.stderr
+
+
 @pytest.mark.parametrize("own", ["", "event_engine_client"])
 def test_grpc_experiments(own: str, tmp_path: Path) -> None:
     """

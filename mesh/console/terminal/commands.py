@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -65,7 +66,7 @@ def commands(find: Find) -> list[click.Command]:
         """Search traces, or show the trace TRACE_ID."""
         asked = client(data)
         if trace_id:
-            whole = asked.get(f"traces/{trace_id}")
+            whole = asked.get(f"traces/{quote(trace_id, safe='')}")
             _echo(whole["spans"] if as_json else tables.waterfall(whole), as_json=as_json)
         elif follow:
             _echo_all(asked.follow("traces", **wanted), tables.trace, as_json=as_json)

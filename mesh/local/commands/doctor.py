@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from mesh import topology
 from mesh.chassis.otel_environment import OtelVariableError
@@ -148,6 +149,6 @@ def show(findings: list[Finding]) -> None:
         mark = (
             "[green]ok  [/]" if finding.ok else "[red]no  [/]" if finding.needed else "[dim]-   [/]"
         )
-        console.print(f"{mark}{finding.what}")
+        console.print(f"{mark}{escape(finding.what)}")
         if not finding.ok:
-            console.print(f"      {finding.advice}")
+            console.print(f"      {escape(finding.advice)}")

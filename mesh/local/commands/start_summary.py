@@ -28,7 +28,7 @@ def show(ready: dict[str, Any], *, console_link: str, settings: str) -> None:
         table.add_row(TITLES[name], url)
     for name, address in ready["grpc"].items():
         table.add_row(f"{name} (gRPC, mTLS)", address)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(table)
     took = ", ".join(f"{p['name']} {p['ready_ms']} ms" for p in ready["processes"])
     console.print(f"Ready: {took}.", style="dim")

@@ -78,7 +78,7 @@ def show(found: Report) -> None:
         table.add_column(column)
     for line in found.lines:
         state = "[green]yes[/]" if line.ready else "[red]no[/]"
-        table.add_row(line.name, line.kind, str(line.pid), state, line.why)
+        table.add_row(line.name, line.kind, str(line.pid), state, escape(line.why))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     for problem in found.problems:

@@ -204,6 +204,11 @@ def _parsed(text: str, message: Any) -> Any:
         json_format.ParseError: It is not a JSON object of this message.
     """
     try:
-        return json_format.ParseDict(json.loads(text or "{}"), message)
+        decoded = json.loads(text or "{}")
+        if not isinstance(decoded, dict):
+            raise json_format.ParseError("it is not a JSON object")
+        return json_format.ParseDict(decoded, message)
     except (ValueError, TypeError, AttributeError) as exc:
         raise json_format.ParseError(str(exc)) from exc
+    except RecursionError as exc:
+        raise json_format.ParseError("it is nested too deeply") from exc

@@ -9,6 +9,11 @@ from mesh.contract import policy
 from mesh.control import ControlError
 from mesh.render.envoy import InjectedFault
 
+LEAST_PERCENT = 0.0001
+"""Envoy counts percentages in millionths."""
+LEAST_DELAY_MS, MOST_DELAY_MS = 1, 3_600_000
+"""Envoy counts delays in milliseconds, and rejects those of many years."""
+
 
 def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
     """Return the fault described by *arguments*.
@@ -21,9 +26,11 @@ def parse_fault(arguments: dict[str, Any]) -> InjectedFault:
     if name not in known:
         raise ControlError(f"There is no method {name}. Methods:\n  " + "\n  ".join(known))
     percent = float(arguments.get("percent", 100))
-    if not 0 < percent <= 100:
-        raise ControlError(f"--percent {percent:g} must be above 0 and at most 100.")
+    if not LEAST_PERCENT <= percent <= 100:
+        raise ControlError(f"--percent {percent:g} must be from {LEAST_PERCENT:f} to 100.")
     delay_ms, abort = arguments.get("delay_ms"), arguments.get("abort")
+    if delay_ms and not LEAST_DELAY_MS <= float(delay_ms) <= MOST_DELAY_MS:
+        raise ControlError("--delay must be from 1ms to 60m.")
     if not delay_ms and not abort:
         raise ControlError(
             "A fault needs a delay (300ms), a gRPC status to abort with (UNAVAILABLE), or both."

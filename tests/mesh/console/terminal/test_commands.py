@@ -304,3 +304,13 @@ class TestPolicyDiff:
 
         assert 2 == found.exit_code
         assert "from must be an RFC 3339 time" in found.output
+
+
+@pytest.mark.parametrize("trace_id", ["../../x", "?", "%"])
+async def test_trace_id_that_is_not_one(start: Start, trace_id: str) -> None:
+    """Any text can be given as the id of a trace; the console says that it does not have it."""
+    async with start() as running:
+        shown = await run(running, "traces", trace_id)
+
+    assert 2 == shown.exit_code
+    assert "does not respond" not in shown.output

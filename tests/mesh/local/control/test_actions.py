@@ -42,6 +42,10 @@ def test_fault() -> None:
         ({"method": "survey.ListRequests", "abort": "OK"}, "UNAVAILABLE"),
         ({"method": "survey.ListRequests", "delay_ms": 1, "percent": 0}, "--percent"),
         ({"method": "survey.ListRequests", "delay_ms": 1, "percent": 101}, "--percent"),
+        ({"method": "survey.ListRequests", "delay_ms": 1, "percent": 0.00001}, "from 0.0001"),
+        ({"method": "survey.ListRequests", "delay_ms": 0.0001}, "--delay"),
+        ({"method": "survey.ListRequests", "delay_ms": 3_600_001}, "--delay"),
+        ({"method": "survey.ListRequests", "delay_ms": float("inf")}, "--delay"),
     ],
 )
 def test_impossible_faults(asked: dict[str, Any], said: str) -> None:

@@ -261,8 +261,12 @@ class Decoder:
             # The series ended: a gap, not a value and not an error.
             self.intake.drop("metrics", "no_recorded_value", service=service)
             return None
+        if not metric.name:
+            raise RejectedError("no_name")
+        data = getattr(metric, kind)
         try:
-            found = otlp_points.measured(kind, point)
+            series_kind = otlp_points.series_kind(kind, data)
+            found = otlp_points.measured(kind, data, point)
         except otlp_points.BadPointError as exc:
             raise RejectedError(str(exc)) from exc
         pairs = list(_bytes(point.attributes))
@@ -275,7 +279,7 @@ class Decoder:
             value=found.value,
             total=found.total,
             buckets=found.buckets,
-            kind=otlp_points.series_kind(kind, getattr(metric, kind)),
+            kind=series_kind,
             unit=redaction.cut(metric.unit, 40),
             scope=scope,
             pushed=1,

@@ -13,7 +13,7 @@ from mesh.console.histograms import (
     encode,
 )
 
-_DELTA = 1
+_DELTA, _CUMULATIVE = 1, 2
 
 
 class BadPointError(Exception):
@@ -28,12 +28,13 @@ class Measured(NamedTuple):
     buckets: str = ""
 
 
-def measured(kind: str, point: Any) -> Measured:
+def measured(kind: str, data: Any, point: Any) -> Measured:
     """
-    Return what *point* measured; *kind* is the field of its metric.
+    Return what *point* measured; *kind* is the field of its metric that holds *data*.
 
     Raises:
-        BadPointError: It has no value, is not finite, or its buckets do not fit together.
+        BadPointError: It has no value, is not finite, is negative although its sum is monotonic,
+            or its buckets do not fit together.
     """
     if kind == "histogram":
         found = _stored(_explicit(point))
@@ -45,7 +46,10 @@ def measured(kind: str, point: Any) -> Measured:
         which = point.WhichOneof("value")
         if which is None:
             raise BadPointError("no_value")
-        return _finite(Measured(float(getattr(point, which))))
+        value = float(getattr(point, which))
+        if value < 0 and kind == "sum" and data.is_monotonic:
+            raise BadPointError("negative")
+        return _finite(Measured(value))
     return _finite(Measured(float(point.count), point.sum, found))
 
 
@@ -85,8 +89,15 @@ def _exponential(point: Any) -> Exponential | None:
 
 
 def series_kind(kind: str, data: Any) -> str:
-    """Return the kind of a metric; ``delta`` points are not cumulative."""
+    """
+    Return the kind of a metric; ``delta`` points are not cumulative.
+
+    Raises:
+        BadPointError: It does not say which of the two its points are.
+    """
     if kind in {"gauge", "summary"}:
         return kind
+    if data.aggregation_temporality not in {_DELTA, _CUMULATIVE}:
+        raise BadPointError("no_temporality")
     form = {"sum": "counter" if getattr(data, "is_monotonic", False) else "sum"}.get(kind, kind)
     return f"{form}, delta" if data.aggregation_temporality == _DELTA else form

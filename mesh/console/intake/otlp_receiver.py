@@ -42,6 +42,8 @@ from mesh.console.store.intake_counters import IntakeCounters
 from mesh.console.store.writer import Writer
 
 RETRY_AFTER_SECONDS = 1
+_GRPC_BYTES = 2 * MAX_BYTES
+"""gRPC itself rejects larger requests, uncounted; those above `MAX_BYTES` are counted."""
 RESPONSES: dict[str, Any] = {
     "traces": trace_service_pb2.ExportTraceServiceResponse,
     "logs": logs_service_pb2.ExportLogsServiceResponse,
@@ -166,7 +168,7 @@ def grpc_server(receiver: Receiver, address: str) -> grpc.aio.Server:
     """
     server = grpc.aio.server(
         options=[
-            ("grpc.max_receive_message_length", MAX_BYTES),
+            ("grpc.max_receive_message_length", _GRPC_BYTES),
             ("grpc.max_concurrent_streams", 32),
             ("grpc.so_reuseport", 0),
         ]
@@ -188,10 +190,13 @@ def _export(receiver: Receiver, signal: str) -> Callable[[bytes, Any], Awaitable
         metadata = dict(context.invocation_metadata() or ())
         try:
             receiver.authenticate(signal, str(metadata.get("authorization", "")))
+            if len(body) > MAX_BYTES:
+                raise receiver.too_large(signal)
             return await receiver.take(signal, body)
         except RejectedError as exc:
             code = {
                 401: grpc.StatusCode.UNAUTHENTICATED,
+                413: grpc.StatusCode.RESOURCE_EXHAUSTED,
                 # Every exporter retries UNAVAILABLE with RetryInfo.
                 429: grpc.StatusCode.UNAVAILABLE,
             }.get(exc.status, grpc.StatusCode.INVALID_ARGUMENT)

@@ -21,6 +21,9 @@ REASONS = {
     "bad_time": "spans without a valid end and events without a valid time; the start of the span"
     " is shown instead",
     "empty": "log records without text, attributes or severity",
+    "no_name": "data points of metrics without a name",
+    "no_temporality": "data points of sums and histograms that are neither delta nor cumulative",
+    "negative": "negative data points of monotonic sums",
     "no_value": "data points without a value",
     "not_finite": "data points that are NaN or infinite",
     "bad_buckets": "histogram points whose buckets do not match their bounds, scale or count",

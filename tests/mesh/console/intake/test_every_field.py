@@ -155,9 +155,9 @@ async def test_overflow(running: Running) -> None:
     request = REQUESTS["metrics"]()
     metrics = request.resource_metrics.add().scope_metrics.add().metrics
     counter = metrics.add(name="big").sum
-    counter.is_monotonic, counter.aggregation_temporality = True, 2
+    counter.is_monotonic, counter.aggregation_temporality = True, 1
     begin = now() - 10_000_000_000
-    for second, value in enumerate((-1.7e308, 1.7e308)):
+    for second, value in enumerate((1.7e308, 1.7e308)):
         counter.data_points.add(time_unix_nano=begin + second * 1_000_000_000, as_double=value)
     small = metrics.add(name="small").exponential_histogram
     small.aggregation_temporality = 1

@@ -124,6 +124,43 @@ class TestPoints:
         ]
         assert ["counter, delta", "counter"] == kinds
 
+    @pytest.mark.parametrize(
+        ("kind", "facts", "value", "reason"),
+        [
+            ("sum", {"aggregation_temporality": 0}, 1, "no_temporality"),
+            ("sum", {"aggregation_temporality": 77}, 1, "no_temporality"),
+            ("histogram", {"aggregation_temporality": 0}, None, "no_temporality"),
+            ("exponential_histogram", {"aggregation_temporality": 0}, None, "no_temporality"),
+            ("sum", {"aggregation_temporality": 2, "is_monotonic": True}, -5, "negative"),
+            ("sum", {"aggregation_temporality": 1, "is_monotonic": True}, -5, "negative"),
+            ("sum", {"aggregation_temporality": 2}, -5, ""),
+            ("sum", {"aggregation_temporality": 2, "is_monotonic": True}, 0, ""),
+            ("gauge", {"name": ""}, 1, "no_name"),
+            ("gauge", {}, -1, ""),
+        ],
+    )
+    def test_forbidden(
+        self, kept: Kept, kind: str, facts: dict[str, Any], value: int | None, reason: str
+    ) -> None:
+        """
+        Points that the metrics data model forbids are rejected with the reason.
+
+        Source: OpenTelemetry metrics data model, Sums and Temporality; metrics.proto.
+        """
+        request = gauge()
+        metric: Any = request.resource_metrics[0].scope_metrics[0].metrics[0]
+        metric.name = facts.get("name", "x")
+        data = getattr(metric, kind)
+        for field in facts.keys() - {"name"}:
+            setattr(data, field, facts[field])
+        point = data.data_points.add(time_unix_nano=now())
+        if value is not None:
+            point.as_int = value
+        kept.take("metrics", request)
+
+        assert ({(reason, "auth"): 1} if reason else {}) == kept.dropped()
+        assert [(int(not reason),)] == kept.rows("SELECT count(*) FROM points")
+
 
 class TestSpans:
     def test_zero_parent(self, kept: Kept) -> None:

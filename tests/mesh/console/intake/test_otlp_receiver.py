@@ -60,6 +60,18 @@ class TestGrpc:
             (s["name"], s["service"], s["instance"]) for s in trace["spans"]
         ]
 
+    async def test_too_large(self, running: Running) -> None:
+        """
+        A request above the size limit is RESOURCE_EXHAUSTED and counted, as over HTTP.
+        """
+        async with grpc.aio.insecure_channel(running.settings.console_otlp_grpc) as channel:
+            export: Any = channel.unary_unary(EXPORT.format("trace", "Trace"))
+            with pytest.raises(grpc.aio.AioRpcError) as ei:
+                await export(b"x" * (MAX_BYTES + 1))
+
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED == ei.value.code()
+        assert {"too_large": 1} == await drops(running)
+
     @pytest.mark.parametrize("signal", [("trace", "Trace"), ("logs", "Logs")], ids=lambda s: s[0])
     async def test_malformed(self, running: Running, signal: tuple[str, str]) -> None:
         """

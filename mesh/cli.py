@@ -98,6 +98,8 @@ def up(
     amarre up --port-base 4000 --data /tmp/second
     amarre up --replicas survey=2 --replicas gateway=2
     """
+    # Whatever creates databases and certificates, other users cannot read them.
+    os.umask(0o077)
     # The runner's processes are forked from this one, which imports gRPC now.
     os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     from mesh import topology

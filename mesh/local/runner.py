@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -105,6 +106,8 @@ class Runner:
                 for path in self._ready_files:
                     with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)
+                if not self._lock.problem:
+                    shutil.rmtree(self.data_folder.sockets, ignore_errors=True)
 
     def _check_ports(self) -> None:
         taken = [

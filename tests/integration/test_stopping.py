@@ -93,6 +93,25 @@ def test_nohup(tmp_path: Path) -> None:
     assert 0 == mesh.process.wait(30)
 
 
+def test_files_are_private(tmp_path: Path) -> None:
+    """Other users cannot read files of a mesh; when it stops, its sockets are removed."""
+    before = os.umask(0o022)
+    try:
+        mesh = Started(tmp_path)
+    finally:
+        os.umask(before)
+    found = [path for path in mesh.data.rglob("*") if not path.is_symlink()]
+    readable = [path for path in found if path.lstat().st_mode & 0o007]
+    sockets = mesh.data / "run"
+    there = sockets.exists()
+    mesh.process.send_signal(signal.SIGTERM)
+
+    assert 0 == mesh.process.wait(30)
+    assert [] == readable
+    assert there
+    assert not sockets.exists()
+
+
 def test_quit(tmp_path: Path) -> None:
     """SIGQUIT (Ctrl-\\) stops at once, and leaves no process and no file with tokens behind."""
     mesh = Started(tmp_path)

@@ -61,10 +61,11 @@ class EnvoyConfig:
         _socket_folder(proxy)
 
     def remove(self, proxy: Proxy) -> None:
-        """Remove *proxy* and its files."""
+        """Remove *proxy*, its files, and the sockets that it shared with its process."""
         self._running.pop(proxy.folder, None)
         self._pending.pop(proxy.folder, None)
-        shutil.rmtree(proxy.folder, ignore_errors=True)
+        for folder in (proxy.folder, _shared(proxy)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def apply(self, *, traffic: Traffic | None = None, endpoints: Endpoints | None = None) -> None:
         """Change weights, faults or endpoints in every Envoy; takes effect within milliseconds."""
@@ -104,7 +105,11 @@ def _write(folder: Path, texts: Files) -> None:
 
 def _socket_folder(proxy: Proxy) -> Path:
     """Create and return the folder of the sockets that a process shares only with its Envoy."""
-    folder = Path(proxy.egress.removeprefix("unix:")).parent
+    folder = _shared(proxy)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     return folder
+
+
+def _shared(proxy: Proxy) -> Path:
+    return Path(proxy.egress.removeprefix("unix:")).parent

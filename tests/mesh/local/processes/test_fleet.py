@@ -78,6 +78,22 @@ def test_removed_files_are_created_again(tmp_path: Path) -> None:
     fleet.logs.close()
 
 
+def test_sockets_of_a_removed_instance(tmp_path: Path) -> None:
+    """When an instance is removed, nothing of its proxy is left, and others keep their sockets."""
+    fleet = Fleet(Plan(DataFolder(tmp_path), Options()), lambda: None)
+    fleet.units = {unit.name: unit for unit in fleet.plan.units}
+    for name in ("auth", "survey"):
+        fleet.restore(name)
+    proxy = fleet.units["survey-envoy"].proxy
+    assert proxy is not None
+
+    fleet.proxies.remove(proxy)
+
+    left = [path.name for path in (tmp_path / "run", tmp_path / "envoy") for path in path.iterdir()]
+    assert ["auth", "auth-envoy.auth"] == left
+    fleet.logs.close()
+
+
 async def test_ports_of_other_programs(fleet: Fleet) -> None:
     """
     Canaries and successors skip spare ports that another program uses, and the port of a replica

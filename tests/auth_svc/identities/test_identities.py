@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
+from auth_svc.identities import administration
 from auth_svc.identities.__main__ import main
 from auth_svc.identities.administration import (
     IdentitiesError,
@@ -239,6 +241,16 @@ class TestOne:
             await erasable("eve@example.org", rosters[here], yes=True)
 
 
+@pytest.fixture
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A logger that earlier tests have not bound to their output, and their configuration after."""
+    before = structlog.get_config()
+    monkeypatch.setattr(administration, "log", structlog.get_logger("identities"))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("_own_log")
 def test_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,9 +139,12 @@ class TestLogIn:
         link = await harness.link()
         slow = Harness(harness.database, harness.clock, FailingDirectory(harness, None))
 
-        enter_call(seconds=0.5)
-        with pytest.raises(UnavailableError):
+        async def use() -> None:
+            enter_call(seconds=0.5)
             await slow.use(link)
+
+        with pytest.raises(UnavailableError):
+            await asyncio.create_task(use())
         await harness.use(link)
 
     async def test_cancelled(self, harness: Harness) -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
+from survey_svc import erasure
 from survey_svc.erasure import main
 from survey_svc.ports import Reservation
 from survey_svc.storage.sql_store import SqlStore
@@ -21,6 +24,16 @@ async def _consent(url: str) -> None:
     await store.close()
 
 
+@pytest.fixture
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A logger that earlier tests have not bound to their output, and their configuration after."""
+    before = structlog.get_config()
+    monkeypatch.setattr(erasure, "log", structlog.get_logger("erasure"))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("_own_log")
 def test_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

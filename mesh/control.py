@@ -19,8 +19,8 @@ import structlog
 
 log = structlog.get_logger("control")
 
-ACCEPT_SECONDS = 5.0
-"""How long a client waits until its action is accepted."""
+ACCEPT_SECONDS = 10.0
+"""How long a client waits until its action is accepted; a busy machine stalls for seconds."""
 _MOST_BYTES = 64 * 1024
 _MOST_ANSWER_BYTES = 16 * 1024 * 1024
 Progress = Callable[[str], None]

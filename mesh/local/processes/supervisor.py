@@ -209,8 +209,9 @@ class Supervisor:
             await asyncio.gather(*(self.remove(child.name) for child in children))
             raise
         for child in children:
-            watch = supervise(f"watch {child.name}", partial(self._watch, child))
-            self._watchers[child.name] = asyncio.create_task(watch)
+            self._watchers[child.name] = asyncio.create_task(
+                supervise(f"watch {child.name}", partial(self._watch, child))
+            )
 
     async def _start(self, children: Sequence[Child], timeout: float) -> None:
         try:

@@ -111,7 +111,7 @@ class TestMailQueue:
         sink = Sink("550 ada@example.org is unknown")
         async with listening(sink) as port, queue(port, clock) as mailer:
             mailer.enqueue(mail(clock))
-            await until(lambda: sink.attempts == 1)
+            await until(lambda: not mailer._tasks)
         assert (1, []) == (sink.attempts, sink.mails)
         written = "".join(capsys.readouterr())
         assert "mail rejected" in written

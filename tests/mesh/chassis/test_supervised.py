@@ -40,6 +40,7 @@ WAITED_FOR = {
     "mesh/console/app.py _http": "awaited at the end; the loop in it is supervised",
     "mesh/deploy/authority.py keep_issuing": "waits for a signal; awaited by the loop",
     "mesh/local/control/canary.py start": "awaited at once; abort cancels it",
+    "mesh/local/processes/supervisor.py start": "the start of a process, awaited at once",
     "mesh/local/processes/supervisor.py _start": "a group, awaited at once",
     "mesh/local/runner.py _drain": "awaited at once; the thread ends with the process",
     "mesh/local/runner.py run": "awaited at once",

@@ -1,6 +1,7 @@
 """The overview: what fails while a service starts, cards of services, denied calls."""
 
 import os
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -135,10 +136,10 @@ async def test_graph(browser: Browser, running: Running) -> None:
     await page.get_by_role("link", name="Graph").click()
 
     await expect(page.get_by_role("button", name="gateway calls auth: ")).to_have_accessible_name(
-        "gateway calls auth: 0.7/min, 5 of 10 failed"
+        re.compile("gateway calls auth: [^,]+, 5 of 10 failed")
     )
     await expect(page.get_by_role("button", name="survey calls auth: ")).to_have_accessible_name(
-        "survey calls auth: 0.3/min"
+        re.compile("survey calls auth: [^,]+$")
     )
 
 

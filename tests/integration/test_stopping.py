@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mesh.local.data_folder import DataFolder
 from tests.integration.test_running import AMARRE, pid_of
 from tests.live import free_base
 
@@ -102,7 +103,7 @@ def test_files_are_private(tmp_path: Path) -> None:
         os.umask(before)
     found = [path for path in mesh.data.rglob("*") if not path.is_symlink()]
     readable = [path for path in found if path.lstat().st_mode & 0o007]
-    sockets = mesh.data / "run"
+    sockets = DataFolder(mesh.data).sockets
     there = sockets.exists()
     mesh.process.send_signal(signal.SIGTERM)
 

@@ -80,7 +80,8 @@ def test_removed_files_are_created_again(tmp_path: Path) -> None:
 
 def test_sockets_of_a_removed_instance(tmp_path: Path) -> None:
     """When an instance is removed, nothing of its proxy is left, and others keep their sockets."""
-    fleet = Fleet(Plan(DataFolder(tmp_path), Options()), lambda: None)
+    folder = DataFolder(tmp_path)
+    fleet = Fleet(Plan(folder, Options()), lambda: None)
     fleet.units = {unit.name: unit for unit in fleet.plan.units}
     for name in ("auth", "survey"):
         fleet.restore(name)
@@ -89,7 +90,7 @@ def test_sockets_of_a_removed_instance(tmp_path: Path) -> None:
 
     fleet.proxies.remove(proxy)
 
-    left = [path.name for path in (tmp_path / "run", tmp_path / "envoy") for path in path.iterdir()]
+    left = [path.name for parent in (folder.sockets, folder.envoy) for path in parent.iterdir()]
     assert ["auth", "auth-envoy.auth"] == left
     fleet.logs.close()
 

@@ -2,11 +2,13 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import structlog
 from httpx._transports import default as httpx_transports
 from xdist.scheduler import LoadFileScheduling, Scheduling
 
@@ -88,3 +90,15 @@ def installed(tmp_path: Path) -> Callable[[Issued], Path]:
         return folder
 
     return put
+
+
+@pytest.fixture
+def renew_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ModuleType], None]]:
+    """Gives a module a logger that earlier tests have not bound to their output."""
+    before = structlog.get_config()
+
+    def renew(module: ModuleType) -> None:
+        monkeypatch.setattr(module, "log", structlog.get_logger(module.__name__))
+
+    yield renew
+    structlog.configure(**before)

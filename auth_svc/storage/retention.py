@@ -18,7 +18,7 @@ from auth_svc.storage.tables import (
 )
 
 ISSUED_LINKS_KEPT = timedelta(days=30)
-"""How long an earlier link is told from a guess."""
+"""How long an earlier link is remembered, so that it does not count as a wrong attempt."""
 
 
 async def purge(database: Database, before: datetime) -> None:

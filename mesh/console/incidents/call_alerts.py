@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from mesh.chassis.telemetry.names import CALLER_ID
@@ -109,8 +109,6 @@ def _spiffe_ids(
 
 
 def _retries(s: Situation, db: sqlite3.Connection) -> Iterator[Alert]:
-    now = s.now // 1_000_000
-    lately = totals(db, since=_ago(now, STOPPED), until=now + 1, buckets=False)
     goes_on = {one[:2] for one in s.observed.retries(STOPPED, s.now)}
     for process, cluster, retried, total in s.observed.retries(RECENT, s.now):
         # Retry budgets allow one retry per five calls, a sixth of all requests; calls before the
@@ -118,14 +116,15 @@ def _retries(s: Situation, db: sqlite3.Connection) -> Iterator[Alert]:
         if retried >= 20 and retried > 0.1 * total:
             service = cluster_workload(cluster, process)
             over = (process, cluster) not in goes_on
-            failing = "" if over else _worst(lately, service)
+            failing = "" if over else _worst(db, service, now=s.now // 1_000_000)
             verb = "retried" if over else "retries"
             message = f"{process} {verb} {retried / total:.0%} of its calls to {cluster}{failing}."
             yield Alert("RetryStorm", service, message, cluster, over=over)
 
 
-def _worst(lately: Mapping[str, Total], service: str) -> str:
+def _worst(db: sqlite3.Connection, service: str, *, now: int) -> str:
     """Return a phrase for the method of *service* that fails most; empty if none does."""
+    lately = totals(db, since=_ago(now, STOPPED), until=now + 1, buckets=False)
     found = [(one.failed, name) for name, one in lately.items() if name.startswith(f"{service}.")]
     failed, name = max(found, default=(0, ""))
     return f"; {name} fails {lately[name].error_ratio:.0%} of its calls" if failed else ""

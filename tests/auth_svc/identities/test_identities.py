@@ -2,15 +2,15 @@
 
 import json
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
-import structlog
 
 from auth_svc.identities import administration
 from auth_svc.identities.__main__ import main
@@ -241,20 +241,14 @@ class TestOne:
             await erasable("eve@example.org", rosters[here], yes=True)
 
 
-@pytest.fixture
-def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A logger that earlier tests have not bound to their output, and their configuration after."""
-    before = structlog.get_config()
-    monkeypatch.setattr(administration, "log", structlog.get_logger("identities"))
-    yield
-    structlog.configure(**before)
-
-
-@pytest.mark.usefixtures("_own_log")
 def test_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    renew_log: Callable[[ModuleType], None],
 ) -> None:
     """The program reports a dry run, imports, and exports the same users again."""
+    renew_log(administration)
     for name, value in {
         "DATABASE": f"sqlite+aiosqlite:///{tmp_path / 'auth.sqlite'}",
         "SIGNING_KEY_FILE": str(tmp_path / "key.pem"),

@@ -301,7 +301,7 @@ class TestErrors:
         [(1, "a moment"), (10, "a moment"), (11, "one minute"), (60, "one minute"), (61, "2 min")],
     )
     def test_wait_in_words(self, seconds: int, words: str) -> None:
-        """How long to wait is told in whole minutes, never less than it takes."""
+        """Waits are rounded up to whole minutes; up to ten seconds are a moment."""
         error = RateLimitedError("Too many.", retry_after=timedelta(seconds=seconds))
         assert languages.Translator("en").wait(error).startswith(words)
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-import structlog
 
 from survey_svc import erasure
 from survey_svc.erasure import main
@@ -24,20 +24,14 @@ async def _consent(url: str) -> None:
     await store.close()
 
 
-@pytest.fixture
-def _own_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A logger that earlier tests have not bound to their output, and their configuration after."""
-    before = structlog.get_config()
-    monkeypatch.setattr(erasure, "log", structlog.get_logger("erasure"))
-    yield
-    structlog.configure(**before)
-
-
-@pytest.mark.usefixtures("_own_log")
 def test_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    renew_log: Callable[[ModuleType], None],
 ) -> None:
-    """The program needs a confirmation, tells what it erased, and writes an audit line."""
+    """The program needs a confirmation, reports what it erased, and writes an audit line."""
+    renew_log(erasure)
     url = f"sqlite+aiosqlite:///{tmp_path / 'survey.sqlite'}"
     monkeypatch.setenv("AMARRE_SURVEY_STORE", url)
     monkeypatch.setenv("AMARRE_SURVEY_REDCAP_URL", "http://127.0.0.1:1/api/")
